@@ -1,0 +1,176 @@
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use crate::units::{
+    AppName, Family, HttpPath, IfName, Lifetime, Mark, Network, PortRange, Protocols, Secret,
+};
+
+/// A whole configuration that has been checked; made by [`crate::config::parse`] only.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What all apps share.
+    pub global: Global,
+    /// The apps, in the order of the file.
+    pub apps: Vec<App>,
+}
+
+/// The `global` section.
+#[derive(Clone, Debug)]
+pub struct Global {
+    /// The secret path of step 1.
+    pub http_post_path: HttpPath,
+    /// The secret path of step 2.
+    pub https_post_path: HttpPath,
+    /// Requests per client address and minute that either step judges.
+    pub step1_2_rate_limit_per_minute: u32,
+    /// The interfaces towards the world; at least one.
+    pub interface_ext: Vec<IfName>,
+    /// The interfaces towards LAN hosts.
+    pub interface_int: Vec<IfName>,
+    /// Where the 2FA files of access keys are.
+    pub two_factor_folder: Option<PathBuf>,
+    /// At which step a 2FA code is asked for, unless the app says otherwise.
+    pub two_factor_step: TwoFactorStep,
+    /// How long step 2 stays open for a person who has to type a code.
+    pub token_window: Lifetime,
+    /// The app name by which a monitor asks whether the daemon lives; opens nothing.
+    pub healthcheck_app_name: Option<String>,
+    /// Whether step 1 answers.
+    pub step1_reply: Step1Reply,
+    /// The longest step-1 packet (IP length, bytes) and connection (TCP payload, bytes).
+    pub step1_max_bytes: u16,
+    /// Packets of one step-1 connection that may carry data, 1 to 16.
+    pub step1_segments: u8,
+    /// The mark on what is let through; none: packets are not marked.
+    pub mark: Option<Mark>,
+    /// How many leading bits of an IPv6 address a grant covers, 32 to 128.
+    pub ipv6_prefix: u8,
+    /// Where grants are kept across a reboot.
+    pub state_file: Option<PathBuf>,
+    /// Networks that may always reach every app.
+    pub allow: Vec<Network>,
+}
+
+/// One app: a guarded service and how it is opened.
+#[derive(Clone, Debug)]
+pub struct App {
+    /// The name of its section.
+    pub name: AppName,
+    /// Its name in nftables, unique among the apps.
+    pub slug: String,
+    /// The guarded ports: sorted, not overlapping or adjoining, at least one.
+    pub ports: Vec<PortRange>,
+    /// TCP, UDP or both.
+    pub protocol: Protocols,
+    /// The keys of step 1.
+    pub access_key_http: Vec<Secret>,
+    /// The keys of step 2.
+    pub access_key_https: Vec<Secret>,
+    /// Where the service is.
+    pub destination: Destination,
+    /// How long a grant lasts.
+    pub duration: Lifetime,
+    /// The longest grant a client or operator may ask for; `duration` unless configured.
+    pub max_duration: Lifetime,
+    /// How long step 2 stays open after step 1.
+    pub step2_https_duration: Lifetime,
+    /// The interfaces this app is guarded on; those of `global` unless configured.
+    pub interface_ext: Vec<IfName>,
+    /// The interfaces towards its LAN host; those of `global` unless configured.
+    pub interface_int: Vec<IfName>,
+    /// What happens to open connections when a grant ends.
+    pub established: Established,
+    /// Whether a LAN host sees the router's address instead of the client's.
+    pub masquerade: bool,
+    /// Networks that may always reach this app.
+    pub allow: Vec<Network>,
+    /// At which step a 2FA code is asked for.
+    pub two_factor_step: TwoFactorStep,
+}
+
+impl App {
+    /// The families in which the service can be reached at all: both for a local one, that of its address for a LAN host.
+    #[must_use]
+    pub fn families(&self) -> &'static [Family] {
+        match self.destination.host() {
+            None => &Family::BOTH,
+            Some(IpAddr::V4(_)) => &[Family::V4],
+            Some(IpAddr::V6(_)) => &[Family::V6],
+        }
+    }
+}
+
+/// Where a service is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// On this host, or wherever somebody else's rules forward its port to.
+    Local,
+    /// On a LAN host, at the same port.
+    Host(IpAddr),
+    /// On a LAN host, at another port.
+    HostPort(SocketAddr),
+}
+
+impl Destination {
+    /// The LAN host, if there is one.
+    #[must_use]
+    pub fn host(self) -> Option<IpAddr> {
+        match self {
+            Self::Local => None,
+            Self::Host(ip) => Some(ip),
+            Self::HostPort(at) => Some(at.ip()),
+        }
+    }
+
+    /// The port on the LAN host where it differs from the guarded one.
+    #[must_use]
+    pub fn port(self) -> Option<u16> {
+        match self {
+            Self::Local | Self::Host(_) => None,
+            Self::HostPort(at) => Some(at.port()),
+        }
+    }
+}
+
+/// What happens to open connections when a grant ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Established {
+    /// They are cut: every packet needs a grant.
+    Cut,
+    /// They live on; only new ones need a grant.
+    Keep,
+}
+
+/// Whether step 1 answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step1Reply {
+    /// Never, to anybody.
+    Silent,
+    /// With an HTTP status, to those who know the path.
+    Http,
+}
+
+/// At which step a 2FA code is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TwoFactorStep {
+    /// At step 1, as knock-port does.
+    Http,
+    /// At step 2.
+    Https,
+    /// At both steps, each with a code of its own.
+    Both,
+}
+
+impl TwoFactorStep {
+    /// Whether step 1 wants a code.
+    #[must_use]
+    pub fn at_http(self) -> bool {
+        matches!(self, Self::Http | Self::Both)
+    }
+
+    /// Whether step 2 wants a code.
+    #[must_use]
+    pub fn at_https(self) -> bool {
+        matches!(self, Self::Https | Self::Both)
+    }
+}

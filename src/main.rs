@@ -1,0 +1,3 @@
+//! The `knock-agent` program.
+
+fn main() {}

@@ -1,0 +1,281 @@
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+/// The two address families the gateway handles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both families, IPv4 first.
+    pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    /// `4` or `6`, as in the names of sets.
+    #[must_use]
+    pub fn digit(self) -> char {
+        match self {
+            Self::V4 => '4',
+            Self::V6 => '6',
+        }
+    }
+
+    /// The family of an address.
+    #[must_use]
+    pub fn of(addr: IpAddr) -> Self {
+        match addr {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+
+    /// The number of bits in an address: 32 or 128.
+    #[must_use]
+    pub fn bits(self) -> u8 {
+        match self {
+            Self::V4 => 32,
+            Self::V6 => 128,
+        }
+    }
+}
+
+/// The address of one client; IPv4-mapped IPv6 addresses are folded into IPv4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientAddr(IpAddr);
+
+impl ClientAddr {
+    /// Folds `::ffff:a.b.c.d` into `a.b.c.d` and keeps everything else.
+    #[must_use]
+    pub fn new(addr: IpAddr) -> Self {
+        Self(addr.to_canonical())
+    }
+
+    /// The address.
+    #[must_use]
+    pub fn ip(self) -> IpAddr {
+        self.0
+    }
+
+    /// The family of the address.
+    #[must_use]
+    pub fn family(self) -> Family {
+        Family::of(self.0)
+    }
+
+    /// The address with all but the first `v6_len` bits cleared; IPv4 stays whole.
+    #[must_use]
+    pub fn masked_v6(self, v6_len: u8) -> Self {
+        match self.0 {
+            IpAddr::V4(_) => self,
+            IpAddr::V6(v6) => Self(IpAddr::V6(Ipv6Addr::from(u128::from(v6) & mask128(v6_len)))),
+        }
+    }
+}
+
+impl fmt::Display for ClientAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+fn mask128(len: u8) -> u128 {
+    u128::MAX.checked_shl(128 - u32::from(len.min(128))).unwrap_or(0)
+}
+
+/// An address or a network in CIDR notation, host bits cleared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Network {
+    addr: IpAddr,
+    len: u8,
+}
+
+/// Why a text is not a [`Network`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NetworkError {
+    /// Neither an address nor `ADDRESS/LENGTH`.
+    #[error("`{0}` is not an address or network: write 203.0.113.7, 10.0.0.0/8 or 2001:db8::/32")]
+    Syntax(String),
+    /// The prefix is longer than an address.
+    #[error("/{len} is longer than the {bits} bits of `{addr}`")]
+    Length {
+        /// The address as written.
+        addr: IpAddr,
+        /// The prefix length as written.
+        len: u16,
+        /// What the family allows.
+        bits: u8,
+    },
+    /// Bits after the prefix are set.
+    #[error("`{given}` has bits set after the prefix: did you mean {meant}?")]
+    HostBits {
+        /// What was written.
+        given: String,
+        /// The network around it.
+        meant: Network,
+    },
+}
+
+impl Network {
+    /// The network of `len` bits around `addr`; IPv4-mapped addresses are not folded.
+    ///
+    /// # Errors
+    /// [`NetworkError::Length`] when `len` exceeds the family.
+    pub fn around(addr: IpAddr, len: u8) -> Result<Self, NetworkError> {
+        let bits = Family::of(addr).bits();
+        if len > bits {
+            return Err(NetworkError::Length {
+                addr,
+                len: u16::from(len),
+                bits,
+            });
+        }
+        let addr = match addr {
+            IpAddr::V4(v4) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0);
+                IpAddr::V4(Ipv4Addr::from(u32::from(v4) & mask))
+            }
+            IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from(u128::from(v6) & mask128(len))),
+        };
+        Ok(Self { addr, len })
+    }
+
+    /// The network that holds this one address.
+    #[must_use]
+    pub fn host(addr: IpAddr) -> Self {
+        Self {
+            addr,
+            len: Family::of(addr).bits(),
+        }
+    }
+
+    /// The first address.
+    #[must_use]
+    pub fn first(self) -> IpAddr {
+        self.addr
+    }
+
+    /// The last address.
+    #[must_use]
+    pub fn last(self) -> IpAddr {
+        match self.addr {
+            IpAddr::V4(v4) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.len)).unwrap_or(0);
+                IpAddr::V4(Ipv4Addr::from(u32::from(v4) | !mask))
+            }
+            IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from(u128::from(v6) | !mask128(self.len))),
+        }
+    }
+
+    /// The prefix length in bits.
+    #[must_use]
+    pub fn prefix_len(self) -> u8 {
+        self.len
+    }
+
+    /// The family of the network.
+    #[must_use]
+    pub fn family(self) -> Family {
+        Family::of(self.addr)
+    }
+}
+
+impl FromStr for Network {
+    type Err = NetworkError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let syntax = || NetworkError::Syntax(text.to_owned());
+        let (addr, len) = match text.split_once('/') {
+            None => (text, None),
+            Some((addr, len)) => (addr, Some(len)),
+        };
+        let addr: IpAddr = addr.parse().map_err(|_| syntax())?;
+        let Some(len) = len else {
+            return Ok(Self::host(addr));
+        };
+        if len.is_empty() || !len.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(syntax());
+        }
+        let len: u16 = len.parse().map_err(|_| syntax())?;
+        let bits = Family::of(addr).bits();
+        let Some(short) = u8::try_from(len).ok().filter(|&l| l <= bits) else {
+            return Err(NetworkError::Length { addr, len, bits });
+        };
+        let network = Self::around(addr, short)?;
+        if network.addr == addr {
+            Ok(network)
+        } else {
+            Err(NetworkError::HostBits {
+                given: text.to_owned(),
+                meant: network,
+            })
+        }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.len == self.family().bits() {
+            self.addr.fmt(f)
+        } else {
+            write!(f, "{}/{}", self.addr, self.len)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mapped_addresses_are_ipv4() {
+        let mapped = ClientAddr::new("::ffff:192.0.2.1".parse().unwrap());
+        assert_eq!(mapped.to_string(), "192.0.2.1");
+        assert_eq!(mapped.family(), Family::V4);
+    }
+
+    #[test]
+    fn networks_know_their_ends() {
+        for (text, first, last) in [
+            ("10.0.0.0/8", "10.0.0.0", "10.255.255.255"),
+            ("0.0.0.0/0", "0.0.0.0", "255.255.255.255"),
+            ("192.0.2.7", "192.0.2.7", "192.0.2.7"),
+            ("2001:db8::/127", "2001:db8::", "2001:db8::1"),
+            ("::/0", "::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+        ] {
+            let net: Network = text.parse().unwrap();
+            assert_eq!(
+                (net.first().to_string(), net.last().to_string()),
+                (first.into(), last.into())
+            );
+            assert_eq!(net.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn sloppy_networks_are_refused() {
+        for text in [
+            "",
+            "10.0.0.1/8",
+            "10.0.0.0/33",
+            "10.0.0.0/",
+            "10.0.0/8",
+            "::1%eth0",
+            "host",
+            "1.2.3.4/+8",
+        ] {
+            assert!(text.parse::<Network>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn ipv6_masks_reach_both_ends() {
+        let addr = ClientAddr::new("2001:db8:1:2:3::4".parse().unwrap());
+        assert_eq!(addr.masked_v6(64).to_string(), "2001:db8:1:2::");
+        assert_eq!(addr.masked_v6(128), addr);
+        assert_eq!(addr.masked_v6(0).to_string(), "::");
+    }
+}
