@@ -241,7 +241,8 @@ fn set_userdata(set: &Set) -> Vec<u8> {
     };
     let mut out = tlv(UDATA_KEY_BYTEORDER, &order.to_ne_bytes());
     if set.verdicts {
-        out.extend(tlv(UDATA_DATA_BYTEORDER, &HOST_ENDIAN.to_ne_bytes()));
+        // A verdict has none; nft asserts (1.0.6) if it is given one.
+        out.extend(tlv(UDATA_DATA_BYTEORDER, &0_u32.to_ne_bytes()));
     }
     if set.flags.interval {
         out.extend(tlv(UDATA_MERGE_ELEMENTS, &0_u32.to_ne_bytes()));

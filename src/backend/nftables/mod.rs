@@ -275,3 +275,4 @@ fn refused(changes: &[Change], encoded: &Encoded, error: NetlinkError) -> Backen
         Some(_) | None => error.into(),
     }
 }
+
