@@ -15,6 +15,7 @@
 
 pub mod backend;
 pub mod config;
+pub mod grant;
 pub mod knock;
 pub mod ruleset;
 pub mod service;
