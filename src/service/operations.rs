@@ -46,6 +46,12 @@ pub enum OperationError {
     /// There is no guard to make a hole in.
     #[error("nothing is guarded here: there is no table inet knock_agent; start knock-agent first")]
     NoTable,
+    /// Not a time that a grant can last.
+    #[error(transparent)]
+    Lifetime(#[from] crate::units::LifetimeError),
+    /// Not a network.
+    #[error(transparent)]
+    Network(#[from] crate::units::NetworkError),
     /// The kernel would not.
     #[error(transparent)]
     Backend(#[from] BackendError),
