@@ -1,7 +1,7 @@
 //! Where the readers of the sections leave what they find wrong.
 
 use crate::config::node::{self, Node};
-use crate::config::problem::{Place, Problem, Problems, Severity};
+use crate::config::problem::{MASKED, Place, Problem, Problems, Severity};
 use crate::config::syntax::Fault;
 
 /// How many problems are told; each costs another walk over the text.
@@ -208,7 +208,7 @@ fn problem(finding: Finding, file: &str, text: &str) -> Problem {
     }
     let value = match spot.show {
         Show::Plain => raw.map(|raw| printable(&raw)),
-        Show::Masked => Some("***".to_owned()),
+        Show::Masked => Some(MASKED.to_owned()),
         Show::Nothing => None,
     };
     Problem {
