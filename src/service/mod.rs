@@ -1,5 +1,10 @@
-//! The running daemon.
+//! The running daemon, and what the command line does without one.
 
+pub mod check;
+pub mod control;
+pub mod daemon;
+mod enforcer;
 pub mod link;
 pub mod operations;
 pub mod status;
+mod two_factor;

@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod files;
+pub mod interfaces;
 pub mod netlink;
 pub mod nftnl;
 pub mod notify;

@@ -365,6 +365,7 @@ pub enum Body {
 #[derive(Debug)]
 pub struct Message {
     kind: u16,
+    family: u16,
     flags: u16,
     body: Body,
     sequence: Cell<u32>,
@@ -425,7 +426,7 @@ unsafe impl NlMsg for Message {
         // SAFETY: `buf` has room for a message; the objects are alive.
         unsafe {
             let header =
-                sys::nftnl_nlmsg_build_hdr(buf.cast::<c_char>(), self.kind, FAMILY_INET, self.flags, seq);
+                sys::nftnl_nlmsg_build_hdr(buf.cast::<c_char>(), self.kind, self.family, self.flags, seq);
             match &self.body {
                 Body::Empty => {}
                 Body::Table(table) => sys::nftnl_table_nlmsg_build_payload(header, table.0.as_ptr()),

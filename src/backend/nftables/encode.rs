@@ -124,6 +124,17 @@ pub fn rules_of_table() -> Result<Body, BuildError> {
     Ok(Body::Rule(rule))
 }
 
+/// A request body that names a chain of any table, for dumps of its rules.
+///
+/// # Errors
+/// [`BuildError`] where libnftnl cannot.
+pub fn rules_of_chain(table: &str, chain: &str) -> Result<Body, BuildError> {
+    let mut rule = sys::Rule::new()?;
+    rule.set_text(nft::NFTNL_RULE_TABLE, table)?;
+    rule.set_text(nft::NFTNL_RULE_CHAIN, chain)?;
+    Ok(Body::Rule(rule))
+}
+
 /// A request body that names one of our sets, for dumps of it or its elements.
 ///
 /// # Errors

@@ -12,7 +12,7 @@ use crate::ruleset::expr::{Base, Expr, Reg};
 use crate::ruleset::model::{Chain, Element, Elements, Rule, Ruleset, Set, TABLE};
 use crate::ruleset::wire;
 use crate::sys::netlink::{Netlink, NetlinkError};
-use crate::sys::nftnl::{Body, BuildError, Message, msg};
+use crate::sys::nftnl::{Body, BuildError, FAMILY_INET, Message, msg};
 
 use encode::{Encoded, encode};
 
@@ -247,6 +247,24 @@ impl Nftables {
             Err(BackendError::Refused { .. }) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// The rules of somebody else's chain, as far as they are understood.
+    ///
+    /// # Errors
+    /// [`BackendError`] when the kernel cannot be read.
+    pub fn rules_of(&mut self, family: &str, table: &str, chain: &str) -> Result<Vec<Rule>, BackendError> {
+        let family = match family {
+            "ip" => 2,
+            "ip6" => 10,
+            _ => FAMILY_INET,
+        };
+        let mut out = Vec::new();
+        let request = query(msg::GET_RULE, encode::rules_of_chain(table, chain)?).of_family(family);
+        self.netlink.dump(&request, |payload| {
+            out.extend(wire::rule(payload, table).filter(|found| found.chain == chain).map(|found| found.rule));
+        })?;
+        Ok(out)
     }
 
     /// The number of the last change to any table of this network namespace.
