@@ -13,6 +13,7 @@
 //! - [`service`]: the daemon;
 //! - [`cli`]: the command line; the only place that prints.
 
+pub mod cli;
 pub mod config;
 pub mod knock;
 pub mod service;
