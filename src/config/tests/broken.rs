@@ -251,14 +251,8 @@ fn no_problem_shows_a_secret() {
         secret.to_owned(),
     ] {
         let problems = read(&text).unwrap_err();
-        let shown = problems
-            .list
-            .iter()
-            .filter(|p| !p.path.contains(secret))
-            .map(|p| format!("{p} {p:?}"));
-        for told in shown {
-            assert!(!told.contains(secret), "{told}\n--\n{text}");
-        }
+        let told = format!("{problems} {problems:?}");
+        assert!(!told.contains(secret), "{told}\n--\n{text}");
     }
     let masked = read(&ssh("[first-secret]", secret)).unwrap_err();
     assert_eq!(masked.list[0].value.as_deref(), Some("***"));
