@@ -62,7 +62,9 @@ fn cases() -> Vec<(&'static str, String)> {
         ("a list", global("") + &app("many", "  port: [80, 443, \"8000-8010\"]\n")),
         (
             "two apps on one port",
-            global("") + &ssh() + &app("other", "  port: 22\n  destination: 10.0.0.7\n").replace("secret", "other"),
+            global("")
+                + &ssh()
+                + &app("other", "  port: 22\n  destination: 10.0.0.7\n").replace("secret", "other"),
         ),
         (
             "overlapping ranges",
@@ -72,7 +74,10 @@ fn cases() -> Vec<(&'static str, String)> {
         ),
         ("established connections are kept", global("") + &app("ssh", "  port: 22\n  established: keep\n")),
         ("a LAN host", global("") + &app("rdp", "  port: 3389\n  destination: 10.0.0.5\n")),
-        ("a LAN host at another port", global("") + &app("rdp", "  port: 13389\n  destination: 10.0.0.5:3389\n")),
+        (
+            "a LAN host at another port",
+            global("") + &app("rdp", "  port: 13389\n  destination: 10.0.0.5:3389\n"),
+        ),
         (
             "a LAN host without masquerade",
             global("") + &app("rdp", "  port: 3389\n  destination: 10.0.0.5\n  masquerade: false\n"),
@@ -84,13 +89,17 @@ fn cases() -> Vec<(&'static str, String)> {
         ),
         (
             "ranges to LAN hosts, both protocols",
-            global("") + &app("game", "  port: [\"6000-6010\", 7000]\n  protocol: both\n  destination: 10.0.0.5\n"),
+            global("")
+                + &app("game", "  port: [\"6000-6010\", 7000]\n  protocol: both\n  destination: 10.0.0.5\n"),
         ),
         (
             "a kept connection to a LAN host on an interface of its own",
             global("")
                 + &ssh()
-                + &app("rdp", "  port: 3389\n  destination: 10.0.0.5\n  established: keep\n  interface_ext: wan2\n"),
+                + &app(
+                    "rdp",
+                    "  port: 3389\n  destination: 10.0.0.5\n  established: keep\n  interface_ext: wan2\n",
+                ),
         ),
         (
             "two apps to one LAN host",
@@ -99,14 +108,17 @@ fn cases() -> Vec<(&'static str, String)> {
                 + &app("rdp2", "  port: 13389\n  destination: 10.0.0.5:3389\n").replace("secret", "other"),
         ),
         ("a short path", global("").replace("/quiet-door", "/q") + &ssh()),
-        ("a path of exactly two pieces", global("").replace("/quiet-door", &format!("/{}", "a".repeat(25))) + &ssh()),
+        (
+            "a path of exactly two pieces",
+            global("").replace("/quiet-door", &format!("/{}", "a".repeat(25))) + &ssh(),
+        ),
         ("the longest path", global("").replace("/quiet-door", &format!("/{}", "b".repeat(99))) + &ssh()),
         ("a name that nft cannot have", global("") + &app("\"My App (v2)\"", "  port: 22\n")),
     ]
 }
 
 fn settings(name: &str, text: &str) -> Settings {
-    let checked = parse(name, text, StepPorts { http: 8080, https: 8443 });
+    let checked = parse(name, text, Some(StepPorts { http: 8080, https: 8443 }));
     checked.unwrap_or_else(|problems| panic!("{name}: {problems}")).settings
 }
 
@@ -138,7 +150,11 @@ fn listing() -> String {
 }
 
 fn load(text: &str) {
-    let file = std::env::temp_dir().join(format!("ka-doors-{}-{:?}", std::process::id(), std::thread::current().id()));
+    let file = std::env::temp_dir().join(format!(
+        "ka-doors-{}-{:?}",
+        std::process::id(),
+        std::thread::current().id()
+    ));
     std::fs::write(&file, text).unwrap();
     let output = nft(&["-f", file.to_str().unwrap()]);
     std::fs::remove_file(&file).unwrap();

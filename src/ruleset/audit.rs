@@ -73,7 +73,11 @@ pub struct Finding {
 
 /// Judges the host's chains; `accepts` tells whether a chain already has a rule that accepts our mark.
 #[must_use]
-pub fn audit(layout: &Layout<'_>, chains: &[HostChain], accepts: impl Fn(&HostChain) -> bool) -> Vec<Finding> {
+pub fn audit(
+    layout: &Layout<'_>,
+    chains: &[HostChain],
+    accepts: impl Fn(&HostChain) -> bool,
+) -> Vec<Finding> {
     chains
         .iter()
         .filter(|chain| chain.drops && concerns(layout, chain.hook))

@@ -2,7 +2,7 @@
 //! host's own rules would defeat it.
 
 use crate::backend::nftables::{BackendError, Nftables};
-use crate::backend::survey;
+use crate::backend::survey::survey;
 use crate::config::Settings;
 use crate::ruleset::audit::{Finding, Severity, accepts_mark, audit};
 use crate::ruleset::diff::{Change, diff};
@@ -59,31 +59,29 @@ pub fn online(nft: &mut Nftables, settings: &Settings, options: Options) -> Resu
         Err(error) => return Err(error),
     }
     let layout = Layout::new(settings, options);
-    match survey::host_chains() {
-        Ok(chains) => {
-            let mark = settings.global.mark;
-            let mut accepting = Vec::new();
-            for chain in &chains {
-                let rules = nft.rules_of(&chain.family, &chain.table, &chain.chain)?;
-                accepting.push(rules.iter().any(|rule| mark.is_some_and(|mark| accepts_mark(rule, mark))));
-            }
-            let accepts = |wanted: &_| {
-                chains.iter().zip(&accepting).any(|(chain, accepts)| std::ptr::eq(chain, wanted) && *accepts)
-            };
-            report.findings.extend(audit(&layout, &chains, accepts));
+    let found = survey(nft)?;
+    let mark = settings.global.mark;
+    let mut accepting = Vec::new();
+    for chain in &found.chains {
+        let rules = nft.rules_of(&chain.family, &chain.table, &chain.chain)?;
+        if rules.iter().any(|rule| mark.is_some_and(|mark| accepts_mark(rule, mark))) {
+            accepting.push(chain.clone());
         }
-        Err(error) => report.findings.push(Finding {
-            severity: Severity::Warning,
-            code: "host-unknown",
-            message: format!("{error}; whether the host drops what we let in is not known"),
-            fix: "look at the output of nft list ruleset for chains with policy drop".to_owned(),
-        }),
     }
+    report.findings.extend(audit(&layout, &found.chains, |chain| accepting.contains(chain)));
+    report.findings.extend(found.doubt.map(|doubt| Finding {
+        severity: Severity::Warning,
+        code: "host-unknown",
+        message: format!("{doubt}; the host may drop what is let in without this being noticed"),
+        fix: "look at the output of nft list ruleset for chains with policy drop".to_owned(),
+    }));
     Ok(report)
 }
 
 fn missing_interfaces(settings: &Settings) -> Vec<Finding> {
-    let Ok(present) = interfaces::names() else { return Vec::new() };
+    let Ok(present) = interfaces::names() else {
+        return Vec::new();
+    };
     let mut names: Vec<&str> = settings
         .apps
         .iter()
@@ -99,8 +97,13 @@ fn missing_interfaces(settings: &Settings) -> Vec<Finding> {
         .map(|name| Finding {
             severity: Severity::Warning,
             code: "no-such-interface",
-            message: format!("interface_ext {name} does not exist now; ports are guarded on it as soon as it does"),
-            fix: format!("if {name} is misspelt, nothing is guarded: the interfaces are {}", present.join(", ")),
+            message: format!(
+                "interface_ext {name} does not exist now; ports are guarded on it as soon as it does"
+            ),
+            fix: format!(
+                "if {name} is misspelt, nothing is guarded: the interfaces are {}",
+                present.join(", ")
+            ),
         })
         .collect()
 }

@@ -60,7 +60,10 @@ pub enum Request {
         seconds: Option<u64>,
     },
     /// Forget the networks that operators allowed.
-    AllowFlush {},
+    AllowFlush {
+        /// For this app only; none: all of them.
+        app: Option<String>,
+    },
     /// Remove everything and stop.
     Teardown {},
 }
@@ -81,9 +84,23 @@ pub enum Reply {
     },
     /// It was not done.
     Failed {
+        /// What kind of failure it is.
+        failure: Failure,
         /// A sentence for the operator.
         message: String,
     },
+}
+
+/// Kinds of failures, for exit codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Failure {
+    /// The request makes no sense here.
+    Request,
+    /// Who asks may not, or the process may not.
+    Permission,
+    /// The kernel or the daemon cannot do it now.
+    Unavailable,
 }
 
 /// A request, who made it and where the reply goes.
@@ -125,7 +142,9 @@ pub fn bind(runtime_dir: &Path) -> io::Result<UnixListener> {
 pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>) {
     let permits = std::sync::Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let Ok(permit) = permits.clone().acquire_owned().await else { return };
+        let Ok(permit) = permits.clone().acquire_owned().await else {
+            return;
+        };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -150,19 +169,24 @@ async fn one(stream: tokio::net::UnixStream, calls: mpsc::Sender<Call>) -> io::R
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
     tokio::io::BufReader::new(reader.take(REQUEST)).read_line(&mut line).await?;
-    let failed = |message: String| Reply::Failed { message };
+    let failed = |failure, message: String| Reply::Failed { failure, message };
     let reply = if !users::may_operate(peer.uid(), peer.gid()) {
         tracing::warn!(user, "refused on the control socket");
-        failed(format!("{user} may not do this: it takes root or a member of group {}", users::GROUP))
+        failed(
+            Failure::Permission,
+            format!("{user} may not do this: it takes root or a member of group {}", users::GROUP),
+        )
     } else {
         match serde_json::from_str(&line) {
-            Err(error) => failed(format!("the request cannot be read: {error}")),
+            Err(error) => failed(Failure::Request, format!("the request cannot be read: {error}")),
             Ok(request) => {
                 let (reply, replied) = oneshot::channel();
                 let asked = calls.send(Call { request, user, reply }).await.is_ok();
                 match (asked, replied.await) {
                     (true, Ok(reply)) => reply,
-                    (false, _) | (_, Err(_)) => failed("the daemon is stopping".to_owned()),
+                    (false, _) | (_, Err(_)) => {
+                        failed(Failure::Unavailable, "the daemon is stopping".to_owned())
+                    }
                 }
             }
         }
@@ -194,7 +218,10 @@ pub fn call(runtime_dir: &Path, request: &Request) -> io::Result<Option<Reply>> 
     // A status with very many grants is long, but not endless.
     BufReader::new(stream.take(1 << 30)).read_line(&mut line)?;
     if line.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the daemon closed the connection without a reply"));
+        return Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "the daemon closed the connection without a reply",
+        ));
     }
     serde_json::from_str(&line).map(Some).map_err(io::Error::other)
 }

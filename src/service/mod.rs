@@ -2,9 +2,7 @@
 
 pub mod check;
 pub mod control;
-pub mod daemon;
-mod enforcer;
 pub mod link;
+mod operate;
 pub mod operations;
 pub mod status;
-mod two_factor;

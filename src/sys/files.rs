@@ -34,8 +34,9 @@ pub fn read_text(path: &Path, max: u64) -> io::Result<ReadFile> {
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > max {
         return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it is larger than {max} bytes")));
     }
-    let text = String::from_utf8(bytes)
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("it is not UTF-8 text: {}", error.utf8_error())))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("it is not UTF-8 text: {}", error.utf8_error()))
+    })?;
     Ok(ReadFile { text, mode: about.permissions().mode() & 0o7777, owner: about.uid() })
 }
 

@@ -11,7 +11,9 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 /// # Errors
 /// When the socket that systemd named cannot be written to.
 pub fn notify(state: &str) -> io::Result<()> {
-    let Some(path) = env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
+    let Some(path) = env::var_os("NOTIFY_SOCKET") else {
+        return Ok(());
+    };
     let address = match path.as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name)?,
         None => SocketAddr::from_pathname(&path)?,

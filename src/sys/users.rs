@@ -7,6 +7,12 @@ use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, getgrouplist};
 /// The group whose members may talk to the daemon.
 pub const GROUP: &str = "knock-agent";
 
+/// The user this process runs as.
+#[must_use]
+pub fn own() -> u32 {
+    geteuid().as_raw()
+}
+
 /// The name of a user, or `uid N`.
 #[must_use]
 pub fn name(uid: u32) -> String {
@@ -22,12 +28,18 @@ pub fn may_operate(uid: u32, gid: u32) -> bool {
     if uid == 0 || uid == geteuid().as_raw() {
         return true;
     }
-    let Ok(Some(group)) = Group::from_name(GROUP) else { return false };
+    let Ok(Some(group)) = Group::from_name(GROUP) else {
+        return false;
+    };
     if gid == group.gid.as_raw() {
         return true;
     }
-    let Ok(Some(user)) = User::from_uid(Uid::from_raw(uid)) else { return false };
-    let Ok(user_name) = CString::new(user.name) else { return false };
+    let Ok(Some(user)) = User::from_uid(Uid::from_raw(uid)) else {
+        return false;
+    };
+    let Ok(user_name) = CString::new(user.name) else {
+        return false;
+    };
     getgrouplist(&user_name, user.gid).is_ok_and(|groups| groups.contains(&group.gid))
 }
 
