@@ -16,4 +16,5 @@
 pub mod config;
 pub mod knock;
 pub mod service;
+pub mod sys;
 pub mod units;

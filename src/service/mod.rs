@@ -1,3 +1,5 @@
 //! The running daemon.
 
+pub mod certificate;
+pub mod front;
 pub mod link;

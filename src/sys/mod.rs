@@ -1,0 +1,3 @@
+//! System calls, sockets, files; the only place with `unsafe`.
+
+pub mod tcp;
