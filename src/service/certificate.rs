@@ -161,3 +161,90 @@ pub fn self_signed(names: &[String], days: u32, now: SystemTime) -> Result<SelfS
         key_pem: Zeroizing::new(key.serialize_pem()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made(name: &str) -> SelfSigned {
+        self_signed(
+            &[name.to_owned(), "192.0.2.1".to_owned(), "2001:db8::1".to_owned()],
+            30,
+            SystemTime::now(),
+        )
+        .unwrap()
+    }
+
+    fn problem(chain: &str, key: &str) -> CertificateError {
+        server_config(chain.as_bytes(), key.as_bytes()).unwrap_err()
+    }
+
+    #[test]
+    fn what_is_made_can_be_served() {
+        let made = made("gate.example");
+        assert!(made.certificate_pem.starts_with("-----BEGIN CERTIFICATE-----"));
+        assert!(made.key_pem.starts_with("-----BEGIN PRIVATE KEY-----"));
+        let config = server_config(made.certificate_pem.as_bytes(), made.key_pem.as_bytes()).unwrap();
+        assert_eq!(config.alpn_protocols, [b"http/1.1"]);
+    }
+
+    #[test]
+    fn one_file_may_hold_both_and_a_chain_may_follow() {
+        let (leaf, issuer) = (made("leaf.example"), made("issuer.example"));
+        let both = format!(
+            "{}{}{}",
+            *leaf.key_pem, leaf.certificate_pem, issuer.certificate_pem
+        );
+        assert!(server_config(both.as_bytes(), both.as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn each_wrong_pair_of_files_has_its_own_message() {
+        use CertificateError::*;
+        let (one, two) = (made("one.example"), made("two.example"));
+        let (cert, key) = (one.certificate_pem.as_str(), one.key_pem.as_str());
+        assert!(matches!(problem("", key), NoCertificate));
+        assert!(matches!(problem(key, key), NoCertificate));
+        assert!(matches!(problem(&cert[..cert.len() - 40], key), BrokenPem));
+        assert!(matches!(problem(&cert.replace('M', "*"), key), BrokenPem));
+        assert!(matches!(problem(cert, ""), NoKey));
+        assert!(matches!(problem(cert, cert), NoKey));
+        let encrypted = key.replace(" PRIVATE", " ENCRYPTED PRIVATE");
+        assert!(matches!(problem(cert, &encrypted), EncryptedKey));
+        assert!(matches!(problem(cert, &two.key_pem), Mismatch));
+        let turned = format!("{}{cert}", two.certificate_pem);
+        assert!(matches!(problem(&turned, key), WrongOrder));
+        let rubbish = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+        assert!(matches!(problem(cert, rubbish), UnusableKey(_)));
+    }
+
+    #[test]
+    fn messages_do_not_show_the_key() {
+        let (one, two) = (made("one.example"), made("two.example"));
+        let error = problem(&one.certificate_pem, &two.key_pem);
+        let shown = format!("{error} {error:?}");
+        let line = two.key_pem.lines().nth(1).unwrap();
+        assert!(!shown.contains(line));
+    }
+
+    #[test]
+    fn names_and_days_that_cannot_be_are_refused() {
+        let now = SystemTime::now();
+        let make = |names: &[&str], days| {
+            self_signed(
+                &names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>(),
+                days,
+                now,
+            )
+            .err()
+        };
+        assert!(matches!(make(&[], 30), Some(CertificateError::NoName)));
+        assert!(matches!(make(&["gäte"], 30), Some(CertificateError::Name(_))));
+        assert!(matches!(make(&["gate"], 0), Some(CertificateError::Days(0))));
+        assert!(matches!(
+            make(&["gate"], 3_651),
+            Some(CertificateError::Days(3_651))
+        ));
+        assert!(make(&["gate"], 3_650).is_none());
+    }
+}

@@ -4,6 +4,8 @@
 
 mod crowd;
 mod exchange;
+#[cfg(test)]
+mod fake;
 mod listen;
 mod reply;
 mod step1;

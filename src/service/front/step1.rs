@@ -112,3 +112,7 @@ async fn hear(stream: &mut TcpStream, config: &Step1Config) -> Received {
         received => received,
     }
 }
+
+#[cfg(test)]
+#[path = "step1_tests.rs"]
+mod tests;

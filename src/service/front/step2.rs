@@ -102,3 +102,7 @@ async fn converse(
         drain(tls.get_mut().0).await;
     }
 }
+
+#[cfg(test)]
+#[path = "step2_tests.rs"]
+mod tests;
