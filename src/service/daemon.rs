@@ -163,6 +163,7 @@ fn guard(daemon: &Daemon) -> Result<Operations, DaemonError> {
 async fn serve(daemon: &Daemon, enforcer: Enforcer, tls: Arc<ServerConfig>) -> Result<(), DaemonError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Process)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Process)?;
+    let hangup = signal(SignalKind::hangup()).map_err(DaemonError::Process)?;
     let listen = |error| DaemonError::Listen { error };
     let step1 = bind_step1(daemon.http_port.get()).map_err(listen)?;
     let step2 = bind_step2(daemon.https_port.get()).map_err(listen)?;
@@ -181,6 +182,7 @@ async fn serve(daemon: &Daemon, enforcer: Enforcer, tls: Arc<ServerConfig>) -> R
         tokio::spawn(async move { match serve_step2(step2, tls, config2, link).await {} }),
         tokio::spawn(control::serve(control, call_sender)),
     ];
+    tokio::spawn(explain_hangup(hangup));
     if let Err(error) = notify::notify("READY=1\nSTATUS=guarding") {
         tracing::warn!(%error, "systemd could not be told");
     }
@@ -208,6 +210,13 @@ async fn serve(daemon: &Daemon, enforcer: Enforcer, tls: Arc<ServerConfig>) -> R
     let _ = files::remove(&control::socket_path(&daemon.runtime_dir));
     tracing::info!("stopped; the guard stays");
     result
+}
+
+/// A hang-up must not end the daemon, and it reloads nothing.
+async fn explain_hangup(mut hangup: tokio::signal::unix::Signal) {
+    while hangup.recv().await.is_some() {
+        tracing::warn!("SIGHUP does not reload: restart the daemon instead, running grants are kept");
+    }
 }
 
 /// The enforcer has a thread of its own, because netlink blocks and TLS should not wait for it.
