@@ -1,0 +1,92 @@
+//! `knock-agent demo`: the whole story with real packets, in namespaces that end with it.
+
+mod client;
+mod gateway;
+mod interrupt;
+mod namespaces;
+mod report;
+mod story;
+mod wire;
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Instant;
+
+use gateway::{Folder, Gateway};
+use interrupt::Ward;
+use namespaces::{End, Namespace, connect};
+use report::Report;
+use story::{Cast, Stage};
+use wire::Witness;
+
+pub use gateway::GatewayError;
+pub use namespaces::NamespaceError;
+
+/// The gateway's interface towards the world.
+const OUTSIDE: &str = "outside";
+
+/// Why the story could not be told.
+#[derive(Debug, thiserror::Error)]
+pub enum DemoError {
+    /// There is no place to tell it in.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    /// There is no gateway to tell it of.
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
+    /// Something else that it needs.
+    #[error("could not {0}")]
+    Other(String),
+}
+
+/// Tells the whole story on standard output; whether all of it happened.
+///
+/// Must be called while the process has one thread, because it moves the process into namespaces of its own.
+///
+/// # Errors
+/// [`DemoError`] when it could not even begin.
+pub fn run() -> Result<bool, DemoError> {
+    let begun = Instant::now();
+    let router = Namespace::enter_private()?;
+    let world = Namespace::another()?;
+    let folder = Folder::new()?;
+    let ward = Ward::default();
+    interrupt::watch(&ward, folder.path()).map_err(|errno| DemoError::Other(format!("watch signals: {errno}")))?;
+
+    let casts = casts();
+    let addresses = |of: fn(&Cast) -> std::net::IpAddr| casts.each_ref().map(|cast| with_prefix(of(cast)));
+    let (ours, theirs) = (addresses(|cast| cast.gateway), [addresses(|cast| cast.client), addresses(|cast| cast.neighbour)].concat());
+    connect(
+        &End { namespace: &router, interface: OUTSIDE, addresses: &ours },
+        &End { namespace: &world, interface: "client", addresses: &theirs },
+    )?;
+    let gateway = Gateway::prepare(&router, &folder, OUTSIDE)?;
+    let witness = world
+        .within(Witness::watch)
+        .map_err(|errno| DemoError::Other(format!("watch the wire: {errno}")))?;
+
+    let mut report = Report::new();
+    report.say("A client and a gateway in network namespaces of their own. Nothing of this host is touched.");
+    report.say(&format!("client {}  ────  gateway {}\n", theirs.first().map_or("", String::as_str), ours.first().map_or("", String::as_str)));
+    let agent = gateway.start(&ward)?;
+    let stage = Stage { outside: &world, gateway: &gateway, witness, casts };
+    stage.play(agent, &mut report).map_err(DemoError::Other)?;
+    let complete = report.finish(begun.elapsed().as_secs_f64());
+    if !complete {
+        Report::new().say(&format!("What the agent said last:\n{}", gateway.log()));
+    }
+    Ok(complete)
+}
+
+/// Addresses that are reserved for documentation.
+fn casts() -> [Cast; 2] {
+    let four = |last| Ipv4Addr::new(203, 0, 113, last).into();
+    let six = |last| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last).into();
+    [
+        Cast { gateway: four(1), client: four(7), neighbour: four(66) },
+        Cast { gateway: six(1), client: six(7), neighbour: six(0x66) },
+    ]
+}
+
+fn with_prefix(address: std::net::IpAddr) -> String {
+    format!("{address}/{}", if address.is_ipv4() { 24 } else { 64 })
+}
