@@ -13,7 +13,10 @@
 //! - [`service`]: the daemon;
 //! - [`cli`]: the command line; the only place that prints.
 
+pub mod backend;
 pub mod config;
 pub mod knock;
+pub mod ruleset;
 pub mod service;
+pub mod sys;
 pub mod units;

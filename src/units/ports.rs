@@ -1,4 +1,5 @@
 use std::fmt;
+use std::num::NonZeroU16;
 use std::str::FromStr;
 
 /// A transport protocol that a port belongs to.
@@ -119,6 +120,15 @@ impl PortRange {
     #[must_use]
     pub fn contains(self, port: u16) -> bool {
         (self.first..=self.last).contains(&port)
+    }
+}
+
+impl From<NonZeroU16> for PortRange {
+    fn from(port: NonZeroU16) -> Self {
+        Self {
+            first: port.get(),
+            last: port.get(),
+        }
     }
 }
 

@@ -1,0 +1,3 @@
+//! A ruleset made real in a kernel.
+
+pub mod nftables;

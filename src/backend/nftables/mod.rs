@@ -1,0 +1,277 @@
+//! nf_tables over netlink: one transaction per change of mind, read back afterwards.
+
+mod encode;
+mod encode_expr;
+
+use std::collections::BTreeMap;
+
+use nix::errno::Errno;
+
+use crate::ruleset::diff::{Change, Live, diff};
+use crate::ruleset::expr::{Base, Expr, Reg};
+use crate::ruleset::model::{Chain, Elements, Rule, Ruleset, Set, TABLE};
+use crate::ruleset::wire;
+use crate::sys::netlink::{Netlink, NetlinkError};
+use crate::sys::nftnl::{Body, BuildError, Message, msg};
+
+use encode::{Encoded, encode};
+
+/// Why the firewall is not as it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// This process may not change the firewall.
+    #[error(
+        "no permission to change nftables: run as root or with CAP_NET_ADMIN (systemd: AmbientCapabilities=CAP_NET_ADMIN)"
+    )]
+    NotPermitted,
+    /// The kernel has no nf_tables, or not enough of it.
+    #[error(
+        "the kernel does not support what is needed: load nf_tables (modprobe nf_tables nft_ct nft_fib_inet nft_nat nft_masq nft_limit)"
+    )]
+    Unsupported(#[source] NetlinkError),
+    /// A message could not be made.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The kernel refused a change; nothing was changed.
+    #[error("the kernel refused to {change}: {errno}")]
+    Refused {
+        /// The first change it refused.
+        change: String,
+        /// What it said.
+        errno: Errno,
+    },
+    /// The kernel could not be asked, or not understood.
+    #[error("nftables cannot be reached: {0}")]
+    Netlink(#[source] NetlinkError),
+    /// What was read back is not what was written.
+    #[error("what the kernel lists is not what was written; still to do: {}", .0.join(", "))]
+    NotAsWritten(Vec<String>),
+}
+
+impl From<NetlinkError> for BackendError {
+    fn from(error: NetlinkError) -> Self {
+        let all = |errnos: &[Errno]| match &error {
+            NetlinkError::Refused(refusals) => refusals.iter().any(|r| errnos.contains(&r.errno)),
+            NetlinkError::Send(errno) | NetlinkError::Receive(errno) => errnos.contains(errno),
+            NetlinkError::Open(_) | NetlinkError::Restless => false,
+        };
+        if all(&[Errno::EPERM, Errno::EACCES]) {
+            Self::NotPermitted
+        } else if matches!(error, NetlinkError::Open(_)) || all(&[Errno::EOPNOTSUPP, Errno::EPROTONOSUPPORT])
+        {
+            Self::Unsupported(error)
+        } else {
+            Self::Netlink(error)
+        }
+    }
+}
+
+/// The table `inet knock_agent` of this network namespace.
+#[derive(Debug)]
+pub struct Nftables {
+    netlink: Netlink,
+}
+
+impl Nftables {
+    /// Opens a connection to the kernel; changes nothing.
+    ///
+    /// # Errors
+    /// [`BackendError::Unsupported`] where there is no netfilter netlink.
+    pub fn open() -> Result<Self, BackendError> {
+        Ok(Self {
+            netlink: Netlink::open()?,
+        })
+    }
+
+    /// Everything in the table; none if there is no table.
+    ///
+    /// # Errors
+    /// [`BackendError`] when the kernel cannot be read.
+    pub fn read(&mut self) -> Result<Option<Live>, BackendError> {
+        if !self.has_table()? {
+            return Ok(None);
+        }
+        let mut live = Live::default();
+        self.netlink
+            .dump(&query(msg::GET_CHAIN, Body::Empty), |payload| {
+                live.ruleset.chains.extend(wire::chain(payload, TABLE));
+            })?;
+        let mut by_chain: BTreeMap<String, Vec<Rule>> = BTreeMap::new();
+        self.netlink
+            .dump(&query(msg::GET_RULE, encode::rules_of_table()?), |payload| {
+                if let Some(found) = wire::rule(payload, TABLE) {
+                    by_chain.entry(found.chain).or_default().push(found.rule);
+                }
+            })?;
+        for chain in &mut live.ruleset.chains {
+            chain.rules = by_chain.remove(&chain.name).unwrap_or_default();
+        }
+        let mut foreign = Vec::new();
+        self.netlink.dump(
+            &query(msg::GET_SET, encode::sets_of_table()?),
+            |payload| match wire::set(payload, TABLE) {
+                Some(set) => live.ruleset.sets.push(set),
+                None => foreign.extend(wire::set_name(payload, TABLE).map(str::to_owned)),
+            },
+        )?;
+        live.foreign_sets = foreign;
+        for set in &live.ruleset.sets {
+            // What the packet path put there may be much, and is nobody's business but its own.
+            if !set.flags.dynamic {
+                live.elements.insert(set.name.clone(), self.elements(set)?);
+            }
+        }
+        Ok(Some(live))
+    }
+
+    /// The elements of a set; none if there is no such set.
+    ///
+    /// # Errors
+    /// [`BackendError`] when the kernel cannot be read.
+    pub fn elements(&mut self, set: &Set) -> Result<Elements, BackendError> {
+        let mut raw = Vec::new();
+        self.netlink.dump(
+            &query(msg::GET_ELEMENTS, encode::elements_of(&set.name)?),
+            |payload| {
+                raw.extend(wire::elements(payload));
+            },
+        )?;
+        Ok(wire::pair_ranges(set, raw))
+    }
+
+    /// Whether the table exists.
+    ///
+    /// # Errors
+    /// [`BackendError`] when the kernel cannot be read.
+    pub fn has_table(&mut self) -> Result<bool, BackendError> {
+        let mut found = false;
+        self.netlink
+            .dump(&query(msg::GET_TABLE, Body::Empty), |payload| {
+                found |= wire::table_name(payload) == Some(TABLE);
+            })?;
+        Ok(found)
+    }
+
+    /// Carries out all changes in one transaction, or none of them.
+    ///
+    /// # Errors
+    /// [`BackendError::Refused`] names the first change that the kernel refused.
+    pub fn apply(&mut self, changes: &[Change]) -> Result<(), BackendError> {
+        let encoded = encode(changes)?;
+        self.netlink
+            .commit(&encoded.messages)
+            .map_err(|error| refused(changes, &encoded, error))
+    }
+
+    /// Has the kernel check all changes and carry out none.
+    ///
+    /// # Errors
+    /// [`BackendError::Refused`] names the first change that the kernel would refuse.
+    pub fn validate(&mut self, changes: &[Change]) -> Result<(), BackendError> {
+        let encoded = encode(changes)?;
+        let refusals = self.netlink.validate(&encoded.messages)?;
+        if refusals.is_empty() {
+            return Ok(());
+        }
+        Err(refused(changes, &encoded, NetlinkError::Refused(refusals)))
+    }
+
+    /// Makes the table what is wanted, by the difference only, and reads it back.
+    ///
+    /// # Errors
+    /// [`BackendError`]; the table is then as it was, or, for [`BackendError::NotAsWritten`], somebody
+    /// else changed it at the same time.
+    pub fn install(&mut self, wanted: &Ruleset) -> Result<Vec<Change>, BackendError> {
+        let changes = diff(self.read()?.as_ref(), wanted);
+        self.apply(&changes)?;
+        let left = diff(self.read()?.as_ref(), wanted);
+        if left.is_empty() {
+            Ok(changes)
+        } else {
+            Err(BackendError::NotAsWritten(
+                left.iter().map(Change::to_string).collect(),
+            ))
+        }
+    }
+
+    /// Removes the table and all in it; false if there was none.
+    ///
+    /// # Errors
+    /// [`BackendError`] when the kernel refuses.
+    pub fn teardown(&mut self) -> Result<bool, BackendError> {
+        if !self.has_table()? {
+            return Ok(false);
+        }
+        self.apply(&[Change::DeleteTable])?;
+        Ok(true)
+    }
+
+    /// Whether the kernel can match what TCP carries by itself (Linux 5.16), found out by a dry run.
+    ///
+    /// # Errors
+    /// [`BackendError`] when the kernel cannot be asked.
+    pub fn knows_inner_header(&mut self) -> Result<bool, BackendError> {
+        let probe = "ka_probe".to_owned();
+        let rule = Rule {
+            comment: None,
+            exprs: vec![Expr::Payload {
+                base: Base::Inner,
+                offset: 0,
+                len: 1,
+                reg: Reg(0),
+            }],
+        };
+        let chain = Chain {
+            name: probe.clone(),
+            base: None,
+            rules: Vec::new(),
+        };
+        let changes = [
+            Change::AddTable,
+            Change::AddChain(chain),
+            Change::AddRule { chain: probe, rule },
+        ];
+        match self.validate(&changes) {
+            Ok(()) => Ok(true),
+            Err(BackendError::Refused { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The number of the last change to any table of this network namespace.
+    ///
+    /// # Errors
+    /// [`BackendError`] when the kernel does not answer.
+    pub fn generation(&mut self) -> Result<u32, BackendError> {
+        Ok(self.netlink.generation()?)
+    }
+}
+
+fn query(kind: u16, body: Body) -> Message {
+    Message::new(kind, 0, body)
+}
+
+fn refused(changes: &[Change], encoded: &Encoded, error: NetlinkError) -> BackendError {
+    let NetlinkError::Refused(refusals) = &error else {
+        return error.into();
+    };
+    let not_permitted = [Errno::EPERM, Errno::EACCES];
+    match refusals
+        .iter()
+        .find(|refusal| refusal.position.is_some())
+        .or(refusals.first())
+    {
+        Some(first) if !not_permitted.contains(&first.errno) => {
+            let change = first
+                .position
+                .and_then(|at| encoded.origins.get(at))
+                .and_then(|&origin| changes.get(origin))
+                .map_or_else(|| "carry out the transaction".to_owned(), Change::to_string);
+            BackendError::Refused {
+                change,
+                errno: first.errno,
+            }
+        }
+        Some(_) | None => error.into(),
+    }
+}

@@ -1,0 +1,14 @@
+//! The firewall as data: what must be enforced, how it differs from what is, and how it reads.
+//!
+//! [`plan`] decides every rule. [`text`] renders the same plan from the reviewable
+//! templates in `nft-templates/`; a test loads both into a kernel and requires one listing.
+
+pub mod allow;
+pub mod diff;
+pub mod expr;
+pub mod layout;
+pub mod model;
+pub mod plan;
+mod rule;
+pub mod text;
+pub mod wire;

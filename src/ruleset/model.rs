@@ -1,0 +1,216 @@
+//! Tables, chains, sets and elements, without any handle or kernel state.
+
+use std::collections::BTreeMap;
+
+use super::expr::{Expr, Verdict};
+
+/// The only table this program writes to, family `inet`.
+pub const TABLE: &str = "knock_agent";
+
+/// Comment on the table: what made it and the version of the layout.
+pub const TABLE_COMMENT: &str = "knock-agent 1";
+
+/// Everything in the table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ruleset {
+    /// Sets and maps, in the order in which they are made.
+    pub sets: Vec<Set>,
+    /// Chains with their rules, in the order in which they are made.
+    pub chains: Vec<Chain>,
+}
+
+impl Ruleset {
+    /// The set of that name.
+    #[must_use]
+    pub fn set(&self, name: &str) -> Option<&Set> {
+        self.sets.iter().find(|set| set.name == name)
+    }
+
+    /// The chain of that name.
+    #[must_use]
+    pub fn chain(&self, name: &str) -> Option<&Chain> {
+        self.chains.iter().find(|chain| chain.name == name)
+    }
+}
+
+/// Where a base chain sits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// Before routing.
+    Prerouting,
+    /// To this host.
+    Input,
+    /// Through this host.
+    Forward,
+    /// From this host.
+    Output,
+    /// Before leaving.
+    Postrouting,
+}
+
+/// What a base chain is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChainType {
+    /// Lets pass or drops.
+    Filter,
+    /// Translates addresses.
+    Nat,
+}
+
+/// How a base chain is attached; its policy is always accept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BaseChain {
+    /// Filter or nat.
+    pub kind: ChainType,
+    /// Where.
+    pub hook: Hook,
+    /// Lower runs earlier.
+    pub priority: i32,
+}
+
+/// A chain and its rules.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// Its name.
+    pub name: String,
+    /// How it is attached, if it is a base chain.
+    pub base: Option<BaseChain>,
+    /// Its rules in order.
+    pub rules: Vec<Rule>,
+}
+
+/// A rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// What identifies it: `ka:<what>`.
+    pub comment: Option<String>,
+    /// Its instructions.
+    pub exprs: Vec<Expr>,
+}
+
+/// The type of one part of a key; the numbers are nft's own (`enum datatypes` in its `datatype.h`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeyPart {
+    /// `ipv4_addr`.
+    Ipv4,
+    /// `ipv6_addr`.
+    Ipv6,
+    /// `inet_proto`.
+    Protocol,
+    /// `inet_service`.
+    Port,
+    /// `ifname`.
+    IfName,
+}
+
+impl KeyPart {
+    /// Length in bytes, before padding.
+    #[must_use]
+    pub fn len(self) -> usize {
+        match self {
+            Self::Ipv4 => 4,
+            Self::Ipv6 | Self::IfName => 16,
+            Self::Protocol => 1,
+            Self::Port => 2,
+        }
+    }
+
+    /// Length in a concatenation, where each part fills whole registers.
+    #[must_use]
+    pub fn padded_len(self) -> usize {
+        self.len().next_multiple_of(4)
+    }
+}
+
+/// What a set is for, as far as the kernel must know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SetFlags {
+    /// Elements are ranges.
+    pub interval: bool,
+    /// Elements may have a timeout.
+    pub timeout: bool,
+    /// Rules add elements.
+    pub dynamic: bool,
+}
+
+/// A set, or a verdict map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Set {
+    /// Its name.
+    pub name: String,
+    /// The parts of its key; at least one.
+    pub key: Vec<KeyPart>,
+    /// Whether each element leads to a verdict.
+    pub verdicts: bool,
+    /// Its flags.
+    pub flags: SetFlags,
+    /// The most elements it takes; none: no bound.
+    pub size: Option<u32>,
+    /// Who decides about its elements.
+    pub content: Content,
+}
+
+impl Set {
+    /// Length of a key in bytes, as the kernel stores it.
+    #[must_use]
+    pub fn key_len(&self) -> usize {
+        match self.key.as_slice() {
+            [single] => single.len(),
+            parts => parts.iter().map(|part| part.padded_len()).sum(),
+        }
+    }
+
+    /// Whether kernel and configuration agree on everything but the elements.
+    #[must_use]
+    pub fn same_shape(&self, other: &Self) -> bool {
+        self.key == other.key
+            && self.verdicts == other.verdicts
+            && self.flags == other.flags
+            && self.size == other.size
+    }
+}
+
+/// Who decides about the elements of a set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// The plan: these and no others.
+    Planned(Elements),
+    /// Grants, admissions and the packet path: whatever is there stays.
+    Living,
+}
+
+/// Elements by key; a range is keyed by its first key.
+pub type Elements = BTreeMap<Vec<u8>, Element>;
+
+/// What belongs to a key in a set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Element {
+    /// Last key of a range, included; none: a single key.
+    pub last: Option<Vec<u8>>,
+    /// The verdict, in a map.
+    pub verdict: Option<Verdict>,
+    /// How long it has left; none: for ever.
+    pub timeout: Option<Timeout>,
+    /// Words for people who list the set.
+    pub comment: Option<String>,
+}
+
+/// The time of an element, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeout {
+    /// What it was given.
+    pub total_ms: u64,
+    /// What is left of it, at most `total_ms`.
+    pub left_ms: u64,
+}
+
+impl Timeout {
+    /// A fresh timeout.
+    #[must_use]
+    pub fn fresh_ms(ms: u64) -> Self {
+        Self {
+            total_ms: ms,
+            left_ms: ms,
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The mark on what is let through, for hosts that drop by default; set after routing,
+//! so that policy routing by mark is not disturbed.
+
+use crate::ruleset::expr::Side;
+use crate::ruleset::layout::{Layout, Segment};
+use crate::ruleset::model::{Chain, Hook, Rule};
+use crate::ruleset::rule::rule;
+use crate::units::Protocol;
+
+use super::step1::{from_port, to_port};
+use super::{chain, filter, for_clients};
+
+pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
+    let mut out = Vec::new();
+    let marked = layout.settings.global.mark.is_some();
+    if marked {
+        out.push(filter("mark_in", Hook::Input, -10, mark_in(layout)));
+    }
+    out.push(filter("mark_fwd", Hook::Forward, -10, mark_forward(layout)));
+    out.push(filter("mark_out", Hook::Output, -10, mark_out(layout)));
+    if marked {
+        out.extend(layout.local.iter().map(|segment| mark_chain(layout, segment)));
+    }
+    out
+}
+
+/// What reaches the two steps' ports here has passed the gate.
+fn mark_in(layout: &Layout<'_>) -> Vec<Rule> {
+    let mark = layout.settings.global.mark;
+    let options = layout.options;
+    let mut rules = vec![
+        to_port(options.http_port).mark(mark).accept().named("mark:step1"),
+        to_port(options.https_port)
+            .mark(mark)
+            .accept()
+            .named("mark:step2"),
+    ];
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let map = format!("mark_{protocol}");
+        rules.push(
+            rule()
+                .iifname("ext")
+                .original_direction()
+                .original_port_vmap(protocol, &map)
+                .named("mark:tracked"),
+        );
+    }
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let map = format!("mark_{protocol}");
+        rules.push(
+            rule()
+                .iifname("ext")
+                .untracked()
+                .port_vmap(protocol, Side::Destination, &map)
+                .named("mark:untracked"),
+        );
+    }
+    rules
+}
+
+/// Towards LAN hosts of ours, `gate_forward` marks; here, what others forward from a guarded port.
+fn mark_forward(layout: &Layout<'_>) -> Vec<Rule> {
+    let mut rules = vec![rule().oifname("ext").jump("replies").named("replies")];
+    if layout.settings.global.mark.is_some() {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let map = format!("mark_{protocol}");
+            rules.push(
+                rule()
+                    .iifname("ext")
+                    .original_direction()
+                    .dnatted()
+                    .original_port_vmap(protocol, &map)
+                    .named("mark:forwarded"),
+            );
+        }
+    }
+    rules
+}
+
+fn mark_out(layout: &Layout<'_>) -> Vec<Rule> {
+    let mark = layout.settings.global.mark;
+    let options = layout.options;
+    let mut rules = Vec::new();
+    if mark.is_some() {
+        rules.push(
+            from_port(options.http_port)
+                .mark(mark)
+                .accept()
+                .named("mark:step1"),
+        );
+        rules.push(
+            from_port(options.https_port)
+                .mark(mark)
+                .accept()
+                .named("mark:step2"),
+        );
+    }
+    rules.push(rule().oifname("ext").jump("replies").named("replies"));
+    rules
+}
+
+fn mark_chain(layout: &Layout<'_>, segment: &Segment) -> Chain {
+    let mark = layout.settings.global.mark;
+    let mut rules = for_clients(layout, segment, Side::Source, |text, what| {
+        text.mark(mark).accept().named(what)
+    });
+    if layout.keeps_established(segment) {
+        rules.push(rule().established().mark(mark).accept().named("keep"));
+    }
+    chain(format!("mrk_{}", segment.name()), rules)
+}

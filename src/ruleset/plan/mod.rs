@@ -1,0 +1,111 @@
+//! Settings to the ruleset that enforces them: the only place that decides rules.
+
+mod forward;
+mod gate;
+mod marks;
+mod replies;
+mod sets;
+mod step1;
+
+use super::layout::{Layout, Options, Segment};
+use super::model::{BaseChain, Chain, ChainType, Hook, Rule, Ruleset};
+use super::rule::{RuleText, rule};
+use crate::config::Settings;
+use crate::ruleset::expr::Side;
+
+pub use sets::{allow_set, app_set, step2_set};
+
+/// The ruleset that these settings want, with the elements that are known beforehand.
+#[must_use]
+pub fn plan(settings: &Settings, options: Options) -> Ruleset {
+    let layout = Layout::new(settings, options);
+    let mut chains = Vec::new();
+    chains.extend(step1::chains(&layout));
+    chains.extend(gate::chains(&layout));
+    chains.extend(replies::chains(&layout));
+    chains.extend(marks::chains(&layout));
+    chains.extend(forward::chains(&layout));
+    Ruleset {
+        sets: sets::sets(&layout),
+        chains,
+    }
+}
+
+fn base(name: &str, kind: ChainType, hook: Hook, priority: i32, rules: Vec<Rule>) -> Chain {
+    Chain {
+        name: name.to_owned(),
+        base: Some(BaseChain { kind, hook, priority }),
+        rules,
+    }
+}
+
+fn filter(name: &str, hook: Hook, priority: i32, rules: Vec<Rule>) -> Chain {
+    base(name, ChainType::Filter, hook, priority, rules)
+}
+
+fn chain(name: impl Into<String>, rules: Vec<Rule>) -> Chain {
+    Chain {
+        name: name.into(),
+        base: None,
+        rules,
+    }
+}
+
+/// `iifname @set` or `oifname @set` where the apps' packets come in or go out.
+fn interface(towards_us: bool, set: &str) -> RuleText {
+    if towards_us {
+        rule().iifname(set)
+    } else {
+        rule().oifname(set)
+    }
+}
+
+/// One rule per set that lets clients in, with what it does left to `finish`.
+///
+/// `side` is where the client's address stands: source towards the service, destination on the way back.
+fn for_clients(
+    layout: &Layout<'_>,
+    segment: &Segment,
+    side: Side,
+    finish: impl Fn(RuleText, &str) -> Rule,
+) -> Vec<Rule> {
+    let prefix = layout.settings.global.ipv6_prefix;
+    let mut rules = Vec::new();
+    for app in layout.apps(segment) {
+        let begin = || match layout.own_interfaces(app) {
+            Some(set) => interface(side == Side::Source, &set),
+            None => rule(),
+        };
+        for &family in app.families() {
+            let text = begin().addr_in(family, side, prefix, &app_set(&app.slug, family));
+            rules.push(finish(text, &format!("grant:{}", app.slug)));
+        }
+        for &family in app.families() {
+            let text = begin().addr_in(family, side, 128, &allow_set(&app.slug, family));
+            rules.push(finish(text, &format!("allow:{}", app.slug)));
+        }
+    }
+    for family in layout.families(segment) {
+        rules.push(finish(
+            rule().addr_in(family, side, 128, &allow_set("all", family)),
+            "allow:all",
+        ));
+    }
+    rules
+}
+
+/// The rules that drop what nothing let in: for every interface the segment is guarded on.
+fn drop_the_rest(layout: &Layout<'_>, segment: &Segment, towards_us: bool, what: &str) -> Vec<Rule> {
+    let what = format!("{what}:{}", segment.name());
+    let own: Option<Vec<String>> = layout
+        .apps(segment)
+        .map(|app| layout.own_interfaces(app))
+        .collect();
+    match own {
+        None => vec![rule().counter().drop().named(&what)],
+        Some(sets) => sets
+            .iter()
+            .map(|set| interface(towards_us, set).counter().drop().named(&what))
+            .collect(),
+    }
+}

@@ -1,0 +1,119 @@
+//! The way back: what a guarded service sends outside needs a grant as well, so that a
+//! stream ends with its grant even when only the service talks.
+
+use crate::ruleset::expr::Side;
+use crate::ruleset::layout::{Layout, Segment};
+use crate::ruleset::model::{Chain, Rule};
+use crate::ruleset::rule::rule;
+use crate::units::Protocol;
+
+use super::gate::lan_families;
+use super::{chain, drop_the_rest, for_clients};
+
+const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
+
+pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
+    let mut out = vec![
+        chain("replies", replies()),
+        chain("replies_tracked", replies_tracked(layout)),
+        chain("replies_stray", replies_stray(layout)),
+    ];
+    out.extend(
+        layout
+            .services
+            .iter()
+            .map(|segment| reply_chain(layout, segment, "rep")),
+    );
+    out.extend(
+        layout
+            .lan
+            .iter()
+            .map(|segment| reply_chain(layout, segment, "lrp")),
+    );
+    out
+}
+
+/// Called for packets that leave by an outside interface.
+fn replies() -> Vec<Rule> {
+    vec![
+        rule().reply_direction().goto("replies_tracked").named("replies"),
+        // A server that goes on talking after connection tracking forgot the client would make
+        // itself the originator, and the client's packets replies.
+        rule()
+            .new_connection()
+            .l4proto(Protocol::Tcp)
+            .is_not_syn()
+            .goto("replies_stray")
+            .named("replies:midstream"),
+        rule()
+            .untracked()
+            .goto("replies_stray")
+            .named("replies:untracked"),
+    ]
+}
+
+/// Replies of tracked connections, by the port the client used: of this host, of whoever
+/// the connection was forwarded to, and of LAN hosts reached by a route.
+fn replies_tracked(layout: &Layout<'_>) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    for protocol in PROTOCOLS {
+        let map = format!("reply_{protocol}");
+        rules.push(
+            rule()
+                .local(Side::Source)
+                .original_port_vmap(protocol, &map)
+                .named("replies:local"),
+        );
+    }
+    for protocol in PROTOCOLS {
+        let map = format!("reply_{protocol}");
+        rules.push(
+            rule()
+                .dnatted()
+                .original_port_vmap(protocol, &map)
+                .named("replies:forwarded"),
+        );
+    }
+    rules.extend(from_lan(layout));
+    rules
+}
+
+/// Packets that no connection explains, by the port they come from.
+fn replies_stray(layout: &Layout<'_>) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    for protocol in PROTOCOLS {
+        let map = format!("reply_{protocol}");
+        rules.push(
+            rule()
+                .local(Side::Source)
+                .port_vmap(protocol, Side::Source, &map)
+                .named("replies:local"),
+        );
+    }
+    rules.extend(from_lan(layout));
+    rules
+}
+
+fn from_lan(layout: &Layout<'_>) -> Vec<Rule> {
+    lan_families(layout)
+        .into_iter()
+        .map(|family| {
+            let map = format!("lan_reply_{}", family.digit());
+            rule()
+                .host_service_vmap(family, Side::Source, &map)
+                .named("replies:lan")
+        })
+        .collect()
+}
+
+fn reply_chain(layout: &Layout<'_>, segment: &Segment, stem: &str) -> Chain {
+    let mark = layout.settings.global.mark;
+    let mut rules = for_clients(layout, segment, Side::Destination, |text, what| {
+        text.mark(mark).counter().accept().named(what)
+    });
+    if layout.keeps_established(segment) {
+        rules.push(rule().established().mark(mark).counter().accept().named("keep"));
+    }
+    rules.extend(drop_the_rest(layout, segment, false, "cut"));
+    chain(format!("{stem}_{}", segment.name()), rules)
+}

@@ -1,0 +1,221 @@
+//! Step 1: a port whose process is reached only by the right first packet.
+//!
+//! In silent mode `raw_in` decides what is ours and keeps it out of connection
+//! tracking. What is not ours goes on to connection tracking, because it may be the
+//! answer to a connection that a masqueraded LAN host made from this very port, and
+//! `gate` drops it unless it is. So each packet of a later segment meets the limit of
+//! its connection twice, hence the burst.
+
+use std::num::NonZeroU16;
+
+use crate::config::Step1Reply;
+use crate::ruleset::expr::{Base, Limit, Side};
+use crate::ruleset::layout::Layout;
+use crate::ruleset::model::{Chain, Hook, Rule};
+use crate::ruleset::rule::{RuleText, rule};
+use crate::units::{Family, Protocol};
+
+use super::{chain, filter};
+
+/// Connections whose first packet was right: source address and port.
+pub(super) const FLOW_SET: &str = "step1_flow";
+/// Sources of new connections, each with its rate.
+pub(super) const METER_SET: &str = "step1_meter";
+
+const FLOW_MS: u64 = 3_000;
+const METER_MS: u64 = 60_000;
+/// The kernel lets through this many times the rate that is judged exactly later:
+/// one honest client makes several connections and retries.
+const METER_FACTOR: u32 = 10;
+const METER_LEAST: u32 = 60;
+/// The IPv6 clients of one site share a meter.
+const METER_V6_PREFIX: u8 = 64;
+/// Lengths of a TCP header, in 32-bit words.
+const TCP_HEADER_WORDS: std::ops::RangeInclusive<u8> = 5..=15;
+
+pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
+    match layout.settings.global.step1_reply {
+        Step1Reply::Silent => {
+            let to_step1 = to_port(layout.options.http_port).goto("step1_raw").named("step1");
+            vec![
+                filter("raw_in", Hook::Prerouting, -300, vec![to_step1]),
+                filter("raw_out", Hook::Output, -300, raw_out(layout)),
+                chain("step1_raw", step1_raw(layout)),
+                chain("step1_syn", syn(layout, RuleText::notrack)),
+                chain("step1_path", path_found(layout, RuleText::notrack)),
+                chain("step1_gate", silent_gate(layout)),
+            ]
+        }
+        Step1Reply::Http => vec![
+            chain("step1_syn", syn(layout, |text| text)),
+            chain("step1_path", path_found(layout, |text| text)),
+            chain("step1_gate", answering_gate(layout)),
+        ],
+    }
+}
+
+/// TCP packets to this port of this host, on every interface.
+pub(super) fn to_port(port: NonZeroU16) -> RuleText {
+    rule()
+        .port(Protocol::Tcp, Side::Destination, port.into())
+        .to_this_host()
+}
+
+/// TCP packets from this port.
+pub(super) fn from_port(port: NonZeroU16) -> RuleText {
+    rule().port(Protocol::Tcp, Side::Source, port.into())
+}
+
+/// Nothing but SYN-ACKs leaves the port.
+fn raw_out(layout: &Layout<'_>) -> Vec<Rule> {
+    let from_step1 = || from_port(layout.options.http_port);
+    vec![
+        from_step1()
+            .is_syn_ack()
+            .counter()
+            .notrack()
+            .accept()
+            .named("step1:synack"),
+        from_step1().counter().drop().named("step1:silence"),
+    ]
+}
+
+fn step1_raw(layout: &Layout<'_>) -> Vec<Rule> {
+    let mut rules = vec![a_syn().goto("step1_syn").named("step1:syn")];
+    rules.extend(right_path(layout).map(|text| text.goto("step1_path").named("step1:path")));
+    rules.extend(later_segments(layout).map(|text| text.counter().notrack().accept().named("step1:segment")));
+    rules
+}
+
+fn silent_gate(layout: &Layout<'_>) -> Vec<Rule> {
+    let mut rules = vec![a_syn().accept().named("step1:syn")];
+    rules.extend(right_path(layout).map(|text| text.accept().named("step1:path")));
+    rules.extend(later_segments(layout).map(|text| text.accept().named("step1:segment")));
+    rules.push(rule().counter().drop().named("drop:step1"));
+    rules
+}
+
+/// The gate of a step 1 that answers: a whole conversation must pass, but data only
+/// after the right path.
+fn answering_gate(layout: &Layout<'_>) -> Vec<Rule> {
+    let mut rules = vec![a_syn().goto("step1_syn").named("step1:syn")];
+    rules.extend(right_path(layout).map(|text| text.goto("step1_path").named("step1:path")));
+    rules.extend(later_segments(layout).map(|text| text.counter().accept().named("step1:segment")));
+    rules.extend(with_payload(layout).map(|text| text.counter().drop().named("drop:step1")));
+    rules.push(
+        rule()
+            .established_or_untracked()
+            .counter()
+            .accept()
+            .named("step1:ack"),
+    );
+    rules.push(rule().counter().drop().named("drop:step1"));
+    rules
+}
+
+fn a_syn() -> RuleText {
+    rule().l4proto(Protocol::Tcp).is_syn()
+}
+
+fn syn(layout: &Layout<'_>, pass: impl Fn(RuleText) -> RuleText) -> Vec<Rule> {
+    let rate = layout
+        .settings
+        .global
+        .step1_2_rate_limit_per_minute
+        .saturating_mul(METER_FACTOR)
+        .max(METER_LEAST);
+    let limit = Limit {
+        rate: u64::from(rate),
+        unit_secs: 60,
+        burst: rate,
+        over: true,
+    };
+    let mut rules: Vec<Rule> = Family::BOTH
+        .into_iter()
+        .map(|family| {
+            let set = format!("{METER_SET}_{}", family.digit());
+            rule()
+                .update_source(family, METER_V6_PREFIX, &set, METER_MS, limit)
+                .counter()
+                .drop()
+                .named("drop:flood")
+        })
+        .collect();
+    rules.push(pass(rule().counter()).accept().named("step1:syn"));
+    rules
+}
+
+fn path_found(layout: &Layout<'_>, pass: impl Fn(RuleText) -> RuleText) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    let later = u32::from(layout.settings.global.step1_segments) - 1;
+    if later > 0 {
+        let lookups = match layout.settings.global.step1_reply {
+            Step1Reply::Silent => 2,
+            Step1Reply::Http => 1,
+        };
+        let limit = Limit {
+            rate: 1,
+            unit_secs: 60,
+            burst: 1 + lookups * later,
+            over: false,
+        };
+        rules.extend(Family::BOTH.map(|family| {
+            rule()
+                .update_flow(family, &flow_set(family), FLOW_MS, limit)
+                .done()
+                .named("step1:flow")
+        }));
+    }
+    rules.push(pass(rule().counter()).accept().named("step1:path"));
+    rules
+}
+
+fn later_segments(layout: &Layout<'_>) -> impl Iterator<Item = RuleText> {
+    let max = layout.settings.global.step1_max_bytes;
+    let families: &[Family] = if layout.settings.global.step1_segments > 1 {
+        &Family::BOTH
+    } else {
+        &[]
+    };
+    families
+        .iter()
+        .map(move |&family| rule().flow_in(family, &flow_set(family)).length_at_most(max))
+}
+
+/// `POST <path> ` at the beginning of what TCP carries; one rule, or one per length of
+/// the TCP header where the kernel does not know where the header ends.
+fn right_path(layout: &Layout<'_>) -> impl Iterator<Item = RuleText> {
+    let max = layout.settings.global.step1_max_bytes;
+    let wanted = request_line_start(layout);
+    data_starts(layout.options.inner_header)
+        .map(move |(text, base, at)| text.length_at_most(max).payload_begins(base, at, &wanted))
+}
+
+fn with_payload(layout: &Layout<'_>) -> impl Iterator<Item = RuleText> {
+    data_starts(layout.options.inner_header).map(|(text, base, at)| text.has_payload(base, at))
+}
+
+/// Where the data of a TCP packet starts: base and offset in bytes, with the rule that finds it.
+fn data_starts(inner_header: bool) -> Box<dyn Iterator<Item = (RuleText, Base, u32)>> {
+    let tcp = || rule().l4proto(Protocol::Tcp);
+    if inner_header {
+        Box::new(std::iter::once((tcp(), Base::Inner, 0)))
+    } else {
+        Box::new(TCP_HEADER_WORDS.map(move |words| {
+            (
+                tcp().tcp_header_words(words),
+                Base::Transport,
+                u32::from(words) * 4,
+            )
+        }))
+    }
+}
+
+/// The bytes a right first packet begins with.
+pub(in crate::ruleset) fn request_line_start(layout: &Layout<'_>) -> Vec<u8> {
+    format!("POST {} ", layout.settings.global.http_post_path.expose()).into_bytes()
+}
+
+fn flow_set(family: Family) -> String {
+    format!("{FLOW_SET}_{}", family.digit())
+}

@@ -1,0 +1,9 @@
+//! What the kernel says about the table, as bytes, into the model.
+
+mod attr;
+mod expr;
+mod objects;
+
+pub use attr::Attributes;
+pub use expr::expressions;
+pub use objects::{DecodedRule, RawElement, chain, elements, pair_ranges, rule, set, set_name, table_name};

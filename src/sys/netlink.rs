@@ -1,0 +1,367 @@
+//! The netlink socket to nf_tables: transactions, dry runs, dumps.
+#![expect(
+    unsafe_code,
+    reason = "borrows the file descriptor of a socket that outlives the borrow"
+)]
+
+use std::io;
+use std::io::IoSlice;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nftnl::{Batch, MsgType};
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, NetlinkAddr, recv, sendmsg, setsockopt, sockopt};
+use nix::sys::time::TimeVal;
+
+use super::nftnl::{Body, Message, msg};
+
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLM_F_DUMP_INTR: u16 = 0x10;
+const HEADER: usize = 16;
+/// The kernel caps one dump datagram below this.
+const RECEIVE: usize = 64 * 1024;
+/// How often a dump is tried again when the ruleset changes under it.
+const DUMP_TRIES: u32 = 5;
+/// A kernel that answers no dump for this long does not answer.
+const PATIENCE_SECS: i64 = 20;
+
+/// What the kernel has against one message of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Position of the message; none: it is about the transaction as a whole.
+    pub position: Option<usize>,
+    /// What the kernel says.
+    pub errno: Errno,
+}
+
+/// Why a transaction or a dump failed.
+#[derive(Debug, thiserror::Error)]
+pub enum NetlinkError {
+    /// The socket could not be opened.
+    #[error("cannot open a netlink socket")]
+    Open(#[source] io::Error),
+    /// Sending failed; nothing was committed.
+    #[error("cannot send to the kernel")]
+    Send(#[source] Errno),
+    /// The answer could not be read.
+    #[error("cannot read the kernel's answer")]
+    Receive(#[source] Errno),
+    /// The kernel refused; nothing was committed.
+    #[error("the kernel refused {} of the changes", .0.len())]
+    Refused(Vec<Refusal>),
+    /// The ruleset changed under every attempt to read it.
+    #[error("the ruleset changes faster than it can be read")]
+    Restless,
+}
+
+/// A socket to nf_tables of the network namespace it was opened in.
+pub struct Netlink {
+    socket: mnl::Socket,
+    received: Vec<u8>,
+}
+
+impl std::fmt::Debug for Netlink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Netlink")
+    }
+}
+
+impl Netlink {
+    /// Opens a socket.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Open`] where the kernel lacks netfilter netlink.
+    pub fn open() -> Result<Self, NetlinkError> {
+        let socket = mnl::Socket::new(mnl::Bus::Netfilter).map_err(NetlinkError::Open)?;
+        let netlink = Self {
+            socket,
+            received: vec![0; RECEIVE],
+        };
+        setsockopt(
+            &netlink.fd(),
+            sockopt::ReceiveTimeout,
+            &TimeVal::new(PATIENCE_SECS, 0),
+        )
+        .map_err(|errno| NetlinkError::Open(errno.into()))?;
+        Ok(netlink)
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor belongs to `self.socket`, which lives as long as the borrow.
+        unsafe { BorrowedFd::borrow_raw(self.socket.as_raw_fd()) }
+    }
+
+    /// Commits all messages in one transaction, or none of them.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Refused`] with every message that the kernel has something against.
+    pub fn commit(&mut self, messages: &[Message]) -> Result<(), NetlinkError> {
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        for message in messages {
+            batch.add(message, MsgType::Add);
+        }
+        let finished = batch.finalize();
+        let pages: Vec<&[u8]> = finished.iter().collect();
+        self.send(&pages)?;
+        let refusals = self.refusals(messages)?;
+        if refusals.is_empty() {
+            Ok(())
+        } else {
+            Err(NetlinkError::Refused(refusals))
+        }
+    }
+
+    /// Has the kernel check all messages and commit none: a transaction without its end.
+    ///
+    /// Blind spots (`nft -c` has them too): what is checked only when a chain that
+    /// the same transaction made is bound, such as loops and nat in a wrong hook.
+    ///
+    /// # Errors
+    /// [`NetlinkError`] when the kernel cannot be asked; what it has against the messages is the result.
+    pub fn validate(&mut self, messages: &[Message]) -> Result<Vec<Refusal>, NetlinkError> {
+        if messages.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut batch = Batch::new();
+        for message in messages {
+            batch.add(message, MsgType::Add);
+        }
+        let finished = batch.finalize();
+        // The end is the last message of the last page: 16 bytes of header and 4 of nfgenmsg.
+        let mut pages: Vec<&[u8]> = finished.iter().collect();
+        if let Some(last) = pages.pop() {
+            let end = HEADER + 4;
+            pages.push(last.get(..last.len().saturating_sub(end)).unwrap_or(last));
+        }
+        self.send(&pages)?;
+        self.refusals(messages)
+    }
+
+    fn send(&mut self, pages: &[&[u8]]) -> Result<(), NetlinkError> {
+        let total: usize = pages.iter().map(|page| page.len()).sum();
+        self.make_room(total);
+        let slices: Vec<IoSlice<'_>> = pages.iter().map(|page| IoSlice::new(page)).collect();
+        let kernel = NetlinkAddr::new(0, 0);
+        // One sendmsg: the kernel treats each datagram as a transaction of its own.
+        sendmsg(
+            self.socket.as_raw_fd(),
+            &slices,
+            &[],
+            MsgFlags::empty(),
+            Some(&kernel),
+        )
+        .map_err(NetlinkError::Send)?;
+        Ok(())
+    }
+
+    fn make_room(&self, total: usize) {
+        let fd = self.fd();
+        let have = nix::sys::socket::getsockopt(&fd, sockopt::SndBuf).unwrap_or(0);
+        if total + 8192 > have / 2 {
+            // Beyond the limit only with the capability in the initial namespace; without it the
+            // send fails by itself if the room is too small.
+            let want = total + 8192;
+            if setsockopt(&fd, sockopt::SndBufForce, &want).is_err() {
+                let _ = setsockopt(&fd, sockopt::SndBuf, &want);
+            }
+        }
+    }
+
+    /// The answers to a batch are queued by the time `sendmsg` returns.
+    fn refusals(&mut self, messages: &[Message]) -> Result<Vec<Refusal>, NetlinkError> {
+        let mut out = Vec::new();
+        loop {
+            let fd = self.socket.as_raw_fd();
+            let length = match recv(fd, &mut self.received, MsgFlags::MSG_DONTWAIT) {
+                Ok(length) => length,
+                Err(Errno::EAGAIN) => return Ok(out),
+                // More complaints than the buffer holds: there was at least one.
+                Err(Errno::ENOBUFS) => {
+                    out.push(Refusal {
+                        position: None,
+                        errno: Errno::ENOBUFS,
+                    });
+                    continue;
+                }
+                Err(errno) => return Err(NetlinkError::Receive(errno)),
+            };
+            for answer in split_messages(self.received.get(..length).unwrap_or_default()) {
+                if let Some((errno, sequence)) = error_of(answer)
+                    && errno != 0
+                {
+                    let position = messages.iter().position(|message| message.sequence() == sequence);
+                    out.push(Refusal {
+                        position,
+                        errno: Errno::from_raw(errno),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Sends a query for all objects of a kind; `parse` sees the payload of each message, after the
+    /// 4 bytes of `nfgenmsg`. Objects that are not there (`ENOENT`) are an empty list.
+    ///
+    /// # Errors
+    /// [`NetlinkError`] when the kernel cannot be asked or refuses.
+    pub fn dump(&mut self, request: &Message, mut parse: impl FnMut(&[u8])) -> Result<(), NetlinkError> {
+        let request = request.as_dump();
+        for _ in 0..DUMP_TRIES {
+            let mut found = Vec::new();
+            if self.dump_once(&request, &mut found)? {
+                for payload in &found {
+                    parse(payload);
+                }
+                return Ok(());
+            }
+        }
+        Err(NetlinkError::Restless)
+    }
+
+    /// False when the ruleset changed meanwhile.
+    fn dump_once(&mut self, request: &[u8], found: &mut Vec<Vec<u8>>) -> Result<bool, NetlinkError> {
+        self.drain();
+        self.send(&[request])?;
+        let mut generation = None;
+        let mut steady = true;
+        loop {
+            let length = recv(self.socket.as_raw_fd(), &mut self.received, MsgFlags::empty())
+                .map_err(NetlinkError::Receive)?;
+            for message in split_messages(self.received.get(..length).unwrap_or_default()) {
+                let Some(header) = Header::of(message) else {
+                    continue;
+                };
+                steady &= header.flags & NLM_F_DUMP_INTR == 0;
+                if header.kind == NLMSG_DONE {
+                    return Ok(steady);
+                }
+                if let Some((errno, _)) = error_of(message) {
+                    return match Errno::from_raw(errno) {
+                        Errno::ENOENT => Ok(true),
+                        Errno::EINTR => Ok(false),
+                        _ if errno == 0 => continue,
+                        errno => Err(NetlinkError::Refused(vec![Refusal {
+                            position: None,
+                            errno,
+                        }])),
+                    };
+                }
+                // Dumps of elements never flag an interruption; the low half of the generation tells.
+                let now = message.get(HEADER + 2..HEADER + 4).map(<[u8]>::to_vec);
+                steady &= *generation.get_or_insert_with(|| now.clone()) == now;
+                if let Some(payload) = message.get(HEADER + 4..) {
+                    found.push(payload.to_vec());
+                }
+            }
+        }
+    }
+
+    fn drain(&mut self) {
+        let fd = self.socket.as_raw_fd();
+        while recv(fd, &mut self.received, MsgFlags::MSG_DONTWAIT).is_ok() {}
+    }
+
+    /// The number of the last change to any table of this network namespace.
+    ///
+    /// # Errors
+    /// [`NetlinkError`] when the kernel does not answer.
+    pub fn generation(&mut self) -> Result<u32, NetlinkError> {
+        self.drain();
+        let request = Message::new(msg::GET_GENERATION, 0, Body::Empty).to_bytes();
+        self.send(&[&request])?;
+        let length = recv(self.socket.as_raw_fd(), &mut self.received, MsgFlags::empty())
+            .map_err(NetlinkError::Receive)?;
+        for message in split_messages(self.received.get(..length).unwrap_or_default()) {
+            if let Some((errno, _)) = error_of(message) {
+                let errno = Errno::from_raw(errno);
+                return Err(NetlinkError::Refused(vec![Refusal {
+                    position: None,
+                    errno,
+                }]));
+            }
+            // NFTA_GEN_ID (1) is the first attribute.
+            if let Some(&[a, b, c, d]) = message.get(HEADER + 8..HEADER + 12) {
+                return Ok(u32::from_be_bytes([a, b, c, d]));
+            }
+        }
+        Err(NetlinkError::Receive(Errno::EBADMSG))
+    }
+}
+
+/// The fields of a netlink header that matter here.
+struct Header {
+    kind: u16,
+    flags: u16,
+}
+
+impl Header {
+    fn of(message: &[u8]) -> Option<Self> {
+        let &[_, _, _, _, k0, k1, f0, f1, ..] = message else {
+            return None;
+        };
+        Some(Self {
+            kind: u16::from_ne_bytes([k0, k1]),
+            flags: u16::from_ne_bytes([f0, f1]),
+        })
+    }
+}
+
+/// Cuts a datagram into messages; stops at the first one whose length is impossible.
+fn split_messages(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let length = datagram
+            .first_chunk::<4>()
+            .map(|bytes| u32::from_ne_bytes(*bytes))?;
+        let length = usize::try_from(length).ok().filter(|&length| length >= HEADER)?;
+        let message = datagram.get(..length)?;
+        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(message)
+    })
+}
+
+/// Error number (positive; 0 acknowledges) and sequence number of the message it is about.
+fn error_of(message: &[u8]) -> Option<(i32, u32)> {
+    if Header::of(message)?.kind != NLMSG_ERROR {
+        return None;
+    }
+    let errno = i32::from_ne_bytes(*message.get(HEADER..)?.first_chunk::<4>()?);
+    let sequence = message
+        .get(HEADER + 4 + 8..)
+        .and_then(|rest| rest.first_chunk::<4>())
+        .map_or(0, |bytes| u32::from_ne_bytes(*bytes));
+    Some((errno.saturating_neg(), sequence))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn datagrams_are_cut_at_message_borders_and_never_beyond() {
+        let mut datagram = Vec::new();
+        for length in [16_u32, 21] {
+            datagram.extend(length.to_ne_bytes());
+            datagram.resize(datagram.len() + (length as usize).next_multiple_of(4) - 4, 0);
+        }
+        datagram.extend(1000_u32.to_ne_bytes());
+        let lengths: Vec<usize> = split_messages(&datagram).map(<[u8]>::len).collect();
+        assert_eq!(lengths, [16, 21]);
+        assert_eq!(split_messages(&[0; 64]).count(), 0);
+        assert_eq!(split_messages(&[]).count(), 0);
+    }
+
+    #[test]
+    fn an_error_names_the_message_it_is_about() {
+        let mut message = vec![0_u8; 36];
+        message[4..6].copy_from_slice(&NLMSG_ERROR.to_ne_bytes());
+        message[16..20].copy_from_slice(&(-17_i32).to_ne_bytes());
+        message[28..32].copy_from_slice(&7_u32.to_ne_bytes());
+        assert_eq!(error_of(&message), Some((17, 7)));
+        message[4] = 3;
+        assert_eq!(error_of(&message), None);
+    }
+}
