@@ -14,6 +14,7 @@
 //! - [`cli`]: the command line; the only place that prints.
 
 pub mod backend;
+pub mod cli;
 pub mod config;
 pub mod knock;
 pub mod ruleset;

@@ -8,7 +8,7 @@ mod report;
 mod story;
 mod wire;
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
 use gateway::{Folder, Gateway};
@@ -50,14 +50,25 @@ pub fn run() -> Result<bool, DemoError> {
     let world = Namespace::another()?;
     let folder = Folder::new()?;
     let ward = Ward::default();
-    interrupt::watch(&ward, folder.path()).map_err(|errno| DemoError::Other(format!("watch signals: {errno}")))?;
+    interrupt::watch(&ward, folder.path())
+        .map_err(|errno| DemoError::Other(format!("watch signals: {errno}")))?;
 
     let casts = casts();
-    let addresses = |of: fn(&Cast) -> std::net::IpAddr| casts.each_ref().map(|cast| with_prefix(of(cast)));
-    let (ours, theirs) = (addresses(|cast| cast.gateway), [addresses(|cast| cast.client), addresses(|cast| cast.neighbour)].concat());
+    let ours = casts.map(|cast| with_prefix(cast.gateway));
+    let theirs = casts
+        .map(|cast| [with_prefix(cast.client), with_prefix(cast.neighbour)])
+        .concat();
     connect(
-        &End { namespace: &router, interface: OUTSIDE, addresses: &ours },
-        &End { namespace: &world, interface: "client", addresses: &theirs },
+        &End {
+            namespace: &router,
+            interface: OUTSIDE,
+            addresses: &ours,
+        },
+        &End {
+            namespace: &world,
+            interface: "client",
+            addresses: &theirs,
+        },
     )?;
     let gateway = Gateway::prepare(&router, &folder, OUTSIDE)?;
     let witness = world
@@ -66,9 +77,20 @@ pub fn run() -> Result<bool, DemoError> {
 
     let mut report = Report::new();
     report.say("A client and a gateway in network namespaces of their own. Nothing of this host is touched.");
-    report.say(&format!("client {}  ────  gateway {}\n", theirs.first().map_or("", String::as_str), ours.first().map_or("", String::as_str)));
+    for cast in casts {
+        report.say(&format!(
+            "    client {}  ───  {} gateway",
+            cast.client, cast.gateway
+        ));
+    }
+    report.say("");
     let agent = gateway.start(&ward)?;
-    let stage = Stage { outside: &world, gateway: &gateway, witness, casts };
+    let stage = Stage {
+        outside: &world,
+        gateway: &gateway,
+        witness,
+        casts,
+    };
     stage.play(agent, &mut report).map_err(DemoError::Other)?;
     let complete = report.finish(begun.elapsed().as_secs_f64());
     if !complete {
@@ -82,11 +104,19 @@ fn casts() -> [Cast; 2] {
     let four = |last| Ipv4Addr::new(203, 0, 113, last).into();
     let six = |last| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last).into();
     [
-        Cast { gateway: four(1), client: four(7), neighbour: four(66) },
-        Cast { gateway: six(1), client: six(7), neighbour: six(0x66) },
+        Cast {
+            gateway: four(1),
+            client: four(7),
+            neighbour: four(66),
+        },
+        Cast {
+            gateway: six(1),
+            client: six(7),
+            neighbour: six(0x66),
+        },
     ]
 }
 
-fn with_prefix(address: std::net::IpAddr) -> String {
+fn with_prefix(address: IpAddr) -> String {
     format!("{address}/{}", if address.is_ipv4() { 24 } else { 64 })
 }

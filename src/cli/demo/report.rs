@@ -24,7 +24,11 @@ impl Report {
     /// A report to standard output, in colour on a terminal unless `NO_COLOR` is set.
     pub(super) fn new() -> Self {
         let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { colour: io::stdout().is_terminal() && !unwanted, steps: 0, failed: Vec::new() }
+        Self {
+            colour: io::stdout().is_terminal() && !unwanted,
+            steps: 0,
+            failed: Vec::new(),
+        }
     }
 
     /// A line that is no step.
@@ -60,7 +64,10 @@ impl Report {
             self.say(&self.paint(GREEN, &text));
         } else {
             let numbers: Vec<String> = self.failed.iter().map(ToString::to_string).collect();
-            let text = format!("FAILED: {failed} of {steps} steps did not happen: {}.", numbers.join(", "));
+            let text = format!(
+                "FAILED: {failed} of {steps} steps did not happen: {}.",
+                numbers.join(", ")
+            );
             self.say(&self.paint(RED, &text));
         }
         failed == 0
@@ -80,11 +87,19 @@ impl Report {
         if found.is_err() && self.failed.last() != Some(&self.steps) {
             self.failed.push(self.steps);
         }
-        let family = if family.is_empty() { String::new() } else { format!("{family}  ") };
+        let family = if family.is_empty() {
+            String::new()
+        } else {
+            format!("{family}  ")
+        };
         self.say(&format!("    {}  {family}{text}", self.paint(colour, word)));
     }
 
     fn paint(&self, colour: &str, text: &str) -> String {
-        if self.colour { format!("{colour}{text}{PLAIN}") } else { text.to_owned() }
+        if self.colour {
+            format!("{colour}{text}{PLAIN}")
+        } else {
+            text.to_owned()
+        }
     }
 }
