@@ -16,6 +16,7 @@
 pub mod backend;
 pub mod cli;
 pub mod config;
+pub mod grant;
 pub mod knock;
 pub mod ruleset;
 pub mod service;

@@ -1,5 +1,163 @@
 //! The configuration file: YAML text to [`Settings`], every problem with its place.
 
+mod app;
+mod conflicts;
+mod destination;
+mod global;
+mod node;
+mod problem;
+mod report;
+mod section;
 mod settings;
+mod shared_keys;
+mod suggest;
+mod syntax;
+#[cfg(test)]
+mod tests;
 
+pub use problem::{Place, Problem, Problems, Severity};
 pub use settings::{App, Destination, Established, Global, Settings, Step1Reply, TwoFactorStep};
+pub use syntax::MAX_BYTES;
+
+use node::Kind;
+use report::{Report, Show, Spot};
+use section::Section;
+
+/// The ports the two steps listen on, as the command line says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepPorts {
+    /// The port of step 1.
+    pub http: u16,
+    /// The port of step 2.
+    pub https: u16,
+}
+
+/// A configuration that can be used.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// What it says, defaults filled in.
+    pub settings: Settings,
+    /// What somebody should look at, in the order of the file.
+    pub warnings: Vec<Problem>,
+}
+
+/// Reads a configuration.
+///
+/// `file` is only named in problems. `ports` are those in force, which no app may take.
+///
+/// # Errors
+/// Every problem found, in the order of the file, if at least one of them is an error.
+pub fn parse(file: &str, text: &str, ports: StepPorts) -> Result<Checked, Problems> {
+    let mut report = Report::default();
+    conflicts::check_step_ports(ports, &mut report);
+    let settings = read(text, ports, &mut report);
+    if settings.is_none() && !report.has_errors() {
+        report.error(
+            Spot::at("", Place::START),
+            "this cannot be read, and knock-agent does not know why: report it",
+        );
+    }
+    let warnings = report.finish(file, text)?;
+    match settings {
+        Some(settings) => Ok(Checked { settings, warnings }),
+        None => Err(Problems {
+            list: warnings,
+            more: 0,
+        }),
+    }
+}
+
+fn read(text: &str, ports: StepPorts, report: &mut Report) -> Option<Settings> {
+    if let Some(fault) = syntax::precheck(text) {
+        report.fault(fault);
+        return None;
+    }
+    let document = match node::read(text) {
+        Ok(document) => document,
+        Err(error) => {
+            report.fault(syntax::fault(&error, text));
+            return None;
+        }
+    };
+    if let Some(place) = document.second {
+        report.error_fix(
+            Spot::at("", place),
+            "a second YAML document begins here, which nobody would read",
+            "remove the line `---` before it",
+        );
+    }
+    let Some(root) = document.root else {
+        report.error_fix(
+            Spot::at("", Place::START),
+            "the file has no content",
+            "write a `global` section and one section per app",
+        );
+        return None;
+    };
+    if !matches!(root.kind, Kind::Map(_)) {
+        report.error_fix(
+            Spot::node("", &root, Show::Nothing),
+            format!("the file must have sections, it is {}", root.what()),
+            "write a `global:` section and one section per app",
+        );
+        return None;
+    }
+    let file = Section::open("", Spot::at("", Place::START), &root, report)?;
+    let global = match file.get("global") {
+        Some(field) => field
+            .section(report)
+            .map(|section| global::read(&section, report)),
+        None => {
+            missing_global(&file, report);
+            None
+        }
+    };
+    let nothing = global::GlobalDraft::unknown();
+    let mut apps = Vec::new();
+    let mut all_read = true;
+    for (name, field) in file.entries().filter(|(name, _)| *name != "global") {
+        match field.section(report) {
+            Some(section) => {
+                apps.push(app::read(
+                    name,
+                    &section,
+                    global.as_ref().unwrap_or(&nothing),
+                    report,
+                ));
+            }
+            None => all_read = false,
+        }
+    }
+    if apps.is_empty() && all_read {
+        report.warning(
+            file.spot(),
+            "there is no app: nothing is guarded",
+            "add a section for each service",
+        );
+    }
+    conflicts::check(global.as_ref(), &apps, ports, report);
+    let global = global?.settings?;
+    let apps = apps
+        .into_iter()
+        .map(|app| app.settings)
+        .collect::<Option<Vec<_>>>()?;
+    all_read.then_some(Settings { global, apps })
+}
+
+fn missing_global(file: &Section<'_>, report: &mut Report) {
+    let meant = file
+        .entries()
+        .find(|(name, _)| suggest::nearest(name, &["global"]).is_some());
+    match meant {
+        Some((name, field)) => report.error_fix(
+            field.key().about("global"),
+            "this section is missing",
+            format!("rename `{name}` to `global`"),
+        ),
+        None => report.error_fix(
+            file.spot_for("global"),
+            "this section is missing",
+            "add it, with http_post_path, https_post_path and interface_ext",
+        ),
+    }
+}

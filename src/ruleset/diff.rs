@@ -48,6 +48,8 @@ pub enum Change {
     AddSet(Set),
     /// Remove a set and its elements.
     DeleteSet(String),
+    /// Remove all elements of a set.
+    FlushSet(String),
     /// Make a chain, without rules.
     AddChain(Chain),
     /// Remove a chain.
@@ -95,6 +97,7 @@ impl fmt::Display for Change {
             Self::DeleteTable => f.write_str("delete the table"),
             Self::AddSet(set) => write!(f, "add {} {}", if set.verdicts { "map" } else { "set" }, set.name),
             Self::DeleteSet(name) => write!(f, "delete set {name}"),
+            Self::FlushSet(name) => write!(f, "remove the elements of set {name}"),
             Self::AddChain(chain) => write!(f, "add chain {}", chain.name),
             Self::DeleteChain(name) => write!(f, "delete chain {name}"),
             Self::FlushChain(name) => write!(f, "remove the rules of chain {name}"),

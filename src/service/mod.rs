@@ -1,3 +1,5 @@
 //! The running daemon.
 
 pub mod link;
+pub mod operations;
+pub mod status;

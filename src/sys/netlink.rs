@@ -260,6 +260,33 @@ impl Netlink {
         }
     }
 
+    /// Asks for one object; none if it is not there (`ENOENT`).
+    ///
+    /// # Errors
+    /// [`NetlinkError`] when the kernel cannot be asked or refuses.
+    pub fn get(&mut self, request: &Message) -> Result<Option<Vec<u8>>, NetlinkError> {
+        self.drain();
+        self.send(&[&request.to_bytes()])?;
+        let length = recv(self.socket.as_raw_fd(), &mut self.received, MsgFlags::empty())
+            .map_err(NetlinkError::Receive)?;
+        for message in split_messages(self.received.get(..length).unwrap_or_default()) {
+            if let Some((errno, _)) = error_of(message) {
+                let errno = Errno::from_raw(errno);
+                return match errno {
+                    Errno::ENOENT => Ok(None),
+                    errno => Err(NetlinkError::Refused(vec![Refusal {
+                        position: None,
+                        errno,
+                    }])),
+                };
+            }
+            if let Some(payload) = message.get(HEADER + 4..) {
+                return Ok(Some(payload.to_vec()));
+            }
+        }
+        Err(NetlinkError::Receive(Errno::EBADMSG))
+    }
+
     fn drain(&mut self) {
         let fd = self.socket.as_raw_fd();
         while recv(fd, &mut self.received, MsgFlags::MSG_DONTWAIT).is_ok() {}
@@ -270,25 +297,14 @@ impl Netlink {
     /// # Errors
     /// [`NetlinkError`] when the kernel does not answer.
     pub fn generation(&mut self) -> Result<u32, NetlinkError> {
-        self.drain();
-        let request = Message::new(msg::GET_GENERATION, 0, Body::Empty).to_bytes();
-        self.send(&[&request])?;
-        let length = recv(self.socket.as_raw_fd(), &mut self.received, MsgFlags::empty())
-            .map_err(NetlinkError::Receive)?;
-        for message in split_messages(self.received.get(..length).unwrap_or_default()) {
-            if let Some((errno, _)) = error_of(message) {
-                let errno = Errno::from_raw(errno);
-                return Err(NetlinkError::Refused(vec![Refusal {
-                    position: None,
-                    errno,
-                }]));
-            }
-            // NFTA_GEN_ID (1) is the first attribute.
-            if let Some(&[a, b, c, d]) = message.get(HEADER + 8..HEADER + 12) {
-                return Ok(u32::from_be_bytes([a, b, c, d]));
-            }
+        let payload = self
+            .get(&Message::new(msg::GET_GENERATION, 0, Body::Empty))?
+            .unwrap_or_default();
+        // NFTA_GEN_ID (1) is the first attribute.
+        match payload.get(4..8) {
+            Some(&[a, b, c, d]) => Ok(u32::from_be_bytes([a, b, c, d])),
+            Some(_) | None => Err(NetlinkError::Receive(Errno::EBADMSG)),
         }
-        Err(NetlinkError::Receive(Errno::EBADMSG))
     }
 }
 

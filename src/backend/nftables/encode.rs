@@ -72,6 +72,14 @@ fn one(change: &Change, set_id: &mut u32, out: &mut Vec<Message>) -> Result<(), 
         Change::DeleteSet(name) => {
             out.push(Message::new(msg::DEL_SET, 0, Body::Set(named_set(name)?)));
         }
+        // Removing elements without naming any removes them all.
+        Change::FlushSet(name) => {
+            out.push(Message::new(
+                msg::DEL_ELEMENTS,
+                0,
+                Body::Elements(named_set(name)?),
+            ));
+        }
         Change::AddChain(chain) => {
             out.push(Message::new(
                 msg::NEW_CHAIN,
@@ -132,6 +140,18 @@ pub fn sets_of_table() -> Result<Body, BuildError> {
     let mut set = sys::Set::new()?;
     set.set_text(nft::NFTNL_SET_TABLE, TABLE)?;
     Ok(Body::Set(set))
+}
+
+/// A request body that names one element, to ask for it.
+///
+/// # Errors
+/// [`BuildError`] where libnftnl cannot.
+pub fn one_element(set: &SetRef, key: &[u8]) -> Result<Body, BuildError> {
+    let mut bundle = named_set(&set.name)?;
+    for half in halves(set, key, &Element::default(), false)? {
+        bundle.add(half);
+    }
+    Ok(Body::Elements(bundle))
 }
 
 fn table() -> Result<sys::Table, BuildError> {
@@ -241,7 +261,8 @@ fn set_userdata(set: &Set) -> Vec<u8> {
     };
     let mut out = tlv(UDATA_KEY_BYTEORDER, &order.to_ne_bytes());
     if set.verdicts {
-        out.extend(tlv(UDATA_DATA_BYTEORDER, &HOST_ENDIAN.to_ne_bytes()));
+        // A verdict has none; nft asserts (1.0.6) if it is given one.
+        out.extend(tlv(UDATA_DATA_BYTEORDER, &0_u32.to_ne_bytes()));
     }
     if set.flags.interval {
         out.extend(tlv(UDATA_MERGE_ELEMENTS, &0_u32.to_ne_bytes()));

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 
 use nix::errno::Errno;
 
-use crate::ruleset::diff::{Change, Live, diff};
+use crate::ruleset::diff::{Change, Live, SetRef, diff};
 use crate::ruleset::expr::{Base, Expr, Reg};
-use crate::ruleset::model::{Chain, Elements, Rule, Ruleset, Set, TABLE};
+use crate::ruleset::model::{Chain, Element, Elements, Rule, Ruleset, Set, TABLE};
 use crate::ruleset::wire;
 use crate::sys::netlink::{Netlink, NetlinkError};
 use crate::sys::nftnl::{Body, BuildError, Message, msg};
@@ -137,6 +137,17 @@ impl Nftables {
             },
         )?;
         Ok(wire::pair_ranges(set, raw))
+    }
+
+    /// One element of a set that has no ranges; none if it is not there.
+    ///
+    /// # Errors
+    /// [`BackendError`] when the kernel cannot be read.
+    pub fn element(&mut self, set: &SetRef, key: &[u8]) -> Result<Option<Element>, BackendError> {
+        let request = Message::new(msg::GET_ELEMENTS, 0, encode::one_element(set, key)?);
+        let found = self.netlink.get(&request)?;
+        let raw = found.as_deref().map(wire::elements).unwrap_or_default();
+        Ok(raw.into_iter().find(|raw| raw.key == key).map(|raw| raw.element))
     }
 
     /// Whether the table exists.

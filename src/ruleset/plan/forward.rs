@@ -7,7 +7,7 @@ use crate::ruleset::expr::Side;
 use crate::ruleset::layout::Layout;
 use crate::ruleset::model::{Chain, ChainType, Hook, Rule};
 use crate::ruleset::rule::{RuleText, rule};
-use crate::units::{Family, PortRange};
+use crate::units::{Family, PortRange, Protocol};
 
 use super::{allow_set, app_set, base, chain};
 
@@ -31,12 +31,18 @@ pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
         base("srcnat", ChainType::Nat, Hook::Postrouting, SRCNAT, srcnat),
     ];
     for &(app, host) in &forwarded {
-        let to_host = clients(layout, app, host, |text, what| {
+        // nft wants the protocol in a rule that translates the port.
+        let remapped: &[Protocol] = if app.destination.port().is_some() {
+            app.protocol.each()
+        } else {
+            &[]
+        };
+        let to_host = clients(layout, app, host, remapped, |text, what| {
             text.counter().dnat(host, app.destination.port()).named(what)
         });
         out.push(chain(format!("dnat_{}", app.slug), to_host));
         if app.masquerade {
-            let as_us = clients(layout, app, host, |text, what| {
+            let as_us = clients(layout, app, host, &[], |text, what| {
                 text.counter().masquerade().named(what)
             });
             out.push(chain(format!("snat_{}", app.slug), as_us));
@@ -88,24 +94,32 @@ fn leaving(app: &App, host: IpAddr) -> Vec<Rule> {
     rules
 }
 
+/// One rule per set of clients, and per protocol where `protocols` names them.
 fn clients(
     layout: &Layout<'_>,
     app: &App,
     host: IpAddr,
+    protocols: &[Protocol],
     finish: impl Fn(RuleText, &str) -> Rule,
 ) -> Vec<Rule> {
     let family = Family::of(host);
     let prefix = layout.settings.global.ipv6_prefix;
-    let text = |prefix, set: &str| rule().addr_in(family, Side::Source, prefix, set);
-    vec![
-        finish(
-            text(prefix, &app_set(&app.slug, family)),
-            &format!("grant:{}", app.slug),
-        ),
-        finish(
-            text(128, &allow_set(&app.slug, family)),
-            &format!("allow:{}", app.slug),
-        ),
-        finish(text(128, &allow_set("all", family)), "allow:all"),
-    ]
+    let sets = [
+        (prefix, app_set(&app.slug, family), format!("grant:{}", app.slug)),
+        (128, allow_set(&app.slug, family), format!("allow:{}", app.slug)),
+        (128, allow_set("all", family), "allow:all".to_owned()),
+    ];
+    let begin: Vec<Option<Protocol>> = if protocols.is_empty() {
+        vec![None]
+    } else {
+        protocols.iter().copied().map(Some).collect()
+    };
+    let mut rules = Vec::new();
+    for protocol in begin {
+        for (prefix, set, what) in &sets {
+            let text = protocol.map_or_else(rule, |protocol| rule().l4proto(protocol));
+            rules.push(finish(text.addr_in(family, Side::Source, *prefix, set), what));
+        }
+    }
+    rules
 }

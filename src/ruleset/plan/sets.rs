@@ -200,7 +200,7 @@ fn verdicts(name: &str, key: Vec<KeyPart>, segments: &[Segment], stem: &str) -> 
         .map(|segment| {
             let at = |port| segment_key(&key, segment, port);
             let element = Element {
-                last: ranged.then(|| at(segment.ports.last())),
+                last: (!segment.ports.is_single()).then(|| at(segment.ports.last())),
                 verdict: Some(Verdict::Goto(format!("{stem}_{}", segment.name()))),
                 ..Element::default()
             };

@@ -503,7 +503,22 @@ impl Renderer<'_> {
                 (IpAddr::V6(_), None) => ("ip6", host.to_string()),
                 (IpAddr::V6(_), Some(port)) => ("ip6", format!("[{host}]:{port}")),
             };
-            chains += &self.nat_chain(app, host, "dnat", &format!("counter dnat {ip} to {to}"))?;
+            let remapped: Vec<String> = match app.destination.port() {
+                Some(_) => app
+                    .protocol
+                    .each()
+                    .iter()
+                    .map(|p| format!("meta l4proto {p} "))
+                    .collect(),
+                None => vec![String::new()],
+            };
+            chains += &self.nat_chain(
+                app,
+                host,
+                "dnat",
+                &remapped,
+                &format!("counter dnat {ip} to {to}"),
+            )?;
             if app.masquerade {
                 let there = app
                     .destination
@@ -515,7 +530,7 @@ impl Renderer<'_> {
                         "\t\tct status dnat {ip} daddr {host} {protocol} dport {ports} jump snat_{slug} comment \"ka:snat:{slug}\"\n"
                     );
                 }
-                chains += &self.nat_chain(app, host, "snat", "counter masquerade")?;
+                chains += &self.nat_chain(app, host, "snat", &[String::new()], "counter masquerade")?;
             }
         }
         let mut out = fill(CHAIN, &[("name", "dstnat"), ("rules", &arriving)])?;
@@ -523,10 +538,20 @@ impl Renderer<'_> {
         Ok(out + &chains)
     }
 
-    fn nat_chain(&self, app: &App, host: IpAddr, stem: &str, action: &str) -> Result<String, TemplateError> {
+    fn nat_chain(
+        &self,
+        app: &App,
+        host: IpAddr,
+        stem: &str,
+        begin: &[String],
+        action: &str,
+    ) -> Result<String, TemplateError> {
         let family = [Family::of(host)];
-        let mut rules = self.client_rules("", &app.slug, &family, "saddr", action)?;
-        rules += &allow_rules("", "all", &family, "saddr", action)?;
+        let mut rules = String::new();
+        for begin in begin {
+            rules += &self.client_rules(begin, &app.slug, &family, "saddr", action)?;
+            rules += &allow_rules(begin, "all", &family, "saddr", action)?;
+        }
         fill(
             CHAIN,
             &[("name", &format!("{stem}_{}", app.slug)), ("rules", &rules)],

@@ -7,12 +7,21 @@ use crate::units::Family;
 /// Decodes the list in `NFTA_RULE_EXPRESSIONS`; what this program never writes becomes [`Expr::Foreign`].
 #[must_use]
 pub fn expressions(list: Attributes<'_>) -> Vec<Expr> {
-    list.map(|(_, item)| {
+    list.filter_map(|(_, item)| {
         let item = Attributes(item);
         let name = item.text(1).unwrap_or_default();
-        expression(name, item.nested(2)).unwrap_or_else(|| Expr::Foreign(name.to_owned()))
+        let data = item.nested(2);
+        if does_nothing(name, data) {
+            return None;
+        }
+        Some(expression(name, data).unwrap_or_else(|| Expr::Foreign(name.to_owned())))
     })
     .collect()
+}
+
+/// nft 1.0.6 swaps the bytes of the one-byte protocol in a key with ranges; the kernel then swaps none.
+fn does_nothing(name: &str, data: Attributes<'_>) -> bool {
+    name == "byteorder" && data.be32(4) == Some(1) && reg(data, 1) == reg(data, 2)
 }
 
 fn expression(name: &str, data: Attributes<'_>) -> Option<Expr> {

@@ -162,18 +162,22 @@ pub fn elements(payload: &[u8]) -> Vec<RawElement> {
 }
 
 fn element(item: Attributes<'_>) -> Option<RawElement> {
-    let key = item.nested(1).get(1)?.to_vec();
+    let key = item.nested(1).get(1)?;
     let timeout = item.be64(4).filter(|&ms| ms != 0).map(|total_ms| Timeout {
         total_ms,
         left_ms: item.be64(5).unwrap_or(total_ms).min(total_ms),
     });
     Some(RawElement {
-        key,
+        key: key.to_vec(),
         ends_range: item
             .be32(3)
             .is_some_and(|flags| flags & ELEMENT_INTERVAL_END != 0),
         element: Element {
-            last: item.nested(10).get(1).map(<[u8]>::to_vec),
+            last: item
+                .nested(10)
+                .get(1)
+                .filter(|&last| last != key)
+                .map(<[u8]>::to_vec),
             verdict: verdict(item.nested(2).nested(2)),
             timeout,
             comment: item.get(6).and_then(comment),

@@ -1,0 +1,310 @@
+//! The section of one app.
+
+use crate::config::destination;
+use crate::config::global::{GlobalDraft, refuse_later};
+use crate::config::report::{Report, Spot, is_invisible};
+use crate::config::section::{Field, Section, refuse_repeats};
+use crate::config::settings::{App, Destination, Established};
+use crate::config::shared_keys::{MAX_ITEMS, Said, TWO_FACTOR_STEPS, allow, interfaces};
+use crate::units::{AppName, AppNameError, Lifetime, PortRange, Protocols, Secret};
+
+/// The keys this version knows.
+pub(super) const KEYS: &[&str] = &[
+    "port",
+    "protocol",
+    "access_key_http",
+    "access_key_https",
+    "destination",
+    "duration",
+    "max_duration",
+    "step2_https_duration",
+    "interface_ext",
+    "interface_int",
+    "established",
+    "masquerade",
+    "once",
+    "allow",
+    "2fa_step",
+];
+const LATER: &[&str] = &["sequence", "users"];
+
+const STEP2_DURATION_SECS: u64 = 5;
+const PROTOCOLS: &[(&str, Protocols)] = &[
+    ("tcp", Protocols::Tcp),
+    ("udp", Protocols::Udp),
+    ("both", Protocols::Both),
+];
+const ESTABLISHED: &[(&str, Established)] = &[("cut", Established::Cut), ("keep", Established::Keep)];
+/// How long an access key is, in characters.
+const KEY_CHARS: std::ops::RangeInclusive<usize> = 10..=50;
+
+/// What the section of an app says, with the places that other checks need.
+pub(super) struct AppDraft<'n> {
+    /// The app, if everything in its section is right.
+    pub settings: Option<App>,
+    /// Its name as written.
+    pub name: &'n str,
+    /// Where its name is.
+    pub spot: Spot,
+    /// Its name in nftables, if the name is right.
+    pub slug: Option<String>,
+    /// Its ports as written.
+    pub ports: Vec<(PortRange, Spot)>,
+    /// Its protocols, if they are right.
+    pub protocol: Option<Protocols>,
+    /// What becomes of its connections, if that is right.
+    pub established: Option<Established>,
+    /// The longest step-1 key and the longest name, as a form carries them, in bytes.
+    pub form_bytes: usize,
+}
+
+/// Reads the section of an app.
+pub(super) fn read<'n>(
+    name_text: &'n str,
+    section: &Section<'n>,
+    global: &GlobalDraft<'_>,
+    report: &mut Report,
+) -> AppDraft<'n> {
+    for key in LATER {
+        refuse_later(section, key, report);
+    }
+    let with_sequence = section.get("sequence").is_some();
+    let known: Vec<&str> = KEYS.iter().chain(LATER).copied().collect();
+    section.refuse_unknown(&known, crate::config::global::KEYS, "`global`", report);
+
+    let name = name(name_text, section, report);
+    let ports = ports(section, report);
+    let protocol = Said::read(section.get("protocol"), |f| f.choice(PROTOCOLS, report)).or(Protocols::Tcp);
+    let http = keys(section, "access_key_http", with_sequence, report);
+    let https = keys(section, "access_key_https", with_sequence, report);
+    refuse_shared_keys(http.as_deref(), https.as_deref(), report);
+    let destination_field = section.get("destination");
+    let destination = Said::read(destination_field.clone(), |f| destination::read(f, report));
+    let destination = destination.or(Destination::Local);
+    let duration = match section.get("duration") {
+        Some(field) => field.lifetime(report).map(|duration| (duration, field)),
+        None => {
+            section.missing("duration", "24h", report);
+            None
+        }
+    };
+    let max_duration = max_duration(section, duration.as_ref(), report);
+    let step2 = match section.get("step2_https_duration") {
+        Some(field) => field.lifetime(report),
+        None => Lifetime::from_secs(STEP2_DURATION_SECS).ok(),
+    };
+    let interface_ext = match interfaces(section, "interface_ext", report) {
+        Said::Nothing => global.interface_ext.clone(),
+        said => said.or(Vec::new()),
+    };
+    let interface_int = match interfaces(section, "interface_int", report) {
+        Said::Nothing => global.interface_int.clone(),
+        said => said.or(Vec::new()),
+    };
+    if let (Some(destination), Some(field)) = (destination, &destination_field) {
+        let forwarded = destination.host().is_some();
+        if forwarded && interface_int.as_ref().is_some_and(Vec::is_empty) {
+            report.error_fix(
+                field.spot().about(&section.path_of("interface_int")),
+                "a service on a LAN host needs the interface towards it",
+                "add `interface_int: eth1` here or in `global`",
+            );
+        }
+        if destination.port().is_some() && ports.iter().any(|(range, _)| !range.is_single()) {
+            report.warning(
+                field.spot(),
+                "all ports of the range lead to this one port",
+                "leave the port out of `destination` to keep each port as it is",
+            );
+        }
+    }
+    let established = Said::read(section.get("established"), |f| f.choice(ESTABLISHED, report));
+    let established = established.or(Established::Cut);
+    let masquerade = Said::read(section.get("masquerade"), |f| f.switch(report)).or(true);
+    let once = Said::read(section.get("once"), |f| match f.switch(report) {
+        Some(true) => {
+            refuse_later(section, "once", report);
+            None
+        }
+        other => other,
+    })
+    .or(false);
+    let allow = allow(section, report).or(Vec::new());
+    let two_factor_step = Said::read(section.get("2fa_step"), |f| f.choice(TWO_FACTOR_STEPS, report));
+    let two_factor_step = two_factor_step.or(global.two_factor_step);
+
+    let longest = http
+        .iter()
+        .flatten()
+        .map(|(key, _)| form_len(key.expose()))
+        .max()
+        .unwrap_or_default();
+    let slug = name.as_ref().map(AppName::slug);
+    let settings = (|| {
+        once?;
+        Some(App {
+            name: name?,
+            slug: slug.clone()?,
+            ports: joined(&ports),
+            protocol: protocol?,
+            access_key_http: http?.into_iter().map(|(key, _)| key).collect(),
+            access_key_https: https?.into_iter().map(|(key, _)| key).collect(),
+            destination: destination?,
+            duration: duration?.0,
+            max_duration: max_duration?,
+            step2_https_duration: step2?,
+            interface_ext: interface_ext?,
+            interface_int: interface_int?,
+            established: established?,
+            masquerade: masquerade?,
+            allow: allow?,
+            two_factor_step: two_factor_step?,
+        })
+    })();
+    AppDraft {
+        settings,
+        name: name_text,
+        spot: section.spot(),
+        slug,
+        ports: ports
+            .iter()
+            .map(|(range, field)| (*range, field.spot()))
+            .collect(),
+        protocol,
+        established,
+        form_bytes: longest + form_len(name_text),
+    }
+}
+
+fn name(text: &str, section: &Section<'_>, report: &mut Report) -> Option<AppName> {
+    match text.parse() {
+        Ok(name) => Some(name),
+        Err(error @ (AppNameError::Length | AppNameError::Control | AppNameError::Global)) => {
+            report.error_fix(section.spot(), error.to_string(), "rename the section");
+            None
+        }
+    }
+}
+
+fn ports<'n>(section: &Section<'n>, report: &mut Report) -> Vec<(PortRange, Field<'n>)> {
+    let Some(field) = section.get("port") else {
+        section.missing("port", "22", report);
+        return Vec::new();
+    };
+    field
+        .each(MAX_ITEMS, report, |item, report| {
+            item.parse_with(str::parse, report)
+        })
+        .unwrap_or_default()
+}
+
+/// The ranges sorted, those that overlap or adjoin made one.
+fn joined(ports: &[(PortRange, Field<'_>)]) -> Vec<PortRange> {
+    let mut sorted: Vec<PortRange> = ports.iter().map(|(range, _)| *range).collect();
+    sorted.sort_unstable();
+    let mut out: Vec<PortRange> = Vec::new();
+    for next in sorted {
+        match out.last_mut() {
+            Some(last) if u32::from(next.first()) <= u32::from(last.last()) + 1 => {
+                if let Ok(wider) = PortRange::new(last.first(), last.last().max(next.last())) {
+                    *last = wider;
+                }
+            }
+            Some(_) | None => out.push(next),
+        }
+    }
+    out
+}
+
+type Keys<'n> = Vec<(Secret, Field<'n>)>;
+
+fn keys<'n>(section: &Section<'n>, key: &str, optional: bool, report: &mut Report) -> Option<Keys<'n>> {
+    let Some(field) = section.secret(key) else {
+        if !optional {
+            section.missing(key, "[a-key-of-10-to-50-characters]", report);
+        }
+        return None;
+    };
+    let found = field.each(MAX_ITEMS, report, access_key)?;
+    refuse_repeats(&found, Secret::same_as, "key", report);
+    Some(found)
+}
+
+fn access_key(field: &Field<'_>, report: &mut Report) -> Option<Secret> {
+    let text = field.text(report)?;
+    let length = text.chars().count();
+    if !KEY_CHARS.contains(&length) {
+        let (least, most) = (KEY_CHARS.start(), KEY_CHARS.end());
+        report.error(
+            field.spot(),
+            format!("an access key has {least} to {most} characters, this one has {length}"),
+        );
+        return None;
+    }
+    let unseen = |c: char| c.is_control() || is_invisible(c) || (c.is_whitespace() && c != ' ');
+    if text.chars().any(unseen) {
+        report.error(
+            field.spot(),
+            "an access key has printable characters only: remove what cannot be seen",
+        );
+        return None;
+    }
+    Some(Secret::new(text.to_owned()))
+}
+
+fn refuse_shared_keys(
+    http: Option<&[(Secret, Field<'_>)]>,
+    https: Option<&[(Secret, Field<'_>)]>,
+    report: &mut Report,
+) {
+    for (key, field) in https.unwrap_or_default() {
+        if let Some((_, first)) = http
+            .unwrap_or_default()
+            .iter()
+            .find(|(other, _)| other.same_as(key))
+        {
+            report.conflict(
+                field.spot(),
+                &first.spot(),
+                "this key is used at both steps",
+                "make another one: who listens to step 1 would know both",
+            );
+        }
+    }
+}
+
+fn max_duration(
+    section: &Section<'_>,
+    duration: Option<&(Lifetime, Field<'_>)>,
+    report: &mut Report,
+) -> Option<Lifetime> {
+    let Some(field) = section.get("max_duration") else {
+        return duration.map(|(duration, _)| *duration);
+    };
+    let most = field.lifetime(report)?;
+    if let Some((duration, at)) = duration
+        && most < *duration
+    {
+        report.conflict(
+            field.spot(),
+            &at.spot(),
+            format!("{most} is shorter than `duration`, {duration}"),
+            "make max_duration at least as long",
+        );
+        return None;
+    }
+    Some(most)
+}
+
+/// How many bytes a value takes in a form, all but letters, digits and `-._~` percent-encoded.
+fn form_len(text: &str) -> usize {
+    text.bytes()
+        .map(|b| {
+            if b.is_ascii_alphanumeric() || b"-._~".contains(&b) {
+                1
+            } else {
+                3
+            }
+        })
+        .sum()
+}

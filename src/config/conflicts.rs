@@ -1,0 +1,153 @@
+//! What cannot be together although each part of it is right.
+
+use std::collections::HashMap;
+
+use crate::config::StepPorts;
+use crate::config::app::AppDraft;
+use crate::config::global::GlobalDraft;
+use crate::config::report::{Report, Spot};
+use crate::config::settings::Established;
+use crate::units::{PortRange, Protocol};
+
+/// Checks the ports of the two steps against each other.
+pub(super) fn check_step_ports(ports: StepPorts, report: &mut Report) {
+    if ports.http == ports.https {
+        report.error_fix(
+            Spot::elsewhere("--https-port"),
+            format!("both steps listen on port {}", ports.http),
+            "give --http-port and --https-port different ports",
+        );
+    }
+}
+
+/// Checks the apps against each other and against what all share.
+pub(super) fn check(
+    global: Option<&GlobalDraft<'_>>,
+    apps: &[AppDraft<'_>],
+    ports: StepPorts,
+    report: &mut Report,
+) {
+    slugs(apps, report);
+    step_ports(apps, ports, report);
+    shared_ports(apps, report);
+    if let Some(global) = global {
+        healthcheck(global, apps, report);
+        step1_room(global, apps, report);
+    }
+}
+
+fn slugs(apps: &[AppDraft<'_>], report: &mut Report) {
+    let mut seen: HashMap<&str, &AppDraft<'_>> = HashMap::new();
+    for app in apps {
+        let Some(slug) = app.slug.as_deref() else { continue };
+        match seen.get(slug) {
+            Some(first) => report.conflict(
+                app.spot.clone(),
+                &first.spot,
+                format!(
+                    "in nftables this app and `{}` have the same name, `{slug}`",
+                    first.name
+                ),
+                "rename one so that they differ in a-z, 0-9 or _ within the first 48 characters",
+            ),
+            None => {
+                seen.insert(slug, app);
+            }
+        }
+    }
+}
+
+fn step_ports(apps: &[AppDraft<'_>], ports: StepPorts, report: &mut Report) {
+    for app in apps.iter().filter(|app| has(app, Protocol::Tcp)) {
+        for (range, spot) in &app.ports {
+            for (port, flag) in [(ports.http, "--http-port"), (ports.https, "--https-port")] {
+                if range.contains(port) {
+                    report.error_fix(
+                        spot.clone(),
+                        format!("tcp port {port} belongs to knock-agent itself ({flag})"),
+                        format!("give the app another port, or knock-agent with {flag}"),
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn has(app: &AppDraft<'_>, protocol: Protocol) -> bool {
+    app.protocol.is_some_and(|p| p.each().contains(&protocol))
+}
+
+/// Two apps with one port must agree on `established`: the rule of the port cannot tell whose a connection was.
+fn shared_ports(apps: &[AppDraft<'_>], report: &mut Report) {
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let mut uses: Vec<(PortRange, usize, Established, &Spot)> = Vec::new();
+        for (index, app) in apps.iter().enumerate().filter(|(_, app)| has(app, protocol)) {
+            let Some(established) = app.established else {
+                continue;
+            };
+            uses.extend(
+                app.ports
+                    .iter()
+                    .map(|(range, spot)| (*range, index, established, spot)),
+            );
+        }
+        uses.sort_by_key(|(range, index, ..)| (range.first(), *index));
+        let mut reach_cut: Option<(u16, usize)> = None;
+        let mut reach_keep: Option<(u16, usize)> = None;
+        for (range, index, established, spot) in uses {
+            let (own, other) = match established {
+                Established::Cut => (&mut reach_cut, reach_keep),
+                Established::Keep => (&mut reach_keep, reach_cut),
+            };
+            if own.is_none_or(|(last, _)| last < range.last()) {
+                *own = Some((range.last(), index));
+            }
+            let clash = other.filter(|(last, _)| *last >= range.first());
+            if let Some(first) = clash.and_then(|(_, other)| apps.get(other)) {
+                report.conflict(
+                    spot.clone(),
+                    &first.spot,
+                    format!(
+                        "`{}` has {protocol} port {} too, but another `established`",
+                        first.name,
+                        range.first()
+                    ),
+                    "write the same `established` in both apps",
+                );
+            }
+        }
+    }
+}
+
+fn healthcheck(global: &GlobalDraft<'_>, apps: &[AppDraft<'_>], report: &mut Report) {
+    if let Some((name, spot)) = &global.healthcheck
+        && let Some(app) = apps.iter().find(|app| app.name == *name)
+    {
+        report.conflict(
+            spot.clone(),
+            &app.spot,
+            "an app has this name: a monitor could not be told from a knock",
+            "rename one of them",
+        );
+    }
+}
+
+/// What a step-1 packet holds beside path, app and key when curl sends it over IPv6, in bytes: IP and TCP headers
+/// with options (72), `POST  HTTP/1.1` (16), `Host: [address]:port` (55), `User-Agent` (26), `Accept` (13),
+/// `Content-Type` (49), `Content-Length` and the empty line (23), `app=&access_key=` (16) and `&token=123456` (13).
+const STEP1_FRAME: usize = 283;
+
+fn step1_room(global: &GlobalDraft<'_>, apps: &[AppDraft<'_>], report: &mut Report) {
+    let Some((path, spot, most)) = &global.step1 else {
+        return;
+    };
+    let form = apps.iter().map(|app| app.form_bytes).max().unwrap_or_default();
+    let needed = STEP1_FRAME + path.expose().len() + form;
+    if needed > usize::from(*most) {
+        report.error_fix(
+            spot.clone(),
+            format!("a step-1 request with this path needs {needed} bytes, step1_max_bytes is {most}"),
+            "shorten the path, the app's name or the keys of step 1, or raise step1_max_bytes (at most 1400)",
+        );
+    }
+}

@@ -1,0 +1,208 @@
+//! The `global` section.
+
+use std::path::PathBuf;
+
+use crate::config::report::{Report, Spot};
+use crate::config::section::{Field, Section};
+use crate::config::settings::{Global, Step1Reply, TwoFactorStep};
+use crate::config::shared_keys::{Said, TWO_FACTOR_STEPS, allow, interfaces};
+use crate::units::{AppName, HttpPath, HttpPathError, IfName, Lifetime, Mark};
+
+/// The keys this version knows.
+pub(super) const KEYS: &[&str] = &[
+    "http_post_path",
+    "https_post_path",
+    "step1_2_rate_limit_per_minute",
+    "interface_ext",
+    "interface_int",
+    "2fa_config_folder",
+    "2fa_step",
+    "healthcheck_app_name",
+    "step1_reply",
+    "step1_max_bytes",
+    "step1_segments",
+    "mark",
+    "ipv6_prefix",
+    "token_window",
+    "state_file",
+    "allow",
+];
+/// Keys of later releases: never ignored, because who writes them relies on them.
+pub(super) const LATER: &[&str] = &["users", "sequence"];
+
+const RATE_LIMIT: u32 = 10;
+const STEP1_MAX_BYTES: u16 = 500;
+const STEP1_SEGMENTS: u8 = 3;
+const TOKEN_WINDOW_SECS: u64 = 60;
+
+/// What the global section says, with the places that other checks need.
+pub(super) struct GlobalDraft<'n> {
+    /// The section itself, if everything in it is right.
+    pub settings: Option<Global>,
+    /// The name a monitor uses and where it is written.
+    pub healthcheck: Option<(&'n str, Spot)>,
+    /// The path of step 1 and the size of its packets.
+    pub step1: Option<(HttpPath, Spot, u16)>,
+    /// Interfaces apps fall back to; empty where none are given, none where they are wrong.
+    pub interface_ext: Option<Vec<IfName>>,
+    /// Interfaces towards LAN hosts, likewise.
+    pub interface_int: Option<Vec<IfName>>,
+    /// The step of 2FA apps fall back to.
+    pub two_factor_step: TwoFactorStep,
+}
+
+impl GlobalDraft<'_> {
+    /// Stands for a section that is not there: whatever an app takes from it is not known.
+    pub fn unknown() -> Self {
+        Self {
+            settings: None,
+            healthcheck: None,
+            step1: None,
+            interface_ext: None,
+            interface_int: None,
+            two_factor_step: TwoFactorStep::Http,
+        }
+    }
+}
+
+/// Reads the global section.
+pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraft<'n> {
+    for key in LATER {
+        refuse_later(section, key, report);
+    }
+    let known: Vec<&str> = KEYS.iter().chain(LATER).copied().collect();
+    section.refuse_unknown(&known, crate::config::app::KEYS, "the section of an app", report);
+
+    let http = path(section, "http_post_path", report);
+    let https = path(section, "https_post_path", report);
+    if let (Some((first, first_at)), Some((second, second_at))) = (&http, &https)
+        && first == second
+    {
+        report.conflict(
+            second_at.spot(),
+            &first_at.spot(),
+            "both steps have the same path",
+            "give https_post_path a path of its own",
+        );
+    }
+    let rate = Said::read(section.get("step1_2_rate_limit_per_minute"), |f| {
+        f.number(1..=100_000, report)
+    });
+    let interface_ext = interfaces(section, "interface_ext", report);
+    if matches!(interface_ext, Said::Nothing) {
+        section.missing("interface_ext", "eth0", report);
+    }
+    let interface_ext = interface_ext.or(Vec::new());
+    let interface_int = interfaces(section, "interface_int", report).or(Vec::new());
+    let two_factor_folder = Said::read(section.get("2fa_config_folder"), |f| file(f, report).map(Some));
+    let two_factor_step = Said::read(section.get("2fa_step"), |f| f.choice(TWO_FACTOR_STEPS, report));
+    let two_factor_step = two_factor_step.or(TwoFactorStep::Http);
+    let token_window = match section.get("token_window") {
+        None => Lifetime::from_secs(TOKEN_WINDOW_SECS).ok(),
+        Some(field) => field.lifetime(report),
+    };
+    let healthcheck_field = section.get("healthcheck_app_name");
+    let healthcheck = Said::read(healthcheck_field.clone(), |f| app_name_text(f, report).map(Some)).or(None);
+    let replies = &[("silent", Step1Reply::Silent), ("http", Step1Reply::Http)];
+    let step1_reply = Said::read(section.get("step1_reply"), |f| f.choice(replies, report));
+    let max_bytes = Said::read(section.get("step1_max_bytes"), |f| f.number(100..=1400, report));
+    let max_bytes = max_bytes.or(STEP1_MAX_BYTES);
+    let segments = Said::read(section.get("step1_segments"), |f| f.number(1..=16, report));
+    let mark = Said::read(section.get("mark"), |f| {
+        f.parse_with(Mark::parse_optional, report)
+    });
+    let ipv6_prefix = Said::read(section.get("ipv6_prefix"), |f| f.number(32..=128, report));
+    let state_field = section.get("state_file");
+    let state_file = Said::read(state_field.clone(), |f| file(f, report).map(Some));
+    if let Some(field) = state_field {
+        report.warning(
+            field.key(),
+            "this version does not keep grants across a reboot yet",
+            "nothing to do: grants are gone after a reboot, and the ports stay closed",
+        );
+    }
+    let allow = allow(section, report).or(Vec::new());
+
+    let step1 = match (&http, max_bytes) {
+        (Some((path, at)), Some(bytes)) => Some((path.clone(), at.spot(), bytes)),
+        _ => None,
+    };
+    let healthcheck_spot = match (healthcheck, healthcheck_field) {
+        (Some(Some(name)), Some(field)) => Some((name, field.spot())),
+        _ => None,
+    };
+    let settings = (|| {
+        Some(Global {
+            http_post_path: http?.0,
+            https_post_path: https?.0,
+            step1_2_rate_limit_per_minute: rate.or(RATE_LIMIT)?,
+            interface_ext: interface_ext.clone()?,
+            interface_int: interface_int.clone()?,
+            two_factor_folder: two_factor_folder.or(None)?,
+            two_factor_step: two_factor_step?,
+            token_window: token_window?,
+            healthcheck_app_name: healthcheck?.map(str::to_owned),
+            step1_reply: step1_reply.or(Step1Reply::Silent)?,
+            step1_max_bytes: max_bytes?,
+            step1_segments: segments.or(STEP1_SEGMENTS)?,
+            mark: mark.or(Some(Mark::DEFAULT))?,
+            ipv6_prefix: ipv6_prefix.or(128)?,
+            state_file: state_file.or(None)?,
+            allow: allow?,
+        })
+    })();
+    GlobalDraft {
+        settings,
+        healthcheck: healthcheck_spot,
+        step1,
+        interface_ext,
+        interface_int,
+        two_factor_step: two_factor_step.unwrap_or(TwoFactorStep::Http),
+    }
+}
+
+/// Refuses a key whose feature is not there yet.
+pub(super) fn refuse_later(section: &Section<'_>, key: &str, report: &mut Report) {
+    if let Some(field) = section.get(key) {
+        report.error_fix(
+            field.key(),
+            "this version does not do that yet",
+            "remove the key; it comes with a later release",
+        );
+    }
+}
+
+fn path<'n>(section: &Section<'n>, key: &str, report: &mut Report) -> Option<(HttpPath, Field<'n>)> {
+    let Some(field) = section.secret(key) else {
+        section.missing(key, "/a-secret-path-of-your-own", report);
+        return None;
+    };
+    let text = field.text(report)?;
+    match text.parse::<HttpPath>() {
+        Ok(path) => Some((path, field)),
+        Err(error @ (HttpPathError::Syntax | HttpPathError::Length(_) | HttpPathError::Shipped)) => {
+            report.error(field.spot(), error.to_string());
+            None
+        }
+    }
+}
+
+fn file(field: &Field<'_>, report: &mut Report) -> Option<PathBuf> {
+    let text = field.text(report)?;
+    if text.chars().any(char::is_control) {
+        report.error(field.spot(), "a file name has no control characters");
+        return None;
+    }
+    Some(PathBuf::from(text))
+}
+
+fn app_name_text<'n>(field: &Field<'n>, report: &mut Report) -> Option<&'n str> {
+    let text = field.text(report)?;
+    match text.parse::<AppName>() {
+        Ok(_) => Some(text),
+        Err(error) => {
+            report.error(field.spot(), error.to_string());
+            None
+        }
+    }
+}

@@ -1,0 +1,168 @@
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::note::{How, Note};
+use crate::units::{Lifetime, Now};
+
+/// One grant of one user at one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// How it came about.
+    pub how: How,
+    /// When it ends, on the clock that never goes back.
+    pub until: Duration,
+    /// What it was given, the last time it was renewed.
+    pub lifetime: Duration,
+}
+
+/// Grants by app (slug), address and user, so that two users behind one address keep apart.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    entries: BTreeMap<(String, IpAddr), BTreeMap<String, Entry>>,
+}
+
+impl Ledger {
+    /// Notes a grant; a running one of the same user is renewed and never shortened.
+    pub fn grant(&mut self, app: &str, addr: IpAddr, note: &Note, lifetime: Lifetime, now: Now) {
+        let given = lifetime.as_duration();
+        self.put(
+            app,
+            addr,
+            note,
+            Entry {
+                how: note.how,
+                until: now.boot + given,
+                lifetime: given,
+            },
+        );
+    }
+
+    /// Notes a grant that was found in the kernel.
+    pub fn adopt(&mut self, app: &str, addr: IpAddr, note: &Note, left: Duration, total: Duration, now: Now) {
+        self.put(
+            app,
+            addr,
+            note,
+            Entry {
+                how: note.how,
+                until: now.boot + left,
+                lifetime: total,
+            },
+        );
+    }
+
+    fn put(&mut self, app: &str, addr: IpAddr, note: &Note, entry: Entry) {
+        let users = self.entries.entry((app.to_owned(), addr)).or_default();
+        let had = users.get(&note.by).copied();
+        if had.is_none_or(|had| had.until <= entry.until) {
+            users.insert(note.by.clone(), entry);
+        }
+    }
+
+    /// Forgets an address's grants for an app.
+    pub fn revoke(&mut self, app: &str, addr: IpAddr) {
+        self.entries.remove(&(app.to_owned(), addr));
+    }
+
+    /// Forgets all grants for an app.
+    pub fn revoke_app(&mut self, app: &str) {
+        self.entries.retain(|(of, _), _| of != app);
+    }
+
+    /// Forgets what has ended.
+    pub fn expire(&mut self, now: Now) {
+        self.entries.retain(|_, users| {
+            users.retain(|_, entry| entry.until > now.boot);
+            !users.is_empty()
+        });
+    }
+
+    /// Who has a grant for an app at an address, with what is left of it; longest first.
+    #[must_use]
+    pub fn users(&self, app: &str, addr: IpAddr, now: Now) -> Vec<(Note, Duration, Duration)> {
+        let mut out: Vec<_> = self
+            .entries
+            .get(&(app.to_owned(), addr))
+            .into_iter()
+            .flatten()
+            .filter(|(_, entry)| entry.until > now.boot)
+            .map(|(by, entry)| {
+                let note = Note {
+                    by: by.clone(),
+                    how: entry.how,
+                };
+                (note, entry.until.saturating_sub(now.boot), entry.lifetime)
+            })
+            .collect();
+        out.sort_by_key(|&(_, left, _)| std::cmp::Reverse(left));
+        out
+    }
+
+    /// How many addresses have grants.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether nobody has a grant.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ADDR: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 2));
+
+    fn note(by: &str) -> Note {
+        Note {
+            by: by.into(),
+            how: How::TwoStep,
+        }
+    }
+
+    fn secs(secs: u64) -> Lifetime {
+        Lifetime::from_secs(secs).unwrap()
+    }
+
+    fn left(ledger: &Ledger, at: u64) -> Vec<(String, u64)> {
+        ledger
+            .users("ssh", ADDR, Now::at_secs(at))
+            .into_iter()
+            .map(|(note, left, _)| (note.by, left.as_secs()))
+            .collect()
+    }
+
+    #[test]
+    fn renewing_extends_and_never_shortens() {
+        let mut ledger = Ledger::default();
+        ledger.grant("ssh", ADDR, &note("alice"), secs(100), Now::at_secs(0));
+        ledger.grant("ssh", ADDR, &note("alice"), secs(10), Now::at_secs(5));
+        assert_eq!(left(&ledger, 5), [("alice".into(), 95)]);
+        ledger.grant("ssh", ADDR, &note("alice"), secs(100), Now::at_secs(50));
+        assert_eq!(left(&ledger, 50), [("alice".into(), 100)]);
+    }
+
+    #[test]
+    fn users_behind_one_address_keep_apart() {
+        let mut ledger = Ledger::default();
+        ledger.grant("ssh", ADDR, &note("alice"), secs(100), Now::at_secs(0));
+        ledger.grant("ssh", ADDR, &note("bob"), secs(200), Now::at_secs(0));
+        assert_eq!(left(&ledger, 0), [("bob".into(), 200), ("alice".into(), 100)]);
+        assert_eq!(left(&ledger, 150), [("bob".into(), 50)]);
+    }
+
+    #[test]
+    fn what_ended_is_forgotten() {
+        let mut ledger = Ledger::default();
+        ledger.grant("ssh", ADDR, &note("alice"), secs(10), Now::at_secs(0));
+        ledger.expire(Now::at_secs(9));
+        assert_eq!(ledger.len(), 1);
+        ledger.expire(Now::at_secs(10));
+        assert!(ledger.is_empty());
+    }
+}

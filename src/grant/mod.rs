@@ -1,0 +1,10 @@
+//! The ledger: who was let in, how and until when.
+//!
+//! The kernel's sets decide who passes; this explains them. Where the two disagree,
+//! the shorter one wins.
+
+mod ledger;
+mod note;
+
+pub use ledger::{Entry, Ledger};
+pub use note::{How, Note};

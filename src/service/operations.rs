@@ -1,0 +1,462 @@
+//! What can be done to grants: the daemon does it for knocks and operators, and the
+//! command line does it by itself where no daemon runs.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::backend::nftables::{BackendError, Nftables};
+use crate::config::{App, Settings};
+use crate::grant::{How, Ledger, Note};
+use crate::ruleset::allow::{self, BY_OPERATOR, Span, address_key, key_address, networks};
+use crate::ruleset::diff::{Change, Live, SetRef};
+use crate::ruleset::model::{Element, Elements, Timeout};
+use crate::ruleset::plan::{allow_set, app_set, step2_set};
+use crate::units::{ClientAddr, Family, Lifetime, Network, Now};
+
+/// Live and wanted times up to this far apart are the same: one counts down while the other is worked out.
+const SLACK_MS: u64 = 2_000;
+/// An element may expire between being read and being removed, which fails the whole change.
+const TRIES: u32 = 3;
+
+/// Why an operation did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum OperationError {
+    /// No such app in the configuration.
+    #[error("there is no app `{0}`; the apps are: {1}")]
+    NoApp(String, String),
+    /// The service cannot be reached over that family.
+    #[error("{app} forwards to {host}, which {addr} cannot reach: they are of different address families")]
+    WrongFamily {
+        /// The app.
+        app: String,
+        /// Where it forwards to.
+        host: String,
+        /// The address that was to be let in.
+        addr: IpAddr,
+    },
+    /// Longer than the app allows.
+    #[error("{app} grants at most {max} (max_duration)")]
+    TooLong {
+        /// The app.
+        app: String,
+        /// Its limit.
+        max: Lifetime,
+    },
+    /// There is no guard to make a hole in.
+    #[error("nothing is guarded here: there is no table inet knock_agent; start knock-agent first")]
+    NoTable,
+    /// The kernel would not.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}
+
+/// A network an operator allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Allowed {
+    network: Network,
+    /// Slug of the app; none: every app.
+    app: Option<String>,
+    /// On the clock that never goes back; none: for ever.
+    until: Option<Duration>,
+}
+
+/// Grants, admissions and allowed networks, in the kernel and in the ledger.
+#[derive(Debug)]
+pub struct Operations {
+    nft: Nftables,
+    settings: Settings,
+    ledger: Ledger,
+    allowed: Vec<Allowed>,
+}
+
+impl Operations {
+    /// Takes over what is in the kernel.
+    ///
+    /// # Errors
+    /// [`OperationError::NoTable`] where nothing is guarded.
+    pub fn adopt(mut nft: Nftables, settings: Settings, now: Now) -> Result<Self, OperationError> {
+        let live = nft.read()?.ok_or(OperationError::NoTable)?;
+        let mut out = Self {
+            nft,
+            settings,
+            ledger: Ledger::default(),
+            allowed: Vec::new(),
+        };
+        out.adopt_grants(&live, now);
+        out.adopt_allowed(&live, now);
+        Ok(out)
+    }
+
+    fn adopt_grants(&mut self, live: &Live, now: Now) {
+        for app in &self.settings.apps {
+            for family in Family::BOTH {
+                for (key, element) in live
+                    .elements
+                    .get(&app_set(&app.slug, family))
+                    .into_iter()
+                    .flatten()
+                {
+                    let (Some(addr), Some(timeout)) = (key_address(key), element.timeout) else {
+                        continue;
+                    };
+                    let note = Note::parse(element.comment.as_deref());
+                    let (left, total) = (
+                        Duration::from_millis(timeout.left_ms),
+                        Duration::from_millis(timeout.total_ms),
+                    );
+                    self.ledger.adopt(&app.slug, addr, &note, left, total, now);
+                }
+            }
+        }
+    }
+
+    fn adopt_allowed(&mut self, live: &Live, now: Now) {
+        let apps = self.settings.apps.iter().map(|app| Some(app.slug.clone()));
+        for app in apps.chain([None]) {
+            for family in Family::BOTH {
+                let set = allow_set(app.as_deref().unwrap_or("all"), family);
+                for (first, element) in live.elements.get(&set).into_iter().flatten() {
+                    if element.comment.as_deref() != Some(BY_OPERATOR) {
+                        continue;
+                    }
+                    let last = element.last.as_ref().unwrap_or(first);
+                    let until = element
+                        .timeout
+                        .map(|t| now.boot + Duration::from_millis(t.left_ms));
+                    let found = networks(first, last).into_iter();
+                    self.allowed.extend(found.map(|network| Allowed {
+                        network,
+                        app: app.clone(),
+                        until,
+                    }));
+                }
+            }
+        }
+    }
+
+    /// The settings in force.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The ledger.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// What is in the kernel right now.
+    ///
+    /// # Errors
+    /// [`OperationError`] when it cannot be read.
+    pub fn live(&mut self) -> Result<Live, OperationError> {
+        self.nft.read()?.ok_or(OperationError::NoTable)
+    }
+
+    /// The app of that name.
+    ///
+    /// # Errors
+    /// [`OperationError::NoApp`] with the names there are.
+    pub fn app(&self, name: &str) -> Result<&App, OperationError> {
+        self.settings
+            .apps
+            .iter()
+            .find(|app| app.name.as_str() == name)
+            .ok_or_else(|| {
+                let names: Vec<&str> = self.settings.apps.iter().map(|app| app.name.as_str()).collect();
+                OperationError::NoApp(name.to_owned(), names.join(", "))
+            })
+    }
+
+    /// Lets an address reach an app; a running grant is renewed and never shortened.
+    ///
+    /// # Errors
+    /// [`OperationError`]; nothing was opened then.
+    pub fn grant(
+        &mut self,
+        app: &str,
+        client: ClientAddr,
+        note: &Note,
+        lifetime: Option<Lifetime>,
+        now: Now,
+    ) -> Result<Duration, OperationError> {
+        let app = self.app(app)?;
+        if !app.families().contains(&client.family()) {
+            let host = app
+                .destination
+                .host()
+                .map(|host| host.to_string())
+                .unwrap_or_default();
+            return Err(OperationError::WrongFamily {
+                app: app.name.to_string(),
+                host,
+                addr: client.ip(),
+            });
+        }
+        let lifetime = lifetime.unwrap_or(app.duration);
+        if lifetime > app.max_duration && note.how != How::Operator {
+            return Err(OperationError::TooLong {
+                app: app.name.to_string(),
+                max: app.max_duration,
+            });
+        }
+        let slug = app.slug.clone();
+        let addr = client.masked_v6(self.settings.global.ipv6_prefix);
+        let left = self.renew(&app_set(&slug, addr.family()), addr, lifetime, &note.to_string())?;
+        self.ledger.expire(now);
+        self.ledger.grant(&slug, addr.ip(), note, lifetime, now);
+        Ok(left)
+    }
+
+    /// Lets an address begin step 2.
+    ///
+    /// # Errors
+    /// [`OperationError`]; nothing was opened then.
+    pub fn admit_to_step2(
+        &mut self,
+        client: ClientAddr,
+        app: &str,
+        lifetime: Lifetime,
+    ) -> Result<(), OperationError> {
+        self.renew(&step2_set(client.family()), client, lifetime, app)?;
+        Ok(())
+    }
+
+    /// Gives an element the later of its own end and that of a new lifetime; returns what it then has left.
+    fn renew(
+        &mut self,
+        set: &str,
+        client: ClientAddr,
+        lifetime: Lifetime,
+        comment: &str,
+    ) -> Result<Duration, OperationError> {
+        let set = SetRef {
+            name: set.to_owned(),
+            interval: false,
+            concatenated: false,
+        };
+        let key = address_key(client.ip());
+        let fresh = Timeout::fresh_ms(lifetime.as_secs() * 1_000);
+        match self.nft.element(&set, &key)? {
+            Some(Element { timeout: None, .. }) => return Ok(Duration::MAX),
+            Some(Element {
+                timeout: Some(have), ..
+            }) if have.left_ms >= fresh.left_ms => {
+                return Ok(Duration::from_millis(have.left_ms));
+            }
+            Some(_) | None => {}
+        }
+        let element = Element {
+            timeout: Some(fresh),
+            comment: Some(comment.to_owned()),
+            ..Element::default()
+        };
+        let elements = Elements::from([(key, element)]);
+        self.nft.apply(&[Change::RenewElements { set, elements }])?;
+        Ok(lifetime.as_duration())
+    }
+
+    /// Ends an address's grant for an app at once; false if there was none.
+    ///
+    /// # Errors
+    /// [`OperationError`] when the kernel would not.
+    pub fn revoke(&mut self, app: &str, client: ClientAddr) -> Result<bool, OperationError> {
+        let slug = self.app(app)?.slug.clone();
+        let addr = client.masked_v6(self.settings.global.ipv6_prefix);
+        self.ledger.revoke(&slug, addr.ip());
+        let set = SetRef {
+            name: app_set(&slug, addr.family()),
+            interval: false,
+            concatenated: false,
+        };
+        let key = address_key(addr.ip());
+        for _ in 0..TRIES {
+            let Some(element) = self.nft.element(&set, &key)? else {
+                return Ok(false);
+            };
+            let elements = Elements::from([(key.clone(), element)]);
+            match self.nft.apply(&[Change::DeleteElements {
+                set: set.clone(),
+                elements,
+            }]) {
+                Ok(()) => return Ok(true),
+                Err(BackendError::Refused {
+                    errno: nix::errno::Errno::ENOENT,
+                    ..
+                }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Ends all grants, or those for one app, and the admissions to step 2; returns how many grants.
+    ///
+    /// # Errors
+    /// [`OperationError`] when the kernel would not.
+    pub fn revoke_all(&mut self, app: Option<&str>) -> Result<usize, OperationError> {
+        let slugs: Vec<String> = match app {
+            Some(name) => vec![self.app(name)?.slug.clone()],
+            None => self.settings.apps.iter().map(|app| app.slug.clone()).collect(),
+        };
+        let live = self.live()?;
+        let mut ended = 0;
+        let mut changes = Vec::new();
+        for slug in &slugs {
+            self.ledger.revoke_app(slug);
+            for family in Family::BOTH {
+                let set = app_set(slug, family);
+                ended += live.elements.get(&set).map_or(0, BTreeMap::len);
+                changes.push(Change::FlushSet(set));
+            }
+        }
+        if app.is_none() {
+            changes.extend(Family::BOTH.map(|family| Change::FlushSet(step2_set(family))));
+        }
+        self.nft.apply(&changes)?;
+        Ok(ended)
+    }
+
+    /// Allows a network to reach an app, or all of them; where networks overlap, the longest time wins.
+    ///
+    /// # Errors
+    /// [`OperationError`]; nothing was opened then.
+    pub fn allow(
+        &mut self,
+        network: Network,
+        app: Option<&str>,
+        lifetime: Option<Lifetime>,
+        now: Now,
+    ) -> Result<(), OperationError> {
+        let app = app
+            .map(|name| self.app(name).map(|app| app.slug.clone()))
+            .transpose()?;
+        let until = lifetime.map(|lifetime| now.boot + lifetime.as_duration());
+        let before = self.allowed.clone();
+        // The same network again replaces itself, unless it lasts longer as it is.
+        let lasts = |until: Option<Duration>| until.unwrap_or(Duration::MAX);
+        let new = Allowed { network, app, until };
+        let same = |a: &Allowed| a.network == new.network && a.app == new.app;
+        if !self
+            .allowed
+            .iter()
+            .any(|have| same(have) && lasts(have.until) >= lasts(until))
+        {
+            self.allowed.retain(|have| !same(have));
+            self.allowed.push(new);
+        }
+        self.sync_allowed(now).inspect_err(|_| self.allowed = before)
+    }
+
+    /// Forgets every network that an operator allowed; those of the configuration stay. Returns how many.
+    ///
+    /// # Errors
+    /// [`OperationError`] when the kernel would not.
+    pub fn flush_allowed(&mut self, now: Now) -> Result<usize, OperationError> {
+        self.allowed
+            .retain(|have| have.until.is_none_or(|until| until > now.boot));
+        let before = std::mem::take(&mut self.allowed);
+        self.sync_allowed(now)?;
+        Ok(before.len())
+    }
+
+    /// Makes the kernel's sets what the configuration and the operators allow.
+    ///
+    /// # Errors
+    /// [`OperationError`] when the kernel would not.
+    pub fn sync_allowed(&mut self, now: Now) -> Result<(), OperationError> {
+        self.allowed
+            .retain(|have| have.until.is_none_or(|until| until > now.boot));
+        let mut result = Ok(());
+        for _ in 0..TRIES {
+            let live = self.live()?;
+            let changes = self.allowed_changes(&live, now);
+            result = self.nft.apply(&changes);
+            if !matches!(result, Err(BackendError::Refused { .. })) {
+                break;
+            }
+        }
+        Ok(result?)
+    }
+
+    fn allowed_changes(&self, live: &Live, now: Now) -> Vec<Change> {
+        let global = (None, &self.settings.global.allow);
+        let apps = self
+            .settings
+            .apps
+            .iter()
+            .map(|app| (Some(app.slug.as_str()), &app.allow));
+        let mut changes = Vec::new();
+        for (app, configured) in apps.chain([global]) {
+            let mut spans: Vec<Span> = configured
+                .iter()
+                .map(|&network| Span::configured(network))
+                .collect();
+            spans.extend(
+                self.allowed
+                    .iter()
+                    .filter(|have| have.app.as_deref() == app)
+                    .map(|have| {
+                        let left = have.until.map(|until| until.saturating_sub(now.boot));
+                        let left_ms = left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+                        Span::by_operator(have.network, left_ms)
+                    }),
+            );
+            for family in Family::BOTH {
+                let name = allow_set(app.unwrap_or("all"), family);
+                let wanted = allow::elements(&spans, family);
+                let empty = Elements::new();
+                let have = live.elements.get(&name).unwrap_or(&empty);
+                let set = SetRef {
+                    name,
+                    interval: true,
+                    concatenated: false,
+                };
+                changes.extend(replace(&set, have, wanted));
+            }
+        }
+        changes
+    }
+
+    /// The kernel, for whoever has to do more with it.
+    pub fn kernel(&mut self) -> &mut Nftables {
+        &mut self.nft
+    }
+}
+
+/// Removes what is not wanted before adding what is not there.
+fn replace(set: &SetRef, have: &Elements, want: Elements) -> Vec<Change> {
+    let same = |a: &Element, b: &Element| {
+        let times = match (a.timeout, b.timeout) {
+            (None, None) => true,
+            (Some(a), Some(b)) => a.left_ms.abs_diff(b.left_ms) <= SLACK_MS,
+            (None, Some(_)) | (Some(_), None) => false,
+        };
+        times && a.last == b.last && a.comment == b.comment
+    };
+    let only = |a: &Elements, b: &Elements| -> Elements {
+        let missing =
+            |key: &Vec<u8>, element: &Element| !b.get(key).is_some_and(|other| same(element, other));
+        a.iter()
+            .filter(|(key, element)| missing(key, element))
+            .map(|(k, e)| (k.clone(), e.clone()))
+            .collect()
+    };
+    let (gone, new) = (only(have, &want), only(&want, have));
+    let mut out = Vec::new();
+    if !gone.is_empty() {
+        out.push(Change::DeleteElements {
+            set: set.clone(),
+            elements: gone,
+        });
+    }
+    if !new.is_empty() {
+        out.push(Change::AddElements {
+            set: set.clone(),
+            elements: new,
+        });
+    }
+    out
+}

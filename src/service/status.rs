@@ -1,0 +1,256 @@
+//! What stands open for whom, from the kernel, explained by the ledger where there is one.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::grant::{How, Ledger, Note};
+use crate::ruleset::allow::{BY_CONFIG, BY_OPERATOR, key_address, networks};
+use crate::ruleset::diff::Live;
+use crate::ruleset::expr::{Expr, Verdict};
+use crate::ruleset::model::{Element, Elements};
+use crate::units::{Family, Now};
+
+/// `knock-agent status --json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of this layout.
+    pub version: u32,
+    /// What enforces: `nftables`.
+    pub backend: String,
+    /// What stands open.
+    pub grants: Vec<Row>,
+}
+
+/// One address or network and what it may do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// What kind of opening it is.
+    pub kind: Kind,
+    /// The app; `*` for every app.
+    pub app: String,
+    /// The address, or the network in CIDR notation.
+    pub address: String,
+    /// The guarded ports it may reach.
+    pub services: Vec<Service>,
+    /// Seconds until the kernel ends it; none: never.
+    pub expires_in_s: Option<f64>,
+    /// Seconds it was given; none: for ever.
+    pub lifetime_s: Option<u64>,
+    /// Who; empty where nobody knows.
+    pub by: String,
+    /// How it came about.
+    pub how: String,
+}
+
+/// Kinds of openings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A service is open.
+    Service,
+    /// Step 2 may begin.
+    Step2,
+    /// A network is allowed.
+    Allow,
+}
+
+/// Guarded ports.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Service {
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// First port.
+    pub first: u16,
+    /// Last port, included.
+    pub last: u16,
+}
+
+/// Works the status out of what was read from the kernel.
+///
+/// `names` maps slugs to the apps' names, as far as they are known.
+#[must_use]
+pub fn status(live: &Live, names: &BTreeMap<String, String>, ledger: Option<(&Ledger, Now)>) -> Status {
+    let mut grants = Vec::new();
+    let none = Elements::new();
+    let of = |set: &str| live.elements.get(set).unwrap_or(&none);
+    for slug in slugs(live) {
+        let app = names.get(&slug).cloned().unwrap_or_else(|| slug.clone());
+        let services = services(live, &slug);
+        for family in Family::BOTH {
+            for (key, element) in of(&format!("app_{slug}_{}", family.digit())) {
+                grants.extend(service_rows(&slug, &app, &services, key, element, ledger));
+            }
+        }
+    }
+    for family in Family::BOTH {
+        for (key, element) in of(&format!("step2_{}", family.digit())) {
+            let slug = element.comment.clone().unwrap_or_default();
+            let app = names.get(&slug).cloned().unwrap_or(slug);
+            let note = Note {
+                by: String::new(),
+                how: How::TwoStep,
+            };
+            grants.extend(row(Kind::Step2, &app, &[], key, element, &note));
+        }
+    }
+    for slug in slugs(live).into_iter().chain(["all".to_owned()]) {
+        let all = slug == "all" && !live.elements.contains_key("app_all_4");
+        let app = if all {
+            "*".to_owned()
+        } else {
+            names.get(&slug).cloned().unwrap_or_else(|| slug.clone())
+        };
+        let services = if all { Vec::new() } else { services(live, &slug) };
+        for family in Family::BOTH {
+            for (first, element) in of(&format!("allow_{slug}_{}", family.digit())) {
+                grants.extend(allow_rows(&app, &services, first, element));
+            }
+        }
+    }
+    Status {
+        version: 1,
+        backend: "nftables".to_owned(),
+        grants,
+    }
+}
+
+fn slugs(live: &Live) -> Vec<String> {
+    live.ruleset
+        .sets
+        .iter()
+        .filter_map(|set| {
+            set.name
+                .strip_prefix("app_")?
+                .strip_suffix("_4")
+                .map(str::to_owned)
+        })
+        .collect()
+}
+
+/// The ports whose chain asks for the app's set.
+fn services(live: &Live, slug: &str) -> Vec<Service> {
+    let asks = |expr: &Expr| match expr {
+        Expr::Lookup { set, .. } => Family::BOTH
+            .iter()
+            .any(|family| *set == format!("app_{slug}_{}", family.digit())),
+        _ => false,
+    };
+    let Some(map) = live.elements.get("services") else {
+        return Vec::new();
+    };
+    map.iter()
+        .filter_map(|(key, element)| {
+            let Some(Verdict::Goto(chain)) = &element.verdict else {
+                return None;
+            };
+            let rules = &live.ruleset.chain(chain)?.rules;
+            rules
+                .iter()
+                .any(|rule| rule.exprs.iter().any(asks))
+                .then_some(())?;
+            let (protocol, first) = service_key(key)?;
+            let (_, last) = service_key(element.last.as_ref().unwrap_or(key))?;
+            Some(Service {
+                protocol,
+                first,
+                last,
+            })
+        })
+        .collect()
+}
+
+fn service_key(key: &[u8]) -> Option<(String, u16)> {
+    let &[number, _, _, _, high, low, ..] = key else {
+        return None;
+    };
+    let protocol = match number {
+        6 => "tcp",
+        17 => "udp",
+        _ => return None,
+    };
+    Some((protocol.to_owned(), u16::from_be_bytes([high, low])))
+}
+
+/// One row per user; a user's time never exceeds what the kernel gives.
+fn service_rows(
+    slug: &str,
+    app: &str,
+    services: &[Service],
+    key: &[u8],
+    element: &Element,
+    ledger: Option<(&Ledger, Now)>,
+) -> Vec<Row> {
+    let known = match (ledger, key_address(key)) {
+        (Some((ledger, now)), Some(addr)) => ledger.users(slug, addr, now),
+        (None, _) | (_, None) => Vec::new(),
+    };
+    if known.is_empty() {
+        let note = Note::parse(element.comment.as_deref());
+        return row(Kind::Service, app, services, key, element, &note)
+            .into_iter()
+            .collect();
+    }
+    known
+        .into_iter()
+        .filter_map(|(note, left, lifetime)| {
+            let mut row = row(Kind::Service, app, services, key, element, &note)?;
+            if let Some(kernel) = row.expires_in_s {
+                row.expires_in_s = Some(tenths(left).min(kernel));
+                row.lifetime_s = Some(lifetime.as_secs());
+            }
+            Some(row)
+        })
+        .collect()
+}
+
+fn allow_rows(app: &str, services: &[Service], first: &[u8], element: &Element) -> Vec<Row> {
+    let how = match element.comment.as_deref() {
+        Some(BY_CONFIG) => How::Config,
+        Some(BY_OPERATOR) => How::Operator,
+        Some(_) | None => How::Unknown,
+    };
+    let note = Note {
+        by: String::new(),
+        how,
+    };
+    let last = element.last.as_deref().unwrap_or(first);
+    networks(first, last)
+        .into_iter()
+        .filter_map(|network| {
+            let row = row(Kind::Allow, app, services, first, element, &note)?;
+            Some(Row {
+                address: network.to_string(),
+                ..row
+            })
+        })
+        .collect()
+}
+
+fn row(
+    kind: Kind,
+    app: &str,
+    services: &[Service],
+    key: &[u8],
+    element: &Element,
+    note: &Note,
+) -> Option<Row> {
+    Some(Row {
+        kind,
+        app: app.to_owned(),
+        address: key_address(key)?.to_string(),
+        services: services.to_vec(),
+        expires_in_s: element
+            .timeout
+            .map(|timeout| tenths(Duration::from_millis(timeout.left_ms))),
+        lifetime_s: element.timeout.map(|timeout| timeout.total_ms.div_ceil(1_000)),
+        by: note.by.clone(),
+        how: note.how.word().to_owned(),
+    })
+}
+
+/// Seconds with one decimal, which is as exact as reading takes.
+fn tenths(left: Duration) -> f64 {
+    (left.as_secs_f64() * 10.0).round() / 10.0
+}
