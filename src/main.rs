@@ -1,3 +1,7 @@
 //! The `knock-agent` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    knock_agent::cli::main()
+}

@@ -8,25 +8,39 @@ mod report;
 mod story;
 mod wire;
 
+use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
-use gateway::{Folder, Gateway};
+use clap::Args;
+
+use crate::cli::{ConfigArg, Exit, Printer};
+
+use gateway::{Folder, Gateway, GatewayError};
 use interrupt::Ward;
-use namespaces::{End, Namespace, connect};
+use namespaces::{End, Namespace, NamespaceError, connect};
 use report::Report;
 use story::{Cast, Stage};
 use wire::Witness;
 
-pub use gateway::GatewayError;
-pub use namespaces::NamespaceError;
-
 /// The gateway's interface towards the world.
 const OUTSIDE: &str = "outside";
 
+/// The arguments of `demo`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Needs the program `ip` (package iproute2), and no root: where unprivileged user namespaces are \
+                  forbidden it says so and works with sudo."
+)]
+pub struct DemoArgs {
+    /// Not read: the demo makes a configuration of its own.
+    #[command(flatten)]
+    pub file: ConfigArg,
+}
+
 /// Why the story could not be told.
 #[derive(Debug, thiserror::Error)]
-pub enum DemoError {
+enum DemoError {
     /// There is no place to tell it in.
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
@@ -38,13 +52,40 @@ pub enum DemoError {
     Other(String),
 }
 
-/// Tells the whole story on standard output; whether all of it happened.
+impl DemoError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Namespace(NamespaceError::Forbidden { .. }) => Exit::NoPermission,
+            Self::Namespace(NamespaceError::Missing(_)) => Exit::Unavailable,
+            Self::Gateway(GatewayError::Verb { .. } | GatewayError::NotReady { .. }) => Exit::Found,
+            Self::Namespace(NamespaceError::System { .. } | NamespaceError::Ip { .. })
+            | Self::Gateway(GatewayError::System { .. } | GatewayError::Random)
+            | Self::Other(_) => Exit::Io,
+        }
+    }
+}
+
+/// Tells the whole story on standard output: [`Exit::Done`] only if all of it happened.
 ///
 /// Must be called while the process has one thread, because it moves the process into namespaces of its own.
-///
-/// # Errors
-/// [`DemoError`] when it could not even begin.
-pub fn run() -> Result<bool, DemoError> {
+#[must_use]
+pub fn run(_args: DemoArgs) -> Exit {
+    match tell() {
+        Ok(exit) => exit,
+        Err(error) => {
+            let mut err = Printer::stderr();
+            err.line(format!("error: {error}"));
+            let mut cause = error.source();
+            while let Some(inner) = cause {
+                err.line(format!("  because: {inner}"));
+                cause = inner.source();
+            }
+            err.finish(error.exit())
+        }
+    }
+}
+
+fn tell() -> Result<Exit, DemoError> {
     let begun = Instant::now();
     let router = Namespace::enter_private()?;
     let world = Namespace::another()?;
@@ -92,11 +133,7 @@ pub fn run() -> Result<bool, DemoError> {
         casts,
     };
     stage.play(agent, &mut report).map_err(DemoError::Other)?;
-    let complete = report.finish(begun.elapsed().as_secs_f64());
-    if !complete {
-        Report::new().say(&format!("What the agent said last:\n{}", gateway.log()));
-    }
-    Ok(complete)
+    Ok(report.finish(begun.elapsed(), || gateway.log()))
 }
 
 /// Addresses that are reserved for documentation.

@@ -1,3 +1,249 @@
-//! The command line.
+//! The command line: one file per verb, and the only place that prints.
 
+pub mod allow;
+pub mod cert;
+pub mod check_config;
+pub mod check_ruleset;
 pub mod demo;
+mod exit;
+mod flags;
+pub mod grant;
+pub mod load;
+mod output;
+pub mod revoke;
+pub mod run;
+pub mod status;
+pub mod teardown;
+
+pub use exit::Exit;
+pub use flags::{ConfigArg, DaemonArgs, FirewallType, LaterArgs, NotYet};
+pub use output::{Printer, Tone};
+
+use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  knock-agent demo                                 see it work, nothing of this host is touched
+  knock-agent check-config -c config.yaml          is the configuration right?
+  sudo knock-agent check-ruleset                   what would change in this host's firewall?
+  sudo knock-agent run --cert cert.pem --key key.pem
+  sudo knock-agent status                          who is in, and for how long?
+  sudo knock-agent grant ssh 203.0.113.7 --for 2h  let somebody in by hand
+
+Exit codes:
+  0 done   1 something was found   2 wrong usage   69 daemon or kernel unreachable   70 a bug
+  74 input or output failed   77 no permission   78 bad configuration";
+
+/// Opens closed ports to those who knock: two secret requests, one address, a limited time
+///
+/// Ports of this host, or of hosts behind it, are closed with nftables. A client sends a secret to a port that never
+/// answers (step 1), then a second one over HTTPS (step 2); the kernel opens the service for that address and closes
+/// it by itself when the time is over.
+#[derive(Debug, Parser)]
+#[command(name = "knock-agent", version, after_help = EXAMPLES, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Guard the ports and let in who knocks (the daemon)
+    Run(run::RunArgs),
+    /// Check the configuration file, and nothing else
+    CheckConfig(check_config::CheckConfigArgs),
+    /// Show what would change in the firewall and what stands in its way; changes nothing
+    CheckRuleset(check_ruleset::CheckRulesetArgs),
+    /// Show who is let in and for how long
+    Status(status::StatusArgs),
+    /// Let an address in by hand
+    Grant(grant::GrantArgs),
+    /// Take back what was granted
+    Revoke(revoke::RevokeArgs),
+    /// Let a network in without a knock
+    Allow(allow::AllowArgs),
+    /// Remove everything of knock-agent from the firewall; guarded ports are open afterwards
+    Teardown(teardown::TeardownArgs),
+    /// Make a self-signed certificate and key for step 2
+    Cert(cert::CertArgs),
+    /// Show the whole story in private namespaces; nothing of this host is touched
+    Demo(demo::DemoArgs),
+}
+
+/// Does what the command line of this process says.
+#[must_use]
+pub fn main() -> ExitCode {
+    // The default hook has printed where it happened; the code tells a bug from everything else.
+    let outcome = std::panic::catch_unwind(|| run_with(std::env::args_os()));
+    outcome.unwrap_or(Exit::Bug).into()
+}
+
+fn run_with(args: impl Iterator<Item = OsString>) -> Exit {
+    match Cli::try_parse_from(args) {
+        Ok(cli) => dispatch(cli.verb),
+        Err(error) => {
+            let printed = error.print();
+            match printed {
+                Err(fault) if fault.kind() != ErrorKind::BrokenPipe => Exit::Io,
+                Ok(()) | Err(_) if error.exit_code() == 0 => Exit::Done,
+                Ok(()) | Err(_) => Exit::Usage,
+            }
+        }
+    }
+}
+
+fn dispatch(verb: Verb) -> Exit {
+    match verb {
+        Verb::Run(args) => run::run(args),
+        Verb::CheckConfig(args) => check_config::run(args),
+        Verb::CheckRuleset(args) => check_ruleset::run(args),
+        Verb::Status(args) => status::run(args),
+        Verb::Grant(args) => grant::run(args),
+        Verb::Revoke(args) => revoke::run(args),
+        Verb::Allow(args) => allow::run(args),
+        Verb::Teardown(args) => teardown::run(args),
+        Verb::Cert(args) => cert::run(args),
+        Verb::Demo(args) => demo::run(args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Verb, clap::Error> {
+        Cli::try_parse_from(line.split(' ')).map(|cli| cli.verb)
+    }
+
+    #[test]
+    fn the_definition_of_the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_and_flag_says_what_it_is_and_every_verb_takes_a_configuration() {
+        for verb in Cli::command().get_subcommands() {
+            assert!(verb.get_about().is_some(), "{}", verb.get_name());
+            assert!(
+                verb.get_arguments().any(|arg| arg.get_short() == Some('c')),
+                "{}",
+                verb.get_name()
+            );
+            for arg in verb.get_arguments() {
+                assert!(arg.get_help().is_some(), "{} {}", verb.get_name(), arg.get_id());
+            }
+        }
+    }
+
+    #[test]
+    fn daemon_flags_have_the_reference_s_defaults() {
+        let Ok(Verb::Run(args)) = parsed("knock-agent run") else {
+            panic!("run")
+        };
+        assert_eq!(
+            args.daemon.file.config.to_str(),
+            Some("/etc/knock-agent/config.yaml")
+        );
+        assert_eq!((args.daemon.http_port, args.daemon.https_port), (8080, 8443));
+        assert_eq!(args.daemon.firewall_type, FirewallType::Nftables);
+        assert_eq!(args.daemon.not_yet(), []);
+    }
+
+    #[test]
+    fn flags_of_later_releases_are_refused_one_by_one() {
+        for flags in [
+            "--firewall-type vyos",
+            "--firewall-type iptables",
+            "--nftables-table-filter x",
+            "--nftables-table-nat x",
+            "--nftables-chain-input x",
+            "--nftables-chain-forward x",
+            "--nftables-chain-default-input x",
+            "--nftables-chain-default-output x",
+            "--nftables-chain-default-forward x",
+            "--nftables-chain-default-prerouting x",
+            "--nftables-chain-default-postrouting x",
+            "--waf-http-port 80",
+            "--waf-https-port 443",
+            "--waf-trusted-ips 10.0.0.1",
+        ] {
+            let Ok(Verb::CheckConfig(args)) = parsed(&format!("knock-agent check-config {flags}")) else {
+                panic!("{flags}")
+            };
+            let refused = args.daemon.not_yet();
+            let flag = flags.split(' ').next().unwrap();
+            assert_eq!(refused.len(), 1, "{flags}");
+            assert!(
+                refused[0].to_string().starts_with(flag),
+                "{flags}: {}",
+                refused[0]
+            );
+        }
+        let Ok(Verb::Run(args)) = parsed("knock-agent run --use-sudo --service-rule-cleanup-on-shutdown")
+        else {
+            panic!("harmless")
+        };
+        assert_eq!(args.daemon.not_yet(), []);
+    }
+
+    #[test]
+    fn lines_that_make_no_sense_are_usage_errors() {
+        for line in [
+            "knock-agent",
+            "knock-agent fly",
+            "knock-agent run --http-port 0",
+            "knock-agent run --http-port 65536",
+            "knock-agent run --firewall-type pf",
+            "knock-agent grant ssh",
+            "knock-agent grant ssh nowhere",
+            "knock-agent grant ssh fe80::1%eth0",
+            "knock-agent grant global 10.0.0.1",
+            "knock-agent grant ssh 10.0.0.1 --for ever",
+            "knock-agent revoke",
+            "knock-agent revoke ssh",
+            "knock-agent revoke ssh 10.0.0.1 --all",
+            "knock-agent revoke ssh 10.0.0.1 --app ssh",
+            "knock-agent revoke --app ssh",
+            "knock-agent allow",
+            "knock-agent allow 10.0.0.0/33",
+            "knock-agent allow 10.0.0.0/8 --list",
+            "knock-agent allow --list --flush",
+            "knock-agent allow --list --for 1h",
+            "knock-agent check-ruleset --print pf",
+        ] {
+            assert!(parsed(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn lines_of_the_manual_are_understood() {
+        for line in [
+            "knock-agent check-config --strict --json -c x.yaml",
+            "knock-agent check-ruleset --offline --print nft --http-port 80",
+            "knock-agent check-ruleset --json --diff-exit",
+            "knock-agent status --json",
+            "knock-agent grant ssh 10.0.0.1 --for 2h",
+            "knock-agent grant ssh 2001:db8::1",
+            "knock-agent revoke ssh 10.0.0.1",
+            "knock-agent revoke --all",
+            "knock-agent revoke --all --app ssh",
+            "knock-agent allow 10.0.0.0/8",
+            "knock-agent allow 2001:db8::/32 --app ssh --for 30d",
+            "knock-agent allow --list",
+            "knock-agent allow --flush",
+            "knock-agent teardown",
+            "knock-agent cert",
+            "knock-agent demo",
+        ] {
+            assert!(parsed(line).is_ok(), "{line}: {:?}", parsed(line).err());
+        }
+    }
+}

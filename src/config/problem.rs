@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// What stands for the value of a secret.
+pub(super) const MASKED: &str = "***";
+
 /// How bad a [`Problem`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
@@ -70,7 +73,11 @@ impl fmt::Display for Problem {
             write!(f, "{}: ", self.path)?;
         }
         f.write_str(&self.message)?;
-        if let Some(value) = self.value.as_ref().filter(|v| !self.message.contains(v.as_str())) {
+        if let Some(value) = self
+            .value
+            .as_deref()
+            .filter(|v| *v != MASKED && !self.message.contains(*v))
+        {
             write!(f, " (it says `{value}`)")?;
         }
         if let Some(fix) = &self.fix {

@@ -1,7 +1,7 @@
 //! Where the readers of the sections leave what they find wrong.
 
 use crate::config::node::{self, Node};
-use crate::config::problem::{Place, Problem, Problems, Severity};
+use crate::config::problem::{MASKED, Place, Problem, Problems, Severity};
 use crate::config::syntax::Fault;
 
 /// How many problems are told; each costs another walk over the text.
@@ -10,6 +10,8 @@ const MAX_LISTED: usize = 100;
 const MAX_KEPT: usize = 1_000;
 /// How many characters of a value or message are shown.
 const MAX_SHOWN: usize = 200;
+/// How many characters of a remedy are shown; it may list all known keys.
+const MAX_FIX: usize = 1_000;
 
 /// Whether a value may be shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,18 +209,18 @@ fn problem(finding: Finding, file: &str, text: &str) -> Problem {
         message = format!("{message} (the other is at {place})");
     }
     let value = match spot.show {
-        Show::Plain => raw.map(|raw| printable(&raw)),
-        Show::Masked => Some("***".to_owned()),
+        Show::Plain => raw.map(|raw| printable(&raw, MAX_SHOWN)),
+        Show::Masked => Some(MASKED.to_owned()),
         Show::Nothing => None,
     };
     Problem {
         severity,
         file: file.to_owned(),
         place,
-        path: printable(&spot.path),
+        path: printable(&spot.path, MAX_SHOWN),
         value,
-        message: printable(&message),
-        fix: fix.map(|fix| printable(&fix)),
+        message: printable(&message, MAX_SHOWN),
+        fix: fix.map(|fix| printable(&fix, MAX_FIX)),
     }
 }
 
@@ -233,11 +235,11 @@ fn resolve(spot: &Spot, text: &str) -> (Option<Place>, Option<String>) {
     }
 }
 
-/// One line that cannot steer a terminal, at most 200 characters.
-fn printable(text: &str) -> String {
+/// One line that cannot steer a terminal, at most `most` characters.
+fn printable(text: &str, most: usize) -> String {
     let mut out = String::new();
     for (n, ch) in text.chars().enumerate() {
-        if n == MAX_SHOWN {
+        if n == most {
             out.push_str("...");
             break;
         }

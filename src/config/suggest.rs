@@ -10,10 +10,25 @@ pub(super) fn nearest<'w>(written: &str, known: &[&'w str]) -> Option<&'w str> {
     let written = plain(written);
     known
         .iter()
-        .map(|word| (distance(&written, &plain(word)), *word))
+        .map(|word| (distance_or_swap(&written, &plain(word)), *word))
         .filter(|(far, word)| *far <= (word.len() / 3).clamp(1, 4))
         .min_by_key(|(far, _)| *far)
         .map(|(_, word)| word)
+}
+
+/// The distance, where letters in another order count as one mistake.
+fn distance_or_swap(a: &str, b: &str) -> usize {
+    let letters = |word: &str| {
+        let mut letters: Vec<char> = word.chars().collect();
+        letters.sort_unstable();
+        letters
+    };
+    let far = distance(a, b);
+    if far > 1 && letters(a) == letters(b) {
+        1
+    } else {
+        far
+    }
 }
 
 /// How many letters must be put in, taken out or changed to make one word of the other.
@@ -57,7 +72,7 @@ mod tests {
     #[test]
     fn only_near_words_are_suggested() {
         let known = ["port", "protocol", "access_key_http", "access_key_https"];
-        assert_eq!(nearest("prot", &known), None);
+        assert_eq!(nearest("prot", &known), Some("port"));
         assert_eq!(nearest("ports", &known), Some("port"));
         assert_eq!(nearest("Protocol", &known), Some("protocol"));
         assert_eq!(nearest("acess-key-http", &known), Some("access_key_http"));

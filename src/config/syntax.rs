@@ -8,6 +8,9 @@ use crate::config::problem::Place;
 /// The longest configuration that is read, in bytes.
 pub const MAX_BYTES: usize = 1 << 20;
 
+/// How many lists and mappings in brackets may be open at once: the YAML reader needs time in the square of it.
+const MAX_OPEN: usize = 200;
+
 /// Something wrong with the text itself.
 pub(super) struct Fault {
     pub place: Place,
@@ -37,6 +40,7 @@ pub(super) fn precheck(text: &str) -> Option<Fault> {
     let mut anchors = HashSet::new();
     let mut again = None;
     let mut aliases = false;
+    let mut open = 0_usize;
     for (n, line) in text.lines().enumerate() {
         let at = |index: usize| Place {
             line: n + 1,
@@ -53,7 +57,18 @@ pub(super) fn precheck(text: &str) -> Option<Fault> {
                 "remove it; check that this is a text file in UTF-8",
             ));
         }
-        for (index, mark, name) in references(line) {
+        let code = without_comment(line);
+        for (index, ch) in beginnings(code) {
+            open = if "[{".contains(ch) {
+                open + 1
+            } else {
+                open.saturating_sub(1)
+            };
+            if open > MAX_OPEN {
+                return Some(too_deep(at(index)));
+            }
+        }
+        for (index, mark, name) in references(code) {
             match mark {
                 '*' => aliases = true,
                 _ if !anchors.insert(name) => again = again.or(Some(at(index))),
@@ -89,11 +104,28 @@ fn readable(ch: char, first: bool) -> bool {
     }
 }
 
-/// The `&anchor` and `*alias` marks of a line, outside comments; those in quoted text are found as well.
-fn references(line: &str) -> impl Iterator<Item = (usize, char, &str)> {
-    let line = line.split_once(" #").map_or(line, |(code, _)| code);
+/// The part of a line before a comment; a quoted ` #` ends it too, which does no harm here.
+fn without_comment(line: &str) -> &str {
+    if line.starts_with('#') {
+        return "";
+    }
+    line.split_once(" #").map_or(line, |(code, _)| code)
+}
+
+/// Brackets that open or close a list or mapping, with their columns from 0; some in quoted text are found as well.
+fn beginnings(code: &str) -> impl Iterator<Item = (usize, char)> {
     let mut before = ' ';
-    line.char_indices()
+    code.chars().enumerate().filter(move |(_, ch)| {
+        let starts = before.is_whitespace() || "[{,:".contains(before);
+        before = *ch;
+        ("[{".contains(*ch) && starts) || "]}".contains(*ch)
+    })
+}
+
+/// The `&anchor` and `*alias` marks of a line with their columns from 0; some in quoted text are found as well.
+fn references(code: &str) -> impl Iterator<Item = (usize, char, &str)> {
+    let mut before = ' ';
+    code.char_indices()
         .enumerate()
         .filter_map(move |(column, (offset, ch))| {
             let begins = before.is_whitespace() || "[{,".contains(before);
@@ -101,7 +133,7 @@ fn references(line: &str) -> impl Iterator<Item = (usize, char, &str)> {
             if !(begins && (ch == '&' || ch == '*')) {
                 return None;
             }
-            let rest = line.get(offset + 1..).unwrap_or_default();
+            let rest = code.get(offset + 1..).unwrap_or_default();
             let end = rest
                 .find(|c: char| c.is_whitespace() || ",[]{}".contains(c))
                 .unwrap_or(rest.len());

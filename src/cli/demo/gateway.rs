@@ -40,7 +40,7 @@ const LOG_LINES: usize = 12;
 
 /// Why the gateway does not run.
 #[derive(Debug, thiserror::Error)]
-pub enum GatewayError {
+pub(super) enum GatewayError {
     /// A file or process.
     #[error("could not {what}")]
     System {

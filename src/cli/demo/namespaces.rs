@@ -16,7 +16,7 @@ const SBIN: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/local/sbin"];
 
 /// Why there are no namespaces to show anything in.
 #[derive(Debug, thiserror::Error)]
-pub enum NamespaceError {
+pub(super) enum NamespaceError {
     /// The system forbids it.
     #[error(
         "this system does not let you make user namespaces ({errno}): allow them with {remedy}, or run this with sudo"

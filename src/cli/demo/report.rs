@@ -1,51 +1,43 @@
 //! The story as it is told: numbered steps, a line per address family, a summary.
 
-use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
 
+use crate::cli::{Exit, Printer, Tone};
 use crate::units::Family;
 
 /// What a check found: words for what happened, or for what should not have.
 pub(super) type Found = Result<String, String>;
 
-const GREEN: &str = "\x1b[32m";
-const RED: &str = "\x1b[1;31m";
-const BOLD: &str = "\x1b[1m";
-const PLAIN: &str = "\x1b[0m";
-
 /// Tells the story and counts what did not happen.
-#[derive(Debug)]
 pub(super) struct Report {
-    colour: bool,
+    out: Printer,
     steps: usize,
     failed: Vec<usize>,
 }
 
 impl Report {
-    /// A report to standard output, in colour on a terminal unless `NO_COLOR` is set.
+    /// A report to standard output.
     pub(super) fn new() -> Self {
-        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Self {
-            colour: io::stdout().is_terminal() && !unwanted,
+            out: Printer::stdout(),
             steps: 0,
             failed: Vec::new(),
         }
     }
 
     /// A line that is no step.
-    pub(super) fn say(&self, text: &str) {
-        // Whoever closed the pipe has seen enough; the exit code still tells how it ended.
-        let _ = writeln!(io::stdout(), "{text}");
+    pub(super) fn say(&mut self, text: &str) {
+        self.out.line(text);
     }
 
     /// A step that both families took.
     pub(super) fn step(&mut self, title: &str, found: &[Found; 2]) {
         self.title(title);
         for (family, found) in Family::BOTH.iter().zip(found) {
-            let family = match family {
-                Family::V4 => "IPv4",
-                Family::V6 => "IPv6",
-            };
-            self.line(family, found);
+            match family {
+                Family::V4 => self.line("IPv4  ", found),
+                Family::V6 => self.line("IPv6  ", found),
+            }
         }
     }
 
@@ -55,51 +47,42 @@ impl Report {
         self.line("", found);
     }
 
-    /// The summary; whether everything happened.
-    pub(super) fn finish(self, seconds: f64) -> bool {
+    /// The summary; what the agent logged is shown where something did not happen.
+    pub(super) fn finish(mut self, took: Duration, log: impl FnOnce() -> String) -> Exit {
         let (steps, failed) = (self.steps, self.failed.len());
-        self.say("");
+        let seconds = took.as_secs_f64();
+        self.out.line("");
         if failed == 0 {
             let text = format!("All {steps} steps happened, over IPv4 and IPv6, in {seconds:.1} s.");
-            self.say(&self.paint(GREEN, &text));
-        } else {
-            let numbers: Vec<String> = self.failed.iter().map(ToString::to_string).collect();
-            let text = format!(
-                "FAILED: {failed} of {steps} steps did not happen: {}.",
-                numbers.join(", ")
-            );
-            self.say(&self.paint(RED, &text));
+            self.out.line(self.out.paint(Tone::Good, &text));
+            return self.out.finish(Exit::Done);
         }
-        failed == 0
+        let numbers: Vec<String> = self.failed.iter().map(ToString::to_string).collect();
+        let text = format!(
+            "FAILED: {failed} of {steps} steps did not happen: {}.",
+            numbers.join(", ")
+        );
+        self.out.line(self.out.paint(Tone::Bad, &text));
+        self.out
+            .line(format!("What the agent said last:\n{}", log().trim_end()));
+        self.out.finish(Exit::Found)
     }
 
     fn title(&mut self, title: &str) {
         self.steps += 1;
         let text = format!("{:>2}  {title}", self.steps);
-        self.say(&self.paint(BOLD, &text));
+        self.out.line(self.out.paint(Tone::Heading, &text));
     }
 
     fn line(&mut self, family: &str, found: &Found) {
-        let (word, colour, text) = match found {
-            Ok(text) => ("ok    ", GREEN, text),
-            Err(text) => ("FAILED", RED, text),
+        let (word, tone, text) = match found {
+            Ok(text) => ("ok    ", Tone::Good, text),
+            Err(text) => ("FAILED", Tone::Bad, text),
         };
         if found.is_err() && self.failed.last() != Some(&self.steps) {
             self.failed.push(self.steps);
         }
-        let family = if family.is_empty() {
-            String::new()
-        } else {
-            format!("{family}  ")
-        };
-        self.say(&format!("    {}  {family}{text}", self.paint(colour, word)));
-    }
-
-    fn paint(&self, colour: &str, text: &str) -> String {
-        if self.colour {
-            format!("{colour}{text}{PLAIN}")
-        } else {
-            text.to_owned()
-        }
+        let word = self.out.paint(tone, word);
+        self.out.line(format!("    {word}  {family}{text}"));
     }
 }

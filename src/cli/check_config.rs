@@ -1,0 +1,190 @@
+//! `knock-agent check-config`.
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::cli::load::{self, Exposure, Refused};
+use crate::cli::{DaemonArgs, Exit, Printer, Tone};
+use crate::config::{App, Checked, Destination, Problem, Settings, Step1Reply};
+
+/// The arguments of `check-config`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Examples:\n  knock-agent check-config\n  knock-agent check-config --strict --json -c config.yaml"
+)]
+pub struct CheckConfigArgs {
+    /// What all verbs of the daemon have.
+    #[command(flatten)]
+    pub daemon: DaemonArgs,
+
+    /// Print JSON for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Reads the configuration and says what it found.
+#[must_use]
+pub fn run(args: CheckConfigArgs) -> Exit {
+    let mut err = Printer::stderr();
+    if let Err(exit) = args.daemon.vet(&mut err) {
+        return err.finish(exit);
+    }
+    let exposure = Exposure::of_strict(args.daemon.strict);
+    let read = load::read(&args.daemon.file.config, args.daemon.step_ports(), exposure);
+    let exit = read.as_ref().map_or_else(|refused| refused.exit, |_| Exit::Done);
+    let mut out = Printer::stdout();
+    match read {
+        read if args.json => out.line(format!("{:#}", as_json(&read))),
+        Ok(checked) => {
+            load::print_all(&checked.warnings, 0, &mut err);
+            summary(&checked, &args.daemon, &mut out);
+        }
+        Err(refused) => load::print_refused(&refused, &mut err),
+    }
+    out.finish(err.finish(exit))
+}
+
+fn summary(checked: &Checked, daemon: &DaemonArgs, out: &mut Printer) {
+    let Settings { global, apps } = &checked.settings;
+    let count = |n: usize, what: &str| {
+        if n == 1 {
+            format!("1 {what}")
+        } else {
+            format!("{n} {what}s")
+        }
+    };
+    let ok = out.paint(Tone::Good, "ok");
+    out.line(format!(
+        "{}: {ok}, {}, {}",
+        daemon.file.config.display(),
+        count(apps.len(), "app"),
+        count(checked.warnings.len(), "warning"),
+    ));
+    let reply = match global.step1_reply {
+        Step1Reply::Silent => "silent",
+        Step1Reply::Http => "answers those who know the path",
+    };
+    out.line(format!(
+        "  step 1 on tcp port {} ({reply}), step 2 on tcp port {}",
+        daemon.http_port, daemon.https_port
+    ));
+    let rows: Vec<[String; 5]> = apps
+        .iter()
+        .map(|app| {
+            [
+                app.name.to_string(),
+                services(app),
+                place(app.destination),
+                format!("open for {}", app.duration),
+                format!(
+                    "{} + {} keys",
+                    app.access_key_http.len(),
+                    app.access_key_https.len()
+                ),
+            ]
+        })
+        .collect();
+    out.table(&rows);
+}
+
+fn services(app: &App) -> String {
+    let protocols: Vec<&str> = app.protocol.each().iter().map(|p| p.name()).collect();
+    let ports: Vec<String> = app.ports.iter().map(ToString::to_string).collect();
+    format!("{} {}", protocols.join("+"), ports.join(","))
+}
+
+fn place(destination: Destination) -> String {
+    match destination {
+        Destination::Local => "local".to_owned(),
+        Destination::Host(ip) => ip.to_string(),
+        Destination::HostPort(at) => at.to_string(),
+    }
+}
+
+fn as_json(read: &Result<Checked, Refused>) -> Value {
+    let (problems, more, apps): (&[Problem], usize, &[App]) = match read {
+        Ok(checked) => (&checked.warnings, 0, &checked.settings.apps),
+        Err(refused) => (&refused.problems.list, refused.problems.more, &[]),
+    };
+    json!({
+        "version": 1,
+        "ok": read.is_ok(),
+        "problems": problems.iter().map(problem_json).collect::<Vec<_>>(),
+        "more_problems": more,
+        "apps": apps.iter().map(app_json).collect::<Vec<_>>(),
+    })
+}
+
+fn problem_json(problem: &Problem) -> Value {
+    json!({
+        "severity": problem.severity.to_string(),
+        "file": problem.file,
+        "line": problem.place.map(|place| place.line),
+        "column": problem.place.map(|place| place.column),
+        "path": problem.path,
+        "value": problem.value,
+        "message": problem.message,
+        "fix": problem.fix,
+    })
+}
+
+fn app_json(app: &App) -> Value {
+    json!({
+        "name": app.name.as_str(),
+        "slug": app.slug,
+        "protocols": app.protocol.each().iter().map(|p| p.name()).collect::<Vec<_>>(),
+        "ports": app.ports.iter().map(|range| json!({"first": range.first(), "last": range.last()})).collect::<Vec<_>>(),
+        "destination": place(app.destination),
+        "duration_s": app.duration.as_secs(),
+        "max_duration_s": app.max_duration.as_secs(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{StepPorts, parse};
+
+    const TEXT: &str = "\
+global: {interface_ext: eth0, http_post_path: /one-place, https_post_path: /two-place}
+ssh: {port: [22, 2200-2201], protocol: both, duration: 1h, access_key_http: first-secret, access_key_https: other-secret}
+";
+    const PORTS: StepPorts = StepPorts {
+        http: 8080,
+        https: 8443,
+    };
+
+    #[test]
+    fn json_of_a_good_file_names_its_apps_and_no_secret() {
+        let value = as_json(&parse("x", TEXT, PORTS).map_err(|problems| Refused {
+            problems,
+            exit: Exit::BadConfig,
+        }));
+        assert_eq!(value["ok"], true);
+        assert_eq!(value["apps"][0]["ports"][1], json!({"first": 2200, "last": 2201}));
+        assert_eq!(value["apps"][0]["duration_s"], 3600);
+        assert!(!value.to_string().contains("secret"), "{value}");
+    }
+
+    #[test]
+    fn json_of_a_bad_file_has_places() {
+        let text = TEXT.replace("[22, 2200-2201]", "0");
+        let value = as_json(&parse("x", &text, PORTS).map_err(|problems| Refused {
+            problems,
+            exit: Exit::BadConfig,
+        }));
+        assert_eq!(value["ok"], false);
+        let problem = &value["problems"][0];
+        assert_eq!(
+            (&problem["line"], &problem["column"], &problem["path"]),
+            (&json!(2), &json!(13), &json!("ssh.port"))
+        );
+        assert_eq!(problem["value"], "0");
+    }
+
+    #[test]
+    fn services_are_named_as_people_write_them() {
+        let app = parse("x", TEXT, PORTS).unwrap().settings.apps.remove(0);
+        assert_eq!(services(&app), "tcp+udp 22,2200-2201");
+    }
+}

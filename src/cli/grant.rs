@@ -1,0 +1,37 @@
+//! `knock-agent grant`.
+
+use std::net::IpAddr;
+
+use clap::Args;
+
+use crate::cli::{ConfigArg, Exit, Printer};
+use crate::units::{AppName, Lifetime};
+
+/// The arguments of `grant`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Example:\n  sudo knock-agent grant ssh 203.0.113.7 --for 2h")]
+pub struct GrantArgs {
+    /// The configuration file.
+    #[command(flatten)]
+    pub file: ConfigArg,
+
+    /// The app, by the name of its section
+    #[arg(value_name = "APP")]
+    pub app: AppName,
+
+    /// The address to let in
+    #[arg(value_name = "ADDR")]
+    pub address: IpAddr,
+
+    /// For how long: 90s, 15m, 24h, 30d; the app's duration unless given
+    #[arg(long = "for", value_name = "DURATION")]
+    pub lifetime: Option<Lifetime>,
+}
+
+/// Does what the arguments say.
+#[must_use]
+pub fn run(_args: GrantArgs) -> Exit {
+    let mut err = Printer::stderr();
+    err.line("error: `knock-agent grant` is not built yet");
+    err.finish(Exit::Bug)
+}

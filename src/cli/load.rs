@@ -1,0 +1,279 @@
+//! The configuration file from the disk, with what is wrong with it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use crate::cli::{Exit, Printer, Tone};
+use crate::config::{self, Checked, MAX_BYTES, Place, Problem, Problems, Severity, StepPorts};
+
+/// What becomes of a configuration file that others can read or change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exposure {
+    /// It is used, with a warning.
+    Warn,
+    /// It is refused (`--strict`).
+    Refuse,
+}
+
+impl Exposure {
+    /// As `--strict` says.
+    #[must_use]
+    pub fn of_strict(strict: bool) -> Self {
+        if strict { Self::Refuse } else { Self::Warn }
+    }
+
+    fn severity(self) -> Severity {
+        match self {
+            Self::Warn => Severity::Warning,
+            Self::Refuse => Severity::Error,
+        }
+    }
+}
+
+/// Why a configuration file cannot be used.
+#[derive(Debug)]
+pub struct Refused {
+    /// The problems.
+    pub problems: Problems,
+    /// The exit code they come to.
+    pub exit: Exit,
+}
+
+/// Reads a configuration and prints every problem and warning.
+///
+/// # Errors
+/// The exit code, after its reasons have been printed.
+pub fn load(path: &Path, ports: StepPorts, exposure: Exposure, err: &mut Printer) -> Result<Checked, Exit> {
+    match read(path, ports, exposure) {
+        Ok(checked) => {
+            print_all(&checked.warnings, 0, err);
+            Ok(checked)
+        }
+        Err(refused) => {
+            print_refused(&refused, err);
+            Err(refused.exit)
+        }
+    }
+}
+
+/// Prints why a configuration cannot be used.
+pub fn print_refused(refused: &Refused, err: &mut Printer) {
+    print_all(&refused.problems.list, refused.problems.more, err);
+    let errors = refused.problems.errors() + refused.problems.more;
+    let count = if errors == 1 {
+        "1 error".to_owned()
+    } else {
+        format!("{errors} errors")
+    };
+    let verdict = err.paint(Tone::Bad, &format!("{count}: this configuration is not used"));
+    err.line(verdict);
+}
+
+/// Prints problems, one or two lines each.
+pub fn print_all(problems: &[Problem], more: usize, err: &mut Printer) {
+    for problem in problems {
+        err.line(problem);
+    }
+    if more > 0 {
+        err.line(format!("... and {more} more"));
+    }
+}
+
+/// Reads a configuration and prints nothing.
+///
+/// # Errors
+/// Every problem, with the exit code they come to.
+pub fn read(path: &Path, ports: StepPorts, exposure: Exposure) -> Result<Checked, Refused> {
+    let name = path.display().to_string();
+    let (text, mut about_file) = read_text(path, &name, exposure)?;
+    let refused = |problems| Refused {
+        problems,
+        exit: Exit::BadConfig,
+    };
+    match config::parse(&name, &text, ports) {
+        Ok(checked) if about_file.iter().any(|p| p.severity == Severity::Error) => {
+            about_file.extend(checked.warnings);
+            Err(refused(Problems {
+                list: about_file,
+                more: 0,
+            }))
+        }
+        Ok(Checked { settings, warnings }) => {
+            about_file.extend(warnings);
+            Ok(Checked {
+                settings,
+                warnings: about_file,
+            })
+        }
+        Err(Problems { list, more }) => {
+            about_file.extend(list);
+            Err(refused(Problems {
+                list: about_file,
+                more,
+            }))
+        }
+    }
+}
+
+fn read_text(path: &Path, name: &str, exposure: Exposure) -> Result<(String, Vec<Problem>), Refused> {
+    let unreadable = |error: io::Error| unreadable(name, &error);
+    // Without O_NONBLOCK a named pipe would hold the program up before it can be refused.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits())
+        .open(path)
+        .map_err(unreadable)?;
+    let about = file.metadata().map_err(unreadable)?;
+    if !about.is_file() {
+        let what = if about.is_dir() {
+            "this is a directory"
+        } else {
+            "this is not a regular file"
+        };
+        return Err(refusal(
+            problem(name, what, "name a file with --config"),
+            Exit::BadConfig,
+        ));
+    }
+    let bytes = read_capped(&file).map_err(unreadable)?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let valid = error
+            .as_bytes()
+            .get(..error.utf8_error().valid_up_to())
+            .unwrap_or_default();
+        let mut found = problem(name, "this is not UTF-8 text", "save the file in UTF-8");
+        found.place = Some(end_of(valid));
+        refusal(found, Exit::BadConfig)
+    })?;
+    let own = nix::unistd::geteuid().as_raw();
+    let exposed = exposed(about.mode(), about.uid(), own)
+        .into_iter()
+        .map(|(message, fix)| Problem {
+            severity: exposure.severity(),
+            ..problem(name, message, &format!("{fix} {name}"))
+        });
+    Ok((text, exposed.collect()))
+}
+
+/// One byte more than a configuration may have, so that the reader of the text refuses what is longer.
+fn read_capped(file: &File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn unreadable(name: &str, error: &io::Error) -> Refused {
+    let bad = |message: &str, fix| refusal(problem(name, message, fix), Exit::BadConfig);
+    match error.kind() {
+        io::ErrorKind::NotFound => bad("there is no such file", "name the configuration with --config"),
+        io::ErrorKind::PermissionDenied => {
+            let fix = "run as root or as a member of the file's group";
+            refusal(
+                problem(name, "no permission to read this file", fix),
+                Exit::NoPermission,
+            )
+        }
+        _ => bad(
+            &format!("this file cannot be read: {error}"),
+            "check file and disk",
+        ),
+    }
+}
+
+fn refusal(problem: Problem, exit: Exit) -> Refused {
+    Refused {
+        problems: Problems {
+            list: vec![problem],
+            more: 0,
+        },
+        exit,
+    }
+}
+
+fn problem(name: &str, message: &str, fix: &str) -> Problem {
+    Problem {
+        severity: Severity::Error,
+        file: name.to_owned(),
+        place: None,
+        path: String::new(),
+        value: None,
+        message: message.to_owned(),
+        fix: Some(fix.to_owned()),
+    }
+}
+
+/// How others can get at a file of this mode and owner, and the command against it.
+fn exposed(mode: u32, owner: u32, own: u32) -> Vec<(&'static str, &'static str)> {
+    let mut found = Vec::new();
+    if mode & 0o004 != 0 {
+        found.push((
+            "everybody on this host can read the secrets in this file",
+            "chmod o= ",
+        ));
+    }
+    if mode & 0o022 != 0 {
+        found.push(("others than its owner can change this file", "chmod go-w "));
+    }
+    if owner != 0 && owner != own {
+        found.push((
+            "this file belongs to another user, who can change it",
+            "chown root ",
+        ));
+    }
+    found
+        .into_iter()
+        .map(|(message, fix)| (message, fix.trim_end()))
+        .collect()
+}
+
+fn end_of(valid: &[u8]) -> Place {
+    let text = String::from_utf8_lossy(valid);
+    let line = text.matches('\n').count() + 1;
+    let last = text.rsplit('\n').next().unwrap_or_default();
+    Place {
+        line,
+        column: last.chars().count() + 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_file_nobody_else_can_touch_is_quiet() {
+        for (mode, owner, own, found) in [
+            (0o100_600, 0, 0, 0),
+            (0o100_640, 0, 996, 0),
+            (0o100_600, 1000, 1000, 0),
+            (0o100_644, 0, 0, 1),
+            (0o100_660, 0, 0, 1),
+            (0o100_666, 0, 0, 2),
+            (0o100_600, 1000, 0, 1),
+        ] {
+            assert_eq!(exposed(mode, owner, own).len(), found, "{mode:o} {owner} {own}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_text_counts_characters_from_one() {
+        assert_eq!(end_of(b""), Place::START);
+        assert_eq!(end_of("a\nbä".as_bytes()), Place { line: 2, column: 3 });
+    }
+
+    #[test]
+    fn a_missing_file_and_a_directory_are_bad_configurations() {
+        let ports = StepPorts { http: 1, https: 2 };
+        for (path, part) in [("/nonexistent/config.yaml", "no such file"), ("/", "a directory")] {
+            let refused = read(Path::new(path), ports, Exposure::Warn).unwrap_err();
+            assert_eq!(refused.exit, Exit::BadConfig);
+            assert!(
+                refused.problems.to_string().contains(part),
+                "{}",
+                refused.problems
+            );
+        }
+    }
+}
