@@ -2,7 +2,11 @@
 
 use clap::Args;
 
-use crate::cli::{ConfigArg, Exit, Printer};
+use crate::cli::operate::operate;
+use crate::cli::status;
+use crate::cli::{ConfigArg, Exit};
+use crate::service::control::Request;
+use crate::service::status::Kind;
 use crate::units::{AppName, Lifetime, Network};
 
 /// The arguments of `allow`.
@@ -39,10 +43,19 @@ pub struct AllowArgs {
     pub flush: bool,
 }
 
-/// Does what the arguments say.
+/// Lets a network in, or shows or forgets those that are.
 #[must_use]
-pub fn run(_args: AllowArgs) -> Exit {
-    let mut err = Printer::stderr();
-    err.line("error: `knock-agent allow` is not built yet");
-    err.finish(Exit::Bug)
+pub fn run(args: AllowArgs) -> Exit {
+    let app = args.app.map(|app| app.to_string());
+    match args.network {
+        Some(network) => {
+            let seconds = args.lifetime.map(Lifetime::as_secs);
+            operate(&args.file, Request::Allow { network: network.to_string(), app, seconds })
+        }
+        None if args.flush => operate(&args.file, Request::AllowFlush { app }),
+        None => status::show(&args.file, false, |row| {
+            let asked = app.as_deref().is_none_or(|app| row.app == app || row.app == "*");
+            row.kind == Kind::Allow && asked
+        }),
+    }
 }

@@ -30,7 +30,7 @@ pub fn run(args: CheckConfigArgs) -> Exit {
         return err.finish(exit);
     }
     let exposure = Exposure::of_strict(args.daemon.strict);
-    let read = load::read(&args.daemon.file.config, args.daemon.step_ports(), exposure);
+    let read = load::read(&args.daemon.file.config, Some(args.daemon.step_ports()), exposure);
     let exit = read.as_ref().map_or_else(|refused| refused.exit, |_| Exit::Done);
     let mut out = Printer::stdout();
     match read {
@@ -47,11 +47,7 @@ pub fn run(args: CheckConfigArgs) -> Exit {
 fn summary(checked: &Checked, daemon: &DaemonArgs, out: &mut Printer) {
     let Settings { global, apps } = &checked.settings;
     let count = |n: usize, what: &str| {
-        if n == 1 {
-            format!("1 {what}")
-        } else {
-            format!("{n} {what}s")
-        }
+        if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
     };
     let ok = out.paint(Tone::Good, "ok");
     out.line(format!(
@@ -76,11 +72,7 @@ fn summary(checked: &Checked, daemon: &DaemonArgs, out: &mut Printer) {
                 services(app),
                 place(app.destination),
                 format!("open for {}", app.duration),
-                format!(
-                    "{} + {} keys",
-                    app.access_key_http.len(),
-                    app.access_key_https.len()
-                ),
+                format!("{} + {} keys", app.access_key_http.len(), app.access_key_https.len()),
             ]
         })
         .collect();
@@ -149,17 +141,12 @@ mod tests {
 global: {interface_ext: eth0, http_post_path: /one-place, https_post_path: /two-place}
 ssh: {port: [22, 2200-2201], protocol: both, duration: 1h, access_key_http: first-secret, access_key_https: other-secret}
 ";
-    const PORTS: StepPorts = StepPorts {
-        http: 8080,
-        https: 8443,
-    };
+    const PORTS: StepPorts = StepPorts { http: 8080, https: 8443 };
 
     #[test]
     fn json_of_a_good_file_names_its_apps_and_no_secret() {
-        let value = as_json(&parse("x", TEXT, PORTS).map_err(|problems| Refused {
-            problems,
-            exit: Exit::BadConfig,
-        }));
+        let value =
+            as_json(&parse("x", TEXT, PORTS).map_err(|problems| Refused { problems, exit: Exit::BadConfig }));
         assert_eq!(value["ok"], true);
         assert_eq!(value["apps"][0]["ports"][1], json!({"first": 2200, "last": 2201}));
         assert_eq!(value["apps"][0]["duration_s"], 3600);
@@ -169,10 +156,9 @@ ssh: {port: [22, 2200-2201], protocol: both, duration: 1h, access_key_http: firs
     #[test]
     fn json_of_a_bad_file_has_places() {
         let text = TEXT.replace("[22, 2200-2201]", "0");
-        let value = as_json(&parse("x", &text, PORTS).map_err(|problems| Refused {
-            problems,
-            exit: Exit::BadConfig,
-        }));
+        let value = as_json(
+            &parse("x", &text, PORTS).map_err(|problems| Refused { problems, exit: Exit::BadConfig }),
+        );
         assert_eq!(value["ok"], false);
         let problem = &value["problems"][0];
         assert_eq!(

@@ -2,7 +2,18 @@
 
 use clap::{Args, ValueEnum};
 
-use crate::cli::{DaemonArgs, Exit, Printer};
+use serde_json::json;
+
+use crate::backend::nftables::Nftables;
+use crate::cli::load::{self, Exposure};
+use crate::cli::operate::exit_of_backend;
+use crate::cli::{DaemonArgs, Exit, Printer, Tone};
+use crate::config::Settings;
+use crate::ruleset::audit::Severity;
+use crate::ruleset::diff::Change;
+use crate::ruleset::layout::Options;
+use crate::ruleset::text::render;
+use crate::service::check::{self, Report};
 
 /// The arguments of `check-ruleset`.
 #[derive(Args, Clone, Debug)]
@@ -42,10 +53,102 @@ pub enum RuleLanguage {
     Vyos,
 }
 
-/// Does what the arguments say.
+/// Plans, asks the kernel and shows what came of it; changes nothing.
 #[must_use]
-pub fn run(_args: CheckRulesetArgs) -> Exit {
+pub fn run(args: CheckRulesetArgs) -> Exit {
     let mut err = Printer::stderr();
-    err.line("error: `knock-agent check-ruleset` is not built yet");
-    err.finish(Exit::Bug)
+    let exit = match check(&args, &mut err) {
+        Ok(exit) | Err(exit) => exit,
+    };
+    err.finish(exit)
+}
+
+fn check(args: &CheckRulesetArgs, err: &mut Printer) -> Result<Exit, Exit> {
+    args.daemon.vet(err)?;
+    if matches!(args.print, Some(RuleLanguage::Iptables | RuleLanguage::Vyos)) {
+        err.line("error: --print iptables and --print vyos come with a later release: this one has nft");
+        return Err(Exit::Usage);
+    }
+    let exposure = Exposure::of_strict(args.daemon.strict);
+    let ports = Some(args.daemon.step_ports());
+    let settings = load::load(&args.daemon.file.config, ports, exposure, err)?.settings;
+    let mut options =
+        Options { http_port: args.daemon.http_port, https_port: args.daemon.https_port, inner_header: true };
+    if args.offline {
+        return show(args, &settings, options, &check::offline(&settings, options), err);
+    }
+    let online = Nftables::open().and_then(|mut nft| {
+        options.inner_header = nft.knows_inner_header()?;
+        check::online(&mut nft, &settings, options)
+    });
+    let report = online.map_err(|error| {
+        err.line(format!("error: {error}"));
+        exit_of_backend(&error)
+    })?;
+    show(args, &settings, options, &report, err)
+}
+
+fn show(
+    args: &CheckRulesetArgs,
+    settings: &Settings,
+    options: Options,
+    report: &Report,
+    err: &mut Printer,
+) -> Result<Exit, Exit> {
+    let mut out = Printer::stdout();
+    if args.print.is_some() {
+        let text = render(settings, options).map_err(|error| {
+            err.line(format!("error: {error}"));
+            Exit::Bug
+        })?;
+        out.line(text.trim_end());
+    } else if args.json {
+        out.line(as_json(report));
+    } else {
+        print(report, args.offline, &mut out);
+    }
+    let found = !report.ok() || (args.diff_exit && !report.changes.is_empty());
+    Ok(out.finish(if found { Exit::Found } else { Exit::Done }))
+}
+
+fn as_json(report: &Report) -> serde_json::Value {
+    let findings: Vec<_> = report
+        .findings
+        .iter()
+        .map(|finding| {
+            json!({
+                "severity": finding.severity.word(),
+                "code": finding.code,
+                "message": finding.message,
+                "fix": finding.fix,
+            })
+        })
+        .collect();
+    let changes: Vec<String> = report.changes.iter().map(Change::to_string).collect();
+    json!({ "version": 1, "ok": report.ok(), "findings": findings, "changes": changes })
+}
+
+fn print(report: &Report, offline: bool, out: &mut Printer) {
+    for finding in &report.findings {
+        let tone = match finding.severity {
+            Severity::Error => Tone::Bad,
+            Severity::Warning => Tone::Doubtful,
+            Severity::Info => Tone::Good,
+        };
+        let severity = out.paint(tone, finding.severity.word());
+        out.line(format!("{severity}: {} [{}]", finding.message, finding.code));
+        if !finding.fix.is_empty() {
+            out.line(format!("  fix: {}", finding.fix));
+        }
+    }
+    let against = if offline { "an empty kernel" } else { "what is in the kernel" };
+    if report.changes.is_empty() {
+        out.line("the rules in the kernel are as planned: nothing would change");
+        return;
+    }
+    out.line(format!("against {against}, {} changes:", report.changes.len()));
+    for change in &report.changes {
+        out.line(format!("  {change}"));
+    }
+    out.line("(--print nft shows the rules themselves)");
 }

@@ -1,3 +1,4 @@
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use clap::builder::RangedU64ValueParser;
@@ -10,13 +11,12 @@ use crate::config::StepPorts;
 #[derive(Args, Clone, Debug)]
 pub struct ConfigArg {
     /// The configuration file
-    #[arg(
-        short,
-        long,
-        value_name = "FILE",
-        default_value = "/etc/knock-agent/config.yaml"
-    )]
+    #[arg(short, long, value_name = "FILE", default_value = "/etc/knock-agent/config.yaml")]
     pub config: PathBuf,
+
+    /// Where the daemon's control socket and lock are
+    #[arg(long, value_name = "DIR", default_value = "/run/knock-agent", hide = true)]
+    pub runtime_dir: PathBuf,
 }
 
 /// The flags of `run`, `check-config` and `check-ruleset`.
@@ -27,12 +27,12 @@ pub struct DaemonArgs {
     pub file: ConfigArg,
 
     /// Port of step 1 (plain HTTP)
-    #[arg(long, value_name = "PORT", default_value_t = 8080, value_parser = port())]
-    pub http_port: u16,
+    #[arg(long, value_name = "PORT", default_value = "8080", value_parser = step_port)]
+    pub http_port: NonZeroU16,
 
     /// Port of step 2 (HTTPS)
-    #[arg(long, value_name = "PORT", default_value_t = 8443, value_parser = port())]
-    pub https_port: u16,
+    #[arg(long, value_name = "PORT", default_value = "8443", value_parser = step_port)]
+    pub https_port: NonZeroU16,
 
     /// TLS certificate of step 2: PEM, the server's first, then those of its issuers
     #[arg(long, value_name = "FILE")]
@@ -53,6 +53,10 @@ pub struct DaemonArgs {
     /// Refuse a configuration file that others can read or change, instead of warning
     #[arg(long)]
     pub strict: bool,
+
+    /// How much is logged to standard error: error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = ["error", "warn", "info", "debug", "trace"])]
+    pub log_level: String,
 
     /// Accepted for knock-port's command lines; not needed, a capability does it
     #[arg(long)]
@@ -150,10 +154,7 @@ impl DaemonArgs {
     /// The ports of the two steps.
     #[must_use]
     pub fn step_ports(&self) -> StepPorts {
-        StepPorts {
-            http: self.http_port,
-            https: self.https_port,
-        }
+        StepPorts { http: self.http_port.get(), https: self.https_port.get() }
     }
 
     /// Prints what these flags do not do: [`Exit::Usage`] if one of them comes with a later release.
@@ -170,11 +171,7 @@ impl DaemonArgs {
         for reason in &refused {
             err.line(format!("error: {reason}"));
         }
-        if refused.is_empty() {
-            Ok(())
-        } else {
-            Err(Exit::Usage)
-        }
+        if refused.is_empty() { Ok(()) } else { Err(Exit::Usage) }
     }
 
     /// The flags given that come with a later release.
@@ -187,34 +184,13 @@ impl DaemonArgs {
         };
         let l = &self.later;
         let given = [
-            (
-                l.nftables_chain_input.is_some(),
-                NotYet::Chain("--nftables-chain-input"),
-            ),
-            (
-                l.nftables_chain_forward.is_some(),
-                NotYet::Chain("--nftables-chain-forward"),
-            ),
-            (
-                l.nftables_table_filter.is_some(),
-                NotYet::Table("--nftables-table-filter"),
-            ),
-            (
-                l.nftables_table_nat.is_some(),
-                NotYet::Table("--nftables-table-nat"),
-            ),
-            (
-                l.nftables_chain_default_input.is_some(),
-                NotYet::Table("--nftables-chain-default-input"),
-            ),
-            (
-                l.nftables_chain_default_output.is_some(),
-                NotYet::Table("--nftables-chain-default-output"),
-            ),
-            (
-                l.nftables_chain_default_forward.is_some(),
-                NotYet::Table("--nftables-chain-default-forward"),
-            ),
+            (l.nftables_chain_input.is_some(), NotYet::Chain("--nftables-chain-input")),
+            (l.nftables_chain_forward.is_some(), NotYet::Chain("--nftables-chain-forward")),
+            (l.nftables_table_filter.is_some(), NotYet::Table("--nftables-table-filter")),
+            (l.nftables_table_nat.is_some(), NotYet::Table("--nftables-table-nat")),
+            (l.nftables_chain_default_input.is_some(), NotYet::Table("--nftables-chain-default-input")),
+            (l.nftables_chain_default_output.is_some(), NotYet::Table("--nftables-chain-default-output")),
+            (l.nftables_chain_default_forward.is_some(), NotYet::Table("--nftables-chain-default-forward")),
             (
                 l.nftables_chain_default_prerouting.is_some(),
                 NotYet::Table("--nftables-chain-default-prerouting"),
@@ -227,12 +203,13 @@ impl DaemonArgs {
             (l.waf_https_port.is_some(), NotYet::Proxy("--waf-https-port")),
             (l.waf_trusted_ips.is_some(), NotYet::Proxy("--waf-trusted-ips")),
         ];
-        let flags = given
-            .into_iter()
-            .filter(|(is_given, _)| *is_given)
-            .map(|(_, reason)| reason);
+        let flags = given.into_iter().filter(|(is_given, _)| *is_given).map(|(_, reason)| reason);
         firewall.into_iter().chain(flags).collect()
     }
+}
+
+fn step_port(text: &str) -> Result<NonZeroU16, String> {
+    text.parse().map_err(|_| "a port is a number from 1 to 65535".to_owned())
 }
 
 fn port() -> RangedU64ValueParser<u16> {

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use clap::Args;
 
-use crate::cli::{ConfigArg, Exit, Printer};
+use crate::cli::operate::operate;
+use crate::cli::{ConfigArg, Exit};
+use crate::service::control::Request;
 use crate::units::{AppName, Lifetime};
 
 /// The arguments of `grant`.
@@ -28,10 +30,13 @@ pub struct GrantArgs {
     pub lifetime: Option<Lifetime>,
 }
 
-/// Does what the arguments say.
+/// Lets an address in.
 #[must_use]
-pub fn run(_args: GrantArgs) -> Exit {
-    let mut err = Printer::stderr();
-    err.line("error: `knock-agent grant` is not built yet");
-    err.finish(Exit::Bug)
+pub fn run(args: GrantArgs) -> Exit {
+    let request = Request::Grant {
+        app: args.app.to_string(),
+        address: args.address,
+        seconds: args.lifetime.map(Lifetime::as_secs),
+    };
+    operate(&args.file, request)
 }

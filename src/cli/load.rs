@@ -45,7 +45,12 @@ pub struct Refused {
 ///
 /// # Errors
 /// The exit code, after its reasons have been printed.
-pub fn load(path: &Path, ports: StepPorts, exposure: Exposure, err: &mut Printer) -> Result<Checked, Exit> {
+pub fn load(
+    path: &Path,
+    ports: Option<StepPorts>,
+    exposure: Exposure,
+    err: &mut Printer,
+) -> Result<Checked, Exit> {
     match read(path, ports, exposure) {
         Ok(checked) => {
             print_all(&checked.warnings, 0, err);
@@ -62,11 +67,7 @@ pub fn load(path: &Path, ports: StepPorts, exposure: Exposure, err: &mut Printer
 pub fn print_refused(refused: &Refused, err: &mut Printer) {
     print_all(&refused.problems.list, refused.problems.more, err);
     let errors = refused.problems.errors() + refused.problems.more;
-    let count = if errors == 1 {
-        "1 error".to_owned()
-    } else {
-        format!("{errors} errors")
-    };
+    let count = if errors == 1 { "1 error".to_owned() } else { format!("{errors} errors") };
     let verdict = err.paint(Tone::Bad, &format!("{count}: this configuration is not used"));
     err.line(verdict);
 }
@@ -85,34 +86,22 @@ pub fn print_all(problems: &[Problem], more: usize, err: &mut Printer) {
 ///
 /// # Errors
 /// Every problem, with the exit code they come to.
-pub fn read(path: &Path, ports: StepPorts, exposure: Exposure) -> Result<Checked, Refused> {
+pub fn read(path: &Path, ports: Option<StepPorts>, exposure: Exposure) -> Result<Checked, Refused> {
     let name = path.display().to_string();
     let (text, mut about_file) = read_text(path, &name, exposure)?;
-    let refused = |problems| Refused {
-        problems,
-        exit: Exit::BadConfig,
-    };
+    let refused = |problems| Refused { problems, exit: Exit::BadConfig };
     match config::parse(&name, &text, ports) {
         Ok(checked) if about_file.iter().any(|p| p.severity == Severity::Error) => {
             about_file.extend(checked.warnings);
-            Err(refused(Problems {
-                list: about_file,
-                more: 0,
-            }))
+            Err(refused(Problems { list: about_file, more: 0 }))
         }
         Ok(Checked { settings, warnings }) => {
             about_file.extend(warnings);
-            Ok(Checked {
-                settings,
-                warnings: about_file,
-            })
+            Ok(Checked { settings, warnings: about_file })
         }
         Err(Problems { list, more }) => {
             about_file.extend(list);
-            Err(refused(Problems {
-                list: about_file,
-                more,
-            }))
+            Err(refused(Problems { list: about_file, more }))
         }
     }
 }
@@ -127,33 +116,21 @@ fn read_text(path: &Path, name: &str, exposure: Exposure) -> Result<(String, Vec
         .map_err(unreadable)?;
     let about = file.metadata().map_err(unreadable)?;
     if !about.is_file() {
-        let what = if about.is_dir() {
-            "this is a directory"
-        } else {
-            "this is not a regular file"
-        };
-        return Err(refusal(
-            problem(name, what, "name a file with --config"),
-            Exit::BadConfig,
-        ));
+        let what = if about.is_dir() { "this is a directory" } else { "this is not a regular file" };
+        return Err(refusal(problem(name, what, "name a file with --config"), Exit::BadConfig));
     }
     let bytes = read_capped(&file).map_err(unreadable)?;
     let text = String::from_utf8(bytes).map_err(|error| {
-        let valid = error
-            .as_bytes()
-            .get(..error.utf8_error().valid_up_to())
-            .unwrap_or_default();
+        let valid = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
         let mut found = problem(name, "this is not UTF-8 text", "save the file in UTF-8");
         found.place = Some(end_of(valid));
         refusal(found, Exit::BadConfig)
     })?;
     let own = nix::unistd::geteuid().as_raw();
-    let exposed = exposed(about.mode(), about.uid(), own)
-        .into_iter()
-        .map(|(message, fix)| Problem {
-            severity: exposure.severity(),
-            ..problem(name, message, &format!("{fix} {name}"))
-        });
+    let exposed = exposed(about.mode(), about.uid(), own).into_iter().map(|(message, fix)| Problem {
+        severity: exposure.severity(),
+        ..problem(name, message, &format!("{fix} {name}"))
+    });
     Ok((text, exposed.collect()))
 }
 
@@ -170,26 +147,14 @@ fn unreadable(name: &str, error: &io::Error) -> Refused {
         io::ErrorKind::NotFound => bad("there is no such file", "name the configuration with --config"),
         io::ErrorKind::PermissionDenied => {
             let fix = "run as root or as a member of the file's group";
-            refusal(
-                problem(name, "no permission to read this file", fix),
-                Exit::NoPermission,
-            )
+            refusal(problem(name, "no permission to read this file", fix), Exit::NoPermission)
         }
-        _ => bad(
-            &format!("this file cannot be read: {error}"),
-            "check file and disk",
-        ),
+        _ => bad(&format!("this file cannot be read: {error}"), "check file and disk"),
     }
 }
 
 fn refusal(problem: Problem, exit: Exit) -> Refused {
-    Refused {
-        problems: Problems {
-            list: vec![problem],
-            more: 0,
-        },
-        exit,
-    }
+    Refused { problems: Problems { list: vec![problem], more: 0 }, exit }
 }
 
 fn problem(name: &str, message: &str, fix: &str) -> Problem {
@@ -208,34 +173,22 @@ fn problem(name: &str, message: &str, fix: &str) -> Problem {
 fn exposed(mode: u32, owner: u32, own: u32) -> Vec<(&'static str, &'static str)> {
     let mut found = Vec::new();
     if mode & 0o004 != 0 {
-        found.push((
-            "everybody on this host can read the secrets in this file",
-            "chmod o= ",
-        ));
+        found.push(("everybody on this host can read the secrets in this file", "chmod o= "));
     }
     if mode & 0o022 != 0 {
         found.push(("others than its owner can change this file", "chmod go-w "));
     }
     if owner != 0 && owner != own {
-        found.push((
-            "this file belongs to another user, who can change it",
-            "chown root ",
-        ));
+        found.push(("this file belongs to another user, who can change it", "chown root "));
     }
-    found
-        .into_iter()
-        .map(|(message, fix)| (message, fix.trim_end()))
-        .collect()
+    found.into_iter().map(|(message, fix)| (message, fix.trim_end())).collect()
 }
 
 fn end_of(valid: &[u8]) -> Place {
     let text = String::from_utf8_lossy(valid);
     let line = text.matches('\n').count() + 1;
     let last = text.rsplit('\n').next().unwrap_or_default();
-    Place {
-        line,
-        column: last.chars().count() + 1,
-    }
+    Place { line, column: last.chars().count() + 1 }
 }
 
 #[cfg(test)]
@@ -269,11 +222,7 @@ mod tests {
         for (path, part) in [("/nonexistent/config.yaml", "no such file"), ("/", "a directory")] {
             let refused = read(Path::new(path), ports, Exposure::Warn).unwrap_err();
             assert_eq!(refused.exit, Exit::BadConfig);
-            assert!(
-                refused.problems.to_string().contains(part),
-                "{}",
-                refused.problems
-            );
+            assert!(refused.problems.to_string().contains(part), "{}", refused.problems);
         }
     }
 }

@@ -9,6 +9,7 @@ mod exit;
 mod flags;
 pub mod grant;
 pub mod load;
+mod operate;
 mod output;
 pub mod revoke;
 pub mod run;
@@ -132,11 +133,7 @@ mod tests {
     fn every_verb_and_flag_says_what_it_is_and_every_verb_takes_a_configuration() {
         for verb in Cli::command().get_subcommands() {
             assert!(verb.get_about().is_some(), "{}", verb.get_name());
-            assert!(
-                verb.get_arguments().any(|arg| arg.get_short() == Some('c')),
-                "{}",
-                verb.get_name()
-            );
+            assert!(verb.get_arguments().any(|arg| arg.get_short() == Some('c')), "{}", verb.get_name());
             for arg in verb.get_arguments() {
                 assert!(arg.get_help().is_some(), "{} {}", verb.get_name(), arg.get_id());
             }
@@ -145,14 +142,9 @@ mod tests {
 
     #[test]
     fn daemon_flags_have_the_reference_s_defaults() {
-        let Ok(Verb::Run(args)) = parsed("knock-agent run") else {
-            panic!("run")
-        };
-        assert_eq!(
-            args.daemon.file.config.to_str(),
-            Some("/etc/knock-agent/config.yaml")
-        );
-        assert_eq!((args.daemon.http_port, args.daemon.https_port), (8080, 8443));
+        let Ok(Verb::Run(args)) = parsed("knock-agent run") else { panic!("run") };
+        assert_eq!(args.daemon.file.config.to_str(), Some("/etc/knock-agent/config.yaml"));
+        assert_eq!((args.daemon.http_port.get(), args.daemon.https_port.get()), (8080, 8443));
         assert_eq!(args.daemon.firewall_type, FirewallType::Nftables);
         assert_eq!(args.daemon.not_yet(), []);
     }
@@ -181,11 +173,7 @@ mod tests {
             let refused = args.daemon.not_yet();
             let flag = flags.split(' ').next().unwrap();
             assert_eq!(refused.len(), 1, "{flags}");
-            assert!(
-                refused[0].to_string().starts_with(flag),
-                "{flags}: {}",
-                refused[0]
-            );
+            assert!(refused[0].to_string().starts_with(flag), "{flags}: {}", refused[0]);
         }
         let Ok(Verb::Run(args)) = parsed("knock-agent run --use-sudo --service-rule-cleanup-on-shutdown")
         else {

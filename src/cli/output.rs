@@ -47,10 +47,7 @@ impl Printer {
     #[must_use]
     pub fn stdout() -> Self {
         let out = io::stdout();
-        Self::to(
-            Box::new(io::LineWriter::new(out.lock())),
-            wants_colour(out.is_terminal()),
-        )
+        Self::to(Box::new(io::LineWriter::new(out.lock())), wants_colour(out.is_terminal()))
     }
 
     /// Prints to standard error.
@@ -62,21 +59,13 @@ impl Printer {
     }
 
     fn to(sink: Box<dyn Write>, colour: bool) -> Self {
-        Self {
-            sink,
-            colour,
-            state: State::Open,
-        }
+        Self { sink, colour, state: State::Open }
     }
 
     /// The text in the colour of its tone, or as it is where there is no colour.
     #[must_use]
     pub fn paint(&self, tone: Tone, text: &str) -> String {
-        if self.colour {
-            format!("\u{1b}[{}m{text}\u{1b}[0m", tone.ansi())
-        } else {
-            text.to_owned()
-        }
+        if self.colour { format!("\u{1b}[{}m{text}\u{1b}[0m", tone.ansi()) } else { text.to_owned() }
     }
 
     /// Prints a line.
@@ -96,11 +85,8 @@ impl Printer {
             }
         }
         for row in rows {
-            let cells: Vec<String> = row
-                .iter()
-                .zip(widths)
-                .map(|(cell, width)| format!("{cell:width$}"))
-                .collect();
+            let cells: Vec<String> =
+                row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
             self.line(format!("  {}", cells.join("  ")).trim_end());
         }
     }
@@ -112,11 +98,7 @@ impl Printer {
             let outcome = self.sink.flush();
             self.note(outcome);
         }
-        if self.state == State::Failed && exit == Exit::Done {
-            Exit::Io
-        } else {
-            exit
-        }
+        if self.state == State::Failed && exit == Exit::Done { Exit::Io } else { exit }
     }
 
     fn note(&mut self, outcome: io::Result<()>) {
@@ -167,10 +149,8 @@ mod tests {
 
     #[test]
     fn a_reader_that_went_away_is_no_error_and_a_full_disk_is_one() {
-        for (kind, exit) in [
-            (io::ErrorKind::BrokenPipe, Exit::Done),
-            (io::ErrorKind::StorageFull, Exit::Io),
-        ] {
+        for (kind, exit) in [(io::ErrorKind::BrokenPipe, Exit::Done), (io::ErrorKind::StorageFull, Exit::Io)]
+        {
             let mut printer = Printer::to(Box::new(Broken(kind)), false);
             printer.line("x");
             printer.line("y");
@@ -186,10 +166,7 @@ mod tests {
         let page = Page::default();
         let mut printer = Printer::to(Box::new(page.clone()), false);
         printer.table(&[["größe", "1"], ["a", "22"], ["b", ""]].map(|row| row.map(str::to_owned)));
-        assert_eq!(
-            String::from_utf8(page.0.take()).unwrap(),
-            "  größe  1\n  a      22\n  b\n"
-        );
+        assert_eq!(String::from_utf8(page.0.take()).unwrap(), "  größe  1\n  a      22\n  b\n");
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use clap::Args;
 
-use crate::cli::{ConfigArg, Exit, Printer};
+use crate::cli::operate::operate;
+use crate::cli::{ConfigArg, Exit};
+use crate::service::control::Request;
 use crate::units::AppName;
 
 /// The arguments of `revoke`.
@@ -37,10 +39,13 @@ pub struct RevokeArgs {
     pub only_app: Option<AppName>,
 }
 
-/// Does what the arguments say.
+/// Takes grants back.
 #[must_use]
-pub fn run(_args: RevokeArgs) -> Exit {
-    let mut err = Printer::stderr();
-    err.line("error: `knock-agent revoke` is not built yet");
-    err.finish(Exit::Bug)
+pub fn run(args: RevokeArgs) -> Exit {
+    let request = match (args.app, args.address) {
+        (Some(app), Some(address)) => Request::Revoke { app: app.to_string(), address },
+        // The command line allows this with --all only.
+        (None, _) | (_, None) => Request::RevokeAll { app: args.only_app.map(|app| app.to_string()) },
+    };
+    operate(&args.file, request)
 }

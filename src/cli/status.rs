@@ -1,8 +1,15 @@
 //! `knock-agent status`.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 
+use crate::backend::nftables::{BackendError, Nftables};
+use crate::cli::load::{self, Exposure};
+use crate::cli::operate::{ask_daemon, exit_of, exit_of_backend};
 use crate::cli::{ConfigArg, Exit, Printer};
+use crate::service::control::{Reply, Request};
+use crate::service::status::{Kind, Row, Service, Status, status};
 
 /// The arguments of `status`.
 #[derive(Args, Clone, Debug)]
@@ -17,10 +24,121 @@ pub struct StatusArgs {
     pub json: bool,
 }
 
-/// Does what the arguments say.
+/// Shows who is let in.
 #[must_use]
-pub fn run(_args: StatusArgs) -> Exit {
+pub fn run(args: StatusArgs) -> Exit {
+    show(&args.file, args.json, |_| true)
+}
+
+/// Shows the rows that are wanted.
+pub(super) fn show(file: &ConfigArg, as_json: bool, wanted: impl Fn(&Row) -> bool) -> Exit {
     let mut err = Printer::stderr();
-    err.line("error: `knock-agent status` is not built yet");
-    err.finish(Exit::Bug)
+    let found = match ask_daemon(file, &Request::Status {}, &mut err) {
+        Ok(Some(Reply::Status { status })) => Ok(Some(status)),
+        Ok(Some(Reply::Failed { failure, message })) => {
+            err.line(format!("error: {message}"));
+            Err(exit_of(failure))
+        }
+        Ok(Some(Reply::Done { .. })) => Err(Exit::Bug),
+        Ok(None) => from_kernel(file).map_err(|error| {
+            err.line(format!("error: {error}"));
+            exit_of_backend(&error)
+        }),
+        Err(exit) => Err(exit),
+    };
+    let mut found = match found {
+        Ok(Some(found)) => found,
+        Ok(None) => {
+            err.line(
+                "error: nothing is guarded here: there is no table inet knock_agent; start knock-agent first",
+            );
+            return err.finish(Exit::Unavailable);
+        }
+        Err(exit) => return err.finish(exit),
+    };
+    found.grants.retain(wanted);
+    let mut out = Printer::stdout();
+    if as_json {
+        match serde_json::to_string(&found) {
+            Ok(text) => out.line(text),
+            Err(_) => return err.finish(Exit::Bug),
+        }
+    } else {
+        print(&found, &mut out);
+    }
+    out.finish(err.finish(Exit::Done))
+}
+
+/// The kernel alone tells; the configuration only lends the names, where it can be read.
+fn from_kernel(file: &ConfigArg) -> Result<Option<Status>, BackendError> {
+    let names: BTreeMap<String, String> = load::read(&file.config, None, Exposure::Warn)
+        .map(|checked| {
+            checked.settings.apps.into_iter().map(|app| (app.slug, app.name.to_string())).collect()
+        })
+        .unwrap_or_default();
+    let live = Nftables::open()?.read()?;
+    Ok(live.map(|live| status(&live, &names, None)))
+}
+
+fn print(status: &Status, out: &mut Printer) {
+    if status.grants.is_empty() {
+        out.line("nobody is let in");
+        return;
+    }
+    let mut rows = vec![["APP", "ADDRESS", "MAY REACH", "TIME LEFT", "BY", "HOW"].map(str::to_owned)];
+    rows.extend(status.grants.iter().map(|row| {
+        [
+            row.app.clone(),
+            row.address.clone(),
+            match row.kind {
+                Kind::Step2 => "step 2".to_owned(),
+                Kind::Service | Kind::Allow => services(&row.services),
+            },
+            row.expires_in_s.map_or("for ever".to_owned(), time_left),
+            if row.by.is_empty() { "-".to_owned() } else { row.by.clone() },
+            row.how.clone(),
+        ]
+    }));
+    out.table(&rows);
+}
+
+fn services(services: &[Service]) -> String {
+    let words: Vec<String> = services
+        .iter()
+        .map(|s| {
+            if s.first == s.last {
+                format!("{}/{}", s.protocol, s.first)
+            } else {
+                format!("{}/{}-{}", s.protocol, s.first, s.last)
+            }
+        })
+        .collect();
+    if words.is_empty() { "every app".to_owned() } else { words.join(" ") }
+}
+
+/// `1d 2h`, `3h 04m`, `5m 06s`, `7.8s`.
+fn time_left(seconds: f64) -> String {
+    // Not negative and far below 2^53.
+    let whole = seconds as u64;
+    let (days, hours, minutes) = (whole / 86_400, whole / 3_600 % 24, whole / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds:.1}s"),
+        (0, 0, m) => format!("{m}m {:02}s", whole % 60),
+        (0, h, m) => format!("{h}h {m:02}m"),
+        (d, h, _) => format!("{d}d {h}h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_left_is_told_in_two_units() {
+        for (seconds, text) in
+            [(7.8, "7.8s"), (306.0, "5m 06s"), (11_040.0, "3h 04m"), (93_600.0, "1d 2h"), (0.0, "0.0s")]
+        {
+            assert_eq!(time_left(seconds), text);
+        }
+    }
 }

@@ -2,7 +2,10 @@
 
 use clap::Args;
 
+use crate::backend::nftables::Nftables;
+use crate::cli::operate::{ask_daemon, exit_of, exit_of_backend};
 use crate::cli::{ConfigArg, Exit, Printer};
+use crate::service::control::{Reply, Request};
 
 /// The arguments of `teardown`.
 #[derive(Args, Clone, Debug)]
@@ -13,10 +16,36 @@ pub struct TeardownArgs {
     pub file: ConfigArg,
 }
 
-/// Does what the arguments say.
+/// Removes everything of ours; a running daemon does it itself and stops.
 #[must_use]
-pub fn run(_args: TeardownArgs) -> Exit {
+pub fn run(args: TeardownArgs) -> Exit {
     let mut err = Printer::stderr();
-    err.line("error: `knock-agent teardown` is not built yet");
-    err.finish(Exit::Bug)
+    let mut out = Printer::stdout();
+    let exit = match ask_daemon(&args.file, &Request::Teardown {}, &mut err) {
+        Ok(Some(Reply::Failed { failure, message })) => {
+            err.line(format!("error: {message}"));
+            exit_of(failure)
+        }
+        Ok(Some(Reply::Done { message })) => {
+            out.line(message);
+            Exit::Done
+        }
+        Ok(Some(Reply::Status { .. })) => Exit::Bug,
+        Ok(None) => match Nftables::open().and_then(|mut nft| nft.teardown()) {
+            Ok(true) => {
+                out.line("the table inet knock_agent is removed; nothing is guarded any more");
+                Exit::Done
+            }
+            Ok(false) => {
+                out.line("there was nothing to remove");
+                Exit::Done
+            }
+            Err(error) => {
+                err.line(format!("error: {error}"));
+                exit_of_backend(&error)
+            }
+        },
+        Err(exit) => exit,
+    };
+    out.finish(err.finish(exit))
 }

@@ -29,11 +29,8 @@ pub(super) const KEYS: &[&str] = &[
 const LATER: &[&str] = &["sequence", "users"];
 
 const STEP2_DURATION_SECS: u64 = 5;
-const PROTOCOLS: &[(&str, Protocols)] = &[
-    ("tcp", Protocols::Tcp),
-    ("udp", Protocols::Udp),
-    ("both", Protocols::Both),
-];
+const PROTOCOLS: &[(&str, Protocols)] =
+    &[("tcp", Protocols::Tcp), ("udp", Protocols::Udp), ("both", Protocols::Both)];
 const ESTABLISHED: &[(&str, Established)] = &[("cut", Established::Cut), ("keep", Established::Keep)];
 /// How long an access key is, in characters.
 const KEY_CHARS: std::ops::RangeInclusive<usize> = 10..=50;
@@ -133,12 +130,7 @@ pub(super) fn read<'n>(
     let two_factor_step = Said::read(section.get("2fa_step"), |f| f.choice(TWO_FACTOR_STEPS, report));
     let two_factor_step = two_factor_step.or(global.two_factor_step);
 
-    let longest = http
-        .iter()
-        .flatten()
-        .map(|(key, _)| form_len(key.expose()))
-        .max()
-        .unwrap_or_default();
+    let longest = http.iter().flatten().map(|(key, _)| form_len(key.expose())).max().unwrap_or_default();
     let slug = name.as_ref().map(AppName::slug);
     let settings = (|| {
         once?;
@@ -166,10 +158,7 @@ pub(super) fn read<'n>(
         name: name_text,
         spot: section.spot(),
         slug,
-        ports: ports
-            .iter()
-            .map(|(range, field)| (*range, field.spot()))
-            .collect(),
+        ports: ports.iter().map(|(range, field)| (*range, field.spot())).collect(),
         protocol,
         established,
         form_bytes: longest + form_len(name_text),
@@ -191,11 +180,7 @@ fn ports<'n>(section: &Section<'n>, report: &mut Report) -> Vec<(PortRange, Fiel
         section.missing("port", "22", report);
         return Vec::new();
     };
-    field
-        .each(MAX_ITEMS, report, |item, report| {
-            item.parse_with(str::parse, report)
-        })
-        .unwrap_or_default()
+    field.each(MAX_ITEMS, report, |item, report| item.parse_with(str::parse, report)).unwrap_or_default()
 }
 
 /// The ranges sorted, those that overlap or adjoin made one.
@@ -243,10 +228,7 @@ fn access_key(field: &Field<'_>, report: &mut Report) -> Option<Secret> {
     }
     let unseen = |c: char| c.is_control() || is_invisible(c) || (c.is_whitespace() && c != ' ');
     if text.chars().any(unseen) {
-        report.error(
-            field.spot(),
-            "an access key has printable characters only: remove what cannot be seen",
-        );
+        report.error(field.spot(), "an access key has printable characters only: remove what cannot be seen");
         return None;
     }
     Some(Secret::new(text.to_owned()))
@@ -258,11 +240,7 @@ fn refuse_shared_keys(
     report: &mut Report,
 ) {
     for (key, field) in https.unwrap_or_default() {
-        if let Some((_, first)) = http
-            .unwrap_or_default()
-            .iter()
-            .find(|(other, _)| other.same_as(key))
-        {
+        if let Some((_, first)) = http.unwrap_or_default().iter().find(|(other, _)| other.same_as(key)) {
             report.conflict(
                 field.spot(),
                 &first.spot(),
@@ -298,13 +276,5 @@ fn max_duration(
 
 /// How many bytes a value takes in a form, all but letters, digits and `-._~` percent-encoded.
 fn form_len(text: &str) -> usize {
-    text.bytes()
-        .map(|b| {
-            if b.is_ascii_alphanumeric() || b"-._~".contains(&b) {
-                1
-            } else {
-                3
-            }
-        })
-        .sum()
+    text.bytes().map(|b| if b.is_ascii_alphanumeric() || b"-._~".contains(&b) { 1 } else { 3 }).sum()
 }

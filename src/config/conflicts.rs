@@ -10,7 +10,8 @@ use crate::config::settings::Established;
 use crate::units::{PortRange, Protocol};
 
 /// Checks the ports of the two steps against each other.
-pub(super) fn check_step_ports(ports: StepPorts, report: &mut Report) {
+pub(super) fn check_step_ports(ports: Option<StepPorts>, report: &mut Report) {
+    let Some(ports) = ports else { return };
     if ports.http == ports.https {
         report.error_fix(
             Spot::elsewhere("--https-port"),
@@ -24,11 +25,13 @@ pub(super) fn check_step_ports(ports: StepPorts, report: &mut Report) {
 pub(super) fn check(
     global: Option<&GlobalDraft<'_>>,
     apps: &[AppDraft<'_>],
-    ports: StepPorts,
+    ports: Option<StepPorts>,
     report: &mut Report,
 ) {
     slugs(apps, report);
-    step_ports(apps, ports, report);
+    if let Some(ports) = ports {
+        step_ports(apps, ports, report);
+    }
     shared_ports(apps, report);
     if let Some(global) = global {
         healthcheck(global, apps, report);
@@ -44,10 +47,7 @@ fn slugs(apps: &[AppDraft<'_>], report: &mut Report) {
             Some(first) => report.conflict(
                 app.spot.clone(),
                 &first.spot,
-                format!(
-                    "in nftables this app and `{}` have the same name, `{slug}`",
-                    first.name
-                ),
+                format!("in nftables this app and `{}` have the same name, `{slug}`", first.name),
                 "rename one so that they differ in a-z, 0-9 or _ within the first 48 characters",
             ),
             None => {
@@ -85,11 +85,7 @@ fn shared_ports(apps: &[AppDraft<'_>], report: &mut Report) {
             let Some(established) = app.established else {
                 continue;
             };
-            uses.extend(
-                app.ports
-                    .iter()
-                    .map(|(range, spot)| (*range, index, established, spot)),
-            );
+            uses.extend(app.ports.iter().map(|(range, spot)| (*range, index, established, spot)));
         }
         uses.sort_by_key(|(range, index, ..)| (range.first(), *index));
         let mut reach_cut: Option<(u16, usize)> = None;

@@ -19,21 +19,13 @@ pub(super) fn read(field: &Field<'_>, report: &mut Report) -> Option<Destination
         return None;
     };
     if let Some(why) = unusable(ip) {
-        report.error_fix(
-            field.spot(),
-            format!("`{text}` cannot be a destination: {why}"),
-            FORMS,
-        );
+        report.error_fix(field.spot(), format!("`{text}` cannot be a destination: {why}"), FORMS);
         return None;
     }
     match port {
         None => Some(Destination::Host(ip)),
         Some(0) => {
-            report.error_fix(
-                field.spot(),
-                format!("`{text}` has port 0"),
-                "write a port from 1 to 65535",
-            );
+            report.error_fix(field.spot(), format!("`{text}` has port 0"), "write a port from 1 to 65535");
             None
         }
         Some(port) => Some(Destination::HostPort(SocketAddr::new(ip, port))),
@@ -57,11 +49,7 @@ fn split(text: &str) -> Option<(IpAddr, Option<u16>)> {
 }
 
 fn number(text: &str) -> Option<u16> {
-    if text.bytes().all(|b| b.is_ascii_digit()) {
-        text.parse().ok()
-    } else {
-        None
-    }
+    if text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
 fn unusable(ip: IpAddr) -> Option<&'static str> {

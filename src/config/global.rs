@@ -85,9 +85,7 @@ pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraf
             "give https_post_path a path of its own",
         );
     }
-    let rate = Said::read(section.get("step1_2_rate_limit_per_minute"), |f| {
-        f.number(1..=100_000, report)
-    });
+    let rate = Said::read(section.get("step1_2_rate_limit_per_minute"), |f| f.number(1..=100_000, report));
     let interface_ext = interfaces(section, "interface_ext", report);
     if matches!(interface_ext, Said::Nothing) {
         section.missing("interface_ext", "eth0", report);
@@ -108,9 +106,7 @@ pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraf
     let max_bytes = Said::read(section.get("step1_max_bytes"), |f| f.number(100..=1400, report));
     let max_bytes = max_bytes.or(STEP1_MAX_BYTES);
     let segments = Said::read(section.get("step1_segments"), |f| f.number(1..=16, report));
-    let mark = Said::read(section.get("mark"), |f| {
-        f.parse_with(Mark::parse_optional, report)
-    });
+    let mark = Said::read(section.get("mark"), |f| f.parse_with(Mark::parse_optional, report));
     let ipv6_prefix = Said::read(section.get("ipv6_prefix"), |f| f.number(32..=128, report));
     let state_field = section.get("state_file");
     let state_file = Said::read(state_field.clone(), |f| file(f, report).map(Some));

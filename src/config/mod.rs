@@ -43,11 +43,11 @@ pub struct Checked {
 
 /// Reads a configuration.
 ///
-/// `file` is only named in problems. `ports` are those in force, which no app may take.
+/// `file` is only named in problems. `ports` are those in force, which no app may take; none where they are not known.
 ///
 /// # Errors
 /// Every problem found, in the order of the file, if at least one of them is an error.
-pub fn parse(file: &str, text: &str, ports: StepPorts) -> Result<Checked, Problems> {
+pub fn parse(file: &str, text: &str, ports: Option<StepPorts>) -> Result<Checked, Problems> {
     let mut report = Report::default();
     conflicts::check_step_ports(ports, &mut report);
     let settings = read(text, ports, &mut report);
@@ -60,14 +60,11 @@ pub fn parse(file: &str, text: &str, ports: StepPorts) -> Result<Checked, Proble
     let warnings = report.finish(file, text)?;
     match settings {
         Some(settings) => Ok(Checked { settings, warnings }),
-        None => Err(Problems {
-            list: warnings,
-            more: 0,
-        }),
+        None => Err(Problems { list: warnings, more: 0 }),
     }
 }
 
-fn read(text: &str, ports: StepPorts, report: &mut Report) -> Option<Settings> {
+fn read(text: &str, ports: Option<StepPorts>, report: &mut Report) -> Option<Settings> {
     if let Some(fault) = syntax::precheck(text) {
         report.fault(fault);
         return None;
@@ -104,9 +101,7 @@ fn read(text: &str, ports: StepPorts, report: &mut Report) -> Option<Settings> {
     }
     let file = Section::open("", Spot::at("", Place::START), &root, report)?;
     let global = match file.get("global") {
-        Some(field) => field
-            .section(report)
-            .map(|section| global::read(&section, report)),
+        Some(field) => field.section(report).map(|section| global::read(&section, report)),
         None => {
             missing_global(&file, report);
             None
@@ -118,36 +113,22 @@ fn read(text: &str, ports: StepPorts, report: &mut Report) -> Option<Settings> {
     for (name, field) in file.entries().filter(|(name, _)| *name != "global") {
         match field.section(report) {
             Some(section) => {
-                apps.push(app::read(
-                    name,
-                    &section,
-                    global.as_ref().unwrap_or(&nothing),
-                    report,
-                ));
+                apps.push(app::read(name, &section, global.as_ref().unwrap_or(&nothing), report));
             }
             None => all_read = false,
         }
     }
     if apps.is_empty() && all_read {
-        report.warning(
-            file.spot(),
-            "there is no app: nothing is guarded",
-            "add a section for each service",
-        );
+        report.warning(file.spot(), "there is no app: nothing is guarded", "add a section for each service");
     }
     conflicts::check(global.as_ref(), &apps, ports, report);
     let global = global?.settings?;
-    let apps = apps
-        .into_iter()
-        .map(|app| app.settings)
-        .collect::<Option<Vec<_>>>()?;
+    let apps = apps.into_iter().map(|app| app.settings).collect::<Option<Vec<_>>>()?;
     all_read.then_some(Settings { global, apps })
 }
 
 fn missing_global(file: &Section<'_>, report: &mut Report) {
-    let meant = file
-        .entries()
-        .find(|(name, _)| suggest::nearest(name, &["global"]).is_some());
+    let meant = file.entries().find(|(name, _)| suggest::nearest(name, &["global"]).is_some());
     match meant {
         Some((name, field)) => report.error_fix(
             field.key().about("global"),

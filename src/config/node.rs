@@ -66,24 +66,15 @@ pub(super) struct Document {
 pub(super) fn read(text: &str) -> Result<Document, serde_yaml::Error> {
     let mut documents = serde_yaml::Deserializer::from_str(text);
     let Some(first) = documents.next() else {
-        return Ok(Document {
-            root: None,
-            second: None,
-        });
+        return Ok(Document { root: None, second: None });
     };
     let walk = Walk::default();
     let root = match walk.deserialize(first)? {
-        Node {
-            kind: Kind::Null,
-            id: 0,
-        } => None,
+        Node { kind: Kind::Null, id: 0 } => None,
         node => Some(node),
     };
     let second = documents.next().map(|document| {
-        let stop = Walk {
-            stop_at: Some(0),
-            ..Walk::default()
-        };
+        let stop = Walk { stop_at: Some(0), ..Walk::default() };
         place_of(stop.deserialize(document).err())
     });
     Ok(Document { root, second })
@@ -94,10 +85,7 @@ pub(super) fn locate(text: &str, id: usize) -> (Place, Option<String>) {
     let Some(first) = serde_yaml::Deserializer::from_str(text).next() else {
         return (Place::START, None);
     };
-    let walk = Walk {
-        stop_at: Some(id),
-        ..Walk::default()
-    };
+    let walk = Walk { stop_at: Some(id), ..Walk::default() };
     let place = place_of(walk.deserialize(first).err());
     (place, walk.raw.into_inner())
 }

@@ -73,11 +73,7 @@ impl fmt::Display for Problem {
             write!(f, "{}: ", self.path)?;
         }
         f.write_str(&self.message)?;
-        if let Some(value) = self
-            .value
-            .as_deref()
-            .filter(|v| *v != MASKED && !self.message.contains(*v))
-        {
+        if let Some(value) = self.value.as_deref().filter(|v| *v != MASKED && !self.message.contains(*v)) {
             write!(f, " (it says `{value}`)")?;
         }
         if let Some(fix) = &self.fix {

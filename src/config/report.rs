@@ -42,42 +42,23 @@ enum Target {
 impl Spot {
     /// A node of the document, by the path of its key.
     pub fn node(path: &str, node: &Node, show: Show) -> Self {
-        let target = Target::Node {
-            id: node.id,
-            scalar: node.is_scalar(),
-        };
-        Self {
-            path: path.to_owned(),
-            target,
-            show,
-        }
+        let target = Target::Node { id: node.id, scalar: node.is_scalar() };
+        Self { path: path.to_owned(), target, show }
     }
 
     /// A place in the text.
     pub fn at(path: &str, place: Place) -> Self {
-        Self {
-            path: path.to_owned(),
-            target: Target::At(place),
-            show: Show::Nothing,
-        }
+        Self { path: path.to_owned(), target: Target::At(place), show: Show::Nothing }
     }
 
     /// Something outside the file, such as a flag.
     pub fn elsewhere(path: &str) -> Self {
-        Self {
-            path: path.to_owned(),
-            target: Target::Elsewhere,
-            show: Show::Nothing,
-        }
+        Self { path: path.to_owned(), target: Target::Elsewhere, show: Show::Nothing }
     }
 
     /// The same place, about another path and without a value.
     pub fn about(&self, path: &str) -> Self {
-        Self {
-            path: path.to_owned(),
-            target: self.target,
-            show: Show::Nothing,
-        }
+        Self { path: path.to_owned(), target: self.target, show: Show::Nothing }
     }
 
     fn sort_key(&self) -> (Option<Place>, usize) {
@@ -128,13 +109,7 @@ impl Report {
 
     /// Adds an error that comes of two places, and its remedy.
     pub fn conflict(&mut self, spot: Spot, other: &Spot, message: impl Into<String>, fix: impl Into<String>) {
-        self.add(
-            Severity::Error,
-            spot,
-            message.into(),
-            Some(fix.into()),
-            Some(other.clone()),
-        );
+        self.add(Severity::Error, spot, message.into(), Some(fix.into()), Some(other.clone()));
     }
 
     /// Adds a warning with its remedy.
@@ -160,13 +135,7 @@ impl Report {
             self.uncounted += 1;
             return;
         }
-        self.findings.push(Finding {
-            severity,
-            spot,
-            message,
-            fix,
-            other,
-        });
+        self.findings.push(Finding { severity, spot, message, fix, other });
     }
 
     /// The warnings, if nothing is worse.
@@ -182,28 +151,14 @@ impl Report {
         let more = self.findings.len().saturating_sub(MAX_LISTED) + self.uncounted;
         self.findings.truncate(MAX_LISTED);
         self.findings.sort_by_key(|f| f.spot.sort_key());
-        let mut list: Vec<Problem> = self
-            .findings
-            .into_iter()
-            .map(|f| problem(f, file, text))
-            .collect();
+        let mut list: Vec<Problem> = self.findings.into_iter().map(|f| problem(f, file, text)).collect();
         list.sort_by_key(|p| p.place);
-        if failed {
-            Err(Problems { list, more })
-        } else {
-            Ok(list)
-        }
+        if failed { Err(Problems { list, more }) } else { Ok(list) }
     }
 }
 
 fn problem(finding: Finding, file: &str, text: &str) -> Problem {
-    let Finding {
-        severity,
-        spot,
-        mut message,
-        fix,
-        other,
-    } = finding;
+    let Finding { severity, spot, mut message, fix, other } = finding;
     let (place, raw) = resolve(&spot, text);
     if let Some(place) = other.and_then(|spot| resolve(&spot, text).0) {
         message = format!("{message} (the other is at {place})");

@@ -41,11 +41,7 @@ impl<'n> Section<'n> {
             );
             return None;
         };
-        let mut section = Self {
-            path: path.to_owned(),
-            name,
-            entries: Vec::new(),
-        };
+        let mut section = Self { path: path.to_owned(), name, entries: Vec::new() };
         let mut merged = Vec::new();
         let mut seen: HashMap<&str, Spot> = HashMap::new();
         for (key, value) in map {
@@ -101,21 +97,12 @@ impl<'n> Section<'n> {
 
     fn field(&self, text: &str, key: &Node, value: &'n Node) -> Field<'n> {
         let path = self.path_of(text);
-        Field {
-            key: Spot::node(&path, key, Show::Nothing),
-            path,
-            node: value,
-            secret: false,
-        }
+        Field { key: Spot::node(&path, key, Show::Nothing), path, node: value, secret: false }
     }
 
     /// The path of a key of this section, such as `ssh.port`.
     pub fn path_of(&self, key: &str) -> String {
-        if self.path.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.path)
-        }
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
     /// The place of the section's name, about one of its keys.
@@ -135,27 +122,17 @@ impl<'n> Section<'n> {
 
     /// The value of a key, if it is there.
     pub fn get(&self, key: &str) -> Option<Field<'n>> {
-        self.entries
-            .iter()
-            .find(|(name, _)| *name == key)
-            .map(|(_, field)| field.clone())
+        self.entries.iter().find(|(name, _)| *name == key).map(|(_, field)| field.clone())
     }
 
     /// The value of a key whose value must never be shown.
     pub fn secret(&self, key: &str) -> Option<Field<'n>> {
-        self.get(key).map(|field| Field {
-            secret: true,
-            ..field
-        })
+        self.get(key).map(|field| Field { secret: true, ..field })
     }
 
     /// Reports a key that has to be there.
     pub fn missing(&self, key: &str, example: &str, report: &mut Report) {
-        report.error_fix(
-            self.spot_for(key),
-            "this key is missing",
-            format!("add `{key}: {example}`"),
-        );
+        report.error_fix(self.spot_for(key), "this key is missing", format!("add `{key}: {example}`"));
     }
 
     /// Reports keys that nobody knows; `elsewhere` are those of the other kind of section, called `other`.
@@ -164,11 +141,7 @@ impl<'n> Section<'n> {
             let fix = if elsewhere.contains(&key) {
                 format!("it belongs in {other}")
             } else {
-                let near = if report.is_crowded() {
-                    None
-                } else {
-                    suggest::nearest(key, known)
-                };
+                let near = if report.is_crowded() { None } else { suggest::nearest(key, known) };
                 match near {
                     Some(word) => format!("did you mean `{word}`?"),
                     None => format!("remove it; known here: {}", known.join(", ")),
@@ -239,11 +212,7 @@ impl<'n> Field<'n> {
             return None;
         };
         let (least, most) = (range.start(), range.end());
-        let parsed = if range.contains(&number) {
-            T::try_from(number).ok()
-        } else {
-            None
-        };
+        let parsed = if range.contains(&number) { T::try_from(number).ok() } else { None };
         if parsed.is_none() {
             report.error(
                 self.spot(),
@@ -270,20 +239,13 @@ impl<'n> Field<'n> {
             self.wrong_type(&format!("text (one of {one_of})"), report);
             return None;
         };
-        let found = words
-            .iter()
-            .find(|(word, _)| *word == text.as_str())
-            .map(|(_, value)| *value);
+        let found = words.iter().find(|(word, _)| *word == text.as_str()).map(|(_, value)| *value);
         if found.is_none() {
             let fix = match suggest::nearest(text, &names) {
                 Some(word) => format!("did you mean `{word}`?"),
                 None => format!("write one of {one_of}"),
             };
-            report.error_fix(
-                self.spot(),
-                format!("`{}` is none of {one_of}", text.as_str()),
-                fix,
-            );
+            report.error_fix(self.spot(), format!("`{}` is none of {one_of}", text.as_str()), fix);
         }
         found
     }
@@ -302,17 +264,13 @@ impl<'n> Field<'n> {
                 return None;
             }
         };
-        verdict
-            .map_err(|error| report.error(self.spot(), error.to_string()))
-            .ok()
+        verdict.map_err(|error| report.error(self.spot(), error.to_string())).ok()
     }
 
     /// The value as text that a type of `units` judges; its message must show no secret.
     pub fn parse_text<T: FromStr<Err: Display>>(&self, report: &mut Report) -> Option<T> {
         let text = self.text(report)?;
-        text.parse()
-            .map_err(|error: T::Err| report.error(self.spot(), error.to_string()))
-            .ok()
+        text.parse().map_err(|error: T::Err| report.error(self.spot(), error.to_string())).ok()
     }
 
     /// The value as a duration.
@@ -325,10 +283,7 @@ impl<'n> Field<'n> {
         if let Kind::List(list) = &self.node.kind
             && list.len() > most
         {
-            report.error(
-                self.spot(),
-                format!("this list has {} values, the most is {most}", list.len()),
-            );
+            report.error(self.spot(), format!("this list has {} values, the most is {most}", list.len()));
             return None;
         }
         let items = match &self.node.kind {
@@ -337,12 +292,7 @@ impl<'n> Field<'n> {
                 .enumerate()
                 .map(|(n, node)| {
                     let path = format!("{}[{n}]", self.path);
-                    Self {
-                        key: self.key.about(&path),
-                        path,
-                        node,
-                        secret: self.secret,
-                    }
+                    Self { key: self.key.about(&path), path, node, secret: self.secret }
                 })
                 .collect(),
             Kind::Null | Kind::Map(_) => {
@@ -367,10 +317,8 @@ impl<'n> Field<'n> {
     ) -> Option<Vec<(T, Self)>> {
         let items = self.items(most, report)?;
         let wanted = items.len();
-        let good: Vec<(T, Self)> = items
-            .into_iter()
-            .filter_map(|item| read(&item, report).map(|value| (value, item)))
-            .collect();
+        let good: Vec<(T, Self)> =
+            items.into_iter().filter_map(|item| read(&item, report).map(|value| (value, item))).collect();
         (good.len() == wanted).then_some(good)
     }
 }

@@ -13,11 +13,8 @@ pub(super) const MAX_ITEMS: usize = 1_000;
 const MAX_NETWORKS: usize = 10_000;
 
 /// The words of `2fa_step`.
-pub(super) const TWO_FACTOR_STEPS: &[(&str, TwoFactorStep)] = &[
-    ("http", TwoFactorStep::Http),
-    ("https", TwoFactorStep::Https),
-    ("both", TwoFactorStep::Both),
-];
+pub(super) const TWO_FACTOR_STEPS: &[(&str, TwoFactorStep)] =
+    &[("http", TwoFactorStep::Http), ("https", TwoFactorStep::Https), ("both", TwoFactorStep::Both)];
 
 /// What a section says about a key: nothing, something wrong (reported), or a value.
 pub(super) enum Said<T> {
@@ -49,9 +46,7 @@ impl<T> Said<T> {
 /// The interfaces of a key, if it is there.
 pub(super) fn interfaces(section: &Section<'_>, key: &str, report: &mut Report) -> Said<Vec<IfName>> {
     Said::read(section.get(key), |field| {
-        let found = field.each(MAX_ITEMS, report, |item, report| {
-            item.parse_text::<IfName>(report)
-        })?;
+        let found = field.each(MAX_ITEMS, report, |item, report| item.parse_text::<IfName>(report))?;
         refuse_repeats(&found, |a, b| a == b, "interface", report);
         Some(found.into_iter().map(|(name, _)| name).collect())
     })
@@ -59,13 +54,10 @@ pub(super) fn interfaces(section: &Section<'_>, key: &str, report: &mut Report) 
 
 /// The networks of `allow`, if it is there; an empty list is one too.
 pub(super) fn allow(section: &Section<'_>, report: &mut Report) -> Said<Vec<Network>> {
-    Said::read(
-        section.get("allow").filter(|field| !field.is_empty_list()),
-        |field| {
-            let found = field.each(MAX_NETWORKS, report, network)?;
-            Some(found.into_iter().map(|(network, _)| network).collect())
-        },
-    )
+    Said::read(section.get("allow").filter(|field| !field.is_empty_list()), |field| {
+        let found = field.each(MAX_NETWORKS, report, network)?;
+        Some(found.into_iter().map(|(network, _)| network).collect())
+    })
 }
 
 fn network(field: &Field<'_>, report: &mut Report) -> Option<Network> {
@@ -73,11 +65,7 @@ fn network(field: &Field<'_>, report: &mut Report) -> Option<Network> {
     if let IpAddr::V6(v6) = network.first()
         && let Some(v4) = v6.to_ipv4_mapped()
     {
-        report.error_fix(
-            field.spot(),
-            "this is an IPv4 address in IPv6 clothes",
-            format!("write {v4}"),
-        );
+        report.error_fix(field.spot(), "this is an IPv4 address in IPv6 clothes", format!("write {v4}"));
         return None;
     }
     if network.prefix_len() == 0 {

@@ -24,11 +24,7 @@ fn distance_or_swap(a: &str, b: &str) -> usize {
         letters
     };
     let far = distance(a, b);
-    if far > 1 && letters(a) == letters(b) {
-        1
-    } else {
-        far
-    }
+    if far > 1 && letters(a) == letters(b) { 1 } else { far }
 }
 
 /// How many letters must be put in, taken out or changed to make one word of the other.
@@ -57,13 +53,9 @@ mod tests {
 
     #[test]
     fn distances_are_those_of_levenshtein() {
-        for (a, b, far) in [
-            ("", "", 0),
-            ("", "abc", 3),
-            ("kitten", "sitting", 3),
-            ("port", "prot", 2),
-            ("a", "a", 0),
-        ] {
+        for (a, b, far) in
+            [("", "", 0), ("", "abc", 3), ("kitten", "sitting", 3), ("port", "prot", 2), ("a", "a", 0)]
+        {
             assert_eq!(distance(a, b), far, "{a} {b}");
             assert_eq!(distance(b, a), far, "{b} {a}");
         }

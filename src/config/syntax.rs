@@ -20,11 +20,7 @@ pub(super) struct Fault {
 
 impl Fault {
     pub fn new(place: Place, message: &str, fix: &str) -> Self {
-        Self {
-            place,
-            message: message.to_owned(),
-            fix: Some(fix.to_owned()),
-        }
+        Self { place, message: message.to_owned(), fix: Some(fix.to_owned()) }
     }
 }
 
@@ -42,15 +38,8 @@ pub(super) fn precheck(text: &str) -> Option<Fault> {
     let mut aliases = false;
     let mut open = 0_usize;
     for (n, line) in text.lines().enumerate() {
-        let at = |index: usize| Place {
-            line: n + 1,
-            column: index + 1,
-        };
-        if let Some(index) = line
-            .chars()
-            .enumerate()
-            .position(|(c, ch)| !readable(ch, n + c == 0))
-        {
+        let at = |index: usize| Place { line: n + 1, column: index + 1 };
+        if let Some(index) = line.chars().enumerate().position(|(c, ch)| !readable(ch, n + c == 0)) {
             return Some(Fault::new(
                 at(index),
                 "the file holds a control character, so it is not YAML",
@@ -59,11 +48,7 @@ pub(super) fn precheck(text: &str) -> Option<Fault> {
         }
         let code = without_comment(line);
         for (index, ch) in beginnings(code) {
-            open = if "[{".contains(ch) {
-                open + 1
-            } else {
-                open.saturating_sub(1)
-            };
+            open = if "[{".contains(ch) { open + 1 } else { open.saturating_sub(1) };
             if open > MAX_OPEN {
                 return Some(too_deep(at(index)));
             }
@@ -78,20 +63,12 @@ pub(super) fn precheck(text: &str) -> Option<Fault> {
     }
     // The YAML reader takes the wrong value for an alias once an anchor is defined twice.
     again.filter(|_| aliases).map(|place| {
-        Fault::new(
-            place,
-            "this anchor is defined a second time",
-            "give each &anchor a name of its own",
-        )
+        Fault::new(place, "this anchor is defined a second time", "give each &anchor a name of its own")
     })
 }
 
 fn too_deep(place: Place) -> Fault {
-    Fault::new(
-        place,
-        "values are nested too deeply",
-        "a configuration has three levels: section, key, list",
-    )
+    Fault::new(place, "values are nested too deeply", "a configuration has three levels: section, key, list")
 }
 
 /// Characters YAML 1.2 allows (section 5.1).
@@ -125,30 +102,23 @@ fn beginnings(code: &str) -> impl Iterator<Item = (usize, char)> {
 /// The `&anchor` and `*alias` marks of a line with their columns from 0; some in quoted text are found as well.
 fn references(code: &str) -> impl Iterator<Item = (usize, char, &str)> {
     let mut before = ' ';
-    code.char_indices()
-        .enumerate()
-        .filter_map(move |(column, (offset, ch))| {
-            let begins = before.is_whitespace() || "[{,".contains(before);
-            before = ch;
-            if !(begins && (ch == '&' || ch == '*')) {
-                return None;
-            }
-            let rest = code.get(offset + 1..).unwrap_or_default();
-            let end = rest
-                .find(|c: char| c.is_whitespace() || ",[]{}".contains(c))
-                .unwrap_or(rest.len());
-            let name = rest.get(..end).unwrap_or_default();
-            (!name.is_empty()).then_some((column, ch, name))
-        })
+    code.char_indices().enumerate().filter_map(move |(column, (offset, ch))| {
+        let begins = before.is_whitespace() || "[{,".contains(before);
+        before = ch;
+        if !(begins && (ch == '&' || ch == '*')) {
+            return None;
+        }
+        let rest = code.get(offset + 1..).unwrap_or_default();
+        let end = rest.find(|c: char| c.is_whitespace() || ",[]{}".contains(c)).unwrap_or(rest.len());
+        let name = rest.get(..end).unwrap_or_default();
+        (!name.is_empty()).then_some((column, ch, name))
+    })
 }
 
 /// Where an error of the YAML reader is.
 pub(super) fn place(error: &serde_yaml::Error) -> Option<Place> {
     let at = error.location()?;
-    Some(Place {
-        line: at.line(),
-        column: at.column(),
-    })
+    Some(Place { line: at.line(), column: at.column() })
 }
 
 /// An error of the YAML reader in words that show no value of the file.
@@ -173,9 +143,7 @@ pub(super) fn fault(error: &serde_yaml::Error, text: &str) -> Fault {
         );
     }
     // Only serde's own wording quotes values; libyaml's texts are fixed.
-    let quotes_values = ["invalid type", "invalid value", "invalid length"]
-        .iter()
-        .any(|w| said.contains(w));
+    let quotes_values = ["invalid type", "invalid value", "invalid length"].iter().any(|w| said.contains(w));
     if quotes_values || said.contains(node::TAGGED) {
         return Fault::new(
             place,
@@ -184,23 +152,13 @@ pub(super) fn fault(error: &serde_yaml::Error, text: &str) -> Fault {
         );
     }
     let what = said.split(" at line ").next().unwrap_or_default();
-    Fault {
-        place,
-        message: format!("this is not YAML: {what}"),
-        fix: Some(syntax_fix(place, text)),
-    }
+    Fault { place, message: format!("this is not YAML: {what}"), fix: Some(syntax_fix(place, text)) }
 }
 
 fn syntax_fix(place: Place, text: &str) -> String {
     let indent = |line: &str| line.chars().take_while(|c| c.is_whitespace()).any(|c| c == '\t');
     let near = place.line.saturating_sub(2);
-    match text
-        .lines()
-        .enumerate()
-        .skip(near)
-        .take(3)
-        .find(|(_, line)| indent(line))
-    {
+    match text.lines().enumerate().skip(near).take(3).find(|(_, line)| indent(line)) {
         Some((n, _)) => format!("indent with spaces: line {} begins with a tab", n + 1),
         None => "check indentation, colons followed by a space, and quotes around this place".to_owned(),
     }

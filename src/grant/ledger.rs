@@ -26,30 +26,12 @@ impl Ledger {
     /// Notes a grant; a running one of the same user is renewed and never shortened.
     pub fn grant(&mut self, app: &str, addr: IpAddr, note: &Note, lifetime: Lifetime, now: Now) {
         let given = lifetime.as_duration();
-        self.put(
-            app,
-            addr,
-            note,
-            Entry {
-                how: note.how,
-                until: now.boot + given,
-                lifetime: given,
-            },
-        );
+        self.put(app, addr, note, Entry { how: note.how, until: now.boot + given, lifetime: given });
     }
 
     /// Notes a grant that was found in the kernel.
     pub fn adopt(&mut self, app: &str, addr: IpAddr, note: &Note, left: Duration, total: Duration, now: Now) {
-        self.put(
-            app,
-            addr,
-            note,
-            Entry {
-                how: note.how,
-                until: now.boot + left,
-                lifetime: total,
-            },
-        );
+        self.put(app, addr, note, Entry { how: note.how, until: now.boot + left, lifetime: total });
     }
 
     fn put(&mut self, app: &str, addr: IpAddr, note: &Note, entry: Entry) {
@@ -88,10 +70,7 @@ impl Ledger {
             .flatten()
             .filter(|(_, entry)| entry.until > now.boot)
             .map(|(by, entry)| {
-                let note = Note {
-                    by: by.clone(),
-                    how: entry.how,
-                };
+                let note = Note { by: by.clone(), how: entry.how };
                 (note, entry.until.saturating_sub(now.boot), entry.lifetime)
             })
             .collect();
@@ -119,10 +98,7 @@ mod tests {
     const ADDR: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 2));
 
     fn note(by: &str) -> Note {
-        Note {
-            by: by.into(),
-            how: How::TwoStep,
-        }
+        Note { by: by.into(), how: How::TwoStep }
     }
 
     fn secs(secs: u64) -> Lifetime {

@@ -29,15 +29,9 @@ impl How {
     }
 
     fn of(word: &str) -> Option<Self> {
-        [
-            Self::TwoStep,
-            Self::Sequence,
-            Self::Operator,
-            Self::Config,
-            Self::Unknown,
-        ]
-        .into_iter()
-        .find(|how| how.word() == word)
+        [Self::TwoStep, Self::Sequence, Self::Operator, Self::Config, Self::Unknown]
+            .into_iter()
+            .find(|how| how.word() == word)
     }
 }
 
@@ -57,14 +51,8 @@ impl Note {
         let comment = comment.unwrap_or_default();
         let (by, last) = comment.rsplit_once(' ').unwrap_or(("", comment));
         match How::of(last) {
-            Some(how) => Self {
-                by: by.to_owned(),
-                how,
-            },
-            None => Self {
-                by: comment.to_owned(),
-                how: How::Unknown,
-            },
+            Some(how) => Self { by: by.to_owned(), how },
+            None => Self { by: comment.to_owned(), how: How::Unknown },
         }
     }
 }
@@ -85,12 +73,9 @@ mod tests {
 
     #[test]
     fn notes_survive_the_kernel() {
-        for (by, how) in [
-            ("alice", How::TwoStep),
-            ("key 1", How::TwoStep),
-            ("", How::Operator),
-            ("", How::Config),
-        ] {
+        for (by, how) in
+            [("alice", How::TwoStep), ("key 1", How::TwoStep), ("", How::Operator), ("", How::Config)]
+        {
             let note = Note { by: by.into(), how };
             assert_eq!(Note::parse(Some(&note.to_string())), note);
         }
@@ -98,19 +83,7 @@ mod tests {
 
     #[test]
     fn what_others_wrote_is_kept_as_who() {
-        assert_eq!(
-            Note::parse(Some("by hand")),
-            Note {
-                by: "by hand".into(),
-                how: How::Unknown
-            }
-        );
-        assert_eq!(
-            Note::parse(None),
-            Note {
-                by: String::new(),
-                how: How::Unknown
-            }
-        );
+        assert_eq!(Note::parse(Some("by hand")), Note { by: "by hand".into(), how: How::Unknown });
+        assert_eq!(Note::parse(None), Note { by: String::new(), how: How::Unknown });
     }
 }

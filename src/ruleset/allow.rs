@@ -56,10 +56,8 @@ impl Span {
 /// The elements that stand for these spans of one family: disjoint, the longest-lived one at each address.
 #[must_use]
 pub fn elements(spans: &[Span], family: Family) -> Elements {
-    let spans: Vec<&Span> = spans
-        .iter()
-        .filter(|span| span.family == family && span.left_ms != Some(0))
-        .collect();
+    let spans: Vec<&Span> =
+        spans.iter().filter(|span| span.family == family && span.left_ms != Some(0)).collect();
     let mut starts: Vec<u128> = Vec::new();
     for span in &spans {
         starts.push(span.first);
@@ -69,12 +67,8 @@ pub fn elements(spans: &[Span], family: Family) -> Elements {
     starts.dedup();
     let mut pieces: Vec<(u128, u128, &Span)> = Vec::new();
     for (index, &start) in starts.iter().enumerate() {
-        let end = starts
-            .get(index + 1)
-            .map_or_else(|| limit(family), |next| next - 1);
-        let covering = spans
-            .iter()
-            .filter(|span| span.first <= start && start <= span.last);
+        let end = starts.get(index + 1).map_or_else(|| limit(family), |next| next - 1);
+        let covering = spans.iter().filter(|span| span.first <= start && start <= span.last);
         let Some(&best) = covering.max_by_key(|span| span.rank()) else {
             continue;
         };
@@ -108,11 +102,9 @@ pub fn networks(first: &[u8], last: &[u8]) -> Vec<Network> {
     while at <= last {
         let aligned = at.trailing_zeros().min(bits);
         let fits = (0..=aligned).rev().find(|&size| {
-            1_u128
-                .checked_shl(size)
-                .map_or(last == u128::MAX && at == 0, |count| {
-                    at.checked_add(count - 1).is_some_and(|end| end <= last)
-                })
+            1_u128.checked_shl(size).map_or(last == u128::MAX && at == 0, |count| {
+                at.checked_add(count - 1).is_some_and(|end| end <= last)
+            })
         });
         let size = fits.unwrap_or(0);
         let length = u8::try_from(bits - size).unwrap_or(0);
@@ -169,9 +161,7 @@ fn from_key(key: &[u8]) -> Option<(u128, Family)> {
     if let Ok(octets) = <[u8; 4]>::try_from(key) {
         return Some((u128::from(u32::from_be_bytes(octets)), Family::V4));
     }
-    <[u8; 16]>::try_from(key)
-        .ok()
-        .map(|octets| (u128::from_be_bytes(octets), Family::V6))
+    <[u8; 16]>::try_from(key).ok().map(|octets| (u128::from_be_bytes(octets), Family::V6))
 }
 
 #[cfg(test)]
@@ -188,11 +178,7 @@ mod tests {
             .map(|(first, element)| {
                 let last = element.last.unwrap_or_else(|| first.clone());
                 let text = |key: &[u8]| key_address(key).unwrap().to_string();
-                (
-                    text(&first),
-                    text(&last),
-                    element.timeout.map(|timeout| timeout.left_ms),
-                )
+                (text(&first), text(&last), element.timeout.map(|timeout| timeout.left_ms))
             })
             .collect()
     }
@@ -219,10 +205,7 @@ mod tests {
 
     #[test]
     fn the_whole_address_space_and_single_addresses_work() {
-        assert_eq!(
-            listed(&[span("0.0.0.0/0", None)]),
-            [("0.0.0.0".into(), "255.255.255.255".into(), None)]
-        );
+        assert_eq!(listed(&[span("0.0.0.0/0", None)]), [("0.0.0.0".into(), "255.255.255.255".into(), None)]);
         assert_eq!(
             listed(&[span("255.255.255.255", Some(5))]),
             [("255.255.255.255".into(), "255.255.255.255".into(), Some(5))]
@@ -234,10 +217,7 @@ mod tests {
 
     #[test]
     fn the_configuration_wins_a_draw() {
-        let both = [
-            span("10.0.0.0/8", None),
-            Span::configured("10.0.0.0/8".parse().unwrap()),
-        ];
+        let both = [span("10.0.0.0/8", None), Span::configured("10.0.0.0/8".parse().unwrap())];
         let got = elements(&both, Family::V4);
         assert_eq!(got.values().next().unwrap().comment.as_deref(), Some(BY_CONFIG));
     }
@@ -245,19 +225,13 @@ mod tests {
     #[test]
     fn ranges_are_listed_as_networks() {
         let of = |first: &str, last: &str| -> Vec<String> {
-            networks(
-                &address_key(first.parse().unwrap()),
-                &address_key(last.parse().unwrap()),
-            )
-            .iter()
-            .map(Network::to_string)
-            .collect()
+            networks(&address_key(first.parse().unwrap()), &address_key(last.parse().unwrap()))
+                .iter()
+                .map(Network::to_string)
+                .collect()
         };
         assert_eq!(of("10.0.0.0", "10.255.255.255"), ["10.0.0.0/8"]);
-        assert_eq!(
-            of("10.0.0.1", "10.0.0.4"),
-            ["10.0.0.1", "10.0.0.2/31", "10.0.0.4"]
-        );
+        assert_eq!(of("10.0.0.1", "10.0.0.4"), ["10.0.0.1", "10.0.0.2/31", "10.0.0.4"]);
         assert_eq!(of("0.0.0.0", "255.255.255.255"), ["0.0.0.0/0"]);
         assert_eq!(of("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), ["::/0"]);
         assert_eq!(of("::1", "::1"), ["::1"]);

@@ -29,11 +29,7 @@ pub struct SetRef {
 
 impl From<&Set> for SetRef {
     fn from(set: &Set) -> Self {
-        Self {
-            name: set.name.clone(),
-            interval: set.flags.interval,
-            concatenated: set.key.len() > 1,
-        }
+        Self { name: set.name.clone(), interval: set.flags.interval, concatenated: set.key.len() > 1 }
     }
 }
 
@@ -102,11 +98,7 @@ impl fmt::Display for Change {
             Self::DeleteChain(name) => write!(f, "delete chain {name}"),
             Self::FlushChain(name) => write!(f, "remove the rules of chain {name}"),
             Self::AddRule { chain, rule } => {
-                write!(
-                    f,
-                    "add rule {} to chain {chain}",
-                    rule.comment.as_deref().unwrap_or("without a name")
-                )
+                write!(f, "add rule {} to chain {chain}", rule.comment.as_deref().unwrap_or("without a name"))
             }
             Self::AddElements { set, elements: all } => elements(f, "add", set, all),
             Self::RenewElements { set, elements: all } => elements(f, "renew", set, all),
@@ -135,16 +127,10 @@ pub fn diff(live: Option<&Live>, wanted: &Ruleset) -> Vec<Change> {
 fn needs_rebuild(live: &Live, wanted: &Ruleset) -> bool {
     let set_changed = |set: &Set| {
         live.foreign_sets.contains(&set.name)
-            || live
-                .ruleset
-                .set(&set.name)
-                .is_some_and(|have| !have.same_shape(set))
+            || live.ruleset.set(&set.name).is_some_and(|have| !have.same_shape(set))
     };
-    let chain_changed = |chain: &Chain| {
-        live.ruleset
-            .chain(&chain.name)
-            .is_some_and(|have| have.base != chain.base)
-    };
+    let chain_changed =
+        |chain: &Chain| live.ruleset.chain(&chain.name).is_some_and(|have| have.base != chain.base);
     wanted.sets.iter().any(set_changed) || wanted.chains.iter().any(chain_changed)
 }
 
@@ -152,12 +138,7 @@ fn needs_rebuild(live: &Live, wanted: &Ruleset) -> bool {
 fn build(wanted: &Ruleset, carry: Option<&Live>) -> Vec<Change> {
     let mut out = vec![Change::AddTable];
     out.extend(wanted.sets.iter().map(|set| Change::AddSet(bare(set))));
-    out.extend(
-        wanted
-            .chains
-            .iter()
-            .map(|chain| Change::AddChain(without_rules(chain))),
-    );
+    out.extend(wanted.chains.iter().map(|chain| Change::AddChain(without_rules(chain))));
     for set in &wanted.sets {
         let elements = match &set.content {
             Content::Planned(elements) => elements.clone(),
@@ -175,11 +156,7 @@ fn carried(set: &Set, carry: Option<&Live>) -> Elements {
     let same_keys = live.ruleset.set(&set.name).is_some_and(|have| {
         have.key == set.key && have.flags.interval == set.flags.interval && !set.flags.dynamic
     });
-    live.elements
-        .get(&set.name)
-        .filter(|_| same_keys)
-        .cloned()
-        .unwrap_or_default()
+    live.elements.get(&set.name).filter(|_| same_keys).cloned().unwrap_or_default()
 }
 
 fn patch(live: &Live, wanted: &Ruleset) -> Vec<Change> {
@@ -205,23 +182,12 @@ fn patch(live: &Live, wanted: &Ruleset) -> Vec<Change> {
     let edited: Vec<&Chain> = wanted
         .chains
         .iter()
-        .filter(|chain| {
-            live.ruleset
-                .chain(&chain.name)
-                .is_none_or(|have| have.rules != chain.rules)
-        })
+        .filter(|chain| live.ruleset.chain(&chain.name).is_none_or(|have| have.rules != chain.rules))
         .collect();
-    let stale_chains: Vec<&Chain> = live
-        .ruleset
-        .chains
-        .iter()
-        .filter(|chain| !want_chains.contains(&chain.name))
-        .collect();
-    let had_rules = |chain: &Chain| {
-        live.ruleset
-            .chain(&chain.name)
-            .is_some_and(|have| !have.rules.is_empty())
-    };
+    let stale_chains: Vec<&Chain> =
+        live.ruleset.chains.iter().filter(|chain| !want_chains.contains(&chain.name)).collect();
+    let had_rules =
+        |chain: &Chain| live.ruleset.chain(&chain.name).is_some_and(|have| !have.rules.is_empty());
     out.extend(
         edited
             .iter()
@@ -245,11 +211,7 @@ fn patch(live: &Live, wanted: &Ruleset) -> Vec<Change> {
         .chain(&live.foreign_sets)
         .filter(|name| wanted.set(name).is_none());
     out.extend(stale_sets.map(|name| Change::DeleteSet(name.clone())));
-    out.extend(
-        stale_chains
-            .iter()
-            .map(|chain| Change::DeleteChain(chain.name.clone())),
-    );
+    out.extend(stale_chains.iter().map(|chain| Change::DeleteChain(chain.name.clone())));
     out
 }
 
@@ -266,45 +228,27 @@ fn change_elements(out: &mut Vec<Change>, set: &SetRef, have: &Elements, want: &
     };
     let (gone, new) = (differs(have, want), differs(want, have));
     if !gone.is_empty() {
-        out.push(Change::DeleteElements {
-            set: set.clone(),
-            elements: gone,
-        });
+        out.push(Change::DeleteElements { set: set.clone(), elements: gone });
     }
     if !new.is_empty() {
-        out.push(Change::AddElements {
-            set: set.clone(),
-            elements: new,
-        });
+        out.push(Change::AddElements { set: set.clone(), elements: new });
     }
 }
 
 fn add(out: &mut Vec<Change>, set: &Set, elements: Elements) {
     if !elements.is_empty() {
-        out.push(Change::AddElements {
-            set: set.into(),
-            elements,
-        });
+        out.push(Change::AddElements { set: set.into(), elements });
     }
 }
 
 fn bare(set: &Set) -> Set {
-    Set {
-        content: Content::Living,
-        ..set.clone()
-    }
+    Set { content: Content::Living, ..set.clone() }
 }
 
 fn without_rules(chain: &Chain) -> Chain {
-    Chain {
-        rules: Vec::new(),
-        ..chain.clone()
-    }
+    Chain { rules: Vec::new(), ..chain.clone() }
 }
 
 fn rules(chain: &Chain) -> impl Iterator<Item = Change> {
-    chain.rules.iter().map(|rule| Change::AddRule {
-        chain: chain.name.clone(),
-        rule: rule.clone(),
-    })
+    chain.rules.iter().map(|rule| Change::AddRule { chain: chain.name.clone(), rule: rule.clone() })
 }

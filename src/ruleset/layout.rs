@@ -39,11 +39,7 @@ impl Segment {
         let mut name = self.protocol.name().to_owned();
         if let Some(host) = self.host {
             name.push('_');
-            name.extend(
-                host.to_string()
-                    .chars()
-                    .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }),
-            );
+            name.extend(host.to_string().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }));
         }
         name.push_str(&format!("_{}", self.ports.first()));
         if !self.ports.is_single() {
@@ -88,17 +84,11 @@ impl<'a> Layout<'a> {
                     of(&mut local);
                     continue;
                 };
-                let there = match app
-                    .destination
-                    .port()
-                    .and_then(|port| PortRange::new(port, port).ok())
-                {
+                let there = match app.destination.port().and_then(|port| PortRange::new(port, port).ok()) {
                     Some(port) => vec![(port, index)],
                     None => ranges().collect(),
                 };
-                lan.entry((Some(host), protocol))
-                    .or_insert_with(Vec::new)
-                    .extend(there);
+                lan.entry((Some(host), protocol)).or_insert_with(Vec::new).extend(there);
             }
         }
         Self {
@@ -113,10 +103,7 @@ impl<'a> Layout<'a> {
 
     /// The apps of a segment.
     pub fn apps<'s>(&'s self, segment: &'s Segment) -> impl Iterator<Item = &'a App> + 's {
-        segment
-            .apps
-            .iter()
-            .filter_map(|&index| self.settings.apps.get(index))
+        segment.apps.iter().filter_map(|&index| self.settings.apps.get(index))
     }
 
     /// The set with an app's outside interfaces, where they are not simply all of them.
@@ -141,10 +128,7 @@ impl<'a> Layout<'a> {
 
     /// The apps whose service is a LAN host.
     pub fn forwarded(&self) -> impl Iterator<Item = (&'a App, IpAddr)> {
-        self.settings
-            .apps
-            .iter()
-            .filter_map(|app| Some((app, app.destination.host()?)))
+        self.settings.apps.iter().filter_map(|app| Some((app, app.destination.host()?)))
     }
 }
 
@@ -165,18 +149,10 @@ fn segments(claims: &Claims) -> Vec<Segment> {
             let (Ok(first), Ok(last)) = (u16::try_from(from), u16::try_from(to - 1)) else {
                 continue;
             };
-            let apps: BTreeSet<usize> = claims
-                .iter()
-                .filter(|(ports, _)| ports.contains(first))
-                .map(|&(_, app)| app)
-                .collect();
+            let apps: BTreeSet<usize> =
+                claims.iter().filter(|(ports, _)| ports.contains(first)).map(|&(_, app)| app).collect();
             if let (false, Ok(ports)) = (apps.is_empty(), PortRange::new(first, last)) {
-                out.push(Segment {
-                    host,
-                    protocol,
-                    ports,
-                    apps: apps.into_iter().collect(),
-                });
+                out.push(Segment { host, protocol, ports, apps: apps.into_iter().collect() });
             }
         }
     }
@@ -203,20 +179,13 @@ mod tests {
     fn overlapping_claims_become_disjoint_pieces() {
         assert_eq!(
             cut(&[("6000-6010", 0), ("6005", 1)]),
-            [
-                ("6000-6004".into(), vec![0]),
-                ("6005".into(), vec![0, 1]),
-                ("6006-6010".into(), vec![0])
-            ]
+            [("6000-6004".into(), vec![0]), ("6005".into(), vec![0, 1]), ("6006-6010".into(), vec![0])]
         );
     }
 
     #[test]
     fn gaps_belong_to_nobody_and_the_last_port_is_kept() {
-        assert_eq!(
-            cut(&[("22", 0), ("65535", 1)]),
-            [("22".into(), vec![0]), ("65535".into(), vec![1])]
-        );
+        assert_eq!(cut(&[("22", 0), ("65535", 1)]), [("22".into(), vec![0]), ("65535".into(), vec![1])]);
         assert_eq!(cut(&[("1-65535", 0)]), [("1-65535".into(), vec![0])]);
     }
 

@@ -4,6 +4,7 @@
 //! templates in `nft-templates/`; a test loads both into a kernel and requires one listing.
 
 pub mod allow;
+pub mod audit;
 pub mod diff;
 pub mod expr;
 pub mod layout;

@@ -208,9 +208,6 @@ impl Timeout {
     /// A fresh timeout.
     #[must_use]
     pub fn fresh_ms(ms: u64) -> Self {
-        Self {
-            total_ms: ms,
-            left_ms: ms,
-        }
+        Self { total_ms: ms, left_ms: ms }
     }
 }

@@ -32,11 +32,7 @@ impl RuleText {
     }
 
     fn cmp(self, reg: Reg, op: CmpOp, data: &[u8]) -> Self {
-        self.push(Expr::Cmp {
-            reg,
-            op,
-            data: data.to_vec(),
-        })
+        self.push(Expr::Cmp { reg, op, data: data.to_vec() })
     }
 
     fn meta(self, key: MetaKey, reg: Reg) -> Self {
@@ -44,20 +40,11 @@ impl RuleText {
     }
 
     fn payload(self, base: Base, offset: u32, len: u32, reg: Reg) -> Self {
-        self.push(Expr::Payload {
-            base,
-            offset,
-            len,
-            reg,
-        })
+        self.push(Expr::Payload { base, offset, len, reg })
     }
 
     fn lookup(self, set: &str, verdict: bool) -> Self {
-        self.push(Expr::Lookup {
-            set: set.to_owned(),
-            reg: R0,
-            verdict,
-        })
+        self.push(Expr::Lookup { set: set.to_owned(), reg: R0, verdict })
     }
 
     /// `iifname @set`
@@ -72,15 +59,12 @@ impl RuleText {
 
     /// `meta l4proto tcp`
     pub(super) fn l4proto(self, protocol: Protocol) -> Self {
-        self.meta(MetaKey::L4Proto, R0)
-            .cmp(R0, CmpOp::Eq, &[protocol.number()])
+        self.meta(MetaKey::L4Proto, R0).cmp(R0, CmpOp::Eq, &[protocol.number()])
     }
 
     /// `tcp dport 22`, `udp sport 6000-6010`
     pub(super) fn port(self, protocol: Protocol, side: Side, ports: PortRange) -> Self {
-        let load = self
-            .l4proto(protocol)
-            .payload(Base::Transport, port_offset(side), 2, R0);
+        let load = self.l4proto(protocol).payload(Base::Transport, port_offset(side), 2, R0);
         let (first, last) = (ports.first().to_be_bytes(), ports.last().to_be_bytes());
         if ports.is_single() {
             load.cmp(R0, CmpOp::Eq, &first)
@@ -91,10 +75,7 @@ impl RuleText {
 
     /// `tcp dport vmap @map`
     pub(super) fn port_vmap(self, protocol: Protocol, side: Side, map: &str) -> Rule {
-        self.l4proto(protocol)
-            .payload(Base::Transport, port_offset(side), 2, R0)
-            .lookup(map, true)
-            .done()
+        self.l4proto(protocol).payload(Base::Transport, port_offset(side), 2, R0).lookup(map, true).done()
     }
 
     /// `meta l4proto . th dport vmap @map`
@@ -121,10 +102,7 @@ impl RuleText {
     /// `meta l4proto tcp ct original proto-dst vmap @map`
     pub(super) fn original_port_vmap(self, protocol: Protocol, map: &str) -> Rule {
         self.l4proto(protocol)
-            .push(Expr::Ct {
-                key: CtKey::OriginalProtoDst,
-                reg: R0,
-            })
+            .push(Expr::Ct { key: CtKey::OriginalProtoDst, reg: R0 })
             .lookup(map, true)
             .done()
     }
@@ -153,19 +131,12 @@ impl RuleText {
             return self;
         }
         let mask = u128::MAX.checked_shl(128 - u32::from(v6_prefix)).unwrap_or(0);
-        self.push(Expr::Bitwise {
-            reg: R0,
-            mask: mask.to_be_bytes().to_vec(),
-            xor: vec![0; 16],
-        })
+        self.push(Expr::Bitwise { reg: R0, mask: mask.to_be_bytes().to_vec(), xor: vec![0; 16] })
     }
 
     /// `ip saddr @set`; IPv6 compares only the first `v6_prefix` bits
     pub(super) fn addr_in(self, family: Family, side: Side, v6_prefix: u8, set: &str) -> Self {
-        self.family(family)
-            .addr(family, side)
-            .masked(family, v6_prefix)
-            .lookup(set, false)
+        self.family(family).addr(family, side).masked(family, v6_prefix).lookup(set, false)
     }
 
     /// `ip daddr 10.0.0.5`
@@ -184,10 +155,12 @@ impl RuleText {
             Family::V4 => Reg(1),
             Family::V6 => Reg(4),
         };
-        self.family(family)
-            .l4proto(Protocol::Tcp)
-            .addr(family, Side::Source)
-            .payload(Base::Transport, port_offset(Side::Source), 2, port_reg)
+        self.family(family).l4proto(Protocol::Tcp).addr(family, Side::Source).payload(
+            Base::Transport,
+            port_offset(Side::Source),
+            2,
+            port_reg,
+        )
     }
 
     pub(super) fn flow_in(self, family: Family, set: &str) -> Self {
@@ -212,15 +185,12 @@ impl RuleText {
         timeout_ms: u64,
         limit: Limit,
     ) -> Self {
-        self.family(family)
-            .addr(family, Side::Source)
-            .masked(family, v6_prefix)
-            .push(Expr::Update {
-                set: set.to_owned(),
-                reg: R0,
-                timeout_ms,
-                limit: Some(limit),
-            })
+        self.family(family).addr(family, Side::Source).masked(family, v6_prefix).push(Expr::Update {
+            set: set.to_owned(),
+            reg: R0,
+            timeout_ms,
+            limit: Some(limit),
+        })
     }
 
     /// `tcp flags syn / fin,syn,rst,ack`; the protocol must have been matched before
@@ -240,22 +210,14 @@ impl RuleText {
 
     fn tcp_state(self, op: CmpOp, flags: u8) -> Self {
         self.payload(Base::Transport, 13, 1, R0)
-            .push(Expr::Bitwise {
-                reg: R0,
-                mask: vec![TCP_STATE_FLAGS],
-                xor: vec![0],
-            })
+            .push(Expr::Bitwise { reg: R0, mask: vec![TCP_STATE_FLAGS], xor: vec![0] })
             .cmp(R0, op, &[flags])
     }
 
     /// `tcp doff WORDS`
     pub(super) fn tcp_header_words(self, words: u8) -> Self {
         self.payload(Base::Transport, 12, 1, R0)
-            .push(Expr::Bitwise {
-                reg: R0,
-                mask: vec![0xf0],
-                xor: vec![0],
-            })
+            .push(Expr::Bitwise { reg: R0, mask: vec![0xf0], xor: vec![0] })
             .cmp(R0, CmpOp::Eq, &[words << 4])
     }
 
@@ -279,51 +241,40 @@ impl RuleText {
 
     /// `meta length <= max`
     pub(super) fn length_at_most(self, max: u16) -> Self {
-        self.meta(MetaKey::Len, R0)
-            .push(Expr::ToBigEndian { reg: R0 })
-            .cmp(R0, CmpOp::Le, &u32::from(max).to_be_bytes())
+        self.meta(MetaKey::Len, R0).push(Expr::ToBigEndian { reg: R0 }).cmp(
+            R0,
+            CmpOp::Le,
+            &u32::from(max).to_be_bytes(),
+        )
     }
 
     /// `fib daddr type != unicast`: for this host, by whatever kind of address
     pub(super) fn to_this_host(self) -> Self {
-        self.push(Expr::FibType {
-            side: Side::Destination,
-            reg: R0,
-        })
-        .cmp(R0, CmpOp::Ne, &addr_type::UNICAST.to_ne_bytes())
+        self.push(Expr::FibType { side: Side::Destination, reg: R0 }).cmp(
+            R0,
+            CmpOp::Ne,
+            &addr_type::UNICAST.to_ne_bytes(),
+        )
     }
 
     /// `fib saddr type local`, or daddr
     pub(super) fn local(self, side: Side) -> Self {
-        self.push(Expr::FibType { side, reg: R0 })
-            .cmp(R0, CmpOp::Eq, &addr_type::LOCAL.to_ne_bytes())
+        self.push(Expr::FibType { side, reg: R0 }).cmp(R0, CmpOp::Eq, &addr_type::LOCAL.to_ne_bytes())
     }
 
     /// `ct direction reply`
     pub(super) fn reply_direction(self) -> Self {
-        self.push(Expr::Ct {
-            key: CtKey::Direction,
-            reg: R0,
-        })
-        .cmp(R0, CmpOp::Eq, &[1])
+        self.push(Expr::Ct { key: CtKey::Direction, reg: R0 }).cmp(R0, CmpOp::Eq, &[1])
     }
 
     /// `ct direction original`
     pub(super) fn original_direction(self) -> Self {
-        self.push(Expr::Ct {
-            key: CtKey::Direction,
-            reg: R0,
-        })
-        .cmp(R0, CmpOp::Eq, &[0])
+        self.push(Expr::Ct { key: CtKey::Direction, reg: R0 }).cmp(R0, CmpOp::Eq, &[0])
     }
 
     fn ct_bits(self, key: CtKey, bits: u32) -> Self {
         self.push(Expr::Ct { key, reg: R0 })
-            .push(Expr::Bitwise {
-                reg: R0,
-                mask: bits.to_ne_bytes().to_vec(),
-                xor: vec![0; 4],
-            })
+            .push(Expr::Bitwise { reg: R0, mask: bits.to_ne_bytes().to_vec(), xor: vec![0; 4] })
             .cmp(R0, CmpOp::Ne, &[0; 4])
     }
 
@@ -352,14 +303,8 @@ impl RuleText {
         let Some(mark) = mark else { return self };
         if mark.mask() == u32::MAX {
             return self
-                .push(Expr::Immediate {
-                    reg: R0,
-                    data: mark.value().to_ne_bytes().to_vec(),
-                })
-                .push(Expr::MetaSet {
-                    key: MetaKey::Mark,
-                    reg: R0,
-                });
+                .push(Expr::Immediate { reg: R0, data: mark.value().to_ne_bytes().to_vec() })
+                .push(Expr::MetaSet { key: MetaKey::Mark, reg: R0 });
         }
         self.meta(MetaKey::Mark, R0)
             .push(Expr::Bitwise {
@@ -367,10 +312,7 @@ impl RuleText {
                 mask: (!mark.mask()).to_ne_bytes().to_vec(),
                 xor: mark.value().to_ne_bytes().to_vec(),
             })
-            .push(Expr::MetaSet {
-                key: MetaKey::Mark,
-                reg: R0,
-            })
+            .push(Expr::MetaSet { key: MetaKey::Mark, reg: R0 })
     }
 
     /// `ct state established,untracked`
@@ -396,17 +338,9 @@ impl RuleText {
         };
         let mut next = self.push(Expr::Immediate { reg: R0, data });
         if let Some(port) = port {
-            next = next.push(Expr::Immediate {
-                reg: port_reg,
-                data: port.to_be_bytes().to_vec(),
-            });
+            next = next.push(Expr::Immediate { reg: port_reg, data: port.to_be_bytes().to_vec() });
         }
-        next.push(Expr::Dnat {
-            family: Family::of(addr),
-            addr: R0,
-            port: port.map(|_| port_reg),
-        })
-        .done()
+        next.push(Expr::Dnat { family: Family::of(addr), addr: R0, port: port.map(|_| port_reg) }).done()
     }
 
     /// `masquerade`
@@ -435,10 +369,7 @@ impl RuleText {
     }
 
     pub(super) fn done(self) -> Rule {
-        Rule {
-            comment: None,
-            exprs: self.exprs,
-        }
+        Rule { comment: None, exprs: self.exprs }
     }
 }
 

@@ -12,6 +12,7 @@ use crate::ruleset::allow::{self, BY_OPERATOR, Span, address_key, key_address, n
 use crate::ruleset::diff::{Change, Live, SetRef};
 use crate::ruleset::model::{Element, Elements, Timeout};
 use crate::ruleset::plan::{allow_set, app_set, step2_set};
+use crate::service::control::Failure;
 use crate::units::{ClientAddr, Family, Lifetime, Network, Now};
 
 /// Live and wanted times up to this far apart are the same: one counts down while the other is worked out.
@@ -46,9 +47,31 @@ pub enum OperationError {
     /// There is no guard to make a hole in.
     #[error("nothing is guarded here: there is no table inet knock_agent; start knock-agent first")]
     NoTable,
+    /// Not a time that a grant can last.
+    #[error(transparent)]
+    Lifetime(#[from] crate::units::LifetimeError),
+    /// Not a network.
+    #[error(transparent)]
+    Network(#[from] crate::units::NetworkError),
     /// The kernel would not.
     #[error(transparent)]
     Backend(#[from] BackendError),
+}
+
+impl OperationError {
+    /// What kind of failure it is.
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::NoApp(..)
+            | Self::WrongFamily { .. }
+            | Self::TooLong { .. }
+            | Self::Lifetime(_)
+            | Self::Network(_) => Failure::Request,
+            Self::Backend(BackendError::NotPermitted) => Failure::Permission,
+            Self::NoTable | Self::Backend(_) => Failure::Unavailable,
+        }
+    }
 }
 
 /// A network an operator allowed.
@@ -77,12 +100,7 @@ impl Operations {
     /// [`OperationError::NoTable`] where nothing is guarded.
     pub fn adopt(mut nft: Nftables, settings: Settings, now: Now) -> Result<Self, OperationError> {
         let live = nft.read()?.ok_or(OperationError::NoTable)?;
-        let mut out = Self {
-            nft,
-            settings,
-            ledger: Ledger::default(),
-            allowed: Vec::new(),
-        };
+        let mut out = Self { nft, settings, ledger: Ledger::default(), allowed: Vec::new() };
         out.adopt_grants(&live, now);
         out.adopt_allowed(&live, now);
         Ok(out)
@@ -91,20 +109,13 @@ impl Operations {
     fn adopt_grants(&mut self, live: &Live, now: Now) {
         for app in &self.settings.apps {
             for family in Family::BOTH {
-                for (key, element) in live
-                    .elements
-                    .get(&app_set(&app.slug, family))
-                    .into_iter()
-                    .flatten()
-                {
+                for (key, element) in live.elements.get(&app_set(&app.slug, family)).into_iter().flatten() {
                     let (Some(addr), Some(timeout)) = (key_address(key), element.timeout) else {
                         continue;
                     };
                     let note = Note::parse(element.comment.as_deref());
-                    let (left, total) = (
-                        Duration::from_millis(timeout.left_ms),
-                        Duration::from_millis(timeout.total_ms),
-                    );
+                    let (left, total) =
+                        (Duration::from_millis(timeout.left_ms), Duration::from_millis(timeout.total_ms));
                     self.ledger.adopt(&app.slug, addr, &note, left, total, now);
                 }
             }
@@ -121,15 +132,9 @@ impl Operations {
                         continue;
                     }
                     let last = element.last.as_ref().unwrap_or(first);
-                    let until = element
-                        .timeout
-                        .map(|t| now.boot + Duration::from_millis(t.left_ms));
+                    let until = element.timeout.map(|t| now.boot + Duration::from_millis(t.left_ms));
                     let found = networks(first, last).into_iter();
-                    self.allowed.extend(found.map(|network| Allowed {
-                        network,
-                        app: app.clone(),
-                        until,
-                    }));
+                    self.allowed.extend(found.map(|network| Allowed { network, app: app.clone(), until }));
                 }
             }
         }
@@ -160,14 +165,10 @@ impl Operations {
     /// # Errors
     /// [`OperationError::NoApp`] with the names there are.
     pub fn app(&self, name: &str) -> Result<&App, OperationError> {
-        self.settings
-            .apps
-            .iter()
-            .find(|app| app.name.as_str() == name)
-            .ok_or_else(|| {
-                let names: Vec<&str> = self.settings.apps.iter().map(|app| app.name.as_str()).collect();
-                OperationError::NoApp(name.to_owned(), names.join(", "))
-            })
+        self.settings.apps.iter().find(|app| app.name.as_str() == name).ok_or_else(|| {
+            let names: Vec<&str> = self.settings.apps.iter().map(|app| app.name.as_str()).collect();
+            OperationError::NoApp(name.to_owned(), names.join(", "))
+        })
     }
 
     /// Lets an address reach an app; a running grant is renewed and never shortened.
@@ -184,23 +185,12 @@ impl Operations {
     ) -> Result<Duration, OperationError> {
         let app = self.app(app)?;
         if !app.families().contains(&client.family()) {
-            let host = app
-                .destination
-                .host()
-                .map(|host| host.to_string())
-                .unwrap_or_default();
-            return Err(OperationError::WrongFamily {
-                app: app.name.to_string(),
-                host,
-                addr: client.ip(),
-            });
+            let host = app.destination.host().map(|host| host.to_string()).unwrap_or_default();
+            return Err(OperationError::WrongFamily { app: app.name.to_string(), host, addr: client.ip() });
         }
         let lifetime = lifetime.unwrap_or(app.duration);
         if lifetime > app.max_duration && note.how != How::Operator {
-            return Err(OperationError::TooLong {
-                app: app.name.to_string(),
-                max: app.max_duration,
-            });
+            return Err(OperationError::TooLong { app: app.name.to_string(), max: app.max_duration });
         }
         let slug = app.slug.clone();
         let addr = client.masked_v6(self.settings.global.ipv6_prefix);
@@ -232,27 +222,18 @@ impl Operations {
         lifetime: Lifetime,
         comment: &str,
     ) -> Result<Duration, OperationError> {
-        let set = SetRef {
-            name: set.to_owned(),
-            interval: false,
-            concatenated: false,
-        };
+        let set = SetRef { name: set.to_owned(), interval: false, concatenated: false };
         let key = address_key(client.ip());
         let fresh = Timeout::fresh_ms(lifetime.as_secs() * 1_000);
         match self.nft.element(&set, &key)? {
             Some(Element { timeout: None, .. }) => return Ok(Duration::MAX),
-            Some(Element {
-                timeout: Some(have), ..
-            }) if have.left_ms >= fresh.left_ms => {
+            Some(Element { timeout: Some(have), .. }) if have.left_ms >= fresh.left_ms => {
                 return Ok(Duration::from_millis(have.left_ms));
             }
             Some(_) | None => {}
         }
-        let element = Element {
-            timeout: Some(fresh),
-            comment: Some(comment.to_owned()),
-            ..Element::default()
-        };
+        let element =
+            Element { timeout: Some(fresh), comment: Some(comment.to_owned()), ..Element::default() };
         let elements = Elements::from([(key, element)]);
         self.nft.apply(&[Change::RenewElements { set, elements }])?;
         Ok(lifetime.as_duration())
@@ -266,26 +247,16 @@ impl Operations {
         let slug = self.app(app)?.slug.clone();
         let addr = client.masked_v6(self.settings.global.ipv6_prefix);
         self.ledger.revoke(&slug, addr.ip());
-        let set = SetRef {
-            name: app_set(&slug, addr.family()),
-            interval: false,
-            concatenated: false,
-        };
+        let set = SetRef { name: app_set(&slug, addr.family()), interval: false, concatenated: false };
         let key = address_key(addr.ip());
         for _ in 0..TRIES {
             let Some(element) = self.nft.element(&set, &key)? else {
                 return Ok(false);
             };
             let elements = Elements::from([(key.clone(), element)]);
-            match self.nft.apply(&[Change::DeleteElements {
-                set: set.clone(),
-                elements,
-            }]) {
+            match self.nft.apply(&[Change::DeleteElements { set: set.clone(), elements }]) {
                 Ok(()) => return Ok(true),
-                Err(BackendError::Refused {
-                    errno: nix::errno::Errno::ENOENT,
-                    ..
-                }) => {}
+                Err(BackendError::Refused { errno: nix::errno::Errno::ENOENT, .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -330,36 +301,33 @@ impl Operations {
         lifetime: Option<Lifetime>,
         now: Now,
     ) -> Result<(), OperationError> {
-        let app = app
-            .map(|name| self.app(name).map(|app| app.slug.clone()))
-            .transpose()?;
+        let app = app.map(|name| self.app(name).map(|app| app.slug.clone())).transpose()?;
         let until = lifetime.map(|lifetime| now.boot + lifetime.as_duration());
         let before = self.allowed.clone();
         // The same network again replaces itself, unless it lasts longer as it is.
         let lasts = |until: Option<Duration>| until.unwrap_or(Duration::MAX);
         let new = Allowed { network, app, until };
         let same = |a: &Allowed| a.network == new.network && a.app == new.app;
-        if !self
-            .allowed
-            .iter()
-            .any(|have| same(have) && lasts(have.until) >= lasts(until))
-        {
+        if !self.allowed.iter().any(|have| same(have) && lasts(have.until) >= lasts(until)) {
             self.allowed.retain(|have| !same(have));
             self.allowed.push(new);
         }
         self.sync_allowed(now).inspect_err(|_| self.allowed = before)
     }
 
-    /// Forgets every network that an operator allowed; those of the configuration stay. Returns how many.
+    /// Forgets the networks that operators allowed, for one app or all; those of the configuration stay.
+    /// Returns how many.
     ///
     /// # Errors
     /// [`OperationError`] when the kernel would not.
-    pub fn flush_allowed(&mut self, now: Now) -> Result<usize, OperationError> {
-        self.allowed
-            .retain(|have| have.until.is_none_or(|until| until > now.boot));
-        let before = std::mem::take(&mut self.allowed);
-        self.sync_allowed(now)?;
-        Ok(before.len())
+    pub fn flush_allowed(&mut self, app: Option<&str>, now: Now) -> Result<usize, OperationError> {
+        let slug = app.map(|name| self.app(name).map(|app| app.slug.clone())).transpose()?;
+        self.allowed.retain(|have| have.until.is_none_or(|until| until > now.boot));
+        let before = self.allowed.clone();
+        self.allowed.retain(|have| slug.is_some() && have.app != slug);
+        let count = before.len() - self.allowed.len();
+        self.sync_allowed(now).inspect_err(|_| self.allowed = before)?;
+        Ok(count)
     }
 
     /// Makes the kernel's sets what the configuration and the operators allow.
@@ -367,8 +335,7 @@ impl Operations {
     /// # Errors
     /// [`OperationError`] when the kernel would not.
     pub fn sync_allowed(&mut self, now: Now) -> Result<(), OperationError> {
-        self.allowed
-            .retain(|have| have.until.is_none_or(|until| until > now.boot));
+        self.allowed.retain(|have| have.until.is_none_or(|until| until > now.boot));
         let mut result = Ok(());
         for _ in 0..TRIES {
             let live = self.live()?;
@@ -383,37 +350,21 @@ impl Operations {
 
     fn allowed_changes(&self, live: &Live, now: Now) -> Vec<Change> {
         let global = (None, &self.settings.global.allow);
-        let apps = self
-            .settings
-            .apps
-            .iter()
-            .map(|app| (Some(app.slug.as_str()), &app.allow));
+        let apps = self.settings.apps.iter().map(|app| (Some(app.slug.as_str()), &app.allow));
         let mut changes = Vec::new();
         for (app, configured) in apps.chain([global]) {
-            let mut spans: Vec<Span> = configured
-                .iter()
-                .map(|&network| Span::configured(network))
-                .collect();
-            spans.extend(
-                self.allowed
-                    .iter()
-                    .filter(|have| have.app.as_deref() == app)
-                    .map(|have| {
-                        let left = have.until.map(|until| until.saturating_sub(now.boot));
-                        let left_ms = left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
-                        Span::by_operator(have.network, left_ms)
-                    }),
-            );
+            let mut spans: Vec<Span> = configured.iter().map(|&network| Span::configured(network)).collect();
+            spans.extend(self.allowed.iter().filter(|have| have.app.as_deref() == app).map(|have| {
+                let left = have.until.map(|until| until.saturating_sub(now.boot));
+                let left_ms = left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+                Span::by_operator(have.network, left_ms)
+            }));
             for family in Family::BOTH {
                 let name = allow_set(app.unwrap_or("all"), family);
                 let wanted = allow::elements(&spans, family);
                 let empty = Elements::new();
                 let have = live.elements.get(&name).unwrap_or(&empty);
-                let set = SetRef {
-                    name,
-                    interval: true,
-                    concatenated: false,
-                };
+                let set = SetRef { name, interval: true, concatenated: false };
                 changes.extend(replace(&set, have, wanted));
             }
         }
@@ -439,24 +390,15 @@ fn replace(set: &SetRef, have: &Elements, want: Elements) -> Vec<Change> {
     let only = |a: &Elements, b: &Elements| -> Elements {
         let missing =
             |key: &Vec<u8>, element: &Element| !b.get(key).is_some_and(|other| same(element, other));
-        a.iter()
-            .filter(|(key, element)| missing(key, element))
-            .map(|(k, e)| (k.clone(), e.clone()))
-            .collect()
+        a.iter().filter(|(key, element)| missing(key, element)).map(|(k, e)| (k.clone(), e.clone())).collect()
     };
     let (gone, new) = (only(have, &want), only(&want, have));
     let mut out = Vec::new();
     if !gone.is_empty() {
-        out.push(Change::DeleteElements {
-            set: set.clone(),
-            elements: gone,
-        });
+        out.push(Change::DeleteElements { set: set.clone(), elements: gone });
     }
     if !new.is_empty() {
-        out.push(Change::AddElements {
-            set: set.clone(),
-            elements: new,
-        });
+        out.push(Change::AddElements { set: set.clone(), elements: new });
     }
     out
 }

@@ -88,20 +88,14 @@ pub fn status(live: &Live, names: &BTreeMap<String, String>, ledger: Option<(&Le
         for (key, element) in of(&format!("step2_{}", family.digit())) {
             let slug = element.comment.clone().unwrap_or_default();
             let app = names.get(&slug).cloned().unwrap_or(slug);
-            let note = Note {
-                by: String::new(),
-                how: How::TwoStep,
-            };
+            let note = Note { by: String::new(), how: How::TwoStep };
             grants.extend(row(Kind::Step2, &app, &[], key, element, &note));
         }
     }
     for slug in slugs(live).into_iter().chain(["all".to_owned()]) {
         let all = slug == "all" && !live.elements.contains_key("app_all_4");
-        let app = if all {
-            "*".to_owned()
-        } else {
-            names.get(&slug).cloned().unwrap_or_else(|| slug.clone())
-        };
+        let app =
+            if all { "*".to_owned() } else { names.get(&slug).cloned().unwrap_or_else(|| slug.clone()) };
         let services = if all { Vec::new() } else { services(live, &slug) };
         for family in Family::BOTH {
             for (first, element) in of(&format!("allow_{slug}_{}", family.digit())) {
@@ -109,32 +103,23 @@ pub fn status(live: &Live, names: &BTreeMap<String, String>, ledger: Option<(&Le
             }
         }
     }
-    Status {
-        version: 1,
-        backend: "nftables".to_owned(),
-        grants,
-    }
+    Status { version: 1, backend: "nftables".to_owned(), grants }
 }
 
 fn slugs(live: &Live) -> Vec<String> {
     live.ruleset
         .sets
         .iter()
-        .filter_map(|set| {
-            set.name
-                .strip_prefix("app_")?
-                .strip_suffix("_4")
-                .map(str::to_owned)
-        })
+        .filter_map(|set| set.name.strip_prefix("app_")?.strip_suffix("_4").map(str::to_owned))
         .collect()
 }
 
 /// The ports whose chain asks for the app's set.
 fn services(live: &Live, slug: &str) -> Vec<Service> {
     let asks = |expr: &Expr| match expr {
-        Expr::Lookup { set, .. } => Family::BOTH
-            .iter()
-            .any(|family| *set == format!("app_{slug}_{}", family.digit())),
+        Expr::Lookup { set, .. } => {
+            Family::BOTH.iter().any(|family| *set == format!("app_{slug}_{}", family.digit()))
+        }
         _ => false,
     };
     let Some(map) = live.elements.get("services") else {
@@ -146,17 +131,10 @@ fn services(live: &Live, slug: &str) -> Vec<Service> {
                 return None;
             };
             let rules = &live.ruleset.chain(chain)?.rules;
-            rules
-                .iter()
-                .any(|rule| rule.exprs.iter().any(asks))
-                .then_some(())?;
+            rules.iter().any(|rule| rule.exprs.iter().any(asks)).then_some(())?;
             let (protocol, first) = service_key(key)?;
             let (_, last) = service_key(element.last.as_ref().unwrap_or(key))?;
-            Some(Service {
-                protocol,
-                first,
-                last,
-            })
+            Some(Service { protocol, first, last })
         })
         .collect()
 }
@@ -188,9 +166,7 @@ fn service_rows(
     };
     if known.is_empty() {
         let note = Note::parse(element.comment.as_deref());
-        return row(Kind::Service, app, services, key, element, &note)
-            .into_iter()
-            .collect();
+        return row(Kind::Service, app, services, key, element, &note).into_iter().collect();
     }
     known
         .into_iter()
@@ -211,19 +187,13 @@ fn allow_rows(app: &str, services: &[Service], first: &[u8], element: &Element) 
         Some(BY_OPERATOR) => How::Operator,
         Some(_) | None => How::Unknown,
     };
-    let note = Note {
-        by: String::new(),
-        how,
-    };
+    let note = Note { by: String::new(), how };
     let last = element.last.as_deref().unwrap_or(first);
     networks(first, last)
         .into_iter()
         .filter_map(|network| {
             let row = row(Kind::Allow, app, services, first, element, &note)?;
-            Some(Row {
-                address: network.to_string(),
-                ..row
-            })
+            Some(Row { address: network.to_string(), ..row })
         })
         .collect()
 }
@@ -241,9 +211,7 @@ fn row(
         app: app.to_owned(),
         address: key_address(key)?.to_string(),
         services: services.to_vec(),
-        expires_in_s: element
-            .timeout
-            .map(|timeout| tenths(Duration::from_millis(timeout.left_ms))),
+        expires_in_s: element.timeout.map(|timeout| tenths(Duration::from_millis(timeout.left_ms))),
         lifetime_s: element.timeout.map(|timeout| timeout.total_ms.div_ceil(1_000)),
         by: note.by.clone(),
         how: note.how.word().to_owned(),

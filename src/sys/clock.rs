@@ -10,8 +10,5 @@ pub fn now() -> Now {
     // CLOCK_BOOTTIME, because grants go on ending while the host sleeps.
     let boot =
         nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from);
-    Now {
-        boot,
-        wall: SystemTime::now(),
-    }
+    Now { boot, wall: SystemTime::now() }
 }

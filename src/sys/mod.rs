@@ -1,5 +1,11 @@
 //! System calls, sockets and files: the only place with `unsafe`.
 
 pub mod clock;
+pub mod files;
+pub mod interfaces;
 pub mod netlink;
 pub mod nftnl;
+pub mod notify;
+pub mod process;
+pub mod random;
+pub mod users;

@@ -1,8 +1,5 @@
 //! The netlink socket to nf_tables: transactions, dry runs, dumps.
-#![expect(
-    unsafe_code,
-    reason = "borrows the file descriptor of a socket that outlives the borrow"
-)]
+#![expect(unsafe_code, reason = "borrows the file descriptor of a socket that outlives the borrow")]
 
 use std::io;
 use std::io::IoSlice;
@@ -74,16 +71,9 @@ impl Netlink {
     /// [`NetlinkError::Open`] where the kernel lacks netfilter netlink.
     pub fn open() -> Result<Self, NetlinkError> {
         let socket = mnl::Socket::new(mnl::Bus::Netfilter).map_err(NetlinkError::Open)?;
-        let netlink = Self {
-            socket,
-            received: vec![0; RECEIVE],
-        };
-        setsockopt(
-            &netlink.fd(),
-            sockopt::ReceiveTimeout,
-            &TimeVal::new(PATIENCE_SECS, 0),
-        )
-        .map_err(|errno| NetlinkError::Open(errno.into()))?;
+        let netlink = Self { socket, received: vec![0; RECEIVE] };
+        setsockopt(&netlink.fd(), sockopt::ReceiveTimeout, &TimeVal::new(PATIENCE_SECS, 0))
+            .map_err(|errno| NetlinkError::Open(errno.into()))?;
         Ok(netlink)
     }
 
@@ -108,11 +98,7 @@ impl Netlink {
         let pages: Vec<&[u8]> = finished.iter().collect();
         self.send(&pages)?;
         let refusals = self.refusals(messages)?;
-        if refusals.is_empty() {
-            Ok(())
-        } else {
-            Err(NetlinkError::Refused(refusals))
-        }
+        if refusals.is_empty() { Ok(()) } else { Err(NetlinkError::Refused(refusals)) }
     }
 
     /// Has the kernel check all messages and commit none: a transaction without its end.
@@ -147,14 +133,8 @@ impl Netlink {
         let slices: Vec<IoSlice<'_>> = pages.iter().map(|page| IoSlice::new(page)).collect();
         let kernel = NetlinkAddr::new(0, 0);
         // One sendmsg: the kernel treats each datagram as a transaction of its own.
-        sendmsg(
-            self.socket.as_raw_fd(),
-            &slices,
-            &[],
-            MsgFlags::empty(),
-            Some(&kernel),
-        )
-        .map_err(NetlinkError::Send)?;
+        sendmsg(self.socket.as_raw_fd(), &slices, &[], MsgFlags::empty(), Some(&kernel))
+            .map_err(NetlinkError::Send)?;
         Ok(())
     }
 
@@ -181,10 +161,7 @@ impl Netlink {
                 Err(Errno::EAGAIN) => return Ok(out),
                 // More complaints than the buffer holds: there was at least one.
                 Err(Errno::ENOBUFS) => {
-                    out.push(Refusal {
-                        position: None,
-                        errno: Errno::ENOBUFS,
-                    });
+                    out.push(Refusal { position: None, errno: Errno::ENOBUFS });
                     continue;
                 }
                 Err(errno) => return Err(NetlinkError::Receive(errno)),
@@ -194,10 +171,7 @@ impl Netlink {
                     && errno != 0
                 {
                     let position = messages.iter().position(|message| message.sequence() == sequence);
-                    out.push(Refusal {
-                        position,
-                        errno: Errno::from_raw(errno),
-                    });
+                    out.push(Refusal { position, errno: Errno::from_raw(errno) });
                 }
             }
         }
@@ -244,10 +218,7 @@ impl Netlink {
                         Errno::ENOENT => Ok(true),
                         Errno::EINTR => Ok(false),
                         _ if errno == 0 => continue,
-                        errno => Err(NetlinkError::Refused(vec![Refusal {
-                            position: None,
-                            errno,
-                        }])),
+                        errno => Err(NetlinkError::Refused(vec![Refusal { position: None, errno }])),
                     };
                 }
                 // Dumps of elements never flag an interruption; the low half of the generation tells.
@@ -274,10 +245,7 @@ impl Netlink {
                 let errno = Errno::from_raw(errno);
                 return match errno {
                     Errno::ENOENT => Ok(None),
-                    errno => Err(NetlinkError::Refused(vec![Refusal {
-                        position: None,
-                        errno,
-                    }])),
+                    errno => Err(NetlinkError::Refused(vec![Refusal { position: None, errno }])),
                 };
             }
             if let Some(payload) = message.get(HEADER + 4..) {
@@ -297,9 +265,7 @@ impl Netlink {
     /// # Errors
     /// [`NetlinkError`] when the kernel does not answer.
     pub fn generation(&mut self) -> Result<u32, NetlinkError> {
-        let payload = self
-            .get(&Message::new(msg::GET_GENERATION, 0, Body::Empty))?
-            .unwrap_or_default();
+        let payload = self.get(&Message::new(msg::GET_GENERATION, 0, Body::Empty))?.unwrap_or_default();
         // NFTA_GEN_ID (1) is the first attribute.
         match payload.get(4..8) {
             Some(&[a, b, c, d]) => Ok(u32::from_be_bytes([a, b, c, d])),
@@ -319,19 +285,14 @@ impl Header {
         let &[_, _, _, _, k0, k1, f0, f1, ..] = message else {
             return None;
         };
-        Some(Self {
-            kind: u16::from_ne_bytes([k0, k1]),
-            flags: u16::from_ne_bytes([f0, f1]),
-        })
+        Some(Self { kind: u16::from_ne_bytes([k0, k1]), flags: u16::from_ne_bytes([f0, f1]) })
     }
 }
 
 /// Cuts a datagram into messages; stops at the first one whose length is impossible.
 fn split_messages(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
-        let length = datagram
-            .first_chunk::<4>()
-            .map(|bytes| u32::from_ne_bytes(*bytes))?;
+        let length = datagram.first_chunk::<4>().map(|bytes| u32::from_ne_bytes(*bytes))?;
         let length = usize::try_from(length).ok().filter(|&length| length >= HEADER)?;
         let message = datagram.get(..length)?;
         datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();

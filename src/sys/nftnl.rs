@@ -168,48 +168,18 @@ macro_rules! setters {
             pub fn set_data(&mut self, attr: u32, value: &[u8]) {
                 // SAFETY: the object is alive; libnftnl copies `value.len()` bytes.
                 unsafe {
-                    let _ = $data(
-                        self.0.as_ptr(),
-                        attr as u16,
-                        value.as_ptr().cast(),
-                        len32(value),
-                    );
+                    let _ = $data(self.0.as_ptr(), attr as u16, value.as_ptr().cast(), len32(value));
                 }
             }
         }
     };
 }
 
-setters!(
-    Table,
-    sys::nftnl_table_set_u32,
-    sys::nftnl_table_set_str,
-    sys::nftnl_table_set_data
-);
-setters!(
-    Chain,
-    sys::nftnl_chain_set_u32,
-    sys::nftnl_chain_set_str,
-    sys::nftnl_chain_set_data
-);
-setters!(
-    Rule,
-    sys::nftnl_rule_set_u32,
-    sys::nftnl_rule_set_str,
-    sys::nftnl_rule_set_data
-);
-setters!(
-    Set,
-    sys::nftnl_set_set_u32,
-    sys::nftnl_set_set_str,
-    sys::nftnl_set_set_data
-);
-setters!(
-    Expression,
-    sys::nftnl_expr_set_u32,
-    sys::nftnl_expr_set_str,
-    sys::nftnl_expr_set
-);
+setters!(Table, sys::nftnl_table_set_u32, sys::nftnl_table_set_str, sys::nftnl_table_set_data);
+setters!(Chain, sys::nftnl_chain_set_u32, sys::nftnl_chain_set_str, sys::nftnl_chain_set_data);
+setters!(Rule, sys::nftnl_rule_set_u32, sys::nftnl_rule_set_str, sys::nftnl_rule_set_data);
+setters!(Set, sys::nftnl_set_set_u32, sys::nftnl_set_set_str, sys::nftnl_set_set_data);
+setters!(Expression, sys::nftnl_expr_set_u32, sys::nftnl_expr_set_str, sys::nftnl_expr_set);
 
 impl Table {
     /// An empty table object.
@@ -365,6 +335,7 @@ pub enum Body {
 #[derive(Debug)]
 pub struct Message {
     kind: u16,
+    family: u16,
     flags: u16,
     body: Body,
     sequence: Cell<u32>,
@@ -374,12 +345,14 @@ impl Message {
     /// A message of that type ([`msg`]) with those flags ([`flag`]).
     #[must_use]
     pub fn new(kind: u16, flags: u16, body: Body) -> Self {
-        Self {
-            kind,
-            flags,
-            body,
-            sequence: Cell::new(0),
-        }
+        Self { kind, family: FAMILY_INET, flags, body, sequence: Cell::new(0) }
+    }
+
+    /// The same about another family (`NFPROTO_*`).
+    #[must_use]
+    pub fn of_family(mut self, family: u16) -> Self {
+        self.family = family;
+        self
     }
 
     /// Its bytes, outside a batch, as a query for all objects it describes.
@@ -402,9 +375,7 @@ impl Message {
         // written stands in its first four bytes, and those many bytes are initialised.
         unsafe {
             self.write(words.as_mut_ptr().cast(), 1, MsgType::Add);
-            let length = usize::try_from(*words.as_ptr().cast::<u32>())
-                .unwrap_or(0)
-                .min(room);
+            let length = usize::try_from(*words.as_ptr().cast::<u32>()).unwrap_or(0).min(room);
             std::slice::from_raw_parts(words.as_ptr().cast::<u8>(), length).to_vec()
         }
     }
@@ -425,7 +396,7 @@ unsafe impl NlMsg for Message {
         // SAFETY: `buf` has room for a message; the objects are alive.
         unsafe {
             let header =
-                sys::nftnl_nlmsg_build_hdr(buf.cast::<c_char>(), self.kind, FAMILY_INET, self.flags, seq);
+                sys::nftnl_nlmsg_build_hdr(buf.cast::<c_char>(), self.kind, self.family, self.flags, seq);
             match &self.body {
                 Body::Empty => {}
                 Body::Table(table) => sys::nftnl_table_nlmsg_build_payload(header, table.0.as_ptr()),

@@ -127,11 +127,7 @@ impl Network {
     pub fn around(addr: IpAddr, len: u8) -> Result<Self, NetworkError> {
         let bits = Family::of(addr).bits();
         if len > bits {
-            return Err(NetworkError::Length {
-                addr,
-                len: u16::from(len),
-                bits,
-            });
+            return Err(NetworkError::Length { addr, len: u16::from(len), bits });
         }
         let addr = match addr {
             IpAddr::V4(v4) => {
@@ -146,10 +142,7 @@ impl Network {
     /// The network that holds this one address.
     #[must_use]
     pub fn host(addr: IpAddr) -> Self {
-        Self {
-            addr,
-            len: Family::of(addr).bits(),
-        }
+        Self { addr, len: Family::of(addr).bits() }
     }
 
     /// The first address.
@@ -208,10 +201,7 @@ impl FromStr for Network {
         if network.addr == addr {
             Ok(network)
         } else {
-            Err(NetworkError::HostBits {
-                given: text.to_owned(),
-                meant: network,
-            })
+            Err(NetworkError::HostBits { given: text.to_owned(), meant: network })
         }
     }
 }
@@ -247,26 +237,16 @@ mod tests {
             ("::/0", "::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
         ] {
             let net: Network = text.parse().unwrap();
-            assert_eq!(
-                (net.first().to_string(), net.last().to_string()),
-                (first.into(), last.into())
-            );
+            assert_eq!((net.first().to_string(), net.last().to_string()), (first.into(), last.into()));
             assert_eq!(net.to_string(), text);
         }
     }
 
     #[test]
     fn sloppy_networks_are_refused() {
-        for text in [
-            "",
-            "10.0.0.1/8",
-            "10.0.0.0/33",
-            "10.0.0.0/",
-            "10.0.0/8",
-            "::1%eth0",
-            "host",
-            "1.2.3.4/+8",
-        ] {
+        for text in
+            ["", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.0/", "10.0.0/8", "::1%eth0", "host", "1.2.3.4/+8"]
+        {
             assert!(text.parse::<Network>().is_err(), "{text}");
         }
     }

@@ -26,10 +26,7 @@ pub enum MarkError {
 
 impl Mark {
     /// The mark used unless configured: 24107 (0x5e2b), all bits.
-    pub const DEFAULT: Self = Self {
-        value: 24_107,
-        mask: u32::MAX,
-    };
+    pub const DEFAULT: Self = Self { value: 24_107, mask: u32::MAX };
 
     /// The bits that are set.
     #[must_use]

@@ -48,13 +48,7 @@ impl AppName {
         self.0
             .chars()
             .flat_map(char::to_lowercase)
-            .map(|c| {
-                if c.is_ascii_lowercase() || c.is_ascii_digit() {
-                    c
-                } else {
-                    '_'
-                }
-            })
+            .map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '_' })
             .take(MAX_SLUG)
             .collect()
     }
@@ -108,14 +102,8 @@ impl FromStr for IfName {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let fits = !text.is_empty() && text.len() <= MAX_IFNAME && text != "." && text != "..";
         // Quotes, backslashes and asterisks are legal in the kernel but mean something else in nft's language.
-        let legal = text
-            .bytes()
-            .all(|b| b.is_ascii_graphic() && !b"/:\"\\*".contains(&b));
-        if fits && legal {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(IfNameError(text.to_owned()))
-        }
+        let legal = text.bytes().all(|b| b.is_ascii_graphic() && !b"/:\"\\*".contains(&b));
+        if fits && legal { Ok(Self(text.to_owned())) } else { Err(IfNameError(text.to_owned())) }
     }
 }
 
@@ -162,10 +150,7 @@ impl FromStr for HttpPath {
             return Err(HttpPathError::Length(text.len()));
         }
         let part_ok = |part: &str| {
-            !part.is_empty()
-                && part
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b"._~-".contains(&b))
+            !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._~-".contains(&b))
         };
         match text.strip_prefix('/') {
             Some(rest) if rest.split('/').all(part_ok) => Ok(Self(text.to_owned())),
@@ -198,18 +183,7 @@ mod tests {
         for good in ["eth0", "ppp0", "br-lan", "eth0.100", "a", "wg_home"] {
             assert!(good.parse::<IfName>().is_ok(), "{good}");
         }
-        for bad in [
-            "",
-            ".",
-            "..",
-            "a b",
-            "a/b",
-            "eth0:1",
-            "sixteencharacter",
-            "a\"b",
-            "ppp*",
-            "ü",
-        ] {
+        for bad in ["", ".", "..", "a b", "a/b", "eth0:1", "sixteencharacter", "a\"b", "ppp*", "ü"] {
             assert!(bad.parse::<IfName>().is_err(), "{bad}");
         }
     }

@@ -125,10 +125,7 @@ impl PortRange {
 
 impl From<NonZeroU16> for PortRange {
     fn from(port: NonZeroU16) -> Self {
-        Self {
-            first: port.get(),
-            last: port.get(),
-        }
+        Self { first: port.get(), last: port.get() }
     }
 }
 
@@ -157,11 +154,7 @@ impl FromStr for PortRange {
 
 impl fmt::Display for PortRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_single() {
-            write!(f, "{}", self.first)
-        } else {
-            write!(f, "{}-{}", self.first, self.last)
-        }
+        if self.is_single() { write!(f, "{}", self.first) } else { write!(f, "{}-{}", self.first, self.last) }
     }
 }
 
@@ -178,9 +171,7 @@ mod tests {
 
     #[test]
     fn impossible_ports_are_refused() {
-        for text in [
-            "", "0", "0-5", "65536", "10-5", "a", "-1", "1-", "-", "1-2-3", "+22",
-        ] {
+        for text in ["", "0", "0-5", "65536", "10-5", "a", "-1", "1-", "-", "1-2-3", "+22"] {
             assert!(text.parse::<PortRange>().is_err(), "{text}");
         }
     }

@@ -47,8 +47,7 @@ pub fn encode(changes: &[Change]) -> Result<Encoded, BuildError> {
     for (index, change) in changes.iter().enumerate() {
         let before = out.messages.len();
         one(change, &mut set_id, &mut out.messages)?;
-        out.origins
-            .extend(std::iter::repeat_n(index, out.messages.len() - before));
+        out.origins.extend(std::iter::repeat_n(index, out.messages.len() - before));
     }
     Ok(out)
 }
@@ -63,29 +62,17 @@ fn one(change: &Change, set_id: &mut u32, out: &mut Vec<Message>) -> Result<(), 
         Change::DeleteTable => out.push(Message::new(msg::DEL_TABLE, 0, Body::Table(table()?))),
         Change::AddSet(set) => {
             *set_id += 1;
-            out.push(Message::new(
-                msg::NEW_SET,
-                flag::CREATE,
-                Body::Set(new_set(set, *set_id)?),
-            ));
+            out.push(Message::new(msg::NEW_SET, flag::CREATE, Body::Set(new_set(set, *set_id)?)));
         }
         Change::DeleteSet(name) => {
             out.push(Message::new(msg::DEL_SET, 0, Body::Set(named_set(name)?)));
         }
         // Removing elements without naming any removes them all.
         Change::FlushSet(name) => {
-            out.push(Message::new(
-                msg::DEL_ELEMENTS,
-                0,
-                Body::Elements(named_set(name)?),
-            ));
+            out.push(Message::new(msg::DEL_ELEMENTS, 0, Body::Elements(named_set(name)?)));
         }
         Change::AddChain(chain) => {
-            out.push(Message::new(
-                msg::NEW_CHAIN,
-                flag::CREATE,
-                Body::Chain(new_chain(chain)?),
-            ));
+            out.push(Message::new(msg::NEW_CHAIN, flag::CREATE, Body::Chain(new_chain(chain)?)));
         }
         Change::DeleteChain(name) => {
             out.push(Message::new(msg::DEL_CHAIN, 0, Body::Chain(named_chain(name)?)));
@@ -95,11 +82,7 @@ fn one(change: &Change, set_id: &mut u32, out: &mut Vec<Message>) -> Result<(), 
         }
         Change::AddRule { chain, rule } => {
             let flags = flag::CREATE | flag::APPEND;
-            out.push(Message::new(
-                msg::NEW_RULE,
-                flags,
-                Body::Rule(new_rule(chain, rule)?),
-            ));
+            out.push(Message::new(msg::NEW_RULE, flags, Body::Rule(new_rule(chain, rule)?)));
         }
         Change::AddElements { set, elements } => add(set, elements, out)?,
         // Before Linux 6.12 adding an element that is there changes nothing, and removing one that
@@ -121,6 +104,17 @@ fn one(change: &Change, set_id: &mut u32, out: &mut Vec<Message>) -> Result<(), 
 pub fn rules_of_table() -> Result<Body, BuildError> {
     let mut rule = sys::Rule::new()?;
     rule.set_text(nft::NFTNL_RULE_TABLE, TABLE)?;
+    Ok(Body::Rule(rule))
+}
+
+/// A request body that names a chain of any table, for dumps of its rules.
+///
+/// # Errors
+/// [`BuildError`] where libnftnl cannot.
+pub fn rules_of_chain(table: &str, chain: &str) -> Result<Body, BuildError> {
+    let mut rule = sys::Rule::new()?;
+    rule.set_text(nft::NFTNL_RULE_TABLE, table)?;
+    rule.set_text(nft::NFTNL_RULE_CHAIN, chain)?;
     Ok(Body::Rule(rule))
 }
 
@@ -225,10 +219,7 @@ fn new_set(set: &Set, id: u32) -> Result<sys::Set, BuildError> {
         (SET_TIMEOUT, set.flags.timeout),
         (SET_EVAL, set.flags.dynamic),
     ];
-    let flags = flags
-        .iter()
-        .filter(|(_, on)| *on)
-        .fold(0, |all, (bit, _)| all | bit);
+    let flags = flags.iter().filter(|(_, on)| *on).fold(0, |all, (bit, _)| all | bit);
     out.set_u32(nft::NFTNL_SET_ID, id);
     out.set_u32(nft::NFTNL_SET_FLAGS, flags);
     out.set_u32(nft::NFTNL_SET_KEY_TYPE, packed_type(&set.key));
@@ -241,11 +232,8 @@ fn new_set(set: &Set, id: u32) -> Result<sys::Set, BuildError> {
         out.set_u32(nft::NFTNL_SET_DESC_SIZE, size);
     }
     if set.flags.interval && concatenated {
-        let lengths: Vec<u8> = set
-            .key
-            .iter()
-            .map(|part| u8::try_from(part.len()).unwrap_or(u8::MAX))
-            .collect();
+        let lengths: Vec<u8> =
+            set.key.iter().map(|part| u8::try_from(part.len()).unwrap_or(u8::MAX)).collect();
         out.set_data(nft::NFTNL_SET_DESC_CONCAT, &lengths);
     }
     out.set_data(nft::NFTNL_SET_USERDATA, &set_userdata(set));

@@ -19,23 +19,14 @@ const NAT_RANGE_PROTO_SPECIFIED: u32 = 2;
 /// The kernel's number of a register: the four 16-byte ones where it starts one, else its own.
 fn number(reg: Reg) -> u32 {
     let index = u32::from(reg.0);
-    if index.is_multiple_of(4) {
-        1 + index / 4
-    } else {
-        8 + index
-    }
+    if index.is_multiple_of(4) { 1 + index / 4 } else { 8 + index }
 }
 
 pub(super) fn expression(expr: &Expr) -> Result<Expression, BuildError> {
     match expr {
         Expr::MetaLoad { key, reg } => meta(*key, nft::NFTNL_EXPR_META_DREG, *reg),
         Expr::MetaSet { key, reg } => meta(*key, nft::NFTNL_EXPR_META_SREG, *reg),
-        Expr::Payload {
-            base,
-            offset,
-            len,
-            reg,
-        } => payload(*base, *offset, *len, *reg),
+        Expr::Payload { base, offset, len, reg } => payload(*base, *offset, *len, *reg),
         Expr::Cmp { reg, op, data } => cmp(*reg, *op, data),
         Expr::Bitwise { reg, mask, xor } => bitwise(*reg, mask, xor),
         Expr::ToBigEndian { reg } => to_big_endian(*reg),
@@ -51,12 +42,7 @@ pub(super) fn expression(expr: &Expr) -> Result<Expression, BuildError> {
         Expr::FibType { side, reg } => fib(*side, *reg),
         Expr::Counter => Expression::new("counter"),
         Expr::Notrack => Expression::new("notrack"),
-        Expr::Update {
-            set,
-            reg,
-            timeout_ms,
-            limit,
-        } => update(set, *reg, *timeout_ms, *limit),
+        Expr::Update { set, reg, timeout_ms, limit } => update(set, *reg, *timeout_ms, *limit),
         Expr::Dnat { family, addr, port } => dnat(*family, *addr, *port),
         Expr::Masquerade => Expression::new("masq"),
         // The plan never has one; the kernel has no expression of an empty name either.
@@ -111,10 +97,7 @@ fn bitwise(reg: Reg, mask: &[u8], xor: &[u8]) -> Result<Expression, BuildError> 
     let mut out = Expression::new("bitwise")?;
     out.set_u32(nft::NFTNL_EXPR_BITWISE_SREG, number(reg));
     out.set_u32(nft::NFTNL_EXPR_BITWISE_DREG, number(reg));
-    out.set_u32(
-        nft::NFTNL_EXPR_BITWISE_LEN,
-        u32::try_from(mask.len()).unwrap_or(u32::MAX),
-    );
+    out.set_u32(nft::NFTNL_EXPR_BITWISE_LEN, u32::try_from(mask.len()).unwrap_or(u32::MAX));
     out.set_data(nft::NFTNL_EXPR_BITWISE_MASK, mask);
     out.set_data(nft::NFTNL_EXPR_BITWISE_XOR, xor);
     Ok(out)
@@ -192,10 +175,7 @@ fn update(set: &str, reg: Reg, timeout_ms: u64, limit: Option<Limit>) -> Result<
         inner.set_u64(nft::NFTNL_EXPR_LIMIT_UNIT, rate.unit_secs);
         inner.set_u32(nft::NFTNL_EXPR_LIMIT_BURST, rate.burst);
         inner.set_u32(nft::NFTNL_EXPR_LIMIT_TYPE, LIMIT_PACKETS);
-        inner.set_u32(
-            nft::NFTNL_EXPR_LIMIT_FLAGS,
-            if rate.over { LIMIT_INVERTED } else { 0 },
-        );
+        inner.set_u32(nft::NFTNL_EXPR_LIMIT_FLAGS, if rate.over { LIMIT_INVERTED } else { 0 });
         out.add(inner);
     }
     Ok(out)

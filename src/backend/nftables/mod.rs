@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 
 use nix::errno::Errno;
 
+use crate::ruleset::audit::HostChain;
 use crate::ruleset::diff::{Change, Live, SetRef, diff};
 use crate::ruleset::expr::{Base, Expr, Reg};
 use crate::ruleset::model::{Chain, Element, Elements, Rule, Ruleset, Set, TABLE};
 use crate::ruleset::wire;
 use crate::sys::netlink::{Netlink, NetlinkError};
-use crate::sys::nftnl::{Body, BuildError, Message, msg};
+use crate::sys::nftnl::{Body, BuildError, FAMILY_INET, Message, msg};
 
 use encode::{Encoded, encode};
 
@@ -78,9 +79,7 @@ impl Nftables {
     /// # Errors
     /// [`BackendError::Unsupported`] where there is no netfilter netlink.
     pub fn open() -> Result<Self, BackendError> {
-        Ok(Self {
-            netlink: Netlink::open()?,
-        })
+        Ok(Self { netlink: Netlink::open()? })
     }
 
     /// Everything in the table; none if there is no table.
@@ -92,28 +91,25 @@ impl Nftables {
             return Ok(None);
         }
         let mut live = Live::default();
-        self.netlink
-            .dump(&query(msg::GET_CHAIN, Body::Empty), |payload| {
-                live.ruleset.chains.extend(wire::chain(payload, TABLE));
-            })?;
+        self.netlink.dump(&query(msg::GET_CHAIN, Body::Empty), |payload| {
+            live.ruleset.chains.extend(wire::chain(payload, TABLE));
+        })?;
         let mut by_chain: BTreeMap<String, Vec<Rule>> = BTreeMap::new();
-        self.netlink
-            .dump(&query(msg::GET_RULE, encode::rules_of_table()?), |payload| {
-                if let Some(found) = wire::rule(payload, TABLE) {
-                    by_chain.entry(found.chain).or_default().push(found.rule);
-                }
-            })?;
+        self.netlink.dump(&query(msg::GET_RULE, encode::rules_of_table()?), |payload| {
+            if let Some(found) = wire::rule(payload, TABLE) {
+                by_chain.entry(found.chain).or_default().push(found.rule);
+            }
+        })?;
         for chain in &mut live.ruleset.chains {
             chain.rules = by_chain.remove(&chain.name).unwrap_or_default();
         }
         let mut foreign = Vec::new();
-        self.netlink.dump(
-            &query(msg::GET_SET, encode::sets_of_table()?),
-            |payload| match wire::set(payload, TABLE) {
+        self.netlink.dump(&query(msg::GET_SET, encode::sets_of_table()?), |payload| {
+            match wire::set(payload, TABLE) {
                 Some(set) => live.ruleset.sets.push(set),
                 None => foreign.extend(wire::set_name(payload, TABLE).map(str::to_owned)),
-            },
-        )?;
+            }
+        })?;
         live.foreign_sets = foreign;
         for set in &live.ruleset.sets {
             // What the packet path put there may be much, and is nobody's business but its own.
@@ -130,12 +126,9 @@ impl Nftables {
     /// [`BackendError`] when the kernel cannot be read.
     pub fn elements(&mut self, set: &Set) -> Result<Elements, BackendError> {
         let mut raw = Vec::new();
-        self.netlink.dump(
-            &query(msg::GET_ELEMENTS, encode::elements_of(&set.name)?),
-            |payload| {
-                raw.extend(wire::elements(payload));
-            },
-        )?;
+        self.netlink.dump(&query(msg::GET_ELEMENTS, encode::elements_of(&set.name)?), |payload| {
+            raw.extend(wire::elements(payload));
+        })?;
         Ok(wire::pair_ranges(set, raw))
     }
 
@@ -156,10 +149,9 @@ impl Nftables {
     /// [`BackendError`] when the kernel cannot be read.
     pub fn has_table(&mut self) -> Result<bool, BackendError> {
         let mut found = false;
-        self.netlink
-            .dump(&query(msg::GET_TABLE, Body::Empty), |payload| {
-                found |= wire::table_name(payload) == Some(TABLE);
-            })?;
+        self.netlink.dump(&query(msg::GET_TABLE, Body::Empty), |payload| {
+            found |= wire::table_name(payload) == Some(TABLE);
+        })?;
         Ok(found)
     }
 
@@ -169,9 +161,7 @@ impl Nftables {
     /// [`BackendError::Refused`] names the first change that the kernel refused.
     pub fn apply(&mut self, changes: &[Change]) -> Result<(), BackendError> {
         let encoded = encode(changes)?;
-        self.netlink
-            .commit(&encoded.messages)
-            .map_err(|error| refused(changes, &encoded, error))
+        self.netlink.commit(&encoded.messages).map_err(|error| refused(changes, &encoded, error))
     }
 
     /// Has the kernel check all changes and carry out none.
@@ -199,9 +189,7 @@ impl Nftables {
         if left.is_empty() {
             Ok(changes)
         } else {
-            Err(BackendError::NotAsWritten(
-                left.iter().map(Change::to_string).collect(),
-            ))
+            Err(BackendError::NotAsWritten(left.iter().map(Change::to_string).collect()))
         }
     }
 
@@ -225,28 +213,47 @@ impl Nftables {
         let probe = "ka_probe".to_owned();
         let rule = Rule {
             comment: None,
-            exprs: vec![Expr::Payload {
-                base: Base::Inner,
-                offset: 0,
-                len: 1,
-                reg: Reg(0),
-            }],
+            exprs: vec![Expr::Payload { base: Base::Inner, offset: 0, len: 1, reg: Reg(0) }],
         };
-        let chain = Chain {
-            name: probe.clone(),
-            base: None,
-            rules: Vec::new(),
-        };
-        let changes = [
-            Change::AddTable,
-            Change::AddChain(chain),
-            Change::AddRule { chain: probe, rule },
-        ];
+        let chain = Chain { name: probe.clone(), base: None, rules: Vec::new() };
+        let changes = [Change::AddTable, Change::AddChain(chain), Change::AddRule { chain: probe, rule }];
         match self.validate(&changes) {
             Ok(()) => Ok(true),
             Err(BackendError::Refused { .. }) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Everybody's base chains of one family (`NFPROTO_*`) on the hooks where a drop is final.
+    ///
+    /// # Errors
+    /// [`BackendError`] when the kernel cannot be read.
+    pub fn base_chains(&mut self, number: u16, family: &str) -> Result<Vec<HostChain>, BackendError> {
+        let mut out = Vec::new();
+        self.netlink.dump(&query(msg::GET_CHAIN, Body::Empty).of_family(number), |payload| {
+            out.extend(wire::host_chain(payload, family));
+        })?;
+        Ok(out)
+    }
+
+    /// The rules of somebody else's chain, as far as they are understood.
+    ///
+    /// # Errors
+    /// [`BackendError`] when the kernel cannot be read.
+    pub fn rules_of(&mut self, family: &str, table: &str, chain: &str) -> Result<Vec<Rule>, BackendError> {
+        let family = match family {
+            "ip" => 2,
+            "ip6" => 10,
+            _ => FAMILY_INET,
+        };
+        let mut out = Vec::new();
+        let request = query(msg::GET_RULE, encode::rules_of_chain(table, chain)?).of_family(family);
+        self.netlink.dump(&request, |payload| {
+            out.extend(
+                wire::rule(payload, table).filter(|found| found.chain == chain).map(|found| found.rule),
+            );
+        })?;
+        Ok(out)
     }
 
     /// The number of the last change to any table of this network namespace.
@@ -267,21 +274,14 @@ fn refused(changes: &[Change], encoded: &Encoded, error: NetlinkError) -> Backen
         return error.into();
     };
     let not_permitted = [Errno::EPERM, Errno::EACCES];
-    match refusals
-        .iter()
-        .find(|refusal| refusal.position.is_some())
-        .or(refusals.first())
-    {
+    match refusals.iter().find(|refusal| refusal.position.is_some()).or(refusals.first()) {
         Some(first) if !not_permitted.contains(&first.errno) => {
             let change = first
                 .position
                 .and_then(|at| encoded.origins.get(at))
                 .and_then(|&origin| changes.get(origin))
                 .map_or_else(|| "carry out the transaction".to_owned(), Change::to_string);
-            BackendError::Refused {
-                change,
-                errno: first.errno,
-            }
+            BackendError::Refused { change, errno: first.errno }
         }
         Some(_) | None => error.into(),
     }

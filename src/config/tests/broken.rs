@@ -8,11 +8,7 @@ const TOP: &str =
 const SSH: &str = "ssh:\n  port: 22\n  duration: 1h\n  access_key_http: [first-secret]\n  access_key_https: [other-secret]\n";
 
 /// One broken text, and each problem it must report: line, column, path, part of message or fix.
-type Case = (
-    &'static str,
-    String,
-    Vec<(usize, usize, &'static str, &'static str)>,
-);
+type Case = (&'static str, String, Vec<(usize, usize, &'static str, &'static str)>);
 
 fn top(lines: &str) -> String {
     format!("{TOP}{lines}{SSH}")
@@ -166,11 +162,7 @@ fn app_cases() -> Vec<Case> {
 
 #[test]
 fn each_problem_is_told_with_its_place() {
-    let cases: Vec<Case> = text_cases()
-        .into_iter()
-        .chain(global_cases())
-        .chain(app_cases())
-        .collect();
+    let cases: Vec<Case> = text_cases().into_iter().chain(global_cases()).chain(app_cases()).collect();
     assert!(cases.len() > 90);
     let mut wrong = Vec::new();
     for (what, text, wanted) in cases {
@@ -181,29 +173,16 @@ fn each_problem_is_told_with_its_place() {
                 continue;
             }
         };
-        let told: Vec<String> = list
-            .iter()
-            .filter(|p| p.severity == Severity::Error)
-            .map(ToString::to_string)
-            .collect();
+        let told: Vec<String> =
+            list.iter().filter(|p| p.severity == Severity::Error).map(ToString::to_string).collect();
         let as_wanted = told.len() == wanted.len()
-            && told
-                .iter()
-                .zip(&wanted)
-                .all(|(told, (line, column, path, part))| {
-                    let head = format!("test.yaml:{line}:{column}: error: ");
-                    let head = if path.is_empty() {
-                        head
-                    } else {
-                        format!("{head}{path}: ")
-                    };
-                    told.starts_with(&head) && told.contains(part)
-                });
+            && told.iter().zip(&wanted).all(|(told, (line, column, path, part))| {
+                let head = format!("test.yaml:{line}:{column}: error: ");
+                let head = if path.is_empty() { head } else { format!("{head}{path}: ") };
+                told.starts_with(&head) && told.contains(part)
+            });
         if !as_wanted {
-            wrong.push(format!(
-                "{what}: wanted {wanted:?}\n  told {}",
-                told.join("\n       ")
-            ));
+            wrong.push(format!("{what}: wanted {wanted:?}\n  told {}", told.join("\n       ")));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -219,7 +198,7 @@ fn everything_wrong_is_told_at_once_in_the_order_of_the_file() {
 
 #[test]
 fn one_port_for_both_steps_is_told_without_a_place() {
-    let ports = StepPorts { http: 80, https: 80 };
+    let ports = Some(StepPorts { http: 80, https: 80 });
     let problems = parse("test.yaml", &app(""), ports).unwrap_err();
     assert_eq!(
         problems.to_string(),
@@ -234,15 +213,9 @@ fn no_problem_shows_a_secret() {
         global("/one-place", &format!("{secret}!")),
         global("/one-place", &format!("[{secret}]")),
         ssh("[first-secret]", secret),
-        ssh(
-            "[first-secret]",
-            &format!("[{secret}{secret}{secret}, {secret}{secret}{secret}]"),
-        ),
+        ssh("[first-secret]", &format!("[{secret}{secret}{secret}, {secret}{secret}{secret}]")),
         ssh("[first-secret]", &format!("{{{secret}: {secret}}}")),
-        ssh(
-            "access_key_http: [first-secret]",
-            &format!("acces_key_http: {secret}"),
-        ),
+        ssh("access_key_http: [first-secret]", &format!("acces_key_http: {secret}")),
         ssh("[first-secret]", &format!("[{secret}: , !!int {secret}]")),
         ssh("[first-secret]", &format!("[{secret}")),
         ssh("[first-secret]", &format!("!{secret} {secret}")),

@@ -14,34 +14,21 @@ fn secs(lifetime: Lifetime) -> u64 {
 
 #[test]
 fn the_reference_s_example_loads_once_its_paths_are_changed() {
-    let text = KNOCK_PORT_EXAMPLE
-        .replace("/SECRET-1", "/mine-1")
-        .replace("/SECRET-2", "/mine-2");
+    let text = KNOCK_PORT_EXAMPLE.replace("/SECRET-1", "/mine-1").replace("/SECRET-2", "/mine-2");
     let checked = loads(&text);
     assert_eq!(checked.warnings, []);
     let settings = checked.settings;
     assert_eq!(settings.global.http_post_path.expose(), "/mine-1");
     assert_eq!(settings.global.step1_2_rate_limit_per_minute, 5);
-    assert_eq!(
-        settings.global.two_factor_folder,
-        Some(PathBuf::from("config/2fa"))
-    );
-    assert_eq!(
-        settings.global.healthcheck_app_name.as_deref(),
-        Some("healthcheck")
-    );
+    assert_eq!(settings.global.two_factor_folder, Some(PathBuf::from("config/2fa")));
+    assert_eq!(settings.global.healthcheck_app_name.as_deref(), Some("healthcheck"));
     let names: Vec<&str> = settings.apps.iter().map(|app| app.name.as_str()).collect();
     assert_eq!(names, ["openvpn", "http", "ssh"]);
-    let [openvpn, http, ssh] = &settings.apps[..] else {
-        panic!("three apps")
-    };
+    let [openvpn, http, ssh] = &settings.apps[..] else { panic!("three apps") };
     assert_eq!(openvpn.protocol, Protocols::Udp);
     assert_eq!(openvpn.access_key_http[1].expose(), "secret456_http");
     assert_eq!(openvpn.destination, Destination::Local);
-    assert_eq!(
-        http.destination,
-        Destination::HostPort("192.168.0.40:80".parse().unwrap())
-    );
+    assert_eq!(http.destination, Destination::HostPort("192.168.0.40:80".parse().unwrap()));
     assert_eq!((secs(ssh.duration), secs(ssh.step2_https_duration)), (86_400, 5));
     assert_eq!(ssh.interface_int[0].as_str(), "eth0");
 }
@@ -59,42 +46,25 @@ fn our_example_is_refused_as_shipped_and_for_its_paths_only() {
     let problems = read(OURS).unwrap_err();
     let paths: Vec<&str> = problems.list.iter().map(|p| p.path.as_str()).collect();
     assert_eq!(paths, ["global.http_post_path", "global.https_post_path"]);
-    assert!(
-        problems
-            .list
-            .iter()
-            .all(|p| p.message.contains("comes from an example")),
-        "{problems}"
-    );
+    assert!(problems.list.iter().all(|p| p.message.contains("comes from an example")), "{problems}");
 }
 
 #[test]
 fn our_example_loads_with_paths_of_one_s_own() {
-    let checked = loads(
-        &OURS
-            .replace("/step-1-SECRET", "/mine-1")
-            .replace("/step-2-SECRET", "/mine-2"),
-    );
+    let checked = loads(&OURS.replace("/step-1-SECRET", "/mine-1").replace("/step-2-SECRET", "/mine-2"));
     assert_eq!(checked.warnings, []);
     assert!(!checked.settings.apps.is_empty());
 }
 
 #[test]
 fn the_commented_keys_of_our_example_are_real_and_say_the_defaults() {
-    let own = OURS
-        .replace("/step-1-SECRET", "/mine-1")
-        .replace("/step-2-SECRET", "/mine-2");
+    let own = OURS.replace("/step-1-SECRET", "/mine-1").replace("/step-2-SECRET", "/mine-2");
     let plain = loads(&own);
-    let uncommented: String = own
-        .lines()
-        .map(|line| format!("{}\n", line.replacen("  #: ", "  ", 1)))
-        .collect();
+    let uncommented: String =
+        own.lines().map(|line| format!("{}\n", line.replacen("  #: ", "  ", 1))).collect();
     assert_ne!(uncommented, own);
     let spelled_out = loads(&uncommented);
-    assert_eq!(
-        format!("{:?}", spelled_out.settings),
-        format!("{:?}", plain.settings)
-    );
+    assert_eq!(format!("{:?}", spelled_out.settings), format!("{:?}", plain.settings));
 }
 
 #[test]
@@ -107,30 +77,16 @@ fn what_is_left_out_has_its_default() {
         (Step1Reply::Silent, 500, 3)
     );
     assert_eq!((global.mark, global.ipv6_prefix), (Some(Mark::DEFAULT), 128));
+    assert_eq!((secs(global.token_window), global.two_factor_step), (60, TwoFactorStep::Http));
     assert_eq!(
-        (secs(global.token_window), global.two_factor_step),
-        (60, TwoFactorStep::Http)
-    );
-    assert_eq!(
-        (
-            &global.healthcheck_app_name,
-            &global.two_factor_folder,
-            &global.state_file
-        ),
+        (&global.healthcheck_app_name, &global.two_factor_folder, &global.state_file),
         (&None, &None, &None)
     );
     assert!(global.interface_int.is_empty() && global.allow.is_empty());
     let app = &settings.apps[0];
+    assert_eq!((app.protocol, app.destination), (Protocols::Tcp, Destination::Local));
     assert_eq!(
-        (app.protocol, app.destination),
-        (Protocols::Tcp, Destination::Local)
-    );
-    assert_eq!(
-        (
-            secs(app.duration),
-            secs(app.max_duration),
-            secs(app.step2_https_duration)
-        ),
+        (secs(app.duration), secs(app.max_duration), secs(app.step2_https_duration)),
         (3_600, 3_600, 5)
     );
     assert_eq!((app.established, app.masquerade), (Established::Cut, true));
@@ -191,16 +147,9 @@ cam:
     assert_eq!(ports, ["80-81", "443", "6000-6011"]);
     assert_eq!(app.protocol, Protocols::Both);
     assert_eq!(app.access_key_http[0].expose(), "only-one-key");
+    assert_eq!(app.destination, Destination::HostPort("[fd00::5]:8080".parse().unwrap()));
     assert_eq!(
-        app.destination,
-        Destination::HostPort("[fd00::5]:8080".parse().unwrap())
-    );
-    assert_eq!(
-        (
-            secs(app.duration),
-            secs(app.max_duration),
-            secs(app.step2_https_duration)
-        ),
+        (secs(app.duration), secs(app.max_duration), secs(app.step2_https_duration)),
         (90, 2_592_000, 900)
     );
     assert_eq!(
@@ -208,10 +157,7 @@ cam:
         (vec!["eth2".into()], vec!["eth3".into()])
     );
     assert_eq!((app.established, app.masquerade), (Established::Keep, false));
-    assert_eq!(
-        (app.allow[0].to_string().as_str(), app.two_factor_step),
-        ("192.0.2.7", TwoFactorStep::Https)
-    );
+    assert_eq!((app.allow[0].to_string().as_str(), app.two_factor_step), ("192.0.2.7", TwoFactorStep::Https));
 }
 
 #[test]
@@ -224,12 +170,10 @@ fn destinations_have_five_forms() {
         ("'[fd00::5]'", Some("fd00::5"), None),
         ("'[fd00::5]:22'", Some("fd00::5"), Some(22)),
     ] {
-        let app = loads(&format!(
-            "{GLOBAL}{APP}, interface_int: eth1, destination: {text}}}"
-        ))
-        .settings
-        .apps
-        .remove(0);
+        let app = loads(&format!("{GLOBAL}{APP}, interface_int: eth1, destination: {text}}}"))
+            .settings
+            .apps
+            .remove(0);
         assert_eq!(app.destination.host(), host.map(|h| h.parse().unwrap()), "{text}");
         assert_eq!(app.destination.port(), port, "{text}");
     }
@@ -272,26 +216,17 @@ fn one_section_may_take_over_another_s_keys() {
 fn warnings_do_not_stop_it() {
     let global = GLOBAL.replace('}', ", state_file: /var/lib/knock-agent/state, allow: 0.0.0.0/0}");
     let many = APP.replace("port: 22", "port: 22-23");
-    let checked = loads(&format!(
-        "{global}{many}, destination: 10.0.0.1:22, interface_int: eth1}}"
-    ));
+    let checked = loads(&format!("{global}{many}, destination: 10.0.0.1:22, interface_int: eth1}}"));
     let paths: Vec<&str> = checked.warnings.iter().map(|w| w.path.as_str()).collect();
     assert_eq!(paths, ["global.state_file", "global.allow", "ssh.destination"]);
-    assert_eq!(
-        checked.settings.global.state_file,
-        Some("/var/lib/knock-agent/state".into())
-    );
-    assert_eq!(
-        loads(GLOBAL).warnings[0].message,
-        "there is no app: nothing is guarded"
-    );
+    assert_eq!(checked.settings.global.state_file, Some("/var/lib/knock-agent/state".into()));
+    assert_eq!(loads(GLOBAL).warnings[0].message, "there is no app: nothing is guarded");
 }
 
 #[test]
 fn the_longest_path_fits_the_default_packet() {
     let path = format!("/{}", "a".repeat(99));
-    let text = format!("{GLOBAL}{APP}}}")
-        .replace("/one-place", &path)
-        .replace("first-secret", &"k".repeat(50));
+    let text =
+        format!("{GLOBAL}{APP}}}").replace("/one-place", &path).replace("first-secret", &"k".repeat(50));
     assert_eq!(loads(&text).settings.global.http_post_path.expose(), path);
 }

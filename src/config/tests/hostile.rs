@@ -30,11 +30,7 @@ fn alias_bombs_are_refused() {
         laughs.push_str(&format!("a{n}: &a{n} [{}]\n", [last.as_str(); 10].join(", ")));
     }
     refused_soon("laughs", &laughs, "more than 100000 values");
-    let wide = format!(
-        "a: &a [{}]\nb: [{}]\n",
-        "x, ".repeat(50_000),
-        "*a, ".repeat(50_000)
-    );
+    let wide = format!("a: &a [{}]\nb: [{}]\n", "x, ".repeat(50_000), "*a, ".repeat(50_000));
     refused_soon("wide", &wide, "more than 100000 values");
     refused_soon("itself", "a: &a [*a]\n", "nested too deeply");
 }
@@ -93,11 +89,7 @@ fn is_sound(text: &str) -> Result<(), TestCaseError> {
         let lines = text.split(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']).count();
         for problem in &problems.list {
             let place = problem.place.unwrap();
-            prop_assert!(
-                place.line >= 1 && place.column >= 1 && place.line <= lines + 1,
-                "{}",
-                problem
-            );
+            prop_assert!(place.line >= 1 && place.column >= 1 && place.line <= lines + 1, "{}", problem);
         }
     }
     Ok(())

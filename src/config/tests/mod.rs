@@ -6,10 +6,7 @@ mod hostile;
 
 use super::{Checked, Problems, StepPorts, parse};
 
-const PORTS: StepPorts = StepPorts {
-    http: 8080,
-    https: 8443,
-};
+const PORTS: Option<StepPorts> = Some(StepPorts { http: 8080, https: 8443 });
 
 /// A whole `global` section of three lines.
 const GLOBAL: &str =

@@ -21,10 +21,7 @@ pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
         return Vec::new();
     }
     let masqueraded = || forwarded.iter().copied().filter(|(app, _)| app.masquerade);
-    let dstnat = forwarded
-        .iter()
-        .flat_map(|&(app, _)| arriving(layout, app))
-        .collect();
+    let dstnat = forwarded.iter().flat_map(|&(app, _)| arriving(layout, app)).collect();
     let srcnat = masqueraded().flat_map(|(app, host)| leaving(app, host)).collect();
     let mut out = vec![
         base("dstnat", ChainType::Nat, Hook::Prerouting, DSTNAT, dstnat),
@@ -32,19 +29,13 @@ pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
     ];
     for &(app, host) in &forwarded {
         // nft wants the protocol in a rule that translates the port.
-        let remapped: &[Protocol] = if app.destination.port().is_some() {
-            app.protocol.each()
-        } else {
-            &[]
-        };
+        let remapped: &[Protocol] = if app.destination.port().is_some() { app.protocol.each() } else { &[] };
         let to_host = clients(layout, app, host, remapped, |text, what| {
             text.counter().dnat(host, app.destination.port()).named(what)
         });
         out.push(chain(format!("dnat_{}", app.slug), to_host));
         if app.masquerade {
-            let as_us = clients(layout, app, host, &[], |text, what| {
-                text.counter().masquerade().named(what)
-            });
+            let as_us = clients(layout, app, host, &[], |text, what| text.counter().masquerade().named(what));
             out.push(chain(format!("snat_{}", app.slug), as_us));
         }
     }
@@ -70,10 +61,7 @@ fn arriving(layout: &Layout<'_>, app: &App) -> Vec<Rule> {
 }
 
 fn leaving(app: &App, host: IpAddr) -> Vec<Rule> {
-    let there: Vec<PortRange> = match app
-        .destination
-        .port()
-        .and_then(|port| PortRange::new(port, port).ok())
+    let there: Vec<PortRange> = match app.destination.port().and_then(|port| PortRange::new(port, port).ok())
     {
         Some(port) => vec![port],
         None => app.ports.clone(),
@@ -109,11 +97,8 @@ fn clients(
         (128, allow_set(&app.slug, family), format!("allow:{}", app.slug)),
         (128, allow_set("all", family), "allow:all".to_owned()),
     ];
-    let begin: Vec<Option<Protocol>> = if protocols.is_empty() {
-        vec![None]
-    } else {
-        protocols.iter().copied().map(Some).collect()
-    };
+    let begin: Vec<Option<Protocol>> =
+        if protocols.is_empty() { vec![None] } else { protocols.iter().copied().map(Some).collect() };
     let mut rules = Vec::new();
     for protocol in begin {
         for (prefix, set, what) in &sets {

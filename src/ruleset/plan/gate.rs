@@ -12,19 +12,9 @@ use super::{chain, drop_the_rest, filter, for_clients, step2_set};
 pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
     let mut out = vec![filter("gate", Hook::Prerouting, -150, gate(layout))];
     out.push(chain("step2_gate", step2_gate()));
-    out.extend(
-        layout
-            .services
-            .iter()
-            .map(|segment| service_chain(layout, segment, "svc", false)),
-    );
+    out.extend(layout.services.iter().map(|segment| service_chain(layout, segment, "svc", false)));
     out.push(filter("gate_forward", Hook::Forward, -10, gate_forward(layout)));
-    out.extend(
-        layout
-            .lan
-            .iter()
-            .map(|segment| service_chain(layout, segment, "lan", true)),
-    );
+    out.extend(layout.lan.iter().map(|segment| service_chain(layout, segment, "lan", true)));
     out
 }
 
@@ -32,17 +22,9 @@ fn gate(layout: &Layout<'_>) -> Vec<Rule> {
     vec![
         // Answers to connections that this host or a LAN host made from a port that happens to be guarded.
         rule().reply_direction().accept().named("own"),
-        to_port(layout.options.http_port)
-            .goto("step1_gate")
-            .named("step1"),
-        to_port(layout.options.https_port)
-            .goto("step2_gate")
-            .named("step2"),
-        rule()
-            .iifname("ext")
-            .to_this_host()
-            .service_vmap("services")
-            .named("services"),
+        to_port(layout.options.http_port).goto("step1_gate").named("step1"),
+        to_port(layout.options.https_port).goto("step2_gate").named("step2"),
+        rule().iifname("ext").to_this_host().service_vmap("services").named("services"),
     ]
 }
 
@@ -67,24 +49,14 @@ fn gate_forward(layout: &Layout<'_>) -> Vec<Rule> {
     let mut rules = vec![rule().reply_direction().accept().named("own")];
     for family in lan_families(layout) {
         let map = format!("lan_{}", family.digit());
-        rules.push(
-            rule()
-                .iifname("ext")
-                .host_service_vmap(family, Side::Destination, &map)
-                .named("lan"),
-        );
+        rules.push(rule().iifname("ext").host_service_vmap(family, Side::Destination, &map).named("lan"));
     }
     rules
 }
 
 /// The families of the LAN hosts that services are forwarded to.
 pub(super) fn lan_families(layout: &Layout<'_>) -> Vec<Family> {
-    let any = |family| {
-        layout
-            .lan
-            .iter()
-            .any(|segment| segment.host.map(Family::of) == Some(family))
-    };
+    let any = |family| layout.lan.iter().any(|segment| segment.host.map(Family::of) == Some(family));
     Family::BOTH.into_iter().filter(|&family| any(family)).collect()
 }
 

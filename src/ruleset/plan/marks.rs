@@ -30,10 +30,7 @@ fn mark_in(layout: &Layout<'_>) -> Vec<Rule> {
     let options = layout.options;
     let mut rules = vec![
         to_port(options.http_port).mark(mark).accept().named("mark:step1"),
-        to_port(options.https_port)
-            .mark(mark)
-            .accept()
-            .named("mark:step2"),
+        to_port(options.https_port).mark(mark).accept().named("mark:step2"),
     ];
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         let map = format!("mark_{protocol}");
@@ -82,18 +79,8 @@ fn mark_out(layout: &Layout<'_>) -> Vec<Rule> {
     let options = layout.options;
     let mut rules = Vec::new();
     if mark.is_some() {
-        rules.push(
-            from_port(options.http_port)
-                .mark(mark)
-                .accept()
-                .named("mark:step1"),
-        );
-        rules.push(
-            from_port(options.https_port)
-                .mark(mark)
-                .accept()
-                .named("mark:step2"),
-        );
+        rules.push(from_port(options.http_port).mark(mark).accept().named("mark:step1"));
+        rules.push(from_port(options.https_port).mark(mark).accept().named("mark:step2"));
     }
     rules.push(rule().oifname("ext").jump("replies").named("replies"));
     rules
@@ -101,9 +88,8 @@ fn mark_out(layout: &Layout<'_>) -> Vec<Rule> {
 
 fn mark_chain(layout: &Layout<'_>, segment: &Segment) -> Chain {
     let mark = layout.settings.global.mark;
-    let mut rules = for_clients(layout, segment, Side::Source, |text, what| {
-        text.mark(mark).accept().named(what)
-    });
+    let mut rules =
+        for_clients(layout, segment, Side::Source, |text, what| text.mark(mark).accept().named(what));
     if layout.keeps_established(segment) {
         rules.push(rule().established().mark(mark).accept().named("keep"));
     }

@@ -25,18 +25,11 @@ pub fn plan(settings: &Settings, options: Options) -> Ruleset {
     chains.extend(replies::chains(&layout));
     chains.extend(marks::chains(&layout));
     chains.extend(forward::chains(&layout));
-    Ruleset {
-        sets: sets::sets(&layout),
-        chains,
-    }
+    Ruleset { sets: sets::sets(&layout), chains }
 }
 
 fn base(name: &str, kind: ChainType, hook: Hook, priority: i32, rules: Vec<Rule>) -> Chain {
-    Chain {
-        name: name.to_owned(),
-        base: Some(BaseChain { kind, hook, priority }),
-        rules,
-    }
+    Chain { name: name.to_owned(), base: Some(BaseChain { kind, hook, priority }), rules }
 }
 
 fn filter(name: &str, hook: Hook, priority: i32, rules: Vec<Rule>) -> Chain {
@@ -44,20 +37,12 @@ fn filter(name: &str, hook: Hook, priority: i32, rules: Vec<Rule>) -> Chain {
 }
 
 fn chain(name: impl Into<String>, rules: Vec<Rule>) -> Chain {
-    Chain {
-        name: name.into(),
-        base: None,
-        rules,
-    }
+    Chain { name: name.into(), base: None, rules }
 }
 
 /// `iifname @set` or `oifname @set` where the apps' packets come in or go out.
 fn interface(towards_us: bool, set: &str) -> RuleText {
-    if towards_us {
-        rule().iifname(set)
-    } else {
-        rule().oifname(set)
-    }
+    if towards_us { rule().iifname(set) } else { rule().oifname(set) }
 }
 
 /// One rule per set that lets clients in, with what it does left to `finish`.
@@ -86,10 +71,7 @@ fn for_clients(
         }
     }
     for family in layout.families(segment) {
-        rules.push(finish(
-            rule().addr_in(family, side, 128, &allow_set("all", family)),
-            "allow:all",
-        ));
+        rules.push(finish(rule().addr_in(family, side, 128, &allow_set("all", family)), "allow:all"));
     }
     rules
 }
@@ -97,15 +79,11 @@ fn for_clients(
 /// The rules that drop what nothing let in: for every interface the segment is guarded on.
 fn drop_the_rest(layout: &Layout<'_>, segment: &Segment, towards_us: bool, what: &str) -> Vec<Rule> {
     let what = format!("{what}:{}", segment.name());
-    let own: Option<Vec<String>> = layout
-        .apps(segment)
-        .map(|app| layout.own_interfaces(app))
-        .collect();
+    let own: Option<Vec<String>> = layout.apps(segment).map(|app| layout.own_interfaces(app)).collect();
     match own {
         None => vec![rule().counter().drop().named(&what)],
-        Some(sets) => sets
-            .iter()
-            .map(|set| interface(towards_us, set).counter().drop().named(&what))
-            .collect(),
+        Some(sets) => {
+            sets.iter().map(|set| interface(towards_us, set).counter().drop().named(&what)).collect()
+        }
     }
 }

@@ -18,18 +18,8 @@ pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
         chain("replies_tracked", replies_tracked(layout)),
         chain("replies_stray", replies_stray(layout)),
     ];
-    out.extend(
-        layout
-            .services
-            .iter()
-            .map(|segment| reply_chain(layout, segment, "rep")),
-    );
-    out.extend(
-        layout
-            .lan
-            .iter()
-            .map(|segment| reply_chain(layout, segment, "lrp")),
-    );
+    out.extend(layout.services.iter().map(|segment| reply_chain(layout, segment, "rep")));
+    out.extend(layout.lan.iter().map(|segment| reply_chain(layout, segment, "lrp")));
     out
 }
 
@@ -45,10 +35,7 @@ fn replies() -> Vec<Rule> {
             .is_not_syn()
             .goto("replies_stray")
             .named("replies:midstream"),
-        rule()
-            .untracked()
-            .goto("replies_stray")
-            .named("replies:untracked"),
+        rule().untracked().goto("replies_stray").named("replies:untracked"),
     ]
 }
 
@@ -58,21 +45,11 @@ fn replies_tracked(layout: &Layout<'_>) -> Vec<Rule> {
     let mut rules = Vec::new();
     for protocol in PROTOCOLS {
         let map = format!("reply_{protocol}");
-        rules.push(
-            rule()
-                .local(Side::Source)
-                .original_port_vmap(protocol, &map)
-                .named("replies:local"),
-        );
+        rules.push(rule().local(Side::Source).original_port_vmap(protocol, &map).named("replies:local"));
     }
     for protocol in PROTOCOLS {
         let map = format!("reply_{protocol}");
-        rules.push(
-            rule()
-                .dnatted()
-                .original_port_vmap(protocol, &map)
-                .named("replies:forwarded"),
-        );
+        rules.push(rule().dnatted().original_port_vmap(protocol, &map).named("replies:forwarded"));
     }
     rules.extend(from_lan(layout));
     rules
@@ -83,12 +60,7 @@ fn replies_stray(layout: &Layout<'_>) -> Vec<Rule> {
     let mut rules = Vec::new();
     for protocol in PROTOCOLS {
         let map = format!("reply_{protocol}");
-        rules.push(
-            rule()
-                .local(Side::Source)
-                .port_vmap(protocol, Side::Source, &map)
-                .named("replies:local"),
-        );
+        rules.push(rule().local(Side::Source).port_vmap(protocol, Side::Source, &map).named("replies:local"));
     }
     rules.extend(from_lan(layout));
     rules
@@ -99,9 +71,7 @@ fn from_lan(layout: &Layout<'_>) -> Vec<Rule> {
         .into_iter()
         .map(|family| {
             let map = format!("lan_reply_{}", family.digit());
-            rule()
-                .host_service_vmap(family, Side::Source, &map)
-                .named("replies:lan")
+            rule().host_service_vmap(family, Side::Source, &map).named("replies:lan")
         })
         .collect()
 }

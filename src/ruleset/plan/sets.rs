@@ -48,11 +48,7 @@ pub(super) fn sets(layout: &Layout<'_>) -> Vec<Set> {
     }
     if layout.settings.global.step1_segments > 1 {
         for family in Family::BOTH {
-            out.push(from_packets(
-                FLOW_SET,
-                vec![address(family), KeyPart::Port],
-                family,
-            ));
+            out.push(from_packets(FLOW_SET, vec![address(family), KeyPart::Port], family));
         }
     }
     for app in &layout.settings.apps {
@@ -72,25 +68,12 @@ fn maps(layout: &Layout<'_>) -> Vec<Set> {
     let mut out = vec![verdicts("services", service, &layout.services, "svc")];
     for protocol in [crate::units::Protocol::Tcp, crate::units::Protocol::Udp] {
         let of_protocol = |all: &[Segment]| -> Vec<Segment> {
-            all.iter()
-                .filter(|segment| segment.protocol == protocol)
-                .cloned()
-                .collect()
+            all.iter().filter(|segment| segment.protocol == protocol).cloned().collect()
         };
         let port = || vec![KeyPart::Port];
-        out.push(verdicts(
-            &format!("reply_{protocol}"),
-            port(),
-            &of_protocol(&layout.services),
-            "rep",
-        ));
+        out.push(verdicts(&format!("reply_{protocol}"), port(), &of_protocol(&layout.services), "rep"));
         if layout.settings.global.mark.is_some() {
-            out.push(verdicts(
-                &format!("mark_{protocol}"),
-                port(),
-                &of_protocol(&layout.local),
-                "mrk",
-            ));
+            out.push(verdicts(&format!("mark_{protocol}"), port(), &of_protocol(&layout.local), "mrk"));
         }
     }
     for family in Family::BOTH {
@@ -104,18 +87,8 @@ fn maps(layout: &Layout<'_>) -> Vec<Set> {
             continue;
         }
         let key = || vec![address(family), KeyPart::Protocol, KeyPart::Port];
-        out.push(verdicts(
-            &format!("lan_{}", family.digit()),
-            key(),
-            &of_family,
-            "lan",
-        ));
-        out.push(verdicts(
-            &format!("lan_reply_{}", family.digit()),
-            key(),
-            &of_family,
-            "lrp",
-        ));
+        out.push(verdicts(&format!("lan_{}", family.digit()), key(), &of_family, "lan"));
+        out.push(verdicts(&format!("lan_reply_{}", family.digit()), key(), &of_family, "lrp"));
     }
     out
 }
@@ -128,9 +101,7 @@ fn address(family: Family) -> KeyPart {
 }
 
 fn interfaces<'a>(name: &str, names: impl Iterator<Item = &'a IfName>) -> Set {
-    let elements = names
-        .map(|name| (interface_key(name), Element::default()))
-        .collect();
+    let elements = names.map(|name| (interface_key(name), Element::default())).collect();
     Set {
         name: name.to_owned(),
         key: vec![KeyPart::IfName],
@@ -152,10 +123,7 @@ fn clients(name: String, family: Family, size: u32) -> Set {
         name,
         key: vec![address(family)],
         verdicts: false,
-        flags: SetFlags {
-            timeout: true,
-            ..SetFlags::default()
-        },
+        flags: SetFlags { timeout: true, ..SetFlags::default() },
         size: Some(size),
         content: Content::Living,
     }
@@ -166,11 +134,7 @@ fn networks(name: &str, family: Family) -> Set {
         name: name.to_owned(),
         key: vec![address(family)],
         verdicts: false,
-        flags: SetFlags {
-            interval: true,
-            timeout: true,
-            ..SetFlags::default()
-        },
+        flags: SetFlags { interval: true, timeout: true, ..SetFlags::default() },
         size: None,
         content: Content::Living,
     }
@@ -181,11 +145,7 @@ fn from_packets(stem: &str, key: Vec<KeyPart>, family: Family) -> Set {
         name: format!("{stem}_{}", family.digit()),
         key,
         verdicts: false,
-        flags: SetFlags {
-            dynamic: true,
-            timeout: true,
-            ..SetFlags::default()
-        },
+        flags: SetFlags { dynamic: true, timeout: true, ..SetFlags::default() },
         size: Some(CLIENTS),
         content: Content::Living,
     }
@@ -211,10 +171,7 @@ fn verdicts(name: &str, key: Vec<KeyPart>, segments: &[Segment], stem: &str) -> 
         name: name.to_owned(),
         key,
         verdicts: true,
-        flags: SetFlags {
-            interval: ranged,
-            ..SetFlags::default()
-        },
+        flags: SetFlags { interval: ranged, ..SetFlags::default() },
         size: None,
         content: Content::Planned(elements),
     }

@@ -56,9 +56,7 @@ pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
 
 /// TCP packets to this port of this host, on every interface.
 pub(super) fn to_port(port: NonZeroU16) -> RuleText {
-    rule()
-        .port(Protocol::Tcp, Side::Destination, port.into())
-        .to_this_host()
+    rule().port(Protocol::Tcp, Side::Destination, port.into()).to_this_host()
 }
 
 /// TCP packets from this port.
@@ -70,12 +68,7 @@ pub(super) fn from_port(port: NonZeroU16) -> RuleText {
 fn raw_out(layout: &Layout<'_>) -> Vec<Rule> {
     let from_step1 = || from_port(layout.options.http_port);
     vec![
-        from_step1()
-            .is_syn_ack()
-            .counter()
-            .notrack()
-            .accept()
-            .named("step1:synack"),
+        from_step1().is_syn_ack().counter().notrack().accept().named("step1:synack"),
         from_step1().counter().drop().named("step1:silence"),
     ]
 }
@@ -102,13 +95,7 @@ fn answering_gate(layout: &Layout<'_>) -> Vec<Rule> {
     rules.extend(right_path(layout).map(|text| text.goto("step1_path").named("step1:path")));
     rules.extend(later_segments(layout).map(|text| text.counter().accept().named("step1:segment")));
     rules.extend(with_payload(layout).map(|text| text.counter().drop().named("drop:step1")));
-    rules.push(
-        rule()
-            .established_or_untracked()
-            .counter()
-            .accept()
-            .named("step1:ack"),
-    );
+    rules.push(rule().established_or_untracked().counter().accept().named("step1:ack"));
     rules.push(rule().counter().drop().named("drop:step1"));
     rules
 }
@@ -118,18 +105,9 @@ fn a_syn() -> RuleText {
 }
 
 fn syn(layout: &Layout<'_>, pass: impl Fn(RuleText) -> RuleText) -> Vec<Rule> {
-    let rate = layout
-        .settings
-        .global
-        .step1_2_rate_limit_per_minute
-        .saturating_mul(METER_FACTOR)
-        .max(METER_LEAST);
-    let limit = Limit {
-        rate: u64::from(rate),
-        unit_secs: 60,
-        burst: rate,
-        over: true,
-    };
+    let rate =
+        layout.settings.global.step1_2_rate_limit_per_minute.saturating_mul(METER_FACTOR).max(METER_LEAST);
+    let limit = Limit { rate: u64::from(rate), unit_secs: 60, burst: rate, over: true };
     let mut rules: Vec<Rule> = Family::BOTH
         .into_iter()
         .map(|family| {
@@ -153,17 +131,9 @@ fn path_found(layout: &Layout<'_>, pass: impl Fn(RuleText) -> RuleText) -> Vec<R
             Step1Reply::Silent => 2,
             Step1Reply::Http => 1,
         };
-        let limit = Limit {
-            rate: 1,
-            unit_secs: 60,
-            burst: 1 + lookups * later,
-            over: false,
-        };
+        let limit = Limit { rate: 1, unit_secs: 60, burst: 1 + lookups * later, over: false };
         rules.extend(Family::BOTH.map(|family| {
-            rule()
-                .update_flow(family, &flow_set(family), FLOW_MS, limit)
-                .done()
-                .named("step1:flow")
+            rule().update_flow(family, &flow_set(family), FLOW_MS, limit).done().named("step1:flow")
         }));
     }
     rules.push(pass(rule().counter()).accept().named("step1:path"));
@@ -172,14 +142,8 @@ fn path_found(layout: &Layout<'_>, pass: impl Fn(RuleText) -> RuleText) -> Vec<R
 
 fn later_segments(layout: &Layout<'_>) -> impl Iterator<Item = RuleText> {
     let max = layout.settings.global.step1_max_bytes;
-    let families: &[Family] = if layout.settings.global.step1_segments > 1 {
-        &Family::BOTH
-    } else {
-        &[]
-    };
-    families
-        .iter()
-        .map(move |&family| rule().flow_in(family, &flow_set(family)).length_at_most(max))
+    let families: &[Family] = if layout.settings.global.step1_segments > 1 { &Family::BOTH } else { &[] };
+    families.iter().map(move |&family| rule().flow_in(family, &flow_set(family)).length_at_most(max))
 }
 
 /// `POST <path> ` at the beginning of what TCP carries; one rule, or one per length of
@@ -201,13 +165,10 @@ fn data_starts(inner_header: bool) -> Box<dyn Iterator<Item = (RuleText, Base, u
     if inner_header {
         Box::new(std::iter::once((tcp(), Base::Inner, 0)))
     } else {
-        Box::new(TCP_HEADER_WORDS.map(move |words| {
-            (
-                tcp().tcp_header_words(words),
-                Base::Transport,
-                u32::from(words) * 4,
-            )
-        }))
+        Box::new(
+            TCP_HEADER_WORDS
+                .map(move |words| (tcp().tcp_header_words(words), Base::Transport, u32::from(words) * 4)),
+        )
     }
 }
 

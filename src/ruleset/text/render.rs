@@ -23,10 +23,7 @@ const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
 /// # Errors
 /// [`TemplateError`] only if a template names something that does not exist.
 pub fn render(settings: &Settings, options: Options) -> Result<String, TemplateError> {
-    Renderer {
-        layout: Layout::new(settings, options),
-    }
-    .table()
+    Renderer { layout: Layout::new(settings, options) }.table()
 }
 
 /// Which way the packets of a chain go.
@@ -54,11 +51,7 @@ impl Renderer<'_> {
         let marks_in = if self.marks() {
             fill(
                 MARKS,
-                &[
-                    ("http_port", &http_port),
-                    ("https_port", &https_port),
-                    ("mark", self.mark().trim()),
-                ],
+                &[("http_port", &http_port), ("https_port", &https_port), ("mark", self.mark().trim())],
             )?
         } else {
             String::new()
@@ -79,18 +72,12 @@ impl Renderer<'_> {
                     "service_chains",
                     &self.segment_chains(&self.layout.services, "svc", Way::In, counted, Some("drop"))?,
                 ),
-                (
-                    "to_lan",
-                    &self.lan_rules("iifname @ext ", "daddr", "dport", "lan", "lan"),
-                ),
+                ("to_lan", &self.lan_rules("iifname @ext ", "daddr", "dport", "lan", "lan")),
                 (
                     "lan_chains",
                     &self.segment_chains(&self.layout.lan, "lan", Way::In, &marked, Some("drop"))?,
                 ),
-                (
-                    "from_lan",
-                    &self.lan_rules("", "saddr", "sport", "lan_reply", "replies:lan"),
-                ),
+                ("from_lan", &self.lan_rules("", "saddr", "sport", "lan_reply", "replies:lan")),
                 ("reply_chains", &{
                     let mut chains =
                         self.segment_chains(&self.layout.services, "rep", Way::Out, &marked, Some("cut"))?;
@@ -123,21 +110,14 @@ impl Renderer<'_> {
         match self.settings().global.mark {
             None => String::new(),
             Some(mark) if mark.mask() == u32::MAX => format!("meta mark set {:#x} ", mark.value()),
-            Some(mark) => format!(
-                "meta mark set meta mark & {:#x} | {:#x} ",
-                !mark.mask(),
-                mark.value()
-            ),
+            Some(mark) => format!("meta mark set meta mark & {:#x} | {:#x} ", !mark.mask(), mark.value()),
         }
     }
 
     fn interface_sets(&self) -> String {
         let set = |name: &str, names: &mut dyn Iterator<Item = String>| {
             let names: Vec<String> = names.collect();
-            format!(
-                "\tset {name} {{\n\t\ttype ifname\n\t\telements = {{ {} }}\n\t}}\n\n",
-                names.join(", ")
-            )
+            format!("\tset {name} {{\n\t\ttype ifname\n\t\telements = {{ {} }}\n\t}}\n\n", names.join(", "))
         };
         let quoted = |name: &crate::units::IfName| format!("\"{name}\"");
         let mut out = set("ext", &mut self.layout.ext.iter().map(|name| quoted(name)));
@@ -180,48 +160,24 @@ impl Renderer<'_> {
     }
 
     fn maps(&self) -> Result<String, TemplateError> {
-        let mut out = map(
-            "services",
-            "inet_proto . inet_service",
-            &self.layout.services,
-            "svc",
-            |s| format!("{} . {}", s.protocol, s.ports),
-        )?;
+        let mut out = map("services", "inet_proto . inet_service", &self.layout.services, "svc", |s| {
+            format!("{} . {}", s.protocol, s.ports)
+        })?;
         for protocol in PROTOCOLS {
             let of_protocol = |all: &[Segment]| -> Vec<Segment> {
-                all.iter()
-                    .filter(|segment| segment.protocol == protocol)
-                    .cloned()
-                    .collect()
+                all.iter().filter(|segment| segment.protocol == protocol).cloned().collect()
             };
             let services = of_protocol(&self.layout.services);
             let by_port = |s: &Segment| s.ports.to_string();
-            out += &map(
-                &format!("reply_{protocol}"),
-                "inet_service",
-                &services,
-                "rep",
-                by_port,
-            )?;
+            out += &map(&format!("reply_{protocol}"), "inet_service", &services, "rep", by_port)?;
             if self.marks() {
                 let local = of_protocol(&self.layout.local);
-                out += &map(
-                    &format!("mark_{protocol}"),
-                    "inet_service",
-                    &local,
-                    "mrk",
-                    by_port,
-                )?;
+                out += &map(&format!("mark_{protocol}"), "inet_service", &local, "mrk", by_port)?;
             }
         }
         for family in Family::BOTH {
-            let hosts: Vec<Segment> = self
-                .layout
-                .lan
-                .iter()
-                .filter(|s| s.host.map(Family::of) == Some(family))
-                .cloned()
-                .collect();
+            let hosts: Vec<Segment> =
+                self.layout.lan.iter().filter(|s| s.host.map(Family::of) == Some(family)).cloned().collect();
             if hosts.is_empty() {
                 continue;
             }
@@ -246,11 +202,7 @@ impl Renderer<'_> {
         let silent = global.step1_reply == Step1Reply::Silent;
         let later = u32::from(global.step1_segments) - 1;
         let burst = 1 + later * if silent { 2 } else { 1 };
-        let meter = global
-            .step1_2_rate_limit_per_minute
-            .saturating_mul(10)
-            .max(60)
-            .to_string();
+        let meter = global.step1_2_rate_limit_per_minute.saturating_mul(10).max(60).to_string();
         let flow = |n: &str, ip: &str| {
             format!(
                 "\t\tupdate @step1_flow_{n} {{ {ip} saddr . tcp sport timeout 3s limit rate 1/minute burst {burst} packets }} comment \"ka:step1:flow\"\n"
@@ -269,11 +221,7 @@ impl Renderer<'_> {
                 })
                 .concat()
         };
-        let flows = if later == 0 {
-            String::new()
-        } else {
-            flow("4", "ip") + &flow("6", "ip6")
-        };
+        let flows = if later == 0 { String::new() } else { flow("4", "ip") + &flow("6", "ip6") };
         let port = self.layout.options.http_port.to_string();
         fill(
             if silent { STEP1_SILENT } else { STEP1_HTTP },
@@ -286,10 +234,7 @@ impl Renderer<'_> {
                 ("segments_raw", &segment("counter notrack accept")),
                 ("segments_gate", &segment("accept")),
                 ("segments_answering", &segment("counter accept")),
-                (
-                    "payload_drop",
-                    &self.payload("@{base},{at},8 >= 0 counter drop", "drop:step1"),
-                ),
+                ("payload_drop", &self.payload("@{base},{at},8 >= 0 counter drop", "drop:step1")),
             ],
         )
     }
@@ -320,17 +265,11 @@ impl Renderer<'_> {
             out + rest
         };
         if self.layout.options.inner_header {
-            return format!(
-                "\t\tmeta l4proto tcp {} comment \"ka:{what}\"\n",
-                at_base("ih", 0)
-            );
+            return format!("\t\tmeta l4proto tcp {} comment \"ka:{what}\"\n", at_base("ih", 0));
         }
         (5..=15)
             .map(|words| {
-                format!(
-                    "\t\ttcp doff {words} {} comment \"ka:{what}\"\n",
-                    at_base("th", words * 32)
-                )
+                format!("\t\ttcp doff {words} {} comment \"ka:{what}\"\n", at_base("th", words * 32))
             })
             .collect()
     }
@@ -353,19 +292,14 @@ impl Renderer<'_> {
                 if let Some(what) = otherwise {
                     rules += &self.drop_rest(segment, way, what);
                 }
-                fill(
-                    CHAIN,
-                    &[("name", &format!("{stem}_{}", segment.name())), ("rules", &rules)],
-                )
+                fill(CHAIN, &[("name", &format!("{stem}_{}", segment.name())), ("rules", &rules)])
             })
             .collect()
     }
 
     fn interface(&self, app: &App, way: Way) -> Option<String> {
         let side = if way == Way::In { "iifname" } else { "oifname" };
-        self.layout
-            .own_interfaces(app)
-            .map(|set| format!("{side} @{set} "))
+        self.layout.own_interfaces(app).map(|set| format!("{side} @{set} "))
     }
 
     fn clients(&self, segment: &Segment, way: Way, action: &str) -> Result<String, TemplateError> {
@@ -391,15 +325,7 @@ impl Renderer<'_> {
         for &family in families {
             let set = format!("app_{slug}_{}", family.digit());
             let mask = self.v6_mask(family);
-            out += &client(
-                interface,
-                family,
-                side,
-                &mask,
-                &set,
-                action,
-                &format!("grant:{slug}"),
-            )?;
+            out += &client(interface, family, side, &mask, &set, action, &format!("grant:{slug}"))?;
         }
         Ok(out + &allow_rules(interface, slug, families, side, action)?)
     }
@@ -415,16 +341,10 @@ impl Renderer<'_> {
 
     fn drop_rest(&self, segment: &Segment, way: Way, what: &str) -> String {
         let line = |interface: &str| {
-            format!(
-                "\t\t{interface}counter drop comment \"ka:{what}:{}\"\n",
-                segment.name()
-            )
+            format!("\t\t{interface}counter drop comment \"ka:{what}:{}\"\n", segment.name())
         };
-        let own: Option<Vec<String>> = self
-            .layout
-            .apps(segment)
-            .map(|app| self.interface(app, way))
-            .collect();
+        let own: Option<Vec<String>> =
+            self.layout.apps(segment).map(|app| self.interface(app, way)).collect();
         match own {
             None => line(""),
             Some(interfaces) => interfaces.iter().map(|interface| line(interface)).collect(),
@@ -432,12 +352,7 @@ impl Renderer<'_> {
     }
 
     fn lan_rules(&self, interface: &str, side: &str, port: &str, map: &str, what: &str) -> String {
-        let any = |family| {
-            self.layout
-                .lan
-                .iter()
-                .any(|s| s.host.map(Family::of) == Some(family))
-        };
+        let any = |family| self.layout.lan.iter().any(|s| s.host.map(Family::of) == Some(family));
         [(Family::V4, "ip"), (Family::V6, "ip6")]
             .into_iter()
             .filter(|&(family, _)| any(family))
@@ -470,10 +385,7 @@ impl Renderer<'_> {
         let options = self.layout.options;
         [(options.http_port, "step1"), (options.https_port, "step2")]
             .map(|(port, step)| {
-                format!(
-                    "\t\ttcp sport {port} {}accept comment \"ka:mark:{step}\"\n",
-                    self.mark()
-                )
+                format!("\t\ttcp sport {port} {}accept comment \"ka:mark:{step}\"\n", self.mark())
             })
             .concat()
     }
@@ -488,10 +400,7 @@ impl Renderer<'_> {
         let mut chains = String::new();
         for &(app, host) in &forwarded {
             let slug = &app.slug;
-            let interfaces = self
-                .layout
-                .own_interfaces(app)
-                .unwrap_or_else(|| "ext".to_owned());
+            let interfaces = self.layout.own_interfaces(app).unwrap_or_else(|| "ext".to_owned());
             for (protocol, ports) in each_port(app, &app.ports) {
                 arriving += &format!(
                     "\t\tiifname @{interfaces} fib daddr type local {protocol} dport {ports} jump dnat_{slug} comment \"ka:dnat:{slug}\"\n"
@@ -504,26 +413,12 @@ impl Renderer<'_> {
                 (IpAddr::V6(_), Some(port)) => ("ip6", format!("[{host}]:{port}")),
             };
             let remapped: Vec<String> = match app.destination.port() {
-                Some(_) => app
-                    .protocol
-                    .each()
-                    .iter()
-                    .map(|p| format!("meta l4proto {p} "))
-                    .collect(),
+                Some(_) => app.protocol.each().iter().map(|p| format!("meta l4proto {p} ")).collect(),
                 None => vec![String::new()],
             };
-            chains += &self.nat_chain(
-                app,
-                host,
-                "dnat",
-                &remapped,
-                &format!("counter dnat {ip} to {to}"),
-            )?;
+            chains += &self.nat_chain(app, host, "dnat", &remapped, &format!("counter dnat {ip} to {to}"))?;
             if app.masquerade {
-                let there = app
-                    .destination
-                    .port()
-                    .and_then(|port| PortRange::new(port, port).ok());
+                let there = app.destination.port().and_then(|port| PortRange::new(port, port).ok());
                 for (protocol, ports) in each_port(app, &there.map_or_else(|| app.ports.clone(), |p| vec![p]))
                 {
                     leaving += &format!(
@@ -552,19 +447,12 @@ impl Renderer<'_> {
             rules += &self.client_rules(begin, &app.slug, &family, "saddr", action)?;
             rules += &allow_rules(begin, "all", &family, "saddr", action)?;
         }
-        fill(
-            CHAIN,
-            &[("name", &format!("{stem}_{}", app.slug)), ("rules", &rules)],
-        )
+        fill(CHAIN, &[("name", &format!("{stem}_{}", app.slug)), ("rules", &rules)])
     }
 }
 
 fn each_port(app: &App, ports: &[PortRange]) -> Vec<(Protocol, PortRange)> {
-    app.protocol
-        .each()
-        .iter()
-        .flat_map(|&protocol| ports.iter().map(move |&p| (protocol, p)))
-        .collect()
+    app.protocol.each().iter().flat_map(|&protocol| ports.iter().map(move |&p| (protocol, p))).collect()
 }
 
 fn allow_rules(
@@ -578,15 +466,7 @@ fn allow_rules(
         .iter()
         .map(|&family| {
             let set = format!("allow_{slug}_{}", family.digit());
-            client(
-                interface,
-                family,
-                side,
-                "",
-                &set,
-                action,
-                &format!("allow:{slug}"),
-            )
+            client(interface, family, side, "", &set, action, &format!("allow:{slug}"))
         })
         .collect()
 }
@@ -626,15 +506,10 @@ fn map(
     key_of: impl Fn(&Segment) -> String,
 ) -> Result<String, TemplateError> {
     let ranged = segments.iter().any(|segment| !segment.ports.is_single());
-    let pairs: Vec<String> = segments
-        .iter()
-        .map(|s| format!("{} : goto {stem}_{}", key_of(s), s.name()))
-        .collect();
-    let elements = if pairs.is_empty() {
-        String::new()
-    } else {
-        format!("\t\telements = {{ {} }}", pairs.join(", "))
-    };
+    let pairs: Vec<String> =
+        segments.iter().map(|s| format!("{} : goto {stem}_{}", key_of(s), s.name())).collect();
+    let elements =
+        if pairs.is_empty() { String::new() } else { format!("\t\telements = {{ {} }}", pairs.join(", ")) };
     fill(
         MAP,
         &[
@@ -649,10 +524,7 @@ fn map(
 /// The configured networks of one family, as they would be listed.
 fn elements(networks: &[Network], family: Family) -> String {
     use crate::ruleset::allow::{BY_CONFIG, Span, elements, key_address};
-    let spans: Vec<Span> = networks
-        .iter()
-        .map(|&network| Span::configured(network))
-        .collect();
+    let spans: Vec<Span> = networks.iter().map(|&network| Span::configured(network)).collect();
     let listed: Vec<String> = elements(&spans, family)
         .into_iter()
         .filter_map(|(first, element)| {
@@ -662,9 +534,5 @@ fn elements(networks: &[Network], family: Family) -> String {
             Some(format!("{range} comment \"{BY_CONFIG}\""))
         })
         .collect();
-    if listed.is_empty() {
-        String::new()
-    } else {
-        format!("\t\telements = {{ {} }}", listed.join(", "))
-    }
+    if listed.is_empty() { String::new() } else { format!("\t\telements = {{ {} }}", listed.join(", ")) }
 }

@@ -15,10 +15,7 @@ pub enum TemplateError {
 pub(super) fn fill(template: &str, values: &[(&str, &str)]) -> Result<String, TemplateError> {
     let mut out = String::with_capacity(template.len());
     for line in template.split_inclusive('\n') {
-        let alone = line
-            .trim_end()
-            .strip_prefix("{{")
-            .and_then(|l| l.strip_suffix("}}"));
+        let alone = line.trim_end().strip_prefix("{{").and_then(|l| l.strip_suffix("}}"));
         if let Some(name) = alone.filter(|name| !name.contains("}}")) {
             let value = value(name, values)?;
             out.push_str(value);

@@ -11,9 +11,7 @@ impl<'a> Attributes<'a> {
     /// The payload of the first attribute of that type.
     #[must_use]
     pub fn get(self, kind: u16) -> Option<&'a [u8]> {
-        self.into_iter()
-            .find(|&(k, _)| k == kind)
-            .map(|(_, payload)| payload)
+        self.into_iter().find(|&(k, _)| k == kind).map(|(_, payload)| payload)
     }
 
     /// The attributes nested in the first one of that type; none if it is not there.
@@ -70,11 +68,8 @@ mod tests {
 
     #[test]
     fn attributes_are_walked_and_nested_flags_ignored() {
-        let bytes = [
-            attribute(1, b"gate\0"),
-            attribute(0x8002, &attribute(3, &7_u32.to_be_bytes())),
-        ]
-        .concat();
+        let bytes =
+            [attribute(1, b"gate\0"), attribute(0x8002, &attribute(3, &7_u32.to_be_bytes()))].concat();
         let attributes = Attributes(&bytes);
         assert_eq!(attributes.text(1), Some("gate"));
         assert_eq!(attributes.nested(2).be32(3), Some(7));

@@ -39,10 +39,7 @@ fn expression(name: &str, data: Attributes<'_>) -> Option<Expr> {
         "notrack" => Some(Expr::Notrack),
         "dynset" => dynset(data),
         "nat" => nat(data),
-        "masq" => data
-            .get(1)
-            .is_none_or(|flags| flags == [0; 4])
-            .then_some(Expr::Masquerade),
+        "masq" => data.get(1).is_none_or(|flags| flags == [0; 4]).then_some(Expr::Masquerade),
         _ => None,
     }
 }
@@ -84,12 +81,7 @@ fn payload(data: Attributes<'_>) -> Option<Expr> {
         3 => Base::Inner,
         _ => return None,
     };
-    Some(Expr::Payload {
-        base,
-        offset: data.be32(3)?,
-        len: data.be32(4)?,
-        reg: reg(data, 1)?,
-    })
+    Some(Expr::Payload { base, offset: data.be32(3)?, len: data.be32(4)?, reg: reg(data, 1)? })
 }
 
 fn cmp(data: Attributes<'_>) -> Option<Expr> {
@@ -100,22 +92,14 @@ fn cmp(data: Attributes<'_>) -> Option<Expr> {
         5 => CmpOp::Ge,
         _ => return None,
     };
-    Some(Expr::Cmp {
-        reg: reg(data, 1)?,
-        op,
-        data: value(data, 3)?,
-    })
+    Some(Expr::Cmp { reg: reg(data, 1)?, op, data: value(data, 3)? })
 }
 
 fn bitwise(data: Attributes<'_>) -> Option<Expr> {
     let in_place = reg(data, 1)? == reg(data, 2)?;
     let masks = data.be32(6).unwrap_or(0) == 0;
     let (mask, xor) = (value(data, 4)?, value(data, 5)?);
-    (in_place && masks).then_some(Expr::Bitwise {
-        reg: reg(data, 1)?,
-        mask,
-        xor,
-    })
+    (in_place && masks).then_some(Expr::Bitwise { reg: reg(data, 1)?, mask, xor })
 }
 
 fn byteorder(data: Attributes<'_>) -> Option<Expr> {
@@ -131,11 +115,7 @@ fn lookup(data: Attributes<'_>) -> Option<Expr> {
         Some(_) => return None,
     };
     let inverted = data.be32(5).is_some_and(|flags| flags != 0);
-    let lookup = Expr::Lookup {
-        set: data.text(1)?.to_owned(),
-        reg: reg(data, 2)?,
-        verdict,
-    };
+    let lookup = Expr::Lookup { set: data.text(1)?.to_owned(), reg: reg(data, 2)?, verdict };
     (!inverted).then_some(lookup)
 }
 
@@ -143,10 +123,7 @@ fn immediate(data: Attributes<'_>) -> Option<Expr> {
     if data.be32(1)? == 0 {
         return verdict(data.nested(2).nested(2)).map(Expr::Verdict);
     }
-    Some(Expr::Immediate {
-        reg: reg(data, 1)?,
-        data: value(data, 2)?,
-    })
+    Some(Expr::Immediate { reg: reg(data, 1)?, data: value(data, 2)? })
 }
 
 /// Decodes `NFTA_VERDICT_*`.
@@ -174,10 +151,7 @@ fn ct(data: Attributes<'_>) -> Option<Expr> {
     if data.get(4).is_some() {
         return None;
     }
-    Some(Expr::Ct {
-        key,
-        reg: reg(data, 1)?,
-    })
+    Some(Expr::Ct { key, reg: reg(data, 1)? })
 }
 
 fn fib(data: Attributes<'_>) -> Option<Expr> {
@@ -186,10 +160,7 @@ fn fib(data: Attributes<'_>) -> Option<Expr> {
         2 => Side::Destination,
         _ => return None,
     };
-    let fib = Expr::FibType {
-        side,
-        reg: reg(data, 1)?,
-    };
+    let fib = Expr::FibType { side, reg: reg(data, 1)? };
     (data.be32(2)? == 3).then_some(fib)
 }
 

@@ -6,4 +6,6 @@ mod objects;
 
 pub use attr::Attributes;
 pub use expr::expressions;
-pub use objects::{DecodedRule, RawElement, chain, elements, pair_ranges, rule, set, set_name, table_name};
+pub use objects::{
+    DecodedRule, RawElement, chain, elements, host_chain, pair_ranges, rule, set, set_name, table_name,
+};

@@ -2,6 +2,7 @@
 
 use super::attr::Attributes;
 use super::expr::{expressions, verdict};
+use crate::ruleset::audit::{HostChain, HostHook};
 use crate::ruleset::expr::Expr;
 use crate::ruleset::model::{
     BaseChain, Chain, ChainType, Content, Element, Elements, Hook, KeyPart, Rule, Set, SetFlags, Timeout,
@@ -33,11 +34,7 @@ pub fn chain(payload: &[u8], table: &str) -> Option<Chain> {
     }
     let hook = chain.nested(4);
     let base = hook.be32(1).map(|number| BaseChain {
-        kind: if chain.text(7) == Some("nat") {
-            ChainType::Nat
-        } else {
-            ChainType::Filter
-        },
+        kind: if chain.text(7) == Some("nat") { ChainType::Nat } else { ChainType::Filter },
         hook: match number {
             0 => Hook::Prerouting,
             1 => Hook::Input,
@@ -47,10 +44,27 @@ pub fn chain(payload: &[u8], table: &str) -> Option<Chain> {
         },
         priority: hook.be32(2).unwrap_or(0).cast_signed(),
     });
-    Some(Chain {
-        name: chain.text(3)?.to_owned(),
-        base,
-        rules: Vec::new(),
+    Some(Chain { name: chain.text(3)?.to_owned(), base, rules: Vec::new() })
+}
+
+/// Anybody's base chain on a hook where a drop is final; `None` for other chains.
+#[must_use]
+pub fn host_chain(payload: &[u8], family: &str) -> Option<HostChain> {
+    let chain = Attributes(payload);
+    let hook = chain.nested(4);
+    Some(HostChain {
+        family: family.to_owned(),
+        table: chain.text(1)?.to_owned(),
+        chain: chain.text(3)?.to_owned(),
+        hook: match hook.be32(1)? {
+            1 => HostHook::Input,
+            2 => HostHook::Forward,
+            3 => HostHook::Output,
+            _ => return None,
+        },
+        priority: hook.be32(2).unwrap_or(0).cast_signed(),
+        // NF_DROP is 0, NF_ACCEPT 1.
+        drops: chain.be32(5) == Some(0),
     })
 }
 
@@ -72,10 +86,7 @@ pub fn rule(payload: &[u8], table: &str) -> Option<DecodedRule> {
     }
     let exprs: Vec<Expr> = expressions(rule.nested(4));
     let comment = rule.get(7).and_then(comment);
-    Some(DecodedRule {
-        chain: rule.text(2)?.to_owned(),
-        rule: Rule { comment, exprs },
-    })
+    Some(DecodedRule { chain: rule.text(2)?.to_owned(), rule: Rule { comment, exprs } })
 }
 
 /// nft's own user data: type (0 is a comment), length, bytes.
@@ -155,29 +166,20 @@ pub struct RawElement {
 /// The elements in one message of a dump.
 #[must_use]
 pub fn elements(payload: &[u8]) -> Vec<RawElement> {
-    Attributes(payload)
-        .nested(3)
-        .filter_map(|(_, item)| element(Attributes(item)))
-        .collect()
+    Attributes(payload).nested(3).filter_map(|(_, item)| element(Attributes(item))).collect()
 }
 
 fn element(item: Attributes<'_>) -> Option<RawElement> {
     let key = item.nested(1).get(1)?;
-    let timeout = item.be64(4).filter(|&ms| ms != 0).map(|total_ms| Timeout {
-        total_ms,
-        left_ms: item.be64(5).unwrap_or(total_ms).min(total_ms),
-    });
+    let timeout = item
+        .be64(4)
+        .filter(|&ms| ms != 0)
+        .map(|total_ms| Timeout { total_ms, left_ms: item.be64(5).unwrap_or(total_ms).min(total_ms) });
     Some(RawElement {
         key: key.to_vec(),
-        ends_range: item
-            .be32(3)
-            .is_some_and(|flags| flags & ELEMENT_INTERVAL_END != 0),
+        ends_range: item.be32(3).is_some_and(|flags| flags & ELEMENT_INTERVAL_END != 0),
         element: Element {
-            last: item
-                .nested(10)
-                .get(1)
-                .filter(|&last| last != key)
-                .map(<[u8]>::to_vec),
+            last: item.nested(10).get(1).filter(|&last| last != key).map(<[u8]>::to_vec),
             verdict: verdict(item.nested(2).nested(2)),
             timeout,
             comment: item.get(6).and_then(comment),
@@ -235,22 +237,14 @@ mod tests {
             name: "allow_all_4".into(),
             key: vec![KeyPart::Ipv4],
             verdicts: false,
-            flags: SetFlags {
-                interval: true,
-                timeout: true,
-                dynamic: false,
-            },
+            flags: SetFlags { interval: true, timeout: true, dynamic: false },
             size: None,
             content: Content::Living,
         }
     }
 
     fn half(key: [u8; 4], ends_range: bool) -> RawElement {
-        RawElement {
-            key: key.to_vec(),
-            ends_range,
-            element: Element::default(),
-        }
+        RawElement { key: key.to_vec(), ends_range, element: Element::default() }
     }
 
     #[test]
@@ -264,10 +258,7 @@ mod tests {
             half([0, 0, 0, 0], true),
         ];
         let paired = pair_ranges(&interval_set(), raw);
-        let got: Vec<_> = paired
-            .iter()
-            .map(|(first, e)| (first.clone(), e.last.clone()))
-            .collect();
+        let got: Vec<_> = paired.iter().map(|(first, e)| (first.clone(), e.last.clone())).collect();
         assert_eq!(
             got,
             [
@@ -280,20 +271,15 @@ mod tests {
 
     #[test]
     fn a_single_address_is_no_range() {
-        let paired = pair_ranges(
-            &interval_set(),
-            vec![half([10, 0, 0, 1], false), half([10, 0, 0, 2], true)],
-        );
+        let paired =
+            pair_ranges(&interval_set(), vec![half([10, 0, 0, 1], false), half([10, 0, 0, 2], true)]);
         assert_eq!(paired.get(&vec![10, 0, 0, 1]).unwrap().last, None);
     }
 
     #[test]
     fn packed_types_unpack_in_order() {
         assert_eq!(key_parts((7 << 6) | 13), Some(vec![KeyPart::Ipv4, KeyPart::Port]));
-        assert_eq!(
-            key_parts((12 << 6) | 13),
-            Some(vec![KeyPart::Protocol, KeyPart::Port])
-        );
+        assert_eq!(key_parts((12 << 6) | 13), Some(vec![KeyPart::Protocol, KeyPart::Port]));
         assert_eq!(key_parts(0), None);
         assert_eq!(key_parts(63), None);
     }

@@ -1,0 +1,89 @@
+//! Verbs that change grants: by the daemon where one runs, else by themselves on the kernel.
+
+use std::io::ErrorKind;
+
+use crate::backend::nftables::{BackendError, Nftables};
+use crate::cli::load::{self, Exposure};
+use crate::cli::{ConfigArg, Exit, Printer};
+use crate::service::control::{self, Failure, Reply, Request};
+use crate::service::operations::{OperationError, Operations};
+use crate::sys::{clock, users};
+
+/// Has a request carried out and says what came of it.
+pub(super) fn operate(file: &ConfigArg, request: Request) -> Exit {
+    let mut err = Printer::stderr();
+    let outcome = match ask_daemon(file, &request, &mut err) {
+        Ok(Some(reply)) => Ok(reply),
+        Ok(None) => by_ourselves(file, request, &mut err),
+        Err(exit) => Err(exit),
+    };
+    match outcome {
+        Ok(Reply::Done { message }) => {
+            let mut out = Printer::stdout();
+            out.line(message);
+            out.finish(err.finish(Exit::Done))
+        }
+        Ok(Reply::Status { .. }) => err.finish(Exit::Done),
+        Ok(Reply::Failed { failure, message }) => {
+            err.line(format!("error: {message}"));
+            err.finish(exit_of(failure))
+        }
+        Err(exit) => err.finish(exit),
+    }
+}
+
+/// The daemon's reply; none where no daemon runs.
+pub(super) fn ask_daemon(
+    file: &ConfigArg,
+    request: &Request,
+    err: &mut Printer,
+) -> Result<Option<Reply>, Exit> {
+    control::call(&file.runtime_dir, request).map_err(|error| {
+        let socket = control::socket_path(&file.runtime_dir);
+        if error.kind() == ErrorKind::PermissionDenied {
+            err.line(format!(
+                "error: no permission to talk to the daemon at {}: it takes root or a member of group {}",
+                socket.display(),
+                users::GROUP
+            ));
+            Exit::NoPermission
+        } else {
+            err.line(format!("error: the daemon at {} does not answer: {error}", socket.display()));
+            Exit::Unavailable
+        }
+    })
+}
+
+fn by_ourselves(file: &ConfigArg, request: Request, err: &mut Printer) -> Result<Reply, Exit> {
+    let settings = load::load(&file.config, None, Exposure::Warn, err)?.settings;
+    let user = users::name(users::own());
+    let mut failed = |error: &OperationError| {
+        err.line(format!("error: {error}"));
+        exit_of(error.failure())
+    };
+    let nft = Nftables::open().map_err(|error| failed(&error.into()))?;
+    let now = clock::now();
+    let mut operations = Operations::adopt(nft, settings, now).map_err(|error| failed(&error))?;
+    let message = operations.operate(request, &user, now).map_err(|error| failed(&error))?;
+    Ok(Reply::Done { message })
+}
+
+/// The exit code of a failure.
+pub(super) fn exit_of(failure: Failure) -> Exit {
+    match failure {
+        Failure::Request => Exit::Usage,
+        Failure::Permission => Exit::NoPermission,
+        Failure::Unavailable => Exit::Unavailable,
+    }
+}
+
+/// The exit code of a firewall that would not.
+pub(super) fn exit_of_backend(error: &BackendError) -> Exit {
+    match error {
+        BackendError::NotPermitted => Exit::NoPermission,
+        BackendError::Unsupported(_) | BackendError::Refused { .. } | BackendError::Netlink(_) => {
+            Exit::Unavailable
+        }
+        BackendError::Build(_) | BackendError::NotAsWritten(_) => Exit::Bug,
+    }
+}

@@ -1,0 +1,109 @@
+//! The dry run: what would be done, whether the kernel would take it, and what in the
+//! host's own rules would defeat it.
+
+use crate::backend::nftables::{BackendError, Nftables};
+use crate::backend::survey::survey;
+use crate::config::Settings;
+use crate::ruleset::audit::{Finding, Severity, accepts_mark, audit};
+use crate::ruleset::diff::{Change, diff};
+use crate::ruleset::layout::{Layout, Options};
+use crate::ruleset::plan::plan;
+use crate::sys::interfaces;
+
+/// What a dry run found out.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// What an operator should know.
+    pub findings: Vec<Finding>,
+    /// What applying would change.
+    pub changes: Vec<Change>,
+}
+
+impl Report {
+    /// Whether nothing speaks against applying it.
+    #[must_use]
+    pub fn ok(&self) -> bool {
+        self.findings.iter().all(|finding| finding.severity != Severity::Error)
+    }
+}
+
+/// Plans without a kernel: everything would be new.
+#[must_use]
+pub fn offline(settings: &Settings, options: Options) -> Report {
+    Report { findings: Vec::new(), changes: diff(None, &plan(settings, options)) }
+}
+
+/// Plans, compares with what is live and has the kernel check the difference; changes nothing.
+///
+/// # Errors
+/// [`BackendError`] when the kernel cannot be asked; what it has against the plan is a finding.
+pub fn online(nft: &mut Nftables, settings: &Settings, options: Options) -> Result<Report, BackendError> {
+    let mut report = Report { findings: missing_interfaces(settings), ..Report::default() };
+    if !options.inner_header {
+        report.findings.push(Finding {
+            severity: Severity::Info,
+            code: "old-kernel",
+            message: "this kernel is older than Linux 5.16: the path of step 1 is matched once per length of the TCP header".to_owned(),
+            fix: String::new(),
+        });
+    }
+    report.changes = diff(nft.read()?.as_ref(), &plan(settings, options));
+    match nft.validate(&report.changes) {
+        Ok(()) => {}
+        Err(error @ BackendError::Refused { .. }) => report.findings.push(Finding {
+            severity: Severity::Error,
+            code: "kernel-refuses",
+            message: error.to_string(),
+            fix: "load the modules nf_tables needs here: modprobe -a nft_ct nft_fib_inet nft_nat nft_masq nft_limit; if it stays, report it with the output of uname -r".to_owned(),
+        }),
+        Err(error) => return Err(error),
+    }
+    let layout = Layout::new(settings, options);
+    let found = survey(nft)?;
+    let mark = settings.global.mark;
+    let mut accepting = Vec::new();
+    for chain in &found.chains {
+        let rules = nft.rules_of(&chain.family, &chain.table, &chain.chain)?;
+        if rules.iter().any(|rule| mark.is_some_and(|mark| accepts_mark(rule, mark))) {
+            accepting.push(chain.clone());
+        }
+    }
+    report.findings.extend(audit(&layout, &found.chains, |chain| accepting.contains(chain)));
+    report.findings.extend(found.doubt.map(|doubt| Finding {
+        severity: Severity::Warning,
+        code: "host-unknown",
+        message: format!("{doubt}; the host may drop what is let in without this being noticed"),
+        fix: "look at the output of nft list ruleset for chains with policy drop".to_owned(),
+    }));
+    Ok(report)
+}
+
+fn missing_interfaces(settings: &Settings) -> Vec<Finding> {
+    let Ok(present) = interfaces::names() else {
+        return Vec::new();
+    };
+    let mut names: Vec<&str> = settings
+        .apps
+        .iter()
+        .flat_map(|app| &app.interface_ext)
+        .chain(&settings.global.interface_ext)
+        .map(|name| name.as_str())
+        .filter(|name| !present.iter().any(|have| have == name))
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+        .into_iter()
+        .map(|name| Finding {
+            severity: Severity::Warning,
+            code: "no-such-interface",
+            message: format!(
+                "interface_ext {name} does not exist now; ports are guarded on it as soon as it does"
+            ),
+            fix: format!(
+                "if {name} is misspelt, nothing is guarded: the interfaces are {}",
+                present.join(", ")
+            ),
+        })
+        .collect()
+}

@@ -1,0 +1,227 @@
+//! The control socket: one JSON request and one JSON reply a connection, a line each.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::IpAddr;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixListener;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use super::status::Status;
+use crate::sys::{files, users};
+
+/// Longest request, in bytes.
+const REQUEST: u64 = 4_096;
+/// How long one connection may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client waits for the daemon.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(30);
+/// Connections served at a time.
+const CONNECTIONS: usize = 16;
+
+/// What an operator may ask of the daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// What stands open.
+    Status {},
+    /// Let an address reach an app.
+    Grant {
+        /// The app.
+        app: String,
+        /// The address.
+        address: IpAddr,
+        /// For how many seconds; none: the app's duration.
+        seconds: Option<u64>,
+    },
+    /// End an address's grant.
+    Revoke {
+        /// The app.
+        app: String,
+        /// The address.
+        address: IpAddr,
+    },
+    /// End all grants.
+    RevokeAll {
+        /// Of this app only.
+        app: Option<String>,
+    },
+    /// Allow a network.
+    Allow {
+        /// The network, in CIDR notation.
+        network: String,
+        /// To reach this app only.
+        app: Option<String>,
+        /// For how many seconds; none: until it is flushed.
+        seconds: Option<u64>,
+    },
+    /// Forget the networks that operators allowed.
+    AllowFlush {
+        /// For this app only; none: all of them.
+        app: Option<String>,
+    },
+    /// Remove everything and stop.
+    Teardown {},
+}
+
+/// What the daemon replies.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "kebab-case")]
+pub enum Reply {
+    /// It is done; the message says what.
+    Done {
+        /// A sentence for the operator.
+        message: String,
+    },
+    /// The status.
+    Status {
+        /// What stands open.
+        status: Status,
+    },
+    /// It was not done.
+    Failed {
+        /// What kind of failure it is.
+        failure: Failure,
+        /// A sentence for the operator.
+        message: String,
+    },
+}
+
+/// Kinds of failures, for exit codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Failure {
+    /// The request makes no sense here.
+    Request,
+    /// Who asks may not, or the process may not.
+    Permission,
+    /// The kernel or the daemon cannot do it now.
+    Unavailable,
+}
+
+/// A request, who made it and where the reply goes.
+#[derive(Debug)]
+pub struct Call {
+    /// The request.
+    pub request: Request,
+    /// The user that made it.
+    pub user: String,
+    /// Where the reply goes.
+    pub reply: oneshot::Sender<Reply>,
+}
+
+/// Where the control socket is in a runtime directory.
+#[must_use]
+pub fn socket_path(runtime_dir: &Path) -> PathBuf {
+    runtime_dir.join("control.sock")
+}
+
+/// Binds the socket; whoever left one behind is dead, because the caller holds the lock.
+///
+/// # Errors
+/// The reason.
+pub fn bind(runtime_dir: &Path) -> io::Result<UnixListener> {
+    let path = socket_path(runtime_dir);
+    files::remove(&path)?;
+    let listener = UnixListener::bind(&path)?;
+    match users::operators() {
+        Some(group) => {
+            users::give_to_group(&path, group)?;
+            files::set_mode(&path, 0o660)?;
+        }
+        None => files::set_mode(&path, 0o600)?,
+    }
+    Ok(listener)
+}
+
+/// Serves operators until the calls' receiver is gone.
+pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>) {
+    let permits = std::sync::Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(permit) = permits.clone().acquire_owned().await else {
+            return;
+        };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "the control socket does not accept");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                continue;
+            }
+        };
+        let calls = calls.clone();
+        tokio::spawn(async move {
+            if let Ok(Err(error)) = tokio::time::timeout(PATIENCE, one(stream, calls)).await {
+                tracing::debug!(%error, "a control connection failed");
+            }
+            drop(permit);
+        });
+    }
+}
+
+async fn one(stream: tokio::net::UnixStream, calls: mpsc::Sender<Call>) -> io::Result<()> {
+    let peer = stream.peer_cred()?;
+    let user = users::name(peer.uid());
+    let (reader, mut writer) = stream.into_split();
+    let mut line = String::new();
+    tokio::io::BufReader::new(reader.take(REQUEST)).read_line(&mut line).await?;
+    let failed = |failure, message: String| Reply::Failed { failure, message };
+    let reply = if !users::may_operate(peer.uid(), peer.gid()) {
+        tracing::warn!(user, "refused on the control socket");
+        failed(
+            Failure::Permission,
+            format!("{user} may not do this: it takes root or a member of group {}", users::GROUP),
+        )
+    } else {
+        match serde_json::from_str(&line) {
+            Err(error) => failed(Failure::Request, format!("the request cannot be read: {error}")),
+            Ok(request) => {
+                let (reply, replied) = oneshot::channel();
+                let asked = calls.send(Call { request, user, reply }).await.is_ok();
+                match (asked, replied.await) {
+                    (true, Ok(reply)) => reply,
+                    (false, _) | (_, Err(_)) => {
+                        failed(Failure::Unavailable, "the daemon is stopping".to_owned())
+                    }
+                }
+            }
+        }
+    };
+    let mut text = serde_json::to_string(&reply).map_err(io::Error::other)?;
+    text.push('\n');
+    writer.write_all(text.as_bytes()).await?;
+    writer.shutdown().await
+}
+
+/// Asks the daemon; `None` where no daemon answers.
+///
+/// # Errors
+/// When there is a daemon but it cannot be asked: [`io::ErrorKind::PermissionDenied`] among others.
+pub fn call(runtime_dir: &Path, request: &Request) -> io::Result<Option<Reply>> {
+    let mut stream = match UnixStream::connect(socket_path(runtime_dir)) {
+        Ok(stream) => stream,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    stream.set_read_timeout(Some(CLIENT_PATIENCE))?;
+    stream.set_write_timeout(Some(CLIENT_PATIENCE))?;
+    let mut text = serde_json::to_string(request).map_err(io::Error::other)?;
+    text.push('\n');
+    stream.write_all(text.as_bytes())?;
+    let mut line = String::new();
+    // A status with very many grants is long, but not endless.
+    BufReader::new(stream.take(1 << 30)).read_line(&mut line)?;
+    if line.is_empty() {
+        return Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "the daemon closed the connection without a reply",
+        ));
+    }
+    serde_json::from_str(&line).map(Some).map_err(io::Error::other)
+}

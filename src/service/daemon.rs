@@ -1,0 +1,202 @@
+//! `knock-agent run`: guard first, then ears.
+
+use std::io;
+use std::num::NonZeroU16;
+use std::path::{Path, PathBuf};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+
+use super::certificate::{self, CertificateError};
+use super::control;
+use super::enforcer::{Enforcer, Stopped};
+use super::front::{self, FrontConfig};
+use super::link;
+use super::operations::{OperationError, Operations};
+use super::two_factor::{self, TwoFactorError};
+use crate::backend::nftables::{BackendError, Nftables};
+use crate::config::Settings;
+use crate::knock::Gatekeeper;
+use crate::ruleset::layout::Options;
+use crate::ruleset::plan::plan;
+use crate::sys::{clock, files, notify, process, random};
+
+/// Control requests that may wait for the enforcer.
+const CALLS: usize = 16;
+
+/// What `run` was told.
+#[derive(Clone, Debug)]
+pub struct Daemon {
+    /// The configuration.
+    pub settings: Settings,
+    /// The port of step 1.
+    pub http_port: NonZeroU16,
+    /// The port of step 2.
+    pub https_port: NonZeroU16,
+    /// PEM file with the certificate chain of step 2.
+    pub certificate: PathBuf,
+    /// PEM file with its private key.
+    pub key: PathBuf,
+    /// Whether grants end when the daemon is told to stop.
+    pub cleanup: bool,
+    /// Where the control socket and the lock are.
+    pub runtime_dir: PathBuf,
+}
+
+/// Why the daemon does not run. Whatever guard was in place by then stays.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// Another one runs.
+    #[error("another knock-agent runs already: {} is locked", .0.display())]
+    AlreadyRuns(PathBuf),
+    /// The certificate of step 2 cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// A 2FA file cannot be used.
+    #[error(transparent)]
+    TwoFactor(#[from] TwoFactorError),
+    /// The firewall would not.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// What was in the kernel could not be taken over.
+    #[error(transparent)]
+    Operation(#[from] OperationError),
+    /// A port cannot be listened on.
+    #[error("cannot listen on TCP port {port}: {source}")]
+    Listen {
+        /// The port.
+        port: NonZeroU16,
+        /// The reason.
+        source: io::Error,
+    },
+    /// A file or socket of the runtime directory.
+    #[error("{}: {source}", path.display())]
+    Runtime {
+        /// Which.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// The process could not be set up.
+    #[error("the process cannot be set up: {0}")]
+    Process(#[source] io::Error),
+    /// A part of the daemon ended by itself.
+    #[error("{0} ended unexpectedly: this is a bug; the guard and running grants stay")]
+    Died(&'static str),
+}
+
+/// Runs until SIGTERM, SIGINT or an operator's teardown.
+///
+/// # Errors
+/// [`DaemonError`]; from the first change on, the guard stays whatever happens.
+pub fn run(daemon: Daemon) -> Result<(), DaemonError> {
+    process::harden().map_err(|errno| DaemonError::Process(errno.into()))?;
+    let lock_path = daemon.runtime_dir.join("lock");
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |source| DaemonError::Runtime { path, source }
+    };
+    files::make_directory(&daemon.runtime_dir, 0o755).map_err(at(&daemon.runtime_dir))?;
+    let lock = files::try_lock(&lock_path).map_err(at(&lock_path))?;
+    let Some(_lock) = lock else { return Err(DaemonError::AlreadyRuns(lock_path)) };
+
+    let tls = certificate::load(&daemon.certificate, &daemon.key)?;
+    let two_factor = two_factor::load(&daemon.settings)?;
+    let random = random::bytes().map_err(DaemonError::Process)?;
+    let gatekeeper = Gatekeeper::new(&daemon.settings, two_factor, random);
+
+    let operations = guard(&daemon)?;
+    let enforcer = Enforcer::new(operations, gatekeeper);
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(DaemonError::Process)?;
+    runtime.block_on(serve(&daemon, enforcer, tls))
+}
+
+/// Puts the guard in place and takes over what grants there are.
+fn guard(daemon: &Daemon) -> Result<Operations, DaemonError> {
+    let mut nft = Nftables::open()?;
+    let options = Options {
+        http_port: daemon.http_port,
+        https_port: daemon.https_port,
+        inner_header: nft.knows_inner_header()?,
+    };
+    let changes = nft.install(&plan(&daemon.settings, options))?;
+    let mut operations = Operations::adopt(nft, daemon.settings.clone(), clock::now())?;
+    operations.sync_allowed(clock::now())?;
+    tracing::info!(changes = changes.len(), grants = operations.ledger().len(), "the guard is in place");
+    Ok(operations)
+}
+
+async fn serve(daemon: &Daemon, enforcer: Enforcer, tls: certificate::ServerTls) -> Result<(), DaemonError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Process)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Process)?;
+    let listen = |port: NonZeroU16| move |source| DaemonError::Listen { port, source };
+    let step1 = front::listen_step1(daemon.http_port).map_err(listen(daemon.http_port))?;
+    let step2 = front::listen_step2(daemon.https_port).map_err(listen(daemon.https_port))?;
+    let control = control::bind(&daemon.runtime_dir).map_err(|source| DaemonError::Runtime {
+        path: control::socket_path(&daemon.runtime_dir),
+        source,
+    })?;
+
+    let config = FrontConfig::new(&daemon.settings);
+    let (link, asks) = link::pair();
+    let (call_sender, calls) = mpsc::channel(CALLS);
+    let (stop, stopped) = oneshot::channel();
+    let cleanup = daemon.cleanup;
+    let enforcing = spawn_enforcer(move || enforcer.serve(asks, calls, cleanup, stopped))?;
+    let mut ears = [
+        tokio::spawn(front::serve_step1(step1, config.clone(), link.clone())),
+        tokio::spawn(front::serve_step2(step2, tls, config, link)),
+        tokio::spawn(control::serve(control, call_sender)),
+    ];
+    if let Err(error) = notify::notify("READY=1\nSTATUS=guarding") {
+        tracing::warn!(%error, "systemd could not be told");
+    }
+    tracing::info!(http_port = daemon.http_port, https_port = daemon.https_port, "listening");
+
+    let mut enforcing = enforcing;
+    let [ear1, ear2, ear3] = &mut ears;
+    let result = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        stopped = &mut enforcing => match stopped {
+            Ok(Stopped::TornDown) => return Ok(()),
+            Ok(Stopped::Unused) | Err(_) => return Err(DaemonError::Died("the enforcer")),
+        },
+        _ = ear1 => Err(DaemonError::Died("step 1")),
+        _ = ear2 => Err(DaemonError::Died("step 2")),
+        _ = ear3 => Err(DaemonError::Died("the control socket")),
+    };
+    let _ = notify::notify("STOPPING=1");
+    for ear in &ears {
+        ear.abort();
+    }
+    let _ = stop.send(());
+    let _ = enforcing.await;
+    let _ = files::remove(&control::socket_path(&daemon.runtime_dir));
+    tracing::info!("stopped; the guard stays");
+    result
+}
+
+/// The enforcer has a thread of its own, because netlink blocks and TLS should not wait for it.
+fn spawn_enforcer<F>(
+    serve: impl FnOnce() -> F + Send + 'static,
+) -> Result<oneshot::Receiver<Stopped>, DaemonError>
+where
+    F: Future<Output = Stopped>,
+{
+    let (done, stopped) = oneshot::channel();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().build().map_err(DaemonError::Process)?;
+    std::thread::Builder::new()
+        .name("enforcer".to_owned())
+        .spawn(move || {
+            let how = runtime.block_on(async { serve().await });
+            let _ = done.send(how);
+        })
+        .map_err(DaemonError::Process)?;
+    Ok(stopped)
+}

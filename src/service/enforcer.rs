@@ -1,0 +1,163 @@
+//! The enforcer: the one who judges knocks and changes the firewall.
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::control::{Call, Reply, Request};
+use super::link::{Answer, Ask, Pending};
+use super::operations::{OperationError, Operations};
+use super::status::status;
+use crate::grant::{How, Note};
+use crate::knock::{Attempt, Gatekeeper, Refusal, Verdict};
+use crate::sys::clock;
+use crate::units::{ClientAddr, Lifetime, Network, Now};
+
+/// Judge, ledger and kernel in one hand.
+pub struct Enforcer {
+    operations: Operations,
+    gatekeeper: Gatekeeper,
+}
+
+/// Why the enforcer stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// Nobody asks any more.
+    Unused,
+    /// An operator had everything removed.
+    TornDown,
+}
+
+impl Enforcer {
+    /// An enforcer over what was taken over from the kernel.
+    #[must_use]
+    pub fn new(operations: Operations, gatekeeper: Gatekeeper) -> Self {
+        Self { operations, gatekeeper }
+    }
+
+    /// Answers the front and operators until neither is there any more.
+    pub async fn serve(
+        mut self,
+        mut asks: mpsc::Receiver<Pending>,
+        mut calls: mpsc::Receiver<Call>,
+        cleanup: bool,
+        stop: oneshot::Receiver<()>,
+    ) -> Stopped {
+        let mut stop = stop;
+        loop {
+            tokio::select! {
+                biased;
+                _ = &mut stop => break,
+                Some(pending) = asks.recv() => {
+                    let (ask, answer) = pending.split();
+                    let given = self.on_ask(ask, clock::now());
+                    // A client that went away misses its answer, not its grant.
+                    let _ = answer.send(given);
+                }
+                Some(call) = calls.recv() => {
+                    let teardown = call.request == Request::Teardown {};
+                    let reply = self.on_call(call.request, &call.user, clock::now());
+                    let done = matches!(reply, Reply::Done { .. });
+                    let _ = call.reply.send(reply);
+                    if teardown && done {
+                        return Stopped::TornDown;
+                    }
+                }
+                else => break,
+            }
+        }
+        if cleanup {
+            self.close_everything(clock::now());
+        }
+        Stopped::Unused
+    }
+
+    fn on_ask(&mut self, ask: Ask, now: Now) -> Answer {
+        let Ask::Knock(attempt) = ask;
+        match self.gatekeeper.judge(&attempt, now) {
+            Verdict::AdmitToStep2 { app, lifetime } => {
+                let app = app.as_str().to_owned();
+                self.admit(&attempt, &app, lifetime)
+            }
+            Verdict::Grant { app, lifetime, user } => {
+                let app = app.as_str().to_owned();
+                self.grant(attempt.client, &app, &user, lifetime, now)
+            }
+            Verdict::NeedToken { readmit } => {
+                tracing::debug!(client = %attempt.client, "a one-time code is needed");
+                if let Some(lifetime) = readmit
+                    && self.admit(&attempt, &attempt.app, lifetime) != Answer::Opened
+                {
+                    return Answer::Unavailable;
+                }
+                Answer::NeedToken
+            }
+            Verdict::Refuse(reason) => {
+                tracing::debug!(client = %attempt.client, ?reason, "refused");
+                if reason == Refusal::TooMany { Answer::TooMany } else { Answer::Refused }
+            }
+        }
+    }
+
+    fn admit(&mut self, attempt: &Attempt, app: &str, lifetime: Lifetime) -> Answer {
+        let slug = self.operations.app(app).map(|app| app.slug.clone());
+        let admitted = slug.and_then(|slug| self.operations.admit_to_step2(attempt.client, &slug, lifetime));
+        match admitted {
+            Ok(()) => {
+                tracing::info!(client = %attempt.client, app, %lifetime, "step 1 was right: step 2 is open");
+                Answer::Opened
+            }
+            Err(error) => {
+                self.gatekeeper.forget(attempt.client, app);
+                failed("step 2 could not be opened", attempt.client, app, &error)
+            }
+        }
+    }
+
+    fn grant(&mut self, client: ClientAddr, app: &str, user: &str, lifetime: Lifetime, now: Now) -> Answer {
+        let note = Note { by: user.to_owned(), how: How::TwoStep };
+        match self.operations.grant(app, client, &note, Some(lifetime), now) {
+            Ok(_) => {
+                tracing::info!(%client, app, user, %lifetime, "granted");
+                Answer::Opened
+            }
+            Err(error) => failed("a grant could not be made", client, app, &error),
+        }
+    }
+
+    fn on_call(&mut self, request: Request, user: &str, now: Now) -> Reply {
+        match self.carry_out(request, user, now) {
+            Ok(reply) => reply,
+            Err(error) => Reply::Failed { failure: error.failure(), message: error.to_string() },
+        }
+    }
+
+    fn carry_out(&mut self, request: Request, user: &str, now: Now) -> Result<Reply, OperationError> {
+        let reply = match request {
+            Request::Status {} => {
+                let live = self.operations.live()?;
+                let names = self.operations.names();
+                Reply::Status { status: status(&live, &names, Some((self.operations.ledger(), now))) }
+            }
+            Request::Teardown {} => {
+                self.operations.kernel().teardown()?;
+                tracing::warn!(user, "an operator had everything removed: nothing is guarded any more");
+                Reply::Done { message: "the daemon removed its table and stops; nothing is guarded any more".to_owned() }
+            }
+            other => Reply::Done { message: self.operations.operate(other, user, now)? },
+        };
+        Ok(reply)
+    }
+
+    fn close_everything(&mut self, now: Now) {
+        let revoked = self.operations.revoke_all(None);
+        let flushed = self.operations.flush_allowed(None, now);
+        for error in [revoked.err(), flushed.err()].into_iter().flatten() {
+            tracing::error!(%error, "grants could not be closed on shutdown; they end by themselves");
+        }
+    }
+}
+
+fn failed(what: &str, client: ClientAddr, app: &str, error: &OperationError) -> Answer {
+    tracing::warn!(%client, app, %error, "{what}");
+    Answer::Unavailable
+}
+

@@ -1,0 +1,101 @@
+//! Files: read with a bound, made with the right mode, locked.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use nix::fcntl::{Flock, FlockArg};
+
+/// What reading a file told beside its content.
+#[derive(Debug)]
+pub struct ReadFile {
+    /// The content.
+    pub text: String,
+    /// Permission bits (`0o644`).
+    pub mode: u32,
+    /// Who owns it.
+    pub owner: u32,
+}
+
+/// Reads a regular file of at most `max` bytes of UTF-8.
+///
+/// # Errors
+/// The reason, as [`io::ErrorKind::InvalidData`] where the file is too large or no text.
+pub fn read_text(path: &Path, max: u64) -> io::Result<ReadFile> {
+    let file = File::open(path)?;
+    let about = file.metadata()?;
+    if about.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory"));
+    }
+    let mut bytes = Vec::new();
+    // One more than allowed, to tell a full file from one that is too large.
+    file.take(max + 1).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > max {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it is larger than {max} bytes")));
+    }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("it is not UTF-8 text: {}", error.utf8_error()))
+    })?;
+    Ok(ReadFile { text, mode: about.permissions().mode() & 0o7777, owner: about.uid() })
+}
+
+/// Writes a file that must not exist yet, with that mode from the first moment, and waits for the disk.
+///
+/// # Errors
+/// The reason; [`io::ErrorKind::AlreadyExists`] where the file is there.
+pub fn create(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+/// Makes a directory and its parents where they are missing.
+///
+/// # Errors
+/// The reason.
+pub fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(mode).create(path)
+}
+
+/// Sets the permission bits of a file.
+///
+/// # Errors
+/// The reason.
+pub fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+/// Removes a file; none is as good.
+///
+/// # Errors
+/// The reason.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Whether a file is there.
+#[must_use]
+pub fn exists(path: &Path) -> bool {
+    path.exists()
+}
+
+/// A lock that is held until it is dropped or the process ends.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "held for its drop")] Flock<File>);
+
+/// Takes the lock on a file, made if missing; none if somebody else has it.
+///
+/// # Errors
+/// The reason.
+pub fn try_lock(path: &Path) -> io::Result<Option<Lock>> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Some(Lock(lock))),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, errno)) => Err(errno.into()),
+    }
+}

@@ -1,0 +1,59 @@
+//! Users and groups of this host.
+
+use std::ffi::CString;
+
+use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, getgrouplist};
+
+/// The group whose members may talk to the daemon.
+pub const GROUP: &str = "knock-agent";
+
+/// The user this process runs as.
+#[must_use]
+pub fn own() -> u32 {
+    geteuid().as_raw()
+}
+
+/// The name of a user, or `uid N`.
+#[must_use]
+pub fn name(uid: u32) -> String {
+    match User::from_uid(Uid::from_raw(uid)) {
+        Ok(Some(user)) => user.name,
+        Ok(None) | Err(_) => format!("uid {uid}"),
+    }
+}
+
+/// Whether a user may talk to the daemon: root, the daemon's own user, or a member of [`GROUP`].
+#[must_use]
+pub fn may_operate(uid: u32, gid: u32) -> bool {
+    if uid == 0 || uid == geteuid().as_raw() {
+        return true;
+    }
+    let Ok(Some(group)) = Group::from_name(GROUP) else {
+        return false;
+    };
+    if gid == group.gid.as_raw() {
+        return true;
+    }
+    let Ok(Some(user)) = User::from_uid(Uid::from_raw(uid)) else {
+        return false;
+    };
+    let Ok(user_name) = CString::new(user.name) else {
+        return false;
+    };
+    getgrouplist(&user_name, user.gid).is_ok_and(|groups| groups.contains(&group.gid))
+}
+
+/// The group that [`GROUP`] names, where it exists and this process may give files to it.
+#[must_use]
+pub fn operators() -> Option<u32> {
+    let group = Group::from_name(GROUP).ok().flatten()?;
+    (geteuid().is_root() || getegid() == group.gid).then_some(group.gid.as_raw())
+}
+
+/// Gives a file to a group.
+///
+/// # Errors
+/// The reason.
+pub fn give_to_group(path: &std::path::Path, gid: u32) -> std::io::Result<()> {
+    nix::unistd::chown(path, None, Some(Gid::from_raw(gid))).map_err(Into::into)
+}
