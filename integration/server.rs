@@ -46,7 +46,6 @@ impl Server {
         server
     }
 
-    /// Answers from the address it was asked at, as one socket per family does when there is only one address.
     pub fn udp(host: &Namespace, port: u16, habit: Habit) -> Self {
         let at = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
         let socket = host.enter(|| UdpSocket::bind(at)).unwrap();
