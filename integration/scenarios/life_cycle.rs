@@ -17,9 +17,13 @@ use crate::topology::{Family, Topology};
 fn grants_end_on_time_with_nobody_alive_after_kill_9() {
     let net = Topology::new();
     let _services = [Server::tcp(&net.router, 2222, Habit::Echo), Server::tcp(&net.lan, 22, Habit::Echo)];
-    let config = Config::new(&[])
-        .app("ssh", "2222", "tcp", "local", &["duration: 8"])
-        .app("lan", "2223", "tcp", "10.0.0.5:22", &["duration: 8"]);
+    let config = Config::new(&[]).app("ssh", "2222", "tcp", "local", &["duration: 8"]).app(
+        "lan",
+        "2223",
+        "tcp",
+        "10.0.0.5:22",
+        &["duration: 8"],
+    );
     let home = Installation::new(&config);
     let agent = home.start(&net.router);
     knock(&net.a, Family::V6.router(), "ssh");
@@ -107,7 +111,8 @@ fn sigterm_leaves_guard_and_grants_in_place() {
 fn with_cleanup_sigterm_ends_the_grants_and_keeps_the_guard() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
-    let home = Installation::new(&Config::ssh(&["duration: 600"])).flags(&["--service-rule-cleanup-on-shutdown"]);
+    let home =
+        Installation::new(&Config::ssh(&["duration: 600"])).flags(&["--service-rule-cleanup-on-shutdown"]);
     let agent = home.start(&net.router);
     for family in Family::BOTH {
         knock(&net.a, family.router(), "ssh");
@@ -197,7 +202,8 @@ fn somebody_else_who_removes_a_grant_is_obeyed() {
 #[test]
 fn sighup_adopts_a_new_configuration_and_keeps_running_grants() {
     let net = Topology::new();
-    let _services = [Server::tcp(&net.router, 2222, Habit::Echo), Server::tcp(&net.router, 3333, Habit::Echo)];
+    let _services =
+        [Server::tcp(&net.router, 2222, Habit::Echo), Server::tcp(&net.router, 3333, Habit::Echo)];
     let config = Config::ssh(&["duration: 60"]);
     let home = Installation::new(&config);
     let mut agent = home.start(&net.router);

@@ -38,7 +38,11 @@ fn send_segments(net: &Topology, to: IpAddr, pieces: &[&[u8]]) -> Vec<String> {
 fn sockets(net: &Topology) -> Vec<String> {
     let filter = format!("sport = :{STEP1_PORT}");
     let listing = net.router.run("ss", &["-Htan", &filter]).success().text();
-    listing.lines().filter(|l| !l.starts_with("LISTEN") && !l.starts_with("SYN-RECV")).map(str::to_owned).collect()
+    listing
+        .lines()
+        .filter(|l| !l.starts_with("LISTEN") && !l.starts_with("SYN-RECV"))
+        .map(str::to_owned)
+        .collect()
 }
 
 #[track_caller]
@@ -100,7 +104,11 @@ fn a_request_that_was_cut_in_the_path_or_is_too_long_reaches_no_process() {
     let right = form("ssh", &http_key("ssh"));
     let whole = request(&format!("POST {STEP1_PATH}"), &right);
     let (start, rest) = whole.split_at(12);
-    let padded = format!("POST {STEP1_PATH} HTTP/1.1\r\nX: {}\r\nContent-Length: {}\r\n\r\n{right}", "x".repeat(500), right.len());
+    let padded = format!(
+        "POST {STEP1_PATH} HTTP/1.1\r\nX: {}\r\nContent-Length: {}\r\n\r\n{right}",
+        "x".repeat(500),
+        right.len()
+    );
     for (what, pieces) in [
         ("cut in the path", vec![start.as_bytes(), rest.as_bytes()]),
         ("the body first", vec![right.as_bytes(), whole.as_bytes()]),
