@@ -128,27 +128,6 @@ fn with_cleanup_sigterm_ends_the_grants_and_keeps_the_guard() {
 }
 
 #[test]
-fn guard_closes_the_ports_without_a_daemon() {
-    let net = Topology::new();
-    let _services = [Server::tcp(&net.router, 2222, Habit::Echo), Server::tcp(&net.router, 80, Habit::Echo)];
-    let home = Installation::new(&Config::ssh(&[]));
-    for family in Family::BOTH {
-        assert_echoes(&net.a, family.router(), 2222);
-    }
-    home.check(&net.router, &["guard"]).success();
-    for family in Family::BOTH {
-        assert_silent(&net.a, family.router(), 2222);
-        assert_silent(&net.a, family.router(), STEP2_PORT);
-        assert_echoes(&net.a, family.router(), 80);
-    }
-    let guard = table(&net.router);
-    let _agent = home.start(&net.router);
-    assert_eq!(table(&net.router), guard, "run makes the guard that `guard` made");
-    knock(&net.a, Family::V4.router(), "ssh");
-    assert_echoes(&net.a, Family::V4.router(), 2222);
-}
-
-#[test]
 fn a_daemon_that_was_stopped_and_started_ten_times_still_guards_and_opens() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
