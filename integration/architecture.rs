@@ -4,8 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The top-level modules, lowest layer first; each may name itself and those before it.
-const LAYERS: &[&str] =
-    &["units", "config", "knock", "grant", "ruleset", "sys", "backend", "service", "cli"];
+const LAYERS: &[&str] = &["units", "config", "knock", "grant", "ruleset", "sys", "backend", "service", "cli"];
 
 const MAX_LINES: usize = 500;
 
@@ -36,10 +35,8 @@ fn the_list_of_layers_is_that_of_the_source() {
         assert!(known, "{}: not a layer of integration/architecture.rs", path.display());
     }
     let text = fs::read_to_string(root.join("lib.rs")).expect("lib.rs");
-    let listed: Vec<&str> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("//! - [`")?.split('`').next())
-        .collect();
+    let listed: Vec<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("//! - [`")?.split('`').next()).collect();
     assert_eq!(listed, LAYERS, "the layers as src/lib.rs documents them");
 }
 
@@ -50,7 +47,10 @@ fn what_breaks_a_rule_is_found() {
     assert!(found("src/units/port.rs", "use crate::knock::Verdict;").starts_with("src/units/port.rs:1: "));
     assert!(found("src/units/port.rs", "use crate::{\n    units::A,\n    cli::B,\n};").contains("cli"));
     assert!(found("src/knock/mod.rs", "let a = unsafe { b() };").contains("unsafe"));
-    assert!(found("src/service/mod.rs", "fn a() {\n    eprintln!(\"b\");\n}").starts_with("src/service/mod.rs:2: "));
+    assert!(
+        found("src/service/mod.rs", "fn a() {\n    eprintln!(\"b\");\n}")
+            .starts_with("src/service/mod.rs:2: ")
+    );
     assert!(found("src/cli/run.rs", &"\n".repeat(MAX_LINES + 1)).contains("lines"));
     assert_eq!(found("src/cli/run.rs", "use crate::service::Daemon;\nprintln!(\"a\");"), "");
     assert_eq!(found("src/sys/netlink.rs", "// SAFETY: b\nunsafe { b() }"), "");
