@@ -88,11 +88,16 @@ impl RuleText {
 
     /// `ip daddr . meta l4proto . th dport vmap @map`, with the side given
     pub(super) fn host_service_vmap(self, family: Family, side: Side, map: &str) -> Rule {
-        let (addr_regs, part) = match family {
-            Family::V4 => (1, self.family(family)),
-            Family::V6 => (4, self.family(family)),
+        self.family(family).host_service_vmap_here(family, side, map)
+    }
+
+    /// The same in a rule that has matched the family already.
+    pub(super) fn host_service_vmap_here(self, family: Family, side: Side, map: &str) -> Rule {
+        let addr_regs = match family {
+            Family::V4 => 1,
+            Family::V6 => 4,
         };
-        part.addr(family, side)
+        self.addr(family, side)
             .meta(MetaKey::L4Proto, Reg(addr_regs))
             .payload(Base::Transport, port_offset(side), 2, Reg(addr_regs + 1))
             .lookup(map, true)
@@ -161,6 +166,30 @@ impl RuleText {
             2,
             port_reg,
         )
+    }
+
+    /// `ip saddr . th sport`, or daddr and dport: the client's end of a connection
+    fn endpoint_key(self, family: Family, side: Side) -> Self {
+        let port_reg = match family {
+            Family::V4 => Reg(1),
+            Family::V6 => Reg(4),
+        };
+        self.family(family).addr(family, side).payload(Base::Transport, port_offset(side), 2, port_reg)
+    }
+
+    /// `ip saddr . th sport @set`
+    pub(super) fn endpoint_in(self, family: Family, side: Side, set: &str) -> Self {
+        self.endpoint_key(family, side).lookup(set, false)
+    }
+
+    /// `update @set { ip saddr . th sport timeout … }`
+    pub(super) fn update_endpoint(self, family: Family, side: Side, set: &str, timeout_ms: u64) -> Self {
+        self.endpoint_key(family, side).push(Expr::Update {
+            set: set.to_owned(),
+            reg: R0,
+            timeout_ms,
+            limit: None,
+        })
     }
 
     pub(super) fn flow_in(self, family: Family, set: &str) -> Self {

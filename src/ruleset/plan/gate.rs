@@ -4,15 +4,19 @@ use crate::ruleset::expr::Side;
 use crate::ruleset::layout::{Layout, Segment};
 use crate::ruleset::model::{Chain, Hook, Rule};
 use crate::ruleset::rule::rule;
-use crate::units::Family;
+use crate::units::{Family, Protocol};
 
+use super::replies::{SPOKEN_MS, spoken_set};
 use super::step1::to_port;
 use super::{chain, drop_the_rest, filter, for_clients, step2_set};
 
 pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
     let mut out = vec![filter("gate", Hook::Prerouting, -150, gate(layout))];
+    out.push(chain("gate_own", gate_own()));
+    out.push(chain("spoke", spoke()));
     out.push(chain("step2_gate", step2_gate()));
     out.extend(layout.services.iter().map(|segment| service_chain(layout, segment, "svc", false)));
+    out.push(chain("gate_forward_own", gate_forward_own(layout)));
     out.push(filter("gate_forward", Hook::Forward, -10, gate_forward(layout)));
     out.extend(layout.lan.iter().map(|segment| service_chain(layout, segment, "lan", true)));
     out
@@ -20,12 +24,46 @@ pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
 
 fn gate(layout: &Layout<'_>) -> Vec<Rule> {
     vec![
-        // Answers to connections that this host or a LAN host made from a port that happens to be guarded.
-        rule().reply_direction().accept().named("own"),
+        rule().reply_direction().goto("gate_own").named("own"),
         to_port(layout.options.http_port).goto("step1_gate").named("step1"),
         to_port(layout.options.https_port).goto("step2_gate").named("step2"),
         rule().iifname("ext").for_this_host().service_vmap("services").named("services"),
     ]
+}
+
+/// Answers to connections that this host or a LAN host made from a port that happens to be guarded;
+/// but not those of a client to whom the service began to talk by itself, after connection tracking
+/// had forgotten it: they are what a grant is for.
+fn gate_own() -> Vec<Rule> {
+    let mut rules: Vec<Rule> = Family::BOTH
+        .into_iter()
+        .map(|family| {
+            rule()
+                .iifname("ext")
+                .endpoint_in(family, Side::Source, &spoken_set(family))
+                .for_this_host()
+                .service_vmap("services")
+                .named("turned")
+        })
+        .collect();
+    rules.push(rule().accept().named("own"));
+    rules
+}
+
+/// Remembers that a granted client spoke from here. A full set must not cost the client its grant,
+/// so the packet passes in a rule of its own.
+fn spoke() -> Vec<Rule> {
+    let mut rules: Vec<Rule> = Family::BOTH
+        .into_iter()
+        .map(|family| {
+            rule()
+                .update_endpoint(family, Side::Source, &spoken_set(family), SPOKEN_MS)
+                .done()
+                .named("spoken")
+        })
+        .collect();
+    rules.push(rule().accept().named("spoken"));
+    rules
 }
 
 fn step2_gate() -> Vec<Rule> {
@@ -46,11 +84,27 @@ fn step2_gate() -> Vec<Rule> {
 
 /// Packets from outside straight to a LAN host, whether somebody translated them or not.
 fn gate_forward(layout: &Layout<'_>) -> Vec<Rule> {
-    let mut rules = vec![rule().reply_direction().accept().named("own")];
+    let mut rules = vec![rule().reply_direction().goto("gate_forward_own").named("own")];
     for family in lan_families(layout) {
         let map = format!("lan_{}", family.digit());
         rules.push(rule().iifname("ext").host_service_vmap(family, Side::Destination, &map).named("lan"));
     }
+    rules
+}
+
+fn gate_forward_own(layout: &Layout<'_>) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    for family in lan_families(layout) {
+        let map = format!("lan_{}", family.digit());
+        rules.push(
+            rule()
+                .iifname("ext")
+                .endpoint_in(family, Side::Source, &spoken_set(family))
+                .host_service_vmap_here(family, Side::Destination, &map)
+                .named("turned"),
+        );
+    }
+    rules.push(rule().accept().named("own"));
     rules
 }
 
@@ -63,7 +117,12 @@ pub(super) fn lan_families(layout: &Layout<'_>) -> Vec<Family> {
 fn service_chain(layout: &Layout<'_>, segment: &Segment, stem: &str, with_mark: bool) -> Chain {
     let mark = layout.settings.global.mark.filter(|_| with_mark);
     let mut rules = for_clients(layout, segment, Side::Source, |text, what| {
-        text.mark(mark).counter().accept().named(what)
+        let text = text.mark(mark).counter();
+        match segment.protocol {
+            Protocol::Tcp => text.accept(),
+            Protocol::Udp => text.goto("spoke"),
+        }
+        .named(what)
     });
     if layout.keeps_established(segment) {
         rules.push(rule().established().mark(mark).counter().accept().named("keep"));

@@ -5,10 +5,15 @@ use crate::ruleset::expr::Side;
 use crate::ruleset::layout::{Layout, Segment};
 use crate::ruleset::model::{Chain, Rule};
 use crate::ruleset::rule::rule;
-use crate::units::Protocol;
+use crate::units::{Family, Protocol};
 
 use super::gate::lan_families;
 use super::{chain, drop_the_rest, for_clients};
+
+/// Stem of the sets of clients' addresses and ports.
+pub(super) const SPOKEN_SET: &str = "spoken";
+/// How long that is remembered: a service may know its peer's address for long.
+pub(super) const SPOKEN_MS: u64 = 30 * 86_400_000;
 
 const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
 
@@ -25,10 +30,11 @@ pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
 
 /// Called for packets that leave by an outside interface.
 fn replies() -> Vec<Rule> {
-    vec![
+    let mut rules = vec![
         rule().reply_direction().goto("replies_tracked").named("replies"),
-        // A server that goes on talking after connection tracking forgot the client would make
-        // itself the originator, and the client's packets replies.
+        // A service that goes on talking after connection tracking forgot the client would make
+        // itself the originator, and the client's packets replies. With TCP the first packet tells;
+        // with UDP only that the client spoke from there before.
         rule()
             .new_connection()
             .l4proto(Protocol::Tcp)
@@ -36,7 +42,19 @@ fn replies() -> Vec<Rule> {
             .goto("replies_stray")
             .named("replies:midstream"),
         rule().untracked().goto("replies_stray").named("replies:untracked"),
-    ]
+    ];
+    rules.extend(Family::BOTH.map(|family| {
+        rule()
+            .endpoint_in(family, Side::Destination, &spoken_set(family))
+            .goto("replies_stray")
+            .named("replies:turned")
+    }));
+    rules
+}
+
+/// The set of clients' ends of conversations that the service could take up by itself.
+pub(super) fn spoken_set(family: Family) -> String {
+    format!("{SPOKEN_SET}_{}", family.digit())
 }
 
 /// Replies of tracked connections, by the port the client used: of this host, of whoever
@@ -57,7 +75,16 @@ fn replies_tracked(layout: &Layout<'_>) -> Vec<Rule> {
 
 /// Packets that no connection explains, by the port they come from.
 fn replies_stray(layout: &Layout<'_>) -> Vec<Rule> {
-    let mut rules = Vec::new();
+    let mut rules: Vec<Rule> = Family::BOTH
+        .into_iter()
+        .map(|family| {
+            rule()
+                .l4proto(Protocol::Tcp)
+                .update_endpoint(family, Side::Destination, &spoken_set(family), SPOKEN_MS)
+                .done()
+                .named("spoken")
+        })
+        .collect();
     for protocol in PROTOCOLS {
         let map = format!("reply_{protocol}");
         rules.push(rule().local(Side::Source).port_vmap(protocol, Side::Source, &map).named("replies:local"));

@@ -6,7 +6,7 @@ use super::render::{CHAIN, Renderer, Way};
 use super::template::{TemplateError, fill};
 use crate::config::App;
 use crate::ruleset::layout::Segment;
-use crate::units::{Family, Network};
+use crate::units::{Family, Network, Protocol};
 
 const CLIENT: &str = include_str!("../../../nft-templates/client.nft");
 
@@ -22,7 +22,10 @@ impl Renderer<'_> {
         segments
             .iter()
             .map(|segment| {
-                let mut rules = self.clients(segment, way, action)?;
+                let remembers = segment.protocol == Protocol::Udp && otherwise == Some("drop");
+                let let_in =
+                    if remembers { action.replace("accept", "goto spoke") } else { action.to_owned() };
+                let mut rules = self.clients(segment, way, &let_in)?;
                 if self.layout.keeps_established(segment) {
                     rules += &format!("\t\tct state established,related {action} comment \"ka:keep\"\n");
                 }
@@ -86,6 +89,19 @@ impl Renderer<'_> {
             None => line(""),
             Some(interfaces) => interfaces.iter().map(|interface| line(interface)).collect(),
         }
+    }
+
+    /// Like those to LAN hosts, for clients to whom the service began to talk by itself.
+    pub(super) fn turned_lan_rules(&self) -> String {
+        [(Family::V4, "ip", 4), (Family::V6, "ip6", 6)]
+            .into_iter()
+            .filter(|(family, ..)| self.layout.lan.iter().any(|s| s.host.map(Family::of) == Some(*family)))
+            .map(|(_, ip, n)| {
+                format!(
+                    "\t\tiifname @ext {ip} saddr . th sport @spoken_{n} {ip} daddr . meta l4proto . th dport vmap @lan_{n} comment \"ka:turned\"\n"
+                )
+            })
+            .collect()
     }
 
     pub(super) fn lan_rules(&self, interface: &str, side: &str, port: &str, map: &str, what: &str) -> String {

@@ -67,6 +67,7 @@ impl Renderer<'_> {
                     &self.segment_chains(&self.layout.services, "svc", Way::In, counted, Some("drop"))?,
                 ),
                 ("to_lan", &self.lan_rules("iifname @ext ", "daddr", "dport", "lan", "lan")),
+                ("to_lan_turned", &self.turned_lan_rules()),
                 (
                     "lan_chains",
                     &self.segment_chains(&self.layout.lan, "lan", Way::In, &marked, Some("drop"))?,

@@ -66,6 +66,10 @@ async fn converse(
     config: &Step2Config,
     link: &Front,
 ) {
+    // The answer is one small write that nothing follows: waiting to fill a packet only delays it.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%client, %error, "step 2: the answer may take longer");
+    }
     let mut tls = match timeout_at(start + REQUEST, acceptor.accept(stream).into_fallible()).await {
         Ok(Ok(tls)) => tls,
         Ok(Err((error, mut stream))) => {
