@@ -227,8 +227,13 @@ fn two_hundred_idle_tls_sessions_of_one_address_do_not_keep_others_out() {
     // The attack runs while client B knocks; its count comes when all 200 have succeeded or failed.
     knock(&net.b, to, "ssh");
     std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut first_line).unwrap();
-    let held: usize = first_line.trim().parse().unwrap();
-    assert!((1..200).contains(&held), "a few sessions per address, not {held}");
+    let shaken: usize = first_line.trim().parse().unwrap();
+    assert!(shaken > 0, "the attack was one");
+    let filter = format!("sport = :{STEP2_PORT}");
+    let open = net.router.run("ss", &["-Htn", "state", "established", &filter]).success().text();
+    assert!(open.lines().count() <= 32, "a few sessions per address are held:\n{open}");
+    // Who holds connections pushes out his own: even he can still ask.
+    assert_step2_opens(&net.a, to, "ssh");
     assert!(agent.is_alive());
 }
 

@@ -18,7 +18,7 @@ fn from_router(packets: &[Packet], family: Family) -> Vec<&Packet> {
 #[test]
 fn nothing_but_syn_acks_ever_leaves_the_step_1_port() {
     let net = Topology::new();
-    let home = Installation::new(&Config::ssh(&[]));
+    let home = Installation::new(&Config::ssh(&["step2_https_duration: 60"]));
     let _agent = home.start(&net.router);
     let capture = Capture::start(&net.router, "ext0", &format!("tcp port {STEP1_PORT} or icmp or icmp6"));
     for family in Family::BOTH {
@@ -52,7 +52,7 @@ fn nothing_but_syn_acks_ever_leaves_the_step_1_port() {
 #[test]
 fn step_1_leaves_neither_a_conntrack_entry_nor_a_socket() {
     let net = Topology::new();
-    let home = Installation::new(&Config::ssh(&[]));
+    let home = Installation::new(&Config::ssh(&["step2_https_duration: 60"]));
     let _agent = home.start(&net.router);
     for family in Family::BOTH {
         let to = family.router();
