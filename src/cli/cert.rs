@@ -1,10 +1,13 @@
 //! `knock-agent cert`.
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use crate::cli::{ConfigArg, Exit, Printer};
+use crate::service::certificate::self_signed;
+use crate::sys::{clock, files};
 
 /// The arguments of `cert`.
 #[derive(Args, Clone, Debug)]
@@ -26,15 +29,55 @@ pub struct CertArgs {
     #[arg(long = "name", value_name = "NAME", default_value = "knock-agent")]
     pub names: Vec<String>,
 
+    /// For how many days it is valid, 1 to 3650
+    #[arg(long, value_name = "DAYS", default_value_t = 3650)]
+    pub days: u32,
+
     /// Overwrite files that are there
     #[arg(long)]
     pub force: bool,
 }
 
-/// Does what the arguments say.
+/// Makes a certificate and its key.
 #[must_use]
-pub fn run(_args: CertArgs) -> Exit {
+pub fn run(args: CertArgs) -> Exit {
     let mut err = Printer::stderr();
-    err.line("error: `knock-agent cert` is not built yet");
-    err.finish(Exit::Bug)
+    let made = match self_signed(&args.names, args.days, clock::now().wall) {
+        Ok(made) => made,
+        Err(error) => {
+            err.line(format!("error: {error}"));
+            return err.finish(Exit::Usage);
+        }
+    };
+    let files =
+        [(&args.key, 0o600, made.key_pem.as_bytes()), (&args.cert, 0o644, made.certificate_pem.as_bytes())];
+    if !args.force
+        && let Some((there, ..)) = files.iter().find(|(path, ..)| files::exists(path))
+    {
+        err.line(format!("error: {} is there already", there.display()));
+        err.line("  fix: --force overwrites it, or name others with --cert and --key");
+        return err.finish(Exit::Io);
+    }
+    for (path, mode, content) in files {
+        if let Err(error) = write(path, mode, content) {
+            err.line(format!("error: {}: {error}", path.display()));
+            let denied = error.kind() == ErrorKind::PermissionDenied;
+            return err.finish(if denied { Exit::NoPermission } else { Exit::Io });
+        }
+    }
+    let mut out = Printer::stdout();
+    out.line(format!(
+        "certificate: {} (for {}, {} days)",
+        args.cert.display(),
+        args.names.join(", "),
+        args.days
+    ));
+    out.line(format!("key:         {} (keep it to yourself)", args.key.display()));
+    out.finish(err.finish(Exit::Done))
+}
+
+/// A new file in the place of an old one, so that the key never has the old one's mode.
+fn write(path: &Path, mode: u32, content: &[u8]) -> std::io::Result<()> {
+    files::remove(path)?;
+    files::create(path, mode, content)
 }

@@ -145,8 +145,9 @@ ssh: {port: [22, 2200-2201], protocol: both, duration: 1h, access_key_http: firs
 
     #[test]
     fn json_of_a_good_file_names_its_apps_and_no_secret() {
-        let value =
-            as_json(&parse("x", TEXT, PORTS).map_err(|problems| Refused { problems, exit: Exit::BadConfig }));
+        let value = as_json(
+            &parse("x", TEXT, Some(PORTS)).map_err(|problems| Refused { problems, exit: Exit::BadConfig }),
+        );
         assert_eq!(value["ok"], true);
         assert_eq!(value["apps"][0]["ports"][1], json!({"first": 2200, "last": 2201}));
         assert_eq!(value["apps"][0]["duration_s"], 3600);
@@ -157,7 +158,7 @@ ssh: {port: [22, 2200-2201], protocol: both, duration: 1h, access_key_http: firs
     fn json_of_a_bad_file_has_places() {
         let text = TEXT.replace("[22, 2200-2201]", "0");
         let value = as_json(
-            &parse("x", &text, PORTS).map_err(|problems| Refused { problems, exit: Exit::BadConfig }),
+            &parse("x", &text, Some(PORTS)).map_err(|problems| Refused { problems, exit: Exit::BadConfig }),
         );
         assert_eq!(value["ok"], false);
         let problem = &value["problems"][0];
@@ -170,7 +171,7 @@ ssh: {port: [22, 2200-2201], protocol: both, duration: 1h, access_key_http: firs
 
     #[test]
     fn services_are_named_as_people_write_them() {
-        let app = parse("x", TEXT, PORTS).unwrap().settings.apps.remove(0);
+        let app = parse("x", TEXT, Some(PORTS)).unwrap().settings.apps.remove(0);
         assert_eq!(services(&app), "tcp+udp 22,2200-2201");
     }
 }

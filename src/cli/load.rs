@@ -220,7 +220,7 @@ mod tests {
     fn a_missing_file_and_a_directory_are_bad_configurations() {
         let ports = StepPorts { http: 1, https: 2 };
         for (path, part) in [("/nonexistent/config.yaml", "no such file"), ("/", "a directory")] {
-            let refused = read(Path::new(path), ports, Exposure::Warn).unwrap_err();
+            let refused = read(Path::new(path), Some(ports), Exposure::Warn).unwrap_err();
             assert_eq!(refused.exit, Exit::BadConfig);
             assert!(refused.problems.to_string().contains(part), "{}", refused.problems);
         }

@@ -2,12 +2,18 @@
 
 use clap::Args;
 
+use std::io::ErrorKind;
+use std::path::PathBuf;
+
+use crate::cli::load::{self, Exposure};
+use crate::cli::operate::{exit_of, exit_of_backend};
 use crate::cli::{DaemonArgs, Exit, Printer};
+use crate::service::daemon::{self, Daemon, DaemonError};
 
 /// The arguments of `run`.
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Needs the capabilities CAP_NET_ADMIN and, for ports below 1024, CAP_NET_BIND_SERVICE.\nSIGHUP reads the configuration again. SIGTERM stops the daemon; the guard and what is granted stay.\n\nExample:\n  sudo knock-agent run -c config.yaml --http-port 80 --https-port 443 --cert cert.pem --key key.pem"
+    after_help = "Needs the capabilities CAP_NET_ADMIN and, for ports below 1024, CAP_NET_BIND_SERVICE.\nSIGTERM stops the daemon; the guard and what is granted stay.\n\nExample:\n  sudo knock-agent run -c config.yaml --http-port 80 --https-port 443 --cert cert.pem --key key.pem"
 )]
 pub struct RunArgs {
     /// What all verbs of the daemon have.
@@ -15,10 +21,92 @@ pub struct RunArgs {
     pub daemon: DaemonArgs,
 }
 
-/// Does what the arguments say.
+/// Guards until it is told to stop.
 #[must_use]
-pub fn run(_args: RunArgs) -> Exit {
+pub fn run(args: RunArgs) -> Exit {
     let mut err = Printer::stderr();
-    err.line("error: `knock-agent run` is not built yet");
-    err.finish(Exit::Bug)
+    let daemon = match prepare(args.daemon, &mut err) {
+        Ok(daemon) => daemon,
+        Err(exit) => return err.finish(exit),
+    };
+    match daemon::run(daemon) {
+        Ok(()) => err.finish(Exit::Done),
+        Err(error) => {
+            err.line(format!("error: {error}"));
+            if let Some(advice) = advice(&error) {
+                err.line(format!("  fix: {advice}"));
+            }
+            err.finish(exit_code(&error))
+        }
+    }
+}
+
+fn prepare(args: DaemonArgs, err: &mut Printer) -> Result<Daemon, Exit> {
+    args.vet(err)?;
+    log_to_stderr(&args.log_level);
+    let exposure = Exposure::of_strict(args.strict);
+    let settings = load::load(&args.file.config, Some(args.step_ports()), exposure, err)?.settings;
+    let pem = |given: Option<PathBuf>, flag: &str, err: &mut Printer| {
+        given.ok_or_else(|| {
+            err.line(format!("error: {flag} FILE is missing: step 2 is HTTPS and needs a certificate"));
+            err.line("  fix: give --cert and --key; `knock-agent cert` makes a self-signed pair");
+            Exit::BadConfig
+        })
+    };
+    Ok(Daemon {
+        certificate: pem(args.cert, "--cert", err)?,
+        key: pem(args.key, "--key", err)?,
+        settings,
+        http_port: args.http_port,
+        https_port: args.https_port,
+        cleanup: args.service_rule_cleanup_on_shutdown,
+        runtime_dir: args.file.runtime_dir,
+    })
+}
+
+/// Without the time under systemd, whose journal has its own.
+fn log_to_stderr(level: &str) {
+    // The command line allows these words only.
+    let level: tracing::Level = level.parse().unwrap_or(tracing::Level::INFO);
+    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    if std::env::var_os("JOURNAL_STREAM").is_some() {
+        log.without_time().init();
+    } else {
+        log.init();
+    }
+}
+
+fn exit_code(error: &DaemonError) -> Exit {
+    let of_io = |source: &std::io::Error| match source.kind() {
+        ErrorKind::PermissionDenied => Exit::NoPermission,
+        _ => Exit::Io,
+    };
+    match error {
+        DaemonError::AlreadyRuns(_) => Exit::Unavailable,
+        DaemonError::CertificateFile { source, .. } => match source.kind() {
+            ErrorKind::PermissionDenied => Exit::NoPermission,
+            _ => Exit::BadConfig,
+        },
+        DaemonError::Certificate { .. } | DaemonError::TwoFactor(_) => Exit::BadConfig,
+        DaemonError::Backend(error) => exit_of_backend(error),
+        DaemonError::Operation(error) => exit_of(error.failure()),
+        DaemonError::Listen { error } => of_io(&error.source),
+        DaemonError::Runtime { source, .. } | DaemonError::Process(source) => of_io(source),
+        DaemonError::Died(_) => Exit::Bug,
+    }
+}
+
+fn advice(error: &DaemonError) -> Option<&'static str> {
+    match error {
+        DaemonError::Listen { error } if error.source.kind() == ErrorKind::PermissionDenied => Some(
+            "a port below 1024 takes root or CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=CAP_NET_BIND_SERVICE)",
+        ),
+        DaemonError::Runtime { source, .. } if source.kind() == ErrorKind::PermissionDenied => Some(
+            "let the user that runs knock-agent own the directory (systemd: RuntimeDirectory=knock-agent)",
+        ),
+        DaemonError::CertificateFile { source, .. } if source.kind() == ErrorKind::NotFound => {
+            Some("`knock-agent cert` makes a self-signed certificate and key")
+        }
+        _ => None,
+    }
 }

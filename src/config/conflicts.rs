@@ -43,6 +43,13 @@ fn slugs(apps: &[AppDraft<'_>], report: &mut Report) {
     let mut seen: HashMap<&str, &AppDraft<'_>> = HashMap::new();
     for app in apps {
         let Some(slug) = app.slug.as_deref() else { continue };
+        if slug == "all" {
+            report.error_fix(
+                app.spot.clone(),
+                "in nftables `all` stands for every app".to_owned(),
+                "give the app another name".to_owned(),
+            );
+        }
         match seen.get(slug) {
             Some(first) => report.conflict(
                 app.spot.clone(),

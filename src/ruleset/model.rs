@@ -106,7 +106,7 @@ pub enum KeyPart {
 impl KeyPart {
     /// Length in bytes, before padding.
     #[must_use]
-    pub fn len(self) -> usize {
+    pub fn length(self) -> usize {
         match self {
             Self::Ipv4 => 4,
             Self::Ipv6 | Self::IfName => 16,
@@ -117,8 +117,8 @@ impl KeyPart {
 
     /// Length in a concatenation, where each part fills whole registers.
     #[must_use]
-    pub fn padded_len(self) -> usize {
-        self.len().next_multiple_of(4)
+    pub fn padded_length(self) -> usize {
+        self.length().next_multiple_of(4)
     }
 }
 
@@ -155,8 +155,8 @@ impl Set {
     #[must_use]
     pub fn key_len(&self) -> usize {
         match self.key.as_slice() {
-            [single] => single.len(),
-            parts => parts.iter().map(|part| part.padded_len()).sum(),
+            [single] => single.length(),
+            parts => parts.iter().map(|part| part.padded_length()).sum(),
         }
     }
 

@@ -194,17 +194,17 @@ impl RuleText {
     }
 
     /// `tcp flags syn / fin,syn,rst,ack`; the protocol must have been matched before
-    pub(super) fn is_syn(self) -> Self {
+    pub(super) fn syn_only(self) -> Self {
         self.tcp_state(CmpOp::Eq, TCP_SYN)
     }
 
     /// `tcp flags != syn / fin,syn,rst,ack`
-    pub(super) fn is_not_syn(self) -> Self {
+    pub(super) fn not_syn(self) -> Self {
         self.tcp_state(CmpOp::Ne, TCP_SYN)
     }
 
     /// `tcp flags syn,ack / fin,syn,rst,ack`
-    pub(super) fn is_syn_ack(self) -> Self {
+    pub(super) fn syn_ack(self) -> Self {
         self.tcp_state(CmpOp::Eq, TCP_SYN_ACK)
     }
 
@@ -249,7 +249,7 @@ impl RuleText {
     }
 
     /// `fib daddr type != unicast`: for this host, by whatever kind of address
-    pub(super) fn to_this_host(self) -> Self {
+    pub(super) fn for_this_host(self) -> Self {
         self.push(Expr::FibType { side: Side::Destination, reg: R0 }).cmp(
             R0,
             CmpOp::Ne,

@@ -3,14 +3,16 @@
 use std::io;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use rustls::ServerConfig;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
-use super::certificate::{self, CertificateError};
+use super::certificate::{CertificateError, server_config};
 use super::control;
 use super::enforcer::{Enforcer, Stopped};
-use super::front::{self, FrontConfig};
+use super::front::{ListenError, Step1Config, Step2Config, bind_step1, bind_step2, serve_step1, serve_step2};
 use super::link;
 use super::operations::{OperationError, Operations};
 use super::two_factor::{self, TwoFactorError};
@@ -49,9 +51,24 @@ pub enum DaemonError {
     /// Another one runs.
     #[error("another knock-agent runs already: {} is locked", .0.display())]
     AlreadyRuns(PathBuf),
+    /// A file of the certificate cannot be read.
+    #[error("{}: {source}", path.display())]
+    CertificateFile {
+        /// Which.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
     /// The certificate of step 2 cannot be used.
-    #[error(transparent)]
-    Certificate(#[from] CertificateError),
+    #[error("{} and {}: {source}", certificate.display(), key.display())]
+    Certificate {
+        /// The certificate file.
+        certificate: PathBuf,
+        /// The key file.
+        key: PathBuf,
+        /// What is wrong.
+        source: CertificateError,
+    },
     /// A 2FA file cannot be used.
     #[error(transparent)]
     TwoFactor(#[from] TwoFactorError),
@@ -62,12 +79,10 @@ pub enum DaemonError {
     #[error(transparent)]
     Operation(#[from] OperationError),
     /// A port cannot be listened on.
-    #[error("cannot listen on TCP port {port}: {source}")]
+    #[error("{error}: {}", error.source)]
     Listen {
-        /// The port.
-        port: NonZeroU16,
-        /// The reason.
-        source: io::Error,
+        /// Which, and the reason.
+        error: ListenError,
     },
     /// A file or socket of the runtime directory.
     #[error("{}: {source}", path.display())]
@@ -100,7 +115,7 @@ pub fn run(daemon: Daemon) -> Result<(), DaemonError> {
     let lock = files::try_lock(&lock_path).map_err(at(&lock_path))?;
     let Some(_lock) = lock else { return Err(DaemonError::AlreadyRuns(lock_path)) };
 
-    let tls = certificate::load(&daemon.certificate, &daemon.key)?;
+    let tls = tls(&daemon)?;
     let two_factor = two_factor::load(&daemon.settings)?;
     let random = random::bytes().map_err(DaemonError::Process)?;
     let gatekeeper = Gatekeeper::new(&daemon.settings, two_factor, random);
@@ -108,11 +123,26 @@ pub fn run(daemon: Daemon) -> Result<(), DaemonError> {
     let operations = guard(&daemon)?;
     let enforcer = Enforcer::new(operations, gatekeeper);
 
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(DaemonError::Process)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Process)?;
     runtime.block_on(serve(&daemon, enforcer, tls))
+}
+
+/// A certificate file holds some kilobytes.
+const MAX_PEM: u64 = 1 << 20;
+
+fn tls(daemon: &Daemon) -> Result<Arc<ServerConfig>, DaemonError> {
+    let read = |path: &Path| {
+        files::read_text(path, MAX_PEM)
+            .map(|file| zeroize::Zeroizing::new(file.text))
+            .map_err(|source| DaemonError::CertificateFile { path: path.to_owned(), source })
+    };
+    let (chain, key) = (read(&daemon.certificate)?, read(&daemon.key)?);
+    server_config(chain.as_bytes(), key.as_bytes()).map_err(|source| DaemonError::Certificate {
+        certificate: daemon.certificate.clone(),
+        key: daemon.key.clone(),
+        source,
+    })
 }
 
 /// Puts the guard in place and takes over what grants there are.
@@ -130,28 +160,29 @@ fn guard(daemon: &Daemon) -> Result<Operations, DaemonError> {
     Ok(operations)
 }
 
-async fn serve(daemon: &Daemon, enforcer: Enforcer, tls: certificate::ServerTls) -> Result<(), DaemonError> {
+async fn serve(daemon: &Daemon, enforcer: Enforcer, tls: Arc<ServerConfig>) -> Result<(), DaemonError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Process)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Process)?;
-    let listen = |port: NonZeroU16| move |source| DaemonError::Listen { port, source };
-    let step1 = front::listen_step1(daemon.http_port).map_err(listen(daemon.http_port))?;
-    let step2 = front::listen_step2(daemon.https_port).map_err(listen(daemon.https_port))?;
-    let control = control::bind(&daemon.runtime_dir).map_err(|source| DaemonError::Runtime {
-        path: control::socket_path(&daemon.runtime_dir),
-        source,
-    })?;
+    let hangup = signal(SignalKind::hangup()).map_err(DaemonError::Process)?;
+    let listen = |error| DaemonError::Listen { error };
+    let step1 = bind_step1(daemon.http_port.get()).map_err(listen)?;
+    let step2 = bind_step2(daemon.https_port.get()).map_err(listen)?;
+    let control = control::bind(&daemon.runtime_dir)
+        .map_err(|source| DaemonError::Runtime { path: control::socket_path(&daemon.runtime_dir), source })?;
 
-    let config = FrontConfig::new(&daemon.settings);
+    let (config1, config2) = (Step1Config::of(&daemon.settings), Step2Config::of(&daemon.settings));
     let (link, asks) = link::pair();
     let (call_sender, calls) = mpsc::channel(CALLS);
     let (stop, stopped) = oneshot::channel();
     let cleanup = daemon.cleanup;
     let enforcing = spawn_enforcer(move || enforcer.serve(asks, calls, cleanup, stopped))?;
+    let front = link.clone();
     let mut ears = [
-        tokio::spawn(front::serve_step1(step1, config.clone(), link.clone())),
-        tokio::spawn(front::serve_step2(step2, tls, config, link)),
+        tokio::spawn(async move { match serve_step1(step1, config1, front).await {} }),
+        tokio::spawn(async move { match serve_step2(step2, tls, config2, link).await {} }),
         tokio::spawn(control::serve(control, call_sender)),
     ];
+    tokio::spawn(explain_hangup(hangup));
     if let Err(error) = notify::notify("READY=1\nSTATUS=guarding") {
         tracing::warn!(%error, "systemd could not be told");
     }
@@ -181,6 +212,13 @@ async fn serve(daemon: &Daemon, enforcer: Enforcer, tls: certificate::ServerTls)
     result
 }
 
+/// A hang-up must not end the daemon, and it reloads nothing.
+async fn explain_hangup(mut hangup: tokio::signal::unix::Signal) {
+    while hangup.recv().await.is_some() {
+        tracing::warn!("SIGHUP does not reload: restart the daemon instead, running grants are kept");
+    }
+}
+
 /// The enforcer has a thread of its own, because netlink blocks and TLS should not wait for it.
 fn spawn_enforcer<F>(
     serve: impl FnOnce() -> F + Send + 'static,
@@ -189,8 +227,7 @@ where
     F: Future<Output = Stopped>,
 {
     let (done, stopped) = oneshot::channel();
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().build().map_err(DaemonError::Process)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(DaemonError::Process)?;
     std::thread::Builder::new()
         .name("enforcer".to_owned())
         .spawn(move || {

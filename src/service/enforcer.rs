@@ -7,9 +7,9 @@ use super::link::{Answer, Ask, Pending};
 use super::operations::{OperationError, Operations};
 use super::status::status;
 use crate::grant::{How, Note};
-use crate::knock::{Attempt, Gatekeeper, Refusal, Verdict};
+use crate::knock::{Gatekeeper, Refusal, Verdict};
 use crate::sys::clock;
-use crate::units::{ClientAddr, Lifetime, Network, Now};
+use crate::units::{AppName, ClientAddr, Lifetime, Now};
 
 /// Judge, ledger and kernel in one hand.
 pub struct Enforcer {
@@ -73,22 +73,18 @@ impl Enforcer {
     fn on_ask(&mut self, ask: Ask, now: Now) -> Answer {
         let Ask::Knock(attempt) = ask;
         match self.gatekeeper.judge(&attempt, now) {
-            Verdict::AdmitToStep2 { app, lifetime } => {
-                let app = app.as_str().to_owned();
-                self.admit(&attempt, &app, lifetime)
-            }
-            Verdict::Grant { app, lifetime, user } => {
-                let app = app.as_str().to_owned();
-                self.grant(attempt.client, &app, &user, lifetime, now)
-            }
+            Verdict::AdmitToStep2 { app, lifetime } => self.admit(attempt.client, &app, lifetime),
+            Verdict::Grant { app, lifetime, user } => self.grant(attempt.client, &app, &user, lifetime, now),
             Verdict::NeedToken { readmit } => {
                 tracing::debug!(client = %attempt.client, "a one-time code is needed");
-                if let Some(lifetime) = readmit
-                    && self.admit(&attempt, &attempt.app, lifetime) != Answer::Opened
-                {
-                    return Answer::Unavailable;
+                match (readmit, attempt.app.parse::<AppName>()) {
+                    (Some(lifetime), Ok(app))
+                        if self.admit(attempt.client, &app, lifetime) != Answer::Opened =>
+                    {
+                        Answer::Unavailable
+                    }
+                    _ => Answer::NeedToken,
                 }
-                Answer::NeedToken
             }
             Verdict::Refuse(reason) => {
                 tracing::debug!(client = %attempt.client, ?reason, "refused");
@@ -97,26 +93,33 @@ impl Enforcer {
         }
     }
 
-    fn admit(&mut self, attempt: &Attempt, app: &str, lifetime: Lifetime) -> Answer {
-        let slug = self.operations.app(app).map(|app| app.slug.clone());
-        let admitted = slug.and_then(|slug| self.operations.admit_to_step2(attempt.client, &slug, lifetime));
+    fn admit(&mut self, client: ClientAddr, app: &AppName, lifetime: Lifetime) -> Answer {
+        let slug = self.operations.app(app.as_str()).map(|app| app.slug.clone());
+        let admitted = slug.and_then(|slug| self.operations.admit_to_step2(client, &slug, lifetime));
         match admitted {
             Ok(()) => {
-                tracing::info!(client = %attempt.client, app, %lifetime, "step 1 was right: step 2 is open");
+                tracing::info!(%client, %app, %lifetime, "step 1 was right: step 2 is open");
                 Answer::Opened
             }
             Err(error) => {
-                self.gatekeeper.forget(attempt.client, app);
-                failed("step 2 could not be opened", attempt.client, app, &error)
+                self.gatekeeper.forget(client, app);
+                failed("step 2 could not be opened", client, app, &error)
             }
         }
     }
 
-    fn grant(&mut self, client: ClientAddr, app: &str, user: &str, lifetime: Lifetime, now: Now) -> Answer {
+    fn grant(
+        &mut self,
+        client: ClientAddr,
+        app: &AppName,
+        user: &str,
+        lifetime: Lifetime,
+        now: Now,
+    ) -> Answer {
         let note = Note { by: user.to_owned(), how: How::TwoStep };
-        match self.operations.grant(app, client, &note, Some(lifetime), now) {
+        match self.operations.grant(app.as_str(), client, &note, Some(lifetime), now) {
             Ok(_) => {
-                tracing::info!(%client, app, user, %lifetime, "granted");
+                tracing::info!(%client, %app, user, %lifetime, "granted");
                 Answer::Opened
             }
             Err(error) => failed("a grant could not be made", client, app, &error),
@@ -140,7 +143,9 @@ impl Enforcer {
             Request::Teardown {} => {
                 self.operations.kernel().teardown()?;
                 tracing::warn!(user, "an operator had everything removed: nothing is guarded any more");
-                Reply::Done { message: "the daemon removed its table and stops; nothing is guarded any more".to_owned() }
+                Reply::Done {
+                    message: "the daemon removed its table and stops; nothing is guarded any more".to_owned(),
+                }
             }
             other => Reply::Done { message: self.operations.operate(other, user, now)? },
         };
@@ -156,8 +161,7 @@ impl Enforcer {
     }
 }
 
-fn failed(what: &str, client: ClientAddr, app: &str, error: &OperationError) -> Answer {
-    tracing::warn!(%client, app, %error, "{what}");
+fn failed(what: &str, client: ClientAddr, app: &AppName, error: &OperationError) -> Answer {
+    tracing::warn!(%client, %app, %error, "{what}");
     Answer::Unavailable
 }
-

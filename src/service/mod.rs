@@ -1,8 +1,13 @@
 //! The running daemon, and what the command line does without one.
 
+pub mod certificate;
 pub mod check;
 pub mod control;
+pub mod daemon;
+mod enforcer;
+pub mod front;
 pub mod link;
 mod operate;
 pub mod operations;
 pub mod status;
+mod two_factor;

@@ -65,7 +65,7 @@ pub fn load(settings: &Settings) -> Result<Vec<TwoFactor>, TwoFactorError> {
                 else {
                     continue;
                 };
-                let secret = TotpSecret::from_json(&text).map_err(|error| TwoFactorError::Malformed {
+                let secret = TotpSecret::parse(&text).map_err(|error| TwoFactorError::Malformed {
                     app: app.name.to_string(),
                     step,
                     position: index + 1,

@@ -8,4 +8,5 @@ pub mod nftnl;
 pub mod notify;
 pub mod process;
 pub mod random;
+pub mod tcp;
 pub mod users;

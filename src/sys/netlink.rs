@@ -1,5 +1,8 @@
 //! The netlink socket to nf_tables: transactions, dry runs, dumps.
-#![expect(unsafe_code, reason = "borrows the file descriptor of a socket that outlives the borrow")]
+#![expect(
+    unsafe_code,
+    reason = "borrows the descriptor of a socket that libmnl keeps, and sends that socket to a thread"
+)]
 
 use std::io;
 use std::io::IoSlice;
@@ -57,6 +60,10 @@ pub struct Netlink {
     socket: mnl::Socket,
     received: Vec<u8>,
 }
+
+// SAFETY: a `mnl_socket` is a file descriptor and an address on the heap, without any tie to the
+// thread that made it (libmnl's socket.c); `Netlink` is the only one who has the pointer.
+unsafe impl Send for Netlink {}
 
 impl std::fmt::Debug for Netlink {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

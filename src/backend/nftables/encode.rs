@@ -233,7 +233,7 @@ fn new_set(set: &Set, id: u32) -> Result<sys::Set, BuildError> {
     }
     if set.flags.interval && concatenated {
         let lengths: Vec<u8> =
-            set.key.iter().map(|part| u8::try_from(part.len()).unwrap_or(u8::MAX)).collect();
+            set.key.iter().map(|part| u8::try_from(part.length()).unwrap_or(u8::MAX)).collect();
         out.set_data(nft::NFTNL_SET_DESC_CONCAT, &lengths);
     }
     out.set_data(nft::NFTNL_SET_USERDATA, &set_userdata(set));
@@ -314,7 +314,7 @@ fn halves(
     with_content: bool,
 ) -> Result<Vec<sys::Element>, BuildError> {
     let mut first = sys::Element::new()?;
-    first.set_data(nft::NFTNL_SET_ELEM_KEY as u32, key);
+    first.set_data(nft::NFTNL_SET_ELEM_KEY, key);
     if with_content {
         content(&mut first, element)?;
     }
@@ -323,15 +323,15 @@ fn halves(
     }
     let last = element.last.as_deref().unwrap_or(key);
     if set.concatenated {
-        first.set_data(nft::NFTNL_SET_ELEM_KEY_END as u32, last);
+        first.set_data(nft::NFTNL_SET_ELEM_KEY_END, last);
         return Ok(vec![first]);
     }
     let mut out = vec![first];
     // A range to the very end has no other half.
     if let Some(after) = after(last) {
         let mut end = sys::Element::new()?;
-        end.set_data(nft::NFTNL_SET_ELEM_KEY as u32, &after);
-        end.set_u32(nft::NFTNL_SET_ELEM_FLAGS as u32, ELEMENT_INTERVAL_END);
+        end.set_data(nft::NFTNL_SET_ELEM_KEY, &after);
+        end.set_u32(nft::NFTNL_SET_ELEM_FLAGS, ELEMENT_INTERVAL_END);
         out.push(end);
     }
     Ok(out)
@@ -340,20 +340,20 @@ fn halves(
 fn content(out: &mut sys::Element, element: &Element) -> Result<(), BuildError> {
     if let Some(verdict) = &element.verdict {
         let (code, chain) = verdict_parts(verdict);
-        out.set_u32(nft::NFTNL_SET_ELEM_VERDICT as u32, code);
+        out.set_u32(nft::NFTNL_SET_ELEM_VERDICT, code);
         if let Some(chain) = chain {
-            out.set_text(nft::NFTNL_SET_ELEM_CHAIN as u32, chain)?;
+            out.set_text(nft::NFTNL_SET_ELEM_CHAIN, chain)?;
         }
     }
     if let Some(timeout) = element.timeout {
         // Zero would mean for ever.
-        out.set_u64(nft::NFTNL_SET_ELEM_TIMEOUT as u32, timeout.total_ms.max(1));
+        out.set_u64(nft::NFTNL_SET_ELEM_TIMEOUT, timeout.total_ms.max(1));
         if timeout.left_ms != timeout.total_ms {
-            out.set_u64(nft::NFTNL_SET_ELEM_EXPIRATION as u32, timeout.left_ms.max(1));
+            out.set_u64(nft::NFTNL_SET_ELEM_EXPIRATION, timeout.left_ms.max(1));
         }
     }
     if let Some(text) = &element.comment {
-        out.set_data(nft::NFTNL_SET_ELEM_USERDATA as u32, &comment(text));
+        out.set_data(nft::NFTNL_SET_ELEM_USERDATA, &comment(text));
     }
     Ok(())
 }

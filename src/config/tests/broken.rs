@@ -152,6 +152,7 @@ fn app_cases() -> Vec<Case> {
         ("the port of step 1", ssh("22", "8080"), vec![(6, 9, "ssh.port", "tcp port 8080 belongs to knock-agent itself (--http-port)")]),
         ("the port of step 2", ssh("22", "[22, 8000-9000]"), vec![
             (6, 14, "ssh.port[1]", "(--http-port)"), (6, 14, "ssh.port[1]", "(--https-port)")]),
+        ("everybody", format!("{TOP}{}", SSH.replace("ssh", "All")), vec![(5, 1, "All", "`all` stands for every app")]),
         ("one slug", format!("{TOP}{SSH}{}", SSH.replace("ssh", "SSH")), vec![(10, 1, "SSH", "the same name, `ssh` (the other is at 5:1)")]),
         ("a long name", format!("{TOP}{}", SSH.replace("ssh", &"n".repeat(51))), vec![
             (5, 1, "nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn", "1 to 50 characters")]),

@@ -24,7 +24,7 @@ fn gate(layout: &Layout<'_>) -> Vec<Rule> {
         rule().reply_direction().accept().named("own"),
         to_port(layout.options.http_port).goto("step1_gate").named("step1"),
         to_port(layout.options.https_port).goto("step2_gate").named("step2"),
-        rule().iifname("ext").to_this_host().service_vmap("services").named("services"),
+        rule().iifname("ext").for_this_host().service_vmap("services").named("services"),
     ]
 }
 

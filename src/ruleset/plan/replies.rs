@@ -32,7 +32,7 @@ fn replies() -> Vec<Rule> {
         rule()
             .new_connection()
             .l4proto(Protocol::Tcp)
-            .is_not_syn()
+            .not_syn()
             .goto("replies_stray")
             .named("replies:midstream"),
         rule().untracked().goto("replies_stray").named("replies:untracked"),

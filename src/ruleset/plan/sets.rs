@@ -114,7 +114,7 @@ fn interfaces<'a>(name: &str, names: impl Iterator<Item = &'a IfName>) -> Set {
 
 fn interface_key(name: &IfName) -> Vec<u8> {
     let mut key = name.as_str().as_bytes().to_vec();
-    key.resize(KeyPart::IfName.len(), 0);
+    key.resize(KeyPart::IfName.length(), 0);
     key
 }
 

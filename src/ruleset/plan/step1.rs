@@ -56,7 +56,7 @@ pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
 
 /// TCP packets to this port of this host, on every interface.
 pub(super) fn to_port(port: NonZeroU16) -> RuleText {
-    rule().port(Protocol::Tcp, Side::Destination, port.into()).to_this_host()
+    rule().port(Protocol::Tcp, Side::Destination, port.into()).for_this_host()
 }
 
 /// TCP packets from this port.
@@ -68,7 +68,7 @@ pub(super) fn from_port(port: NonZeroU16) -> RuleText {
 fn raw_out(layout: &Layout<'_>) -> Vec<Rule> {
     let from_step1 = || from_port(layout.options.http_port);
     vec![
-        from_step1().is_syn_ack().counter().notrack().accept().named("step1:synack"),
+        from_step1().syn_ack().counter().notrack().accept().named("step1:synack"),
         from_step1().counter().drop().named("step1:silence"),
     ]
 }
@@ -101,7 +101,7 @@ fn answering_gate(layout: &Layout<'_>) -> Vec<Rule> {
 }
 
 fn a_syn() -> RuleText {
-    rule().l4proto(Protocol::Tcp).is_syn()
+    rule().l4proto(Protocol::Tcp).syn_only()
 }
 
 fn syn(layout: &Layout<'_>, pass: impl Fn(RuleText) -> RuleText) -> Vec<Rule> {

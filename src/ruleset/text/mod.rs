@@ -1,6 +1,11 @@
 //! The ruleset as nft text, from the templates in `nft-templates/`.
 
+mod chains;
+mod forwarding;
 mod render;
+mod sets;
+mod step1;
 mod template;
 
 pub use render::render;
+pub use template::TemplateError;

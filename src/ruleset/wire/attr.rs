@@ -73,7 +73,7 @@ mod tests {
         let attributes = Attributes(&bytes);
         assert_eq!(attributes.text(1), Some("gate"));
         assert_eq!(attributes.nested(2).be32(3), Some(7));
-        assert_eq!(attributes.be64(2), None);
+        assert_eq!(attributes.be64(1), None);
         assert_eq!(attributes.get(9), None);
     }
 

@@ -1,0 +1,216 @@
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::configuration::Config;
+use crate::namespace::Namespace;
+use crate::process::{Background, Finished, finish, wait};
+use crate::temporary::TempDir;
+
+/// The program under test.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_knock-agent");
+
+const READY_LIMIT: Duration = Duration::from_secs(30);
+
+/// The files of one installation: configuration, certificate, runtime folder, log.
+pub struct Installation {
+    folder: TempDir,
+    /// The program to start; a copy where the original is out of reach for the user.
+    program: PathBuf,
+    /// What comes before the program, such as `setpriv ...`.
+    wrapper: Vec<String>,
+    /// More flags for `run`.
+    flags: Vec<String>,
+    /// Variables of the environment of `run`.
+    environment: Vec<(String, String)>,
+}
+
+impl Installation {
+    pub fn new(config: &Config) -> Self {
+        Self::with_text(config.text())
+    }
+
+    pub fn with_text(config: &str) -> Self {
+        let folder = TempDir::new();
+        folder.write("config.yaml", config);
+        let (certificate, key) = certificate();
+        folder.write("cert.pem", certificate);
+        folder.write("key.pem", key);
+        fs::create_dir(folder.path().join("run")).unwrap();
+        Self { folder, program: PROGRAM.into(), wrapper: Vec::new(), flags: Vec::new(), environment: Vec::new() }
+    }
+
+    /// Adds flags to `run`.
+    pub fn flags(mut self, flags: &[&str]) -> Self {
+        self.flags.extend(flags.iter().map(|&f| f.to_owned()));
+        self
+    }
+
+    /// Adds a variable to the environment of `run`.
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts `run` through this command.
+    pub fn wrapper(mut self, words: &[&str]) -> Self {
+        self.wrapper = words.iter().map(|&w| w.to_owned()).collect();
+        self
+    }
+
+    /// Gives every file to `nobody` and uses a copy of the program that `nobody` can reach.
+    pub fn for_nobody(mut self) -> Self {
+        let copy = self.folder.path().join("knock-agent");
+        fs::copy(PROGRAM, &copy).unwrap();
+        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+        self.program = copy;
+        for name in ["", "config.yaml", "cert.pem", "key.pem", "run"] {
+            std::os::unix::fs::chown(self.path(name), Some(65534), Some(65534)).unwrap();
+        }
+        self
+    }
+
+    pub fn folder(&self) -> &TempDir {
+        &self.folder
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn rewrite_config(&self, text: &str) {
+        self.folder.write("config.yaml", text);
+    }
+
+    /// The command line of `run`.
+    pub fn run_command(&self) -> Command {
+        let mut words: Vec<&std::ffi::OsStr> = self.wrapper.iter().map(AsRef::as_ref).collect();
+        words.push(self.program.as_os_str());
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).arg("run").arg("--config").arg(self.path("config.yaml"));
+        command.arg("--cert").arg(self.path("cert.pem")).arg("--key").arg(self.path("key.pem"));
+        command.arg("--runtime-dir").arg(self.path("run")).args(&self.flags);
+        command.envs(self.environment.iter().map(|(n, v)| (n, v)));
+        command
+    }
+
+    /// Runs `run` where it is expected to give up by itself.
+    pub fn run_in_vain(&self, host: &Namespace) -> Finished {
+        host.finish(self.run_command(), b"", Duration::from_secs(10))
+    }
+
+    /// Starts the daemon and waits until it says that it is ready.
+    #[track_caller]
+    pub fn start(&self, host: &Namespace) -> Agent {
+        let notify = self.path("notify");
+        let _ = fs::remove_file(&notify);
+        let socket = UnixDatagram::bind(&notify).unwrap();
+        fs::set_permissions(&notify, fs::Permissions::from_mode(0o777)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let log = File::options().create(true).append(true).open(self.path("agent.log")).unwrap();
+        let mut command = self.run_command();
+        command.env("NOTIFY_SOCKET", &notify).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let mut process = host.background(command);
+        let end = Instant::now() + READY_LIMIT;
+        let mut message = [0; 4096];
+        loop {
+            if let Ok(length) = socket.recv(&mut message)
+                && message[..length].split(|&b| b == b'\n').any(|line| line == b"READY=1")
+            {
+                return Agent { process, _notify: socket };
+            }
+            let alive = process.is_alive();
+            assert!(alive && Instant::now() < end, "the agent did not get ready:\n{}", self.log());
+        }
+    }
+
+    /// Everything the daemon has printed.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path("agent.log")).unwrap_or_default()
+    }
+
+    /// Runs a verb with this installation's configuration and runtime folder.
+    pub fn verb(&self, host: &Namespace, words: &[&str]) -> Finished {
+        self.verb_with(host, words, &["--config", path_text(&self.path("config.yaml"))])
+    }
+
+    /// Runs a verb that takes the flags of `run`, among them those of this installation.
+    pub fn check(&self, host: &Namespace, words: &[&str]) -> Finished {
+        let config = self.path("config.yaml");
+        let (cert, key) = (self.path("cert.pem"), self.path("key.pem"));
+        let mut more = vec!["--config", path_text(&config), "--cert", path_text(&cert), "--key", path_text(&key)];
+        more.extend(self.flags.iter().map(String::as_str));
+        self.verb_with(host, words, &more)
+    }
+
+    fn verb_with(&self, host: &Namespace, words: &[&str], more: &[&str]) -> Finished {
+        let mut command = Command::new(&self.program);
+        command.args(words).args(more).arg("--runtime-dir").arg(self.path("run"));
+        host.finish(command, b"", Duration::from_secs(20))
+    }
+
+    /// Opens an app for an address as an operator does, for so many seconds.
+    #[track_caller]
+    pub fn grant(&self, host: &Namespace, app: &str, address: impl ToString, seconds: u32) {
+        let (address, lifetime) = (address.to_string(), format!("{seconds}s"));
+        self.verb(host, &["grant", app, &address, "--for", &lifetime]).success();
+    }
+}
+
+fn path_text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A certificate and its key, made once by the program itself.
+fn certificate() -> &'static (Vec<u8>, Vec<u8>) {
+    static MADE: OnceLock<(Vec<u8>, Vec<u8>)> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let folder = TempDir::new();
+        let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+        let mut command = Command::new(PROGRAM);
+        command.arg("cert").arg("--cert").arg(&cert).arg("--key").arg(&key);
+        finish(command, b"", Duration::from_secs(20)).success();
+        (fs::read(&cert).unwrap(), fs::read(&key).unwrap())
+    })
+}
+
+/// A running daemon; killed when dropped.
+pub struct Agent {
+    process: Background,
+    _notify: UnixDatagram,
+}
+
+impl Agent {
+    pub fn pid(&self) -> u32 {
+        self.process.0.id()
+    }
+
+    pub fn is_alive(&mut self) -> bool {
+        self.process.is_alive()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// Ends it as a crash would.
+    pub fn kill(mut self) {
+        self.process.0.kill().unwrap();
+        self.process.0.wait().unwrap();
+    }
+
+    /// Ends it as systemd does.
+    #[track_caller]
+    pub fn terminate(mut self) {
+        self.process.signal(Signal::SIGTERM);
+        let status = wait(&mut self.process.0, Duration::from_secs(10));
+        let code = status.expect("the agent ends within 10 s of SIGTERM").code();
+        assert_eq!(code, Some(0), "exit code after SIGTERM");
+    }
+}

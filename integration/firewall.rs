@@ -1,0 +1,129 @@
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::namespace::Namespace;
+
+/// An element of one of the agent's sets, as `nft` lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Element {
+    /// Address, network or range.
+    pub key: String,
+    /// The whole time it was given.
+    pub timeout: Option<Duration>,
+    /// What is left of it.
+    pub expires: Option<Duration>,
+}
+
+/// The elements of a set of the agent's table; stops the test when there is no such set.
+#[track_caller]
+pub fn elements(host: &Namespace, set: &str) -> Vec<Element> {
+    let listing = host.run("nft", &["list", "set", "inet", "knock_agent", set]).success().text();
+    parse_elements(&listing)
+}
+
+/// What is left of an address's access to an app, as the kernel counts it.
+#[track_caller]
+pub fn time_left(host: &Namespace, app: &str, address: IpAddr) -> Option<Duration> {
+    let digit = if address.is_ipv4() { '4' } else { '6' };
+    let found = elements(host, &format!("app_{app}_{digit}"));
+    found.into_iter().find(|e| e.key == address.to_string()).map(|e| e.expires.expect("a grant that ends"))
+}
+
+/// What is left of an address's admission to step 2.
+#[track_caller]
+pub fn admission_left(host: &Namespace, address: IpAddr) -> Option<Duration> {
+    let set = if address.is_ipv4() { "step2_4" } else { "step2_6" };
+    let found = elements(host, set);
+    found.into_iter().find(|e| e.key == address.to_string()).map(|e| e.expires.expect("an admission that ends"))
+}
+
+/// Whether the agent's table exists.
+pub fn is_guarded(host: &Namespace) -> bool {
+    host.run("nft", &["list", "tables"]).success().text().lines().any(|l| l == "table inet knock_agent")
+}
+
+/// The agent's table without what changes by itself, and without elements.
+#[track_caller]
+pub fn table(host: &Namespace) -> String {
+    let listing = host.run("nft", &["-s", "list", "table", "inet", "knock_agent"]).success().text();
+    without_elements(&listing)
+}
+
+/// Everything the kernel lists, with handles, without counters and time left.
+pub fn everything(host: &Namespace) -> String {
+    host.run("nft", &["-s", "-a", "list", "ruleset"]).success().text()
+}
+
+fn without_elements(listing: &str) -> String {
+    let mut kept = String::new();
+    let mut inside = false;
+    for line in listing.lines() {
+        inside |= line.trim_start().starts_with("elements = {");
+        if !inside {
+            kept.push_str(line);
+            kept.push('\n');
+        }
+        inside &= !line.trim_end().ends_with('}');
+    }
+    kept
+}
+
+fn parse_elements(listing: &str) -> Vec<Element> {
+    let Some((_, rest)) = listing.split_once("elements = {") else {
+        return Vec::new();
+    };
+    let body = rest.split_once('}').expect("the end of the elements").0;
+    body.split(',').map(parse_element).collect()
+}
+
+fn parse_element(text: &str) -> Element {
+    let bare = text.split(" comment ").next().unwrap_or_default();
+    let mut words = bare.split_whitespace();
+    let mut element = Element { key: words.next().unwrap().to_owned(), timeout: None, expires: None };
+    while let Some(word) = words.next() {
+        match word {
+            "timeout" => element.timeout = words.next().map(duration),
+            "expires" => element.expires = words.next().map(duration),
+            _ => {}
+        }
+    }
+    element
+}
+
+/// Reads what nft writes for a duration: `1d2h3m4s567ms`.
+fn duration(text: &str) -> Duration {
+    let mut total = Duration::ZERO;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let (number, tail) = rest.split_at(digits);
+        let unit_end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit_end);
+        let number: u64 = number.parse().unwrap();
+        total += match unit {
+            "ms" => Duration::from_millis(number),
+            "s" => Duration::from_secs(number),
+            "m" => Duration::from_secs(60 * number),
+            "h" => Duration::from_secs(3600 * number),
+            "d" => Duration::from_secs(86_400 * number),
+            _ => panic!("no unit of time: {unit}"),
+        };
+        rest = tail;
+    }
+    total
+}
+
+#[test]
+fn the_listing_of_a_set_is_read_with_its_times() {
+    let listing = "table inet knock_agent {\n\tset app_x_4 {\n\t\ttype ipv4_addr\n\t\tsize 1048576\n\t\tflags timeout\n\
+        \t\telements = { 203.0.113.2 timeout 1m30s expires 1m1s20ms comment \"alice two-step\",\n\
+        \t\t\t     203.0.113.3 }\n\t}\n}\n";
+    let found = parse_elements(listing);
+    assert_eq!(found.len(), 2);
+    assert_eq!(found[0].key, "203.0.113.2");
+    assert_eq!(found[0].timeout, Some(Duration::from_secs(90)));
+    assert_eq!(found[0].expires, Some(Duration::from_millis(61_020)));
+    assert_eq!(found[1], Element { key: "203.0.113.3".into(), timeout: None, expires: None });
+    assert_eq!(without_elements(listing).matches("203").count(), 0);
+    assert!(without_elements(listing).ends_with("\t\tflags timeout\n\t}\n}\n"));
+}

@@ -1,0 +1,26 @@
+//! End-to-end tests: a real agent, a real kernel, real clients, each test in network namespaces of its own.
+//!
+//! They need root and a few tools; `integration/test` installs what is missing and runs them. A test that
+//! cannot run fails and says what it needs. What is asserted is what packets do and what the kernel lists,
+//! never what the agent says about itself.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test harness stops at the first thing that is not as it should be"
+)]
+
+mod agent;
+mod capture;
+mod configuration;
+mod firewall;
+mod knocking;
+mod namespace;
+mod probe;
+mod process;
+mod requirements;
+mod scenarios;
+mod server;
+mod temporary;
+mod tls;
+mod topology;

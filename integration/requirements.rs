@@ -1,0 +1,44 @@
+use std::path::Path;
+use std::sync::OnceLock;
+
+/// Each tool the tests start, and the Debian package that has it.
+const TOOLS: &[(&str, &str)] = &[
+    ("ip", "iproute2"),
+    ("ss", "iproute2"),
+    ("nft", "nftables"),
+    ("curl", "curl"),
+    ("nmap", "nmap"),
+    ("tcpdump", "tcpdump"),
+    ("conntrack", "conntrack"),
+    ("openssl", "openssl"),
+    ("python3", "python3"),
+    ("setpriv", "util-linux"),
+];
+
+/// Stops the test unless it runs as root and every tool is there.
+pub fn demand() {
+    static MISSING: OnceLock<Vec<String>> = OnceLock::new();
+    let missing = MISSING.get_or_init(survey);
+    assert!(
+        missing.is_empty(),
+        "this test cannot run here:\n  {}\n`integration/test` installs what is missing and runs the tests as root",
+        missing.join("\n  ")
+    );
+}
+
+fn survey() -> Vec<String> {
+    let mut missing = Vec::new();
+    if !nix::unistd::geteuid().is_root() {
+        missing.push("it makes network namespaces, which needs root".to_owned());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    for (tool, package) in TOOLS {
+        let found = std::env::split_paths(&path)
+            .chain(["/usr/sbin", "/sbin"].map(|p| Path::new(p).to_owned()))
+            .any(|folder| folder.join(tool).is_file());
+        if !found {
+            missing.push(format!("`{tool}` is not installed: apt-get install {package}"));
+        }
+    }
+    missing
+}

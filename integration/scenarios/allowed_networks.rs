@@ -1,0 +1,146 @@
+//! Networks that may pass without knocking, for ever or for a while.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::agent::Installation;
+use crate::configuration::Config;
+use crate::probe::{assert_echoes, assert_on_time, assert_silent, when_silent};
+use crate::server::{Habit, Server};
+use crate::topology::{Family, Topology};
+
+fn two_apps(global: &[&str], ssh: &[&str]) -> Config {
+    Config::new(global).app("ssh", "2222", "tcp", "local", ssh).app("web", "3333", "tcp", "local", &[])
+}
+
+fn services(net: &Topology) -> [Server; 2] {
+    [Server::tcp(&net.router, 2222, Habit::Echo), Server::tcp(&net.router, 3333, Habit::Echo)]
+}
+
+#[test]
+fn networks_of_the_configuration_pass_without_knocking() {
+    let net = Topology::new();
+    let _services = services(&net);
+    let home = Installation::new(&two_apps(
+        &["allow: [203.0.113.2, \"2001:db8:1::3/128\"]"],
+        &["allow: [\"203.0.113.3/32\", \"2001:db8:1::2\"]"],
+    ));
+    let _agent = home.start(&net.router);
+    // (client, family): everywhere by `global`, or to ssh alone.
+    for (client, family, web) in [
+        (&net.a, Family::V4, true),
+        (&net.b, Family::V6, true),
+        (&net.b, Family::V4, false),
+        (&net.a, Family::V6, false),
+    ] {
+        assert_echoes(client, family.router(), 2222);
+        if web {
+            assert_echoes(client, family.router(), 3333);
+        } else {
+            assert_silent(client, family.router(), 3333);
+        }
+    }
+}
+
+#[test]
+fn a_wide_network_and_networks_inside_it_may_all_be_configured() {
+    let net = Topology::new();
+    let _services = services(&net);
+    let home = Installation::new(&two_apps(
+        &["allow: [203.0.113.0/24, 203.0.113.2/32, 203.0.112.0/23, \"2001:db8:1::/64\", \"2001:db8::/32\"]"],
+        &[],
+    ));
+    let _agent = home.start(&net.router);
+    for family in Family::BOTH {
+        assert_echoes(&net.a, family.router(), 2222);
+        assert_echoes(&net.b, family.router(), 3333);
+    }
+}
+
+fn allow_for_a_while(daemon: bool) {
+    let net = Topology::new();
+    let _services = services(&net);
+    let home = Installation::new(&two_apps(&[], &[]));
+    let _agent = if daemon {
+        Some(home.start(&net.router))
+    } else {
+        home.check(&net.router, &["guard"]).success();
+        None
+    };
+    let to = Family::V4.router();
+    home.verb(&net.router, &["allow", "203.0.113.2/31", "--app", "ssh", "--for", "6s"]).success();
+    let due = Instant::now() + Duration::from_secs(6);
+    home.verb(&net.router, &["allow", "2001:db8:1::2", "--for", "60s"]).success();
+    assert_echoes(&net.a, to, 2222);
+    assert_echoes(&net.b, to, 2222);
+    assert_silent(&net.a, to, 3333);
+    assert_echoes(&net.a, Family::V6.router(), 2222);
+    assert_echoes(&net.a, Family::V6.router(), 3333);
+    assert_silent(&net.b, Family::V6.router(), 3333);
+    let list = home.verb(&net.router, &["allow", "--list"]).success().text();
+    assert!(list.contains("203.0.113.2/31") && list.contains("2001:db8:1::2"), "{list}");
+    assert_on_time(when_silent(&net.a, to, 2222, due + Duration::from_secs(3)), due);
+    assert_silent(&net.b, to, 2222);
+    let list = home.verb(&net.router, &["allow", "--list"]).success().text();
+    assert!(!list.contains("203.0.113.2/31") && list.contains("2001:db8:1::2"), "{list}");
+    home.verb(&net.router, &["allow", "--flush"]).success();
+    assert_silent(&net.a, Family::V6.router(), 2222);
+    let list = home.verb(&net.router, &["allow", "--list"]).success().text();
+    assert!(!list.contains("2001:db8:1::2"), "{list}");
+}
+
+#[test]
+fn an_operator_allows_networks_for_a_while_while_the_daemon_runs() {
+    allow_for_a_while(true);
+}
+
+#[test]
+fn an_operator_allows_networks_for_a_while_without_a_daemon() {
+    allow_for_a_while(false);
+}
+
+#[test]
+fn flushing_keeps_what_the_configuration_allows() {
+    let net = Topology::new();
+    let _services = services(&net);
+    let home = Installation::new(&two_apps(&["allow: [203.0.113.2]"], &["allow: [\"203.0.113.3\"]"]));
+    let _agent = home.start(&net.router);
+    home.verb(&net.router, &["allow", "203.0.113.3", "--for", "10m"]).success();
+    assert_echoes(&net.b, Family::V4.router(), 3333);
+    home.verb(&net.router, &["allow", "--flush"]).success();
+    assert_echoes(&net.a, Family::V4.router(), 3333);
+    assert_echoes(&net.b, Family::V4.router(), 2222);
+    assert_silent(&net.b, Family::V4.router(), 3333);
+}
+
+#[test]
+fn where_networks_overlap_the_longest_wins() {
+    let net = Topology::new();
+    let _services = services(&net);
+    let home = Installation::new(&two_apps(&[], &[]));
+    let agent = home.start(&net.router);
+    let allow = |words: &[&str]| {
+        let mut all = vec!["allow"];
+        all.extend(words);
+        home.verb(&net.router, &all).success();
+    };
+    // IPv4: a wide network for long, then a part of it for a moment. IPv6: a part for long, then all for a moment.
+    allow(&["203.0.113.0/24", "--app", "ssh", "--for", "90s"]);
+    allow(&["203.0.113.2", "--app", "ssh", "--for", "3s"]);
+    allow(&["2001:db8:1::2", "--app", "ssh", "--for", "90s"]);
+    allow(&["2001:db8:1::/64", "--app", "ssh", "--for", "3s"]);
+    for family in Family::BOTH {
+        assert_echoes(&net.a, family.router(), 2222);
+    }
+    sleep(Duration::from_millis(4600));
+    let as_it_should_be = || {
+        assert_echoes(&net.a, Family::V4.router(), 2222);
+        assert_echoes(&net.b, Family::V4.router(), 2222);
+        assert_echoes(&net.a, Family::V6.router(), 2222);
+        assert_silent(&net.b, Family::V6.router(), 2222);
+    };
+    as_it_should_be();
+    agent.terminate();
+    let _agent = home.start(&net.router);
+    as_it_should_be();
+}

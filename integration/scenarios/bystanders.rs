@@ -1,0 +1,127 @@
+//! Traffic that only looks like that of a guarded service, and services that somebody else's rules forward.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use crate::agent::Installation;
+use crate::configuration::Config;
+use crate::knocking::knock;
+use crate::namespace::Namespace;
+use crate::probe::{
+    GENEROUS, assert_echo, assert_echoes, assert_on_time, assert_open, assert_silent, assert_udp_open,
+    assert_udp_silent, dial_from_port, udp_echoes_from, when_silent,
+};
+use crate::server::{Habit, Server};
+use crate::topology::{Family, Topology};
+
+#[track_caller]
+fn assert_reaches_from(from: &Namespace, source: u16, to: IpAddr) {
+    let any: SocketAddr = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
+    let stream = dial_from_port(from, (any.ip(), source).into(), (to, 7).into())
+        .unwrap_or_else(|e| panic!("tcp from port {source} of {} to {to}: {e}", from.name()));
+    assert_echo(stream);
+    assert!(udp_echoes_from(from, source, to, 7, GENEROUS), "udp from port {source} of {} to {to}", from.name());
+}
+
+#[test]
+fn outgoing_connections_may_use_a_guarded_port_as_their_source() {
+    let net = Topology::new();
+    let _services = [Server::tcp(&net.a, 7, Habit::Echo), Server::udp(&net.a, 7, Habit::Echo)];
+    net.router.nft(
+        "table inet of_the_host { chain out { type nat hook postrouting priority srcnat; oifname ext0 masquerade; }; }",
+    );
+    let config = Config::new(&[])
+        .app("local", "40000", "both", "local", &[])
+        .app("lan4", "40001", "both", "10.0.0.5", &[])
+        .app("lan6", "40001", "both", "\"fd00:5::5\"", &[]);
+    let home = Installation::new(&config);
+    let _agent = home.start(&net.router);
+    for family in Family::BOTH {
+        for port in [40000, 40001, 8080, 8443] {
+            assert_reaches_from(&net.lan, port, family.client_a());
+        }
+        for port in [40000, 40001] {
+            assert_reaches_from(&net.router, port, family.client_a());
+        }
+        assert_silent(&net.a, family.router(), 40000);
+        assert_udp_silent(&net.a, family.router(), 40000);
+    }
+}
+
+#[test]
+fn a_routed_lan_host_may_use_a_guarded_port_as_its_source() {
+    let net = Topology::new();
+    let _services = [Server::tcp(&net.a, 7, Habit::Echo), Server::udp(&net.a, 7, Habit::Echo)];
+    let config = Config::new(&[])
+        .app("local", "40000", "both", "local", &[])
+        .app("lan4", "40001", "both", "10.0.0.5", &[])
+        .app("lan6", "40001", "both", "\"fd00:5::5\"", &[]);
+    let home = Installation::new(&config);
+    let _agent = home.start(&net.router);
+    for family in Family::BOTH {
+        assert_reaches_from(&net.lan, 40000, family.client_a());
+        assert_reaches_from(&net.lan, 40001, family.client_a());
+    }
+}
+
+#[test]
+fn a_service_that_another_table_forwards_is_guarded() {
+    let net = Topology::new();
+    let _services = [
+        Server::tcp(&net.lan, 80, Habit::Echo),
+        Server::udp(&net.lan, 53, Habit::Echo),
+        Server::tcp(&net.lan, 81, Habit::Echo),
+    ];
+    for (table, lan) in [("ip", "10.0.0.5"), ("ip6", "[fd00:5::5]")] {
+        net.router.nft(&format!(
+            "table {table} of_docker {{\n\
+             \tchain prerouting {{\n\t\ttype nat hook prerouting priority dstnat\n\
+             \t\tfib daddr type local tcp dport 3080 dnat to {lan}:80\n\
+             \t\tfib daddr type local udp dport 3053 dnat to {lan}:53\n\
+             \t\tfib daddr type local tcp dport 3081 dnat to {lan}:81\n\t}}\n\
+             \tchain postrouting {{\n\t\ttype nat hook postrouting priority srcnat\n\
+             \t\toifname int0 masquerade\n\t}}\n}}\n"
+        ));
+    }
+    assert_echoes(&net.a, Family::V4.router(), 3080);
+    let config = Config::new(&[])
+        .app("web", "3080", "tcp", "local", &["duration: 8"])
+        .app("dns", "3053", "udp", "local", &["duration: 60"]);
+    let home = Installation::new(&config);
+    let _agent = home.start(&net.router);
+    for family in Family::BOTH {
+        let to = family.router();
+        assert_silent(&net.a, to, 3080);
+        assert_udp_silent(&net.a, to, 3053);
+        assert_echoes(&net.a, to, 3081);
+        knock(&net.a, to, "web");
+        let due = Instant::now() + Duration::from_secs(8);
+        assert_echoes(&net.a, to, 3080);
+        assert_silent(&net.b, to, 3080);
+        knock(&net.a, to, "dns");
+        assert_udp_open(&net.a, to, 3053);
+        assert_udp_silent(&net.b, to, 3053);
+        assert_on_time(when_silent(&net.a, to, 3080, due + Duration::from_secs(3)), due);
+    }
+}
+
+#[test]
+fn ports_that_nobody_asked_to_guard_are_left_alone() {
+    let net = Topology::new();
+    let _services = [
+        Server::tcp(&net.router, 80, Habit::Echo),
+        Server::udp(&net.router, 80, Habit::Echo),
+        Server::udp(&net.router, 2222, Habit::Echo),
+        Server::udp(&net.router, 8080, Habit::Echo),
+        Server::udp(&net.router, 8443, Habit::Echo),
+    ];
+    let home = Installation::new(&Config::ssh(&[]));
+    let _agent = home.start(&net.router);
+    for family in Family::BOTH {
+        assert_open(&net.a, family.router(), 80);
+        for port in [80, 2222, 8080, 8443] {
+            assert_udp_open(&net.a, family.router(), port);
+        }
+
+    }
+}

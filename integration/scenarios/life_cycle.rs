@@ -1,0 +1,227 @@
+//! Stops, crashes and restarts with open grants.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::agent::Installation;
+use crate::configuration::Config;
+use crate::firewall::{is_guarded, table, time_left};
+use crate::knocking::{STEP2_PORT, knock, step1};
+use crate::probe::{assert_echoes, assert_on_time, assert_open, assert_silent, when_silent};
+use crate::server::{Habit, Server};
+use crate::topology::{Family, Topology};
+
+#[test]
+fn grants_end_on_time_with_nobody_alive_after_kill_9() {
+    let net = Topology::new();
+    let _services = [Server::tcp(&net.router, 2222, Habit::Echo), Server::tcp(&net.lan, 22, Habit::Echo)];
+    let config = Config::new(&[])
+        .app("ssh", "2222", "tcp", "local", &["duration: 8"])
+        .app("lan", "2223", "tcp", "10.0.0.5:22", &["duration: 8"]);
+    let home = Installation::new(&config);
+    let agent = home.start(&net.router);
+    knock(&net.a, Family::V6.router(), "ssh");
+    let due6 = Instant::now() + Duration::from_secs(8);
+    knock(&net.a, Family::V4.router(), "lan");
+    let due4 = Instant::now() + Duration::from_secs(8);
+    agent.kill();
+    assert_echoes(&net.a, Family::V6.router(), 2222);
+    assert_echoes(&net.a, Family::V4.router(), 2223);
+    assert_silent(&net.b, Family::V6.router(), 2222);
+    let late = Duration::from_secs(3);
+    assert_on_time(when_silent(&net.a, Family::V6.router(), 2222, due6 + late), due6);
+    assert_on_time(when_silent(&net.a, Family::V4.router(), 2223, due4 + late), due4);
+    assert!(is_guarded(&net.router), "the guard stays");
+    for family in Family::BOTH {
+        assert_silent(&net.b, family.router(), 2222);
+    }
+}
+
+#[test]
+fn a_restart_after_kill_9_keeps_the_time_that_is_left() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Installation::new(&Config::ssh(&["duration: 14"]));
+    let agent = home.start(&net.router);
+    let (to, client) = (Family::V4.router(), Family::V4.client_a());
+    knock(&net.a, to, "ssh");
+    let due = Instant::now() + Duration::from_secs(14);
+    home.grant(&net.router, "ssh", Family::V6.client_b(), 14);
+    let guard = table(&net.router);
+    agent.kill();
+    sleep(Duration::from_secs(2));
+    let before = time_left(&net.router, "ssh", client).expect("a grant");
+    let then = Instant::now();
+    let _agent = home.start(&net.router);
+    let after = time_left(&net.router, "ssh", client).expect("the grant is still there after the restart");
+    let passed = then.elapsed();
+    assert!(after <= before, "{after:?} left after the restart, {before:?} before it");
+    let lost = before.saturating_sub(passed).saturating_sub(after);
+    assert!(lost <= Duration::from_millis(1500), "the restart cost {lost:?}");
+    assert!(time_left(&net.router, "ssh", Family::V6.client_b()).is_some(), "the other one as well");
+    assert_eq!(table(&net.router), guard, "the guard is the same");
+    assert_echoes(&net.a, to, 2222);
+    assert_on_time(when_silent(&net.a, to, 2222, due + Duration::from_secs(3)), due);
+}
+
+#[test]
+fn a_connection_survives_a_restart_within_its_grant() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Installation::new(&Config::ssh(&["duration: 60"]));
+    let agent = home.start(&net.router);
+    let to = Family::V4.router();
+    knock(&net.a, to, "ssh");
+    let stream = crate::probe::dial(&net.a, (to, 2222).into(), Duration::from_secs(4)).unwrap();
+    crate::probe::assert_echo(stream.try_clone().unwrap());
+    agent.terminate();
+    crate::probe::assert_echo(stream.try_clone().unwrap());
+    let _agent = home.start(&net.router);
+    crate::probe::assert_echo(stream);
+}
+
+#[test]
+fn sigterm_leaves_guard_and_grants_in_place() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Installation::new(&Config::ssh(&["duration: 10"]));
+    let agent = home.start(&net.router);
+    for family in Family::BOTH {
+        knock(&net.a, family.router(), "ssh");
+    }
+    let due = Instant::now() + Duration::from_secs(10);
+    agent.terminate();
+    for family in Family::BOTH {
+        assert_echoes(&net.a, family.router(), 2222);
+        assert_silent(&net.b, family.router(), 2222);
+        assert_silent(&net.b, family.router(), STEP2_PORT);
+    }
+    let closed = when_silent(&net.a, Family::V6.router(), 2222, due + Duration::from_secs(3));
+    assert_on_time(closed, due);
+    assert!(is_guarded(&net.router), "the guard stays");
+}
+
+#[test]
+fn with_cleanup_sigterm_ends_the_grants_and_keeps_the_guard() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Installation::new(&Config::ssh(&["duration: 600"])).flags(&["--service-rule-cleanup-on-shutdown"]);
+    let agent = home.start(&net.router);
+    for family in Family::BOTH {
+        knock(&net.a, family.router(), "ssh");
+        assert_echoes(&net.a, family.router(), 2222);
+    }
+    agent.terminate();
+    assert!(is_guarded(&net.router), "the guard stays");
+    for family in Family::BOTH {
+        assert_silent(&net.a, family.router(), 2222);
+        assert_silent(&net.b, family.router(), 2222);
+        assert_eq!(time_left(&net.router, "ssh", family.client_a()), None);
+    }
+}
+
+#[test]
+fn guard_closes_the_ports_without_a_daemon() {
+    let net = Topology::new();
+    let _services = [Server::tcp(&net.router, 2222, Habit::Echo), Server::tcp(&net.router, 80, Habit::Echo)];
+    let home = Installation::new(&Config::ssh(&[]));
+    for family in Family::BOTH {
+        assert_echoes(&net.a, family.router(), 2222);
+    }
+    home.check(&net.router, &["guard"]).success();
+    for family in Family::BOTH {
+        assert_silent(&net.a, family.router(), 2222);
+        assert_silent(&net.a, family.router(), STEP2_PORT);
+        assert_echoes(&net.a, family.router(), 80);
+    }
+    let guard = table(&net.router);
+    let _agent = home.start(&net.router);
+    assert_eq!(table(&net.router), guard, "run makes the guard that `guard` made");
+    knock(&net.a, Family::V4.router(), "ssh");
+    assert_echoes(&net.a, Family::V4.router(), 2222);
+}
+
+#[test]
+fn a_daemon_that_was_stopped_and_started_ten_times_still_guards_and_opens() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Installation::new(&Config::ssh(&["duration: 120"]));
+    home.start(&net.router).terminate();
+    let guard = table(&net.router);
+    for round in 0..10 {
+        let agent = home.start(&net.router);
+        assert_eq!(table(&net.router), guard, "round {round}");
+        if round % 2 == 0 { agent.kill() } else { agent.terminate() }
+    }
+    let _agent = home.start(&net.router);
+    assert_silent(&net.a, Family::V4.router(), 2222);
+    knock(&net.a, Family::V4.router(), "ssh");
+    assert_echoes(&net.a, Family::V4.router(), 2222);
+}
+
+#[test]
+fn a_second_daemon_does_not_disturb_the_first() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Installation::new(&Config::ssh(&["duration: 60"]));
+    let mut agent = home.start(&net.router);
+    knock(&net.a, Family::V4.router(), "ssh");
+    let second = home.run_in_vain(&net.router);
+    assert!(second.code.is_some_and(|code| code != 0), "{second:?}");
+    assert!(agent.is_alive());
+    assert_echoes(&net.a, Family::V4.router(), 2222);
+    home.verb(&net.router, &["status", "--json"]).success();
+    knock(&net.b, Family::V4.router(), "ssh");
+}
+
+#[test]
+fn somebody_else_who_removes_a_grant_is_obeyed() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Installation::new(&Config::ssh(&["duration: 600"]));
+    let agent = home.start(&net.router);
+    knock(&net.a, Family::V4.router(), "ssh");
+    net.router.nft("delete element inet knock_agent app_ssh_4 { 203.0.113.2 }");
+    assert_silent(&net.a, Family::V4.router(), 2222);
+    sleep(Duration::from_secs(2));
+    assert_eq!(time_left(&net.router, "ssh", Family::V4.client_a()), None, "it is not repaired");
+    agent.terminate();
+    let _agent = home.start(&net.router);
+    assert_eq!(time_left(&net.router, "ssh", Family::V4.client_a()), None, "nor by a restart");
+    knock(&net.a, Family::V4.router(), "ssh");
+    assert_echoes(&net.a, Family::V4.router(), 2222);
+}
+
+#[test]
+fn sighup_adopts_a_new_configuration_and_keeps_running_grants() {
+    let net = Topology::new();
+    let _services = [Server::tcp(&net.router, 2222, Habit::Echo), Server::tcp(&net.router, 3333, Habit::Echo)];
+    let config = Config::ssh(&["duration: 60"]);
+    let home = Installation::new(&config);
+    let mut agent = home.start(&net.router);
+    let to = Family::V4.router();
+    knock(&net.a, to, "ssh");
+    let before = time_left(&net.router, "ssh", Family::V4.client_a()).expect("a grant");
+    assert_open(&net.b, to, 3333);
+    home.rewrite_config(config.app("web", "3333", "tcp", "local", &[]).text());
+    agent.signal(Signal::SIGHUP);
+    let end = Instant::now() + Duration::from_secs(8);
+    when_silent(&net.b, to, 3333, end);
+    let after = time_left(&net.router, "ssh", Family::V4.client_a()).expect("the grant stays");
+    assert!(after <= before && after + Duration::from_secs(12) > before, "{after:?} left, {before:?} before");
+    assert_echoes(&net.a, to, 2222);
+    knock(&net.b, to, "web");
+    assert_echoes(&net.b, to, 3333);
+
+    // A bad file is reported and changes nothing.
+    let guard = table(&net.router);
+    home.rewrite_config("global: nonsense\n");
+    agent.signal(Signal::SIGHUP);
+    sleep(Duration::from_secs(2));
+    assert!(agent.is_alive(), "{}", home.log());
+    assert_eq!(table(&net.router), guard);
+    assert_silent(&net.a, to, 3333);
+    step1(&net.a, to, "web");
+}

@@ -1,0 +1,178 @@
+//! The verbs of the operator, with the daemon and without.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::agent::Installation;
+use crate::configuration::Config;
+use crate::firewall::{is_guarded, time_left};
+use crate::knocking::knock;
+use crate::probe::{assert_echoes, assert_on_time, assert_open, assert_silent, when_silent};
+use crate::server::{Habit, Server};
+use crate::topology::{Family, Topology};
+
+fn status(net: &Topology, home: &Installation) -> Value {
+    let done = home.verb(&net.router, &["status", "--json"]).success();
+    let value: Value = serde_json::from_slice(&done.stdout).unwrap_or_else(|e| panic!("{e}: {done:?}"));
+    assert_eq!(value["version"], 1);
+    assert_eq!(value["backend"], "nftables");
+    value
+}
+
+fn services_of(status: &Value) -> Vec<&Value> {
+    status["grants"].as_array().unwrap().iter().filter(|g| g["kind"] == "service").collect()
+}
+
+fn set_up(daemon: bool) -> (Topology, Installation, Option<crate::agent::Agent>, [Server; 2]) {
+    let net = Topology::new();
+    let services = [Server::tcp(&net.router, 2222, Habit::Echo), Server::tcp(&net.router, 3333, Habit::Echo)];
+    let config = Config::new(&[])
+        .app("ssh", "2222", "tcp", "local", &["duration: 60"])
+        .app("web", "3333", "tcp", "local", &["duration: 60"]);
+    let home = Installation::new(&config);
+    let agent = if daemon {
+        Some(home.start(&net.router))
+    } else {
+        home.check(&net.router, &["guard"]).success();
+        None
+    };
+    (net, home, agent, services)
+}
+
+fn grant_and_revoke(daemon: bool) {
+    let (net, home, _agent, _services) = set_up(daemon);
+    for family in Family::BOTH {
+        let (to, a, b) = (family.router(), family.client_a(), family.client_b());
+        home.grant(&net.router, "ssh", a, 60);
+        home.verb(&net.router, &["grant", "web", &b.to_string()]).success();
+        assert_echoes(&net.a, to, 2222);
+        assert_silent(&net.a, to, 3333);
+        assert_echoes(&net.b, to, 3333);
+        assert_silent(&net.b, to, 2222);
+        let left = time_left(&net.router, "web", b).expect("a grant");
+        assert!(left > Duration::from_secs(55) && left <= Duration::from_secs(60), "the app's duration: {left:?}");
+        home.verb(&net.router, &["revoke", "ssh", &a.to_string()]).success();
+        assert_silent(&net.a, to, 2222);
+        assert_eq!(time_left(&net.router, "ssh", a), None);
+        assert_echoes(&net.b, to, 3333);
+    }
+    home.grant(&net.router, "ssh", Family::V4.client_a(), 60);
+    home.verb(&net.router, &["revoke", "--all", "--app", "web"]).success();
+    for family in Family::BOTH {
+        assert_silent(&net.b, family.router(), 3333);
+    }
+    assert_echoes(&net.a, Family::V4.router(), 2222);
+    home.verb(&net.router, &["revoke", "--all"]).success();
+    assert_silent(&net.a, Family::V4.router(), 2222);
+    assert_eq!(services_of(&status(&net, &home)).len(), 0);
+
+    home.grant(&net.router, "ssh", Family::V4.client_a(), 4);
+    let due = Instant::now() + Duration::from_secs(4);
+    assert_on_time(when_silent(&net.a, Family::V4.router(), 2222, due + Duration::from_secs(3)), due);
+}
+
+#[test]
+fn an_operator_grants_and_revokes_while_the_daemon_runs() {
+    grant_and_revoke(true);
+}
+
+#[test]
+fn an_operator_grants_and_revokes_without_a_daemon() {
+    grant_and_revoke(false);
+}
+
+#[test]
+fn a_revocation_cuts_a_running_connection() {
+    let (net, home, _agent, _services) = set_up(true);
+    let to = Family::V4.router();
+    knock(&net.a, to, "ssh");
+    let stream = crate::probe::dial(&net.a, (to, 2222).into(), Duration::from_secs(3)).unwrap();
+    crate::probe::assert_echo(stream.try_clone().unwrap());
+    home.verb(&net.router, &["revoke", "ssh", "203.0.113.2"]).success();
+    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    std::io::Write::write_all(&mut &stream, b"anybody").unwrap();
+    assert!(std::io::Read::read(&mut &stream, &mut [0; 16]).is_err(), "nothing comes back");
+}
+
+#[test]
+fn status_tells_who_is_in_how_and_for_how_long() {
+    let (net, home, agent, _services) = set_up(true);
+    knock(&net.a, Family::V4.router(), "ssh");
+    home.grant(&net.router, "web", Family::V6.client_b(), 30);
+    let now = status(&net, &home);
+    let services = services_of(&now);
+    assert_eq!(services.len(), 2, "{now:#}");
+    let of = |address: &str| *services.iter().find(|g| g["address"] == address).unwrap_or_else(|| panic!("{now:#}"));
+    let knocked = of("203.0.113.2");
+    assert_eq!(knocked["app"], "ssh");
+    assert_eq!(knocked["how"], "two-step");
+    assert_eq!(knocked["lifetime_s"].as_f64(), Some(60.0));
+    assert_eq!(knocked["services"], serde_json::json!([{"protocol": "tcp", "first": 2222, "last": 2222}]));
+    let left = knocked["expires_in_s"].as_f64().unwrap();
+    let kernel = time_left(&net.router, "ssh", Family::V4.client_a()).unwrap().as_secs_f64();
+    assert!((left - kernel).abs() < 1.5, "{left} s told, {kernel} s in the kernel");
+    let given = of("2001:db8:1::2".replace("::2", "::3").as_str());
+    assert_eq!((given["app"].as_str(), given["how"].as_str()), (Some("web"), Some("operator")));
+
+    let text = home.verb(&net.router, &["status"]).success().text();
+    assert!(text.contains("203.0.113.2") && text.contains("ssh") && !text.contains('\x1b'), "{text}");
+
+    agent.unwrap().kill();
+    let alone = status(&net, &home);
+    let services = services_of(&alone);
+    assert_eq!(services.len(), 2, "without the daemon, from the kernel: {alone:#}");
+    assert!(services.iter().all(|g| g["expires_in_s"].as_f64().is_some_and(|s| s > 0.0 && s <= 60.0)), "{alone:#}");
+}
+
+#[test]
+fn teardown_without_a_daemon_removes_everything_of_ours_and_nothing_else() {
+    let (net, home, _, _services) = set_up(false);
+    net.router.nft("table inet of_the_host { chain input { type filter hook input priority 0; counter; }; }");
+    assert_silent(&net.a, Family::V4.router(), 2222);
+    home.verb(&net.router, &["teardown"]).success();
+    assert!(!is_guarded(&net.router));
+    assert_open(&net.a, Family::V4.router(), 2222);
+    let rest = crate::firewall::everything(&net.router);
+    assert!(rest.contains("of_the_host") && !rest.contains("knock_agent"), "{rest}");
+    home.verb(&net.router, &["teardown"]).success();
+}
+
+#[test]
+fn teardown_after_the_daemon_was_stopped_removes_everything() {
+    let (net, home, agent, _services) = set_up(true);
+    knock(&net.a, Family::V4.router(), "ssh");
+    agent.unwrap().terminate();
+    home.verb(&net.router, &["teardown"]).success();
+    assert_eq!(crate::firewall::everything(&net.router).trim(), "");
+}
+
+#[test]
+fn what_does_not_exist_cannot_be_granted() {
+    let (net, home, _agent, _services) = set_up(true);
+    for (words, code) in [
+        (&["grant", "nothing", "203.0.113.2"][..], None),
+        (&["grant", "ssh", "not-an-address"][..], Some(2)),
+        (&["grant", "ssh", "203.0.113.2", "--for", "soon"][..], Some(2)),
+        (&["grant", "ssh"][..], Some(2)),
+        (&["nonsense"][..], Some(2)),
+    ] {
+        let done = home.verb(&net.router, words);
+        let expected = done.code.is_some_and(|c| code.map_or(c != 0, |code| c == code));
+        assert!(expected && !done.stderr.is_empty(), "{done:?}");
+    }
+    assert_eq!(services_of(&status(&net, &home)).len(), 0);
+}
+
+#[test]
+fn help_and_version_are_there_for_a_stranger() {
+    let net = Topology::new();
+    let help = net.a.run(crate::agent::PROGRAM, &["--help"]).success().text();
+    for verb in ["run", "check-config", "check-ruleset", "status", "grant", "revoke", "allow", "teardown", "cert"] {
+        assert!(help.contains(verb), "{verb} in:\n{help}");
+        let more = net.a.run(crate::agent::PROGRAM, &[verb, "--help"]).success().text();
+        assert!(more.contains("Usage"), "{more}");
+    }
+    let version = net.a.run(crate::agent::PROGRAM, &["--version"]).success().text();
+    assert_eq!(version.trim(), format!("knock-agent {}", env!("CARGO_PKG_VERSION")));
+}

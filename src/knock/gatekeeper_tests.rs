@@ -1,0 +1,310 @@
+use super::*;
+use crate::config::{Destination, Established, Global, Step1Reply, TwoFactorStep};
+use crate::units::Protocols;
+use proptest::prelude::*;
+
+const HTTP: [&str; 2] = ["http-key-zero", "http-key-one-longer"];
+const HTTPS: [&str; 2] = ["https-key-zero", "https-key-one-longer"];
+
+fn lifetime(secs: u64) -> Lifetime {
+    Lifetime::from_secs(secs).unwrap()
+}
+
+fn app(name: &str, two_factor_step: TwoFactorStep) -> App {
+    let name: AppName = name.parse().unwrap();
+    let keys =
+        |keys: [&str; 2]| keys.iter().map(|key| Secret::new(format!("{key}-{}", name.as_str()))).collect();
+    App {
+        slug: name.slug(),
+        ports: Vec::new(),
+        protocol: Protocols::Tcp,
+        access_key_http: keys(HTTP),
+        access_key_https: keys(HTTPS),
+        destination: Destination::Local,
+        duration: lifetime(3_600),
+        max_duration: lifetime(3_600),
+        step2_https_duration: lifetime(5),
+        interface_ext: Vec::new(),
+        interface_int: Vec::new(),
+        established: Established::Cut,
+        masquerade: true,
+        allow: Vec::new(),
+        two_factor_step,
+        name,
+    }
+}
+
+fn settings(two_factor_step: TwoFactorStep) -> Settings {
+    Settings {
+        global: Global {
+            http_post_path: "/one".parse().unwrap(),
+            https_post_path: "/two".parse().unwrap(),
+            step1_2_rate_limit_per_minute: 20,
+            interface_ext: Vec::new(),
+            interface_int: Vec::new(),
+            two_factor_folder: None,
+            two_factor_step,
+            token_window: lifetime(60),
+            healthcheck_app_name: Some("health".to_owned()),
+            step1_reply: Step1Reply::Silent,
+            step1_max_bytes: 500,
+            step1_segments: 3,
+            mark: None,
+            ipv6_prefix: 128,
+            state_file: None,
+            allow: Vec::new(),
+        },
+        apps: vec![app("a", two_factor_step), app("b", two_factor_step)],
+    }
+}
+
+fn totp() -> TotpSecret {
+    TotpSecret::new(&[5; 20], 30).unwrap()
+}
+
+fn factor(key: &str) -> TwoFactor {
+    TwoFactor { access_key: Secret::new(key.to_owned()), secret: totp() }
+}
+
+fn gatekeeper() -> Gatekeeper {
+    Gatekeeper::new(&settings(TwoFactorStep::Http), Vec::new(), [1; 16])
+}
+
+fn attempt(step: Step, address: &str, app: &str, key: &str, token: Option<&Secret>) -> Attempt {
+    Attempt {
+        client: ClientAddr::new(address.parse().unwrap()),
+        step,
+        app: app.to_owned(),
+        access_key: Secret::new(format!("{key}-{app}")),
+        token: token.cloned(),
+    }
+}
+
+fn one(app: &str) -> Attempt {
+    attempt(Step::One, "192.0.2.1", app, HTTP[0], None)
+}
+
+fn two(app: &str) -> Attempt {
+    attempt(Step::Two, "192.0.2.1", app, HTTPS[1], None)
+}
+
+fn at(secs: u64) -> Now {
+    Now::at_secs(secs)
+}
+
+fn admitted(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::AdmitToStep2 { .. })
+}
+
+fn granted(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Grant { .. })
+}
+
+#[test]
+fn both_steps_open_the_app_and_name_the_key() {
+    let mut gate = gatekeeper();
+    let name: AppName = "a".parse().unwrap();
+    let admit = Verdict::AdmitToStep2 { app: name.clone(), lifetime: lifetime(5) };
+    assert_eq!(gate.judge(&one("a"), at(0)), admit);
+    assert!(gate.live_step1(one("a").client, &name, at(4)));
+    let grant = Verdict::Grant { app: name, lifetime: lifetime(3_600), user: "key 2".to_owned() };
+    assert_eq!(gate.judge(&two("a"), at(4)), grant);
+    assert_eq!(gate.judge(&two("a"), at(4)), grant, "an answer that got lost can be asked for again");
+}
+
+#[test]
+fn step_2_needs_a_live_step_1_of_this_address_and_app() {
+    for (first, then, when) in [
+        (None, two("a"), 0),
+        (Some(one("b")), two("a"), 0),
+        (Some(one("a")), two("a"), 5),
+        (Some(attempt(Step::One, "192.0.2.2", "a", HTTP[0], None)), two("a"), 0),
+        (Some(attempt(Step::One, "192.0.2.1", "a", HTTPS[0], None)), two("a"), 0),
+        (Some(attempt(Step::Two, "192.0.2.1", "a", HTTP[0], None)), two("a"), 0),
+    ] {
+        let mut gate = gatekeeper();
+        if let Some(first) = &first {
+            let _ = gate.judge(first, at(0));
+        }
+        let verdict = gate.judge(&then, at(when));
+        assert_eq!(verdict, Verdict::Refuse(Refusal::NoStep1), "{first:?} {when}");
+    }
+}
+
+#[test]
+fn the_key_of_one_step_or_app_is_no_key_of_another() {
+    let mut gate = gatekeeper();
+    assert!(admitted(&gate.judge(&one("a"), at(0))));
+    for key in [HTTP[0], "https-key-zer", "https-key-zero0", ""] {
+        let verdict = gate.judge(&attempt(Step::Two, "192.0.2.1", "a", key, None), at(0));
+        assert_eq!(verdict, Verdict::Refuse(Refusal::WrongKey), "{key}");
+    }
+    let mut other = attempt(Step::One, "192.0.2.1", "b", HTTP[0], None);
+    other.access_key = Secret::new(format!("{}-a", HTTP[0]));
+    assert_eq!(gate.judge(&other, at(0)), Verdict::Refuse(Refusal::WrongKey));
+    for unknown in ["c", "A", "a ", "health", "global"] {
+        let verdict = gate.judge(&attempt(Step::One, "192.0.2.1", unknown, HTTP[0], None), at(0));
+        assert_eq!(verdict, Verdict::Refuse(Refusal::UnknownApp), "{unknown}");
+    }
+}
+
+#[test]
+fn a_retransmission_is_free_and_prolongs_nothing() {
+    let mut gate = gatekeeper();
+    for _ in 0..100 {
+        assert!(admitted(&gate.judge(&one("a"), at(0))));
+    }
+    let name: AppName = "a".parse().unwrap();
+    let rest = Verdict::AdmitToStep2 { app: name, lifetime: lifetime(2) };
+    assert_eq!(gate.judge(&one("a"), at(3)), rest);
+    assert_eq!(gate.judge(&two("a"), at(5)), Verdict::Refuse(Refusal::NoStep1));
+    assert!(admitted(&gate.judge(&one("a"), at(5))), "after the window it is a new knock");
+    assert!(granted(&gate.judge(&two("a"), at(9))));
+}
+
+#[test]
+fn both_steps_share_the_rate_limit_of_an_address() {
+    let mut gate = gatekeeper();
+    assert!(admitted(&gate.judge(&one("a"), at(0))));
+    for _ in 0..19 {
+        assert!(granted(&gate.judge(&two("a"), at(0))));
+    }
+    assert_eq!(gate.judge(&two("a"), at(0)), Verdict::Refuse(Refusal::TooMany));
+    assert_eq!(gate.judge(&one("b"), at(0)), Verdict::Refuse(Refusal::TooMany));
+    assert!(admitted(&gate.judge(&attempt(Step::One, "192.0.2.2", "a", HTTP[0], None), at(0))));
+}
+
+#[test]
+fn a_code_at_step_1_is_needed_right_and_good_once() {
+    let key = format!("{}-a", HTTP[0]);
+    let mut gate = Gatekeeper::new(&settings(TwoFactorStep::Http), vec![factor(&key)], [1; 16]);
+    let (now, later) = (at(0), at(6));
+    let code = totp().code_at(now.wall);
+    let wrong = Secret::new(if code.expose() == "000000" { "000001" } else { "000000" }.to_owned());
+    let knock = |code: Option<&Secret>| attempt(Step::One, "192.0.2.1", "a", HTTP[0], code);
+
+    assert_eq!(gate.judge(&knock(None), now), Verdict::Refuse(Refusal::MissingToken));
+    assert_eq!(gate.judge(&knock(Some(&wrong)), now), Verdict::Refuse(Refusal::WrongToken));
+    assert!(admitted(&gate.judge(&knock(Some(&code)), now)));
+    assert!(admitted(&gate.judge(&knock(Some(&code)), now)), "the same again is a retransmission");
+    assert!(granted(&gate.judge(&two("a"), now)), "step 2 asks for none");
+    let elsewhere = attempt(Step::One, "192.0.2.9", "a", HTTP[0], Some(&code));
+    assert_eq!(gate.judge(&elsewhere, now), Verdict::Refuse(Refusal::ReplayedToken));
+    assert_eq!(gate.judge(&knock(Some(&code)), later), Verdict::Refuse(Refusal::ReplayedToken));
+    let unprotected = attempt(Step::One, "192.0.2.1", "a", HTTP[1], None);
+    assert!(admitted(&gate.judge(&unprotected, later)));
+}
+
+#[test]
+fn a_code_at_step_2_is_asked_for_with_time_to_type_it_once() {
+    for protected in [HTTP[0], HTTPS[1]] {
+        let key = format!("{protected}-a");
+        let mut gate = Gatekeeper::new(&settings(TwoFactorStep::Https), vec![factor(&key)], [1; 16]);
+        let with_code = |code: &Secret| attempt(Step::Two, "192.0.2.1", "a", HTTPS[1], Some(code));
+        assert!(admitted(&gate.judge(&one("a"), at(0))), "step 1 asks for none");
+        let first = Verdict::NeedToken { readmit: Some(lifetime(60)) };
+        assert_eq!(gate.judge(&two("a"), at(4)), first);
+        assert_eq!(gate.judge(&two("a"), at(50)), Verdict::NeedToken { readmit: None });
+        let code = totp().code_at(at(50).wall);
+        let old = totp().code_at(at(50).wall - Duration::from_secs(90));
+        assert_eq!(gate.judge(&with_code(&old), at(50)), Verdict::Refuse(Refusal::WrongToken));
+        assert!(granted(&gate.judge(&with_code(&code), at(50))));
+        assert_eq!(gate.judge(&with_code(&code), at(50)), Verdict::Refuse(Refusal::ReplayedToken));
+        assert_eq!(gate.judge(&two("a"), at(64)), Verdict::Refuse(Refusal::NoStep1));
+    }
+}
+
+#[test]
+fn one_code_does_not_serve_both_steps() {
+    let key = format!("{}-a", HTTP[0]);
+    let mut gate = Gatekeeper::new(&settings(TwoFactorStep::Both), vec![factor(&key)], [1; 16]);
+    let code = totp().code_at(at(0).wall);
+    assert!(admitted(&gate.judge(&attempt(Step::One, "192.0.2.1", "a", HTTP[0], Some(&code)), at(0))));
+    let second = |code: &Secret| attempt(Step::Two, "192.0.2.1", "a", HTTPS[0], Some(code));
+    assert_eq!(gate.judge(&second(&code), at(0)), Verdict::Refuse(Refusal::ReplayedToken));
+    assert!(granted(&gate.judge(&second(&totp().code_at(at(30).wall)), at(1))));
+}
+
+#[test]
+fn a_reload_keeps_used_codes_and_the_rate_and_forgets_step_1s() {
+    let key = format!("{}-a", HTTP[0]);
+    let mut gate = Gatekeeper::new(&settings(TwoFactorStep::Http), vec![factor(&key)], [1; 16]);
+    let code = totp().code_at(at(0).wall);
+    let knock = attempt(Step::One, "192.0.2.1", "a", HTTP[0], Some(&code));
+    assert!(admitted(&gate.judge(&knock, at(0))));
+    gate.reload(&settings(TwoFactorStep::Http), vec![factor(&key)], [2; 16]);
+    assert_eq!(gate.judge(&two("a"), at(0)), Verdict::Refuse(Refusal::NoStep1));
+    assert_eq!(gate.judge(&knock, at(0)), Verdict::Refuse(Refusal::ReplayedToken));
+    for _ in 0..17 {
+        let _ = gate.judge(&two("a"), at(0));
+    }
+    assert_eq!(gate.judge(&two("a"), at(0)), Verdict::Refuse(Refusal::TooMany));
+}
+
+#[test]
+fn an_address_of_the_wrong_family_opens_nothing() {
+    let mut settings = settings(TwoFactorStep::Http);
+    settings.apps[0].destination = Destination::Host("192.168.1.1".parse().unwrap());
+    let mut gate = Gatekeeper::new(&settings, Vec::new(), [1; 16]);
+    let v6 = attempt(Step::One, "2001:db8::1", "a", HTTP[0], None);
+    assert_eq!(gate.judge(&v6, at(0)), Verdict::Refuse(Refusal::WrongFamily));
+    assert!(admitted(&gate.judge(&one("a"), at(0))));
+}
+
+#[test]
+fn ipv6_step_1_is_for_one_address_unless_the_prefix_is_widened() {
+    for (prefix, opens) in [(128, false), (64, true)] {
+        let mut settings = settings(TwoFactorStep::Http);
+        settings.global.ipv6_prefix = prefix;
+        let mut gate = Gatekeeper::new(&settings, Vec::new(), [1; 16]);
+        assert!(admitted(&gate.judge(&attempt(Step::One, "2001:db8::1", "a", HTTP[0], None), at(0))));
+        let verdict = gate.judge(&attempt(Step::Two, "2001:db8::2", "a", HTTPS[0], None), at(0));
+        assert_eq!(granted(&verdict), opens, "{prefix}");
+    }
+}
+
+#[test]
+fn what_the_kernel_refused_is_forgotten() {
+    let mut gate = gatekeeper();
+    assert!(admitted(&gate.judge(&one("a"), at(0))));
+    assert_eq!(gate.next_expiry(), Some(Duration::from_secs(5)));
+    gate.forget(one("a").client, &"a".parse().unwrap());
+    assert_eq!(gate.next_expiry(), None);
+    assert_eq!(gate.judge(&two("a"), at(0)), Verdict::Refuse(Refusal::NoStep1));
+}
+
+proptest! {
+    /// A model that knows only the law: a grant follows a right step 1 of the same address and app, in time.
+    #[test]
+    fn nothing_is_granted_without_a_live_step_1_and_the_right_key(
+        ops in proptest::collection::vec((0_u64..4, any::<bool>(), 0_u8..3, 0_usize..3, 0_usize..4), 1..120),
+    ) {
+        let mut settings = settings(TwoFactorStep::Http);
+        settings.global.step1_2_rate_limit_per_minute = 1_000;
+        let mut gate = Gatekeeper::new(&settings, Vec::new(), [1; 16]);
+        let mut until: BTreeMap<(u8, usize), u64> = BTreeMap::new();
+        let mut seen: BTreeMap<(u8, usize, usize), u64> = BTreeMap::new();
+        let mut now = 0;
+        for (pass, second, who, app, key) in ops {
+            now += pass;
+            let name = ["a", "b", "c"][app];
+            let text = [HTTP[0], HTTP[1], HTTPS[0], HTTPS[1]][key];
+            let step = if second { Step::Two } else { Step::One };
+            let verdict = gate.judge(&attempt(step, &format!("192.0.2.{who}"), name, text, None), at(now));
+            if second {
+                let live = until.get(&(who, app)).is_some_and(|&end| now < end);
+                prop_assert_eq!(granted(&verdict), live && key >= 2, "{:?}", verdict);
+            } else {
+                let right = app < 2 && key < 2;
+                prop_assert_eq!(admitted(&verdict), right, "{:?}", verdict);
+                if right {
+                    let fresh = seen.get(&(who, app, key)).is_none_or(|&end| now >= end);
+                    if fresh {
+                        seen.insert((who, app, key), now + 5);
+                        until.insert((who, app), now + 5);
+                    }
+                }
+            }
+        }
+    }
+}

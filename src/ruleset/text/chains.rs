@@ -1,0 +1,147 @@
+//! The small chains that look a client up in sets.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::render::{CHAIN, Renderer, Way};
+use super::template::{TemplateError, fill};
+use crate::config::App;
+use crate::ruleset::layout::Segment;
+use crate::units::{Family, Network};
+
+const CLIENT: &str = include_str!("../../../nft-templates/client.nft");
+
+impl Renderer<'_> {
+    pub(super) fn segment_chains(
+        &self,
+        segments: &[Segment],
+        stem: &str,
+        way: Way,
+        action: &str,
+        otherwise: Option<&str>,
+    ) -> Result<String, TemplateError> {
+        segments
+            .iter()
+            .map(|segment| {
+                let mut rules = self.clients(segment, way, action)?;
+                if self.layout.keeps_established(segment) {
+                    rules += &format!("\t\tct state established,related {action} comment \"ka:keep\"\n");
+                }
+                if let Some(what) = otherwise {
+                    rules += &self.drop_rest(segment, way, what);
+                }
+                fill(CHAIN, &[("name", &format!("{stem}_{}", segment.name())), ("rules", &rules)])
+            })
+            .collect()
+    }
+
+    fn interface(&self, app: &App, way: Way) -> Option<String> {
+        let side = if way == Way::In { "iifname" } else { "oifname" };
+        self.layout.own_interfaces(app).map(|set| format!("{side} @{set} "))
+    }
+
+    fn clients(&self, segment: &Segment, way: Way, action: &str) -> Result<String, TemplateError> {
+        let side = if way == Way::In { "saddr" } else { "daddr" };
+        let mut out = String::new();
+        for app in self.layout.apps(segment) {
+            let interface = self.interface(app, way).unwrap_or_default();
+            out += &self.client_rules(&interface, &app.slug, app.families(), side, action)?;
+        }
+        out += &allow_rules("", "all", &self.layout.families(segment), side, action)?;
+        Ok(out)
+    }
+
+    pub(super) fn client_rules(
+        &self,
+        interface: &str,
+        slug: &str,
+        families: &[Family],
+        side: &str,
+        action: &str,
+    ) -> Result<String, TemplateError> {
+        let mut out = String::new();
+        for &family in families {
+            let set = format!("app_{slug}_{}", family.digit());
+            let mask = self.v6_mask(family);
+            out += &client(interface, family, side, &mask, &set, action, &format!("grant:{slug}"))?;
+        }
+        Ok(out + &allow_rules(interface, slug, families, side, action)?)
+    }
+
+    fn v6_mask(&self, family: Family) -> String {
+        let len = self.settings().global.ipv6_prefix;
+        if family == Family::V4 || len >= 128 {
+            return String::new();
+        }
+        let all_ones = IpAddr::V6(Ipv6Addr::from(u128::MAX));
+        Network::around(all_ones, len).map_or_else(|_| String::new(), |mask| format!("& {} ", mask.first()))
+    }
+
+    fn drop_rest(&self, segment: &Segment, way: Way, what: &str) -> String {
+        let line = |interface: &str| {
+            format!("\t\t{interface}counter drop comment \"ka:{what}:{}\"\n", segment.name())
+        };
+        let own: Option<Vec<String>> =
+            self.layout.apps(segment).map(|app| self.interface(app, way)).collect();
+        match own {
+            None => line(""),
+            Some(interfaces) => interfaces.iter().map(|interface| line(interface)).collect(),
+        }
+    }
+
+    pub(super) fn lan_rules(&self, interface: &str, side: &str, port: &str, map: &str, what: &str) -> String {
+        let any = |family| self.layout.lan.iter().any(|s| s.host.map(Family::of) == Some(family));
+        [(Family::V4, "ip"), (Family::V6, "ip6")]
+            .into_iter()
+            .filter(|&(family, _)| any(family))
+            .map(|(family, ip)| {
+                format!(
+                    "\t\t{interface}{ip} {side} . meta l4proto . th {port} vmap @{map}_{} comment \"ka:{what}\"\n",
+                    family.digit()
+                )
+            })
+            .collect()
+    }
+}
+
+pub(super) fn allow_rules(
+    interface: &str,
+    slug: &str,
+    families: &[Family],
+    side: &str,
+    action: &str,
+) -> Result<String, TemplateError> {
+    families
+        .iter()
+        .map(|&family| {
+            let set = format!("allow_{slug}_{}", family.digit());
+            client(interface, family, side, "", &set, action, &format!("allow:{slug}"))
+        })
+        .collect()
+}
+
+fn client(
+    interface: &str,
+    family: Family,
+    side: &str,
+    mask: &str,
+    set: &str,
+    action: &str,
+    what: &str,
+) -> Result<String, TemplateError> {
+    let ip = match family {
+        Family::V4 => "ip",
+        Family::V6 => "ip6",
+    };
+    fill(
+        CLIENT,
+        &[
+            ("interface", interface),
+            ("ip", ip),
+            ("side", side),
+            ("mask", mask),
+            ("set", set),
+            ("action", action),
+            ("what", what),
+        ],
+    )
+}
