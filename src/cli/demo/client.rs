@@ -48,11 +48,7 @@ pub(super) fn knock_on(source: IpAddr, to: SocketAddr, patience: Duration) -> Ou
 }
 
 fn open(source: IpAddr, to: SocketAddr, patience: Duration) -> Result<TcpStream, Errno> {
-    let family = if to.is_ipv4() {
-        AddressFamily::Inet
-    } else {
-        AddressFamily::Inet6
-    };
+    let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     let millis = i64::try_from(patience.as_millis()).unwrap_or(i64::MAX);
     let limit = TimeVal::new(millis / 1000, (millis % 1000) * 1000);
@@ -85,12 +81,8 @@ pub(super) fn send_and_hear_nothing(
         Outcome::Open(stream) => stream,
         other => return Err(format!("no handshake: {}", other.describe())),
     };
-    stream
-        .set_read_timeout(Some(patience))
-        .map_err(|error| error.to_string())?;
-    stream
-        .write_all(request.as_bytes())
-        .map_err(|error| format!("could not send: {error}"))?;
+    stream.set_read_timeout(Some(patience)).map_err(|error| error.to_string())?;
+    stream.write_all(request.as_bytes()).map_err(|error| format!("could not send: {error}"))?;
     let mut buffer = [0_u8; 512];
     match stream.read(&mut buffer) {
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(()),
@@ -122,18 +114,13 @@ pub(super) fn request_over_tls(
     request: &str,
     patience: Duration,
 ) -> Result<String, String> {
-    stream
-        .set_read_timeout(Some(patience))
-        .map_err(|error| error.to_string())?;
+    stream.set_read_timeout(Some(patience)).map_err(|error| error.to_string())?;
     let name = ServerName::try_from(name).map_err(|error| error.to_string())?;
     let session = ClientConnection::new(Arc::clone(trust), name).map_err(|error| error.to_string())?;
     let mut tls = StreamOwned::new(session, stream);
-    tls.write_all(request.as_bytes())
-        .map_err(|error| format!("TLS: {error}"))?;
+    tls.write_all(request.as_bytes()).map_err(|error| format!("TLS: {error}"))?;
     let mut line = String::new();
-    BufReader::new(tls)
-        .read_line(&mut line)
-        .map_err(|error| format!("TLS: {error}"))?;
+    BufReader::new(tls).read_line(&mut line).map_err(|error| format!("TLS: {error}"))?;
     Ok(line.trim_end().to_owned())
 }
 
@@ -142,9 +129,7 @@ pub(super) fn read_greeting(stream: &TcpStream, patience: Duration) -> Result<St
     let complain = |error: io::Error| format!("no greeting: {error}");
     stream.set_read_timeout(Some(patience)).map_err(complain)?;
     let mut line = String::new();
-    BufReader::with_capacity(1, stream)
-        .read_line(&mut line)
-        .map_err(complain)?;
+    BufReader::with_capacity(1, stream).read_line(&mut line).map_err(complain)?;
     Ok(line.trim_end().to_owned())
 }
 

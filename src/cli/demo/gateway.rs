@@ -87,9 +87,7 @@ impl Secrets {
     fn new() -> Result<Self, GatewayError> {
         let random = || -> Result<String, GatewayError> {
             let mut bytes = [0_u8; 12];
-            SystemRandom::new()
-                .fill(&mut bytes)
-                .map_err(|_| GatewayError::Random)?;
+            SystemRandom::new().fill(&mut bytes).map_err(|_| GatewayError::Random)?;
             Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
         };
         Ok(Self {
@@ -152,22 +150,9 @@ impl<'a> Gateway<'a> {
         fs::write(&config, configuration(&secrets, interface)).map_err(system("write a configuration"))?;
         fs::set_permissions(&config, fs::Permissions::from_mode(0o600))
             .map_err(system("protect the configuration"))?;
-        let mut gateway = Self {
-            namespace,
-            folder,
-            secrets,
-            certificate: Vec::new(),
-        };
+        let mut gateway = Self { namespace, folder, secrets, certificate: Vec::new() };
         gateway.verb(&["check-config", "--config", "config.yaml"])?;
-        gateway.verb(&[
-            "cert",
-            "--name",
-            SERVER_NAME,
-            "--cert",
-            "cert.pem",
-            "--key",
-            "key.pem",
-        ])?;
+        gateway.verb(&["cert", "--name", SERVER_NAME, "--cert", "cert.pem", "--key", "key.pem"])?;
         gateway.certificate = fs::read(folder.file("cert.pem")).map_err(system("read the certificate"))?;
         let listener = namespace
             .within(|| TcpListener::bind(("::", SERVICE_PORT)))
@@ -180,9 +165,7 @@ impl<'a> Gateway<'a> {
     pub(super) fn start(&self, ward: &Ward) -> Result<Agent, GatewayError> {
         let notify = self.folder.file("notify");
         let ready = UnixDatagram::bind(&notify).map_err(system("listen for the agent"))?;
-        ready
-            .set_read_timeout(Some(LOOK_EVERY))
-            .map_err(system("listen for the agent"))?;
+        ready.set_read_timeout(Some(LOOK_EVERY)).map_err(system("listen for the agent"))?;
         let log = File::create(self.folder.file("log")).map_err(system("make a log file"))?;
         let output = log.try_clone().map_err(system("make a log file"))?;
         let (http, https) = (HTTP_PORT.to_string(), HTTPS_PORT.to_string());
@@ -200,15 +183,9 @@ impl<'a> Gateway<'a> {
             "key.pem",
         ]);
         command.env("NOTIFY_SOCKET", &notify).stdout(output).stderr(log);
-        let child = self
-            .namespace
-            .within(|| command.spawn())
-            .map_err(system("start the agent"))?;
+        let child = self.namespace.within(|| command.spawn()).map_err(system("start the agent"))?;
         ward.set(child.id());
-        let mut agent = Agent {
-            process: child,
-            ward: ward.clone(),
-        };
+        let mut agent = Agent { process: child, ward: ward.clone() };
         let deadline = Instant::now() + READY_WITHIN;
         let mut message = [0_u8; 256];
         while Instant::now() < deadline {
@@ -220,11 +197,7 @@ impl<'a> Gateway<'a> {
             }
             if let Some(status) = agent.process.try_wait().map_err(system("watch the agent"))? {
                 let output = self.log();
-                return Err(GatewayError::Verb {
-                    verb: "run".to_owned(),
-                    status,
-                    output,
-                });
+                return Err(GatewayError::Verb { verb: "run".to_owned(), status, output });
             }
         }
         Err(GatewayError::NotReady { log: self.log() })
@@ -233,26 +206,14 @@ impl<'a> Gateway<'a> {
     /// Runs a verb of this program on the gateway; what it printed.
     pub(super) fn verb(&self, arguments: &[&str]) -> Result<String, GatewayError> {
         let mut command = self.command(arguments);
-        let output = self
-            .namespace
-            .within(|| command.output())
-            .map_err(system("run knock-agent"))?;
-        let Output {
-            status,
-            stdout,
-            stderr,
-        } = output;
+        let output = self.namespace.within(|| command.output()).map_err(system("run knock-agent"))?;
+        let Output { status, stdout, stderr } = output;
         if status.success() {
             return Ok(String::from_utf8_lossy(&stdout).into_owned());
         }
-        let output = [stdout, stderr]
-            .map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned())
-            .join("\n");
-        Err(GatewayError::Verb {
-            verb: arguments.join(" "),
-            status,
-            output,
-        })
+        let output =
+            [stdout, stderr].map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()).join("\n");
+        Err(GatewayError::Verb { verb: arguments.join(" "), status, output })
     }
 
     /// Runs another program on the gateway; what it printed, or nothing where that fails.
@@ -260,10 +221,7 @@ impl<'a> Gateway<'a> {
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::null());
         let output = self.namespace.within(|| command.output()).ok()?;
-        output
-            .status
-            .success()
-            .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// The last lines of what the agent logged.
@@ -271,11 +229,7 @@ impl<'a> Gateway<'a> {
         let text = fs::read_to_string(self.folder.file("log")).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         let skip = lines.len().saturating_sub(LOG_LINES);
-        lines
-            .into_iter()
-            .skip(skip)
-            .map(|line| format!("    {line}\n"))
-            .collect()
+        lines.into_iter().skip(skip).map(|line| format!("    {line}\n")).collect()
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -320,12 +274,7 @@ impl Drop for Agent {
 }
 
 fn configuration(secrets: &Secrets, interface: &str) -> String {
-    let Secrets {
-        http_path,
-        https_path,
-        http_key,
-        https_key,
-    } = secrets;
+    let Secrets { http_path, https_path, http_key, https_key } = secrets;
     format!(
         "global:\n  http_post_path: {http_path}\n  https_post_path: {https_path}\n  interface_ext: {interface}\n\
          {APP}:\n  port: {SERVICE_PORT}\n  protocol: tcp\n  destination: local\n  access_key_http: [\"{http_key}\"]\n  \

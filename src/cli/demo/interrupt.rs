@@ -16,8 +16,7 @@ pub(super) struct Ward(Arc<AtomicI32>);
 impl Ward {
     /// Takes a process under watch.
     pub(super) fn set(&self, pid: u32) {
-        self.0
-            .store(i32::try_from(pid).unwrap_or_default(), Ordering::SeqCst);
+        self.0.store(i32::try_from(pid).unwrap_or_default(), Ordering::SeqCst);
     }
 
     /// It has ended.

@@ -50,10 +50,7 @@ pub(super) enum NamespaceError {
 
 impl NamespaceError {
     fn system(what: &'static str) -> impl FnOnce(Errno) -> Self {
-        move |errno| Self::System {
-            what,
-            source: errno.into(),
-        }
+        move |errno| Self::System { what, source: errno.into() }
     }
 
     fn io(what: &'static str) -> impl FnOnce(io::Error) -> Self {
@@ -126,10 +123,7 @@ impl Namespace {
     pub(super) fn ip(&self, arguments: &str) -> Result<(), NamespaceError> {
         let program = program("ip").ok_or(NamespaceError::Missing("ip"))?;
         let output = self.within(|| {
-            Command::new(program)
-                .args(arguments.split_whitespace())
-                .stdin(Stdio::null())
-                .output()
+            Command::new(program).args(arguments.split_whitespace()).stdin(Stdio::null()).output()
         });
         let output = output.map_err(NamespaceError::io("run ip"))?;
         if output.status.success() {
@@ -169,8 +163,7 @@ pub(super) fn connect(one: &End<'_>, other: &End<'_>) -> Result<(), NamespaceErr
         for address in end.addresses {
             // Without duplicate address detection an IPv6 address is usable at once.
             let nodad = if address.contains(':') { " nodad" } else { "" };
-            end.namespace
-                .ip(&format!("address add {address} dev {}{nodad}", end.interface))?;
+            end.namespace.ip(&format!("address add {address} dev {}{nodad}", end.interface))?;
         }
         end.namespace.ip("link set lo up")?;
         end.namespace.ip(&format!("link set {} up", end.interface))?;
@@ -195,21 +188,13 @@ fn map_refused(source: &io::Error) -> NamespaceError {
 /// Names the setting of this system that forbids it, if one of the known ones does.
 fn forbidden(errno: Errno) -> NamespaceError {
     const SETTINGS: [(&str, &str, &str); 3] = [
-        (
-            "kernel/unprivileged_userns_clone",
-            "0",
-            "sysctl kernel.unprivileged_userns_clone=1",
-        ),
+        ("kernel/unprivileged_userns_clone", "0", "sysctl kernel.unprivileged_userns_clone=1"),
         (
             "kernel/apparmor_restrict_unprivileged_userns",
             "1",
             "sysctl kernel.apparmor_restrict_unprivileged_userns=0",
         ),
-        (
-            "user/max_user_namespaces",
-            "0",
-            "sysctl user.max_user_namespaces=10000",
-        ),
+        ("user/max_user_namespaces", "0", "sysctl user.max_user_namespaces=10000"),
     ];
     let found: Vec<&str> = SETTINGS
         .iter()

@@ -18,11 +18,7 @@ pub(super) struct Report {
 impl Report {
     /// A report to standard output.
     pub(super) fn new() -> Self {
-        Self {
-            out: Printer::stdout(),
-            steps: 0,
-            failed: Vec::new(),
-        }
+        Self { out: Printer::stdout(), steps: 0, failed: Vec::new() }
     }
 
     /// A line that is no step.
@@ -58,13 +54,9 @@ impl Report {
             return self.out.finish(Exit::Done);
         }
         let numbers: Vec<String> = self.failed.iter().map(ToString::to_string).collect();
-        let text = format!(
-            "FAILED: {failed} of {steps} steps did not happen: {}.",
-            numbers.join(", ")
-        );
+        let text = format!("FAILED: {failed} of {steps} steps did not happen: {}.", numbers.join(", "));
         self.out.line(self.out.paint(Tone::Bad, &text));
-        self.out
-            .line(format!("What the agent said last:\n{}", log().trim_end()));
+        self.out.line(format!("What the agent said last:\n{}", log().trim_end()));
         self.out.finish(Exit::Found)
     }
 

@@ -53,10 +53,7 @@ impl Stage<'_> {
         let trust = trust(&self.gateway.certificate)?;
 
         let title = format!("The service, port {SERVICE_PORT}, before any knock: closed");
-        report.step(
-            &title,
-            &self.both(|cast| self.unanswered(cast, cast.client, SERVICE_PORT)),
-        );
+        report.step(&title, &self.both(|cast| self.unanswered(cast, cast.client, SERVICE_PORT)));
         report.step(
             "The HTTPS step, port 443, before step 1: closed as well",
             &self.both(|cast| self.unanswered(cast, cast.client, HTTPS_PORT)),
@@ -71,10 +68,7 @@ impl Stage<'_> {
         );
         let opened = self.both(|cast| self.step2(cast, &trust));
         let (opened, found) = split(opened);
-        report.step(
-            "Step 2, POST <path> over HTTPS: open for this address now, and answered",
-            &found,
-        );
+        report.step("Step 2, POST <path> over HTTPS: open for this address now, and answered", &found);
         let (talking, found) = split(self.both_with(opened, |cast, at| self.greeted(cast, at)));
         report.step("The service: open", &found);
         report.step(
@@ -82,16 +76,10 @@ impl Stage<'_> {
             &self.both(|cast| self.unanswered(cast, cast.neighbour, SERVICE_PORT)),
         );
         let pid = agent.id();
-        let killed = agent
-            .kill()
-            .map(|status| format!("process {pid}: {status}"))
-            .map_err(|e| e.to_string());
+        let killed = agent.kill().map(|status| format!("process {pid}: {status}")).map_err(|e| e.to_string());
         report.single_step("kill -9: the agent is gone", &killed);
         report.step("The kernel's sets, without an agent", &self.left_in_kernel());
-        report.step(
-            "The service closes by itself, on time",
-            &self.both_with(talking, closing),
-        );
+        report.step("The service closes by itself, on time", &self.both_with(talking, closing));
         report.step(
             "The guard still holds: closed to the client as to anybody",
             &self.both(|cast| self.unanswered(cast, cast.client, SERVICE_PORT)),
@@ -119,12 +107,7 @@ impl Stage<'_> {
         std::thread::scope(|scope| {
             let other = scope.spawn(|| act(six, left_six));
             let one = act(four, left_four);
-            [
-                one,
-                other
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-            ]
+            [one, other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))]
         })
     }
 
@@ -136,10 +119,7 @@ impl Stage<'_> {
             other => return Err(format!("{to} is not silent to {from}: {}", other.describe())),
         }
         match self.witness.seen(to, from, begun).first() {
-            None => Ok(format!(
-                "{from} -> {to}: no answer in {} ms",
-                PATIENCE.as_millis()
-            )),
+            None => Ok(format!("{from} -> {to}: no answer in {} ms", PATIENCE.as_millis())),
             Some(packet) => Err(format!("{to} sent {} to {from}", packet.kind())),
         }
     }
@@ -187,10 +167,7 @@ impl Stage<'_> {
         if !status.contains(" 200 ") {
             return Err(format!("{to} answered {status:?}"));
         }
-        Ok((
-            opened,
-            format!("{to}: {status}, after {:.1} ms", millis(opened - begun)),
-        ))
+        Ok((opened, format!("{to}: {status}, after {:.1} ms", millis(opened - begun))))
     }
 
     fn greeted(&self, cast: Cast, at: Instant) -> Result<(Opened, String), String> {
@@ -208,10 +185,7 @@ impl Stage<'_> {
 
     /// What the kernel holds for both clients: as `status` reads it, and as nft lists it where that is installed.
     fn left_in_kernel(&self) -> [Found; 2] {
-        let status = match self
-            .gateway
-            .verb(&["status", "--json", "--config", "config.yaml"])
-        {
+        let status = match self.gateway.verb(&["status", "--json", "--config", "config.yaml"]) {
             Ok(text) => serde_json::from_str::<serde_json::Value>(&text).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
@@ -226,10 +200,7 @@ impl Stage<'_> {
             let set = format!("app_{APP}_{}", if family == Family::V4 { 4 } else { 6 });
             let listed = nft
                 .as_deref()
-                .and_then(|nft| {
-                    self.gateway
-                        .program(nft, &["list", "set", "inet", "knock_agent", &set])
-                })
+                .and_then(|nft| self.gateway.program(nft, &["list", "set", "inet", "knock_agent", &set]))
                 .and_then(|text| element_line(&text, cast.client));
             Ok(match listed {
                 Some(line) => format!("{set}: {line}"),
@@ -249,19 +220,10 @@ fn closing(cast: Cast, opened: Opened) -> Found {
     let (refused, heard) = std::thread::scope(|scope| {
         let listening = scope.spawn(|| heard_last(stream, deadline));
         let refused = first_refusal(cast.client, to, deadline);
-        (
-            refused,
-            listening
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-        )
+        (refused, listening.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
-    let refused = refused.ok_or_else(|| {
-        format!(
-            "{to} was still open {:.1} s after it opened",
-            seconds(deadline - at)
-        )
-    })?;
+    let refused = refused
+        .ok_or_else(|| format!("{to} was still open {:.1} s after it opened", seconds(deadline - at)))?;
     let heard = heard.ok_or_else(|| format!("{to} fell silent at once"))?;
     let text = format!(
         "{to}: new connections until {:.2} s, the open one until {:.2} s, of {} s",
@@ -270,11 +232,7 @@ fn closing(cast: Cast, opened: Opened) -> Found {
         GRANT.as_secs()
     );
     let on_time = |moment: Instant| (moment - at).abs_diff(GRANT) <= TOLERANCE;
-    if on_time(refused) && on_time(heard) {
-        Ok(text)
-    } else {
-        Err(text)
-    }
+    if on_time(refused) && on_time(heard) { Ok(text) } else { Err(text) }
 }
 
 /// Seconds that the grant of a client has left, by `status --json`.

@@ -34,17 +34,10 @@ impl Packet {
     /// What it is, in a word or two.
     pub(super) fn kind(&self) -> String {
         let names = [(SYN, "SYN"), (FIN, "FIN"), (RST, "RST"), (ACK, "ACK")];
-        let flags: Vec<&str> = names
-            .iter()
-            .filter(|(flag, _)| self.flags & flag != 0)
-            .map(|&(_, name)| name)
-            .collect();
+        let flags: Vec<&str> =
+            names.iter().filter(|(flag, _)| self.flags & flag != 0).map(|&(_, name)| name).collect();
         let flags = flags.join("-");
-        if self.payload == 0 {
-            flags
-        } else {
-            format!("{flags} with {} bytes", self.payload)
-        }
+        if self.payload == 0 { flags } else { format!("{flags} with {} bytes", self.payload) }
     }
 
     /// Reads an Ethernet frame; none: not TCP.
@@ -94,12 +87,7 @@ pub(super) struct Witness(Arc<Mutex<Vec<(Instant, Packet)>>>);
 impl Witness {
     /// Begins to watch; must be called inside the namespace.
     pub(super) fn watch() -> Result<Self, nix::Error> {
-        let tap = socket(
-            AddressFamily::Packet,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            SockProtocol::EthAll,
-        )?;
+        let tap = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)?;
         let witness = Self(Arc::default());
         let notes = witness.clone();
         std::thread::spawn(move || {
@@ -117,10 +105,7 @@ impl Witness {
 
     fn note(&self, frame: &[u8]) {
         if let Some(packet) = Packet::parse(frame) {
-            self.0
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push((Instant::now(), packet));
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push((Instant::now(), packet));
         }
     }
 
@@ -147,18 +132,14 @@ mod tests {
     }
 
     fn tcp(flags: u8, payload: &[u8]) -> Vec<u8> {
-        let mut out = vec![
-            0, 80, 0x9c, 0x40, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, flags, 0, 0, 0, 0, 0, 0,
-        ];
+        let mut out = vec![0, 80, 0x9c, 0x40, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, flags, 0, 0, 0, 0, 0, 0];
         out.extend(payload);
         out
     }
 
     fn ipv4(tcp: &[u8]) -> Vec<u8> {
         let length = u16::try_from(20 + tcp.len()).unwrap().to_be_bytes();
-        let mut out = vec![
-            0x45, 0, length[0], length[1], 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
-        ];
+        let mut out = vec![0x45, 0, length[0], length[1], 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
         out.extend(tcp);
         ethernet(0x0800, &out)
     }
