@@ -96,42 +96,23 @@ fn tell() -> Result<Exit, DemoError> {
 
     let casts = casts();
     let ours = casts.map(|cast| with_prefix(cast.gateway));
-    let theirs = casts
-        .map(|cast| [with_prefix(cast.client), with_prefix(cast.neighbour)])
-        .concat();
+    let theirs = casts.map(|cast| [with_prefix(cast.client), with_prefix(cast.neighbour)]).concat();
     connect(
-        &End {
-            namespace: &router,
-            interface: OUTSIDE,
-            addresses: &ours,
-        },
-        &End {
-            namespace: &world,
-            interface: "client",
-            addresses: &theirs,
-        },
+        &End { namespace: &router, interface: OUTSIDE, addresses: &ours },
+        &End { namespace: &world, interface: "client", addresses: &theirs },
     )?;
     let gateway = Gateway::prepare(&router, &folder, OUTSIDE)?;
-    let witness = world
-        .within(Witness::watch)
-        .map_err(|errno| DemoError::Other(format!("watch the wire: {errno}")))?;
+    let witness =
+        world.within(Witness::watch).map_err(|errno| DemoError::Other(format!("watch the wire: {errno}")))?;
 
     let mut report = Report::new();
     report.say("A client and a gateway in network namespaces of their own. Nothing of this host is touched.");
     for cast in casts {
-        report.say(&format!(
-            "    client {}  ───  {} gateway",
-            cast.client, cast.gateway
-        ));
+        report.say(&format!("    client {}  ───  {} gateway", cast.client, cast.gateway));
     }
     report.say("");
     let agent = gateway.start(&ward)?;
-    let stage = Stage {
-        outside: &world,
-        gateway: &gateway,
-        witness,
-        casts,
-    };
+    let stage = Stage { outside: &world, gateway: &gateway, witness, casts };
     stage.play(agent, &mut report).map_err(DemoError::Other)?;
     Ok(report.finish(begun.elapsed(), || gateway.log()))
 }
@@ -141,16 +122,8 @@ fn casts() -> [Cast; 2] {
     let four = |last| Ipv4Addr::new(203, 0, 113, last).into();
     let six = |last| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last).into();
     [
-        Cast {
-            gateway: four(1),
-            client: four(7),
-            neighbour: four(66),
-        },
-        Cast {
-            gateway: six(1),
-            client: six(7),
-            neighbour: six(0x66),
-        },
+        Cast { gateway: four(1), client: four(7), neighbour: four(66) },
+        Cast { gateway: six(1), client: six(7), neighbour: six(0x66) },
     ]
 }
 
