@@ -54,6 +54,8 @@ fn open(source: IpAddr, to: SocketAddr, patience: Duration) -> Result<TcpStream,
     let limit = TimeVal::new(millis / 1000, (millis % 1000) * 1000);
     setsockopt(&fd, sockopt::SendTimeout, &limit)?;
     bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(source, 0)))?;
+    // As curl does; otherwise a request waits for the acknowledgement of the handshake's end.
+    setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
     connect(fd.as_raw_fd(), &SockaddrStorage::from(to))?;
     Ok(TcpStream::from(fd))
 }
