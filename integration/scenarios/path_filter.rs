@@ -112,7 +112,8 @@ fn a_request_that_was_cut_in_the_path_or_is_too_long_reaches_no_process() {
     handmade::send(&net.a, to, "", &[&right, &whole]);
     assert_nobody_admitted(&net, "the body first");
     let padding = "x".repeat(500);
-    let padded = request(&format!("POST {STEP1_PATH}"), &right).replace("Host: x", &format!("Host: {padding}"));
+    let padded =
+        request(&format!("POST {STEP1_PATH}"), &right).replace("Host: x", &format!("Host: {padding}"));
     let got_in = send_segments(&net, to, &[padded.as_bytes()]);
     assert_eq!(got_in, Vec::<String>::new(), "a connection reached the process: more than 500 bytes");
     assert_nobody_admitted(&net, "more than 500 bytes");

@@ -18,13 +18,13 @@ fn a_segment_that_begins_before_the_stream_does_not_smuggle_another_request_in()
     for family in Family::BOTH {
         let (to, client) = (family.router(), family.client_a());
         for start in ["POST /", "POST /wrong", &format!("GET {STEP1_PATH}"), &format!("POST {STEP2_PATH}")] {
-            handmade::send(&net.a, to, &filter_sees, &request(start, &[&right1)]);
+            handmade::send(&net.a, to, &filter_sees, &[&request(start, &right1)]);
             assert_eq!(admission_left(&net.router, client), None, "the stream says {start}");
         }
         step1(&net.a, to, "ssh");
         assert!(admission_left(&net.router, client).is_some(), "the ordinary step 1");
         for start in [format!("POST {STEP2_PATH}"), format!("POST {STEP1_PATH}")] {
-            handmade::send(&net.a, to, &filter_sees, &request(&start, &[&right2)]);
+            handmade::send(&net.a, to, &filter_sees, &[&request(&start, &right2)]);
             assert_eq!(time_left(&net.router, "ssh", client), None, "the stream says {start}");
         }
         assert!(agent.is_alive());
