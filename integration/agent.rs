@@ -43,7 +43,13 @@ impl Installation {
         folder.write("cert.pem", certificate);
         folder.write("key.pem", key);
         fs::create_dir(folder.path().join("run")).unwrap();
-        Self { folder, program: PROGRAM.into(), wrapper: Vec::new(), flags: Vec::new(), environment: Vec::new() }
+        Self {
+            folder,
+            program: PROGRAM.into(),
+            wrapper: Vec::new(),
+            flags: Vec::new(),
+            environment: Vec::new(),
+        }
     }
 
     /// Adds flags to `run`.
@@ -115,7 +121,11 @@ impl Installation {
         socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         let log = File::options().create(true).append(true).open(self.path("agent.log")).unwrap();
         let mut command = self.run_command();
-        command.env("NOTIFY_SOCKET", &notify).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command
+            .env("NOTIFY_SOCKET", &notify)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
         let mut process = host.background(command);
         let end = Instant::now() + READY_LIMIT;
         let mut message = [0; 4096];
@@ -144,7 +154,8 @@ impl Installation {
     pub fn check(&self, host: &Namespace, words: &[&str]) -> Finished {
         let config = self.path("config.yaml");
         let (cert, key) = (self.path("cert.pem"), self.path("key.pem"));
-        let mut more = vec!["--config", path_text(&config), "--cert", path_text(&cert), "--key", path_text(&key)];
+        let mut more =
+            vec!["--config", path_text(&config), "--cert", path_text(&cert), "--key", path_text(&key)];
         more.extend(self.flags.iter().map(String::as_str));
         self.verb_with(host, words, &more)
     }

@@ -1,5 +1,7 @@
 //! The shape of the source, held by a test: layers, file sizes, where `unsafe` and printing may be.
 
+#![expect(clippy::expect_used, reason = "a test stops at the first thing that is not as it should be")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -80,18 +80,21 @@ fn parse(file: &[u8]) -> Vec<Packet> {
 fn parse_frame(frame: &[u8]) -> Option<Packet> {
     let number = |at: &[u8]| u16::from_be_bytes([at[0], at[1]]);
     let ip = &frame[14..];
-    let (source, destination, protocol, end, rest): (IpAddr, IpAddr, u8, usize, &[u8]) = match number(&frame[12..]) {
-        0x0800 => {
-            let header = usize::from(ip[0] & 15) * 4;
-            let address = |at: usize| Ipv4Addr::from(<[u8; 4]>::try_from(&ip[at..at + 4]).unwrap()).into();
-            (address(12), address(16), ip[9], usize::from(number(&ip[2..])) - header, &ip[header..])
-        }
-        0x86dd => {
-            let address = |at: usize| Ipv6Addr::from(<[u8; 16]>::try_from(&ip[at..at + 16]).unwrap()).into();
-            (address(8), address(24), ip[6], usize::from(number(&ip[4..])), &ip[40..])
-        }
-        _ => return None,
-    };
+    let (source, destination, protocol, end, rest): (IpAddr, IpAddr, u8, usize, &[u8]) =
+        match number(&frame[12..]) {
+            0x0800 => {
+                let header = usize::from(ip[0] & 15) * 4;
+                let address =
+                    |at: usize| Ipv4Addr::from(<[u8; 4]>::try_from(&ip[at..at + 4]).unwrap()).into();
+                (address(12), address(16), ip[9], usize::from(number(&ip[2..])) - header, &ip[header..])
+            }
+            0x86dd => {
+                let address =
+                    |at: usize| Ipv6Addr::from(<[u8; 16]>::try_from(&ip[at..at + 16]).unwrap()).into();
+                (address(8), address(24), ip[6], usize::from(number(&ip[4..])), &ip[40..])
+            }
+            _ => return None,
+        };
     let ports = matches!(protocol, 6 | 17);
     let tcp = protocol == 6;
     Some(Packet {

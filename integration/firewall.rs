@@ -34,7 +34,10 @@ pub fn time_left(host: &Namespace, app: &str, address: IpAddr) -> Option<Duratio
 pub fn admission_left(host: &Namespace, address: IpAddr) -> Option<Duration> {
     let set = if address.is_ipv4() { "step2_4" } else { "step2_6" };
     let found = elements(host, set);
-    found.into_iter().find(|e| e.key == address.to_string()).map(|e| e.expires.expect("an admission that ends"))
+    found
+        .into_iter()
+        .find(|e| e.key == address.to_string())
+        .map(|e| e.expires.expect("an admission that ends"))
 }
 
 /// Whether the agent's table exists.

@@ -14,6 +14,7 @@ mod agent;
 mod capture;
 mod configuration;
 mod firewall;
+mod handmade;
 mod knocking;
 mod namespace;
 mod probe;

@@ -58,8 +58,7 @@ impl Namespace {
 
     pub fn sysctl(&self, name: &str, value: &str) {
         let path = format!("/proc/sys/{name}");
-        self.enter(|| std::fs::write(&path, value))
-            .unwrap_or_else(|e| panic!("cannot write {path}: {e}"));
+        self.enter(|| std::fs::write(&path, value)).unwrap_or_else(|e| panic!("cannot write {path}: {e}"));
     }
 
     /// Runs a command to its end, at most 30 s.

@@ -117,7 +117,10 @@ fn note(heard: &Mutex<Option<Instant>>) {
 }
 
 /// Reads until nothing has come for 2 s or until `end`; when the last piece came.
-pub fn last_piece(mut read: impl FnMut(&mut [u8]) -> std::io::Result<usize>, end: Instant) -> Option<Instant> {
+pub fn last_piece(
+    mut read: impl FnMut(&mut [u8]) -> std::io::Result<usize>,
+    end: Instant,
+) -> Option<Instant> {
     let mut last = None;
     let mut piece = [0; 2048];
     let mut quiet_since = Instant::now();

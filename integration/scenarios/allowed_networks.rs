@@ -64,7 +64,7 @@ fn allow_for_a_while(daemon: bool) {
     let _agent = if daemon {
         Some(home.start(&net.router))
     } else {
-        home.check(&net.router, &["guard"]).success();
+        home.start(&net.router).terminate();
         None
     };
     let to = Family::V4.router();

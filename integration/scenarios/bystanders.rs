@@ -20,7 +20,11 @@ fn assert_reaches_from(from: &Namespace, source: u16, to: IpAddr) {
     let stream = dial_from_port(from, (any.ip(), source).into(), (to, 7).into())
         .unwrap_or_else(|e| panic!("tcp from port {source} of {} to {to}: {e}", from.name()));
     assert_echo(stream);
-    assert!(udp_echoes_from(from, source, to, 7, GENEROUS), "udp from port {source} of {} to {to}", from.name());
+    assert!(
+        udp_echoes_from(from, source, to, 7, GENEROUS),
+        "udp from port {source} of {} to {to}",
+        from.name()
+    );
 }
 
 #[test]
@@ -84,9 +88,13 @@ fn a_service_that_another_table_forwards_is_guarded() {
         ));
     }
     assert_echoes(&net.a, Family::V4.router(), 3080);
-    let config = Config::new(&[])
-        .app("web", "3080", "tcp", "local", &["duration: 8"])
-        .app("dns", "3053", "udp", "local", &["duration: 60"]);
+    let config = Config::new(&[]).app("web", "3080", "tcp", "local", &["duration: 8"]).app(
+        "dns",
+        "3053",
+        "udp",
+        "local",
+        &["duration: 60"],
+    );
     let home = Installation::new(&config);
     let _agent = home.start(&net.router);
     for family in Family::BOTH {
@@ -122,6 +130,5 @@ fn ports_that_nobody_asked_to_guard_are_left_alone() {
         for port in [80, 2222, 8080, 8443] {
             assert_udp_open(&net.a, family.router(), port);
         }
-
     }
 }

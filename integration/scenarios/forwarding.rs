@@ -8,8 +8,8 @@ use crate::configuration::Config;
 use crate::knocking::knock;
 use crate::namespace::Namespace;
 use crate::probe::{
-    Reach, assert_echoes, assert_on_time, assert_open, assert_silent, assert_udp_open, assert_udp_silent, tcp,
-    when_silent,
+    Reach, assert_echoes, assert_on_time, assert_open, assert_silent, assert_udp_open, assert_udp_silent,
+    tcp, when_silent,
 };
 use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};

@@ -99,8 +99,16 @@ fn malformed_framing_is_refused_and_opens_nothing() {
         ("a huge body", raw("Content-Length: 300000000\r\n", &right), &[413]),
         ("a body over 1 KiB", raw("Content-Length: 2000\r\n", &"x".repeat(2000)), &[413]),
         ("no length", raw("", &right), &[400, 411]),
-        ("a head over 4 KiB", raw(&format!("X: {}\r\n{right_length}", "x".repeat(5000)), &right), &[400, 413, 431]),
-        ("a hundred headers", raw(&format!("{}{right_length}", "X: x\r\n".repeat(100)), &right), &[400, 413, 431]),
+        (
+            "a head over 4 KiB",
+            raw(&format!("X: {}\r\n{right_length}", "x".repeat(5000)), &right),
+            &[400, 413, 431],
+        ),
+        (
+            "a hundred headers",
+            raw(&format!("{}{right_length}", "X: x\r\n".repeat(100)), &right),
+            &[400, 413, 431],
+        ),
         ("a folded header", raw(&format!("X: x\r\n y\r\n{right_length}"), &right), &[400]),
         ("a bare name", raw(&format!("nonsense\r\n{right_length}"), &right), &[400]),
         ("GET", request(&format!("GET {STEP2_PATH}"), &right).into_bytes(), &[405]),
@@ -219,8 +227,13 @@ fn two_hundred_idle_tls_sessions_of_one_address_do_not_keep_others_out() {
     // The attack runs while client B knocks; its count comes when all 200 have succeeded or failed.
     knock(&net.b, to, "ssh");
     std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut first_line).unwrap();
-    let held: usize = first_line.trim().parse().unwrap();
-    assert!((1..200).contains(&held), "a few sessions per address, not {held}");
+    let shaken: usize = first_line.trim().parse().unwrap();
+    assert!(shaken > 0, "the attack was one");
+    let filter = format!("sport = :{STEP2_PORT}");
+    let open = net.router.run("ss", &["-Htn", "state", "established", &filter]).success().text();
+    assert!(open.lines().count() <= 32, "a few sessions per address are held:\n{open}");
+    // Who holds connections pushes out his own: even he can still ask.
+    assert_step2_opens(&net.a, to, "ssh");
     assert!(agent.is_alive());
 }
 
@@ -249,7 +262,10 @@ fn slow_senders_are_cut_off_and_delay_nobody() {
     }
     for (what, connection) in [("slow", slow), ("header only", header_only)] {
         let answer = String::from_utf8_lossy(&connection.rest(WHOLE)).into_owned();
-        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408") || answer.starts_with("HTTP/1.1 400"), "{what}: {answer}");
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 408") || answer.starts_with("HTTP/1.1 400"),
+            "{what}: {answer}"
+        );
         assert!(began.elapsed() < WHOLE, "{what} lasted {:?}", began.elapsed());
     }
     silent.set_read_timeout(Some(WHOLE)).unwrap();
@@ -264,8 +280,13 @@ fn slow_senders_are_cut_off_and_delay_nobody() {
 #[test]
 fn too_many_requests_are_turned_away_for_that_address_only() {
     let net = Topology::new();
-    let config = Config::new(&["step1_2_rate_limit_per_minute: 5"])
-        .app("ssh", "2222", "tcp", "local", &["step2_https_duration: 120"]);
+    let config = Config::new(&["step1_2_rate_limit_per_minute: 5"]).app(
+        "ssh",
+        "2222",
+        "tcp",
+        "local",
+        &["step2_https_duration: 120"],
+    );
     let home = Installation::new(&config);
     let _agent = home.start(&net.router);
     let to = Family::V4.router();

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use crate::agent::Installation;
 use crate::configuration::Config;
 use crate::firewall::{is_guarded, table, time_left};
-use crate::knocking::{STEP2_PORT, knock, step1};
+use crate::knocking::{STEP2_PORT, knock};
 use crate::probe::{assert_echoes, assert_on_time, assert_open, assert_silent, when_silent};
 use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
@@ -17,9 +17,13 @@ use crate::topology::{Family, Topology};
 fn grants_end_on_time_with_nobody_alive_after_kill_9() {
     let net = Topology::new();
     let _services = [Server::tcp(&net.router, 2222, Habit::Echo), Server::tcp(&net.lan, 22, Habit::Echo)];
-    let config = Config::new(&[])
-        .app("ssh", "2222", "tcp", "local", &["duration: 8"])
-        .app("lan", "2223", "tcp", "10.0.0.5:22", &["duration: 8"]);
+    let config = Config::new(&[]).app("ssh", "2222", "tcp", "local", &["duration: 8"]).app(
+        "lan",
+        "2223",
+        "tcp",
+        "10.0.0.5:22",
+        &["duration: 8"],
+    );
     let home = Installation::new(&config);
     let agent = home.start(&net.router);
     knock(&net.a, Family::V6.router(), "ssh");
@@ -107,7 +111,8 @@ fn sigterm_leaves_guard_and_grants_in_place() {
 fn with_cleanup_sigterm_ends_the_grants_and_keeps_the_guard() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
-    let home = Installation::new(&Config::ssh(&["duration: 600"])).flags(&["--service-rule-cleanup-on-shutdown"]);
+    let home =
+        Installation::new(&Config::ssh(&["duration: 600"])).flags(&["--service-rule-cleanup-on-shutdown"]);
     let agent = home.start(&net.router);
     for family in Family::BOTH {
         knock(&net.a, family.router(), "ssh");
@@ -120,27 +125,6 @@ fn with_cleanup_sigterm_ends_the_grants_and_keeps_the_guard() {
         assert_silent(&net.b, family.router(), 2222);
         assert_eq!(time_left(&net.router, "ssh", family.client_a()), None);
     }
-}
-
-#[test]
-fn guard_closes_the_ports_without_a_daemon() {
-    let net = Topology::new();
-    let _services = [Server::tcp(&net.router, 2222, Habit::Echo), Server::tcp(&net.router, 80, Habit::Echo)];
-    let home = Installation::new(&Config::ssh(&[]));
-    for family in Family::BOTH {
-        assert_echoes(&net.a, family.router(), 2222);
-    }
-    home.check(&net.router, &["guard"]).success();
-    for family in Family::BOTH {
-        assert_silent(&net.a, family.router(), 2222);
-        assert_silent(&net.a, family.router(), STEP2_PORT);
-        assert_echoes(&net.a, family.router(), 80);
-    }
-    let guard = table(&net.router);
-    let _agent = home.start(&net.router);
-    assert_eq!(table(&net.router), guard, "run makes the guard that `guard` made");
-    knock(&net.a, Family::V4.router(), "ssh");
-    assert_echoes(&net.a, Family::V4.router(), 2222);
 }
 
 #[test]
@@ -195,33 +179,59 @@ fn somebody_else_who_removes_a_grant_is_obeyed() {
 }
 
 #[test]
-fn sighup_adopts_a_new_configuration_and_keeps_running_grants() {
+fn a_restart_with_another_configuration_keeps_the_grants_it_still_knows() {
     let net = Topology::new();
-    let _services = [Server::tcp(&net.router, 2222, Habit::Echo), Server::tcp(&net.router, 3333, Habit::Echo)];
-    let config = Config::ssh(&["duration: 60"]);
-    let home = Installation::new(&config);
-    let mut agent = home.start(&net.router);
+    let _services = [2222, 3333, 4444].map(|port| Server::tcp(&net.router, port, Habit::Echo));
+    let before = Config::ssh(&["duration: 120"]).app("old", "4444", "tcp", "local", &["duration: 120"]);
+    let home = Installation::new(&before);
+    let agent = home.start(&net.router);
     let to = Family::V4.router();
     knock(&net.a, to, "ssh");
-    let before = time_left(&net.router, "ssh", Family::V4.client_a()).expect("a grant");
+    knock(&net.a, to, "old");
+    let left = time_left(&net.router, "ssh", Family::V4.client_a()).expect("a grant");
     assert_open(&net.b, to, 3333);
-    home.rewrite_config(config.app("web", "3333", "tcp", "local", &[]).text());
-    agent.signal(Signal::SIGHUP);
-    let end = Instant::now() + Duration::from_secs(8);
-    when_silent(&net.b, to, 3333, end);
-    let after = time_left(&net.router, "ssh", Family::V4.client_a()).expect("the grant stays");
-    assert!(after <= before && after + Duration::from_secs(12) > before, "{after:?} left, {before:?} before");
+    assert_silent(&net.b, to, 4444);
+    agent.terminate();
+    let after = Config::ssh(&["duration: 120"]).app("web", "3333", "tcp", "local", &[]);
+    home.rewrite_config(after.text());
+    let _agent = home.start(&net.router);
+    let kept = time_left(&net.router, "ssh", Family::V4.client_a()).expect("the grant stays");
+    assert!(kept <= left && kept + Duration::from_secs(20) > left, "{kept:?} left, {left:?} before");
     assert_echoes(&net.a, to, 2222);
+    assert_silent(&net.a, to, 3333);
+    assert_open(&net.b, to, 4444);
+    let sets = net.router.run("nft", &["list", "sets", "inet"]).success().text();
+    assert!(!sets.contains("app_old"), "what is no longer configured is gone: {sets}");
     knock(&net.b, to, "web");
     assert_echoes(&net.b, to, 3333);
+}
 
-    // A bad file is reported and changes nothing.
+#[test]
+fn a_bad_configuration_at_a_restart_leaves_the_guard_and_the_grants() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Installation::new(&Config::ssh(&["duration: 120"]));
+    let agent = home.start(&net.router);
+    knock(&net.a, Family::V4.router(), "ssh");
+    agent.kill();
     let guard = table(&net.router);
     home.rewrite_config("global: nonsense\n");
-    agent.signal(Signal::SIGHUP);
-    sleep(Duration::from_secs(2));
-    assert!(agent.is_alive(), "{}", home.log());
+    home.run_in_vain(&net.router).exits(78);
     assert_eq!(table(&net.router), guard);
-    assert_silent(&net.a, to, 3333);
-    step1(&net.a, to, "web");
+    assert_echoes(&net.a, Family::V4.router(), 2222);
+    assert_silent(&net.b, Family::V4.router(), 2222);
+}
+
+#[test]
+fn a_hang_up_ends_nothing() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Installation::new(&Config::ssh(&["duration: 120"]));
+    let mut agent = home.start(&net.router);
+    knock(&net.a, Family::V4.router(), "ssh");
+    agent.signal(Signal::SIGHUP);
+    sleep(Duration::from_secs(1));
+    assert!(agent.is_alive(), "{}", home.log());
+    assert_echoes(&net.a, Family::V4.router(), 2222);
+    knock(&net.b, Family::V4.router(), "ssh");
 }

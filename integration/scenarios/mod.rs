@@ -14,7 +14,7 @@ mod several_apps;
 mod shared_hosts;
 mod silence;
 mod step1_http;
-mod streams;
 mod stream_injection;
+mod streams;
 mod timing;
 mod two_factor;

@@ -27,14 +27,18 @@ fn services_of(status: &Value) -> Vec<&Value> {
 fn set_up(daemon: bool) -> (Topology, Installation, Option<crate::agent::Agent>, [Server; 2]) {
     let net = Topology::new();
     let services = [Server::tcp(&net.router, 2222, Habit::Echo), Server::tcp(&net.router, 3333, Habit::Echo)];
-    let config = Config::new(&[])
-        .app("ssh", "2222", "tcp", "local", &["duration: 60"])
-        .app("web", "3333", "tcp", "local", &["duration: 60"]);
+    let config = Config::new(&[]).app("ssh", "2222", "tcp", "local", &["duration: 60"]).app(
+        "web",
+        "3333",
+        "tcp",
+        "local",
+        &["duration: 60"],
+    );
     let home = Installation::new(&config);
     let agent = if daemon {
         Some(home.start(&net.router))
     } else {
-        home.check(&net.router, &["guard"]).success();
+        home.start(&net.router).terminate();
         None
     };
     (net, home, agent, services)
@@ -51,7 +55,10 @@ fn grant_and_revoke(daemon: bool) {
         assert_echoes(&net.b, to, 3333);
         assert_silent(&net.b, to, 2222);
         let left = time_left(&net.router, "web", b).expect("a grant");
-        assert!(left > Duration::from_secs(55) && left <= Duration::from_secs(60), "the app's duration: {left:?}");
+        assert!(
+            left > Duration::from_secs(55) && left <= Duration::from_secs(60),
+            "the app's duration: {left:?}"
+        );
         home.verb(&net.router, &["revoke", "ssh", &a.to_string()]).success();
         assert_silent(&net.a, to, 2222);
         assert_eq!(time_left(&net.router, "ssh", a), None);
@@ -103,7 +110,9 @@ fn status_tells_who_is_in_how_and_for_how_long() {
     let now = status(&net, &home);
     let services = services_of(&now);
     assert_eq!(services.len(), 2, "{now:#}");
-    let of = |address: &str| *services.iter().find(|g| g["address"] == address).unwrap_or_else(|| panic!("{now:#}"));
+    let of = |address: &str| {
+        *services.iter().find(|g| g["address"] == address).unwrap_or_else(|| panic!("{now:#}"))
+    };
     let knocked = of("203.0.113.2");
     assert_eq!(knocked["app"], "ssh");
     assert_eq!(knocked["how"], "two-step");
@@ -122,7 +131,10 @@ fn status_tells_who_is_in_how_and_for_how_long() {
     let alone = status(&net, &home);
     let services = services_of(&alone);
     assert_eq!(services.len(), 2, "without the daemon, from the kernel: {alone:#}");
-    assert!(services.iter().all(|g| g["expires_in_s"].as_f64().is_some_and(|s| s > 0.0 && s <= 60.0)), "{alone:#}");
+    assert!(
+        services.iter().all(|g| g["expires_in_s"].as_f64().is_some_and(|s| s > 0.0 && s <= 60.0)),
+        "{alone:#}"
+    );
 }
 
 #[test]
@@ -168,7 +180,9 @@ fn what_does_not_exist_cannot_be_granted() {
 fn help_and_version_are_there_for_a_stranger() {
     let net = Topology::new();
     let help = net.a.run(crate::agent::PROGRAM, &["--help"]).success().text();
-    for verb in ["run", "check-config", "check-ruleset", "status", "grant", "revoke", "allow", "teardown", "cert"] {
+    for verb in
+        ["run", "check-config", "check-ruleset", "status", "grant", "revoke", "allow", "teardown", "cert"]
+    {
         assert!(help.contains(verb), "{verb} in:\n{help}");
         let more = net.a.run(crate::agent::PROGRAM, &[verb, "--help"]).success().text();
         assert!(more.contains("Usage"), "{more}");

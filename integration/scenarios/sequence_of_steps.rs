@@ -136,9 +136,13 @@ fn a_wrong_second_step_is_refused_alike_and_opens_nothing() {
 fn the_first_step_of_one_app_does_not_open_the_second_of_another() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2223, Habit::Echo);
-    let config = Config::new(&[])
-        .app("one", "2222", "tcp", "local", &["step2_https_duration: 60"])
-        .app("two", "2223", "tcp", "local", &["step2_https_duration: 60"]);
+    let config = Config::new(&[]).app("one", "2222", "tcp", "local", &["step2_https_duration: 60"]).app(
+        "two",
+        "2223",
+        "tcp",
+        "local",
+        &["step2_https_duration: 60"],
+    );
     let home = Installation::new(&config);
     let _agent = home.start(&net.router);
     for family in Family::BOTH {

@@ -25,9 +25,13 @@ fn two_apps_share_a_port_with_keys_and_destinations_of_their_own() {
     let net = Topology::new();
     let _local = Server::tcp(&net.router, 2222, Habit::Echo);
     let _lan = Server::tcp(&net.lan, 22, Habit::Push);
-    let config = Config::new(&[])
-        .app("here", "2222", "tcp", "local", &["duration: 60"])
-        .app("there", "2222", "tcp", "10.0.0.5:22", &["duration: 60"]);
+    let config = Config::new(&[]).app("here", "2222", "tcp", "local", &["duration: 60"]).app(
+        "there",
+        "2222",
+        "tcp",
+        "10.0.0.5:22",
+        &["duration: 60"],
+    );
     let home = Installation::new(&config);
     let _agent = home.start(&net.router);
     let to = Family::V4.router();
@@ -47,8 +51,10 @@ fn a_list_of_ports_and_ranges_opens_with_one_knock_in_both_protocols() {
     let net = Topology::new();
     let ports = [5000, 6000, 6005, 6010];
     let outside = [4999, 5001, 5999, 6011];
-    let _tcp: Vec<Server> = ports.iter().chain(&outside).map(|&p| Server::tcp(&net.router, p, Habit::Echo)).collect();
-    let _udp: Vec<Server> = ports.iter().chain(&outside).map(|&p| Server::udp(&net.router, p, Habit::Echo)).collect();
+    let _tcp: Vec<Server> =
+        ports.iter().chain(&outside).map(|&p| Server::tcp(&net.router, p, Habit::Echo)).collect();
+    let _udp: Vec<Server> =
+        ports.iter().chain(&outside).map(|&p| Server::udp(&net.router, p, Habit::Echo)).collect();
     let config = Config::new(&[]).app("many", "[5000, \"6000-6010\"]", "both", "local", &["duration: 120"]);
     let home = Installation::new(&config);
     let _agent = home.start(&net.router);
@@ -80,9 +86,13 @@ fn a_range_is_forwarded_port_by_port() {
         Server::tcp(&net.lan, 6003, Habit::Echo),
         Server::udp(&net.lan, 6003, Habit::Echo),
     ];
-    let config = Config::new(&[])
-        .app("range4", "\"6000-6003\"", "both", "10.0.0.5", &["duration: 60"])
-        .app("range6", "\"6000-6003\"", "both", "\"fd00:5::5\"", &["duration: 60"]);
+    let config = Config::new(&[]).app("range4", "\"6000-6003\"", "both", "10.0.0.5", &["duration: 60"]).app(
+        "range6",
+        "\"6000-6003\"",
+        "both",
+        "\"fd00:5::5\"",
+        &["duration: 60"],
+    );
     let home = Installation::new(&config);
     let _agent = home.start(&net.router);
     for (family, app) in [(Family::V4, "range4"), (Family::V6, "range6")] {

@@ -78,9 +78,13 @@ fn a_stream_is_cut_on_a_host_that_accepts_established_packets() {
     let net = Topology::new();
     let _services = [Server::tcp(&net.router, 2222, Habit::Push), Server::tcp(&net.lan, 22, Habit::Push)];
     net.router.nft(&drop_by_default(true));
-    let config = Config::new(&[])
-        .app("ssh", "2222", "tcp", "local", &[])
-        .app("lan", "2223", "tcp", "10.0.0.5:22", &[]);
+    let config = Config::new(&[]).app("ssh", "2222", "tcp", "local", &[]).app(
+        "lan",
+        "2223",
+        "tcp",
+        "10.0.0.5:22",
+        &[],
+    );
     let home = Installation::new(&config);
     let _agent = home.start(&net.router);
     let to = Family::V4.router();
@@ -120,9 +124,15 @@ fn without_a_mark_a_host_that_drops_by_default_stays_closed_and_the_audit_says_s
     );
     let home = Installation::new(&Config::ssh(&[]));
     let checked = home.check(&net.router, &["check-ruleset", "--json"]);
-    let report: serde_json::Value = serde_json::from_str(&checked.text()).unwrap_or_else(|e| panic!("{e}: {checked:?}"));
-    let codes: Vec<&str> = report["findings"].as_array().unwrap().iter().filter_map(|f| f["code"].as_str()).collect();
+    let report: serde_json::Value =
+        serde_json::from_str(&checked.text()).unwrap_or_else(|e| panic!("{e}: {checked:?}"));
+    let codes: Vec<&str> =
+        report["findings"].as_array().unwrap().iter().filter_map(|f| f["code"].as_str()).collect();
     assert!(codes.contains(&"host-drops-by-default"), "{report:#}");
-    let finding = report["findings"].as_array().unwrap().iter().find(|f| f["code"] == "host-drops-by-default").unwrap();
-    assert!(finding["fix"].as_str().is_some_and(|fix| fix.contains("24107") || fix.contains("0x5e2b")), "{finding:#}");
+    let finding =
+        report["findings"].as_array().unwrap().iter().find(|f| f["code"] == "host-drops-by-default").unwrap();
+    assert!(
+        finding["fix"].as_str().is_some_and(|fix| fix.contains("24107") || fix.contains("0x5e2b")),
+        "{finding:#}"
+    );
 }

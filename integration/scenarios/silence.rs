@@ -18,7 +18,7 @@ fn from_router(packets: &[Packet], family: Family) -> Vec<&Packet> {
 #[test]
 fn nothing_but_syn_acks_ever_leaves_the_step_1_port() {
     let net = Topology::new();
-    let home = Installation::new(&Config::ssh(&[]));
+    let home = Installation::new(&Config::ssh(&["step2_https_duration: 60"]));
     let _agent = home.start(&net.router);
     let capture = Capture::start(&net.router, "ext0", &format!("tcp port {STEP1_PORT} or icmp or icmp6"));
     for family in Family::BOTH {
@@ -52,7 +52,7 @@ fn nothing_but_syn_acks_ever_leaves_the_step_1_port() {
 #[test]
 fn step_1_leaves_neither_a_conntrack_entry_nor_a_socket() {
     let net = Topology::new();
-    let home = Installation::new(&Config::ssh(&[]));
+    let home = Installation::new(&Config::ssh(&["step2_https_duration: 60"]));
     let _agent = home.start(&net.router);
     for family in Family::BOTH {
         let to = family.router();
@@ -63,7 +63,8 @@ fn step_1_leaves_neither_a_conntrack_entry_nor_a_socket() {
     }
     for family in ["ipv4", "ipv6"] {
         let entries = net.router.run("conntrack", &["-L", "-f", family]).success().text();
-        let ours: Vec<&str> = entries.lines().filter(|l| l.contains(&format!("port={STEP1_PORT} "))).collect();
+        let ours: Vec<&str> =
+            entries.lines().filter(|l| l.contains(&format!("port={STEP1_PORT} "))).collect();
         assert_eq!(ours, Vec::<&str>::new());
     }
     let filter = format!("sport = :{STEP1_PORT}");
@@ -96,19 +97,22 @@ fn closed_ports_answer_nothing_at_all() {
     let _agent = home.start(&net.router);
     let guarded = format!("2222,2223,2224,{STEP2_PORT}");
     for family in Family::BOTH {
-        let ports = "port 2222 or port 2223 or port 2224 or port 8443 or port 1194 or port 1195 or icmp or icmp6";
+        let ports =
+            "port 2222 or port 2223 or port 2224 or port 8443 or port 1194 or port 1195 or icmp or icmp6";
         let capture = Capture::start(&net.router, "ext0", ports);
         let errors = unreachable_count(&net, family);
         let to = family.router().to_string();
         let six: &[&str] = if family == Family::V6 { &["-6"] } else { &[] };
         for scan in ["-sS", "-sT", "-sA", "-sF", "-sX", "-sN"] {
-            let mut args = vec!["-n", "-Pn", "--max-retries", "1", "--host-timeout", "15", scan, "-p", &guarded];
+            let mut args =
+                vec!["-n", "-Pn", "--max-retries", "1", "--host-timeout", "15", scan, "-p", &guarded];
             args.extend(six);
             args.push(&to);
             let seen = net.a.run("nmap", &args).success().text();
             assert_nothing_heard(&seen);
         }
-        let mut args = vec!["-n", "-Pn", "--max-retries", "1", "--host-timeout", "15", "-sU", "-p", "1194,1195"];
+        let mut args =
+            vec!["-n", "-Pn", "--max-retries", "1", "--host-timeout", "15", "-sU", "-p", "1194,1195"];
         args.extend(six);
         args.push(&to);
         let seen = net.a.run("nmap", &args).success().text();

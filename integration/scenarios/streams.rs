@@ -32,9 +32,13 @@ fn config(family: Family, protocol: &str, fate: Fate) -> Config {
     };
     let lan = format!("\"{}\"", family.lan());
     let more = ["duration: 60", established];
-    Config::new(&[])
-        .app("local", "[7001, 7003]", protocol, "local", &more)
-        .app("lan", "[7002, 7004]", protocol, &lan, &more)
+    Config::new(&[]).app("local", "[7001, 7003]", protocol, "local", &more).app(
+        "lan",
+        "[7002, 7004]",
+        protocol,
+        &lan,
+        &more,
+    )
 }
 
 fn run(family: Family, protocol: &str, fate: Fate) {
@@ -66,7 +70,8 @@ fn run(family: Family, protocol: &str, fate: Fate) {
         listeners.into_iter().map(|l| l.join().unwrap()).collect::<Vec<_>>()
     });
     let heard = hearing.iter().map(Server::last_heard);
-    let streams = ["pushed by the router", "pushed by the LAN host", "pushed to the router", "pushed to the LAN host"];
+    let streams =
+        ["pushed by the router", "pushed by the LAN host", "pushed to the router", "pushed to the LAN host"];
     for (stream, last) in streams.iter().zip(last.into_iter().chain(heard)) {
         let last = last.unwrap_or_else(|| panic!("the stream {stream} never ran"));
         match fate {

@@ -1,0 +1,153 @@
+//! Configurations that nothing starts on.
+
+use crate::agent::Installation;
+use crate::configuration::{Config, STEP1_PATH, STEP2_PATH};
+use crate::firewall::everything;
+use crate::namespace::Namespace;
+
+fn good() -> String {
+    Config::ssh(&[]).text().to_owned()
+}
+
+/// The line of the text (from 1) on which `what` is.
+fn line_of(text: &str, what: &str) -> usize {
+    text.lines().position(|line| line.contains(what)).unwrap_or_else(|| panic!("no {what} in:\n{text}")) + 1
+}
+
+/// What is replaced in a good file by what, and a text that stands on the line to blame.
+const BROKEN: &[(&str, &str, &str)] = &[
+    ("protocol: tcp", "protocol: sctp", "sctp"),
+    ("port: 2222", "port: 70000", "70000"),
+    ("port: 2222", "port: 0", "port: 0"),
+    ("port: 2222", "port: \"30-20\"", "30-20"),
+    ("port: 2222", "port: [22, ssh]", "ssh]"),
+    ("port: 2222", "port: []", "port:"),
+    ("port: 2222", "prot: 2222", "prot:"),
+    ("duration: 10", "duration: never", "never"),
+    ("duration: 10", "duration: -1", "-1"),
+    ("duration: 10", "duration: 0", "duration: 0"),
+    ("duration: 10", "duration: 10\n  duration: 20", "duration: 20"),
+    ("step2_https_duration: 5", "step2_https_duration: [5]", "[5]"),
+    ("destination: local", "destination: here", "here"),
+    ("destination: local", "destination: 10.0.0.256", "10.0.0.256"),
+    ("destination: local", "destination: 10.0.0.5:99999", "99999"),
+    ("- first-key-of-ssh", "- short", "short"),
+    ("- first-key-of-ssh", "- aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "aaaaaaaa"),
+    ("interface_ext: ext0", "interface_ext: \"a/b\"", "a/b"),
+    ("interface_ext: ext0", "interface_ext: a-name-of-sixteen", "a-name-of-sixteen"),
+    ("interface_ext: ext0", "interface_xet: ext0", "interface_xet"),
+    (STEP1_PATH, "/1-SECRET", "/1-SECRET"),
+    (STEP1_PATH, "/SECRET-1", "/SECRET-1"),
+    (STEP1_PATH, "/step-1-SECRET", "/step-1-SECRET"),
+    (STEP1_PATH, "/_CONFIGURED_PATH_", "/_CONFIGURED_PATH_"),
+    (STEP1_PATH, "no-slash", "no-slash"),
+    (STEP1_PATH, "/with space", "/with space"),
+    (STEP2_PATH, "/2-SECRET", "/2-SECRET"),
+    (STEP2_PATH, "/SECRET-2", "/SECRET-2"),
+    (STEP2_PATH, "/step-2-SECRET", "/step-2-SECRET"),
+    (STEP2_PATH, "/a%20b", "/a%20b"),
+    ("rate_limit_per_minute: 600", "rate_limit_per_minute: many", "many"),
+    ("port: 2222", "port: 8080", "port: 8080"),
+    ("port: 2222", "port: \"8000-9000\"", "8000-9000"),
+    ("port: 2222", "\tport: 2222", "port: 2222"),
+];
+
+#[test]
+fn every_kind_of_broken_configuration_is_located_and_exits_78() {
+    let host = Namespace::new("broken");
+    let home = Installation::with_text(&good());
+    home.check(&host, &["check-config"]).success();
+    for (from, to, blamed) in BROKEN {
+        let text = good().replacen(from, to, 1);
+        assert_ne!(text, good(), "{from} is in the good file");
+        home.rewrite_config(&text);
+        let done = home.check(&host, &["check-config"]);
+        assert_eq!(done.code, Some(78), "{to:?}: {done:?}");
+        let place = format!("config.yaml:{}:", line_of(&text, blamed));
+        let told = format!("{}{}", done.text(), done.stderr);
+        let located = told.split(&place).skip(1).any(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+        assert!(located, "{to:?} is not located at {place}COLUMN:\n{told}");
+    }
+}
+
+#[test]
+fn all_problems_of_a_file_are_told_at_once() {
+    let host = Namespace::new("broken");
+    let text = good()
+        .replace("protocol: tcp", "protocol: sctp")
+        .replace("duration: 10", "duration: never")
+        .replace("destination: local", "destination: here")
+        .replace("interface_int", "interface_in");
+    let home = Installation::with_text(&text);
+    let done = home.check(&host, &["check-config"]).exits(78);
+    for blamed in ["sctp", "never", "here", "interface_in:"] {
+        let place = format!("config.yaml:{}:", line_of(&text, blamed));
+        assert!(done.stderr.contains(&place), "{blamed}:\n{}", done.stderr);
+    }
+}
+
+#[test]
+fn no_verb_starts_on_a_bad_file_and_the_kernel_is_left_alone() {
+    let host = Namespace::new("broken");
+    let more = good().replace("ssh:\n", "global:\n");
+    let slugs =
+        Config::new(&[]).app("a-b", "1000", "tcp", "local", &[]).app("a_b", "1001", "tcp", "local", &[]);
+    for text in [
+        "",
+        "[]",
+        "nonsense",
+        "global: 5\n",
+        "global:\n  - a\n",
+        ": : :\n",
+        "global: {\n",
+        "a: &a [*a]\n",
+        &more,
+        slugs.text(),
+        &good().replace("global:", "globl:"),
+    ] {
+        let home = Installation::with_text(text);
+        assert_eq!(home.run_in_vain(&host).code, Some(78), "run on {text:?}");
+        home.check(&host, &["check-config"]).exits(78);
+        home.check(&host, &["check-ruleset"]).exits(78);
+        assert_eq!(everything(&host).trim(), "", "{text:?}");
+    }
+    let home = Installation::with_text(&good());
+    std::fs::remove_file(home.path("config.yaml")).unwrap();
+    let missing = home.run_in_vain(&host);
+    assert!(
+        [Some(74), Some(78)].contains(&missing.code) && missing.stderr.contains("config.yaml"),
+        "{missing:?}"
+    );
+    let binary = Installation::with_text(&good());
+    binary.folder().write("config.yaml", b"global:\n  http_post_path: \"\xff\xfe\"\n");
+    assert_eq!(binary.run_in_vain(&host).code, Some(78));
+}
+
+#[test]
+fn a_missing_certificate_is_an_error_and_never_plain_http() {
+    let host = Namespace::new("broken");
+    for name in ["cert.pem", "key.pem"] {
+        let home = Installation::with_text(&good());
+        std::fs::remove_file(home.path(name)).unwrap();
+        let done = home.run_in_vain(&host);
+        assert!(done.code.is_some_and(|c| c != 0) && done.stderr.contains(name), "{done:?}");
+        let home = Installation::with_text(&good());
+        home.folder().write(name, "not a PEM file");
+        let done = home.run_in_vain(&host);
+        assert!(done.code.is_some_and(|c| c != 0) && done.stderr.contains(name), "{done:?}");
+    }
+}
+
+#[test]
+fn a_file_that_others_can_read_is_a_warning_and_an_error_when_strict() {
+    use std::os::unix::fs::PermissionsExt;
+    let host = Namespace::new("broken");
+    let home = Installation::with_text(&good());
+    let quiet = home.check(&host, &["check-config", "--strict"]).success();
+    assert!(!quiet.stderr.contains("warning"), "{}", quiet.stderr);
+    std::fs::set_permissions(home.path("config.yaml"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    let done = home.check(&host, &["check-config"]).success();
+    assert!(done.stderr.contains("config.yaml"), "{done:?}");
+    let strict = home.check(&host, &["check-config", "--strict"]);
+    assert!(strict.code.is_some_and(|c| c != 0), "{strict:?}");
+}

@@ -1,0 +1,123 @@
+//! The dry run: it shows what `run` does and changes nothing.
+
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::agent::Installation;
+use crate::configuration::Config;
+use crate::firewall::{everything, table, time_left};
+use crate::namespace::Namespace;
+use crate::process::wait;
+use crate::topology::{Family, Topology};
+
+/// A configuration with a bit of everything.
+fn rich() -> Config {
+    Config::new(&["allow: [198.51.100.0/24, \"2001:db8:9::/48\"]", "ipv6_prefix: 64"])
+        .app("ssh", "2222", "tcp", "local", &["allow: [192.0.2.7]"])
+        .app("many", "[5000, \"6000-6010\"]", "both", "local", &["established: keep"])
+        .app("lan4", "2222", "tcp", "10.0.0.5:22", &[])
+        .app("lan6", "2223", "both", "\"[fd00:5::5]:22\"", &["masquerade: false"])
+        .app("Mixed-Case.name", "7000", "udp", "10.0.0.5", &["established: keep"])
+}
+
+/// What the kernel tells about changes of its ruleset while `work` is done.
+fn changes_during(host: &Namespace, work: impl FnOnce()) -> String {
+    let mut command = Command::new("nft");
+    command.arg("monitor").stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut monitor = host.background(command);
+    sleep(Duration::from_millis(500));
+    work();
+    sleep(Duration::from_millis(500));
+    monitor.signal(Signal::SIGINT);
+    wait(&mut monitor.0, Duration::from_secs(5));
+    let _ = monitor.0.kill();
+    let mut told = String::new();
+    monitor.0.stdout.take().unwrap().read_to_string(&mut told).unwrap();
+    told
+}
+
+#[test]
+fn changes_of_the_ruleset_are_seen_by_these_tests() {
+    let net = Topology::new();
+    let told = changes_during(&net.router, || net.router.nft("add table inet something"));
+    assert!(told.contains("something") || told.contains("generation"), "{told}");
+}
+
+#[test]
+fn check_ruleset_changes_nothing_before_there_is_anything() {
+    let net = Topology::new();
+    let home = Installation::new(&rich());
+    let before = everything(&net.router);
+    let told = changes_during(&net.router, || {
+        for words in [
+            &["check-ruleset"][..],
+            &["check-ruleset", "--json"],
+            &["check-ruleset", "--print", "nft"],
+            &["check-ruleset", "--offline"],
+            &["check-config"],
+        ] {
+            home.check(&net.router, words).success();
+        }
+        home.check(&net.router, &["check-ruleset", "--diff-exit"]).exits(1);
+    });
+    assert_eq!(told, "");
+    assert_eq!(everything(&net.router), before);
+}
+
+#[test]
+fn check_ruleset_changes_nothing_while_the_daemon_runs() {
+    let net = Topology::new();
+    let home = Installation::new(&rich());
+    let mut agent = home.start(&net.router);
+    home.grant(&net.router, "ssh", Family::V4.client_a(), 600);
+    let before = everything(&net.router);
+    let told = changes_during(&net.router, || {
+        home.check(&net.router, &["check-ruleset"]).success();
+        home.check(&net.router, &["check-ruleset", "--diff-exit"]).success();
+        home.check(&net.router, &["check-ruleset", "--json"]).success();
+    });
+    assert_eq!(told, "");
+    assert_eq!(everything(&net.router), before);
+    assert!(agent.is_alive());
+    assert!(time_left(&net.router, "ssh", Family::V4.client_a()).is_some());
+}
+
+#[test]
+fn the_printed_text_loads_to_the_ruleset_that_run_makes() {
+    for config in
+        [rich(), Config::ssh(&[]), Config::new(&["step1_reply: http"]).app("ssh", "22", "tcp", "local", &[])]
+    {
+        let net = Topology::new();
+        let home = Installation::new(&config);
+        let text = home.check(&net.router, &["check-ruleset", "--print", "nft"]).success().text();
+        let offline =
+            home.check(&net.router, &["check-ruleset", "--offline", "--print", "nft"]).success().text();
+        assert_eq!(text, offline, "what is planned does not depend on this host's kernel");
+        let _agent = home.start(&net.router);
+        let fresh = Namespace::new("fresh");
+        fresh.nft(&text);
+        assert_eq!(table(&fresh), table(&net.router));
+    }
+}
+
+#[test]
+fn a_difference_to_what_is_live_is_told() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&[]));
+    let _agent = home.start(&net.router);
+    home.check(&net.router, &["check-ruleset", "--diff-exit"]).success();
+    let other = Config::ssh(&[]).app("web", "3333", "tcp", "local", &[]);
+    home.rewrite_config(other.text());
+    let done = home.check(&net.router, &["check-ruleset", "--diff-exit"]).exits(1);
+    assert!(done.text().contains("web"), "{}", done.text());
+    let done = home.check(&net.router, &["check-ruleset", "--json"]).success();
+    let report: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!(report["version"], 1);
+    assert_eq!(report["ok"], true);
+    assert!(report["changes"].as_array().is_some_and(|c| !c.is_empty()), "{report:#}");
+    assert!(report["findings"].is_array(), "{report:#}");
+}

@@ -1,0 +1,94 @@
+//! Little privilege is enough, and less is refused clearly.
+
+use crate::agent::Installation;
+use crate::configuration::Config;
+use crate::firewall::everything;
+use crate::knocking::knock;
+use crate::probe::{assert_echoes, assert_silent};
+use crate::server::{Habit, Server};
+use crate::topology::{Family, Topology};
+
+const NOBODY: &[&str] = &["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"];
+
+fn nobody_with(capabilities: &str) -> Vec<String> {
+    let mut words: Vec<String> = NOBODY.iter().map(|&w| w.to_owned()).collect();
+    if capabilities.is_empty() {
+        words.extend(["--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all"].map(str::to_owned));
+    } else {
+        words.push(format!("--inh-caps=-all,{capabilities}"));
+        words.push(format!("--ambient-caps=-all,{capabilities}"));
+        words.push(format!("--bounding-set=-all,{capabilities}"));
+    }
+    words
+}
+
+fn as_nobody(capabilities: &str) -> Installation {
+    let words = nobody_with(capabilities);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    Installation::new(&Config::ssh(&["duration: 60"])).for_nobody().wrapper(&words)
+}
+
+#[test]
+fn nobody_with_two_capabilities_can_run_everything() {
+    let net = Topology::new();
+    let _services = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = as_nobody("+net_admin,+net_bind_service");
+    let agent = home.start(&net.router);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
+    assert!(status.lines().any(|l| l.starts_with("Uid:\t65534\t65534")), "{status}");
+    for family in Family::BOTH {
+        assert_silent(&net.a, family.router(), 2222);
+        knock(&net.a, family.router(), "ssh");
+        assert_echoes(&net.a, family.router(), 2222);
+        assert_silent(&net.b, family.router(), 2222);
+    }
+    home.verb(&net.router, &["status", "--json"]).success();
+    agent.terminate();
+    let agent = home.start(&net.router);
+    assert_echoes(&net.a, Family::V4.router(), 2222);
+    agent.kill();
+}
+
+#[test]
+fn without_net_admin_the_daemon_says_so_and_exits_77() {
+    let net = Topology::new();
+    let wrappers: [Vec<String>; 2] = [
+        nobody_with("+net_bind_service"),
+        ["setpriv", "--inh-caps=-net_admin", "--bounding-set=-net_admin"].map(str::to_owned).to_vec(),
+    ];
+    for words in wrappers {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let home = Installation::new(&Config::ssh(&[])).for_nobody().wrapper(&words);
+        let done = home.run_in_vain(&net.router).exits(77);
+        assert!(done.stderr.to_lowercase().contains("net_admin"), "{}", done.stderr);
+        assert_eq!(everything(&net.router).trim(), "");
+    }
+}
+
+#[test]
+fn without_net_bind_service_a_low_port_is_refused_with_77() {
+    let net = Topology::new();
+    let home = as_nobody("+net_admin").flags(&["--http-port", "80", "--https-port", "443"]);
+    let done = home.run_in_vain(&net.router).exits(77);
+    assert!(done.stderr.to_lowercase().contains("net_bind_service"), "{}", done.stderr);
+    let high = as_nobody("+net_admin");
+    let _agent = high.start(&net.router);
+    knock(&net.a, Family::V4.router(), "ssh");
+}
+
+#[test]
+fn low_ports_work_with_the_capability() {
+    use crate::configuration::{STEP1_PATH, STEP2_PATH, http_key, https_key};
+    use crate::knocking::form;
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = as_nobody("+net_admin,+net_bind_service").flags(&["--http-port", "80", "--https-port", "443"]);
+    let _agent = home.start(&net.router);
+    let to = Family::V4.router();
+    let first = format!("http://{to}{STEP1_PATH}");
+    net.a.run("curl", &["-sS", "-m", "1", "-d", &form("ssh", &http_key("ssh")), &first]).exits(28);
+    let second = format!("https://{to}{STEP2_PATH}");
+    let answer = net.a.run("curl", &["-sSk", "-m", "5", "-d", &form("ssh", &https_key("ssh")), &second]);
+    assert_eq!(answer.success().text(), "OK\n");
+    assert_echoes(&net.a, to, 2222);
+}

@@ -1,0 +1,119 @@
+//! One-time codes at either step.
+
+use crate::agent::Installation;
+use crate::configuration::{Config, STEP1_PATH, STEP2_PATH, http_key, https_key};
+use crate::firewall::{admission_left, time_left};
+use crate::knocking::{
+    Reply, assert_step2_answers, assert_step2_opens, form, post_step1, post_step2, step1, step2,
+};
+use crate::namespace::Namespace;
+use crate::topology::{Family, Topology};
+
+const SECRET: &str = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP";
+
+/// A code of RFC 6238 (30 s, six digits), so many steps from now, by another implementation than ours.
+fn code(host: &Namespace, steps: i32) -> String {
+    let script = format!(
+        "import hmac, base64, struct, time\n\
+         counter = struct.pack('>Q', int(time.time()) // 30 + {steps})\n\
+         mac = hmac.new(base64.b32decode('{SECRET}'), counter, 'sha1').digest()\n\
+         at = mac[-1] & 15\n\
+         print('%06d' % ((struct.unpack('>I', mac[at:at + 4])[0] & 0x7fffffff) % 1000000), end='')\n"
+    );
+    host.run("python3", &["-c", &script]).success().text()
+}
+
+/// An app `ssh` whose `key` needs a code at the step that `more` says.
+fn install(key: &str, more: &[&str]) -> Installation {
+    let home = Installation::with_text("");
+    let folder = home.path("2fa");
+    home.folder()
+        .write(&format!("2fa/{key}.json"), format!("{{\"secret\": \"{SECRET}\", \"interval\": 30}}"));
+    let line = format!("2fa_config_folder: \"{}\"", folder.display());
+    home.rewrite_config(Config::new(&[&line]).app("ssh", "2222", "tcp", "local", more).text());
+    home
+}
+
+fn step2_with(net: &Topology, token: &str) -> Option<Reply> {
+    let form = format!("{}&token={token}", form("ssh", &https_key("ssh")));
+    post_step2(&net.a, Family::V4.router(), STEP2_PATH, &form, &[])
+}
+
+#[test]
+fn a_first_step_with_a_code_counts_once() {
+    let net = Topology::new();
+    let home = install(&http_key("ssh"), &["step2_https_duration: 2"]);
+    let _agent = home.start(&net.router);
+    let (to, client) = (Family::V4.router(), Family::V4.client_a());
+    step1(&net.a, to, "ssh");
+    assert_eq!(admission_left(&net.router, client), None, "without a code");
+    let with = |token: &str| format!("{}&token={token}", form("ssh", &http_key("ssh")));
+    post_step1(&net.a, to, STEP1_PATH, &with("000000"));
+    post_step1(&net.a, to, STEP1_PATH, &with(&code(&net.a, -20)));
+    assert_eq!(admission_left(&net.router, client), None, "with a wrong code");
+    let token = code(&net.a, 0);
+    post_step1(&net.a, to, STEP1_PATH, &with(&token));
+    assert!(admission_left(&net.router, client).is_some(), "with the right code");
+    assert_step2_opens(&net.a, to, "ssh");
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    post_step1(&net.b, to, STEP1_PATH, &with(&token));
+    assert_eq!(admission_left(&net.router, Family::V4.client_b()), None, "the same code from elsewhere");
+}
+
+#[test]
+fn a_second_step_asks_for_its_code_and_takes_it_once() {
+    let net = Topology::new();
+    let home = install(&https_key("ssh"), &["2fa_step: https", "step2_https_duration: 3"]);
+    let _agent = home.start(&net.router);
+    let (to, client) = (Family::V4.router(), Family::V4.client_a());
+    step1(&net.a, to, "ssh");
+    let asked = step2(&net.a, to, "ssh").expect("an answer");
+    assert_eq!(asked.status, 401, "{}", asked.head);
+    assert!(asked.head.to_lowercase().contains("www-authenticate: totp"), "{}", asked.head);
+    assert_eq!(time_left(&net.router, "ssh", client), None);
+    let left = admission_left(&net.router, client).expect("time to type the code");
+    assert!(
+        left.as_secs() > 50 && left.as_secs() <= 60,
+        "the admission is renewed to a minute, once: {left:?}"
+    );
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    assert_step2_answers(step2(&net.a, to, "ssh"), 401);
+    let again = admission_left(&net.router, client).expect("what is left of the minute");
+    assert!(again < left, "asking again gives no more time: {again:?} after {left:?}");
+    assert_step2_answers(step2_with(&net, "000000"), 403);
+    assert_eq!(time_left(&net.router, "ssh", client), None);
+    let token = code(&net.a, 0);
+    let opened = step2_with(&net, &token).expect("an answer");
+    assert_eq!((opened.status, opened.body.as_str()), (200, "OK\n"));
+    assert!(time_left(&net.router, "ssh", client).is_some(), "a grant");
+    home.verb(&net.router, &["revoke", "--all"]).success();
+    step1(&net.a, to, "ssh");
+    assert_step2_answers(step2_with(&net, &token), 403);
+    assert_eq!(time_left(&net.router, "ssh", client), None, "the same code again");
+}
+
+#[test]
+fn a_wrong_key_is_never_asked_for_a_code() {
+    let net = Topology::new();
+    let home = install(&https_key("ssh"), &["2fa_step: https", "step2_https_duration: 30"]);
+    let _agent = home.start(&net.router);
+    let to = Family::V4.router();
+    step1(&net.a, to, "ssh");
+    let wrong = post_step2(&net.a, to, STEP2_PATH, &form("ssh", "not-the-key-of-anything"), &[]);
+    assert_step2_answers(wrong, 403);
+}
+
+#[test]
+fn a_used_code_stays_used_after_a_restart() {
+    let net = Topology::new();
+    let home = install(&http_key("ssh"), &[]);
+    let agent = home.start(&net.router);
+    let to = Family::V4.router();
+    let form = format!("{}&token={}", form("ssh", &http_key("ssh")), code(&net.a, 0));
+    post_step1(&net.a, to, STEP1_PATH, &form);
+    assert!(admission_left(&net.router, Family::V4.client_a()).is_some(), "with the right code");
+    agent.terminate();
+    let _agent = home.start(&net.router);
+    post_step1(&net.b, to, STEP1_PATH, &form);
+    assert_eq!(admission_left(&net.router, Family::V4.client_b()), None, "the same code after a restart");
+}
