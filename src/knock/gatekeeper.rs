@@ -41,6 +41,7 @@ pub struct Gatekeeper {
     ipv6_prefix: u8,
     rate: RateLimit,
     pending: Pending,
+    codes_used: bool,
 }
 
 struct Guarded {
@@ -127,6 +128,34 @@ impl Gatekeeper {
             rate: RateLimit::new(settings.global.step1_2_rate_limit_per_minute, &random),
             pending: Pending::new(MAX_PENDING),
             digest_key,
+            codes_used: false,
+        }
+    }
+
+    /// Whether a code was used up since this was last asked; then [`Gatekeeper::used_codes`] is worth keeping.
+    pub fn take_codes_used(&mut self) -> bool {
+        std::mem::take(&mut self.codes_used)
+    }
+
+    /// The time steps whose codes are used up, by names of secrets that tell nothing of them.
+    #[must_use]
+    pub fn used_codes(&self) -> BTreeMap<String, Vec<u64>> {
+        self.factors.iter().map(|factor| (factor.secret.fingerprint(), factor.used.steps().collect())).collect()
+    }
+
+    /// Takes over what [`Gatekeeper::used_codes`] told before a restart.
+    pub fn remember_used_codes(&mut self, used: &BTreeMap<String, Vec<u64>>) {
+        for factor in &mut self.factors {
+            for &step in used.get(&factor.secret.fingerprint()).into_iter().flatten() {
+                factor.used.remember(step);
+            }
+        }
+    }
+
+    /// Counts every code that could be used now as used, because nobody knows which of them are.
+    pub fn refuse_present_codes(&mut self, now: Now) {
+        for factor in &mut self.factors {
+            factor.used.raise_floor(factor.secret.latest(now.wall));
         }
     }
 
@@ -325,6 +354,7 @@ impl Gatekeeper {
             Code::Good { factor, counter } => {
                 let held = self.factors.get_mut(factor).ok_or(Refusal::WrongToken)?;
                 held.used.remember(counter);
+                self.codes_used = true;
                 Ok(())
             }
         }

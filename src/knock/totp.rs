@@ -117,6 +117,17 @@ impl TotpSecret {
         found
     }
 
+    /// A name for the secret that tells nothing of it, the same after every start: 32 hexadecimal digits.
+    pub(crate) fn fingerprint(&self) -> String {
+        let tag = hmac::sign(&self.key, b"knock-agent: the name of this secret");
+        tag.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The latest time step whose code is taken at this moment.
+    pub(crate) fn latest(&self, wall: SystemTime) -> u64 {
+        self.counter(wall).saturating_add(1)
+    }
+
     fn counter(&self, wall: SystemTime) -> u64 {
         // Before 1970 every code is that of the first step: wrong, and harmless.
         wall.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()) / self.interval
@@ -145,18 +156,30 @@ impl fmt::Debug for TotpSecret {
 /// A list and not only the highest: after the clock was set back, codes not used yet
 /// must still work and used ones must not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct UsedCodes(VecDeque<u64>);
+pub(crate) struct UsedCodes {
+    steps: VecDeque<u64>,
+    /// Every code up to this step counts as used.
+    floor: Option<u64>,
+}
 
 impl UsedCodes {
     pub(crate) fn contains(&self, counter: u64) -> bool {
-        self.0.contains(&counter)
+        self.steps.contains(&counter) || self.floor.is_some_and(|floor| counter <= floor)
     }
 
     pub(crate) fn remember(&mut self, counter: u64) {
-        if self.0.len() >= REMEMBERED {
-            self.0.pop_front();
+        if self.steps.len() >= REMEMBERED {
+            self.steps.pop_front();
         }
-        self.0.push_back(counter);
+        self.steps.push_back(counter);
+    }
+
+    pub(crate) fn raise_floor(&mut self, counter: u64) {
+        self.floor = self.floor.max(Some(counter));
+    }
+
+    pub(crate) fn steps(&self) -> impl Iterator<Item = u64> {
+        self.steps.iter().copied()
     }
 }
 
@@ -278,6 +301,6 @@ mod tests {
             used.remember(counter);
         }
         assert!((84..100).all(|counter| used.contains(counter)));
-        assert_eq!(used.0.len(), 16);
+        assert_eq!(used.steps().count(), 16);
     }
 }

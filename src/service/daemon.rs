@@ -16,6 +16,7 @@ use super::front::{ListenError, Step1Config, Step2Config, bind_step1, bind_step2
 use super::link;
 use super::operations::{OperationError, Operations};
 use super::two_factor::{self, TwoFactorError};
+use super::used_codes::UsedCodesFile;
 use crate::backend::nftables::{BackendError, Nftables};
 use crate::config::Settings;
 use crate::knock::Gatekeeper;
@@ -118,10 +119,11 @@ pub fn run(daemon: Daemon) -> Result<(), DaemonError> {
     let tls = tls(&daemon)?;
     let two_factor = two_factor::load(&daemon.settings)?;
     let random = random::bytes().map_err(DaemonError::Process)?;
-    let gatekeeper = Gatekeeper::new(&daemon.settings, two_factor, random);
+    let mut gatekeeper = Gatekeeper::new(&daemon.settings, two_factor, random);
+    let used_codes = UsedCodesFile::read(&daemon.runtime_dir, &mut gatekeeper, clock::now());
 
     let operations = guard(&daemon)?;
-    let enforcer = Enforcer::new(operations, gatekeeper);
+    let enforcer = Enforcer::new(operations, gatekeeper, used_codes);
 
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Process)?;

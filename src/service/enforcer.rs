@@ -6,6 +6,7 @@ use super::control::{Call, Reply, Request};
 use super::link::{Answer, Ask, Pending};
 use super::operations::{OperationError, Operations};
 use super::status::status;
+use super::used_codes::UsedCodesFile;
 use crate::grant::{How, Note};
 use crate::knock::{Gatekeeper, Refusal, Verdict};
 use crate::sys::clock;
@@ -15,6 +16,7 @@ use crate::units::{AppName, ClientAddr, Lifetime, Now};
 pub struct Enforcer {
     operations: Operations,
     gatekeeper: Gatekeeper,
+    used_codes: UsedCodesFile,
 }
 
 /// Why the enforcer stopped.
@@ -29,8 +31,8 @@ pub enum Stopped {
 impl Enforcer {
     /// An enforcer over what was taken over from the kernel.
     #[must_use]
-    pub fn new(operations: Operations, gatekeeper: Gatekeeper) -> Self {
-        Self { operations, gatekeeper }
+    pub fn new(operations: Operations, gatekeeper: Gatekeeper, used_codes: UsedCodesFile) -> Self {
+        Self { operations, gatekeeper, used_codes }
     }
 
     /// Answers the front and operators until neither is there any more.
@@ -72,7 +74,11 @@ impl Enforcer {
 
     fn on_ask(&mut self, ask: Ask, now: Now) -> Answer {
         let Ask::Knock(attempt) = ask;
-        match self.gatekeeper.judge(&attempt, now) {
+        let verdict = self.gatekeeper.judge(&attempt, now);
+        if self.gatekeeper.take_codes_used() {
+            self.used_codes.write(&self.gatekeeper);
+        }
+        match verdict {
             Verdict::AdmitToStep2 { app, lifetime } => self.admit(attempt.client, &app, lifetime),
             Verdict::Grant { app, lifetime, user } => self.grant(attempt.client, &app, &user, lifetime, now),
             Verdict::NeedToken { readmit } => {

@@ -11,3 +11,4 @@ mod operate;
 pub mod operations;
 pub mod status;
 mod two_factor;
+mod used_codes;

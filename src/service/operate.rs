@@ -42,7 +42,7 @@ impl Operations {
             Request::RevokeAll { app } => {
                 let ended = self.revoke_all(app.as_deref())?;
                 tracing::info!(app, user, ended, "all grants revoked by an operator");
-                Ok(format!("{ended} grants ended"))
+                Ok(format!("{ended} {} ended", if ended == 1 { "grant" } else { "grants" }))
             }
             Request::Allow { network, app, seconds } => {
                 let network: Network = network.parse()?;
@@ -57,7 +57,8 @@ impl Operations {
             Request::AllowFlush { app } => {
                 let count = self.flush_allowed(app.as_deref(), now)?;
                 tracing::info!(user, count, "allowed networks flushed by an operator");
-                Ok(format!("{count} allowed networks removed; those of the configuration stay"))
+                let what = if count == 1 { "network" } else { "networks" };
+                Ok(format!("{count} allowed {what} removed; those of the configuration stay"))
             }
             Request::Status {} | Request::Teardown {} => Ok(String::new()),
         }

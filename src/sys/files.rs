@@ -50,6 +50,19 @@ pub fn create(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Replaces a file as a whole, with that mode: readers see the old content or the new, never a part.
+///
+/// # Errors
+/// The reason; the old file is then as it was.
+pub fn replace(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let new = Path::new(&name);
+    remove(new)?;
+    create(new, mode, content)?;
+    fs::rename(new, path)
+}
+
 /// Makes a directory and its parents where they are missing.
 ///
 /// # Errors

@@ -367,7 +367,8 @@ impl Message {
     }
 
     /// Its bytes, outside a batch.
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
         let room = usize::try_from(nftnl::nft_nlmsg_maxsize()).unwrap_or(usize::from(u16::MAX));
         // Whole words, because libnftnl writes aligned headers.
         let mut words = vec![0_u64; room.div_ceil(8)];

@@ -286,3 +286,6 @@ fn refused(changes: &[Change], encoded: &Encoded, error: NetlinkError) -> Backen
         Some(_) | None => error.into(),
     }
 }
+
+#[cfg(test)]
+mod tests;

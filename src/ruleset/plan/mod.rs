@@ -87,3 +87,8 @@ fn drop_the_rest(layout: &Layout<'_>, segment: &Segment, towards_us: bool, what:
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod arbitrary;
+#[cfg(test)]
+mod tests;
