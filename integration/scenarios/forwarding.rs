@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::agent::Installation;
+use crate::capture::Capture;
 use crate::configuration::Config;
 use crate::knocking::knock;
 use crate::namespace::Namespace;
@@ -63,21 +64,27 @@ fn a_lan_service_is_reachable_while_granted_over_ipv6() {
 #[test]
 fn the_lan_hosts_own_address_and_port_is_no_way_around() {
     let net = Topology::new();
-    let _services = [
-        Server::tcp(&net.lan, 22, Habit::Echo),
-        Server::udp(&net.lan, 5555, Habit::Echo),
-        Server::tcp(&net.lan, 80, Habit::Echo),
-    ];
+    let _services = [Server::tcp(&net.lan, 22, Habit::Echo), Server::tcp(&net.lan, 80, Habit::Echo)];
+    let udp = Server::udp(&net.lan, 5555, Habit::Echo);
     for family in Family::BOTH {
         assert_echoes(&net.b, family.lan(), 22);
         assert_udp_open(&net.b, family.lan(), 5555);
     }
     let home = Installation::new(&forwarding(&["duration: 60"]));
     let _agent = home.start(&net.router);
+    // Not only do no answers come back: what needs none must not arrive either.
+    let heard = udp.last_heard();
+    let capture = Capture::start(&net.lan, "eth0", "port 22 or port 5555");
     for family in Family::BOTH {
-        let (tcp_app, udp_app) = apps(family);
         assert_silent(&net.b, family.lan(), 22);
         assert_udp_silent(&net.b, family.lan(), 5555);
+        assert_silent(&net.b, family.router(), 2222);
+        assert_udp_silent(&net.b, family.router(), 5555);
+    }
+    assert_eq!(udp.last_heard(), heard);
+    assert_eq!(capture.stop(), []);
+    for family in Family::BOTH {
+        let (tcp_app, udp_app) = apps(family);
         knock(&net.a, family.router(), tcp_app);
         knock(&net.a, family.router(), udp_app);
         assert_echoes(&net.a, family.router(), 2222);

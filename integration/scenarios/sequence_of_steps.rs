@@ -49,15 +49,19 @@ fn two_steps_open_a_local_tcp_service_over_ipv6_for_that_address_only() {
 #[test]
 fn two_steps_open_a_local_udp_service_for_that_address_only() {
     let net = Topology::new();
-    let _service = Server::udp(&net.router, 1194, Habit::Echo);
+    let service = Server::udp(&net.router, 1194, Habit::Echo);
     let _other = Server::tcp(&net.router, 1194, Habit::Echo);
     let home = Installation::new(&Config::new(&[]).app("vpn", "1194", "udp", "local", &["duration: 60"]));
     let _agent = home.start(&net.router);
     for family in Family::BOTH {
+        let heard = service.last_heard();
         assert_udp_silent(&net.a, family.router(), 1194);
+        assert_eq!(service.last_heard(), heard, "datagrams that want no answer do not arrive either");
         knock(&net.a, family.router(), "vpn");
         assert_udp_open(&net.a, family.router(), 1194);
+        let heard = service.last_heard();
         assert_udp_silent(&net.b, family.router(), 1194);
+        assert_eq!(service.last_heard(), heard);
         // The same port number with the other protocol is nobody's: the agent leaves it alone.
         assert_echoes(&net.b, family.router(), 1194);
     }

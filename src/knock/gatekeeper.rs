@@ -140,7 +140,10 @@ impl Gatekeeper {
     /// The time steps whose codes are used up, by names of secrets that tell nothing of them.
     #[must_use]
     pub fn used_codes(&self) -> BTreeMap<String, Vec<u64>> {
-        self.factors.iter().map(|factor| (factor.secret.fingerprint(), factor.used.steps().collect())).collect()
+        self.factors
+            .iter()
+            .map(|factor| (factor.secret.fingerprint(), factor.used.steps().collect()))
+            .collect()
     }
 
     /// Takes over what [`Gatekeeper::used_codes`] told before a restart.
