@@ -1,10 +1,12 @@
 //! Verbs that change grants: by the daemon where one runs, else by themselves on the kernel.
 
 use std::io::ErrorKind;
+use std::num::NonZeroU16;
 
 use crate::backend::nftables::{BackendError, Nftables};
 use crate::cli::load::{self, Exposure};
 use crate::cli::{ConfigArg, Exit, Printer};
+use crate::ruleset::layout::Options;
 use crate::service::control::{self, Failure, Reply, Request};
 use crate::service::operations::{OperationError, Operations};
 use crate::sys::{clock, users};
@@ -62,8 +64,11 @@ fn by_ourselves(file: &ConfigArg, request: Request, err: &mut Printer) -> Result
         exit_of(error.failure())
     };
     let nft = Nftables::open().map_err(|error| failed(&error.into()))?;
+    // Nothing is planned here, so that the ports do not matter.
+    let port = NonZeroU16::MIN;
+    let options = Options { http_port: port, https_port: port, inner_header: true };
     let now = clock::now();
-    let mut operations = Operations::adopt(nft, settings, now).map_err(|error| failed(&error))?;
+    let mut operations = Operations::adopt(nft, settings, options, now).map_err(|error| failed(&error))?;
     let message = operations.operate(request, &user, now).map_err(|error| failed(&error))?;
     Ok(Reply::Done { message })
 }

@@ -78,6 +78,15 @@ impl Ledger {
         out
     }
 
+    /// Every address with a grant: app, address, who has it longest, what is left and what was given.
+    pub fn longest(&self, now: Now) -> impl Iterator<Item = (&str, IpAddr, Note, Duration, Duration)> {
+        self.entries.iter().filter_map(move |((app, addr), users)| {
+            let (by, entry) = users.iter().max_by_key(|(_, entry)| entry.until)?;
+            let left = entry.until.checked_sub(now.boot).filter(|left| !left.is_zero())?;
+            Some((app.as_str(), *addr, Note { by: by.clone(), how: entry.how }, left, entry.lifetime))
+        })
+    }
+
     /// How many addresses have grants.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -22,6 +22,7 @@ use crate::config::Settings;
 use crate::knock::Gatekeeper;
 use crate::ruleset::layout::Options;
 use crate::ruleset::plan::plan;
+use crate::sys::netlink::Events;
 use crate::sys::{clock, files, notify, process, random};
 
 /// Control requests that may wait for the enforcer.
@@ -122,12 +123,14 @@ pub fn run(daemon: Daemon) -> Result<(), DaemonError> {
     let mut gatekeeper = Gatekeeper::new(&daemon.settings, two_factor, random);
     let used_codes = UsedCodesFile::read(&daemon.runtime_dir, &mut gatekeeper, clock::now());
 
+    // Before the guard, so that nothing is missed that happens to it.
+    let events = Events::open().map_err(BackendError::from)?;
     let operations = guard(&daemon)?;
     let enforcer = Enforcer::new(operations, gatekeeper, used_codes);
 
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Process)?;
-    runtime.block_on(serve(&daemon, enforcer, tls))
+    runtime.block_on(serve(&daemon, enforcer, events, tls))
 }
 
 /// A certificate file holds some kilobytes.
@@ -156,13 +159,18 @@ fn guard(daemon: &Daemon) -> Result<Operations, DaemonError> {
         inner_header: nft.knows_inner_header()?,
     };
     let changes = nft.install(&plan(&daemon.settings, options))?;
-    let mut operations = Operations::adopt(nft, daemon.settings.clone(), clock::now())?;
+    let mut operations = Operations::adopt(nft, daemon.settings.clone(), options, clock::now())?;
     operations.sync_allowed(clock::now())?;
     tracing::info!(changes = changes.len(), grants = operations.ledger().len(), "the guard is in place");
     Ok(operations)
 }
 
-async fn serve(daemon: &Daemon, enforcer: Enforcer, tls: Arc<ServerConfig>) -> Result<(), DaemonError> {
+async fn serve(
+    daemon: &Daemon,
+    enforcer: Enforcer,
+    events: Events,
+    tls: Arc<ServerConfig>,
+) -> Result<(), DaemonError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Process)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Process)?;
     let hangup = signal(SignalKind::hangup()).map_err(DaemonError::Process)?;
@@ -177,7 +185,7 @@ async fn serve(daemon: &Daemon, enforcer: Enforcer, tls: Arc<ServerConfig>) -> R
     let (call_sender, calls) = mpsc::channel(CALLS);
     let (stop, stopped) = oneshot::channel();
     let cleanup = daemon.cleanup;
-    let enforcing = spawn_enforcer(move || enforcer.serve(asks, calls, cleanup, stopped))?;
+    let enforcing = spawn_enforcer(move || enforcer.serve(asks, calls, events, cleanup, stopped))?;
     let front = link.clone();
     let mut ears = [
         tokio::spawn(async move { match serve_step1(step1, config1, front).await {} }),
@@ -229,7 +237,8 @@ where
     F: Future<Output = Stopped>,
 {
     let (done, stopped) = oneshot::channel();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(DaemonError::Process)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Process)?;
     std::thread::Builder::new()
         .name("enforcer".to_owned())
         .spawn(move || {

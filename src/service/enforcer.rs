@@ -1,15 +1,20 @@
 //! The enforcer: the one who judges knocks and changes the firewall.
 
+use std::time::Duration;
+
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::control::{Call, Reply, Request};
 use super::link::{Answer, Ask, Pending};
 use super::operations::{OperationError, Operations};
+use super::repair::{AGAIN, Happened, Patience, Watch};
 use super::status::status;
 use super::used_codes::UsedCodesFile;
 use crate::grant::{How, Note};
 use crate::knock::{Gatekeeper, Refusal, Verdict};
 use crate::sys::clock;
+use crate::sys::netlink::Events;
 use crate::units::{AppName, ClientAddr, Lifetime, Now};
 
 /// Judge, ledger and kernel in one hand.
@@ -17,6 +22,14 @@ pub struct Enforcer {
     operations: Operations,
     gatekeeper: Gatekeeper,
     used_codes: UsedCodesFile,
+    /// When to look at the table, after somebody touched it.
+    repair_at: Option<Instant>,
+    /// Whether the whole table was removed since the last repair.
+    removed: bool,
+    /// Who touched it last.
+    by: String,
+    patience: Patience,
+    wait: Duration,
 }
 
 /// Why the enforcer stopped.
@@ -32,7 +45,16 @@ impl Enforcer {
     /// An enforcer over what was taken over from the kernel.
     #[must_use]
     pub fn new(operations: Operations, gatekeeper: Gatekeeper, used_codes: UsedCodesFile) -> Self {
-        Self { operations, gatekeeper, used_codes }
+        Self {
+            operations,
+            gatekeeper,
+            used_codes,
+            repair_at: None,
+            removed: false,
+            by: String::new(),
+            patience: Patience::default(),
+            wait: Duration::ZERO,
+        }
     }
 
     /// Answers the front and operators until neither is there any more.
@@ -40,14 +62,27 @@ impl Enforcer {
         mut self,
         mut asks: mpsc::Receiver<Pending>,
         mut calls: mpsc::Receiver<Call>,
+        events: Events,
         cleanup: bool,
         stop: oneshot::Receiver<()>,
     ) -> Stopped {
         let mut stop = stop;
+        let port = self.operations.kernel().port();
+        let mut watch = match Watch::new(events, port) {
+            Ok(watch) => Some(watch),
+            Err(error) => {
+                tracing::error!(%error, "changes to the table by others are not noticed");
+                None
+            }
+        };
         loop {
+            let repair_at = self.repair_at;
             tokio::select! {
                 biased;
                 _ = &mut stop => break,
+                // Before the asks, which a flood could keep coming.
+                happened = next(&mut watch) => self.on_happened(happened),
+                () = due(repair_at) => self.repair(clock::now()),
                 Some(pending) = asks.recv() => {
                     let (ask, answer) = pending.split();
                     let given = self.on_ask(ask, clock::now());
@@ -63,13 +98,60 @@ impl Enforcer {
                         return Stopped::TornDown;
                     }
                 }
-                else => break,
             }
         }
         if cleanup {
             self.close_everything(clock::now());
         }
         Stopped::Unused
+    }
+
+    fn on_happened(&mut self, happened: Happened) {
+        match happened {
+            Happened::Lost => {
+                tracing::warn!(
+                    "more changes to nftables than could be followed: the table is looked at as a whole"
+                );
+            }
+            Happened::Touched(touched) => {
+                if touched.table_removed {
+                    self.removed = true;
+                }
+                for (set, key) in &touched.removed {
+                    self.operations.on_removed(set, key);
+                }
+                self.by = format!("{} (pid {})", touched.process, touched.pid);
+            }
+        }
+        self.repair_at.get_or_insert(Instant::now() + self.wait);
+    }
+
+    fn repair(&mut self, now: Now) {
+        self.repair_at = None;
+        match self.operations.repair(self.removed, now) {
+            Ok(changes) if changes.is_empty() => {}
+            Ok(changes) => {
+                self.removed = false;
+                self.wait = self.patience.on_repair(now.boot);
+                tracing::warn!(
+                    by = self.by,
+                    changes = changes.len(),
+                    "somebody changed our table: it is as it should be again"
+                );
+                if !self.wait.is_zero() {
+                    let seconds = self.wait.as_secs();
+                    tracing::error!(
+                        by = self.by,
+                        seconds,
+                        "another program keeps changing our table: stop it; the next repair waits"
+                    );
+                }
+            }
+            Err(error) => {
+                tracing::error!(by = self.by, %error, "our table was changed and cannot be put right: ports may stand open; trying again");
+                self.repair_at = Some(Instant::now() + AGAIN);
+            }
+        }
     }
 
     fn on_ask(&mut self, ask: Ask, now: Now) -> Answer {
@@ -164,6 +246,25 @@ impl Enforcer {
         for error in [revoked.err(), flushed.err()].into_iter().flatten() {
             tracing::error!(%error, "grants could not be closed on shutdown; they end by themselves");
         }
+    }
+}
+
+/// What happens next, where changes are watched; else nothing ever does.
+async fn next(watch: &mut Option<Watch>) -> Happened {
+    if let Some(watching) = watch {
+        match watching.next().await {
+            Ok(happened) => return happened,
+            Err(error) => tracing::error!(%error, "changes to the table by others are no longer noticed"),
+        }
+    }
+    *watch = None;
+    std::future::pending().await
+}
+
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

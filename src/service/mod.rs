@@ -9,6 +9,7 @@ pub mod front;
 pub mod link;
 mod operate;
 pub mod operations;
+mod repair;
 pub mod status;
 mod two_factor;
 mod used_codes;

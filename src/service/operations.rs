@@ -9,9 +9,10 @@ use crate::backend::nftables::{BackendError, Nftables};
 use crate::config::{App, Settings};
 use crate::grant::{How, Ledger, Note};
 use crate::ruleset::allow::{self, BY_OPERATOR, Span, address_key, key_address, networks};
-use crate::ruleset::diff::{Change, Live, SetRef};
+use crate::ruleset::diff::{Change, Live, SetRef, diff};
+use crate::ruleset::layout::Options;
 use crate::ruleset::model::{Element, Elements, Timeout};
-use crate::ruleset::plan::{allow_set, app_set, step2_set};
+use crate::ruleset::plan::{allow_set, app_set, plan, step2_set};
 use crate::service::control::Failure;
 use crate::units::{ClientAddr, Family, Lifetime, Network, Now};
 
@@ -89,6 +90,7 @@ struct Allowed {
 pub struct Operations {
     nft: Nftables,
     settings: Settings,
+    options: Options,
     ledger: Ledger,
     allowed: Vec<Allowed>,
 }
@@ -98,9 +100,14 @@ impl Operations {
     ///
     /// # Errors
     /// [`OperationError::NoTable`] where nothing is guarded.
-    pub fn adopt(mut nft: Nftables, settings: Settings, now: Now) -> Result<Self, OperationError> {
+    pub fn adopt(
+        mut nft: Nftables,
+        settings: Settings,
+        options: Options,
+        now: Now,
+    ) -> Result<Self, OperationError> {
         let live = nft.read()?.ok_or(OperationError::NoTable)?;
-        let mut out = Self { nft, settings, ledger: Ledger::default(), allowed: Vec::new() };
+        let mut out = Self { nft, settings, options, ledger: Ledger::default(), allowed: Vec::new() };
         out.adopt_grants(&live, now);
         out.adopt_allowed(&live, now);
         Ok(out)
@@ -369,6 +376,79 @@ impl Operations {
             }
         }
         changes
+    }
+
+    /// Takes note that somebody removed an element: from a set of grants, that is a revocation.
+    pub fn on_removed(&mut self, set: &str, key: &[u8]) {
+        let Some(addr) = key_address(key) else { return };
+        let family = Family::of(addr);
+        let app = self.settings.apps.iter().find(|app| app_set(&app.slug, family) == set);
+        if let Some(slug) = app.map(|app| app.slug.clone()) {
+            self.ledger.revoke(&slug, addr);
+        }
+    }
+
+    /// Puts the table right in one transaction; returns what had to be done.
+    ///
+    /// Where a set of grants was lost, or the whole table (`removed`, even if somebody made it anew), the
+    /// ledger says what belongs there and for how much longer. Where it was not, the kernel does.
+    ///
+    /// # Errors
+    /// [`OperationError`]; the table is then as somebody left it.
+    pub fn repair(&mut self, removed: bool, now: Now) -> Result<Vec<Change>, OperationError> {
+        self.ledger.expire(now);
+        let mut result = Ok(Vec::new());
+        for _ in 0..TRIES {
+            let live = self.nft.read()?;
+            let lost =
+                |set: &str| removed || live.as_ref().is_none_or(|live| live.ruleset.set(set).is_none());
+            let wanted = plan(&self.settings, self.options);
+            let mut changes = diff(live.as_ref(), &wanted);
+            for app in &self.settings.apps {
+                for family in Family::BOTH {
+                    let set = app_set(&app.slug, family);
+                    if lost(&set) {
+                        changes.extend(self.regrant(&app.slug, family, now));
+                    }
+                }
+            }
+            let have = live.unwrap_or_default();
+            changes.extend(self.allowed_changes(&have, now));
+            match self.nft.apply(&changes) {
+                Ok(()) => {
+                    if !removed {
+                        self.adopt_grants(&have, now);
+                    }
+                    return Ok(changes);
+                }
+                Err(error @ BackendError::Refused { .. }) => result = Err(error.into()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        result
+    }
+
+    /// A set of grants as the ledger has it, whatever is in it.
+    fn regrant(&self, slug: &str, family: Family, now: Now) -> Vec<Change> {
+        let name = app_set(slug, family);
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let elements: Elements = self
+            .ledger
+            .longest(now)
+            .filter(|(app, addr, ..)| *app == slug && Family::of(*addr) == family)
+            .map(|(_, addr, note, left, lifetime)| {
+                let timeout = Timeout { total_ms: ms(lifetime.max(left)), left_ms: ms(left) };
+                let element =
+                    Element { timeout: Some(timeout), comment: Some(note.to_string()), ..Element::default() };
+                (address_key(addr), element)
+            })
+            .collect();
+        let mut out = vec![Change::FlushSet(name.clone())];
+        if !elements.is_empty() {
+            let set = SetRef { name, interval: false, concatenated: false };
+            out.push(Change::AddElements { set, elements });
+        }
+        out
     }
 
     /// The kernel, for whoever has to do more with it.

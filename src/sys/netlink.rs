@@ -12,6 +12,7 @@ use nftnl::{Batch, MsgType};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, NetlinkAddr, recv, sendmsg, setsockopt, sockopt};
 use nix::sys::time::TimeVal;
+use tokio::io::unix::AsyncFd;
 
 use super::nftnl::{Body, Message, msg};
 
@@ -21,6 +22,8 @@ const NLM_F_DUMP_INTR: u16 = 0x10;
 const HEADER: usize = 16;
 /// The kernel caps one dump datagram below this.
 const RECEIVE: usize = 64 * 1024;
+/// Bytes of events that may wait.
+const EVENT_ROOM: usize = 8 << 20;
 /// How often a dump is tried again when the ruleset changes under it.
 const DUMP_TRIES: u32 = 5;
 /// A kernel that answers no dump for this long does not answer.
@@ -82,6 +85,12 @@ impl Netlink {
         setsockopt(&netlink.fd(), sockopt::ReceiveTimeout, &TimeVal::new(PATIENCE_SECS, 0))
             .map_err(|errno| NetlinkError::Open(errno.into()))?;
         Ok(netlink)
+    }
+
+    /// The number the kernel knows this socket by; messages about its changes carry it.
+    #[must_use]
+    pub fn port(&self) -> u32 {
+        self.socket.portid()
     }
 
     fn fd(&self) -> BorrowedFd<'_> {
@@ -277,6 +286,68 @@ impl Netlink {
         match payload.get(4..8) {
             Some(&[a, b, c, d]) => Ok(u32::from_be_bytes([a, b, c, d])),
             Some(_) | None => Err(NetlinkError::Receive(Errno::EBADMSG)),
+        }
+    }
+}
+
+/// A socket that hears of every change to any table of its network namespace.
+pub struct Events {
+    socket: mnl::Socket,
+    received: Vec<u8>,
+}
+
+// SAFETY: as for `Netlink`.
+unsafe impl Send for Events {}
+
+impl AsRawFd for Events {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+impl Events {
+    /// Opens a socket and subscribes.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Open`] where the kernel would not.
+    pub fn open() -> Result<Self, NetlinkError> {
+        let socket = mnl::Socket::open(mnl::Bus::Netfilter).map_err(NetlinkError::Open)?;
+        // NFNLGRP_NFTABLES is group 7 (`linux/netfilter/nfnetlink.h`); 0 lets the kernel choose the port.
+        socket.bind(1 << 6, 0).map_err(NetlinkError::Open)?;
+        let events = Self { socket, received: vec![0; RECEIVE] };
+        // SAFETY: the descriptor belongs to `events.socket`, which lives as long as the borrow.
+        let fd = unsafe { BorrowedFd::borrow_raw(events.socket.as_raw_fd()) };
+        // Room for large transactions; without the capability in the initial namespace the default has to do,
+        // and what does not fit is noticed.
+        let _ = setsockopt(&fd, sockopt::RcvBufForce, &EVENT_ROOM);
+        Ok(events)
+    }
+
+    /// The same, for a tokio runtime to wait on.
+    ///
+    /// # Errors
+    /// When the runtime would not.
+    pub fn watched(self) -> io::Result<AsyncFd<Self>> {
+        // SAFETY: the descriptor is that of `self.socket`: open, and the same, until `self` is dropped.
+        unsafe { AsyncFd::register(self) }.map_err(|error| io::Error::other(error.to_string()))
+    }
+
+    /// Hands every message that waits to `take`; false if some were lost.
+    ///
+    /// # Errors
+    /// [`NetlinkError::Receive`] when the socket fails.
+    pub fn drain(&mut self, mut take: impl FnMut(&[u8])) -> Result<bool, NetlinkError> {
+        let mut whole = true;
+        loop {
+            match recv(self.socket.as_raw_fd(), &mut self.received, MsgFlags::MSG_DONTWAIT) {
+                Ok(length) => {
+                    split_messages(self.received.get(..length).unwrap_or_default()).for_each(&mut take);
+                }
+                Err(Errno::EAGAIN) => return Ok(whole),
+                Err(Errno::EINTR) => {}
+                Err(Errno::ENOBUFS) => whole = false,
+                Err(errno) => return Err(NetlinkError::Receive(errno)),
+            }
         }
     }
 }

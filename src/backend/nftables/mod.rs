@@ -82,6 +82,12 @@ impl Nftables {
         Ok(Self { netlink: Netlink::open()? })
     }
 
+    /// The number by which the kernel's notifications tell our changes from others'.
+    #[must_use]
+    pub fn port(&self) -> u32 {
+        self.netlink.port()
+    }
+
     /// Everything in the table; none if there is no table.
     ///
     /// # Errors

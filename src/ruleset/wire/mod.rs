@@ -1,10 +1,12 @@
 //! What the kernel says about the table, as bytes, into the model.
 
 mod attr;
+mod events;
 mod expr;
 mod objects;
 
 pub use attr::Attributes;
+pub use events::{Touched, Transactions};
 pub use expr::expressions;
 pub use objects::{
     DecodedRule, RawElement, chain, elements, host_chain, pair_ranges, rule, set, set_name, table_name,

@@ -1,0 +1,134 @@
+//! What the kernel tells everybody about changes to tables (`NFNLGRP_NFTABLES`), as far as our table goes.
+//!
+//! The messages of one transaction come one after the other and end with a new
+//! generation, which names the process that made it (nf_tables_gen_notify in the
+//! kernel's net/netfilter/nf_tables_api.c). Elements that expire, and those that packets
+//! add, are not told.
+
+use super::attr::Attributes;
+use super::objects::elements;
+
+const DEL_TABLE: u8 = 2;
+const DEL_SET_ELEMENTS: u8 = 14;
+const NEW_GENERATION: u8 = 15;
+const SUBSYS_NFTABLES: u8 = 10;
+const FAMILY_INET: u8 = 1;
+const HEADER: usize = 16;
+
+/// Somebody's transaction that touched our table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// The netlink port it came from; ours or somebody else's.
+    pub port: u32,
+    /// The process, as the kernel numbers it.
+    pub pid: u32,
+    /// Its name.
+    pub process: String,
+    /// Whether the table was removed, and perhaps made anew.
+    pub table_removed: bool,
+    /// Elements that were removed: set and key.
+    pub removed: Vec<(String, Vec<u8>)>,
+}
+
+/// Puts messages together to transactions.
+#[derive(Clone, Debug, Default)]
+pub struct Transactions {
+    current: Option<Touched>,
+}
+
+impl Transactions {
+    /// Takes one message; gives a transaction back once it is complete, if it touched our table.
+    pub fn on_message(&mut self, message: &[u8], table: &str) -> Option<Touched> {
+        let &[_, _, _, _, kind, subsystem, ..] = message else { return None };
+        if subsystem != SUBSYS_NFTABLES {
+            return None;
+        }
+        let family = *message.get(HEADER)?;
+        let attributes = Attributes(message.get(HEADER + 4..)?);
+        if kind == NEW_GENERATION {
+            let mut done = self.current.take()?;
+            done.port = message.get(12..16)?.try_into().ok().map(u32::from_ne_bytes)?;
+            done.pid = attributes.be32(2).unwrap_or(0);
+            done.process = attributes.text(3).unwrap_or_default().to_owned();
+            return Some(done);
+        }
+        // The table's name is the first attribute of every message about tables and what is in them.
+        if family != FAMILY_INET || attributes.text(1) != Some(table) {
+            return None;
+        }
+        let touched = self.current.get_or_insert_default();
+        match kind {
+            DEL_TABLE => {
+                touched.table_removed = true;
+                touched.removed.clear();
+            }
+            DEL_SET_ELEMENTS => {
+                let set = attributes.text(2).unwrap_or_default();
+                let gone = elements(message.get(HEADER + 4..).unwrap_or_default());
+                let gone = gone.into_iter().filter(|raw| !raw.ends_range);
+                touched.removed.extend(gone.map(|raw| (set.to_owned(), raw.key)));
+            }
+            _ => {}
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attribute(kind: u16, payload: &[u8]) -> Vec<u8> {
+        let mut out = u16::try_from(payload.len() + 4).unwrap().to_ne_bytes().to_vec();
+        out.extend(kind.to_ne_bytes());
+        out.extend(payload);
+        out.resize(out.len().next_multiple_of(4), 0);
+        out
+    }
+
+    fn message(kind: u8, family: u8, attributes: &[Vec<u8>]) -> Vec<u8> {
+        let mut out = vec![0; HEADER];
+        (out[4], out[5]) = (kind, SUBSYS_NFTABLES);
+        out[12..16].copy_from_slice(&4_711_u32.to_ne_bytes());
+        out.extend([family, 0, 0, 0]);
+        out.extend(attributes.concat());
+        out
+    }
+
+    fn generation() -> Vec<u8> {
+        let attributes =
+            [attribute(1, &7_u32.to_be_bytes()), attribute(2, &42_u32.to_be_bytes()), attribute(3, b"nft\0")];
+        message(NEW_GENERATION, 0, &attributes)
+    }
+
+    #[test]
+    fn a_transaction_on_our_table_is_told_with_who_made_it() {
+        let mut transactions = Transactions::default();
+        let ours = attribute(1, b"knock_agent\0");
+        assert_eq!(transactions.on_message(&message(8, FAMILY_INET, &[ours.clone()]), "knock_agent"), None);
+        let element = attribute(1, &attribute(1, &attribute(1, &[192, 0, 2, 1])));
+        let deleted = [ours, attribute(2, b"app_ssh_4\0"), attribute(3, &element)];
+        assert_eq!(
+            transactions.on_message(&message(DEL_SET_ELEMENTS, FAMILY_INET, &deleted), "knock_agent"),
+            None
+        );
+        let touched = transactions.on_message(&generation(), "knock_agent").unwrap();
+        assert_eq!((touched.port, touched.pid, touched.process.as_str()), (4_711, 42, "nft"));
+        assert_eq!(touched.removed, [("app_ssh_4".to_owned(), vec![192, 0, 2, 1])]);
+        assert!(!touched.table_removed);
+    }
+
+    #[test]
+    fn others_tables_do_not_matter() {
+        let mut transactions = Transactions::default();
+        for (family, name) in [(FAMILY_INET, &b"filter\0"[..]), (2, b"knock_agent\0")] {
+            assert_eq!(
+                transactions.on_message(&message(DEL_TABLE, family, &[attribute(1, name)]), "knock_agent"),
+                None
+            );
+        }
+        assert_eq!(transactions.on_message(&generation(), "knock_agent"), None);
+        assert_eq!(transactions.on_message(&[0; 40], "knock_agent"), None);
+        assert_eq!(transactions.on_message(&[], "knock_agent"), None);
+    }
+}

@@ -1,0 +1,129 @@
+//! Somebody else changed our table: notice it, and how often to put it right.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::io::unix::AsyncFd;
+
+use crate::ruleset::model::TABLE;
+use crate::ruleset::wire::{Touched, Transactions};
+use crate::sys::netlink::{Events, NetlinkError};
+
+/// This many repairs within [`WINDOW`] are a fight with another program.
+const MANY: usize = 10;
+const WINDOW: Duration = Duration::from_secs(60);
+/// In a fight, the longest wait before the next repair.
+const LONGEST: Duration = Duration::from_secs(60);
+/// After a repair that the kernel refused.
+pub(super) const AGAIN: Duration = Duration::from_secs(1);
+
+/// What happened to our table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Happened {
+    /// Somebody's transaction touched it.
+    Touched(Touched),
+    /// There was more than could be heard: anything may have happened.
+    Lost,
+}
+
+/// Hears of changes to our table by others.
+pub(super) struct Watch {
+    events: AsyncFd<Events>,
+    transactions: Transactions,
+    heard: VecDeque<Happened>,
+    own_port: u32,
+}
+
+impl Watch {
+    /// Watches for everybody's changes but those from `own_port`. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// When the runtime would not.
+    pub(super) fn new(events: Events, own_port: u32) -> std::io::Result<Self> {
+        let events = events.watched()?;
+        Ok(Self { events, transactions: Transactions::default(), heard: VecDeque::new(), own_port })
+    }
+
+    /// The next thing that happened. May be dropped and called again without loss.
+    ///
+    /// # Errors
+    /// When the socket fails for good.
+    pub(super) async fn next(&mut self) -> Result<Happened, NetlinkError> {
+        loop {
+            if let Some(happened) = self.heard.pop_front() {
+                return Ok(happened);
+            }
+            let mut ready = self
+                .events
+                .readable_mut()
+                .await
+                .map_err(|error| NetlinkError::Open(std::io::Error::other(error)))?;
+            let (transactions, heard, own_port) = (&mut self.transactions, &mut self.heard, self.own_port);
+            let whole = ready.get_inner_mut().drain(|message| {
+                let touched = transactions.on_message(message, TABLE);
+                heard.extend(touched.filter(|touched| touched.port != own_port).map(Happened::Touched));
+            })?;
+            if !whole {
+                *transactions = Transactions::default();
+                heard.push_back(Happened::Lost);
+            }
+            ready.clear_ready();
+        }
+    }
+}
+
+/// How long to wait with a repair: not at all, unless there were many.
+#[derive(Debug, Default)]
+pub(super) struct Patience {
+    repairs: VecDeque<Duration>,
+    wait: Duration,
+}
+
+impl Patience {
+    /// Notes a repair at `now` (time since some start); gives the wait before the next one.
+    pub(super) fn on_repair(&mut self, now: Duration) -> Duration {
+        self.repairs.push_back(now);
+        while self.repairs.front().is_some_and(|&at| at + WINDOW + self.wait < now) {
+            self.repairs.pop_front();
+        }
+        if self.repairs.len() < MANY {
+            self.wait = Duration::ZERO;
+        } else {
+            self.repairs.drain(..self.repairs.len() - MANY);
+            self.wait = (self.wait * 2).clamp(Duration::from_secs(1), LONGEST);
+        }
+        self.wait
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repairs_are_immediate_until_they_are_many_and_then_ever_rarer() {
+        let mut patience = Patience::default();
+        let mut now = Duration::ZERO;
+        let waits: Vec<u64> = (0..16)
+            .map(|_| {
+                let wait = patience.on_repair(now);
+                now += wait.max(Duration::from_millis(100));
+                wait.as_secs()
+            })
+            .collect();
+        assert_eq!(waits, [0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 60]);
+    }
+
+    #[test]
+    fn rare_repairs_never_wait_and_a_fight_is_forgotten() {
+        let mut patience = Patience::default();
+        for minute in 0..100 {
+            assert_eq!(patience.on_repair(Duration::from_secs(10 * minute)), Duration::ZERO);
+        }
+        let mut now = Duration::from_secs(10_000);
+        for _ in 0..20 {
+            now += patience.on_repair(now).max(Duration::from_millis(1));
+        }
+        assert_eq!(patience.on_repair(now + Duration::from_secs(1_000)), Duration::ZERO);
+    }
+}
