@@ -8,6 +8,7 @@ mod life_cycle;
 mod operator;
 mod path_filter;
 mod privileges;
+mod repair;
 mod secrecy;
 mod sequence_of_steps;
 mod several_apps;
