@@ -11,5 +11,5 @@ mod operate;
 pub mod operations;
 mod repair;
 pub mod status;
-mod two_factor;
+pub mod two_factor;
 mod used_codes;

@@ -54,7 +54,10 @@ impl From<NetlinkError> for BackendError {
         let all = |errnos: &[Errno]| match &error {
             NetlinkError::Refused(refusals) => refusals.iter().any(|r| errnos.contains(&r.errno)),
             NetlinkError::Send(errno) | NetlinkError::Receive(errno) => errnos.contains(errno),
-            NetlinkError::Open(_) | NetlinkError::Restless => false,
+            NetlinkError::Open(error) => {
+                errnos.iter().any(|errno| error.raw_os_error() == Some(*errno as i32))
+            }
+            NetlinkError::Restless => false,
         };
         if all(&[Errno::EPERM, Errno::EACCES]) {
             Self::NotPermitted
