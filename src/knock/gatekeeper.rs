@@ -58,6 +58,8 @@ struct Key {
 
 struct Factor {
     access_key: Digest,
+    /// The same for keys that share a secret: then they share its codes, too.
+    name: String,
     secret: TotpSecret,
     used: UsedCodes,
 }
@@ -79,6 +81,7 @@ impl Gatekeeper {
             .into_iter()
             .map(|file| Factor {
                 access_key: digest(&digest_key, &[file.access_key.expose()]),
+                name: file.secret.fingerprint(),
                 secret: file.secret,
                 used: UsedCodes::default(),
             })
@@ -140,16 +143,13 @@ impl Gatekeeper {
     /// The time steps whose codes are used up, by names of secrets that tell nothing of them.
     #[must_use]
     pub fn used_codes(&self) -> BTreeMap<String, Vec<u64>> {
-        self.factors
-            .iter()
-            .map(|factor| (factor.secret.fingerprint(), factor.used.steps().collect()))
-            .collect()
+        self.factors.iter().map(|factor| (factor.name.clone(), factor.used.steps().collect())).collect()
     }
 
     /// Takes over what [`Gatekeeper::used_codes`] told before a restart.
     pub fn remember_used_codes(&mut self, used: &BTreeMap<String, Vec<u64>>) {
         for factor in &mut self.factors {
-            for &step in used.get(&factor.secret.fingerprint()).into_iter().flatten() {
+            for &step in used.get(&factor.name).into_iter().flatten() {
                 factor.used.remember(step);
             }
         }
@@ -355,8 +355,10 @@ impl Gatekeeper {
             Code::Wrong => Err(Refusal::WrongToken),
             Code::Used => Err(Refusal::ReplayedToken),
             Code::Good { factor, counter } => {
-                let held = self.factors.get_mut(factor).ok_or(Refusal::WrongToken)?;
-                held.used.remember(counter);
+                let name = self.factors.get(factor).ok_or(Refusal::WrongToken)?.name.clone();
+                for held in self.factors.iter_mut().filter(|held| held.name == name) {
+                    held.used.remember(counter);
+                }
                 self.codes_used = true;
                 Ok(())
             }

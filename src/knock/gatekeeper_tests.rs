@@ -308,3 +308,32 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn keys_that_share_a_secret_share_its_used_codes_across_a_restart_too() {
+    let http = |app: &str| format!("{}-{app}", HTTP[0]);
+    let start = || {
+        let factors = vec![factor(&http("a")), factor(&http("b"))];
+        Gatekeeper::new(&settings(TwoFactorStep::Http), factors, [7; 16])
+    };
+    let now = Now::at_secs(100);
+    let attempt = |app: &str, n: u8| Attempt {
+        client: ClientAddr::new([192, 0, 2, n].into()),
+        step: Step::One,
+        app: app.to_owned(),
+        access_key: Secret::new(http(app)),
+        token: Some(totp().code_at(now.wall)),
+    };
+    let mut before = start();
+    assert!(matches!(before.judge(&attempt("a", 1), now), Verdict::AdmitToStep2 { .. }));
+    assert!(before.take_codes_used());
+    assert_eq!(before.judge(&attempt("b", 2), now), Verdict::Refuse(Refusal::ReplayedToken));
+    let mut after = start();
+    after.remember_used_codes(&before.used_codes());
+    for (app, n) in [("a", 3), ("b", 4)] {
+        assert_eq!(after.judge(&attempt(app, n), now), Verdict::Refuse(Refusal::ReplayedToken), "{app}");
+    }
+    let mut in_doubt = start();
+    in_doubt.refuse_present_codes(now);
+    assert_eq!(in_doubt.judge(&attempt("a", 5), now), Verdict::Refuse(Refusal::ReplayedToken));
+}
