@@ -158,8 +158,9 @@ impl Gatekeeper {
     /// Counts every code that could be used now as used, because nobody knows which of them are.
     pub fn refuse_present_codes(&mut self, now: Now) {
         for factor in &mut self.factors {
-            factor.used.raise_floor(factor.secret.latest(now.wall));
+            factor.secret.present(now.wall).into_iter().for_each(|step| factor.used.remember(step));
         }
+        self.codes_used = true;
     }
 
     /// Takes over settings that have been reloaded.

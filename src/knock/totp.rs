@@ -106,9 +106,8 @@ impl TotpSecret {
     ///
     /// All three are always compared, and the time it takes does not tell which one fits.
     pub(crate) fn matching(&self, code: &Secret, wall: SystemTime) -> Option<u64> {
-        let present = self.counter(wall);
         let mut found = None;
-        for counter in [present.saturating_sub(1), present, present.saturating_add(1)] {
+        for counter in self.present(wall) {
             let expected = Secret::new(self.code(counter));
             if bool::from(expected.expose().as_bytes().ct_eq(code.expose().as_bytes())) {
                 found = Some(counter);
@@ -123,9 +122,10 @@ impl TotpSecret {
         tag.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// The latest time step whose code is taken at this moment.
-    pub(crate) fn latest(&self, wall: SystemTime) -> u64 {
-        self.counter(wall).saturating_add(1)
+    /// The time steps whose codes are taken at this moment.
+    pub(crate) fn present(&self, wall: SystemTime) -> [u64; 3] {
+        let present = self.counter(wall);
+        [present.saturating_sub(1), present, present.saturating_add(1)]
     }
 
     fn counter(&self, wall: SystemTime) -> u64 {
@@ -156,30 +156,22 @@ impl fmt::Debug for TotpSecret {
 /// A list and not only the highest: after the clock was set back, codes not used yet
 /// must still work and used ones must not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct UsedCodes {
-    steps: VecDeque<u64>,
-    /// Every code up to this step counts as used.
-    floor: Option<u64>,
-}
+pub(crate) struct UsedCodes(VecDeque<u64>);
 
 impl UsedCodes {
     pub(crate) fn contains(&self, counter: u64) -> bool {
-        self.steps.contains(&counter) || self.floor.is_some_and(|floor| counter <= floor)
+        self.0.contains(&counter)
     }
 
     pub(crate) fn remember(&mut self, counter: u64) {
-        if self.steps.len() >= REMEMBERED {
-            self.steps.pop_front();
+        if self.0.len() >= REMEMBERED {
+            self.0.pop_front();
         }
-        self.steps.push_back(counter);
-    }
-
-    pub(crate) fn raise_floor(&mut self, counter: u64) {
-        self.floor = self.floor.max(Some(counter));
+        self.0.push_back(counter);
     }
 
     pub(crate) fn steps(&self) -> impl Iterator<Item = u64> {
-        self.steps.iter().copied()
+        self.0.iter().copied()
     }
 }
 
