@@ -1,4 +1,5 @@
 mod allowed_networks;
+mod boot;
 mod broken_configurations;
 mod bystanders;
 mod check_ruleset;

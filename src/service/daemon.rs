@@ -13,6 +13,7 @@ use super::certificate::{CertificateError, server_config};
 use super::control;
 use super::enforcer::{Enforcer, Stopped};
 use super::front::{ListenError, Step1Config, Step2Config, bind_step1, bind_step2, serve_step1, serve_step2};
+use super::last_good::LastGood;
 use super::link;
 use super::operations::{OperationError, Operations};
 use super::two_factor::{self, TwoFactorError};
@@ -21,7 +22,6 @@ use crate::backend::nftables::{BackendError, Nftables};
 use crate::config::Settings;
 use crate::knock::Gatekeeper;
 use crate::ruleset::layout::Options;
-use crate::ruleset::plan::plan;
 use crate::sys::netlink::Events;
 use crate::sys::{clock, files, notify, process, random};
 
@@ -45,6 +45,8 @@ pub struct Daemon {
     pub cleanup: bool,
     /// Where the control socket and the lock are.
     pub runtime_dir: PathBuf,
+    /// Where the last good plan is kept.
+    pub state_dir: PathBuf,
 }
 
 /// Why the daemon does not run. Whatever guard was in place by then stays.
@@ -108,7 +110,7 @@ pub enum DaemonError {
 /// [`DaemonError`]; from the first change on, the guard stays whatever happens.
 pub fn run(daemon: Daemon) -> Result<(), DaemonError> {
     process::harden().map_err(|errno| DaemonError::Process(errno.into()))?;
-    let lock_path = daemon.runtime_dir.join("lock");
+    let lock_path = lock_path(&daemon.runtime_dir);
     let at = |path: &Path| {
         let path = path.to_owned();
         move |source| DaemonError::Runtime { path, source }
@@ -131,6 +133,12 @@ pub fn run(daemon: Daemon) -> Result<(), DaemonError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Process)?;
     runtime.block_on(serve(&daemon, enforcer, events, tls))
+}
+
+/// The file that a running daemon has locked.
+#[must_use]
+pub fn lock_path(runtime_dir: &Path) -> PathBuf {
+    runtime_dir.join("lock")
 }
 
 /// A certificate file holds some kilobytes.
@@ -158,10 +166,14 @@ fn guard(daemon: &Daemon) -> Result<Operations, DaemonError> {
         https_port: daemon.https_port,
         inner_header: nft.knows_inner_header()?,
     };
-    let changes = nft.install(&plan(&daemon.settings, options))?;
+    let good = LastGood::of(&daemon.settings, options);
+    let changes = nft.install(good.ruleset())?;
     let mut operations = Operations::adopt(nft, daemon.settings.clone(), options, clock::now())?;
     operations.sync_allowed(clock::now())?;
     tracing::info!(changes = changes.len(), grants = operations.ledger().len(), "the guard is in place");
+    if let Err(error) = good.keep(&daemon.state_dir) {
+        tracing::warn!(%error, "this plan is not kept: `knock-agent guard` cannot fall back on it");
+    }
     Ok(operations)
 }
 
