@@ -9,6 +9,8 @@ mod life_cycle;
 mod operator;
 mod path_filter;
 mod privileges;
+mod reboot;
+mod repair;
 mod secrecy;
 mod sequence_of_steps;
 mod several_apps;

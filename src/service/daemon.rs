@@ -16,6 +16,7 @@ use super::front::{ListenError, Step1Config, Step2Config, bind_step1, bind_step2
 use super::last_good::LastGood;
 use super::link;
 use super::operations::{OperationError, Operations};
+use super::state::{Resumed, StateFile};
 use super::two_factor::{self, TwoFactorError};
 use super::used_codes::UsedCodesFile;
 use crate::backend::nftables::{BackendError, Nftables};
@@ -127,8 +128,8 @@ pub fn run(daemon: Daemon) -> Result<(), DaemonError> {
 
     // Before the guard, so that nothing is missed that happens to it.
     let events = Events::open().map_err(BackendError::from)?;
-    let operations = guard(&daemon)?;
-    let enforcer = Enforcer::new(operations, gatekeeper, used_codes);
+    let (operations, state) = guard(&daemon)?;
+    let enforcer = Enforcer::new(operations, gatekeeper, used_codes, state);
 
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Process)?;
@@ -159,7 +160,7 @@ fn tls(daemon: &Daemon) -> Result<Arc<ServerConfig>, DaemonError> {
 }
 
 /// Puts the guard in place and takes over what grants there are.
-fn guard(daemon: &Daemon) -> Result<Operations, DaemonError> {
+fn guard(daemon: &Daemon) -> Result<(Operations, Option<StateFile>), DaemonError> {
     let mut nft = Nftables::open()?;
     let options = Options {
         http_port: daemon.http_port,
@@ -169,12 +170,30 @@ fn guard(daemon: &Daemon) -> Result<Operations, DaemonError> {
     let good = LastGood::of(&daemon.settings, options);
     let changes = nft.install(good.ruleset())?;
     let mut operations = Operations::adopt(nft, daemon.settings.clone(), options, clock::now())?;
+    let state = StateFile::resume(&mut operations, clock::now()).and_then(resumed);
     operations.sync_allowed(clock::now())?;
     tracing::info!(changes = changes.len(), grants = operations.ledger().len(), "the guard is in place");
     if let Err(error) = good.keep(&daemon.state_dir) {
         tracing::warn!(%error, "this plan is not kept: `knock-agent guard` cannot fall back on it");
     }
-    Ok(operations)
+    Ok((operations, state))
+}
+
+/// Says what became of the grants of before the reboot.
+fn resumed(Resumed { file, restored }: Resumed) -> Option<StateFile> {
+    match restored {
+        Ok(0) => {}
+        Ok(grants) => {
+            tracing::info!(grants, "grants of before the reboot are restored with the time they have left")
+        }
+        Err(error) => tracing::error!(%error, "state_file is refused: no grant is restored"),
+    }
+    if file.is_none() {
+        tracing::error!(
+            "grants are not kept across a reboot: remove the file that state_file names, or name another"
+        );
+    }
+    file
 }
 
 async fn serve(

@@ -12,6 +12,7 @@ mod operate;
 pub mod operations;
 mod repair;
 mod sealed;
+pub mod state;
 pub mod status;
 mod two_factor;
 mod used_codes;

@@ -113,7 +113,8 @@ impl Operations {
         Ok(out)
     }
 
-    fn adopt_grants(&mut self, live: &Live, now: Now) {
+    /// Takes over the grants in the kernel.
+    pub(super) fn adopt_grants(&mut self, live: &Live, now: Now) {
         for app in &self.settings.apps {
             for family in Family::BOTH {
                 for (key, element) in live.elements.get(&app_set(&app.slug, family)).into_iter().flatten() {

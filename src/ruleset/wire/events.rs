@@ -105,7 +105,10 @@ mod tests {
     fn a_transaction_on_our_table_is_told_with_who_made_it() {
         let mut transactions = Transactions::default();
         let ours = attribute(1, b"knock_agent\0");
-        assert_eq!(transactions.on_message(&message(8, FAMILY_INET, &[ours.clone()]), "knock_agent"), None);
+        assert_eq!(
+            transactions.on_message(&message(8, FAMILY_INET, std::slice::from_ref(&ours)), "knock_agent"),
+            None
+        );
         let element = attribute(1, &attribute(1, &attribute(1, &[192, 0, 2, 1])));
         let deleted = [ours, attribute(2, b"app_ssh_4\0"), attribute(3, &element)];
         assert_eq!(

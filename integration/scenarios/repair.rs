@@ -1,0 +1,152 @@
+//! What others do to our table, and what becomes of it.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::agent::Installation;
+use crate::configuration::Config;
+use crate::firewall::{everything, is_guarded, table, time_left};
+use crate::knocking::knock;
+use crate::namespace::Namespace;
+use crate::probe::{
+    assert_echo, assert_echoes, assert_on_time, assert_open, assert_silent, dial, when_silent,
+};
+use crate::server::{Habit, Server};
+use crate::topology::{Family, Topology};
+
+fn nft(host: &Namespace, words: &[&str]) {
+    host.run("nft", words).success();
+}
+
+/// Waits until `what` holds, at most a second.
+fn within_a_second(what: impl Fn() -> bool, law: &str) -> Duration {
+    let start = Instant::now();
+    while !what() {
+        assert!(start.elapsed() < Duration::from_secs(1), "not within a second: {law}");
+        sleep(Duration::from_millis(5));
+    }
+    start.elapsed()
+}
+
+#[test]
+fn a_flushed_ruleset_is_restored_with_its_grants_and_their_time() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Installation::new(&Config::ssh(&["duration: 9"]));
+    let _agent = home.start(&net.router);
+    let (to, client) = (Family::V4.router(), Family::V4.client_a());
+    knock(&net.a, to, "ssh");
+    let due = Instant::now() + Duration::from_secs(9);
+    home.grant(&net.router, "ssh", Family::V6.client_b(), 60);
+    home.verb(&net.router, &["allow", "198.51.100.0/24", "--for", "1h"]).success();
+    let stream = dial(&net.a, (to, 2222).into(), Duration::from_secs(2)).expect("open while granted");
+    let before = table(&net.router);
+    for _ in 0..3 {
+        nft(&net.router, &["flush", "ruleset"]);
+        within_a_second(|| is_guarded(&net.router), "the guard is back");
+        within_a_second(|| time_left(&net.router, "ssh", client).is_some(), "the grant is back");
+        assert_silent(&net.b, to, 2222);
+    }
+    assert_eq!(table(&net.router), before, "rules and allowed networks as before");
+    assert!(time_left(&net.router, "ssh", Family::V6.client_b()).is_some(), "the operator's grant as well");
+    assert_echo(stream);
+    assert_echoes(&net.a, to, 2222);
+    assert_on_time(when_silent(&net.a, to, 2222, due + Duration::from_secs(3)), due);
+}
+
+#[test]
+fn an_element_an_administrator_removed_stays_removed() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Installation::new(&Config::ssh(&["duration: 60"]));
+    let _agent = home.start(&net.router);
+    let to = Family::V4.router();
+    knock(&net.a, to, "ssh");
+    home.grant(&net.router, "ssh", Family::V4.client_b(), 60);
+    let gone = format!("{{ {} }}", Family::V4.client_a());
+    nft(&net.router, &["delete", "element", "inet", "knock_agent", "app_ssh_4", &gone]);
+    assert_silent(&net.a, to, 2222);
+    sleep(Duration::from_millis(500));
+    nft(&net.router, &["flush", "ruleset"]);
+    within_a_second(|| is_guarded(&net.router), "the guard is back");
+    within_a_second(
+        || time_left(&net.router, "ssh", Family::V4.client_b()).is_some(),
+        "the other grant is back",
+    );
+    assert_silent(&net.a, to, 2222);
+    assert_open(&net.b, to, 2222);
+}
+
+#[test]
+fn what_others_edit_is_put_right_and_then_left_alone() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&["duration: 60"]));
+    let _agent = home.start(&net.router);
+    home.grant(&net.router, "ssh", Family::V4.client_a(), 60);
+    let listing = || net.router.run("nft", &["-s", "list", "ruleset"]).text();
+    let before = listing();
+    for edit in [
+        &["flush", "chain", "inet", "knock_agent", "svc_tcp_2222"][..],
+        &["insert", "rule", "inet", "knock_agent", "gate", "accept"],
+        &["delete", "element", "inet", "knock_agent", "services", "{ tcp . 2222 }"],
+        &["add", "element", "inet", "knock_agent", "ext", "{ \"other0\" }"],
+        &["add", "chain", "inet", "knock_agent", "foreign"],
+        &["flush", "table", "inet", "knock_agent"],
+        &["delete", "table", "inet", "knock_agent"],
+    ] {
+        nft(&net.router, edit);
+        within_a_second(|| listing() == before, &edit.join(" "));
+        assert!(time_left(&net.router, "ssh", Family::V4.client_a()).is_some(), "{edit:?}");
+    }
+    // Its own changes are no reason for another one.
+    let generation = || everything(&net.router);
+    let settled = generation();
+    sleep(Duration::from_millis(700));
+    assert_eq!(generation(), settled, "handles change although nobody does anything");
+}
+
+#[test]
+fn a_ruleset_saved_with_our_elements_gives_nobody_more_time() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Installation::new(&Config::ssh(&["duration: 6"]));
+    let _agent = home.start(&net.router);
+    let to = Family::V4.router();
+    knock(&net.a, to, "ssh");
+    let due = Instant::now() + Duration::from_secs(6);
+    let listed = net.router.run("nft", &["list", "ruleset"]).success().text();
+    assert!(listed.contains("203.0.113.2"), "{listed}");
+    // An administrator's reload: everything gone, and what was saved loaded again, with other times.
+    let listed = listed.replace("timeout 6s", "timeout 1h").replace("expires 5s", "expires 59m");
+    let file = home.path("saved.nft");
+    std::fs::write(&file, format!("flush ruleset\n{listed}")).expect("a file");
+    sleep(Duration::from_secs(2));
+    nft(&net.router, &["-f", file.to_str().expect("a path")]);
+    within_a_second(
+        || {
+            time_left(&net.router, "ssh", Family::V4.client_a())
+                .is_none_or(|left| left < Duration::from_secs(6))
+        },
+        "the ledger's time counts",
+    );
+    assert_on_time(when_silent(&net.a, to, 2222, due + Duration::from_secs(3)), due);
+}
+
+#[test]
+fn a_program_that_keeps_deleting_the_table_is_fought_ever_more_rarely() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&[]));
+    let mut agent = home.start(&net.router);
+    let mut repairs = 0;
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(8) {
+        if is_guarded(&net.router) {
+            nft(&net.router, &["delete", "table", "inet", "knock_agent"]);
+            repairs += 1;
+        }
+        sleep(Duration::from_millis(20));
+    }
+    assert!((10..=16).contains(&repairs), "{repairs} repairs in 8 s");
+    assert!(agent.is_alive());
+    assert!(home.log().contains("another program keeps changing our table"), "{}", home.log());
+}
