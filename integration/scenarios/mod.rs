@@ -20,4 +20,5 @@ mod step1_http;
 mod stream_injection;
 mod streams;
 mod timing;
+mod turned;
 mod two_factor;

@@ -67,8 +67,6 @@ pub enum CtKey {
 pub mod ct_state {
     /// Packets were seen both ways.
     pub const ESTABLISHED: u32 = 2;
-    /// Belongs to another connection, such as an ICMP error.
-    pub const RELATED: u32 = 4;
     /// The first packet of a connection.
     pub const NEW: u32 = 8;
     /// Not tracked at all.

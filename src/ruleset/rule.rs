@@ -307,9 +307,9 @@ impl RuleText {
             .cmp(R0, CmpOp::Ne, &[0; 4])
     }
 
-    /// `ct state established,related`
+    /// `ct state established`; not related ones, which a connection-tracking helper could be talked into
     pub(super) fn established(self) -> Self {
-        self.ct_bits(CtKey::State, ct_state::ESTABLISHED | ct_state::RELATED)
+        self.ct_bits(CtKey::State, ct_state::ESTABLISHED)
     }
 
     /// `ct state new`

@@ -27,7 +27,7 @@ impl Renderer<'_> {
                     if remembers { action.replace("accept", "goto spoke") } else { action.to_owned() };
                 let mut rules = self.clients(segment, way, &let_in)?;
                 if self.layout.keeps_established(segment) {
-                    rules += &format!("\t\tct state established,related {action} comment \"ka:keep\"\n");
+                    rules += &format!("\t\tct state established {action} comment \"ka:keep\"\n");
                 }
                 if let Some(what) = otherwise {
                     rules += &self.drop_rest(segment, way, what);
