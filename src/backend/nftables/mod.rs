@@ -4,6 +4,7 @@ mod encode;
 mod encode_expr;
 
 use std::collections::BTreeMap;
+use std::io;
 
 use nix::errno::Errno;
 
@@ -56,7 +57,11 @@ impl From<NetlinkError> for BackendError {
             NetlinkError::Send(errno) | NetlinkError::Receive(errno) => errnos.contains(errno),
             NetlinkError::Open(_) | NetlinkError::Restless => false,
         };
-        if all(&[Errno::EPERM, Errno::EACCES]) {
+        // Hearing of changes takes the capability as well.
+        let denied = |source: &io::Error| source.kind() == io::ErrorKind::PermissionDenied;
+        if all(&[Errno::EPERM, Errno::EACCES])
+            || matches!(&error, NetlinkError::Open(source) if denied(source))
+        {
             Self::NotPermitted
         } else if matches!(error, NetlinkError::Open(_)) || all(&[Errno::EOPNOTSUPP, Errno::EPROTONOSUPPORT])
         {
