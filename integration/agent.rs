@@ -165,7 +165,17 @@ impl Installation {
 
     /// Runs `guard`.
     pub fn guard(&self, host: &Namespace) -> Finished {
-        self.check(host, &["guard", "--state-dir", path_text(&self.path("state"))])
+        host.finish(self.guard_command(&[]), b"", Duration::from_secs(20))
+    }
+
+    /// The command line of `guard`, through another command.
+    pub fn guard_command(&self, through: &[&str]) -> Command {
+        let mut words = through.to_vec();
+        words.extend([path_text(&self.program), "guard"]);
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).arg("--config").arg(self.path("config.yaml"));
+        command.arg("--runtime-dir").arg(self.path("run")).arg("--state-dir").arg(self.path("state"));
+        command
     }
 
     fn verb_with(&self, host: &Namespace, words: &[&str], more: &[&str]) -> Finished {
