@@ -3,9 +3,10 @@
 use clap::Args;
 use serde_json::{Value, json};
 
+use crate::cli::companions;
 use crate::cli::load::{self, Exposure, Refused};
 use crate::cli::{DaemonArgs, Exit, Printer, Tone};
-use crate::config::{App, Checked, Destination, Problem, Settings, Step1Reply};
+use crate::config::{App, Checked, Destination, Problem, Problems, Settings, Step1Reply};
 
 /// The arguments of `check-config`.
 #[derive(Args, Clone, Debug)]
@@ -30,7 +31,16 @@ pub fn run(args: CheckConfigArgs) -> Exit {
         return err.finish(exit);
     }
     let exposure = Exposure::of_strict(args.daemon.strict);
-    let read = load::read(&args.daemon.file.config, Some(args.daemon.step_ports()), exposure);
+    let mut read = load::read(&args.daemon.file.config, Some(args.daemon.step_ports()), exposure);
+    if let Ok(checked) = &mut read {
+        let found = companions::check(&checked.settings, &args.daemon);
+        if companions::exit(&found) == Exit::Done {
+            checked.warnings.extend(found);
+        } else {
+            let problems = Problems { list: found, more: 0 };
+            read = Err(Refused { problems, exit: Exit::BadConfig });
+        }
+    }
     let exit = read.as_ref().map_or_else(|refused| refused.exit, |_| Exit::Done);
     let mut out = Printer::stdout();
     match read {

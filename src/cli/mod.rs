@@ -4,6 +4,7 @@ pub mod allow;
 pub mod cert;
 pub mod check_config;
 pub mod check_ruleset;
+mod companions;
 pub mod demo;
 mod exit;
 mod flags;

@@ -48,6 +48,8 @@ pub struct Checked {
 /// # Errors
 /// Every problem found, in the order of the file, if at least one of them is an error.
 pub fn parse(file: &str, text: &str, ports: Option<StepPorts>) -> Result<Checked, Problems> {
+    // Some editors put a byte-order mark in front of UTF-8, where it says nothing.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut report = Report::default();
     conflicts::check_step_ports(ports, &mut report);
     let settings = read(text, ports, &mut report);

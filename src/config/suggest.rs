@@ -10,10 +10,10 @@ pub(super) fn nearest<'w>(written: &str, known: &[&'w str]) -> Option<&'w str> {
     let written = plain(written);
     known
         .iter()
-        .map(|word| (distance_or_swap(&written, &plain(word)), *word))
-        .filter(|(far, word)| *far <= (word.len() / 3).clamp(1, 4))
-        .min_by_key(|(far, _)| *far)
-        .map(|(_, word)| word)
+        .map(|word| (distance_or_swap(&written, &plain(word)), distance(&written, &plain(word)), *word))
+        .filter(|(far, _, word)| *far <= (word.len() / 3).clamp(1, 4))
+        .min_by_key(|(far, exactly, _)| (*far, *exactly))
+        .map(|(.., word)| word)
 }
 
 /// The distance, where letters in another order count as one mistake.

@@ -21,7 +21,7 @@ use super::two_factor::{self, TwoFactorError};
 use super::used_codes::UsedCodesFile;
 use crate::backend::nftables::{BackendError, Nftables};
 use crate::config::Settings;
-use crate::knock::Gatekeeper;
+use crate::knock::{Gatekeeper, TwoFactor};
 use crate::ruleset::layout::Options;
 use crate::sys::netlink::Events;
 use crate::sys::{clock, files, notify, process, random};
@@ -74,9 +74,9 @@ pub enum DaemonError {
         /// What is wrong.
         source: CertificateError,
     },
-    /// A 2FA file cannot be used.
-    #[error(transparent)]
-    TwoFactor(#[from] TwoFactorError),
+    /// 2FA files cannot be used.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\nerror: "))]
+    TwoFactor(Vec<TwoFactorError>),
     /// The firewall would not.
     #[error(transparent)]
     Backend(#[from] BackendError),
@@ -120,8 +120,8 @@ pub fn run(daemon: Daemon) -> Result<(), DaemonError> {
     let lock = files::try_lock(&lock_path).map_err(at(&lock_path))?;
     let Some(_lock) = lock else { return Err(DaemonError::AlreadyRuns(lock_path)) };
 
-    let tls = tls(&daemon)?;
-    let two_factor = two_factor::load(&daemon.settings)?;
+    let tls = tls(&daemon.certificate, &daemon.key)?;
+    let two_factor = load_two_factor(&daemon.settings)?;
     let random = random::bytes().map_err(DaemonError::Process)?;
     let mut gatekeeper = Gatekeeper::new(&daemon.settings, two_factor, random);
     let used_codes = UsedCodesFile::read(&daemon.runtime_dir, &mut gatekeeper, clock::now());
@@ -142,19 +142,33 @@ pub fn lock_path(runtime_dir: &Path) -> PathBuf {
     runtime_dir.join("lock")
 }
 
+fn load_two_factor(settings: &Settings) -> Result<Vec<TwoFactor>, DaemonError> {
+    let found = two_factor::load(settings).map_err(DaemonError::TwoFactor)?;
+    if let Some(folder) = &found.missing_folder {
+        tracing::warn!(folder = %folder.display(), "the 2FA folder does not exist: no key needs a one-time code");
+    } else if settings.global.two_factor_folder.is_some() {
+        tracing::info!(keys = found.factors.len(), "keys that need a one-time code");
+    }
+    Ok(found.factors)
+}
+
 /// A certificate file holds some kilobytes.
 const MAX_PEM: u64 = 1 << 20;
 
-fn tls(daemon: &Daemon) -> Result<Arc<ServerConfig>, DaemonError> {
+/// Step 2's TLS, from the files that `run` was told.
+///
+/// # Errors
+/// [`DaemonError`] for files that cannot be read or used.
+pub fn tls(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, DaemonError> {
     let read = |path: &Path| {
         files::read_text(path, MAX_PEM)
             .map(|file| zeroize::Zeroizing::new(file.text))
             .map_err(|source| DaemonError::CertificateFile { path: path.to_owned(), source })
     };
-    let (chain, key) = (read(&daemon.certificate)?, read(&daemon.key)?);
-    server_config(chain.as_bytes(), key.as_bytes()).map_err(|source| DaemonError::Certificate {
-        certificate: daemon.certificate.clone(),
-        key: daemon.key.clone(),
+    let (chain_pem, key_pem) = (read(certificate)?, read(key)?);
+    server_config(chain_pem.as_bytes(), key_pem.as_bytes()).map_err(|source| DaemonError::Certificate {
+        certificate: certificate.to_owned(),
+        key: key.to_owned(),
         source,
     })
 }

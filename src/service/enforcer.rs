@@ -34,7 +34,6 @@ pub struct Enforcer {
     /// Who touched it last.
     by: String,
     patience: Patience,
-    wait: Duration,
 }
 
 /// Why the enforcer stopped.
@@ -64,7 +63,6 @@ impl Enforcer {
             removed: false,
             by: String::new(),
             patience: Patience::default(),
-            wait: Duration::ZERO,
         }
     }
 
@@ -140,7 +138,8 @@ impl Enforcer {
                 self.by = format!("{} (pid {})", touched.process, touched.pid);
             }
         }
-        self.repair_at.get_or_insert(Instant::now() + self.wait);
+        let wait = self.patience.wait(clock::now().boot);
+        self.repair_at.get_or_insert(Instant::now() + wait);
     }
 
     fn repair(&mut self, now: Now) {
@@ -149,14 +148,14 @@ impl Enforcer {
             Ok(changes) if changes.is_empty() => {}
             Ok(changes) => {
                 self.removed = false;
-                self.wait = self.patience.on_repair(now.boot);
+                let wait = self.patience.on_repair(now.boot);
                 tracing::warn!(
                     by = self.by,
                     changes = changes.len(),
                     "somebody changed our table: it is as it should be again"
                 );
-                if !self.wait.is_zero() {
-                    let seconds = self.wait.as_secs();
+                if !wait.is_zero() {
+                    let seconds = wait.as_secs();
                     tracing::error!(
                         by = self.by,
                         seconds,

@@ -14,5 +14,5 @@ mod repair;
 mod sealed;
 pub mod state;
 pub mod status;
-mod two_factor;
+pub mod two_factor;
 mod used_codes;

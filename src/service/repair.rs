@@ -72,7 +72,7 @@ impl Watch {
     }
 }
 
-/// How long to wait with a repair: not at all, unless there were many.
+/// How long to wait with a repair: not at all, unless there were many of late.
 #[derive(Debug, Default)]
 pub(super) struct Patience {
     repairs: VecDeque<Duration>,
@@ -80,18 +80,28 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    /// Notes a repair at `now` (time since some start); gives the wait before the next one.
+    /// The wait before a repair that is needed at `now` (time since some start).
+    pub(super) fn wait(&self, now: Duration) -> Duration {
+        match self.repairs.back() {
+            Some(&last) if now < last + WINDOW + self.wait => self.wait,
+            Some(_) | None => Duration::ZERO,
+        }
+    }
+
+    /// Notes a repair at `now`; gives the wait before another one soon after. A fight is over when there was
+    /// peace for a minute longer than the wait.
     pub(super) fn on_repair(&mut self, now: Duration) -> Duration {
+        let fighting = !self.wait(now).is_zero();
         self.repairs.push_back(now);
-        while self.repairs.front().is_some_and(|&at| at + WINDOW + self.wait < now) {
+        while self.repairs.front().is_some_and(|&at| at + WINDOW < now) {
             self.repairs.pop_front();
         }
-        if self.repairs.len() < MANY {
-            self.wait = Duration::ZERO;
+        self.repairs.drain(..self.repairs.len().saturating_sub(MANY));
+        self.wait = if fighting || self.repairs.len() >= MANY {
+            (self.wait * 2).clamp(Duration::from_secs(1), LONGEST)
         } else {
-            self.repairs.drain(..self.repairs.len() - MANY);
-            self.wait = (self.wait * 2).clamp(Duration::from_secs(1), LONGEST);
-        }
+            Duration::ZERO
+        };
         self.wait
     }
 }
@@ -124,6 +134,9 @@ mod tests {
         for _ in 0..20 {
             now += patience.on_repair(now).max(Duration::from_millis(1));
         }
-        assert_eq!(patience.on_repair(now + Duration::from_secs(1_000)), Duration::ZERO);
+        assert_eq!(patience.wait(now + Duration::from_secs(10)), LONGEST, "still at it");
+        let peace = now + Duration::from_secs(1_000);
+        assert_eq!(patience.wait(peace), Duration::ZERO, "the first after a long peace is immediate");
+        assert_eq!(patience.on_repair(peace), Duration::ZERO);
     }
 }

@@ -44,39 +44,57 @@ pub enum TwoFactorError {
     },
 }
 
+/// What was found for the configured keys.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The keys that need a code, with its secret.
+    pub factors: Vec<TwoFactor>,
+    /// The configured folder, where it does not exist: then no key needs a code.
+    pub missing_folder: Option<PathBuf>,
+}
+
 /// Reads the files there are for the configured keys; a key without a file needs no code.
 ///
 /// # Errors
-/// [`TwoFactorError`] for a file that is there but cannot be used, because its key must not work without.
-pub fn load(settings: &Settings) -> Result<Vec<TwoFactor>, TwoFactorError> {
-    let Some(folder) = &settings.global.two_factor_folder else { return Ok(Vec::new()) };
-    let mut out: Vec<TwoFactor> = Vec::new();
+/// Every file that is there but cannot be used, because its key must not work without.
+pub fn load(settings: &Settings) -> Result<Found, Vec<TwoFactorError>> {
+    let mut found = Found::default();
+    let Some(folder) = &settings.global.two_factor_folder else { return Ok(found) };
+    if !files::exists(folder) {
+        found.missing_folder = Some(folder.clone());
+        return Ok(found);
+    }
+    let mut errors = Vec::new();
     for app in &settings.apps {
         for (step, keys) in [("http", &app.access_key_http), ("https", &app.access_key_https)] {
             for (index, key) in keys.iter().enumerate() {
                 // Such a key cannot be the name of a file.
-                if key.expose().contains('/') || out.iter().any(|known| known.access_key.same_as(key)) {
+                let nameless = key.expose().contains('/');
+                if nameless || found.factors.iter().any(|known| known.access_key.same_as(key)) {
                     continue;
                 }
-                let Some(text) = read(&folder.join(format!("{}.json", key.expose()))).map_err(|source| {
-                    let (app, folder) = (app.name.to_string(), folder.clone());
-                    TwoFactorError::Unreadable { app, step, position: index + 1, folder, source }
-                })?
-                else {
-                    continue;
-                };
-                let secret = TotpSecret::parse(&text).map_err(|error| TwoFactorError::Malformed {
-                    app: app.name.to_string(),
-                    step,
-                    position: index + 1,
-                    folder: folder.clone(),
-                    reason: error.to_string(),
-                })?;
-                out.push(TwoFactor { access_key: key.clone(), secret });
+                let (app, position) = (app.name.to_string(), index + 1);
+                match read(&folder.join(format!("{}.json", key.expose()))) {
+                    Ok(None) => {}
+                    Ok(Some(text)) => match TotpSecret::parse(&text) {
+                        Ok(secret) => found.factors.push(TwoFactor { access_key: key.clone(), secret }),
+                        Err(error) => errors.push(TwoFactorError::Malformed {
+                            app,
+                            step,
+                            position,
+                            folder: folder.clone(),
+                            reason: error.to_string(),
+                        }),
+                    },
+                    Err(source) => {
+                        let folder = folder.clone();
+                        errors.push(TwoFactorError::Unreadable { app, step, position, folder, source });
+                    }
+                }
             }
         }
     }
-    Ok(out)
+    if errors.is_empty() { Ok(found) } else { Err(errors) }
 }
 
 fn read(path: &Path) -> io::Result<Option<zeroize::Zeroizing<String>>> {

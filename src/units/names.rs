@@ -27,8 +27,8 @@ pub enum AppNameError {
     /// Empty or longer than a request can carry.
     #[error("an app name has 1 to 50 characters")]
     Length,
-    /// A control character.
-    #[error("an app name has no control characters")]
+    /// A control character, or white space at an end.
+    #[error("an app name has no control characters, and no blanks at its ends")]
     Control,
     /// The name of the global section.
     #[error("`global` is the name of the common section: give the app another name")]
@@ -64,7 +64,7 @@ impl FromStr for AppName {
         if text.is_empty() || text.chars().count() > 50 {
             return Err(AppNameError::Length);
         }
-        if text.chars().any(char::is_control) {
+        if text.chars().any(char::is_control) || text.trim() != text {
             return Err(AppNameError::Control);
         }
         Ok(Self(text.to_owned()))

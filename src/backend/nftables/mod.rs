@@ -4,7 +4,6 @@ mod encode;
 mod encode_expr;
 
 use std::collections::BTreeMap;
-use std::io;
 
 use nix::errno::Errno;
 
@@ -55,13 +54,12 @@ impl From<NetlinkError> for BackendError {
         let all = |errnos: &[Errno]| match &error {
             NetlinkError::Refused(refusals) => refusals.iter().any(|r| errnos.contains(&r.errno)),
             NetlinkError::Send(errno) | NetlinkError::Receive(errno) => errnos.contains(errno),
-            NetlinkError::Open(_) | NetlinkError::Restless => false,
+            NetlinkError::Open(error) => {
+                errnos.iter().any(|errno| error.raw_os_error() == Some(*errno as i32))
+            }
+            NetlinkError::Restless => false,
         };
-        // Hearing of changes takes the capability as well.
-        let denied = |source: &io::Error| source.kind() == io::ErrorKind::PermissionDenied;
-        if all(&[Errno::EPERM, Errno::EACCES])
-            || matches!(&error, NetlinkError::Open(source) if denied(source))
-        {
+        if all(&[Errno::EPERM, Errno::EACCES]) {
             Self::NotPermitted
         } else if matches!(error, NetlinkError::Open(_)) || all(&[Errno::EOPNOTSUPP, Errno::EPROTONOSUPPORT])
         {

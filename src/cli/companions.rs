@@ -1,0 +1,67 @@
+//! The files that a configuration leans on: certificate and key, 2FA.
+
+use std::io::ErrorKind;
+
+use crate::cli::{DaemonArgs, Exit};
+use crate::config::{Problem, Settings, Severity};
+use crate::service::daemon;
+use crate::service::two_factor::{self, TwoFactorError};
+
+/// Every problem with those files, as far as this process may read them.
+pub(super) fn check(settings: &Settings, args: &DaemonArgs) -> Vec<Problem> {
+    let mut out = two_factor(settings, args);
+    if let (Some(certificate), Some(key)) = (&args.cert, &args.key)
+        && let Err(error) = daemon::tls(certificate, key)
+    {
+        out.push(problem(args, Severity::Error, "", error.to_string()));
+    }
+    out
+}
+
+fn two_factor(settings: &Settings, args: &DaemonArgs) -> Vec<Problem> {
+    let key = "global.2fa_config_folder";
+    match two_factor::load(settings) {
+        Ok(found) => found
+            .missing_folder
+            .into_iter()
+            .map(|folder| {
+                let folder = std::path::absolute(&folder).unwrap_or(folder);
+                let message = format!("{} does not exist: no key needs a one-time code", folder.display());
+                problem(args, Severity::Warning, key, message)
+            })
+            .collect(),
+        Err(errors) => errors
+            .into_iter()
+            .map(|error| {
+                // The daemon may be allowed what whoever checks is not.
+                let severity = match &error {
+                    TwoFactorError::Unreadable { source, .. }
+                        if source.kind() == ErrorKind::PermissionDenied =>
+                    {
+                        Severity::Warning
+                    }
+                    TwoFactorError::Unreadable { .. } | TwoFactorError::Malformed { .. } => Severity::Error,
+                };
+                problem(args, severity, key, error.to_string())
+            })
+            .collect(),
+    }
+}
+
+fn problem(args: &DaemonArgs, severity: Severity, path: &str, message: String) -> Problem {
+    Problem {
+        severity,
+        file: args.file.config.display().to_string(),
+        place: None,
+        path: path.to_owned(),
+        value: None,
+        message,
+        fix: None,
+    }
+}
+
+/// The exit code that problems come to.
+pub(super) fn exit(problems: &[Problem]) -> Exit {
+    let bad = problems.iter().any(|problem| problem.severity == Severity::Error);
+    if bad { Exit::BadConfig } else { Exit::Done }
+}
