@@ -42,7 +42,9 @@ impl Installation {
         let (certificate, key) = certificate();
         folder.write("cert.pem", certificate);
         folder.write("key.pem", key);
-        fs::create_dir(folder.path().join("run")).unwrap();
+        for name in ["run", "state"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+        }
         Self {
             folder,
             program: PROGRAM.into(),
@@ -76,7 +78,7 @@ impl Installation {
         fs::copy(PROGRAM, &copy).unwrap();
         fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
         self.program = copy;
-        for name in ["", "config.yaml", "cert.pem", "key.pem", "run"] {
+        for name in ["", "config.yaml", "cert.pem", "key.pem", "run", "state"] {
             std::os::unix::fs::chown(self.path(name), Some(65534), Some(65534)).unwrap();
         }
         self
@@ -101,7 +103,8 @@ impl Installation {
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).arg("run").arg("--config").arg(self.path("config.yaml"));
         command.arg("--cert").arg(self.path("cert.pem")).arg("--key").arg(self.path("key.pem"));
-        command.arg("--runtime-dir").arg(self.path("run")).args(&self.flags);
+        command.arg("--runtime-dir").arg(self.path("run"));
+        command.arg("--state-dir").arg(self.path("state")).args(&self.flags);
         command.envs(self.environment.iter().map(|(n, v)| (n, v)));
         command
     }
@@ -158,6 +161,21 @@ impl Installation {
             vec!["--config", path_text(&config), "--cert", path_text(&cert), "--key", path_text(&key)];
         more.extend(self.flags.iter().map(String::as_str));
         self.verb_with(host, words, &more)
+    }
+
+    /// Runs `guard`.
+    pub fn guard(&self, host: &Namespace) -> Finished {
+        host.finish(self.guard_command(&[]), b"", Duration::from_secs(20))
+    }
+
+    /// The command line of `guard`, through another command.
+    pub fn guard_command(&self, through: &[&str]) -> Command {
+        let mut words = through.to_vec();
+        words.extend([path_text(&self.program), "guard"]);
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).arg("--config").arg(self.path("config.yaml"));
+        command.arg("--runtime-dir").arg(self.path("run")).arg("--state-dir").arg(self.path("state"));
+        command
     }
 
     fn verb_with(&self, host: &Namespace, words: &[&str], more: &[&str]) -> Finished {

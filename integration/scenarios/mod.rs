@@ -1,4 +1,5 @@
 mod allowed_networks;
+mod boot;
 mod broken_configurations;
 mod bystanders;
 mod check_ruleset;
@@ -8,6 +9,7 @@ mod life_cycle;
 mod operator;
 mod path_filter;
 mod privileges;
+mod reboot;
 mod repair;
 mod secrecy;
 mod sequence_of_steps;

@@ -180,9 +180,18 @@ fn what_does_not_exist_cannot_be_granted() {
 fn help_and_version_are_there_for_a_stranger() {
     let net = Topology::new();
     let help = net.a.run(crate::agent::PROGRAM, &["--help"]).success().text();
-    for verb in
-        ["run", "check-config", "check-ruleset", "status", "grant", "revoke", "allow", "teardown", "cert"]
-    {
+    for verb in [
+        "run",
+        "guard",
+        "check-config",
+        "check-ruleset",
+        "status",
+        "grant",
+        "revoke",
+        "allow",
+        "teardown",
+        "cert",
+    ] {
         assert!(help.contains(verb), "{verb} in:\n{help}");
         let more = net.a.run(crate::agent::PROGRAM, &[verb, "--help"]).success().text();
         assert!(more.contains("Usage"), "{more}");

@@ -19,7 +19,7 @@ pub struct ConfigArg {
     pub runtime_dir: PathBuf,
 }
 
-/// The flags of `run`, `check-config` and `check-ruleset`.
+/// The flags of `run`, `guard`, `check-config` and `check-ruleset`.
 #[derive(Args, Clone, Debug)]
 pub struct DaemonArgs {
     /// The configuration file.
@@ -41,6 +41,10 @@ pub struct DaemonArgs {
     /// TLS key of step 2: PEM
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
+
+    /// Where the last good plan is kept
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/knock-agent", hide = true)]
+    pub state_dir: PathBuf,
 
     /// How the host's firewall is programmed; this release has nftables only
     #[arg(long, value_name = "TYPE", value_enum, default_value_t = FirewallType::Nftables)]

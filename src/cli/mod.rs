@@ -9,6 +9,7 @@ pub mod demo;
 mod exit;
 mod flags;
 pub mod grant;
+pub mod guard;
 pub mod load;
 mod operate;
 mod output;
@@ -58,6 +59,8 @@ pub struct Cli {
 pub enum Verb {
     /// Guard the ports and let in who knocks (the daemon)
     Run(run::RunArgs),
+    /// Close the ports and exit (early boot); with a bad configuration, as the last good one said
+    Guard(guard::GuardArgs),
     /// Check the configuration file, and nothing else
     CheckConfig(check_config::CheckConfigArgs),
     /// Show what would change in the firewall and what stands in its way; changes nothing
@@ -103,6 +106,7 @@ fn run_with(args: impl Iterator<Item = OsString>) -> Exit {
 fn dispatch(verb: Verb) -> Exit {
     match verb {
         Verb::Run(args) => run::run(args),
+        Verb::Guard(args) => guard::run(args),
         Verb::CheckConfig(args) => check_config::run(args),
         Verb::CheckRuleset(args) => check_ruleset::run(args),
         Verb::Status(args) => status::run(args),
@@ -215,6 +219,7 @@ mod tests {
     #[test]
     fn lines_of_the_manual_are_understood() {
         for line in [
+            "knock-agent guard -c x.yaml --http-port 80 --https-port 443",
             "knock-agent check-config --strict --json -c x.yaml",
             "knock-agent check-ruleset --offline --print nft --http-port 80",
             "knock-agent check-ruleset --json --diff-exit",

@@ -9,6 +9,7 @@ use crate::cli::{ConfigArg, Exit, Printer};
 use crate::ruleset::layout::Options;
 use crate::service::control::{self, Failure, Reply, Request};
 use crate::service::operations::{OperationError, Operations};
+use crate::service::state::{Resumed, StateFile};
 use crate::sys::{clock, users};
 
 /// Has a request carried out and says what came of it.
@@ -69,7 +70,17 @@ fn by_ourselves(file: &ConfigArg, request: Request, err: &mut Printer) -> Result
     let options = Options { http_port: port, https_port: port, inner_header: true };
     let now = clock::now();
     let mut operations = Operations::adopt(nft, settings, options, now).map_err(|error| failed(&error))?;
+    let state = StateFile::resume(&mut operations, now);
     let message = operations.operate(request, &user, now).map_err(|error| failed(&error))?;
+    if let Some(Resumed { file, restored }) = state {
+        if let Err(error) = restored {
+            err.line(format!("warning: state_file is refused, nothing of it was restored: {error}"));
+        }
+        let kept = file.map(|mut file| file.keep(operations.ledger(), now)).transpose();
+        if let Err(error) = kept {
+            err.line(format!("warning: state_file cannot be written: {error}"));
+        }
+    }
     Ok(Reply::Done { message })
 }
 

@@ -61,6 +61,7 @@ fn prepare(args: DaemonArgs, err: &mut Printer) -> Result<Daemon, Exit> {
         https_port: args.https_port,
         cleanup: args.service_rule_cleanup_on_shutdown,
         runtime_dir: args.file.runtime_dir,
+        state_dir: args.state_dir,
     })
 }
 

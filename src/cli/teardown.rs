@@ -3,9 +3,11 @@
 use clap::Args;
 
 use crate::backend::nftables::Nftables;
+use crate::cli::load::{self, Exposure};
 use crate::cli::operate::{ask_daemon, exit_of, exit_of_backend};
 use crate::cli::{ConfigArg, Exit, Printer};
 use crate::service::control::{Reply, Request};
+use crate::service::state;
 
 /// The arguments of `teardown`.
 #[derive(Args, Clone, Debug)]
@@ -33,6 +35,7 @@ pub fn run(args: TeardownArgs) -> Exit {
         Ok(Some(Reply::Status { .. })) => Exit::Bug,
         Ok(None) => match Nftables::open().and_then(|mut nft| nft.teardown()) {
             Ok(true) => {
+                forget(&args.file, &mut err);
                 out.line("the table inet knock_agent is removed; nothing is guarded any more");
                 Exit::Done
             }
@@ -48,4 +51,15 @@ pub fn run(args: TeardownArgs) -> Exit {
         Err(exit) => exit,
     };
     out.finish(err.finish(exit))
+}
+
+/// Removes the grants of the state file too, else a reboot would bring them back.
+fn forget(file: &ConfigArg, err: &mut Printer) {
+    // Teardown needs no configuration; without one there is no telling where the file is.
+    let Ok(checked) = load::read(&file.config, None, Exposure::Warn) else { return };
+    if let Some(path) = checked.settings.global.state_file
+        && let Err(error) = state::forget(&path)
+    {
+        err.line(format!("warning: {}: its grants come back after a reboot: {error}", path.display()));
+    }
 }

@@ -108,15 +108,7 @@ pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraf
     let segments = Said::read(section.get("step1_segments"), |f| f.number(1..=16, report));
     let mark = Said::read(section.get("mark"), |f| f.parse_with(Mark::parse_optional, report));
     let ipv6_prefix = Said::read(section.get("ipv6_prefix"), |f| f.number(32..=128, report));
-    let state_field = section.get("state_file");
-    let state_file = Said::read(state_field.clone(), |f| file(f, report).map(Some));
-    if let Some(field) = state_field {
-        report.warning(
-            field.key(),
-            "this version does not keep grants across a reboot yet",
-            "nothing to do: grants are gone after a reboot, and the ports stay closed",
-        );
-    }
+    let state_file = Said::read(section.get("state_file"), |f| absolute_file(f, report).map(Some));
     let allow = allow(section, report).or(Vec::new());
 
     let step1 = match (&http, max_bytes) {
@@ -190,6 +182,16 @@ fn file(field: &Field<'_>, report: &mut Report) -> Option<PathBuf> {
         return None;
     }
     Some(PathBuf::from(text))
+}
+
+/// A file that the daemon and the commands of an operator, in whatever directory, must agree on.
+fn absolute_file(field: &Field<'_>, report: &mut Report) -> Option<PathBuf> {
+    let path = file(field, report)?;
+    if path.is_relative() || path.file_name().is_none() {
+        report.error(field.spot(), "write the whole path of a file, such as /var/lib/knock-agent/grants");
+        return None;
+    }
+    Some(path)
 }
 
 fn app_name_text<'n>(field: &Field<'n>, report: &mut Report) -> Option<&'n str> {

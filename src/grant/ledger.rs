@@ -20,6 +20,7 @@ pub struct Entry {
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     entries: BTreeMap<(String, IpAddr), BTreeMap<String, Entry>>,
+    changes: u64,
 }
 
 impl Ledger {
@@ -39,17 +40,26 @@ impl Ledger {
         let had = users.get(&note.by).copied();
         if had.is_none_or(|had| had.until <= entry.until) {
             users.insert(note.by.clone(), entry);
+            if had != Some(entry) {
+                self.changes += 1;
+            }
         }
     }
 
     /// Forgets an address's grants for an app.
     pub fn revoke(&mut self, app: &str, addr: IpAddr) {
-        self.entries.remove(&(app.to_owned(), addr));
+        if self.entries.remove(&(app.to_owned(), addr)).is_some() {
+            self.changes += 1;
+        }
     }
 
     /// Forgets all grants for an app.
     pub fn revoke_app(&mut self, app: &str) {
+        let before = self.entries.len();
         self.entries.retain(|(of, _), _| of != app);
+        if self.entries.len() < before {
+            self.changes += 1;
+        }
     }
 
     /// Forgets what has ended.
@@ -85,6 +95,12 @@ impl Ledger {
             let left = entry.until.checked_sub(now.boot).filter(|left| !left.is_zero())?;
             Some((app.as_str(), *addr, Note { by: by.clone(), how: entry.how }, left, entry.lifetime))
         })
+    }
+
+    /// How often it was changed, by anything but the passing of time.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// How many addresses have grants.

@@ -1,13 +1,16 @@
 //! The packet-matching instructions a rule is made of, as the kernel's nf_tables machine knows them.
 
+use serde::{Deserialize, Serialize};
+
+use super::hex;
 use crate::units::Family;
 
 /// One of the sixteen 32-bit registers of the nf_tables machine, 0 to 15 (`NFT_REG32_00` onwards).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Reg(pub u8);
 
 /// `NFT_META_*`: properties of a packet beside its bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum MetaKey {
     /// Packet length from the network header on, host byte order.
     Len,
@@ -24,7 +27,7 @@ pub enum MetaKey {
 }
 
 /// `NFT_PAYLOAD_*_HEADER`: what an offset counts from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Base {
     /// The IP header.
     Network,
@@ -35,7 +38,7 @@ pub enum Base {
 }
 
 /// `NFT_CMP_*`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum CmpOp {
     /// Equal.
     Eq,
@@ -48,7 +51,7 @@ pub enum CmpOp {
 }
 
 /// `NFT_CT_*`: properties of the connection a packet belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum CtKey {
     /// State bits ([`ct_state`]), host byte order.
     State,
@@ -82,7 +85,7 @@ pub mod addr_type {
 }
 
 /// Source or destination.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Side {
     /// Source.
     Source,
@@ -91,7 +94,7 @@ pub enum Side {
 }
 
 /// Where a packet goes next.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Verdict {
     /// This base chain lets it pass; later ones still see it.
     Accept,
@@ -106,7 +109,8 @@ pub enum Verdict {
 }
 
 /// A packet rate (`NFTA_LIMIT_*`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Limit {
     /// Packets per [`Limit::unit_secs`].
     pub rate: u64,
@@ -119,7 +123,7 @@ pub struct Limit {
 }
 
 /// One instruction of a rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Expr {
     /// Loads a property of the packet.
     MetaLoad {
@@ -153,6 +157,7 @@ pub enum Expr {
         /// How.
         op: CmpOp,
         /// With what.
+        #[serde(with = "hex")]
         data: Vec<u8>,
     },
     /// `reg = (reg & mask) ^ xor`.
@@ -160,8 +165,10 @@ pub enum Expr {
         /// Source and target.
         reg: Reg,
         /// Bits to keep.
+        #[serde(with = "hex")]
         mask: Vec<u8>,
         /// Bits to flip then.
+        #[serde(with = "hex")]
         xor: Vec<u8>,
     },
     /// Host to network byte order of one 32-bit value.
@@ -183,6 +190,7 @@ pub enum Expr {
         /// Where to.
         reg: Reg,
         /// The constant.
+        #[serde(with = "hex")]
         data: Vec<u8>,
     },
     /// Ends the rule with a verdict.

@@ -7,6 +7,7 @@ pub mod allow;
 pub mod audit;
 pub mod diff;
 pub mod expr;
+mod hex;
 pub mod layout;
 pub mod model;
 pub mod plan;

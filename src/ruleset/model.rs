@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::expr::{Expr, Verdict};
+use super::hex;
 
 /// The only table this program writes to, family `inet`.
 pub const TABLE: &str = "knock_agent";
@@ -11,7 +14,8 @@ pub const TABLE: &str = "knock_agent";
 pub const TABLE_COMMENT: &str = "knock-agent 1";
 
 /// Everything in the table.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Ruleset {
     /// Sets and maps, in the order in which they are made.
     pub sets: Vec<Set>,
@@ -34,7 +38,7 @@ impl Ruleset {
 }
 
 /// Where a base chain sits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Hook {
     /// Before routing.
     Prerouting,
@@ -49,7 +53,7 @@ pub enum Hook {
 }
 
 /// What a base chain is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ChainType {
     /// Lets pass or drops.
     Filter,
@@ -58,7 +62,8 @@ pub enum ChainType {
 }
 
 /// How a base chain is attached; its policy is always accept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct BaseChain {
     /// Filter or nat.
     pub kind: ChainType,
@@ -69,7 +74,8 @@ pub struct BaseChain {
 }
 
 /// A chain and its rules.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Chain {
     /// Its name.
     pub name: String,
@@ -80,7 +86,8 @@ pub struct Chain {
 }
 
 /// A rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Rule {
     /// What identifies it: `ka:<what>`.
     pub comment: Option<String>,
@@ -89,7 +96,7 @@ pub struct Rule {
 }
 
 /// The type of one part of a key; the numbers are nft's own (`enum datatypes` in its `datatype.h`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum KeyPart {
     /// `ipv4_addr`.
     Ipv4,
@@ -123,7 +130,8 @@ impl KeyPart {
 }
 
 /// What a set is for, as far as the kernel must know.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SetFlags {
     /// Elements are ranges.
     pub interval: bool,
@@ -134,7 +142,8 @@ pub struct SetFlags {
 }
 
 /// A set, or a verdict map.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Set {
     /// Its name.
     pub name: String,
@@ -171,10 +180,10 @@ impl Set {
 }
 
 /// Who decides about the elements of a set.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Content {
     /// The plan: these and no others.
-    Planned(Elements),
+    Planned(#[serde(with = "hex::keys")] Elements),
     /// Grants, admissions and the packet path: whatever is there stays.
     Living,
 }
@@ -183,9 +192,11 @@ pub enum Content {
 pub type Elements = BTreeMap<Vec<u8>, Element>;
 
 /// What belongs to a key in a set.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Element {
     /// Last key of a range, included; none: a single key.
+    #[serde(with = "hex::option")]
     pub last: Option<Vec<u8>>,
     /// The verdict, in a map.
     pub verdict: Option<Verdict>,
@@ -196,7 +207,8 @@ pub struct Element {
 }
 
 /// The time of an element, in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Timeout {
     /// What it was given.
     pub total_ms: u64,

@@ -13,15 +13,16 @@ use super::certificate::{CertificateError, server_config};
 use super::control;
 use super::enforcer::{Enforcer, Stopped};
 use super::front::{ListenError, Step1Config, Step2Config, bind_step1, bind_step2, serve_step1, serve_step2};
+use super::last_good::LastGood;
 use super::link;
 use super::operations::{OperationError, Operations};
+use super::state::{Resumed, StateFile};
 use super::two_factor::{self, TwoFactorError};
 use super::used_codes::UsedCodesFile;
 use crate::backend::nftables::{BackendError, Nftables};
 use crate::config::Settings;
 use crate::knock::{Gatekeeper, TwoFactor};
 use crate::ruleset::layout::Options;
-use crate::ruleset::plan::plan;
 use crate::sys::netlink::Events;
 use crate::sys::{clock, files, notify, process, random};
 
@@ -45,6 +46,8 @@ pub struct Daemon {
     pub cleanup: bool,
     /// Where the control socket and the lock are.
     pub runtime_dir: PathBuf,
+    /// Where the last good plan is kept.
+    pub state_dir: PathBuf,
 }
 
 /// Why the daemon does not run. Whatever guard was in place by then stays.
@@ -108,7 +111,7 @@ pub enum DaemonError {
 /// [`DaemonError`]; from the first change on, the guard stays whatever happens.
 pub fn run(daemon: Daemon) -> Result<(), DaemonError> {
     process::harden().map_err(|errno| DaemonError::Process(errno.into()))?;
-    let lock_path = daemon.runtime_dir.join("lock");
+    let lock_path = lock_path(&daemon.runtime_dir);
     let at = |path: &Path| {
         let path = path.to_owned();
         move |source| DaemonError::Runtime { path, source }
@@ -125,12 +128,18 @@ pub fn run(daemon: Daemon) -> Result<(), DaemonError> {
 
     // Before the guard, so that nothing is missed that happens to it.
     let events = Events::open().map_err(BackendError::from)?;
-    let operations = guard(&daemon)?;
-    let enforcer = Enforcer::new(operations, gatekeeper, used_codes);
+    let (operations, state) = guard(&daemon)?;
+    let enforcer = Enforcer::new(operations, gatekeeper, used_codes, state);
 
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Process)?;
     runtime.block_on(serve(&daemon, enforcer, events, tls))
+}
+
+/// The file that a running daemon has locked.
+#[must_use]
+pub fn lock_path(runtime_dir: &Path) -> PathBuf {
+    runtime_dir.join("lock")
 }
 
 fn load_two_factor(settings: &Settings) -> Result<Vec<TwoFactor>, DaemonError> {
@@ -165,18 +174,40 @@ pub fn tls(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, DaemonEr
 }
 
 /// Puts the guard in place and takes over what grants there are.
-fn guard(daemon: &Daemon) -> Result<Operations, DaemonError> {
+fn guard(daemon: &Daemon) -> Result<(Operations, Option<StateFile>), DaemonError> {
     let mut nft = Nftables::open()?;
     let options = Options {
         http_port: daemon.http_port,
         https_port: daemon.https_port,
         inner_header: nft.knows_inner_header()?,
     };
-    let changes = nft.install(&plan(&daemon.settings, options))?;
+    let good = LastGood::of(&daemon.settings, options);
+    let changes = nft.install(good.ruleset())?;
     let mut operations = Operations::adopt(nft, daemon.settings.clone(), options, clock::now())?;
+    let state = StateFile::resume(&mut operations, clock::now()).and_then(resumed);
     operations.sync_allowed(clock::now())?;
     tracing::info!(changes = changes.len(), grants = operations.ledger().len(), "the guard is in place");
-    Ok(operations)
+    if let Err(error) = good.keep(&daemon.state_dir) {
+        tracing::warn!(%error, "this plan is not kept: `knock-agent guard` cannot fall back on it");
+    }
+    Ok((operations, state))
+}
+
+/// Says what became of the grants of before the reboot.
+fn resumed(Resumed { file, restored }: Resumed) -> Option<StateFile> {
+    match restored {
+        Ok(0) => {}
+        Ok(grants) => {
+            tracing::info!(grants, "grants of before the reboot are restored with the time they have left")
+        }
+        Err(error) => tracing::error!(%error, "state_file is refused: no grant is restored"),
+    }
+    if file.is_none() {
+        tracing::error!(
+            "grants are not kept across a reboot: remove the file that state_file names, or name another"
+        );
+    }
+    file
 }
 
 async fn serve(

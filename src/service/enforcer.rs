@@ -1,5 +1,7 @@
 //! The enforcer: the one who judges knocks and changes the firewall.
 
+use std::time::Duration;
+
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -7,6 +9,7 @@ use super::control::{Call, Reply, Request};
 use super::link::{Answer, Ask, Pending};
 use super::operations::{OperationError, Operations};
 use super::repair::{AGAIN, Happened, Patience, Watch};
+use super::state::StateFile;
 use super::status::status;
 use super::used_codes::UsedCodesFile;
 use crate::grant::{How, Note};
@@ -15,11 +18,15 @@ use crate::sys::clock;
 use crate::sys::netlink::Events;
 use crate::units::{AppName, ClientAddr, Lifetime, Now};
 
+/// How often the calendar is compared with the clock that never goes back.
+const LOOK_AT_CALENDAR: Duration = Duration::from_secs(60);
+
 /// Judge, ledger and kernel in one hand.
 pub struct Enforcer {
     operations: Operations,
     gatekeeper: Gatekeeper,
     used_codes: UsedCodesFile,
+    state: Option<StateFile>,
     /// When to look at the table, after somebody touched it.
     repair_at: Option<Instant>,
     /// Whether the whole table was removed since the last repair.
@@ -41,11 +48,17 @@ pub enum Stopped {
 impl Enforcer {
     /// An enforcer over what was taken over from the kernel.
     #[must_use]
-    pub fn new(operations: Operations, gatekeeper: Gatekeeper, used_codes: UsedCodesFile) -> Self {
+    pub fn new(
+        operations: Operations,
+        gatekeeper: Gatekeeper,
+        used_codes: UsedCodesFile,
+        state: Option<StateFile>,
+    ) -> Self {
         Self {
             operations,
             gatekeeper,
             used_codes,
+            state,
             repair_at: None,
             removed: false,
             by: String::new(),
@@ -72,6 +85,8 @@ impl Enforcer {
             }
         };
         loop {
+            // After the answer to whatever came before, which does not wait for the disk.
+            self.keep(clock::now());
             let repair_at = self.repair_at;
             tokio::select! {
                 biased;
@@ -79,6 +94,8 @@ impl Enforcer {
                 // Before the asks, which a flood could keep coming.
                 happened = next(&mut watch) => self.on_happened(happened),
                 () = due(repair_at) => self.repair(clock::now()),
+                // The calendar may have been set, and with it all ends in the state file.
+                () = tokio::time::sleep(LOOK_AT_CALENDAR), if self.state.is_some() => {}
                 Some(pending) = asks.recv() => {
                     let (ask, answer) = pending.split();
                     let given = self.on_ask(ask, clock::now());
@@ -91,6 +108,7 @@ impl Enforcer {
                     let done = matches!(reply, Reply::Done { .. });
                     let _ = call.reply.send(reply);
                     if teardown && done {
+                        self.forget();
                         return Stopped::TornDown;
                     }
                 }
@@ -99,6 +117,7 @@ impl Enforcer {
         if cleanup {
             self.close_everything(clock::now());
         }
+        self.keep(clock::now());
         Stopped::Unused
     }
 
@@ -235,6 +254,23 @@ impl Enforcer {
             other => Reply::Done { message: self.operations.operate(other, user, now)? },
         };
         Ok(reply)
+    }
+
+    /// Has the state file say what the ledger says.
+    fn keep(&mut self, now: Now) {
+        if let Some(state) = &mut self.state
+            && let Err(error) = state.keep(self.operations.ledger(), now)
+        {
+            tracing::error!(file = %state.path().display(), %error, "grants are not kept across a reboot");
+        }
+    }
+
+    fn forget(&self) {
+        if let Some(state) = &self.state
+            && let Err(error) = state.forget()
+        {
+            tracing::error!(file = %state.path().display(), %error, "the grants of before stay in the state file: remove it");
+        }
     }
 
     fn close_everything(&mut self, now: Now) {

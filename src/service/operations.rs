@@ -19,7 +19,7 @@ use crate::units::{ClientAddr, Family, Lifetime, Network, Now};
 /// Live and wanted times up to this far apart are the same: one counts down while the other is worked out.
 const SLACK_MS: u64 = 2_000;
 /// An element may expire between being read and being removed, which fails the whole change.
-const TRIES: u32 = 3;
+pub(super) const TRIES: u32 = 3;
 
 /// Why an operation did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -113,7 +113,8 @@ impl Operations {
         Ok(out)
     }
 
-    fn adopt_grants(&mut self, live: &Live, now: Now) {
+    /// Takes over the grants in the kernel.
+    pub(super) fn adopt_grants(&mut self, live: &Live, now: Now) {
         for app in &self.settings.apps {
             for family in Family::BOTH {
                 for (key, element) in live.elements.get(&app_set(&app.slug, family)).into_iter().flatten() {
@@ -458,7 +459,7 @@ impl Operations {
 }
 
 /// Removes what is not wanted before adding what is not there.
-fn replace(set: &SetRef, have: &Elements, want: Elements) -> Vec<Change> {
+pub(super) fn replace(set: &SetRef, have: &Elements, want: Elements) -> Vec<Change> {
     let same = |a: &Element, b: &Element| {
         let times = match (a.timeout, b.timeout) {
             (None, None) => true,

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
 
 use nix::fcntl::{Flock, FlockArg};
@@ -50,7 +50,9 @@ pub fn create(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Replaces a file as a whole, with that mode: readers see the old content or the new, never a part.
+/// Replaces a file as a whole, with that mode, and waits for the disk: readers see the old content or the
+/// new, never a part, also after a loss of power. Where root writes into the directory of another user, the
+/// file is that user's.
 ///
 /// # Errors
 /// The reason; the old file is then as it was.
@@ -59,8 +61,20 @@ pub fn replace(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
     name.push(".new");
     let new = Path::new(&name);
     remove(new)?;
-    create(new, mode, content)?;
-    fs::rename(new, path)
+    let directory = match path.parent() {
+        Some(parent) if parent != Path::new("") => File::open(parent)?,
+        Some(_) | None => File::open(".")?,
+    };
+    let owner = directory.metadata()?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(new)?;
+    if nix::unistd::geteuid().is_root() && owner.uid() != 0 {
+        // The daemon, which is not root, must be able to read what root's command left.
+        fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(new, path)?;
+    directory.sync_all()
 }
 
 /// Makes a directory and its parents where they are missing.
@@ -109,6 +123,22 @@ pub fn try_lock(path: &Path) -> io::Result<Option<Lock>> {
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(Some(Lock(lock))),
         Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
+        Err((_, errno)) => Err(errno.into()),
+    }
+}
+
+/// Whether somebody holds the lock on a file; makes no file.
+///
+/// # Errors
+/// The reason why it cannot be told.
+pub fn is_locked(path: &Path) -> io::Result<bool> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        other => other?,
+    };
+    match Flock::lock(file, FlockArg::LockSharedNonblock) {
+        Ok(_) => Ok(false),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(true),
         Err((_, errno)) => Err(errno.into()),
     }
 }

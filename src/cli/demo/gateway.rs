@@ -181,6 +181,8 @@ impl<'a> Gateway<'a> {
             "cert.pem",
             "--key",
             "key.pem",
+            "--state-dir",
+            ".",
         ]);
         command.env("NOTIFY_SOCKET", &notify).stdout(output).stderr(log);
         let child = self.namespace.within(|| command.spawn()).map_err(system("start the agent"))?;

@@ -96,6 +96,8 @@ fn global_cases() -> Vec<Case> {
         ("a bad network", top("  allow: [10.0.0.0/8, 10.0.0.1/8]\n"), vec![(5, 23, "global.allow[1]", "did you mean 10.0.0.0/8?")]),
         ("a mapped network", top("  allow: '::ffff:10.0.0.1'\n"), vec![(5, 10, "global.allow", "write 10.0.0.1")]),
         ("an empty folder", top("  2fa_config_folder: ''\n"), vec![(5, 22, "global.2fa_config_folder", "this is empty")]),
+        ("a state file without a folder", top("  state_file: grants\n"), vec![(5, 15, "global.state_file", "the whole path")]),
+        ("a folder as state file", top("  state_file: /\n"), vec![(5, 15, "global.state_file", "the whole path")]),
         ("a folder with a line break", top("  2fa_config_folder: \"a\\nb\"\n"), vec![(5, 22, "global.2fa_config_folder", "control characters")]),
         ("users", top("  users: {}\n"), vec![(5, 3, "global.users", "does not do that yet")]),
         ("a monitor named as an app", top("  healthcheck_app_name: ssh\n"), vec![(5, 25, "global.healthcheck_app_name", "an app has this name")]),

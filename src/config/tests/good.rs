@@ -218,7 +218,7 @@ fn warnings_do_not_stop_it() {
     let many = APP.replace("port: 22", "port: 22-23");
     let checked = loads(&format!("{global}{many}, destination: 10.0.0.1:22, interface_int: eth1}}"));
     let paths: Vec<&str> = checked.warnings.iter().map(|w| w.path.as_str()).collect();
-    assert_eq!(paths, ["global.state_file", "global.allow", "ssh.destination"]);
+    assert_eq!(paths, ["global.allow", "ssh.destination"]);
     assert_eq!(checked.settings.global.state_file, Some("/var/lib/knock-agent/state".into()));
     assert_eq!(loads(GLOBAL).warnings[0].message, "there is no app: nothing is guarded");
 }

@@ -1,0 +1,233 @@
+//! Before the network is up, after a reboot, and with a configuration that cannot be used.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::agent::Installation;
+use crate::configuration::Config;
+use crate::firewall::{elements, everything, is_guarded, table, time_left};
+use crate::knocking::{STEP2_PORT, knock};
+use crate::namespace::Namespace;
+use crate::probe::{Reach, assert_echoes, assert_open, assert_silent, tcp};
+use crate::server::{Habit, Server};
+use crate::topology::{Family, Topology};
+
+#[test]
+fn the_guard_alone_closes_the_ports() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    assert_open(&net.a, Family::V4.router(), 2222);
+    let home = Installation::new(&Config::ssh(&["allow: [203.0.113.3, \"2001:db8:1::3\"]"]));
+    let done = home.guard(&net.router).success();
+    assert_eq!(done.stderr, "");
+    for family in Family::BOTH {
+        assert_silent(&net.a, family.router(), 2222);
+        assert_silent(&net.a, family.router(), STEP2_PORT);
+        assert_echoes(&net.b, family.router(), 2222);
+    }
+    let mode = fs::metadata(home.path("state/last-good-plan")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o600, "it holds the secret path");
+    let before = everything(&net.router);
+    home.guard(&net.router).success();
+    assert_eq!(everything(&net.router), before, "a second run changes nothing");
+}
+
+#[test]
+fn the_guard_is_there_before_its_interface_is() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let config = Config::ssh(&[]).text().replace("interface_ext: ext0", "interface_ext: ppp0");
+    let home = Installation::with_text(&config);
+    home.guard(&net.router).success();
+    let to = Family::V4.router();
+    assert_open(&net.a, to, 2222);
+    net.router.run("ip", &["link", "set", "ext0", "down"]).success();
+    net.router.run("ip", &["link", "set", "ext0", "name", "ppp0"]).success();
+    net.router.run("ip", &["link", "set", "ppp0", "up"]).success();
+    assert_silent(&net.a, to, 2222);
+    // That it is the guard and not a link that is still down: another port answers.
+    assert_eq!(tcp(&net.a, (to, 9).into(), Duration::from_secs(4)), Reach::Refused);
+    assert_silent(&net.a, to, 2222);
+}
+
+#[test]
+fn with_a_configuration_that_cannot_be_used_the_last_good_plan_guards() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let good = Config::ssh(&["allow: [203.0.113.3]"]);
+    let home = Installation::new(&good);
+    home.start(&net.router).terminate();
+    let guard = table(&net.router);
+    let config = home.path("config.yaml");
+    for what in ["broken", "missing", "a directory"] {
+        net.router.nft("delete table inet knock_agent");
+        let _ = fs::remove_file(&config);
+        match what {
+            "broken" => home.rewrite_config("global: nonsense\n"),
+            "missing" => {}
+            _ => fs::create_dir(&config).unwrap(),
+        }
+        let done = home.guard(&net.router).success();
+        assert!(done.stderr.contains("NOT IN FORCE"), "{what}: {}", done.stderr);
+        assert!(!done.stderr.contains("nobody-guesses"), "{what}: {}", done.stderr);
+        assert_eq!(table(&net.router), guard, "{what}");
+        assert_silent(&net.a, Family::V4.router(), 2222);
+        assert_echoes(&net.b, Family::V4.router(), 2222);
+    }
+    fs::remove_dir(&config).unwrap();
+    home.rewrite_config(good.text());
+    let _agent = home.start(&net.router);
+    assert_eq!(table(&net.router), guard, "the daemon takes over what is there");
+    knock(&net.a, Family::V4.router(), "ssh");
+    assert_echoes(&net.a, Family::V4.router(), 2222);
+}
+
+#[test]
+fn the_last_good_plan_keeps_what_operators_allowed_and_granted() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Installation::new(&Config::ssh(&["allow: [203.0.113.3]"]));
+    home.start(&net.router).terminate();
+    home.grant(&net.router, "ssh", Family::V6.client_a(), 600);
+    home.verb(&net.router, &["allow", "203.0.113.2", "--for", "10m"]).success();
+    let before = (elements(&net.router, "allow_ssh_4"), elements(&net.router, "allow_all_4").len());
+    home.rewrite_config("global: nonsense\n");
+    home.guard(&net.router).success();
+    let after = (elements(&net.router, "allow_ssh_4"), elements(&net.router, "allow_all_4").len());
+    assert_eq!((after, before.1), (before.clone(), 1));
+    assert!(time_left(&net.router, "ssh", Family::V6.client_a()).is_some());
+    assert_echoes(&net.a, Family::V4.router(), 2222);
+    assert_echoes(&net.a, Family::V6.router(), 2222);
+}
+
+#[test]
+fn without_a_last_good_plan_nothing_is_changed() {
+    let net = Topology::new();
+    net.router.nft("table inet other { chain c { type filter hook input priority 0; counter; }; }");
+    let home = Installation::with_text("global: nonsense\n");
+    let before = everything(&net.router);
+    home.guard(&net.router).exits(78);
+    assert_eq!(everything(&net.router), before);
+    // Nor with one that is damaged: every byte counts.
+    let good = Installation::new(&Config::ssh(&[]));
+    good.guard(&net.router).success();
+    net.router.nft("delete table inet knock_agent");
+    let plan = fs::read(good.path("state/last-good-plan")).unwrap();
+    for round in 0..12 {
+        let mut bytes = plan.clone();
+        let at = plan.len() * round / 12;
+        if round % 2 == 0 {
+            bytes.truncate(at)
+        } else {
+            bytes[at] ^= 0x04
+        }
+        fs::write(home.path("state/last-good-plan"), bytes).unwrap();
+        home.guard(&net.router).exits(78);
+        assert_eq!(everything(&net.router), before, "damaged at {at}");
+    }
+    fs::write(home.path("state/last-good-plan"), vec![b'a'; 20 << 20]).unwrap();
+    home.guard(&net.router).exits(78);
+    assert_eq!(everything(&net.router), before, "too large");
+}
+
+#[test]
+fn the_daemon_takes_over_from_the_guard_without_a_gap() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Installation::new(&Config::ssh(&["duration: 120"]));
+    home.guard(&net.router).success();
+    let guard = table(&net.router);
+    let (stop, probes) = (AtomicBool::new(false), AtomicU32::new(0));
+    let got_in = thread::scope(|scope| {
+        let probing = scope.spawn(|| {
+            let mut got_in = 0;
+            while !stop.load(Ordering::Relaxed) {
+                for family in Family::BOTH {
+                    let reach = tcp(&net.a, (family.router(), 2222).into(), Duration::from_millis(10));
+                    got_in += u32::from(reach != Reach::Silent);
+                    probes.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            got_in
+        });
+        while probes.load(Ordering::Relaxed) < 200 && !probing.is_finished() {
+            home.start(&net.router).terminate();
+            home.guard(&net.router).success();
+            home.start(&net.router).kill();
+        }
+        stop.store(true, Ordering::Relaxed);
+        probing.join().unwrap()
+    });
+    assert_eq!(got_in, 0, "of {} probes", probes.load(Ordering::Relaxed));
+    assert_eq!(table(&net.router), guard);
+    let _agent = home.start(&net.router);
+    knock(&net.a, Family::V4.router(), "ssh");
+    assert_echoes(&net.a, Family::V4.router(), 2222);
+}
+
+#[test]
+fn beside_a_daemon_the_guard_changes_nothing() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&[]));
+    let _agent = home.start(&net.router);
+    let before = everything(&net.router);
+    home.rewrite_config(Config::ssh(&[]).app("web", "3333", "tcp", "local", &[]).text());
+    home.guard(&net.router).success();
+    assert_eq!(everything(&net.router), before);
+}
+
+#[test]
+fn without_the_capability_the_guard_says_so() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&[]));
+    let through = ["setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin"];
+    let command = home.guard_command(&through);
+    net.router.finish(command, b"", Duration::from_secs(10)).exits(77);
+    assert!(!is_guarded(&net.router));
+    assert!(!home.path("state/last-good-plan").exists(), "a plan that is not in force is not kept");
+}
+
+#[test]
+fn kill_9_at_any_moment_leaves_a_whole_guard_or_none_and_a_whole_plan() {
+    let net = Topology::new();
+    let configs = [Config::ssh(&[]), Config::ssh(&[]).app("web", "3333", "tcp", "local", &[])];
+    let home = Installation::new(&configs[1]);
+    let whole = configs.each_ref().map(|config| {
+        home.rewrite_config(config.text());
+        home.guard(&net.router).success();
+        blocks(&net.router)
+    });
+    let mut unfinished = 0;
+    for round in 0_usize..24 {
+        if round % 3 == 0 {
+            net.router.nft("delete table inet knock_agent");
+        }
+        home.rewrite_config(configs[round % 2].text());
+        let mut command = home.guard_command(&[]);
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        let guard = net.router.background(command);
+        thread::sleep(Duration::from_micros(500 * u64::try_from(round).unwrap()));
+        drop(guard);
+        if is_guarded(&net.router) {
+            let left = blocks(&net.router);
+            assert!(whole.contains(&left), "round {round}:\n{left:#?}");
+            unfinished += usize::from(left != whole[round % 2]);
+        } else {
+            unfinished += 1;
+        }
+        home.rewrite_config("global: nonsense\n");
+        home.guard(&net.router).success();
+        assert!(whole.contains(&blocks(&net.router)), "round {round}: the plan that is kept");
+    }
+    assert!(unfinished > 0, "no round was interrupted in time to tell");
+}
+
+/// Sets and chains in no order: that depends on what was there before.
+fn blocks(host: &Namespace) -> BTreeSet<String> {
+    let listing = table(host).replacen("table inet knock_agent {\n", "", 1);
+    listing.split("\n\t}\n").map(|block| block.trim().to_owned()).collect()
+}

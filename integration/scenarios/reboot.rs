@@ -1,0 +1,224 @@
+//! Grants across a reboot: another boot id, and a kernel that has lost everything.
+
+use std::fs;
+use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::agent::Installation;
+use crate::configuration::Config;
+use crate::firewall::{elements, time_left};
+use crate::knocking::knock;
+use crate::namespace::Namespace;
+use crate::probe::{assert_echoes, assert_on_time, assert_silent, when_silent};
+use crate::server::{Habit, Server};
+use crate::topology::{Family, Topology};
+
+/// An installation with a state file, whose agents see another boot id after each [`Rebooting::reboot`].
+struct Rebooting {
+    home: Installation,
+    boots: u32,
+}
+
+impl Rebooting {
+    fn new(config: impl Fn(&str) -> Config) -> Self {
+        // The configuration names a file in the folder that the installation makes.
+        let mut home = Installation::new(&Config::ssh(&[]));
+        let state = home.path("state/grants");
+        home.rewrite_config(config(&format!("state_file: {}", state.display())).text());
+        let boot_id = home.path("boot-id");
+        let mount = "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"";
+        home = home.wrapper(&["unshare", "-m", "sh", "-c", mount, boot_id.to_str().unwrap()]);
+        let new = Self { home, boots: 0 };
+        new.write_boot_id();
+        new
+    }
+
+    fn ssh(more: &[&str]) -> Self {
+        Self::new(|state| Config::new(&[state]).app("ssh", "2222", "tcp", "local", more))
+    }
+
+    /// Everything in the kernel is gone, and the boot id is another one.
+    fn reboot(&mut self, host: &Namespace) {
+        host.run("nft", &["delete", "table", "inet", "knock_agent"]);
+        self.boots += 1;
+        self.write_boot_id();
+    }
+
+    fn write_boot_id(&self) {
+        let id = format!("{:08x}-0000-4000-8000-000000000000\n", self.boots);
+        fs::write(self.home.path("boot-id"), id).unwrap();
+    }
+
+    fn state(&self) -> PathBuf {
+        self.home.path("state/grants")
+    }
+
+    /// Waits until the file names this, or does not any more.
+    #[track_caller]
+    fn await_state(&self, text: &str, named: bool) {
+        let end = Instant::now() + Duration::from_secs(5);
+        while fs::read_to_string(self.state()).is_ok_and(|state| state.contains(text)) != named {
+            assert!(Instant::now() < end, "{text} in the state file: not {named}\n{}", self.home.log());
+            sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+fn granted(host: &Namespace) -> usize {
+    elements(host, "app_ssh_4").len() + elements(host, "app_ssh_6").len()
+}
+
+#[test]
+fn grants_come_back_after_a_reboot_with_the_time_they_have_left() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let mut host = Rebooting::ssh(&["duration: 20"]);
+    let agent = host.home.start(&net.router);
+    let (to, client) = (Family::V4.router(), Family::V4.client_a());
+    knock(&net.a, to, "ssh");
+    let due = Instant::now() + Duration::from_secs(20);
+    host.home.grant(&net.router, "ssh", Family::V6.client_b(), 3600);
+    host.await_state(&Family::V6.client_b().to_string(), true);
+    let before = time_left(&net.router, "ssh", client).expect("a grant");
+    agent.kill();
+    host.reboot(&net.router);
+    sleep(Duration::from_secs(2));
+    // The guard is there first, as at a real boot.
+    host.home.guard(&net.router).success();
+    assert_silent(&net.a, to, 2222);
+    let agent = host.home.start(&net.router);
+    let after = time_left(&net.router, "ssh", client).expect("the grant is restored");
+    assert!(after + Duration::from_secs(2) <= before, "{after:?} left, {before:?} before 2 s of reboot");
+    assert!(time_left(&net.router, "ssh", Family::V6.client_b()).is_some(), "{}", host.home.log());
+    let status = host.home.verb(&net.router, &["status", "--json"]).success().text();
+    assert!(status.contains("\"how\":\"two-step\"") && status.contains("\"lifetime_s\":20"), "{status}");
+    assert_echoes(&net.a, to, 2222);
+    assert_on_time(when_silent(&net.a, to, 2222, due + Duration::from_secs(3)), due);
+    agent.kill();
+    // Without a reboot the kernel knows better.
+    net.router.nft("delete table inet knock_agent");
+    let _agent = host.home.start(&net.router);
+    assert_eq!(granted(&net.router), 0, "restored within one boot");
+}
+
+#[test]
+fn what_was_taken_back_does_not_come_back() {
+    let net = Topology::new();
+    let mut host = Rebooting::ssh(&["duration: 600"]);
+    let [a4, a6] = Family::BOTH.map(|family| family.client_a().to_string());
+    let [b4, b6] = Family::BOTH.map(|family| family.client_b().to_string());
+    let agent = host.home.start(&net.router);
+    for client in [&a4, &a6, &b4, &b6] {
+        host.home.grant(&net.router, "ssh", client, 600);
+    }
+    host.home.verb(&net.router, &["revoke", "ssh", &a4]).success();
+    host.await_state(&a4, false);
+    net.router.nft(&format!("delete element inet knock_agent app_ssh_6 {{ {a6} }}"));
+    host.await_state(&a6, false);
+    agent.terminate();
+    host.home.verb(&net.router, &["revoke", "ssh", &b4]).success();
+    host.reboot(&net.router);
+    let agent = host.home.start(&net.router);
+    assert_eq!(granted(&net.router), 1, "{}", host.home.log());
+    assert!(time_left(&net.router, "ssh", Family::V6.client_b()).is_some());
+    host.await_state(&b6, true);
+    agent.kill();
+    host.home.verb(&net.router, &["teardown"]).success();
+    assert!(!host.state().exists(), "nothing is left after a teardown");
+    host.reboot(&net.router);
+    let _agent = host.home.start(&net.router);
+    assert_eq!(granted(&net.router), 0);
+}
+
+#[test]
+fn an_app_that_is_gone_gets_no_grant_and_a_shorter_maximum_holds() {
+    let net = Topology::new();
+    let mut host = Rebooting::new(|state| {
+        let config = Config::new(&[state]).app("ssh", "2222", "tcp", "local", &["duration: 600"]);
+        config.app("old", "4444", "tcp", "local", &["duration: 600"])
+    });
+    let agent = host.home.start(&net.router);
+    for app in ["ssh", "old"] {
+        knock(&net.a, Family::V4.router(), app);
+    }
+    host.await_state("\"old\"", true);
+    agent.kill();
+    let state = format!("state_file: {}", host.state().display());
+    let after = Config::new(&[&state]).app("ssh", "2222", "tcp", "local", &["duration: 60"]);
+    host.home.rewrite_config(after.text());
+    host.reboot(&net.router);
+    let _agent = host.home.start(&net.router);
+    let left = time_left(&net.router, "ssh", Family::V4.client_a()).expect("a grant");
+    assert!(left <= Duration::from_secs(60), "{left:?}");
+    host.await_state("\"old\"", false);
+}
+
+#[test]
+fn a_state_file_that_is_damaged_anywhere_opens_nothing() {
+    let net = Topology::new();
+    let mut host = Rebooting::ssh(&["duration: 600"]);
+    let agent = host.home.start(&net.router);
+    for client in [Family::V4.client_a(), Family::V6.client_b()] {
+        host.home.grant(&net.router, "ssh", client, 600);
+        host.await_state(&client.to_string(), true);
+    }
+    agent.kill();
+    let whole = fs::read(host.state()).unwrap();
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    for round in 0..20 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let at = usize::try_from(random >> 33).unwrap() % whole.len();
+        let mut bytes = whole.clone();
+        match round % 3 {
+            0 => bytes.truncate(at),
+            1 => bytes[at] ^= 1 << (random >> 20 & 7),
+            _ => bytes.insert(at, b'0'),
+        }
+        fs::write(host.state(), &bytes).unwrap();
+        host.reboot(&net.router);
+        let agent = host.home.start(&net.router);
+        assert_eq!(granted(&net.router), 0, "round {round}, damaged at {at}");
+        assert!(host.home.log().contains("state_file is refused"), "{}", host.home.log());
+        agent.kill();
+    }
+    fs::write(host.state(), &whole).unwrap();
+    host.reboot(&net.router);
+    let _agent = host.home.start(&net.router);
+    assert_eq!(granted(&net.router), 2, "what is whole is used");
+}
+
+#[test]
+fn a_file_of_somebody_else_stays_as_it_is() {
+    let net = Topology::new();
+    let host = Rebooting::ssh(&["duration: 600"]);
+    fs::write(host.state(), "notes of somebody\n").unwrap();
+    let agent = host.home.start(&net.router);
+    knock(&net.a, Family::V4.router(), "ssh");
+    agent.terminate();
+    assert_eq!(fs::read_to_string(host.state()).unwrap(), "notes of somebody\n");
+    assert!(host.home.log().contains("not kept across a reboot"), "{}", host.home.log());
+}
+
+#[test]
+fn kill_9_at_any_moment_of_a_write_leaves_a_file_that_is_whole() {
+    let net = Topology::new();
+    let mut host = Rebooting::ssh(&["duration: 600"]);
+    let mut sure = 0;
+    for round in 0_u8..12 {
+        let agent = host.home.start(&net.router);
+        assert!(granted(&net.router) >= sure, "round {round}");
+        assert!(!host.home.log().contains("refused"), "{}", host.home.log());
+        for client in 0..3 {
+            let address = format!("198.51.100.{}", round * 3 + client);
+            host.home.grant(&net.router, "ssh", &address, 600);
+            if client < 2 {
+                host.await_state(&format!("\"{address}\""), true);
+            }
+        }
+        sleep(Duration::from_micros(u64::from(round) * 150));
+        agent.kill();
+        sure += 2;
+        host.reboot(&net.router);
+    }
+}

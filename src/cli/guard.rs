@@ -1,0 +1,108 @@
+//! `knock-agent guard`.
+
+use clap::Args;
+
+use crate::backend::nftables::{BackendError, Nftables};
+use crate::cli::load::{self, Exposure};
+use crate::cli::operate::exit_of_backend;
+use crate::cli::{DaemonArgs, Exit, Printer, Tone};
+use crate::config::Settings;
+use crate::ruleset::layout::Options;
+use crate::service::daemon;
+use crate::service::last_good::LastGood;
+use crate::sys::files;
+
+/// The arguments of `guard`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "For early boot, before the network is up; `knock-agent run` takes over what is there, with the same\nflags. Where the configuration cannot be used, the last good plan of `run` or `guard` is put in place\nand the reason printed; exit code 78 only if there is none either.\n\nExample:\n  sudo knock-agent guard -c config.yaml --http-port 80 --https-port 443"
+)]
+pub struct GuardArgs {
+    /// What all verbs of the daemon have.
+    #[command(flatten)]
+    pub daemon: DaemonArgs,
+}
+
+/// Where the plan comes from.
+enum Source {
+    Configuration(Box<Settings>),
+    LastGood(Box<LastGood>),
+}
+
+/// Puts the guard in place and exits.
+#[must_use]
+pub fn run(args: GuardArgs) -> Exit {
+    let mut err = Printer::stderr();
+    let mut out = Printer::stdout();
+    let exit = match guard(&args.daemon, &mut out, &mut err) {
+        Ok(()) => Exit::Done,
+        Err(exit) => exit,
+    };
+    out.finish(err.finish(exit))
+}
+
+fn guard(args: &DaemonArgs, out: &mut Printer, err: &mut Printer) -> Result<(), Exit> {
+    args.vet(err)?;
+    let source = source(args, err)?;
+    let failed = |error: &BackendError, err: &mut Printer| {
+        err.line(format!("error: {error}"));
+        exit_of_backend(error)
+    };
+    let mut nft = Nftables::open().map_err(|error| failed(&error, err))?;
+    if daemon_guards(args, &mut nft).map_err(|error| failed(&error, err))? {
+        out.line("a daemon runs and guards here: nothing was changed");
+        return Ok(());
+    }
+    let (plan, fresh) = match source {
+        Source::Configuration(settings) => {
+            let inner_header = nft.knows_inner_header().map_err(|error| failed(&error, err))?;
+            let options = Options { http_port: args.http_port, https_port: args.https_port, inner_header };
+            (LastGood::of(&settings, options), true)
+        }
+        Source::LastGood(plan) => (*plan, false),
+    };
+    let changes = plan.install(&mut nft).map_err(|error| failed(&error, err))?.len();
+    let plural = if changes == 1 { "" } else { "s" };
+    let by = if fresh { "the configuration" } else { "the last good plan" };
+    out.line(format!("the guard is in place as {by} has it ({changes} change{plural})"));
+    if fresh && let Err(error) = plan.keep(&args.state_dir) {
+        let path = LastGood::path(&args.state_dir);
+        err.line(format!("warning: {}: this plan is not kept for worse times: {error}", path.display()));
+    }
+    Ok(())
+}
+
+/// The plan of the configuration, or what there is instead.
+fn source(args: &DaemonArgs, err: &mut Printer) -> Result<Source, Exit> {
+    let exposure = Exposure::of_strict(args.strict);
+    let exit = match load::load(&args.file.config, Some(args.step_ports()), exposure, err) {
+        Ok(checked) => return Ok(Source::Configuration(Box::new(checked.settings))),
+        Err(exit) => exit,
+    };
+    let path = LastGood::path(&args.state_dir);
+    match LastGood::read(&args.state_dir) {
+        Ok(plan) => {
+            let loud = "THE CONFIGURATION IS NOT IN FORCE: the last good plan guards instead";
+            let loud = err.paint(Tone::Bad, loud);
+            err.line(format!("{loud} ({})", path.display()));
+            err.line("  fix: `knock-agent check-config` until it is quiet, then `knock-agent guard` again");
+            Ok(Source::LastGood(Box::new(plan)))
+        }
+        Err(error) => {
+            err.line(format!("error: {}: {error}", path.display()));
+            let loud = "there is no last good plan either: nothing was changed, nothing new is guarded";
+            let loud = err.paint(Tone::Bad, loud);
+            err.line(loud);
+            Err(exit)
+        }
+    }
+}
+
+/// Whether a daemon is there with its table: its own configuration is in force then, and it would put back
+/// whatever is changed beside it.
+fn daemon_guards(args: &DaemonArgs, nft: &mut Nftables) -> Result<bool, BackendError> {
+    let lock = daemon::lock_path(&args.file.runtime_dir);
+    // A lock that cannot be looked at is no reason to leave the ports open.
+    let runs = files::is_locked(&lock).unwrap_or(false);
+    Ok(runs && nft.has_table()?)
+}

@@ -1,0 +1,188 @@
+//! The last good plan: what is guarded when the configuration cannot say it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::operations::{TRIES, replace};
+use super::sealed::Kind;
+pub use super::sealed::SealError;
+use crate::backend::nftables::{BackendError, Nftables};
+use crate::config::Settings;
+use crate::ruleset::allow::{self, BY_OPERATOR, Span, networks};
+use crate::ruleset::diff::{Change, Live, SetRef};
+use crate::ruleset::layout::Options;
+use crate::ruleset::model::{Elements, Ruleset};
+use crate::ruleset::plan::{allow_set, plan};
+use crate::sys::files;
+use crate::units::{Family, Network};
+
+const KIND: Kind = Kind { name: "plan", version: 1, max_bytes: 16 << 20 };
+const FILE: &str = "last-good-plan";
+
+/// A plan that was in force, with the networks that need not knock: all it takes to guard without a
+/// configuration. It holds the secret path of step 1.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LastGood {
+    ruleset: Ruleset,
+    allow: Vec<AllowedByConfig>,
+}
+
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AllowedByConfig {
+    /// Slug of the app, or `all`.
+    app: String,
+    networks: Vec<Network>,
+}
+
+impl LastGood {
+    /// What these settings want.
+    #[must_use]
+    pub fn of(settings: &Settings, options: Options) -> Self {
+        let apps = settings.apps.iter().map(|app| (app.slug.as_str(), &app.allow));
+        let allow = apps
+            .chain([("all", &settings.global.allow)])
+            .map(|(app, networks)| AllowedByConfig { app: app.to_owned(), networks: networks.clone() })
+            .collect();
+        Self { ruleset: plan(settings, options), allow }
+    }
+
+    /// The rules and sets.
+    #[must_use]
+    pub fn ruleset(&self) -> &Ruleset {
+        &self.ruleset
+    }
+
+    /// Where it is kept.
+    #[must_use]
+    pub fn path(state_dir: &Path) -> PathBuf {
+        state_dir.join(FILE)
+    }
+
+    /// Reads what is kept in the state directory.
+    ///
+    /// # Errors
+    /// [`SealError`] where there is none, or not exactly what was kept.
+    pub fn read(state_dir: &Path) -> Result<Self, SealError> {
+        KIND.open(&KIND.read(&Self::path(state_dir))?)
+    }
+
+    /// Keeps it in the state directory, which is made if it is missing. Writes nothing where it is kept
+    /// already.
+    ///
+    /// # Errors
+    /// The reason; what was kept before is then still there.
+    pub fn keep(&self, state_dir: &Path) -> io::Result<()> {
+        let text = KIND.seal(self).map_err(io::Error::other)?;
+        let path = Self::path(state_dir);
+        if KIND.read(&path).is_ok_and(|kept| kept == text) {
+            return Ok(());
+        }
+        files::make_directory(state_dir, 0o700)?;
+        files::replace(&path, 0o600, text.as_bytes())
+    }
+
+    /// Makes the table what this wants, by the difference only; grants and what operators allowed stay.
+    ///
+    /// # Errors
+    /// [`BackendError`] when the kernel would not.
+    pub fn install(&self, nft: &mut Nftables) -> Result<Vec<Change>, BackendError> {
+        let mut changes = nft.install(&self.ruleset)?;
+        let mut result = Ok(());
+        for _ in 0..TRIES {
+            let allowed = self.allowed_changes(&nft.read()?.unwrap_or_default());
+            result = nft.apply(&allowed);
+            match &result {
+                Ok(()) => {
+                    changes.extend(allowed);
+                    return Ok(changes);
+                }
+                // What an operator allowed may have ended between being read and being replaced.
+                Err(BackendError::Refused { .. }) => {}
+                Err(_) => break,
+            }
+        }
+        result.map(|()| changes)
+    }
+
+    fn allowed_changes(&self, live: &Live) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for AllowedByConfig { app, networks: configured } in &self.allow {
+            for family in Family::BOTH {
+                let name = allow_set(app, family);
+                let Some(have) = live.elements.get(&name) else { continue };
+                let mut spans: Vec<Span> =
+                    configured.iter().map(|&network| Span::configured(network)).collect();
+                spans.extend(by_operators(have));
+                let wanted = allow::elements(&spans, family);
+                let set = SetRef { name, interval: true, concatenated: false };
+                changes.extend(replace(&set, have, wanted));
+            }
+        }
+        changes
+    }
+}
+
+fn by_operators(have: &Elements) -> Vec<Span> {
+    have.iter()
+        .filter(|(_, element)| element.comment.as_deref() == Some(BY_OPERATOR))
+        .flat_map(|(first, element)| {
+            let left_ms = element.timeout.map(|timeout| timeout.left_ms);
+            let found = networks(first, element.last.as_ref().unwrap_or(first));
+            found.into_iter().map(move |network| Span::by_operator(network, left_ms))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ruleset::plan::arbitrary;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn every_plan_is_read_as_it_was_written(
+            settings in arbitrary::settings(),
+            options in arbitrary::options(),
+        ) {
+            let good = LastGood::of(&settings, options);
+            let text = KIND.seal(&good).unwrap();
+            let read: LastGood = KIND.open(&text).unwrap();
+            prop_assert_eq!(&read.ruleset, &plan(&settings, options));
+            prop_assert!(read == good);
+        }
+
+        #[test]
+        fn a_damaged_plan_is_refused_and_harms_nobody(
+            settings in arbitrary::settings(),
+            options in arbitrary::options(),
+            at in any::<prop::sample::Index>(),
+            bit in 0_u8..8,
+            cut in any::<bool>(),
+        ) {
+            let mut bytes = KIND.seal(&LastGood::of(&settings, options)).unwrap().into_bytes();
+            let at = at.index(bytes.len());
+            if cut { bytes.truncate(at) } else { bytes[at] ^= 1 << bit }
+            if let Ok(text) = String::from_utf8(bytes) {
+                prop_assert!(KIND.open::<LastGood>(&text).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_well_sealed_but_no_plan_is_refused() {
+        for body in ["null", "[]", "{}", r#"{"ruleset":{"sets":[],"chains":[]}}"#] {
+            let value: serde_json::Value = serde_json::from_str(body).unwrap();
+            assert!(KIND.open::<LastGood>(&KIND.seal(&value).unwrap()).is_err(), "{body}");
+        }
+        let more = serde_json::json!({"ruleset": {"sets": [], "chains": []}, "allow": [], "table": "filter"});
+        assert!(KIND.open::<LastGood>(&KIND.seal(&more).unwrap()).is_err());
+    }
+}
