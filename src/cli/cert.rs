@@ -1,7 +1,7 @@
 //! `knock-agent cert`.
 
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 
@@ -58,9 +58,17 @@ pub fn run(args: CertArgs) -> Exit {
         err.line("  fix: --force overwrites it, or name others with --cert and --key");
         return err.finish(Exit::Io);
     }
-    for (path, mode, content) in files {
-        if let Err(error) = write(path, mode, content) {
+    if args.cert == args.key {
+        err.line("error: --cert and --key name the same file");
+        return err.finish(Exit::Usage);
+    }
+    for (written, (path, mode, content)) in files.iter().enumerate() {
+        if let Err(error) = files::replace(path, *mode, content) {
             err.line(format!("error: {}: {error}", path.display()));
+            // Half a pair is of no use, and in the way of the next try.
+            for (path, ..) in files.iter().take(if args.force { 0 } else { written }) {
+                let _ = files::remove(path);
+            }
             let denied = error.kind() == ErrorKind::PermissionDenied;
             return err.finish(if denied { Exit::NoPermission } else { Exit::Io });
         }
@@ -74,10 +82,4 @@ pub fn run(args: CertArgs) -> Exit {
     ));
     out.line(format!("key:         {} (keep it to yourself)", args.key.display()));
     out.finish(err.finish(Exit::Done))
-}
-
-/// A new file in the place of an old one, so that the key never has the old one's mode.
-fn write(path: &Path, mode: u32, content: &[u8]) -> std::io::Result<()> {
-    files::remove(path)?;
-    files::create(path, mode, content)
 }

@@ -71,56 +71,58 @@ pub struct DaemonArgs {
     pub later: LaterArgs,
 }
 
+/// Above them in the help.
+const LATER: &str = "Flags of knock-port that come with a later release (refused)";
+
 /// Flags that are understood and refused, so that nobody believes they work.
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Flags of knock-port that come with a later release (refused)")]
 pub struct LaterArgs {
     /// The host's filter table
-    #[arg(long, value_name = "TABLE")]
+    #[arg(long, help_heading = LATER, value_name = "TABLE")]
     pub nftables_table_filter: Option<String>,
 
     /// The host's nat table
-    #[arg(long, value_name = "TABLE")]
+    #[arg(long, help_heading = LATER, value_name = "TABLE")]
     pub nftables_table_nat: Option<String>,
 
     /// The host's chain for local services
-    #[arg(long, value_name = "CHAIN")]
+    #[arg(long, help_heading = LATER, value_name = "CHAIN")]
     pub nftables_chain_input: Option<String>,
 
     /// The host's chain for forwarded services
-    #[arg(long, value_name = "CHAIN")]
+    #[arg(long, help_heading = LATER, value_name = "CHAIN")]
     pub nftables_chain_forward: Option<String>,
 
     /// The host's chain hooked to input
-    #[arg(long, value_name = "CHAIN")]
+    #[arg(long, help_heading = LATER, value_name = "CHAIN")]
     pub nftables_chain_default_input: Option<String>,
 
     /// The host's chain hooked to output
-    #[arg(long, value_name = "CHAIN")]
+    #[arg(long, help_heading = LATER, value_name = "CHAIN")]
     pub nftables_chain_default_output: Option<String>,
 
     /// The host's chain hooked to forward
-    #[arg(long, value_name = "CHAIN")]
+    #[arg(long, help_heading = LATER, value_name = "CHAIN")]
     pub nftables_chain_default_forward: Option<String>,
 
     /// The host's chain hooked to nat prerouting
-    #[arg(long, value_name = "CHAIN")]
+    #[arg(long, help_heading = LATER, value_name = "CHAIN")]
     pub nftables_chain_default_prerouting: Option<String>,
 
     /// The host's chain hooked to nat postrouting
-    #[arg(long, value_name = "CHAIN")]
+    #[arg(long, help_heading = LATER, value_name = "CHAIN")]
     pub nftables_chain_default_postrouting: Option<String>,
 
     /// HTTP port of a proxy in front
-    #[arg(long, value_name = "PORT", value_parser = port())]
+    #[arg(long, help_heading = LATER, value_name = "PORT", value_parser = port())]
     pub waf_http_port: Option<u16>,
 
     /// HTTPS port of a proxy in front
-    #[arg(long, value_name = "PORT", value_parser = port())]
+    #[arg(long, help_heading = LATER, value_name = "PORT", value_parser = port())]
     pub waf_https_port: Option<u16>,
 
     /// Addresses of a proxy in front
-    #[arg(long, value_name = "ADDR,...")]
+    #[arg(long, help_heading = LATER, value_name = "ADDR,...")]
     pub waf_trusted_ips: Option<String>,
 }
 

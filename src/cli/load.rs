@@ -1,12 +1,13 @@
 //! The configuration file from the disk, with what is wrong with it.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::cli::{Exit, Printer, Tone};
 use crate::config::{self, Checked, MAX_BYTES, Place, Problem, Problems, Severity, StepPorts};
+use crate::sys::files;
 
 /// What becomes of a configuration file that others can read or change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,17 +109,7 @@ pub fn read(path: &Path, ports: Option<StepPorts>, exposure: Exposure) -> Result
 
 fn read_text(path: &Path, name: &str, exposure: Exposure) -> Result<(String, Vec<Problem>), Refused> {
     let unreadable = |error: io::Error| unreadable(name, &error);
-    // Without O_NONBLOCK a named pipe would hold the program up before it can be refused.
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits())
-        .open(path)
-        .map_err(unreadable)?;
-    let about = file.metadata().map_err(unreadable)?;
-    if !about.is_file() {
-        let what = if about.is_dir() { "this is a directory" } else { "this is not a regular file" };
-        return Err(refusal(problem(name, what, "name a file with --config"), Exit::BadConfig));
-    }
+    let (file, about) = files::open_regular(path).map_err(unreadable)?;
     let bytes = read_capped(&file).map_err(unreadable)?;
     let text = String::from_utf8(bytes).map_err(|error| {
         let valid = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
@@ -144,6 +135,9 @@ fn read_capped(file: &File) -> io::Result<Vec<u8>> {
 fn unreadable(name: &str, error: &io::Error) -> Refused {
     let bad = |message: &str, fix| refusal(problem(name, message, fix), Exit::BadConfig);
     match error.kind() {
+        io::ErrorKind::IsADirectory | io::ErrorKind::InvalidInput => {
+            bad(&error.to_string(), "name a file with --config")
+        }
         io::ErrorKind::NotFound => bad("there is no such file", "name the configuration with --config"),
         io::ErrorKind::PermissionDenied => {
             let fix = "run as root or as a member of the file's group";

@@ -8,7 +8,7 @@ use crate::cli::load::{self, Exposure};
 use crate::cli::{ConfigArg, Exit, Printer};
 use crate::ruleset::layout::Options;
 use crate::service::control::{self, Failure, Reply, Request};
-use crate::service::operations::{OperationError, Operations};
+use crate::service::operations::{OperationError, Operations, end_every_grant};
 use crate::service::state::{Resumed, StateFile};
 use crate::sys::{clock, users};
 
@@ -58,7 +58,12 @@ pub(super) fn ask_daemon(
 }
 
 fn by_ourselves(file: &ConfigArg, request: Request, err: &mut Printer) -> Result<Reply, Exit> {
-    let settings = load::load(&file.config, None, Exposure::Warn, err)?.settings;
+    let settings = match load::load(&file.config, None, Exposure::Warn, err) {
+        Ok(checked) => checked.settings,
+        // Closing must not wait for a good configuration.
+        Err(_) if request == (Request::RevokeAll { app: None }) => return close_everything(err),
+        Err(exit) => return Err(exit),
+    };
     let user = users::name(users::own());
     let mut failed = |error: &OperationError| {
         err.line(format!("error: {error}"));
@@ -82,6 +87,17 @@ fn by_ourselves(file: &ConfigArg, request: Request, err: &mut Printer) -> Result
         }
     }
     Ok(Reply::Done { message })
+}
+
+fn close_everything(err: &mut Printer) -> Result<Reply, Exit> {
+    let ended = Nftables::open().map_err(OperationError::from).and_then(|mut nft| end_every_grant(&mut nft));
+    match ended {
+        Ok(ended) => Ok(Reply::Done { message: format!("{ended} grants ended, without a configuration") }),
+        Err(error) => {
+            err.line(format!("error: {error}"));
+            Err(exit_of(error.failure()))
+        }
+    }
 }
 
 /// The exit code of a failure.

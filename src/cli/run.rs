@@ -36,6 +36,9 @@ pub fn run(args: RunArgs) -> Exit {
             if let Some(advice) = advice(&error) {
                 err.line(format!("  fix: {advice}"));
             }
+            if matches!(error, DaemonError::Listen { .. } | DaemonError::Died(_)) {
+                err.line("  note: the guard is in place and stays: guarded ports are closed (`knock-agent teardown` removes it)");
+            }
             err.finish(exit_code(&error))
         }
     }

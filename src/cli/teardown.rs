@@ -11,7 +11,9 @@ use crate::service::state;
 
 /// The arguments of `teardown`.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Stop the daemon first: it would put the guard back.")]
+#[command(
+    after_help = "A running daemon removes everything itself and stops. Guarded ports are open afterwards."
+)]
 pub struct TeardownArgs {
     /// The configuration file.
     #[command(flatten)]

@@ -98,7 +98,7 @@ fn default_drop(settings: &Settings, chain: &HostChain, accepted: bool) -> Findi
         HostHook::Input | HostHook::Forward => "host-drops-by-default",
         HostHook::Output => "host-drops-output",
     };
-    let which = format!("chain {family} {table} {name} drops by default");
+    let which = format!("chain {family} {table} {name} drops what none of its rules accepts");
     let Some(mark) = settings.global.mark else {
         return Finding {
             severity: Severity::Warning,
@@ -135,6 +135,33 @@ fn matcher(mark: Mark) -> String {
         format!("meta mark {}", mark.value())
     } else {
         format!("meta mark and {:#x} == {:#x}", mark.mask(), mark.value())
+    }
+}
+
+/// What a rule does to every packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Always {
+    /// Drops or rejects it.
+    Drops,
+    /// Sends it to another chain.
+    GoesTo(String),
+    /// Nothing that could be told.
+    Nothing,
+}
+
+/// What a rule of somebody else's does to every packet, whatever it looks like.
+#[must_use]
+pub fn always(rule: &Rule) -> Always {
+    let telling = |expr: &&Expr| match expr {
+        Expr::Counter => false,
+        Expr::Foreign(name) => name != "log",
+        _ => true,
+    };
+    match rule.exprs.iter().filter(telling).collect::<Vec<_>>().as_slice() {
+        [Expr::Verdict(Verdict::Drop)] => Always::Drops,
+        [Expr::Foreign(name)] if name == "reject" => Always::Drops,
+        [Expr::Verdict(Verdict::Jump(chain) | Verdict::Goto(chain))] => Always::GoesTo(chain.clone()),
+        _ => Always::Nothing,
     }
 }
 

@@ -4,11 +4,12 @@
 use crate::backend::nftables::{BackendError, Nftables};
 use crate::backend::survey::survey;
 use crate::config::Settings;
-use crate::ruleset::audit::{Finding, Severity, accepts_mark, audit};
+use crate::ruleset::audit::{Always, Finding, HostChain, Severity, accepts_mark, always, audit};
 use crate::ruleset::diff::{Change, diff};
 use crate::ruleset::layout::{Layout, Options};
 use crate::ruleset::plan::plan;
 use crate::sys::interfaces;
+use crate::units::Mark;
 
 /// What a dry run found out.
 #[derive(Clone, Debug, Default)]
@@ -59,12 +60,13 @@ pub fn online(nft: &mut Nftables, settings: &Settings, options: Options) -> Resu
         Err(error) => return Err(error),
     }
     let layout = Layout::new(settings, options);
-    let found = survey(nft)?;
+    let mut found = survey(nft)?;
     let mark = settings.global.mark;
     let mut accepting = Vec::new();
-    for chain in &found.chains {
-        let rules = nft.rules_of(&chain.family, &chain.table, &chain.chain)?;
-        if rules.iter().any(|rule| mark.is_some_and(|mark| accepts_mark(rule, mark))) {
+    for chain in &mut found.chains {
+        let end = mark.map(|mark| host_end(nft, chain, mark)).transpose()?.unwrap_or(End::Open);
+        chain.drops |= end == End::Drops;
+        if end == End::AcceptsMark {
             accepting.push(chain.clone());
         }
     }
@@ -76,6 +78,48 @@ pub fn online(nft: &mut Nftables, settings: &Settings, options: Options) -> Resu
         fix: "look at the output of nft list ruleset for chains with policy drop".to_owned(),
     }));
     Ok(report)
+}
+
+/// What a host's chain does with a packet that carries our mark and that none of its other rules matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    AcceptsMark,
+    Drops,
+    Open,
+}
+
+/// Follows a host's chain, and the chains it always goes on to, to the first rule that decides.
+fn host_end(nft: &mut Nftables, chain: &HostChain, mark: Mark) -> Result<End, BackendError> {
+    let mut ahead = vec![chain.chain.clone()];
+    // A ruleset without loops, as the kernel sees to; longer chains of chains are not followed.
+    for _ in 0..16 {
+        let Some(name) = ahead.pop() else { return Ok(End::Open) };
+        let rules = nft.rules_of(&chain.family, &chain.table, &name)?;
+        for (at, rule) in rules.iter().enumerate() {
+            if accepts_mark(rule, mark) {
+                return Ok(End::AcceptsMark);
+            }
+            match always(rule) {
+                Always::Drops => return Ok(End::Drops),
+                Always::GoesTo(next) => {
+                    // What follows a jump is looked at only if the chain jumped to decides nothing.
+                    if at + 1 < rules.len() {
+                        let rest = rules.get(at + 1..).unwrap_or_default();
+                        if rest.iter().any(|rule| accepts_mark(rule, mark)) {
+                            return Ok(End::AcceptsMark);
+                        }
+                        if rest.iter().any(|rule| always(rule) == Always::Drops) {
+                            return Ok(End::Drops);
+                        }
+                    }
+                    ahead.push(next);
+                    break;
+                }
+                Always::Nothing => {}
+            }
+        }
+    }
+    Ok(End::Open)
 }
 
 fn missing_interfaces(settings: &Settings) -> Vec<Finding> {

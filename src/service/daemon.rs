@@ -162,7 +162,7 @@ const MAX_PEM: u64 = 1 << 20;
 pub fn tls(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, DaemonError> {
     let read = |path: &Path| {
         files::read_text(path, MAX_PEM)
-            .map(|file| zeroize::Zeroizing::new(file.text))
+            .map(zeroize::Zeroizing::new)
             .map_err(|source| DaemonError::CertificateFile { path: path.to_owned(), source })
     };
     let (chain_pem, key_pem) = (read(certificate)?, read(key)?);
@@ -245,25 +245,28 @@ async fn serve(
 
     let mut enforcing = enforcing;
     let [ear1, ear2, ear3] = &mut ears;
-    let result = tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
-        stopped = &mut enforcing => match stopped {
-            Ok(Stopped::TornDown) => return Ok(()),
-            Ok(Stopped::Unused) | Err(_) => return Err(DaemonError::Died("the enforcer")),
-        },
-        _ = ear1 => Err(DaemonError::Died("step 1")),
-        _ = ear2 => Err(DaemonError::Died("step 2")),
-        _ = ear3 => Err(DaemonError::Died("the control socket")),
+    // Whether the enforcer has ended by itself, and what it all came to.
+    let (enforcer_ended, result) = tokio::select! {
+        _ = terminate.recv() => (false, Ok(())),
+        _ = interrupt.recv() => (false, Ok(())),
+        stopped = &mut enforcing => (true, match stopped {
+            Ok(Stopped::TornDown) => Ok(()),
+            Ok(Stopped::Unused) | Err(_) => Err(DaemonError::Died("the enforcer")),
+        }),
+        _ = ear1 => (false, Err(DaemonError::Died("step 1"))),
+        _ = ear2 => (false, Err(DaemonError::Died("step 2"))),
+        _ = ear3 => (false, Err(DaemonError::Died("the control socket"))),
     };
     let _ = notify::notify("STOPPING=1");
     for ear in &ears {
         ear.abort();
     }
-    let _ = stop.send(());
-    let _ = enforcing.await;
+    if !enforcer_ended {
+        let _ = stop.send(());
+        let _ = enforcing.await;
+        tracing::info!("stopped; the guard stays");
+    }
     let _ = files::remove(&control::socket_path(&daemon.runtime_dir));
-    tracing::info!("stopped; the guard stays");
     result
 }
 

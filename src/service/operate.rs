@@ -27,7 +27,9 @@ impl Operations {
                 let client = ClientAddr::new(address);
                 let left = self.grant(&app, client, &note, lifetime(seconds)?, now)?;
                 tracing::info!(%client, app, user, "granted by an operator");
-                Ok(format!("{client} may reach {app} for {} s", left.as_secs()))
+                let long = Lifetime::from_secs(left.as_secs().max(1))
+                    .map_or("for ever".to_owned(), |l| format!("for {l}"));
+                Ok(format!("{client} may reach {app} {long}"))
             }
             Request::Revoke { app, address } => {
                 let client = ClientAddr::new(address);

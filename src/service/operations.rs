@@ -85,6 +85,21 @@ struct Allowed {
     until: Option<Duration>,
 }
 
+/// Ends whatever grants and admissions to step 2 the kernel has, known to a configuration or not; returns how
+/// many grants.
+///
+/// # Errors
+/// [`OperationError`] when the kernel would not.
+pub fn end_every_grant(nft: &mut Nftables) -> Result<usize, OperationError> {
+    let live = nft.read()?.ok_or(OperationError::NoTable)?;
+    let grants = |name: &str| name.starts_with("app_");
+    let named = live.ruleset.sets.iter().map(|set| set.name.as_str());
+    let sets = named.filter(|name| grants(name) || name.starts_with("step2_"));
+    let changes: Vec<Change> = sets.map(|name| Change::FlushSet(name.to_owned())).collect();
+    nft.apply(&changes)?;
+    Ok(live.elements.iter().filter(|(name, _)| grants(name)).map(|(_, elements)| elements.len()).sum())
+}
+
 /// Grants, admissions and allowed networks, in the kernel and in the ledger.
 #[derive(Debug)]
 pub struct Operations {
@@ -276,25 +291,16 @@ impl Operations {
     /// # Errors
     /// [`OperationError`] when the kernel would not.
     pub fn revoke_all(&mut self, app: Option<&str>) -> Result<usize, OperationError> {
-        let slugs: Vec<String> = match app {
-            Some(name) => vec![self.app(name)?.slug.clone()],
-            None => self.settings.apps.iter().map(|app| app.slug.clone()).collect(),
+        let Some(name) = app else {
+            self.ledger = Ledger::default();
+            return end_every_grant(&mut self.nft);
         };
+        let slug = self.app(name)?.slug.clone();
         let live = self.live()?;
-        let mut ended = 0;
-        let mut changes = Vec::new();
-        for slug in &slugs {
-            self.ledger.revoke_app(slug);
-            for family in Family::BOTH {
-                let set = app_set(slug, family);
-                ended += live.elements.get(&set).map_or(0, BTreeMap::len);
-                changes.push(Change::FlushSet(set));
-            }
-        }
-        if app.is_none() {
-            changes.extend(Family::BOTH.map(|family| Change::FlushSet(step2_set(family))));
-        }
-        self.nft.apply(&changes)?;
+        self.ledger.revoke_app(&slug);
+        let sets = Family::BOTH.map(|family| app_set(&slug, family));
+        let ended = sets.iter().filter_map(|set| live.elements.get(set)).map(BTreeMap::len).sum();
+        self.nft.apply(&sets.map(Change::FlushSet))?;
         Ok(ended)
     }
 

@@ -77,7 +77,7 @@ impl Kind {
 
     /// The text of such a file on the disk.
     pub(super) fn read(self, path: &Path) -> Result<String, SealError> {
-        files::read_text(path, self.max_bytes).map(|file| file.text).map_err(|error| match error.kind() {
+        files::read_text(path, self.max_bytes).map_err(|error| match error.kind() {
             ErrorKind::NotFound => SealError::Missing,
             // Too large or not text: nothing of ours.
             ErrorKind::InvalidData => SealError::Foreign,

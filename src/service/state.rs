@@ -147,7 +147,7 @@ impl StateFile {
     pub fn resume(operations: &mut Operations, now: Now) -> Option<Resumed> {
         let path = operations.settings().global.state_file.clone()?;
         let boot_id = match files::read_text(Path::new(BOOT_ID), 64) {
-            Ok(file) => file.text.trim().to_owned(),
+            Ok(text) => text.trim().to_owned(),
             Err(error) => return Some(Resumed { file: None, restored: Err(StateError::BootId(error)) }),
         };
         let saved = KIND.read(&path).and_then(|text| KIND.open::<Saved>(&text));

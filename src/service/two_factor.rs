@@ -99,7 +99,7 @@ pub fn load(settings: &Settings) -> Result<Found, Vec<TwoFactorError>> {
 
 fn read(path: &Path) -> io::Result<Option<zeroize::Zeroizing<String>>> {
     match files::read_text(path, MAX_BYTES) {
-        Ok(file) => Ok(Some(zeroize::Zeroizing::new(file.text))),
+        Ok(text) => Ok(Some(zeroize::Zeroizing::new(text))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }

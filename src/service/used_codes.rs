@@ -21,7 +21,7 @@ impl UsedCodesFile {
     pub fn read(runtime_dir: &Path, gatekeeper: &mut Gatekeeper, now: Now) -> Self {
         let path = runtime_dir.join("used-codes.json");
         match files::read_text(&path, MAX_BYTES) {
-            Ok(file) => match serde_json::from_str::<BTreeMap<String, Vec<u64>>>(&file.text) {
+            Ok(text) => match serde_json::from_str::<BTreeMap<String, Vec<u64>>>(&text) {
                 Ok(used) => gatekeeper.remember_used_codes(&used),
                 Err(_) => doubt(&path, "it is damaged", gatekeeper, now),
             },

@@ -5,39 +5,39 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 
-/// What reading a file told beside its content.
-#[derive(Debug)]
-pub struct ReadFile {
-    /// The content.
-    pub text: String,
-    /// Permission bits (`0o644`).
-    pub mode: u32,
-    /// Who owns it.
-    pub owner: u32,
+/// Opens a file for reading; one that is no regular file is refused, and a named pipe does not hold anybody up.
+///
+/// # Errors
+/// The reason.
+pub fn open_regular(path: &Path) -> io::Result<(File, fs::Metadata)> {
+    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    let about = file.metadata()?;
+    if about.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::IsADirectory, "this is a directory"));
+    }
+    if !about.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "this is not a regular file"));
+    }
+    Ok((file, about))
 }
 
 /// Reads a regular file of at most `max` bytes of UTF-8.
 ///
 /// # Errors
 /// The reason, as [`io::ErrorKind::InvalidData`] where the file is too large or no text.
-pub fn read_text(path: &Path, max: u64) -> io::Result<ReadFile> {
-    let file = File::open(path)?;
-    let about = file.metadata()?;
-    if about.is_dir() {
-        return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory"));
-    }
+pub fn read_text(path: &Path, max: u64) -> io::Result<String> {
+    let (file, _) = open_regular(path)?;
     let mut bytes = Vec::new();
     // One more than allowed, to tell a full file from one that is too large.
     file.take(max + 1).read_to_end(&mut bytes)?;
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > max {
         return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it is larger than {max} bytes")));
     }
-    let text = String::from_utf8(bytes).map_err(|error| {
+    String::from_utf8(bytes).map_err(|error| {
         io::Error::new(io::ErrorKind::InvalidData, format!("it is not UTF-8 text: {}", error.utf8_error()))
-    })?;
-    Ok(ReadFile { text, mode: about.permissions().mode() & 0o7777, owner: about.uid() })
+    })
 }
 
 /// Writes a file that must not exist yet, with that mode from the first moment, and waits for the disk.
