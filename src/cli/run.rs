@@ -9,6 +9,7 @@ use crate::cli::load::{self, Exposure};
 use crate::cli::operate::{exit_of, exit_of_backend};
 use crate::cli::{DaemonArgs, Exit, Printer};
 use crate::service::daemon::{self, Daemon, DaemonError};
+use crate::sys::process;
 
 /// The arguments of `run`.
 #[derive(Args, Clone, Debug)]
@@ -25,6 +26,11 @@ pub struct RunArgs {
 #[must_use]
 pub fn run(args: RunArgs) -> Exit {
     let mut err = Printer::stderr();
+    // Before the first key is in memory.
+    if let Err(errno) = process::harden() {
+        err.line(format!("error: the process cannot be protected: {errno}"));
+        return err.finish(Exit::Bug);
+    }
     let daemon = match prepare(args.daemon, &mut err) {
         Ok(daemon) => daemon,
         Err(exit) => return err.finish(exit),
@@ -72,7 +78,12 @@ fn prepare(args: DaemonArgs, err: &mut Printer) -> Result<Daemon, Exit> {
 fn log_to_stderr(level: &str) {
     // The command line allows these words only.
     let level: tracing::Level = level.parse().unwrap_or(tracing::Level::INFO);
-    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false);
+    let log = tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        // A log that cannot be written (a full disk, a reader that went away) must not end the daemon.
+        .log_internal_errors(false);
     if std::env::var_os("JOURNAL_STREAM").is_some() {
         log.without_time().init();
     } else {

@@ -53,6 +53,14 @@ impl Ledger {
         }
     }
 
+    /// Forgets all grants.
+    pub fn revoke_everything(&mut self) {
+        if !self.entries.is_empty() {
+            self.entries.clear();
+            self.changes += 1;
+        }
+    }
+
     /// Forgets all grants for an app.
     pub fn revoke_app(&mut self, app: &str) {
         let before = self.entries.len();

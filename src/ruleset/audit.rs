@@ -144,7 +144,12 @@ pub enum Always {
     /// Drops or rejects it.
     Drops,
     /// Sends it to another chain.
-    GoesTo(String),
+    Goes {
+        /// Which.
+        to: String,
+        /// Whether it comes back if nothing there decides.
+        returns: bool,
+    },
     /// Nothing that could be told.
     Nothing,
 }
@@ -160,7 +165,8 @@ pub fn always(rule: &Rule) -> Always {
     match rule.exprs.iter().filter(telling).collect::<Vec<_>>().as_slice() {
         [Expr::Verdict(Verdict::Drop)] => Always::Drops,
         [Expr::Foreign(name)] if name == "reject" => Always::Drops,
-        [Expr::Verdict(Verdict::Jump(chain) | Verdict::Goto(chain))] => Always::GoesTo(chain.clone()),
+        [Expr::Verdict(Verdict::Jump(chain))] => Always::Goes { to: chain.clone(), returns: true },
+        [Expr::Verdict(Verdict::Goto(chain))] => Always::Goes { to: chain.clone(), returns: false },
         _ => Always::Nothing,
     }
 }

@@ -61,6 +61,10 @@ pub enum CtKey {
     Status,
     /// Destination port of the original direction, big endian.
     OriginalProtoDst,
+    /// IPv4 destination of the original direction (Linux 4.17).
+    OriginalDst4,
+    /// IPv6 destination of the original direction.
+    OriginalDst6,
 }
 
 /// State bits of `ct state` (`NF_CT_STATE_BIT` in `linux/netfilter/nf_conntrack_common.h`).

@@ -112,6 +112,33 @@ impl RuleText {
             .done()
     }
 
+    /// `ct original ip daddr @set`
+    pub(super) fn originally_to(self, family: Family, set: &str) -> Self {
+        let key = match family {
+            Family::V4 => CtKey::OriginalDst4,
+            Family::V6 => CtKey::OriginalDst6,
+        };
+        self.push(Expr::Ct { key, reg: R0 }).lookup(set, false)
+    }
+
+    /// `update @set { ip daddr timeout … }`
+    pub(super) fn update_destination(self, family: Family, set: &str, timeout_ms: u64) -> Self {
+        self.family(family).addr(family, Side::Destination).push(Expr::Update {
+            set: set.to_owned(),
+            reg: R0,
+            timeout_ms,
+            limit: None,
+        })
+    }
+
+    /// `ip hdrlength >= 6`: an IPv4 packet with options
+    pub(super) fn ip_options(self) -> Self {
+        self.family(Family::V4)
+            .payload(Base::Network, 0, 1, R0)
+            .push(Expr::Bitwise { reg: R0, mask: vec![0x0f], xor: vec![0] })
+            .cmp(R0, CmpOp::Ge, &[6])
+    }
+
     fn family(self, family: Family) -> Self {
         // NFPROTO_IPV4 and NFPROTO_IPV6
         let number = match family {

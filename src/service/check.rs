@@ -11,6 +11,9 @@ use crate::ruleset::plan::plan;
 use crate::sys::interfaces;
 use crate::units::Mark;
 
+/// How far jumps between a host's chains are followed (`NFT_JUMP_STACK_SIZE` in the kernel).
+const DEPTH: u8 = 16;
+
 /// What a dry run found out.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
@@ -64,7 +67,10 @@ pub fn online(nft: &mut Nftables, settings: &Settings, options: Options) -> Resu
     let mark = settings.global.mark;
     let mut accepting = Vec::new();
     for chain in &mut found.chains {
-        let end = mark.map(|mark| host_end(nft, chain, mark)).transpose()?.unwrap_or(End::Open);
+        let end = mark
+            .map(|mark| host_end(nft, chain, &chain.chain, mark, DEPTH))
+            .transpose()?
+            .unwrap_or(End::Open);
         chain.drops |= end == End::Drops;
         if end == End::AcceptsMark {
             accepting.push(chain.clone());
@@ -88,35 +94,29 @@ enum End {
     Open,
 }
 
-/// Follows a host's chain, and the chains it always goes on to, to the first rule that decides.
-fn host_end(nft: &mut Nftables, chain: &HostChain, mark: Mark) -> Result<End, BackendError> {
-    let mut ahead = vec![chain.chain.clone()];
-    // A ruleset without loops, as the kernel sees to; longer chains of chains are not followed.
-    for _ in 0..16 {
-        let Some(name) = ahead.pop() else { return Ok(End::Open) };
-        let rules = nft.rules_of(&chain.family, &chain.table, &name)?;
-        for (at, rule) in rules.iter().enumerate() {
-            if accepts_mark(rule, mark) {
-                return Ok(End::AcceptsMark);
-            }
-            match always(rule) {
-                Always::Drops => return Ok(End::Drops),
-                Always::GoesTo(next) => {
-                    // What follows a jump is looked at only if the chain jumped to decides nothing.
-                    if at + 1 < rules.len() {
-                        let rest = rules.get(at + 1..).unwrap_or_default();
-                        if rest.iter().any(|rule| accepts_mark(rule, mark)) {
-                            return Ok(End::AcceptsMark);
-                        }
-                        if rest.iter().any(|rule| always(rule) == Always::Drops) {
-                            return Ok(End::Drops);
-                        }
-                    }
-                    ahead.push(next);
-                    break;
-                }
-                Always::Nothing => {}
-            }
+/// Follows a host's chain, and the chains it always goes to, up to the first rule that decides.
+fn host_end(
+    nft: &mut Nftables,
+    host: &HostChain,
+    chain: &str,
+    mark: Mark,
+    depth: u8,
+) -> Result<End, BackendError> {
+    // The kernel sees to it that chains do not loop; deeper ones are not followed.
+    if depth == 0 {
+        return Ok(End::Open);
+    }
+    for rule in nft.rules_of(&host.family, &host.table, chain)? {
+        if accepts_mark(&rule, mark) {
+            return Ok(End::AcceptsMark);
+        }
+        match always(&rule) {
+            Always::Drops => return Ok(End::Drops),
+            Always::Goes { to, returns } => match host_end(nft, host, &to, mark, depth - 1)? {
+                End::Open if returns => {}
+                end => return Ok(end),
+            },
+            Always::Nothing => {}
         }
     }
     Ok(End::Open)

@@ -24,7 +24,7 @@ use crate::config::Settings;
 use crate::knock::{Gatekeeper, TwoFactor};
 use crate::ruleset::layout::Options;
 use crate::sys::netlink::Events;
-use crate::sys::{clock, files, notify, process, random};
+use crate::sys::{clock, files, notify, random};
 
 /// Control requests that may wait for the enforcer.
 const CALLS: usize = 16;
@@ -110,7 +110,6 @@ pub enum DaemonError {
 /// # Errors
 /// [`DaemonError`]; from the first change on, the guard stays whatever happens.
 pub fn run(daemon: Daemon) -> Result<(), DaemonError> {
-    process::harden().map_err(|errno| DaemonError::Process(errno.into()))?;
     let lock_path = lock_path(&daemon.runtime_dir);
     let at = |path: &Path| {
         let path = path.to_owned();

@@ -251,7 +251,10 @@ impl Enforcer {
                     message: "the daemon removed its table and stops; nothing is guarded any more".to_owned(),
                 }
             }
-            other => Reply::Done { message: self.operations.operate(other, user, now)? },
+            other => {
+                self.forget_step1(&other);
+                Reply::Done { message: self.operations.operate(other, user, now)? }
+            }
         };
         Ok(reply)
     }
@@ -270,6 +273,19 @@ impl Enforcer {
             && let Err(error) = state.forget()
         {
             tracing::error!(file = %state.path().display(), %error, "the grants of before stay in the state file: remove it");
+        }
+    }
+
+    /// Whoever is shut out has to begin anew, also between the two steps.
+    fn forget_step1(&mut self, request: &Request) {
+        match request {
+            Request::Revoke { app, address } => {
+                if let Ok(app) = app.parse() {
+                    self.gatekeeper.forget(ClientAddr::new(*address), &app);
+                }
+            }
+            Request::RevokeAll { .. } => self.gatekeeper.forget_everybody(),
+            _ => {}
         }
     }
 

@@ -269,7 +269,6 @@ impl Operations {
     pub fn revoke(&mut self, app: &str, client: ClientAddr) -> Result<bool, OperationError> {
         let slug = self.app(app)?.slug.clone();
         let addr = client.masked_v6(self.settings.global.ipv6_prefix);
-        self.ledger.revoke(&slug, addr.ip());
         let set = SetRef { name: app_set(&slug, addr.family()), interval: false, concatenated: false };
         let key = address_key(addr.ip());
         for _ in 0..TRIES {
@@ -278,7 +277,10 @@ impl Operations {
             };
             let elements = Elements::from([(key.clone(), element)]);
             match self.nft.apply(&[Change::DeleteElements { set: set.clone(), elements }]) {
-                Ok(()) => return Ok(true),
+                Ok(()) => {
+                    self.ledger.revoke(&slug, addr.ip());
+                    return Ok(true);
+                }
                 Err(BackendError::Refused { errno: nix::errno::Errno::ENOENT, .. }) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -292,15 +294,16 @@ impl Operations {
     /// [`OperationError`] when the kernel would not.
     pub fn revoke_all(&mut self, app: Option<&str>) -> Result<usize, OperationError> {
         let Some(name) = app else {
-            self.ledger = Ledger::default();
-            return end_every_grant(&mut self.nft);
+            let ended = end_every_grant(&mut self.nft)?;
+            self.ledger.revoke_everything();
+            return Ok(ended);
         };
         let slug = self.app(name)?.slug.clone();
         let live = self.live()?;
-        self.ledger.revoke_app(&slug);
         let sets = Family::BOTH.map(|family| app_set(&slug, family));
         let ended = sets.iter().filter_map(|set| live.elements.get(set)).map(BTreeMap::len).sum();
         self.nft.apply(&sets.map(Change::FlushSet))?;
+        self.ledger.revoke_app(&slug);
         Ok(ended)
     }
 

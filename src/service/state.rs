@@ -343,7 +343,8 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("knock-agent-state-{}", std::process::id()));
         files::make_directory(&folder, 0o700).unwrap();
         let path = folder.join("grants");
-        let mut file = StateFile { path: path.clone(), boot_id: "a".into(), written: None, again: Duration::ZERO };
+        let mut file =
+            StateFile { path: path.clone(), boot_id: "a".into(), written: None, again: Duration::ZERO };
         let mut grants = ledger(&[(1, 0, 100)]);
         let mut written = |grants: &Ledger, now: Now| {
             files::remove(&path).unwrap();

@@ -140,6 +140,8 @@ fn ct(key: CtKey, reg: Reg) -> Result<Expression, BuildError> {
         CtKey::Direction => (1, false),
         CtKey::Status => (2, false),
         CtKey::OriginalProtoDst => (12, true),
+        CtKey::OriginalDst4 => (20, true),
+        CtKey::OriginalDst6 => (22, true),
     };
     let mut out = Expression::new("ct")?;
     out.set_u32(nft::NFTNL_EXPR_CT_KEY, number_of_key);

@@ -6,7 +6,7 @@ use crate::ruleset::model::{Chain, Hook, Rule};
 use crate::ruleset::rule::rule;
 use crate::units::{Family, Protocol};
 
-use super::replies::{SPOKEN_MS, spoken_set};
+use super::replies::{SPOKEN_MS, own_set, spoken_set};
 use super::step1::to_port;
 use super::{chain, drop_the_rest, filter, for_clients, step2_set};
 
@@ -23,12 +23,22 @@ pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
 }
 
 fn gate(layout: &Layout<'_>) -> Vec<Rule> {
-    vec![
+    let mut rules = vec![
         rule().reply_direction().goto("gate_own").named("own"),
         to_port(layout.options.http_port).goto("step1_gate").named("step1"),
         to_port(layout.options.https_port).goto("step2_gate").named("step2"),
-        rule().iifname("ext").for_this_host().service_vmap("services").named("services"),
-    ]
+    ];
+    rules.extend(Family::BOTH.map(|family| {
+        rule()
+            .iifname("ext")
+            .new_connection()
+            .for_this_host()
+            .update_destination(family, &own_set(family), SPOKEN_MS)
+            .done()
+            .named("own-address")
+    }));
+    rules.push(rule().iifname("ext").for_this_host().service_vmap("services").named("services"));
+    rules
 }
 
 /// Answers to connections that this host or a LAN host made from a port that happens to be guarded;
@@ -84,7 +94,17 @@ fn step2_gate() -> Vec<Rule> {
 
 /// Packets from outside straight to a LAN host, whether somebody translated them or not.
 fn gate_forward(layout: &Layout<'_>) -> Vec<Rule> {
-    let mut rules = vec![rule().reply_direction().goto("gate_forward_own").named("own")];
+    let mut rules = vec![
+        rule().reply_direction().goto("gate_forward_own").named("own"),
+        // Only a source route takes a packet for this host elsewhere, and it names the LAN host too late to be seen.
+        rule()
+            .iifname("ext")
+            .ip_options()
+            .local(Side::Destination)
+            .counter()
+            .drop()
+            .named("drop:source-route"),
+    ];
     for family in lan_families(layout) {
         let map = format!("lan_{}", family.digit());
         rules.push(rule().iifname("ext").host_service_vmap(family, Side::Destination, &map).named("lan"));

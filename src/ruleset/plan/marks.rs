@@ -5,8 +5,9 @@ use crate::ruleset::expr::Side;
 use crate::ruleset::layout::{Layout, Segment};
 use crate::ruleset::model::{Chain, Hook, Rule};
 use crate::ruleset::rule::rule;
-use crate::units::Protocol;
+use crate::units::{Family, Protocol};
 
+use super::replies::own_set;
 use super::step1::{from_port, to_port};
 use super::{chain, filter, for_clients};
 
@@ -59,16 +60,19 @@ fn mark_in(layout: &Layout<'_>) -> Vec<Rule> {
 fn mark_forward(layout: &Layout<'_>) -> Vec<Rule> {
     let mut rules = vec![rule().oifname("ext").jump("replies").named("replies")];
     if layout.settings.global.mark.is_some() {
-        for protocol in [Protocol::Tcp, Protocol::Udp] {
-            let map = format!("mark_{protocol}");
-            rules.push(
-                rule()
-                    .iifname("ext")
-                    .original_direction()
-                    .dnatted()
-                    .original_port_vmap(protocol, &map)
-                    .named("mark:forwarded"),
-            );
+        for family in Family::BOTH {
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                let map = format!("mark_{protocol}");
+                rules.push(
+                    rule()
+                        .iifname("ext")
+                        .original_direction()
+                        .dnatted()
+                        .originally_to(family, &own_set(family))
+                        .original_port_vmap(protocol, &map)
+                        .named("mark:forwarded"),
+                );
+            }
         }
     }
     rules

@@ -12,6 +12,9 @@ use super::{chain, drop_the_rest, for_clients};
 
 /// Stem of the sets of clients' addresses and ports.
 pub(super) const SPOKEN_SET: &str = "spoken";
+/// Stem of the sets of this host's own addresses, as packets to it name them. A connection to another
+/// address that somebody forwards (one-to-one NAT of a routed address) is none of ours, whatever its port.
+pub(super) const OWN_SET: &str = "own";
 /// How long that is remembered: a service may know its peer's address for long.
 pub(super) const SPOKEN_MS: u64 = 30 * 86_400_000;
 
@@ -52,6 +55,11 @@ fn replies() -> Vec<Rule> {
     rules
 }
 
+/// The set of this host's addresses that somebody has begun to talk to.
+pub(super) fn own_set(family: Family) -> String {
+    format!("{OWN_SET}_{}", family.digit())
+}
+
 /// The set of clients' ends of conversations that the service could take up by itself.
 pub(super) fn spoken_set(family: Family) -> String {
     format!("{SPOKEN_SET}_{}", family.digit())
@@ -65,9 +73,12 @@ fn replies_tracked(layout: &Layout<'_>) -> Vec<Rule> {
         let map = format!("reply_{protocol}");
         rules.push(rule().local(Side::Source).original_port_vmap(protocol, &map).named("replies:local"));
     }
-    for protocol in PROTOCOLS {
-        let map = format!("reply_{protocol}");
-        rules.push(rule().dnatted().original_port_vmap(protocol, &map).named("replies:forwarded"));
+    for family in Family::BOTH {
+        for protocol in PROTOCOLS {
+            let map = format!("reply_{protocol}");
+            let text = rule().dnatted().originally_to(family, &own_set(family));
+            rules.push(text.original_port_vmap(protocol, &map).named("replies:forwarded"));
+        }
     }
     rules.extend(from_lan(layout));
     rules

@@ -5,7 +5,7 @@ use crate::ruleset::layout::{Layout, Segment};
 use crate::ruleset::model::{Content, Element, Elements, KeyPart, Set, SetFlags};
 use crate::units::{Family, IfName};
 
-use super::replies::SPOKEN_SET;
+use super::replies::{OWN_SET, SPOKEN_SET};
 use super::step1::{FLOW_SET, METER_SET};
 
 /// Room in each set of grants.
@@ -49,6 +49,9 @@ pub(super) fn sets(layout: &Layout<'_>) -> Vec<Set> {
     }
     for family in Family::BOTH {
         out.push(from_packets(SPOKEN_SET, vec![address(family), KeyPart::Port], family));
+    }
+    for family in Family::BOTH {
+        out.push(from_packets(OWN_SET, vec![address(family)], family));
     }
     if layout.settings.global.step1_segments > 1 {
         for family in Family::BOTH {

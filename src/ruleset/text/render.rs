@@ -112,13 +112,15 @@ impl Renderer<'_> {
         if !self.marks() {
             return String::new();
         }
-        PROTOCOLS
-            .map(|protocol| {
-                format!(
-                    "\t\tiifname @ext ct direction original ct status dnat meta l4proto {protocol} ct original proto-dst vmap @mark_{protocol} comment \"ka:mark:forwarded\"\n"
-                )
-            })
-            .concat()
+        let mut out = String::new();
+        for (ip, n) in [("ip", 4), ("ip6", 6)] {
+            for protocol in PROTOCOLS {
+                out += &format!(
+                    "\t\tiifname @ext ct direction original ct status dnat ct original {ip} daddr @own_{n} meta l4proto {protocol} ct original proto-dst vmap @mark_{protocol} comment \"ka:mark:forwarded\"\n"
+                );
+            }
+        }
+        out
     }
 
     fn marks_out(&self) -> String {

@@ -146,6 +146,8 @@ fn ct(data: Attributes<'_>) -> Option<Expr> {
         (1, None) => CtKey::Direction,
         (2, None) => CtKey::Status,
         (12, Some(true)) => CtKey::OriginalProtoDst,
+        (20, Some(true)) => CtKey::OriginalDst4,
+        (22, Some(true)) => CtKey::OriginalDst6,
         _ => return None,
     };
     if data.get(4).is_some() {
