@@ -91,6 +91,8 @@ fn what_others_edit_is_put_right_and_then_left_alone() {
         &["delete", "element", "inet", "knock_agent", "services", "{ tcp . 2222 }"],
         &["add", "element", "inet", "knock_agent", "ext", "{ \"other0\" }"],
         &["add", "chain", "inet", "knock_agent", "foreign"],
+        &["add", "table", "inet", "knock_agent", "{ flags dormant; }"],
+        &["chain", "inet", "knock_agent", "mark_in", "{ policy drop; }"],
         &["flush", "table", "inet", "knock_agent"],
         &["delete", "table", "inet", "knock_agent"],
     ] {

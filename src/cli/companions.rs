@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use crate::cli::{DaemonArgs, Exit};
 use crate::config::{Problem, Settings, Severity};
-use crate::service::daemon;
+use crate::service::daemon::{self, DaemonError};
 use crate::service::two_factor::{self, TwoFactorError};
 
 /// Every problem with those files, as far as this process may read them.
@@ -13,7 +13,13 @@ pub(super) fn check(settings: &Settings, args: &DaemonArgs) -> Vec<Problem> {
     if let (Some(certificate), Some(key)) = (&args.cert, &args.key)
         && let Err(error) = daemon::tls(certificate, key)
     {
-        out.push(problem(args, Severity::Error, "", error.to_string()));
+        let denied = matches!(
+            &error,
+            DaemonError::CertificateFile { source, .. } if source.kind() == ErrorKind::PermissionDenied
+        );
+        // The daemon may be allowed what whoever checks is not.
+        let severity = if denied { Severity::Warning } else { Severity::Error };
+        out.push(problem(args, severity, "", error.to_string()));
     }
     out
 }
@@ -33,7 +39,6 @@ fn two_factor(settings: &Settings, args: &DaemonArgs) -> Vec<Problem> {
         Err(errors) => errors
             .into_iter()
             .map(|error| {
-                // The daemon may be allowed what whoever checks is not.
                 let severity = match &error {
                     TwoFactorError::Unreadable { source, .. }
                         if source.kind() == ErrorKind::PermissionDenied =>

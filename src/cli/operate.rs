@@ -92,7 +92,7 @@ fn by_ourselves(file: &ConfigArg, request: Request, err: &mut Printer) -> Result
 fn close_everything(err: &mut Printer) -> Result<Reply, Exit> {
     let ended = Nftables::open().map_err(OperationError::from).and_then(|mut nft| end_every_grant(&mut nft));
     match ended {
-        Ok(ended) => Ok(Reply::Done { message: format!("{ended} grants ended, without a configuration") }),
+        Ok(ended) => Ok(Reply::Done { message: format!("grants ended, without a configuration: {ended}") }),
         Err(error) => {
             err.line(format!("error: {error}"));
             Err(exit_of(error.failure()))

@@ -8,6 +8,7 @@ use crate::cli::operate::{ask_daemon, exit_of, exit_of_backend};
 use crate::cli::{ConfigArg, Exit, Printer};
 use crate::service::control::{Reply, Request};
 use crate::service::state;
+use crate::sys::files;
 
 /// The arguments of `teardown`.
 #[derive(Args, Clone, Debug)]
@@ -31,6 +32,7 @@ pub fn run(args: TeardownArgs) -> Exit {
             exit_of(failure)
         }
         Ok(Some(Reply::Done { message })) => {
+            wait_for_its_end(&args.file);
             out.line(message);
             Exit::Done
         }
@@ -53,6 +55,16 @@ pub fn run(args: TeardownArgs) -> Exit {
         Err(exit) => exit,
     };
     out.finish(err.finish(exit))
+}
+
+/// Waits, a few seconds at most, until the daemon has let go of its lock, so that the next one can start.
+fn wait_for_its_end(file: &ConfigArg) {
+    for _ in 0..50 {
+        match files::try_lock(&file.runtime_dir.join("lock")) {
+            Ok(None) => std::thread::sleep(std::time::Duration::from_millis(50)),
+            Ok(Some(_)) | Err(_) => return,
+        }
+    }
 }
 
 /// Removes the grants of the state file too, else a reboot would bring them back.

@@ -12,6 +12,8 @@ pub struct Live {
     pub ruleset: Ruleset,
     /// The elements of each set.
     pub elements: BTreeMap<String, Elements>,
+    /// Whether the table is switched off (`flags dormant`) or has other flags, which ours never has.
+    pub flagged: bool,
     /// Names of sets that this program cannot have made.
     pub foreign_sets: Vec<String>,
 }
@@ -131,7 +133,7 @@ fn needs_rebuild(live: &Live, wanted: &Ruleset) -> bool {
     };
     let chain_changed =
         |chain: &Chain| live.ruleset.chain(&chain.name).is_some_and(|have| have.base != chain.base);
-    wanted.sets.iter().any(set_changed) || wanted.chains.iter().any(chain_changed)
+    live.flagged || wanted.sets.iter().any(set_changed) || wanted.chains.iter().any(chain_changed)
 }
 
 /// Everything, into an empty table.

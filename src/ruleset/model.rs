@@ -61,7 +61,7 @@ pub enum ChainType {
     Nat,
 }
 
-/// How a base chain is attached; its policy is always accept.
+/// How a base chain is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BaseChain {
@@ -71,6 +71,8 @@ pub struct BaseChain {
     pub hook: Hook,
     /// Lower runs earlier.
     pub priority: i32,
+    /// Whether its policy is drop; ours never is.
+    pub drops: bool,
 }
 
 /// A chain and its rules.

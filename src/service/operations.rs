@@ -17,7 +17,7 @@ use crate::service::control::Failure;
 use crate::units::{ClientAddr, Family, Lifetime, Network, Now};
 
 /// Live and wanted times up to this far apart are the same: one counts down while the other is worked out.
-const SLACK_MS: u64 = 2_000;
+const SLACK_MS: u64 = 250;
 /// An element may expire between being read and being removed, which fails the whole change.
 pub(super) const TRIES: u32 = 3;
 

@@ -23,6 +23,8 @@ const KIND: Kind = Kind { name: "grants", version: 1, max_bytes: 256 << 20 };
 /// The kernel's words on an element are as long at most.
 const MAX_NOTE: usize = 128;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// After a failed write, the wait before the next one.
+const RETRY: Duration = Duration::from_secs(60);
 /// When the calendar was set by more than this, all ends are written anew.
 const SLACK: Duration = Duration::from_secs(1);
 
@@ -131,6 +133,8 @@ pub struct StateFile {
     boot_id: String,
     /// The ledger's changes and the calendar's distance from the clock that never goes back, when it was written.
     written: Option<(u64, Duration)>,
+    /// After a failure, when to try again.
+    again: Duration,
 }
 
 /// How it went at the start.
@@ -162,7 +166,7 @@ impl StateFile {
             Ok(saved) if saved.boot_id == boot_id => Ok(0),
             Ok(saved) => saved.rest(now).and_then(|rest| Ok(restore(operations, rest, now)?)),
         };
-        Some(Resumed { file: Some(Self { path, boot_id, written: None }), restored })
+        Some(Resumed { file: Some(Self { path, boot_id, written: None, again: Duration::ZERO }), restored })
     }
 
     /// Writes the ledger, if it has changed since, and waits for the disk.
@@ -174,15 +178,17 @@ impl StateFile {
         let offset = calendar.saturating_sub(now.boot);
         let current =
             |(changes, then): (u64, Duration)| changes == ledger.changes() && then.abs_diff(offset) <= SLACK;
-        if self.written.is_some_and(current) {
+        if self.written.is_some_and(current) || now.boot < self.again {
             return Ok(());
         }
-        self.written = Some((ledger.changes(), offset));
         let written = KIND
             .seal(&Saved::of(ledger, &self.boot_id, now))
             .map_err(io::Error::other)
             .and_then(|text| files::replace(&self.path, 0o600, text.as_bytes()));
-        if written.is_err() {
+        if written.is_ok() {
+            self.written = Some((ledger.changes(), offset));
+        } else {
+            self.again = now.boot + RETRY;
             // Where even that is impossible, the error is the same.
             let _ = files::remove(&self.path);
         }
@@ -337,7 +343,7 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("knock-agent-state-{}", std::process::id()));
         files::make_directory(&folder, 0o700).unwrap();
         let path = folder.join("grants");
-        let mut file = StateFile { path: path.clone(), boot_id: "a".into(), written: None };
+        let mut file = StateFile { path: path.clone(), boot_id: "a".into(), written: None, again: Duration::ZERO };
         let mut grants = ledger(&[(1, 0, 100)]);
         let mut written = |grants: &Ledger, now: Now| {
             files::remove(&path).unwrap();

@@ -22,6 +22,8 @@ const NLM_F_DUMP_INTR: u16 = 0x10;
 const HEADER: usize = 16;
 /// The kernel caps one dump datagram below this.
 const RECEIVE: usize = 64 * 1024;
+/// Pieces of one datagram that are sent as they are.
+const MAX_PIECES: usize = 512;
 /// Bytes of events that may wait.
 const EVENT_ROOM: usize = 8 << 20;
 /// How often a dump is tried again when the ruleset changes under it.
@@ -146,7 +148,13 @@ impl Netlink {
     fn send(&mut self, pages: &[&[u8]]) -> Result<(), NetlinkError> {
         let total: usize = pages.iter().map(|page| page.len()).sum();
         self.make_room(total);
-        let slices: Vec<IoSlice<'_>> = pages.iter().map(|page| IoSlice::new(page)).collect();
+        // The kernel takes at most 1,024 pieces (UIO_MAXIOV).
+        let joined = if pages.len() > MAX_PIECES { vec![pages.concat()] } else { Vec::new() };
+        let slices: Vec<IoSlice<'_>> = if joined.is_empty() {
+            pages.iter().map(|page| IoSlice::new(page)).collect()
+        } else {
+            joined.iter().map(|all| IoSlice::new(all)).collect()
+        };
         let kernel = NetlinkAddr::new(0, 0);
         // One sendmsg: the kernel treats each datagram as a transaction of its own.
         sendmsg(self.socket.as_raw_fd(), &slices, &[], MsgFlags::empty(), Some(&kernel))

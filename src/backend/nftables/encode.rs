@@ -17,6 +17,8 @@ const SET_EVAL: u32 = 0x20;
 const SET_CONCAT: u32 = 0x80;
 const ELEMENT_INTERVAL_END: u32 = 1;
 const DATA_VERDICT: u32 = 0xffff_ff00;
+/// NF_DROP and NF_ACCEPT.
+const POLICY_DROP: u32 = 0;
 const POLICY_ACCEPT: u32 = 1;
 /// Kinds of nft's own user data on sets (libnftnl's `udata.h`).
 const UDATA_KEY_BYTEORDER: u8 = 0;
@@ -164,7 +166,7 @@ fn named_chain(name: &str) -> Result<sys::Chain, BuildError> {
 
 fn new_chain(chain: &Chain) -> Result<sys::Chain, BuildError> {
     let mut out = named_chain(&chain.name)?;
-    if let Some(BaseChain { kind, hook, priority }) = chain.base {
+    if let Some(BaseChain { kind, hook, priority, drops }) = chain.base {
         let kind = match kind {
             ChainType::Filter => "filter",
             ChainType::Nat => "nat",
@@ -179,7 +181,7 @@ fn new_chain(chain: &Chain) -> Result<sys::Chain, BuildError> {
         out.set_text(nft::NFTNL_CHAIN_TYPE, kind)?;
         out.set_u32(nft::NFTNL_CHAIN_HOOKNUM, hook);
         out.set_s32(nft::NFTNL_CHAIN_PRIO, priority);
-        out.set_u32(nft::NFTNL_CHAIN_POLICY, POLICY_ACCEPT);
+        out.set_u32(nft::NFTNL_CHAIN_POLICY, if drops { POLICY_DROP } else { POLICY_ACCEPT });
     }
     Ok(out)
 }

@@ -96,10 +96,8 @@ impl Nftables {
     /// # Errors
     /// [`BackendError`] when the kernel cannot be read.
     pub fn read(&mut self) -> Result<Option<Live>, BackendError> {
-        if !self.has_table()? {
-            return Ok(None);
-        }
-        let mut live = Live::default();
+        let Some(flags) = self.table_flags()? else { return Ok(None) };
+        let mut live = Live { flagged: flags != 0, ..Live::default() };
         self.netlink.dump(&query(msg::GET_CHAIN, Body::Empty), |payload| {
             live.ruleset.chains.extend(wire::chain(payload, TABLE));
         })?;
@@ -157,9 +155,13 @@ impl Nftables {
     /// # Errors
     /// [`BackendError`] when the kernel cannot be read.
     pub fn has_table(&mut self) -> Result<bool, BackendError> {
-        let mut found = false;
+        Ok(self.table_flags()?.is_some())
+    }
+
+    fn table_flags(&mut self) -> Result<Option<u32>, BackendError> {
+        let mut found = None;
         self.netlink.dump(&query(msg::GET_TABLE, Body::Empty), |payload| {
-            found |= wire::table_name(payload) == Some(TABLE);
+            found = found.or(wire::table(payload).filter(|(name, _)| *name == TABLE).map(|(_, flags)| flags));
         })?;
         Ok(found)
     }

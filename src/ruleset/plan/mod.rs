@@ -29,7 +29,7 @@ pub fn plan(settings: &Settings, options: Options) -> Ruleset {
 }
 
 fn base(name: &str, kind: ChainType, hook: Hook, priority: i32, rules: Vec<Rule>) -> Chain {
-    Chain { name: name.to_owned(), base: Some(BaseChain { kind, hook, priority }), rules }
+    Chain { name: name.to_owned(), base: Some(BaseChain { kind, hook, priority, drops: false }), rules }
 }
 
 fn filter(name: &str, hook: Hook, priority: i32, rules: Vec<Rule>) -> Chain {

@@ -9,5 +9,5 @@ pub use attr::Attributes;
 pub use events::{Touched, Transactions};
 pub use expr::expressions;
 pub use objects::{
-    DecodedRule, RawElement, chain, elements, host_chain, pair_ranges, rule, set, set_name, table_name,
+    DecodedRule, RawElement, chain, elements, host_chain, pair_ranges, rule, set, set_name, table,
 };

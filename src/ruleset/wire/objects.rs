@@ -19,10 +19,11 @@ const DATA_VERDICT: u32 = 0xffff_ff00;
 /// nft packs the types of a concatenation into one number, six bits each.
 const TYPE_BITS: u32 = 6;
 
-/// The name of a table, in a dump of tables.
+/// The name of a table, in a dump of tables, and its flags: none for one that works and belongs to nobody.
 #[must_use]
-pub fn table_name(payload: &[u8]) -> Option<&str> {
-    Attributes(payload).text(1)
+pub fn table(payload: &[u8]) -> Option<(&str, u32)> {
+    let table = Attributes(payload);
+    Some((table.text(1)?, table.be32(2).unwrap_or(0)))
 }
 
 /// A chain, without its rules; `None` for a chain of another table.
@@ -43,6 +44,7 @@ pub fn chain(payload: &[u8], table: &str) -> Option<Chain> {
             _ => Hook::Postrouting,
         },
         priority: hook.be32(2).unwrap_or(0).cast_signed(),
+        drops: chain.be32(5) == Some(0),
     });
     Some(Chain { name: chain.text(3)?.to_owned(), base, rules: Vec::new() })
 }
