@@ -11,6 +11,7 @@ use crate::ruleset::audit::HostChain;
 use crate::ruleset::diff::{Change, Live, SetRef, diff};
 use crate::ruleset::expr::{Base, Expr, Reg};
 use crate::ruleset::model::{Chain, Element, Elements, Rule, Ruleset, Set, TABLE};
+use crate::ruleset::transition::{changing_maps, rules_only, written_out};
 use crate::ruleset::wire;
 use crate::sys::netlink::{Netlink, NetlinkError};
 use crate::sys::nftnl::{Body, BuildError, FAMILY_INET, Message, msg};
@@ -194,8 +195,33 @@ impl Nftables {
     /// [`BackendError`]; the table is then as it was, or, for [`BackendError::NotAsWritten`], somebody
     /// else changed it at the same time.
     pub fn install(&mut self, wanted: &Ruleset) -> Result<Vec<Change>, BackendError> {
-        let changes = diff(self.read()?.as_ref(), wanted);
-        self.apply(&changes)?;
+        let live = self.read()?;
+        self.install_over(live.as_ref(), wanted, Vec::new())
+    }
+
+    /// The same for what was read just now, with these further changes in the same transaction.
+    ///
+    /// # Errors
+    /// As [`Nftables::install`].
+    pub fn install_over(
+        &mut self,
+        live: Option<&Live>,
+        wanted: &Ruleset,
+        more: Vec<Change>,
+    ) -> Result<Vec<Change>, BackendError> {
+        let mut changes = diff(live, wanted);
+        let maps = changing_maps(&changes, wanted);
+        if live.is_none() || maps.is_empty() {
+            changes.extend(more);
+            self.apply(&changes)?;
+        } else {
+            let meanwhile = written_out(wanted, &maps);
+            let mut first = diff(live, &meanwhile);
+            first.extend(more.iter().cloned());
+            self.apply(&first)?;
+            self.apply(&rules_only(&meanwhile, wanted))?;
+            changes.extend(more);
+        }
         let left = diff(self.read()?.as_ref(), wanted);
         if left.is_empty() {
             Ok(changes)
