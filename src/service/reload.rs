@@ -225,7 +225,7 @@ fn reasons(error: &ReloadError) -> Vec<String> {
     match error {
         ReloadError::Configuration(problems) => {
             let more = (problems.more > 0).then(|| format!("... and {} more problems", problems.more));
-            problems.list.iter().map(|problem| one_line(problem)).chain(more).collect()
+            problems.list.iter().map(one_line).chain(more).collect()
         }
         ReloadError::Files(DaemonError::TwoFactor(errors)) => {
             errors.iter().map(ToString::to_string).collect()
