@@ -299,15 +299,15 @@ fn a_bad_configuration_is_refused_as_a_whole_and_the_old_one_goes_on() {
 fn when_the_kernel_refuses_everything_stays_as_it_was() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
-    let home = Installation::new(&Config::ssh(&["duration: 600"]));
+    let unmarked = Config::new(&["mark: 0"]).app("ssh", "2222", "tcp", "local", &["duration: 600"]);
+    let home = Installation::new(&unmarked);
     let agent = home.start(&net.router);
     let to = Family::V4.router();
     knock(&net.a, to, "ssh");
     let guard = table(&net.router);
-    // A hook takes 1024 chains (MAX_HOOK_COUNT); a table that is replaced has its chains there twice for a moment.
-    let chain = |n| {
-        format!("add chain inet full c{n} {{ type filter hook prerouting priority 0; policy accept; }}\n")
-    };
+    // A hook takes 1024 chains (MAX_HOOK_COUNT), and marks take one more.
+    let chain =
+        |n| format!("add chain inet full c{n} {{ type filter hook input priority 0; policy accept; }}\n");
     net.router.nft(&format!("add table inet full\n{}", (0..1000).map(chain).collect::<String>()));
     let full =
         (1000..1024).find(|&n| net.router.feed("nft", &["-f", "-"], chain(n).as_bytes()).code != Some(0));

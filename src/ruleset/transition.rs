@@ -1,51 +1,76 @@
-//! A change that leaves no moment in which a guarded port is open.
+//! A change that leaves no moment in which a guarded port is open, not even for a packet on its way.
 //!
-//! The kernel puts a transaction's rules in force at one stroke, but the ranges of a map only at the very end of
-//! it (`nft_set_commit_update` in `net/netfilter/nf_tables_api.c`). In between, the new rules ask a map that has
-//! the old ranges or, if it is new itself, none: what finds nothing there is let through. So the rules that ask a
-//! map of ranges which changes say meanwhile by themselves what the map will say.
+//! The kernel switches all rules at one stroke, but not what they ask. A packet that began with the old rules
+//! finds the elements of a set gone that the transaction removes; and the ranges of a map are put in force only
+//! at the very end of it (`nft_set_commit_update` in `net/netfilter/nf_tables_api.c`), so that new rules ask a
+//! map that has the old ranges or, if it is new itself, none. What finds nothing is let through. So for the time
+//! of the change, the rules that ask a set which changes say by themselves what it says: the old ones from
+//! before, the new ones until after it.
 
 use std::collections::BTreeSet;
 
-use super::diff::Change;
+use super::diff::{Change, Live};
 use super::expr::{CmpOp, Expr, Reg};
-use super::model::{Chain, Content, Element, KeyPart, Rule, Ruleset, Set};
+use super::model::{Chain, Content, Element, Elements, KeyPart, Rule, Ruleset, Set};
 
 /// Bytes in one register.
 const REGISTER: usize = 4;
 
-/// The maps of ranges that these changes touch.
+/// The sets with planned elements that these changes touch.
 #[must_use]
-pub fn changing_maps<'a>(changes: &[Change], wanted: &'a Ruleset) -> BTreeSet<&'a str> {
-    let touched: BTreeSet<&str> = changes
+pub fn changing_sets(changes: &[Change], old: &Ruleset, wanted: &Ruleset) -> BTreeSet<String> {
+    let planned = |name: &str| {
+        let of = |ruleset: &Ruleset| {
+            ruleset.set(name).is_some_and(|set| matches!(set.content, Content::Planned(_)))
+        };
+        of(old) || of(wanted)
+    };
+    changes
         .iter()
-        .filter_map(|change| match change {
-            Change::AddSet(set) => Some(set.name.as_str()),
+        .flat_map(|change| match change {
+            Change::AddSet(set) => vec![set.name.as_str()],
             Change::AddElements { set, .. }
             | Change::RenewElements { set, .. }
-            | Change::DeleteElements { set, .. } => Some(set.name.as_str()),
-            Change::FlushSet(name) => Some(name.as_str()),
+            | Change::DeleteElements { set, .. } => vec![set.name.as_str()],
+            Change::FlushSet(name) | Change::DeleteSet(name) => vec![name.as_str()],
+            Change::DeleteTable => old.sets.iter().map(|set| set.name.as_str()).collect(),
             Change::AddTable
-            | Change::DeleteTable
-            | Change::DeleteSet(_)
             | Change::AddChain(_)
             | Change::DeleteChain(_)
             | Change::FlushChain(_)
-            | Change::AddRule { .. } => None,
+            | Change::AddRule { .. } => Vec::new(),
         })
-        .collect();
-    let ranged = wanted.sets.iter().filter(|set| set.verdicts && set.flags.interval);
-    ranged.map(|set| set.name.as_str()).filter(|name| touched.contains(name)).collect()
+        .filter(|name| planned(name))
+        .map(str::to_owned)
+        .collect()
 }
 
-/// The wanted ruleset with what these maps hold written out in front of each rule that asks them.
+/// What is live, as a ruleset with the elements of the sets that only plans fill; none where somebody else's
+/// rules are among ours.
 #[must_use]
-pub fn written_out(wanted: &Ruleset, maps: &BTreeSet<&str>) -> Ruleset {
+pub fn as_planned(live: &Live) -> Option<Ruleset> {
+    let foreign = |rule: &Rule| rule.exprs.iter().any(|expr| matches!(expr, Expr::Foreign(_)));
+    if live.ruleset.chains.iter().any(|chain| chain.rules.iter().any(foreign)) {
+        return None;
+    }
+    let mut out = live.ruleset.clone();
+    for set in &mut out.sets {
+        set.content = match live.elements.get(&set.name) {
+            Some(elements) if !set.flags.timeout && !set.flags.dynamic => Content::Planned(elements.clone()),
+            Some(_) | None => Content::Living,
+        };
+    }
+    Some(out)
+}
+
+/// A ruleset with what these sets hold written out in front of each rule that asks one of them.
+#[must_use]
+pub fn written_out(ruleset: &Ruleset, sets: &BTreeSet<String>) -> Ruleset {
     let chain = |chain: &Chain| Chain {
-        rules: chain.rules.iter().flat_map(|rule| spelled(rule, wanted, maps)).collect(),
+        rules: chain.rules.iter().flat_map(|rule| spelled(rule, ruleset, sets)).collect(),
         ..chain.clone()
     };
-    Ruleset { sets: wanted.sets.clone(), chains: wanted.chains.iter().map(chain).collect() }
+    Ruleset { sets: ruleset.sets.clone(), chains: ruleset.chains.iter().map(chain).collect() }
 }
 
 /// The changes to the chains' rules that lead from one ruleset with the same chains to another.
@@ -61,23 +86,48 @@ pub fn rules_only(from: &Ruleset, to: &Ruleset) -> Vec<Change> {
     out
 }
 
-/// A rule that asks one of the maps, after one rule per element; any other rule as it is.
-fn spelled(rule: &Rule, wanted: &Ruleset, maps: &BTreeSet<&str>) -> Vec<Rule> {
-    let mut out = Vec::new();
-    if let Some((Expr::Lookup { set, reg, verdict: true }, before)) = rule.exprs.split_last()
-        && maps.contains(set.as_str())
-        && let Some(map) = wanted.set(set)
-        && let Content::Planned(elements) = &map.content
-    {
-        for (key, element) in elements {
-            let mut exprs = before.to_vec();
-            exprs.extend(comparisons(map, *reg, key, element));
-            exprs.extend(element.verdict.clone().map(Expr::Verdict));
-            out.push(Rule { comment: rule.comment.clone(), exprs });
-        }
+/// A rule that asks one of the sets, after one rule per element; any other rule as it is.
+fn spelled(rule: &Rule, ruleset: &Ruleset, sets: &BTreeSet<String>) -> Vec<Rule> {
+    let mut variants: Vec<Vec<Expr>> = vec![Vec::new()];
+    let mut asks = false;
+    for expr in &rule.exprs {
+        let Some((set, reg, elements)) = asked(expr, ruleset, sets) else {
+            variants.iter_mut().for_each(|exprs| exprs.push(expr.clone()));
+            continue;
+        };
+        asks = true;
+        variants = variants
+            .iter()
+            .flat_map(|exprs| {
+                elements.iter().map(|(key, element)| {
+                    let mut exprs = exprs.clone();
+                    exprs.extend(comparisons(set, reg, key, element));
+                    exprs.extend(element.verdict.clone().map(Expr::Verdict));
+                    exprs
+                })
+            })
+            .collect();
     }
+    if !asks {
+        return vec![rule.clone()];
+    }
+    let mut out: Vec<Rule> =
+        variants.into_iter().map(|exprs| Rule { comment: rule.comment.clone(), exprs }).collect();
     out.push(rule.clone());
     out
+}
+
+fn asked<'r>(
+    expr: &Expr,
+    ruleset: &'r Ruleset,
+    sets: &BTreeSet<String>,
+) -> Option<(&'r Set, Reg, &'r Elements)> {
+    let Expr::Lookup { set, reg, .. } = expr else { return None };
+    let set = ruleset.set(set).filter(|set| sets.contains(&set.name))?;
+    match &set.content {
+        Content::Planned(elements) => Some((set, *reg, elements)),
+        Content::Living => None,
+    }
 }
 
 /// That the key, as it stands in the registers, lies within the element.
@@ -144,9 +194,9 @@ mod tests {
     #[test]
     fn what_a_changing_map_of_ranges_will_say_is_written_out_before_it_is_asked() {
         let wanted = wanted(true);
-        let maps = changing_maps(&diff(None, &wanted), &wanted);
-        assert_eq!(maps, BTreeSet::from(["services"]));
-        let meanwhile = written_out(&wanted, &maps);
+        let sets = changing_sets(&diff(None, &wanted), &Ruleset::default(), &wanted);
+        assert_eq!(sets, BTreeSet::from(["services".to_owned()]));
+        let meanwhile = written_out(&wanted, &sets);
         let gate = meanwhile.chain("gate").unwrap();
         assert_eq!(gate.rules.len(), 4);
         let cmp = |reg, op, data: &[u8]| Expr::Cmp { reg: Reg(reg), op, data: data.to_vec() };
@@ -174,15 +224,54 @@ mod tests {
     }
 
     #[test]
-    fn maps_without_ranges_and_maps_that_stay_need_nothing() {
-        let single = wanted(false);
-        assert!(changing_maps(&diff(None, &single), &single).is_empty());
-        let ranged = wanted(true);
-        let mut live = Live { ruleset: ranged.clone(), ..Live::default() };
-        let Content::Planned(elements) = &ranged.sets[0].content else { unreachable!() };
+    fn a_rule_that_asks_two_sets_is_written_out_for_every_pair() {
+        let mut wanted = wanted(false);
+        let key = |name: &str| {
+            let mut key = name.as_bytes().to_vec();
+            key.resize(16, 0);
+            key
+        };
+        wanted.sets.push(Set {
+            name: "ext".into(),
+            key: vec![KeyPart::IfName],
+            verdicts: false,
+            flags: SetFlags::default(),
+            size: None,
+            content: Content::Planned(
+                [(key("eth0"), Element::default()), (key("ppp0"), Element::default())].into(),
+            ),
+        });
+        wanted.chains[0].rules[1]
+            .exprs
+            .insert(0, Expr::Lookup { set: "ext".into(), reg: Reg(0), verdict: false });
+        let both = BTreeSet::from(["ext".to_owned(), "services".to_owned()]);
+        assert_eq!(written_out(&wanted, &both).chain("gate").unwrap().rules.len(), 2 + 2 * 2);
+        let one = written_out(&wanted, &BTreeSet::from(["ext".to_owned()]));
+        let rules = &one.chain("gate").unwrap().rules;
+        assert_eq!(rules.len(), 2 + 2);
+        assert_eq!(rules[1].exprs[0], Expr::Cmp { reg: Reg(0), op: CmpOp::Eq, data: key("eth0") });
+        assert_eq!(rules[1].exprs.last(), wanted.chains[0].rules[1].exprs.last());
+    }
+
+    #[test]
+    fn only_sets_that_change_are_written_out_and_never_those_that_grants_fill() {
+        let wanted = wanted(true);
+        let mut live = Live { ruleset: wanted.clone(), ..Live::default() };
+        let Content::Planned(elements) = &wanted.sets[0].content else { unreachable!() };
         live.elements.insert("services".into(), elements.clone());
+        let mut grants = wanted.sets[0].clone();
+        (grants.name, grants.flags.timeout) = ("app_ssh_4".into(), true);
+        live.ruleset.sets.push(grants);
+        live.elements.insert("app_ssh_4".into(), Elements::new());
+        let old = as_planned(&live).unwrap();
+        assert_eq!(old.set("app_ssh_4").unwrap().content, Content::Living);
+        assert_eq!(old.set("services"), wanted.set("services"));
+
         live.ruleset.chains[0].rules.clear();
-        let changes = diff(Some(&live), &ranged);
-        assert!(!changes.is_empty() && changing_maps(&changes, &ranged).is_empty(), "{changes:?}");
+        let changes = diff(Some(&live), &wanted);
+        assert!(!changes.is_empty() && changing_sets(&changes, &old, &wanted).is_empty(), "{changes:?}");
+        let foreign = Rule { comment: None, exprs: vec![Expr::Foreign("synproxy".into())] };
+        live.ruleset.chains[0].rules.push(foreign);
+        assert_eq!(as_planned(&live), None);
     }
 }

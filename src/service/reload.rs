@@ -264,10 +264,10 @@ impl Operations {
                 );
             }
             Ok(_) => {}
-            Err(error) => {
+            Err(_) => {
                 (self.settings, self.ledger, self.allowed) = (before, ledger, allowed);
-                let written = matches!(error, OperationError::Backend(BackendError::NotAsWritten(_)));
-                if written && let Err(error) = self.repair(false, now) {
+                // Nothing to do, unless somebody else was at the table at the same time.
+                if let Err(error) = self.repair(false, now) {
                     tracing::error!(%error, "the table is neither as before nor as it should be");
                 }
             }
