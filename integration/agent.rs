@@ -75,7 +75,10 @@ impl Installation {
     /// Gives every file to `nobody` and uses a copy of the program that `nobody` can reach.
     pub fn for_nobody(mut self) -> Self {
         let copy = self.folder.path().join("knock-agent");
-        fs::copy(PROGRAM, &copy).unwrap();
+        // By a process of its own: a copy that this one writes may still be open in a child that another test
+        // is just starting, and what is open for writing cannot be run (ETXTBSY).
+        let copied = Command::new("cp").arg(PROGRAM).arg(&copy).status().unwrap();
+        assert!(copied.success(), "cannot copy {PROGRAM}");
         fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
         self.program = copy;
         for name in ["", "config.yaml", "cert.pem", "key.pem", "run", "state"] {

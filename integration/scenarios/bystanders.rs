@@ -132,3 +132,18 @@ fn ports_that_nobody_asked_to_guard_are_left_alone() {
         }
     }
 }
+
+#[test]
+fn an_address_that_others_forward_is_not_ours_even_at_a_guarded_port_number() {
+    let net = Topology::new();
+    let _server = Server::tcp(&net.lan, 2222, Habit::Echo);
+    let home = Installation::new(&Config::ssh(&[]));
+    let _agent = home.start(&net.router);
+    net.a.run("ip", &["route", "add", "198.51.100.7/32", "via", "203.0.113.1"]).success();
+    net.router.nft(
+        "table ip one_to_one { chain pre { type nat hook prerouting priority dstnat; ip daddr 198.51.100.7 dnat to 10.0.0.5; }; }",
+    );
+    let there: IpAddr = [198, 51, 100, 7].into();
+    assert_silent(&net.a, Family::V4.router(), 2222);
+    assert_echoes(&net.a, there, 2222);
+}

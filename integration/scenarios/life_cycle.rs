@@ -219,3 +219,17 @@ fn a_bad_configuration_at_a_restart_leaves_the_guard_and_the_grants() {
     assert_echoes(&net.a, Family::V4.router(), 2222);
     assert_silent(&net.b, Family::V4.router(), 2222);
 }
+
+#[test]
+fn a_log_that_cannot_be_written_does_not_end_the_daemon() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Installation::new(&Config::ssh(&[])).wrapper(&["sh", "-c", "exec \"$0\" \"$@\" 2>/dev/full"]);
+    let mut agent = home.start(&net.router);
+    for _ in 0..3 {
+        home.grant(&net.router, "ssh", Family::V6.client_b(), 60);
+    }
+    knock(&net.a, Family::V4.router(), "ssh");
+    assert_echoes(&net.a, Family::V4.router(), 2222);
+    assert!(agent.is_alive(), "the daemon died of its log");
+}

@@ -127,3 +127,30 @@ fn any_first_key_of_an_app_goes_with_any_second_one() {
     assert_step2_answers(reply, 200);
     assert_echoes(&net.b, to, 2222);
 }
+
+#[test]
+fn a_grant_for_a_lan_host_keeps_no_connection_to_this_host_at_the_same_port() {
+    use std::io::{Read, Write};
+    let net = Topology::new();
+    let _services = [Server::tcp(&net.router, 2222, Habit::Echo), Server::tcp(&net.lan, 22, Habit::Echo)];
+    let config = Config::new(&[]).app("here", "2222", "tcp", "local", &["duration: 3"]).app(
+        "there",
+        "2222",
+        "tcp",
+        "10.0.0.5:22",
+        &["duration: 60"],
+    );
+    let home = Installation::new(&config);
+    let _agent = home.start(&net.router);
+    let (to, client) = (Family::V4.router(), Family::V4.client_a());
+    home.grant(&net.router, "here", client, 3);
+    let mut stream = dial(&net.a, (to, 2222).into(), Duration::from_secs(2)).expect("open");
+    home.grant(&net.router, "there", client, 60);
+    stream.set_read_timeout(Some(Duration::from_secs(1))).expect("a time limit");
+    stream.write_all(b"one").expect("open while granted");
+    assert_eq!(stream.read(&mut [0; 8]).expect("an echo while granted"), 3);
+    std::thread::sleep(Duration::from_secs(4));
+    let _ = stream.write_all(b"two");
+    assert!(stream.read(&mut [0; 8]).is_err(), "the connection to this host lives on the other app's grant");
+    assert_echoes(&net.a, to, 2222);
+}

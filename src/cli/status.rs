@@ -71,13 +71,13 @@ pub(super) fn show(file: &ConfigArg, as_json: bool, wanted: impl Fn(&Row) -> boo
 
 /// The kernel alone tells; the configuration only lends the names, where it can be read.
 fn from_kernel(file: &ConfigArg) -> Result<Option<Status>, BackendError> {
-    let names: BTreeMap<String, String> = load::read(&file.config, None, Exposure::Warn)
-        .map(|checked| {
-            checked.settings.apps.into_iter().map(|app| (app.slug, app.name.to_string())).collect()
-        })
-        .unwrap_or_default();
+    let settings = load::read(&file.config, None, Exposure::Warn).map(|checked| checked.settings).ok();
+    let prefix = settings.as_ref().map_or(128, |settings| settings.global.ipv6_prefix);
+    let apps = settings.map(|settings| settings.apps).unwrap_or_default();
+    let names: BTreeMap<String, String> =
+        apps.into_iter().map(|app| (app.slug, app.name.to_string())).collect();
     let live = Nftables::open()?.read()?;
-    Ok(live.map(|live| status(&live, &names, None)))
+    Ok(live.map(|live| status(&live, &names, prefix, None)))
 }
 
 fn print(status: &Status, out: &mut Printer) {

@@ -177,7 +177,7 @@ impl Gatekeeper {
         *self = fresh;
     }
 
-    /// Judges one attempt. A request repeated at step 1 while it is pending is a retransmission: it is answered as before,
+    /// Judges one attempt. A request with a code that is repeated at step 1 while it is pending is answered as before,
     /// costs nothing and prolongs nothing. A step 1 stays good until its time is over, however often step 2 follows.
     pub fn judge(&mut self, attempt: &Attempt, now: Now) -> Verdict {
         self.expire(now);
@@ -223,7 +223,11 @@ impl Gatekeeper {
         let client = attempt.client.masked_v6(self.ipv6_prefix);
         let token = attempt.token.as_ref().map_or("", Secret::expose);
         let presented = digest(&self.digest_key, &[attempt.app.as_str(), attempt.access_key.expose(), token]);
-        if let Some((app, deadline)) = self.pending.repeated(client, &presented) {
+        // A code works once, so whoever has to repeat a request with one gets what is left of the first. Without
+        // a code the same request again is a fresh knock: somebody tries anew, and should have the whole time.
+        if let Some((app, deadline)) = self.pending.repeated(client, &presented)
+            && attempt.token.is_some()
+        {
             return self.admit(app, deadline.saturating_sub(now.boot));
         }
         if !self.rate.allows(attempt.client, now.boot) {

@@ -149,17 +149,31 @@ fn the_key_of_one_step_or_app_is_no_key_of_another() {
 }
 
 #[test]
-fn a_retransmission_is_free_and_prolongs_nothing() {
-    let mut gate = gatekeeper();
+fn a_request_repeated_with_its_code_is_free_and_prolongs_nothing() {
+    let key = format!("{}-a", HTTP[0]);
+    let mut gate = Gatekeeper::new(&settings(TwoFactorStep::Http), vec![factor(&key)], [1; 16]);
+    let code = totp().code_at(at(0).wall);
+    let knock = attempt(Step::One, "192.0.2.1", "a", HTTP[0], Some(&code));
     for _ in 0..100 {
-        assert!(admitted(&gate.judge(&one("a"), at(0))));
+        assert!(admitted(&gate.judge(&knock, at(0))));
     }
     let name: AppName = "a".parse().unwrap();
     let rest = Verdict::AdmitToStep2 { app: name, lifetime: lifetime(2) };
-    assert_eq!(gate.judge(&one("a"), at(3)), rest);
+    assert_eq!(gate.judge(&knock, at(3)), rest);
     assert_eq!(gate.judge(&two("a"), at(5)), Verdict::Refuse(Refusal::NoStep1));
-    assert!(admitted(&gate.judge(&one("a"), at(5))), "after the window it is a new knock");
-    assert!(granted(&gate.judge(&two("a"), at(9))));
+}
+
+#[test]
+fn a_request_repeated_without_a_code_is_a_fresh_knock() {
+    let mut gate = gatekeeper();
+    let name: AppName = "a".parse().unwrap();
+    let whole = Verdict::AdmitToStep2 { app: name, lifetime: lifetime(5) };
+    assert_eq!(gate.judge(&one("a"), at(0)), whole);
+    assert_eq!(gate.judge(&one("a"), at(3)), whole);
+    assert!(granted(&gate.judge(&two("a"), at(7))));
+    assert_eq!(gate.judge(&two("a"), at(8)), Verdict::Refuse(Refusal::NoStep1));
+    let tried = (0..100).filter(|_| admitted(&gate.judge(&one("a"), at(9)))).count();
+    assert!(tried < 20, "it counts like any other request");
 }
 
 #[test]
@@ -294,7 +308,6 @@ proptest! {
         settings.global.step1_2_rate_limit_per_minute = 1_000;
         let mut gate = Gatekeeper::new(&settings, Vec::new(), [1; 16]);
         let mut until: BTreeMap<(u8, usize), u64> = BTreeMap::new();
-        let mut seen: BTreeMap<(u8, usize, usize), u64> = BTreeMap::new();
         let mut now = 0;
         for (pass, second, who, app, key) in ops {
             now += pass;
@@ -309,11 +322,7 @@ proptest! {
                 let right = app < 2 && key < 2;
                 prop_assert_eq!(admitted(&verdict), right, "{:?}", verdict);
                 if right {
-                    let fresh = seen.get(&(who, app, key)).is_none_or(|&end| now >= end);
-                    if fresh {
-                        seen.insert((who, app, key), now + 5);
-                        until.insert((who, app), now + 5);
-                    }
+                    until.insert((who, app), now + 5);
                 }
             }
         }

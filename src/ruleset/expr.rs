@@ -69,6 +69,8 @@ pub enum CtKey {
 
 /// State bits of `ct state` (`NF_CT_STATE_BIT` in `linux/netfilter/nf_conntrack_common.h`).
 pub mod ct_state {
+    /// Connection tracking can make nothing of it.
+    pub const INVALID: u32 = 1;
     /// Packets were seen both ways.
     pub const ESTABLISHED: u32 = 2;
     /// The first packet of a connection.

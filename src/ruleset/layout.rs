@@ -106,6 +106,15 @@ impl<'a> Layout<'a> {
         segment.apps.iter().filter_map(|&index| self.settings.apps.get(index))
     }
 
+    /// The segment with those of its apps only whose service is here, or wherever somebody else forwards to.
+    #[must_use]
+    pub fn here(&self, segment: &Segment) -> Segment {
+        let is_here = |index: &&usize| {
+            self.settings.apps.get(**index).is_some_and(|app| app.destination.host().is_none())
+        };
+        Segment { apps: segment.apps.iter().filter(is_here).copied().collect(), ..segment.clone() }
+    }
+
     /// The set with an app's outside interfaces, where they are not simply all of them.
     #[must_use]
     pub fn own_interfaces(&self, app: &App) -> Option<String> {

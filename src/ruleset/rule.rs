@@ -195,21 +195,26 @@ impl RuleText {
         )
     }
 
-    /// `ip saddr . th sport`, or daddr and dport: the client's end of a connection
+    /// `ip saddr . udp sport`, or daddr and dport: the client's end of a conversation
     fn endpoint_key(self, family: Family, side: Side) -> Self {
         let port_reg = match family {
             Family::V4 => Reg(1),
             Family::V6 => Reg(4),
         };
-        self.family(family).addr(family, side).payload(Base::Transport, port_offset(side), 2, port_reg)
+        self.family(family).l4proto(Protocol::Udp).addr(family, side).payload(
+            Base::Transport,
+            port_offset(side),
+            2,
+            port_reg,
+        )
     }
 
-    /// `ip saddr . th sport @set`
+    /// `ip saddr . udp sport @set`
     pub(super) fn endpoint_in(self, family: Family, side: Side, set: &str) -> Self {
         self.endpoint_key(family, side).lookup(set, false)
     }
 
-    /// `update @set { ip saddr . th sport timeout … }`
+    /// `update @set { ip saddr . udp sport timeout … }`
     pub(super) fn update_endpoint(self, family: Family, side: Side, set: &str, timeout_ms: u64) -> Self {
         self.endpoint_key(family, side).push(Expr::Update {
             set: set.to_owned(),
@@ -342,6 +347,11 @@ impl RuleText {
     /// `ct state new`
     pub(super) fn new_connection(self) -> Self {
         self.ct_bits(CtKey::State, ct_state::NEW)
+    }
+
+    /// `ct state invalid`
+    pub(super) fn invalid(self) -> Self {
+        self.ct_bits(CtKey::State, ct_state::INVALID)
     }
 
     /// `ct state untracked`

@@ -265,7 +265,8 @@ impl Enforcer {
             Request::Status {} => {
                 let live = self.operations.live()?;
                 let names = self.operations.names();
-                Reply::Status { status: status(&live, &names, Some((self.operations.ledger(), now))) }
+                let prefix = self.operations.settings().global.ipv6_prefix;
+                Reply::Status { status: status(&live, &names, prefix, Some((self.operations.ledger(), now))) }
             }
             Request::Teardown {} => {
                 self.operations.kernel().teardown()?;

@@ -69,9 +69,15 @@ pub struct Service {
 
 /// Works the status out of what was read from the kernel.
 ///
-/// `names` maps slugs to the apps' names, as far as they are known.
+/// `names` maps slugs to the apps' names, as far as they are known; `ipv6_prefix` is how many leading bits of an
+/// IPv6 address a grant covers.
 #[must_use]
-pub fn status(live: &Live, names: &BTreeMap<String, String>, ledger: Option<(&Ledger, Now)>) -> Status {
+pub fn status(
+    live: &Live,
+    names: &BTreeMap<String, String>,
+    ipv6_prefix: u8,
+    ledger: Option<(&Ledger, Now)>,
+) -> Status {
     let mut grants = Vec::new();
     let none = Elements::new();
     let of = |set: &str| live.elements.get(set).unwrap_or(&none);
@@ -80,7 +86,8 @@ pub fn status(live: &Live, names: &BTreeMap<String, String>, ledger: Option<(&Le
         let services = services(live, &slug);
         for family in Family::BOTH {
             for (key, element) in of(&format!("app_{slug}_{}", family.digit())) {
-                grants.extend(service_rows(&slug, &app, &services, key, element, ledger));
+                let rows = service_rows(&slug, &app, &services, key, element, ledger);
+                grants.extend(rows.into_iter().map(|row| with_prefix(row, family, ipv6_prefix)));
             }
         }
     }
@@ -218,7 +225,90 @@ fn row(
     })
 }
 
+fn with_prefix(row: Row, family: Family, ipv6_prefix: u8) -> Row {
+    if family == Family::V4 || ipv6_prefix >= family.bits() {
+        return row;
+    }
+    Row { address: format!("{}/{ipv6_prefix}", row.address), ..row }
+}
+
 /// Seconds with one decimal, which is as exact as reading takes.
 fn tenths(left: Duration) -> f64 {
     (left.as_secs_f64() * 10.0).round() / 10.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grant::{How, Note};
+    use crate::ruleset::allow::address_key;
+    use crate::ruleset::layout::Options;
+    use crate::ruleset::model::{Content, Timeout};
+    use crate::ruleset::plan::plan;
+    use crate::units::Lifetime;
+
+    const TEXT: &str = "global:\n  interface_ext: eth0\n  http_post_path: /a-path\n  https_post_path: /b-path\nMy-App:\n  port: [22, \"6000-6010\"]\n  duration: 1h\n  access_key_http: [first-secret]\n  access_key_https: [other-secret]\n";
+
+    /// What the kernel would list for that configuration, with one grant and one allowed network.
+    fn live() -> Live {
+        let settings = crate::config::parse("x", TEXT, None).unwrap().settings;
+        let port = |n| std::num::NonZeroU16::new(n).unwrap();
+        let options = Options { http_port: port(80), https_port: port(443), inner_header: true };
+        let ruleset = plan(&settings, options);
+        let mut elements: BTreeMap<String, Elements> = BTreeMap::new();
+        for set in &ruleset.sets {
+            if let Content::Planned(planned) = &set.content {
+                elements.insert(set.name.clone(), planned.clone());
+            }
+        }
+        let timeout = Some(Timeout { total_ms: 3_600_000, left_ms: 3_599_240 });
+        let grant = Element { timeout, comment: Some("alice two-step".into()), ..Element::default() };
+        let key = address_key("2001:db8:1::".parse().unwrap());
+        elements.insert("app_my_app_6".into(), Elements::from([(key, grant)]));
+        let network = Element {
+            last: Some(address_key("10.255.255.255".parse().unwrap())),
+            comment: Some(BY_CONFIG.into()),
+            ..Element::default()
+        };
+        let key = address_key("10.0.0.0".parse().unwrap());
+        elements.insert("allow_all_4".into(), Elements::from([(key, network)]));
+        Live { ruleset, elements, ..Live::default() }
+    }
+
+    fn names() -> BTreeMap<String, String> {
+        BTreeMap::from([("my_app".to_owned(), "My-App".to_owned())])
+    }
+
+    #[test]
+    fn the_kernel_alone_tells_who_what_and_how_long() {
+        let status = status(&live(), &names(), 64, None);
+        let json = serde_json::to_value(&status).unwrap();
+        assert_eq!(
+            json,
+            serde_json::json!({"version": 1, "backend": "nftables", "grants": [
+                {"kind": "service", "app": "My-App", "address": "2001:db8:1::/64",
+                 "services": [{"protocol": "tcp", "first": 22, "last": 22}, {"protocol": "tcp", "first": 6000, "last": 6010}],
+                 "expires_in_s": 3599.2, "lifetime_s": 3600, "by": "alice", "how": "two-step"},
+                {"kind": "allow", "app": "*", "address": "10.0.0.0/8", "services": [],
+                 "expires_in_s": null, "lifetime_s": null, "by": "", "how": "config"},
+            ]})
+        );
+    }
+
+    #[test]
+    fn the_ledger_names_every_user_and_never_more_time_than_the_kernel_gives() {
+        let addr = "2001:db8:1::".parse().unwrap();
+        let mut ledger = Ledger::default();
+        let note = |by: &str| Note { by: by.into(), how: How::TwoStep };
+        ledger.grant("my_app", addr, &note("alice"), Lifetime::from_secs(7_200).unwrap(), Now::at_secs(0));
+        ledger.grant("my_app", addr, &note("bob"), Lifetime::from_secs(60).unwrap(), Now::at_secs(0));
+        let status = status(&live(), &names(), 128, Some((&ledger, Now::at_secs(10))));
+        let rows: Vec<_> = status
+            .grants
+            .iter()
+            .filter(|row| row.kind == Kind::Service)
+            .map(|row| (row.by.as_str(), row.expires_in_s))
+            .collect();
+        assert_eq!(rows, [("alice", Some(3_599.2)), ("bob", Some(50.0))]);
+    }
 }

@@ -9,20 +9,31 @@ use crate::units::{Family, Protocol};
 
 use super::replies::own_set;
 use super::step1::{from_port, to_port};
-use super::{chain, filter, for_clients};
+use super::{chain, drop_the_rest, filter, for_clients};
 
 pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
-    let mut out = Vec::new();
-    let marked = layout.settings.global.mark.is_some();
-    if marked {
-        out.push(filter("mark_in", Hook::Input, -10, mark_in(layout)));
-    }
+    let mut out = vec![filter("mark_in", Hook::Input, -10, mark_in(layout))];
     out.push(filter("mark_fwd", Hook::Forward, -10, mark_forward(layout)));
     out.push(filter("mark_out", Hook::Output, -10, mark_out(layout)));
-    if marked {
+    out.extend(layout.services.iter().map(|segment| input_chain(layout, segment)));
+    if layout.settings.global.mark.is_some() {
         out.extend(layout.local.iter().map(|segment| mark_chain(layout, segment)));
     }
     out
+}
+
+/// What arrives here after all needs a grant of an app that is here: one for a LAN host at the same port
+/// is none for this host, where its packets were not translated (broadcasts, or because they are not tracked).
+fn input_chain(layout: &Layout<'_>, segment: &Segment) -> Chain {
+    let mark = layout.settings.global.mark;
+    let here = layout.here(segment);
+    let mut rules =
+        for_clients(layout, &here, Side::Source, |text, what| text.mark(mark).accept().named(what));
+    if layout.keeps_established(segment) && !here.apps.is_empty() {
+        rules.push(rule().established().mark(mark).accept().named("keep"));
+    }
+    rules.extend(drop_the_rest(layout, segment, true, "drop:here"));
+    chain(format!("inp_{}", segment.name()), rules)
 }
 
 /// What reaches the two steps' ports here has passed the gate.
@@ -34,23 +45,23 @@ fn mark_in(layout: &Layout<'_>) -> Vec<Rule> {
         to_port(options.https_port).mark(mark).accept().named("mark:step2"),
     ];
     for protocol in [Protocol::Tcp, Protocol::Udp] {
-        let map = format!("mark_{protocol}");
+        let map = format!("in_{protocol}");
         rules.push(
             rule()
                 .iifname("ext")
                 .original_direction()
                 .original_port_vmap(protocol, &map)
-                .named("mark:tracked"),
+                .named("here:tracked"),
         );
     }
     for protocol in [Protocol::Tcp, Protocol::Udp] {
-        let map = format!("mark_{protocol}");
+        let map = format!("in_{protocol}");
         rules.push(
             rule()
                 .iifname("ext")
                 .untracked()
                 .port_vmap(protocol, Side::Destination, &map)
-                .named("mark:untracked"),
+                .named("here:untracked"),
         );
     }
     rules

@@ -26,8 +26,10 @@ pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
         chain("replies_tracked", replies_tracked(layout)),
         chain("replies_stray", replies_stray(layout)),
     ];
-    out.extend(layout.services.iter().map(|segment| reply_chain(layout, segment, "rep")));
-    out.extend(layout.lan.iter().map(|segment| reply_chain(layout, segment, "lrp")));
+    out.extend(
+        layout.services.iter().map(|segment| reply_chain(layout, segment, &layout.here(segment), "rep")),
+    );
+    out.extend(layout.lan.iter().map(|segment| reply_chain(layout, segment, segment, "lrp")));
     out
 }
 
@@ -45,6 +47,7 @@ fn replies() -> Vec<Rule> {
             .goto("replies_stray")
             .named("replies:midstream"),
         rule().untracked().goto("replies_stray").named("replies:untracked"),
+        rule().invalid().goto("replies_stray").named("replies:invalid"),
     ];
     rules.extend(Family::BOTH.map(|family| {
         rule()
@@ -68,7 +71,8 @@ pub(super) fn spoken_set(family: Family) -> String {
 /// Replies of tracked connections, by the port the client used: of this host, of whoever
 /// the connection was forwarded to, and of LAN hosts reached by a route.
 fn replies_tracked(layout: &Layout<'_>) -> Vec<Rule> {
-    let mut rules = Vec::new();
+    // First, because a port that is forwarded may also be that of a service here, with grants of its own.
+    let mut rules = from_lan(layout);
     for protocol in PROTOCOLS {
         let map = format!("reply_{protocol}");
         rules.push(rule().local(Side::Source).original_port_vmap(protocol, &map).named("replies:local"));
@@ -80,27 +84,16 @@ fn replies_tracked(layout: &Layout<'_>) -> Vec<Rule> {
             rules.push(text.original_port_vmap(protocol, &map).named("replies:forwarded"));
         }
     }
-    rules.extend(from_lan(layout));
     rules
 }
 
 /// Packets that no connection explains, by the port they come from.
 fn replies_stray(layout: &Layout<'_>) -> Vec<Rule> {
-    let mut rules: Vec<Rule> = Family::BOTH
-        .into_iter()
-        .map(|family| {
-            rule()
-                .l4proto(Protocol::Tcp)
-                .update_endpoint(family, Side::Destination, &spoken_set(family), SPOKEN_MS)
-                .done()
-                .named("spoken")
-        })
-        .collect();
+    let mut rules = from_lan(layout);
     for protocol in PROTOCOLS {
         let map = format!("reply_{protocol}");
         rules.push(rule().local(Side::Source).port_vmap(protocol, Side::Source, &map).named("replies:local"));
     }
-    rules.extend(from_lan(layout));
     rules
 }
 
@@ -114,12 +107,19 @@ fn from_lan(layout: &Layout<'_>) -> Vec<Rule> {
         .collect()
 }
 
-fn reply_chain(layout: &Layout<'_>, segment: &Segment, stem: &str) -> Chain {
+/// `clients` is the segment with those apps whose grants count here.
+fn reply_chain(layout: &Layout<'_>, segment: &Segment, clients: &Segment, stem: &str) -> Chain {
     let mark = layout.settings.global.mark;
-    let mut rules = for_clients(layout, segment, Side::Destination, |text, what| {
+    let mut rules = Vec::new();
+    if segment.protocol == Protocol::Tcp {
+        // In the middle of a connection that is not tracked (any more): the client's next packet makes it
+        // one again, the right way round; the service's would turn it around.
+        rules.push(rule().new_connection().counter().drop().named("cut:stray"));
+    }
+    rules.extend(for_clients(layout, clients, Side::Destination, |text, what| {
         text.mark(mark).counter().accept().named(what)
-    });
-    if layout.keeps_established(segment) {
+    }));
+    if layout.keeps_established(segment) && !clients.apps.is_empty() {
         rules.push(rule().established().mark(mark).counter().accept().named("keep"));
     }
     rules.extend(drop_the_rest(layout, segment, false, "cut"));

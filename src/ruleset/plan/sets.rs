@@ -79,6 +79,7 @@ fn maps(layout: &Layout<'_>) -> Vec<Set> {
         };
         let port = || vec![KeyPart::Port];
         out.push(verdicts(&format!("reply_{protocol}"), port(), &of_protocol(&layout.services), "rep"));
+        out.push(verdicts(&format!("in_{protocol}"), port(), &of_protocol(&layout.services), "inp"));
         if layout.settings.global.mark.is_some() {
             out.push(verdicts(&format!("mark_{protocol}"), port(), &of_protocol(&layout.local), "mrk"));
         }

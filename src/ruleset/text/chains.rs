@@ -22,11 +22,23 @@ impl Renderer<'_> {
         segments
             .iter()
             .map(|segment| {
-                let remembers = segment.protocol == Protocol::Udp && otherwise == Some("drop");
-                let let_in =
-                    if remembers { action.replace("accept", "goto spoke") } else { action.to_owned() };
-                let mut rules = self.clients(segment, way, &let_in)?;
-                if self.layout.keeps_established(segment) {
+                let (tcp, udp) = (segment.protocol == Protocol::Tcp, segment.protocol == Protocol::Udp);
+                let let_in = match stem {
+                    "svc" | "lan" if udp => action.replace("accept", "goto spoke"),
+                    _ => action.to_owned(),
+                };
+                let clients = match stem {
+                    "rep" | "inp" => self.layout.here(segment),
+                    _ => segment.clone(),
+                };
+                let mut rules = match stem {
+                    "rep" | "lrp" if tcp => {
+                        "\t\tct state new counter drop comment \"ka:cut:stray\"\n".to_owned()
+                    }
+                    _ => String::new(),
+                };
+                rules += &self.clients(&clients, way, &let_in)?;
+                if self.layout.keeps_established(segment) && !clients.apps.is_empty() {
                     rules += &format!("\t\tct state established {action} comment \"ka:keep\"\n");
                 }
                 if let Some(what) = otherwise {
@@ -98,7 +110,7 @@ impl Renderer<'_> {
             .filter(|(family, ..)| self.layout.lan.iter().any(|s| s.host.map(Family::of) == Some(*family)))
             .map(|(_, ip, n)| {
                 format!(
-                    "\t\tiifname @ext {ip} saddr . th sport @spoken_{n} {ip} daddr . meta l4proto . th dport vmap @lan_{n} comment \"ka:turned\"\n"
+                    "\t\tiifname @ext {ip} saddr . udp sport @spoken_{n} {ip} daddr . meta l4proto . th dport vmap @lan_{n} comment \"ka:turned\"\n"
                 )
             })
             .collect()

@@ -42,14 +42,10 @@ impl Renderer<'_> {
         let marked = format!("{}counter accept", self.mark());
         let http_port = self.layout.options.http_port.to_string();
         let https_port = self.layout.options.https_port.to_string();
-        let marks_in = if self.marks() {
-            fill(
-                MARKS,
-                &[("http_port", &http_port), ("https_port", &https_port), ("mark", self.mark().trim())],
-            )?
-        } else {
-            String::new()
-        };
+        let marks_in = fill(
+            MARKS,
+            &[("http_port", &http_port), ("https_port", &https_port), ("mark", self.mark().trim())],
+        )?;
         fill(
             TABLE,
             &[
@@ -85,11 +81,13 @@ impl Renderer<'_> {
                 ("marks_out", &self.marks_out()),
                 ("mark_chains", &{
                     let action = format!("{}accept", self.mark());
+                    let services = &self.layout.services;
+                    let mut chains =
+                        self.segment_chains(services, "inp", Way::In, &action, Some("drop:here"))?;
                     if self.marks() {
-                        self.segment_chains(&self.layout.local, "mrk", Way::In, &action, None)?
-                    } else {
-                        String::new()
+                        chains += &self.segment_chains(&self.layout.local, "mrk", Way::In, &action, None)?;
                     }
+                    chains
                 }),
                 ("forwarding", &self.forwarding()?),
             ],

@@ -66,6 +66,7 @@ impl Renderer<'_> {
             let services = of_protocol(&self.layout.services);
             let by_port = |s: &Segment| s.ports.to_string();
             out += &map(&format!("reply_{protocol}"), "inet_service", &services, "rep", by_port)?;
+            out += &map(&format!("in_{protocol}"), "inet_service", &services, "inp", by_port)?;
             if self.marks() {
                 let local = of_protocol(&self.layout.local);
                 out += &map(&format!("mark_{protocol}"), "inet_service", &local, "mrk", by_port)?;
