@@ -299,22 +299,23 @@ fn a_bad_configuration_is_refused_as_a_whole_and_the_old_one_goes_on() {
 fn when_the_kernel_refuses_everything_stays_as_it_was() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
-    let unmarked = Config::new(&["mark: 0"]).app("ssh", "2222", "tcp", "local", &["duration: 600"]);
-    let home = Installation::new(&unmarked);
+    let home = Installation::new(&Config::ssh(&["duration: 600"]));
     let agent = home.start(&net.router);
     let to = Family::V4.router();
     knock(&net.a, to, "ssh");
     let guard = table(&net.router);
-    // A hook takes 1024 chains (MAX_HOOK_COUNT), and marks take one more.
-    let chain =
-        |n| format!("add chain inet full c{n} {{ type filter hook input priority 0; policy accept; }}\n");
+    // A hook takes 1024 chains (MAX_HOOK_COUNT), and forwarding takes one more.
+    let chain = |n| {
+        format!("add chain inet full c{n} {{ type filter hook prerouting priority 0; policy accept; }}\n")
+    };
     net.router.nft(&format!("add table inet full\n{}", (0..1000).map(chain).collect::<String>()));
     let full =
         (1000..1024).find(|&n| net.router.feed("nft", &["-f", "-"], chain(n).as_bytes()).code != Some(0));
     assert!(full.is_some(), "the hook is full");
 
     let ranged = Config::new(&[]).app("ssh", "[2222, \"3000-3010\"]", "tcp", "local", &["duration: 1"]);
-    home.rewrite_config(&ranged.text().replace(&https_key("ssh"), "another-second-key"));
+    let forwarded = ranged.app("lan", "7000", "tcp", "10.0.0.5", &[]);
+    home.rewrite_config(&forwarded.text().replace(&https_key("ssh"), "another-second-key"));
     let said = agent.reload();
     assert!(said.contains("refused"), "{said}\n{}", home.log());
     assert!(home.log().contains("WARN not reloaded: the kernel refused to"), "{}", home.log());
@@ -427,4 +428,22 @@ fn sigterm_ends_the_daemon_also_in_the_middle_of_reloads() {
         }
         assert_silent(&net.b, Family::V4.router(), 2222);
     }
+}
+
+#[test]
+fn the_plan_that_was_reloaded_is_the_last_good_one() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 3333, Habit::Echo);
+    let home = Installation::new(&Config::ssh(&[]));
+    let agent = home.start(&net.router);
+    home.rewrite_config(Config::ssh(&[]).app("web", "3333", "tcp", "local", &[]).text());
+    agent.reload();
+    let guard = sorted(&table(&net.router));
+    agent.kill();
+    net.router.nft("delete table inet knock_agent");
+    assert_open(&net.a, Family::V4.router(), 3333);
+    home.rewrite_config("global: nonsense\n");
+    home.guard(&net.router).success();
+    assert_eq!(sorted(&table(&net.router)), guard);
+    assert_silent(&net.a, Family::V4.router(), 3333);
 }
