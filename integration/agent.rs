@@ -139,7 +139,7 @@ impl Installation {
             if let Ok(length) = socket.recv(&mut message)
                 && message[..length].split(|&b| b == b'\n').any(|line| line == b"READY=1")
             {
-                return Agent { process, _notify: socket };
+                return Agent { process, notify: socket };
             }
             let alive = process.is_alive();
             assert!(alive && Instant::now() < end, "the agent did not get ready:\n{}", self.log());
@@ -215,7 +215,7 @@ fn certificate() -> &'static (Vec<u8>, Vec<u8>) {
 /// A running daemon; killed when dropped.
 pub struct Agent {
     process: Background,
-    _notify: UnixDatagram,
+    notify: UnixDatagram,
 }
 
 impl Agent {
@@ -229,6 +229,24 @@ impl Agent {
 
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal);
+    }
+
+    /// Has it reload as systemd does, waits until it says that it is done, and returns all that it said.
+    #[track_caller]
+    pub fn reload(&self) -> String {
+        self.process.signal(Signal::SIGHUP);
+        let end = Instant::now() + READY_LIMIT;
+        let (mut said, mut message) = (String::new(), [0; 4096]);
+        loop {
+            if let Ok(length) = self.notify.recv(&mut message) {
+                said += &String::from_utf8_lossy(&message[..length]);
+                said.push('\n');
+            }
+            if said.contains("RELOADING=1") && said.contains("READY=1") {
+                return said;
+            }
+            assert!(Instant::now() < end, "the agent did not finish its reload; it said {said:?}");
+        }
     }
 
     /// Ends it as a crash would.

@@ -3,8 +3,6 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
-
 use crate::agent::Installation;
 use crate::configuration::Config;
 use crate::firewall::{is_guarded, table, time_left};
@@ -220,20 +218,6 @@ fn a_bad_configuration_at_a_restart_leaves_the_guard_and_the_grants() {
     assert_eq!(table(&net.router), guard);
     assert_echoes(&net.a, Family::V4.router(), 2222);
     assert_silent(&net.b, Family::V4.router(), 2222);
-}
-
-#[test]
-fn a_hang_up_ends_nothing() {
-    let net = Topology::new();
-    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
-    let home = Installation::new(&Config::ssh(&["duration: 120"]));
-    let mut agent = home.start(&net.router);
-    knock(&net.a, Family::V4.router(), "ssh");
-    agent.signal(Signal::SIGHUP);
-    sleep(Duration::from_secs(1));
-    assert!(agent.is_alive(), "{}", home.log());
-    assert_echoes(&net.a, Family::V4.router(), 2222);
-    knock(&net.b, Family::V4.router(), "ssh");
 }
 
 #[test]

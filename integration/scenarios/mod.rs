@@ -10,6 +10,7 @@ mod operator;
 mod path_filter;
 mod privileges;
 mod reboot;
+mod reload;
 mod repair;
 mod secrecy;
 mod sequence_of_steps;

@@ -9,12 +9,13 @@ use crate::cli::load::{self, Exposure};
 use crate::cli::operate::{exit_of, exit_of_backend};
 use crate::cli::{DaemonArgs, Exit, Printer};
 use crate::service::daemon::{self, Daemon, DaemonError};
+use crate::service::reload::Source;
 use crate::sys::process;
 
 /// The arguments of `run`.
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Needs the capabilities CAP_NET_ADMIN and, for ports below 1024, CAP_NET_BIND_SERVICE.\nSIGTERM stops the daemon; the guard and what is granted stay.\n\nExample:\n  sudo knock-agent run -c config.yaml --http-port 80 --https-port 443 --cert cert.pem --key key.pem"
+    after_help = "Needs the capabilities CAP_NET_ADMIN and, for ports below 1024, CAP_NET_BIND_SERVICE.\nSIGHUP has it read the configuration and the certificate again; if they are wrong, those of before stay in force. The flags stay as they are.\nSIGTERM stops the daemon; the guard and what is granted stay.\n\nExample:\n  sudo knock-agent run -c config.yaml --http-port 80 --https-port 443 --cert cert.pem --key key.pem"
 )]
 pub struct RunArgs {
     /// What all verbs of the daemon have.
@@ -55,6 +56,9 @@ fn prepare(args: DaemonArgs, err: &mut Printer) -> Result<Daemon, Exit> {
     log_to_stderr(&args.log_level);
     let exposure = Exposure::of_strict(args.strict);
     let settings = load::load(&args.file.config, Some(args.step_ports()), exposure, err)?.settings;
+    let (path, ports) = (args.file.config.clone(), args.step_ports());
+    let source =
+        Source::new(move || load::read(&path, Some(ports), exposure).map_err(|refused| refused.problems));
     let pem = |given: Option<PathBuf>, flag: &str, err: &mut Printer| {
         given.ok_or_else(|| {
             err.line(format!("error: {flag} FILE is missing: step 2 is HTTPS and needs a certificate"));
@@ -66,6 +70,7 @@ fn prepare(args: DaemonArgs, err: &mut Printer) -> Result<Daemon, Exit> {
         certificate: pem(args.cert, "--cert", err)?,
         key: pem(args.key, "--key", err)?,
         settings,
+        source,
         http_port: args.http_port,
         https_port: args.https_port,
         cleanup: args.service_rule_cleanup_on_shutdown,

@@ -3,6 +3,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::note::{How, Note};
+use super::succession::Succession;
 use crate::units::{Lifetime, Now};
 
 /// One grant of one user at one address.
@@ -70,6 +71,23 @@ impl Ledger {
         }
     }
 
+    /// Has the grants for an app follow its keys: renamed with those that moved, gone with those that went.
+    pub fn succeed(&mut self, app: &str, succession: &Succession) {
+        if succession.changes_nothing() {
+            return;
+        }
+        for users in self.entries.iter_mut().filter(|((of, _), _)| of == app).map(|(_, users)| users) {
+            for (by, entry) in std::mem::take(users) {
+                let Some(note) = succession.note(&Note { by, how: entry.how }) else { continue };
+                if users.get(&note.by).is_none_or(|had| had.until <= entry.until) {
+                    users.insert(note.by, entry);
+                }
+            }
+        }
+        self.entries.retain(|_, users| !users.is_empty());
+        self.changes += 1;
+    }
+
     /// Forgets what has ended.
     pub fn expire(&mut self, now: Now) {
         self.entries.retain(|_, users| {
@@ -127,6 +145,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::Secret;
 
     const ADDR: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 2));
 
@@ -163,6 +182,25 @@ mod tests {
         ledger.grant("ssh", ADDR, &note("bob"), secs(200), Now::at_secs(0));
         assert_eq!(left(&ledger, 0), [("bob".into(), 200), ("alice".into(), 100)]);
         assert_eq!(left(&ledger, 150), [("bob".into(), 50)]);
+    }
+
+    #[test]
+    fn grants_follow_the_keys_they_were_made_with() {
+        let keys = |names: &[&str]| -> Vec<Secret> {
+            names.iter().map(|name| Secret::new((*name).to_owned())).collect()
+        };
+        let mut ledger = Ledger::default();
+        for (by, secs_left) in [("key 1", 100), ("key 2", 200), ("key 3", 300)] {
+            ledger.grant("ssh", ADDR, &note(by), secs(secs_left), Now::at_secs(0));
+        }
+        ledger.grant("web", ADDR, &note("key 1"), secs(100), Now::at_secs(0));
+        let before = ledger.changes();
+        ledger.succeed("ssh", &Succession::between(&keys(&["a", "b", "c"]), &keys(&["c", "b"])));
+        assert_eq!(left(&ledger, 0), [("key 1".into(), 300), ("key 2".into(), 200)]);
+        assert!(ledger.changes() > before, "the state file has to follow");
+        ledger.succeed("ssh", &Succession::between(&keys(&["c", "b"]), &[]));
+        assert_eq!(left(&ledger, 0), []);
+        assert_eq!(ledger.len(), 1, "the other app's grant is nobody's business");
     }
 
     #[test]

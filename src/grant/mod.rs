@@ -5,6 +5,8 @@
 
 mod ledger;
 mod note;
+mod succession;
 
 pub use ledger::{Entry, Ledger};
 pub use note::{How, Note};
+pub use succession::{Succession, User};

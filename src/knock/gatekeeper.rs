@@ -168,14 +168,10 @@ impl Gatekeeper {
     /// The rate limit and the codes used up go on; step 1s that are pending are forgotten and have to be knocked again, because what
     /// they were right for may be gone.
     pub fn reload(&mut self, settings: &Settings, two_factor: Vec<TwoFactor>, random: [u8; 16]) {
-        let remembered: Vec<Secret> = two_factor.iter().map(|file| file.access_key.clone()).collect();
         let mut fresh = Self::new(settings, two_factor, random);
-        for (factor, access_key) in fresh.factors.iter_mut().zip(&remembered) {
-            let before = digest(&self.digest_key, &[access_key.expose()]);
-            if let Some(old) = self.factors.iter().find(|f| f.access_key == before) {
-                factor.used = old.used.clone();
-            }
-        }
+        // By the secret and not by the key: a key that was replaced does not make its codes good again.
+        fresh.remember_used_codes(&self.used_codes());
+        fresh.codes_used = self.codes_used;
         std::mem::swap(&mut fresh.rate, &mut self.rate);
         fresh.rate.set_limit(settings.global.step1_2_rate_limit_per_minute);
         *self = fresh;

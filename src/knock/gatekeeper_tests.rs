@@ -256,6 +256,17 @@ fn a_reload_keeps_used_codes_and_the_rate_and_forgets_step_1s() {
 }
 
 #[test]
+fn a_reload_that_replaces_a_key_makes_no_used_code_good_again() {
+    let key = |number: usize| format!("{}-a", HTTP[number]);
+    let mut gate = Gatekeeper::new(&settings(TwoFactorStep::Http), vec![factor(&key(0))], [1; 16]);
+    let code = totp().code_at(at(0).wall);
+    assert!(admitted(&gate.judge(&attempt(Step::One, "192.0.2.1", "a", HTTP[0], Some(&code)), at(0))));
+    gate.reload(&settings(TwoFactorStep::Http), vec![factor(&key(1))], [2; 16]);
+    let again = attempt(Step::One, "192.0.2.1", "a", HTTP[1], Some(&code));
+    assert_eq!(gate.judge(&again, at(0)), Verdict::Refuse(Refusal::ReplayedToken));
+}
+
+#[test]
 fn an_address_of_the_wrong_family_opens_nothing() {
     let mut settings = settings(TwoFactorStep::Http);
     settings.apps[0].destination = Destination::Host("192.168.1.1".parse().unwrap());

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::expr::Expr;
 use super::model::{Chain, Content, Elements, Rule, Ruleset, Set};
 
 /// What was read from the kernel.
@@ -111,8 +112,9 @@ impl fmt::Display for Change {
 
 /// The changes that turn `live` (none: no table) into `wanted`; empty when nothing differs.
 ///
-/// The elements of [`Content::Living`] sets stay. Where a set or base chain has to change its
-/// shape, the table is replaced in the same transaction and those elements are carried over.
+/// The elements of [`Content::Living`] sets stay. Where such a set or a base chain has to change its
+/// shape, the table is replaced in the same transaction and those elements are carried over; a set whose
+/// elements are planned is replaced alone, with the rules that ask it.
 #[must_use]
 pub fn diff(live: Option<&Live>, wanted: &Ruleset) -> Vec<Change> {
     match live {
@@ -129,7 +131,8 @@ pub fn diff(live: Option<&Live>, wanted: &Ruleset) -> Vec<Change> {
 fn needs_rebuild(live: &Live, wanted: &Ruleset) -> bool {
     let set_changed = |set: &Set| {
         live.foreign_sets.contains(&set.name)
-            || live.ruleset.set(&set.name).is_some_and(|have| !have.same_shape(set))
+            || (set.content == Content::Living
+                && live.ruleset.set(&set.name).is_some_and(|have| !have.same_shape(set)))
     };
     let chain_changed =
         |chain: &Chain| live.ruleset.chain(&chain.name).is_some_and(|have| have.base != chain.base);
@@ -166,6 +169,13 @@ fn patch(live: &Live, wanted: &Ruleset) -> Vec<Change> {
         ruleset.chains.iter().map(|chain| chain.name.clone()).collect()
     };
     let (have_chains, want_chains) = (names(&live.ruleset), names(wanted));
+    let replaced: BTreeSet<&str> = wanted
+        .sets
+        .iter()
+        .filter(|set| live.ruleset.set(&set.name).is_some_and(|have| !have.same_shape(set)))
+        .map(|set| set.name.as_str())
+        .collect();
+    let asks = |chain: &Chain| chain.rules.iter().any(|rule| asks_one_of(rule, &replaced));
     let mut out = Vec::new();
     out.extend(
         wanted
@@ -184,7 +194,10 @@ fn patch(live: &Live, wanted: &Ruleset) -> Vec<Change> {
     let edited: Vec<&Chain> = wanted
         .chains
         .iter()
-        .filter(|chain| live.ruleset.chain(&chain.name).is_none_or(|have| have.rules != chain.rules))
+        .filter(|chain| {
+            let changed = |have: &Chain| have.rules != chain.rules || asks(have);
+            live.ruleset.chain(&chain.name).is_none_or(changed)
+        })
         .collect();
     let stale_chains: Vec<&Chain> =
         live.ruleset.chains.iter().filter(|chain| !want_chains.contains(&chain.name)).collect();
@@ -200,7 +213,12 @@ fn patch(live: &Live, wanted: &Ruleset) -> Vec<Change> {
     for set in &wanted.sets {
         if let Content::Planned(elements) = &set.content {
             let empty = Elements::new();
-            let have = live.elements.get(&set.name).unwrap_or(&empty);
+            let mut have = live.elements.get(&set.name).unwrap_or(&empty);
+            if replaced.contains(set.name.as_str()) {
+                out.push(Change::DeleteSet(set.name.clone()));
+                out.push(Change::AddSet(bare(set)));
+                have = &empty;
+            }
             change_elements(&mut out, &SetRef::from(set), have, elements);
         }
     }
@@ -215,6 +233,13 @@ fn patch(live: &Live, wanted: &Ruleset) -> Vec<Change> {
     out.extend(stale_sets.map(|name| Change::DeleteSet(name.clone())));
     out.extend(stale_chains.iter().map(|chain| Change::DeleteChain(chain.name.clone())));
     out
+}
+
+fn asks_one_of(rule: &Rule, sets: &BTreeSet<&str>) -> bool {
+    rule.exprs.iter().any(|expr| match expr {
+        Expr::Lookup { set, .. } | Expr::Update { set, .. } => sets.contains(set.as_str()),
+        _ => false,
+    })
 }
 
 /// Deletes before it adds, because a new range may lie where an old one was.

@@ -13,4 +13,5 @@ pub mod model;
 pub mod plan;
 mod rule;
 pub mod text;
+pub mod transition;
 pub mod wire;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::certificate::{CertificateError, server_config};
 use super::control;
@@ -16,7 +16,8 @@ use super::front::{ListenError, Step1Config, Step2Config, bind_step1, bind_step2
 use super::last_good::LastGood;
 use super::link;
 use super::operations::{OperationError, Operations};
-use super::state::{Resumed, StateFile};
+use super::reload::{Pair, Reloader, Served, Source};
+use super::state::{StateFile, resumed};
 use super::two_factor::{self, TwoFactorError};
 use super::used_codes::UsedCodesFile;
 use crate::backend::nftables::{BackendError, Nftables};
@@ -34,6 +35,8 @@ const CALLS: usize = 16;
 pub struct Daemon {
     /// The configuration.
     pub settings: Settings,
+    /// Where it comes from, for a reload.
+    pub source: Source,
     /// The port of step 1.
     pub http_port: NonZeroU16,
     /// The port of step 2.
@@ -119,6 +122,7 @@ pub fn run(daemon: Daemon) -> Result<(), DaemonError> {
     let lock = files::try_lock(&lock_path).map_err(at(&lock_path))?;
     let Some(_lock) = lock else { return Err(DaemonError::AlreadyRuns(lock_path)) };
 
+    let pair = Pair::new(&daemon.certificate, &daemon.key);
     let tls = tls(&daemon.certificate, &daemon.key)?;
     let two_factor = load_two_factor(&daemon.settings)?;
     let random = random::bytes().map_err(DaemonError::Process)?;
@@ -132,7 +136,10 @@ pub fn run(daemon: Daemon) -> Result<(), DaemonError> {
 
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Process)?;
-    runtime.block_on(serve(&daemon, enforcer, events, tls))
+    let result = runtime.block_on(serve(&daemon, enforcer, events, tls, pair));
+    // A reload that waits for a slow disk must not hold up the end.
+    runtime.shutdown_background();
+    result
 }
 
 /// The file that a running daemon has locked.
@@ -141,7 +148,7 @@ pub fn lock_path(runtime_dir: &Path) -> PathBuf {
     runtime_dir.join("lock")
 }
 
-fn load_two_factor(settings: &Settings) -> Result<Vec<TwoFactor>, DaemonError> {
+pub(super) fn load_two_factor(settings: &Settings) -> Result<Vec<TwoFactor>, DaemonError> {
     let found = two_factor::load(settings).map_err(DaemonError::TwoFactor)?;
     if let Some(folder) = &found.missing_folder {
         tracing::warn!(folder = %folder.display(), "the 2FA folder does not exist: no key needs a one-time code");
@@ -192,28 +199,12 @@ fn guard(daemon: &Daemon) -> Result<(Operations, Option<StateFile>), DaemonError
     Ok((operations, state))
 }
 
-/// Says what became of the grants of before the reboot.
-fn resumed(Resumed { file, restored }: Resumed) -> Option<StateFile> {
-    match restored {
-        Ok(0) => {}
-        Ok(grants) => {
-            tracing::info!(grants, "grants of before the reboot are restored with the time they have left")
-        }
-        Err(error) => tracing::error!(%error, "state_file is refused: no grant is restored"),
-    }
-    if file.is_none() {
-        tracing::error!(
-            "grants are not kept across a reboot: remove the file that state_file names, or name another"
-        );
-    }
-    file
-}
-
 async fn serve(
     daemon: &Daemon,
     enforcer: Enforcer,
     events: Events,
     tls: Arc<ServerConfig>,
+    pair: Pair,
 ) -> Result<(), DaemonError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Process)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Process)?;
@@ -224,23 +215,33 @@ async fn serve(
     let control = control::bind(&daemon.runtime_dir)
         .map_err(|source| DaemonError::Runtime { path: control::socket_path(&daemon.runtime_dir), source })?;
 
-    let (config1, config2) = (Step1Config::of(&daemon.settings), Step2Config::of(&daemon.settings));
+    let (step1_sender, config1) = watch::channel(Arc::new(Step1Config::of(&daemon.settings)));
+    let (step2_sender, config2) = watch::channel(Arc::new(Step2Config::of(&daemon.settings)));
+    let (tls_sender, tls) = watch::channel(tls);
+    let (reload_sender, reloads) = mpsc::channel(1);
+    let reloader = Reloader {
+        source: daemon.source.clone(),
+        pair,
+        state_dir: daemon.state_dir.clone(),
+        served: Served { step1: step1_sender, step2: step2_sender, tls: tls_sender },
+        enforcer: reload_sender,
+    };
     let (link, asks) = link::pair();
     let (call_sender, calls) = mpsc::channel(CALLS);
     let (stop, stopped) = oneshot::channel();
     let cleanup = daemon.cleanup;
-    let enforcing = spawn_enforcer(move || enforcer.serve(asks, calls, events, cleanup, stopped))?;
+    let enforcing = spawn_enforcer(move || enforcer.serve(asks, calls, reloads, events, cleanup, stopped))?;
     let front = link.clone();
     let mut ears = [
         tokio::spawn(async move { match serve_step1(step1, config1, front).await {} }),
         tokio::spawn(async move { match serve_step2(step2, tls, config2, link).await {} }),
         tokio::spawn(control::serve(control, call_sender)),
     ];
-    tokio::spawn(explain_hangup(hangup));
     if let Err(error) = notify::notify("READY=1\nSTATUS=guarding") {
         tracing::warn!(%error, "systemd could not be told");
     }
     tracing::info!(http_port = daemon.http_port, https_port = daemon.https_port, "listening");
+    let reloading = tokio::spawn(reloader.run(hangup));
 
     let mut enforcing = enforcing;
     let [ear1, ear2, ear3] = &mut ears;
@@ -257,6 +258,7 @@ async fn serve(
         _ = ear3 => (false, Err(DaemonError::Died("the control socket"))),
     };
     let _ = notify::notify("STOPPING=1");
+    reloading.abort();
     for ear in &ears {
         ear.abort();
     }
@@ -267,13 +269,6 @@ async fn serve(
     }
     let _ = files::remove(&control::socket_path(&daemon.runtime_dir));
     result
-}
-
-/// A hang-up must not end the daemon, and it reloads nothing.
-async fn explain_hangup(mut hangup: tokio::signal::unix::Signal) {
-    while hangup.recv().await.is_some() {
-        tracing::warn!("SIGHUP does not reload: restart the daemon instead, running grants are kept");
-    }
 }
 
 /// The enforcer has a thread of its own, because netlink blocks and TLS should not wait for it.

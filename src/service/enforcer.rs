@@ -8,8 +8,9 @@ use tokio::time::Instant;
 use super::control::{Call, Reply, Request};
 use super::link::{Answer, Ask, Pending};
 use super::operations::{OperationError, Operations};
+use super::reload::Reload;
 use super::repair::{AGAIN, Happened, Patience, Watch};
-use super::state::StateFile;
+use super::state::{StateFile, resumed};
 use super::status::status;
 use super::used_codes::UsedCodesFile;
 use crate::grant::{How, Note};
@@ -71,6 +72,7 @@ impl Enforcer {
         mut self,
         mut asks: mpsc::Receiver<Pending>,
         mut calls: mpsc::Receiver<Call>,
+        mut reloads: mpsc::Receiver<Reload>,
         events: Events,
         cleanup: bool,
         stop: oneshot::Receiver<()>,
@@ -94,6 +96,7 @@ impl Enforcer {
                 // Before the asks, which a flood could keep coming.
                 happened = next(&mut watch) => self.on_happened(happened),
                 () = due(repair_at) => self.repair(clock::now()),
+                Some(reload) = reloads.recv() => self.on_reload(reload, clock::now()),
                 // The calendar may have been set, and with it all ends in the state file.
                 () = tokio::time::sleep(LOOK_AT_CALENDAR), if self.state.is_some() => {}
                 Some(pending) = asks.recv() => {
@@ -167,6 +170,26 @@ impl Enforcer {
                 tracing::error!(by = self.by, %error, "our table was changed and cannot be put right: ports may stand open; trying again");
                 self.repair_at = Some(Instant::now() + AGAIN);
             }
+        }
+    }
+
+    fn on_reload(&mut self, reload: Reload, now: Now) {
+        let Reload { settings, two_factor, random, done } = reload;
+        let outcome = self.operations.reload(settings, now);
+        if outcome.is_ok() {
+            self.gatekeeper.reload(self.operations.settings(), two_factor, random);
+            self.follow_state_file(now);
+        }
+        let _ = done.send(outcome);
+    }
+
+    /// Keeps grants where the settings say, as a restart would.
+    fn follow_state_file(&mut self, now: Now) {
+        let wanted = self.operations.settings().global.state_file.as_deref();
+        if self.state.as_ref().map(StateFile::path) != wanted {
+            // What it says is soon out of date.
+            self.forget();
+            self.state = StateFile::resume(&mut self.operations, now).and_then(resumed);
         }
     }
 

@@ -10,6 +10,7 @@ pub mod last_good;
 pub mod link;
 mod operate;
 pub mod operations;
+pub mod reload;
 mod repair;
 mod sealed;
 pub mod state;

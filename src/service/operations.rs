@@ -77,10 +77,10 @@ impl OperationError {
 
 /// A network an operator allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Allowed {
+pub(super) struct Allowed {
     network: Network,
     /// Slug of the app; none: every app.
-    app: Option<String>,
+    pub(super) app: Option<String>,
     /// On the clock that never goes back; none: for ever.
     until: Option<Duration>,
 }
@@ -103,11 +103,11 @@ pub fn end_every_grant(nft: &mut Nftables) -> Result<usize, OperationError> {
 /// Grants, admissions and allowed networks, in the kernel and in the ledger.
 #[derive(Debug)]
 pub struct Operations {
-    nft: Nftables,
-    settings: Settings,
-    options: Options,
-    ledger: Ledger,
-    allowed: Vec<Allowed>,
+    pub(super) nft: Nftables,
+    pub(super) settings: Settings,
+    pub(super) options: Options,
+    pub(super) ledger: Ledger,
+    pub(super) allowed: Vec<Allowed>,
 }
 
 impl Operations {
@@ -365,7 +365,7 @@ impl Operations {
         Ok(result?)
     }
 
-    fn allowed_changes(&self, live: &Live, now: Now) -> Vec<Change> {
+    pub(super) fn allowed_changes(&self, live: &Live, now: Now) -> Vec<Change> {
         let global = (None, &self.settings.global.allow);
         let apps = self.settings.apps.iter().map(|app| (Some(app.slug.as_str()), &app.allow));
         let mut changes = Vec::new();

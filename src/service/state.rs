@@ -210,6 +210,23 @@ impl StateFile {
     }
 }
 
+/// Says what became of the grants of before the reboot.
+pub(super) fn resumed(Resumed { file, restored }: Resumed) -> Option<StateFile> {
+    match restored {
+        Ok(0) => {}
+        Ok(grants) => {
+            tracing::info!(grants, "grants of before the reboot are restored with the time they have left")
+        }
+        Err(error) => tracing::error!(%error, "state_file is refused: no grant is restored"),
+    }
+    if file.is_none() {
+        tracing::error!(
+            "grants are not kept across a reboot: remove the file that state_file names, or name another"
+        );
+    }
+    file
+}
+
 /// Removes a state file, where it is one: everything was taken back.
 ///
 /// # Errors

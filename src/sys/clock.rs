@@ -4,6 +4,14 @@ use std::time::{Duration, SystemTime};
 
 use crate::units::Now;
 
+/// Microseconds of `CLOCK_MONOTONIC`, by which systemd orders notifications.
+#[must_use]
+pub fn monotonic_usec() -> u128 {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
+        .map_or(Duration::ZERO, Duration::from)
+        .as_micros()
+}
+
 /// Reads both clocks.
 #[must_use]
 pub fn now() -> Now {

@@ -104,6 +104,27 @@ pub fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
+/// What changes when a file is written or replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
+
+/// The stamp of the file that a path leads to; none if it leads nowhere.
+#[must_use]
+pub fn stamp(path: &Path) -> Option<Stamp> {
+    let about = fs::metadata(path).ok()?;
+    Some(Stamp {
+        device: about.dev(),
+        inode: about.ino(),
+        size: about.size(),
+        modified: (about.mtime(), about.mtime_nsec()),
+    })
+}
+
 /// Whether a file is there.
 #[must_use]
 pub fn exists(path: &Path) -> bool {

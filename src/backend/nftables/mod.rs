@@ -3,7 +3,7 @@
 mod encode;
 mod encode_expr;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nix::errno::Errno;
 
@@ -11,6 +11,7 @@ use crate::ruleset::audit::HostChain;
 use crate::ruleset::diff::{Change, Live, SetRef, diff};
 use crate::ruleset::expr::{Base, Expr, Reg};
 use crate::ruleset::model::{Chain, Element, Elements, Rule, Ruleset, Set, TABLE};
+use crate::ruleset::transition::{as_planned, changing_sets, rules_only, written_out};
 use crate::ruleset::wire;
 use crate::sys::netlink::{Netlink, NetlinkError};
 use crate::sys::nftnl::{Body, BuildError, FAMILY_INET, Message, msg};
@@ -194,14 +195,58 @@ impl Nftables {
     /// [`BackendError`]; the table is then as it was, or, for [`BackendError::NotAsWritten`], somebody
     /// else changed it at the same time.
     pub fn install(&mut self, wanted: &Ruleset) -> Result<Vec<Change>, BackendError> {
-        let changes = diff(self.read()?.as_ref(), wanted);
-        self.apply(&changes)?;
+        let live = self.read()?;
+        self.install_over(live.as_ref(), wanted, Vec::new())
+    }
+
+    /// The same for what was read just now, with these further changes in the same transaction.
+    ///
+    /// # Errors
+    /// As [`Nftables::install`].
+    pub fn install_over(
+        &mut self,
+        live: Option<&Live>,
+        wanted: &Ruleset,
+        more: Vec<Change>,
+    ) -> Result<Vec<Change>, BackendError> {
+        let mut changes = diff(live, wanted);
+        let old = live.and_then(as_planned).unwrap_or_default();
+        let sets = changing_sets(&changes, &old, wanted);
+        match live {
+            Some(live) if !sets.is_empty() => self.change_over(live, &old, wanted, &sets, &more)?,
+            Some(_) | None => self.apply(&[changes.as_slice(), more.as_slice()].concat())?,
+        }
+        changes.extend(more);
         let left = diff(self.read()?.as_ref(), wanted);
         if left.is_empty() {
             Ok(changes)
         } else {
             Err(BackendError::NotAsWritten(left.iter().map(Change::to_string).collect()))
         }
+    }
+
+    /// The change itself is one transaction; what goes before and after it is only the same rules in other words.
+    fn change_over(
+        &mut self,
+        live: &Live,
+        old: &Ruleset,
+        wanted: &Ruleset,
+        sets: &BTreeSet<String>,
+        more: &[Change],
+    ) -> Result<(), BackendError> {
+        let (from, to) = (written_out(old, sets), written_out(wanted, sets));
+        let before = rules_only(old, &from);
+        self.apply(&before)?;
+        // Where somebody else's rules are among ours, the old ones are unknown and stay as they are.
+        let known = if old.chains.is_empty() { live.ruleset.clone() } else { from.clone() };
+        let mut change = diff(Some(&Live { ruleset: known, ..live.clone() }), &to);
+        change.extend_from_slice(more);
+        if let Err(error) = self.apply(&change) {
+            // The words of before; if even that fails, those that are there mean the same.
+            let _ = self.apply(&rules_only(&from, old));
+            return Err(error);
+        }
+        self.apply(&rules_only(&to, wanted))
     }
 
     /// Removes the table and all in it; false if there was none.

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::{Settings, Step1Reply};
@@ -39,11 +40,15 @@ impl Step1Config {
     }
 }
 
-/// Serves step 1 for ever; dropping it closes what is open.
-pub async fn serve_step1(listener: TcpListener, config: Step1Config, link: Front) -> Infallible {
-    let config = Arc::new(config);
+/// Serves step 1 for ever, each connection by what is configured when it is accepted; dropping it closes what
+/// is open.
+pub async fn serve_step1(
+    listener: TcpListener,
+    config: watch::Receiver<Arc<Step1Config>>,
+    link: Front,
+) -> Infallible {
     crowd::serve(listener, BOUNDS, |stream, client| {
-        let (config, link) = (Arc::clone(&config), link.clone());
+        let (config, link) = (Arc::clone(&config.borrow()), link.clone());
         async move {
             match config.reply {
                 Step1Reply::Silent => listen_in_silence(stream, client, &config, &link).await,

@@ -9,8 +9,34 @@ fn start(reply: Step1Reply, answer: Answer) -> (SocketAddr, Asked) {
     let (link, asked) = enforcer(answer);
     let listener = bind_step1(0).unwrap();
     let at = (Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port()).into();
-    tokio::spawn(serve_step1(listener, Step1Config::of(&settings(reply)), link));
+    let (_, config) = watch::channel(Arc::new(Step1Config::of(&settings(reply))));
+    tokio::spawn(serve_step1(listener, config, link));
     (at, asked)
+}
+
+#[tokio::test]
+async fn the_next_connection_meets_what_is_configured_by_then() {
+    let (link, asked) = enforcer(Answer::Opened);
+    let listener = bind_step1(0).unwrap();
+    let at = (Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port()).into();
+    let mut changed = settings(Step1Reply::Silent);
+    let (change, config) = watch::channel(Arc::new(Step1Config::of(&changed)));
+    tokio::spawn(serve_step1(listener, config, link));
+
+    let mut begun = connected(at).await;
+    begun.write_all(post("/one", "").split_at(10).0.as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    changed.global.http_post_path = "/other".parse().unwrap();
+    change.send(Arc::new(Step1Config::of(&changed))).unwrap();
+    for (path, count) in [("/one", 0), ("/other", 1)] {
+        let mut stream = connected(at).await;
+        stream.write_all(post(path, "").as_bytes()).await.unwrap();
+        assert!(ended_in_silence(&mut stream).await);
+        assert_eq!(asked.count(), count, "{path}");
+    }
+    begun.write_all(post("/one", "").split_at(10).1.as_bytes()).await.unwrap();
+    assert!(ended_in_silence(&mut begun).await);
+    assert_eq!(asked.count(), 2, "what began before goes on as it began");
 }
 
 async fn connected(at: SocketAddr) -> TcpStream {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
@@ -36,17 +37,17 @@ impl Step2Config {
     }
 }
 
-/// Serves step 2 for ever; dropping it closes what is open.
+/// Serves step 2 for ever, each connection by what is configured and with the certificate there is when it is
+/// accepted; dropping it closes what is open.
 pub async fn serve_step2(
     listener: TcpListener,
-    tls: Arc<ServerConfig>,
-    config: Step2Config,
+    tls: watch::Receiver<Arc<ServerConfig>>,
+    config: watch::Receiver<Arc<Step2Config>>,
     link: Front,
 ) -> Infallible {
-    let config = Arc::new(config);
-    let acceptor = TlsAcceptor::from(tls);
     crowd::serve(listener, BOUNDS, |stream, client| {
-        let (config, acceptor, link) = (Arc::clone(&config), acceptor.clone(), link.clone());
+        let (config, link) = (Arc::clone(&config.borrow()), link.clone());
+        let acceptor = TlsAcceptor::from(Arc::clone(&tls.borrow()));
         async move {
             let start = Instant::now();
             let conversation = converse(stream, client, start, &acceptor, &config, &link);

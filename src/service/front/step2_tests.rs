@@ -27,7 +27,8 @@ fn start(answer: Answer) -> Gate {
     roots.add(CertificateDer::from_pem_slice(made.certificate_pem.as_bytes()).unwrap()).unwrap();
     let listener = bind_step2(0).unwrap();
     let at = ([127, 0, 0, 1], listener.local_addr().unwrap().port()).into();
-    tokio::spawn(serve_step2(listener, tls, Step2Config::of(&settings(Step1Reply::Silent)), link));
+    let (_, config) = watch::channel(Arc::new(Step2Config::of(&settings(Step1Reply::Silent))));
+    tokio::spawn(serve_step2(listener, watch::channel(tls).1, config, link));
     Gate { at, roots, asked }
 }
 
@@ -217,7 +218,8 @@ async fn without_an_enforcer_it_says_unavailable() {
     gate.roots.add(CertificateDer::from_pem_slice(made.certificate_pem.as_bytes()).unwrap()).unwrap();
     let listener = bind_step2(0).unwrap();
     gate.at.set_port(listener.local_addr().unwrap().port());
-    tokio::spawn(serve_step2(listener, tls, Step2Config::of(&settings(Step1Reply::Silent)), link));
+    let (_, config) = watch::channel(Arc::new(Step2Config::of(&settings(Step1Reply::Silent))));
+    tokio::spawn(serve_step2(listener, watch::channel(tls).1, config, link));
     assert!(gate.exchange(&post("/two", "")).await.starts_with("HTTP/1.1 503 "));
     assert!(FORM.len() == 29, "the requests above replace this length");
 }

@@ -1,0 +1,399 @@
+//! A changed configuration or certificate, taken over while running: as a whole or not at all.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio::signal::unix::Signal;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::spawn_blocking;
+
+use super::daemon::{DaemonError, load_two_factor, tls};
+use super::front::{Step1Config, Step2Config};
+use super::last_good::LastGood;
+use super::operations::{OperationError, Operations, TRIES};
+use crate::backend::nftables::BackendError;
+use crate::config::{Checked, Problems, Settings};
+use crate::grant::{Ledger, Note, Succession};
+use crate::knock::TwoFactor;
+use crate::ruleset::allow::key_address;
+use crate::ruleset::diff::{Change, Live, SetRef};
+use crate::ruleset::model::{Element, Elements, Timeout};
+use crate::ruleset::plan::app_set;
+use crate::sys::{clock, files, notify, random};
+use crate::units::{Family, Now};
+
+/// How often the files of the certificate are looked at.
+const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(60);
+/// A grant that ends by less than this later than its heir's counts as ending with it.
+const SLACK: Duration = Duration::from_millis(250);
+
+/// Where the configuration comes from: reads and checks it anew.
+#[derive(Clone)]
+pub struct Source(Arc<dyn Fn() -> Result<Checked, Problems> + Send + Sync>);
+
+impl Source {
+    /// A source that is read by calling `read`.
+    pub fn new(read: impl Fn() -> Result<Checked, Problems> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Source")
+    }
+}
+
+/// Why a reload did not happen.
+#[derive(Debug, thiserror::Error)]
+enum ReloadError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Configuration(Problems),
+    /// A file it names is wrong.
+    #[error(transparent)]
+    Files(DaemonError),
+    /// No random numbers.
+    #[error("there are no random numbers: {0}")]
+    Random(#[source] io::Error),
+    /// The kernel would not.
+    #[error(transparent)]
+    Operation(#[from] OperationError),
+    /// The daemon ends.
+    #[error("the daemon is ending")]
+    Ending,
+}
+
+/// What the enforcer is to take over.
+pub(super) struct Reload {
+    pub(super) settings: Settings,
+    pub(super) two_factor: Vec<TwoFactor>,
+    pub(super) random: [u8; 16],
+    pub(super) done: oneshot::Sender<Result<Reloaded, OperationError>>,
+}
+
+/// What came of it.
+pub(super) struct Reloaded {
+    /// Changes to the table.
+    changes: usize,
+    /// Grants that ended because their app or key is no more.
+    ended: usize,
+    /// The plan that is in force now.
+    good: LastGood,
+}
+
+/// The pair of files that step 2 is served with.
+#[derive(Debug)]
+pub(super) struct Pair {
+    certificate: PathBuf,
+    key: PathBuf,
+    seen: [Option<files::Stamp>; 2],
+}
+
+impl Pair {
+    /// The pair as it is now; what changes from here on is a change.
+    pub(super) fn new(certificate: &Path, key: &Path) -> Self {
+        let (certificate, key) = (certificate.to_owned(), key.to_owned());
+        let seen = [&certificate, &key].map(|path| files::stamp(path));
+        Self { certificate, key, seen }
+    }
+
+    /// Whether a file was written or replaced since it was last read.
+    fn changed(&self) -> bool {
+        [&self.certificate, &self.key].map(|path| files::stamp(path)) != self.seen
+    }
+
+    /// Reads the pair; one that cannot be used is not tried again before it has changed.
+    fn read(&mut self) -> Result<Arc<ServerConfig>, DaemonError> {
+        // Before reading, so that what is written meanwhile is a change.
+        self.seen = [&self.certificate, &self.key].map(|path| files::stamp(path));
+        tls(&self.certificate, &self.key)
+    }
+}
+
+/// What new connections are served with.
+pub(super) struct Served {
+    pub(super) step1: watch::Sender<Arc<Step1Config>>,
+    pub(super) step2: watch::Sender<Arc<Step2Config>>,
+    pub(super) tls: watch::Sender<Arc<ServerConfig>>,
+}
+
+/// Reloads when it is told to, and the certificate also when its files change.
+pub(super) struct Reloader {
+    pub(super) source: Source,
+    pub(super) pair: Pair,
+    pub(super) state_dir: PathBuf,
+    pub(super) served: Served,
+    pub(super) enforcer: mpsc::Sender<Reload>,
+}
+
+impl Reloader {
+    /// Waits for SIGHUP and for changes of the certificate, for ever.
+    pub(super) async fn run(mut self, mut hangup: Signal) {
+        loop {
+            tokio::select! {
+                told = hangup.recv() => match told {
+                    Some(()) => self.on_hangup().await,
+                    None => return,
+                },
+                () = tokio::time::sleep(LOOK_AT_CERTIFICATE) => {
+                    if self.pair.changed() {
+                        self.reload_certificate();
+                    }
+                }
+            }
+        }
+    }
+
+    async fn on_hangup(&mut self) {
+        let begun = format!("RELOADING=1\nMONOTONIC_USEC={}\nSTATUS=reloading", clock::monotonic_usec());
+        tell_systemd(&begun);
+        let outcome = self.reload().await;
+        self.reload_certificate();
+        match outcome {
+            Ok((changes, ended)) => {
+                tracing::info!(changes, ended, "reloaded: the new configuration is in force");
+                tell_systemd("READY=1\nSTATUS=guarding");
+            }
+            Err(error) => {
+                tracing::warn!("not reloaded: the configuration of before stays in force");
+                for line in reasons(&error) {
+                    tracing::warn!("not reloaded: {line}");
+                }
+                tell_systemd(
+                    "READY=1\nSTATUS=guarding by the configuration of before: the new one was refused, see the log",
+                );
+            }
+        }
+    }
+
+    /// Reads everything before anything is changed; returns the changes to the table and the grants that ended.
+    async fn reload(&mut self) -> Result<(usize, usize), ReloadError> {
+        let source = self.source.clone();
+        // Files may be slow, and step 1 and step 2 are served meanwhile.
+        let read = spawn_blocking(move || read(&source)).await.map_err(|_| ReloadError::Ending)?;
+        let (settings, two_factor) = read?;
+        let random = random::bytes().map_err(ReloadError::Random)?;
+        let (step1, step2) = (Step1Config::of(&settings), Step2Config::of(&settings));
+
+        let (done, finished) = oneshot::channel();
+        let reload = Reload { settings, two_factor, random, done };
+        self.enforcer.send(reload).await.map_err(|_| ReloadError::Ending)?;
+        let Reloaded { changes, ended, good } = finished.await.map_err(|_| ReloadError::Ending)??;
+
+        self.served.step1.send_replace(Arc::new(step1));
+        self.served.step2.send_replace(Arc::new(step2));
+        let state_dir = self.state_dir.clone();
+        let kept = spawn_blocking(move || good.keep(&state_dir)).await.map_err(|_| ReloadError::Ending)?;
+        if let Err(error) = kept {
+            tracing::warn!(%error, "this plan is not kept: `knock-agent guard` would fall back on the one before");
+        }
+        Ok((changes, ended))
+    }
+
+    fn reload_certificate(&mut self) {
+        let changed = self.pair.changed();
+        match self.pair.read() {
+            Ok(tls) => {
+                self.served.tls.send_replace(tls);
+                if changed {
+                    tracing::info!("step 2 is served with the new certificate");
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the new certificate cannot be used: the one of before is served");
+            }
+        }
+    }
+}
+
+fn read(source: &Source) -> Result<(Settings, Vec<TwoFactor>), ReloadError> {
+    let Checked { settings, warnings } = (source.0)().map_err(ReloadError::Configuration)?;
+    for warning in warnings {
+        tracing::warn!("{}", one_line(&warning));
+    }
+    let two_factor = load_two_factor(&settings).map_err(ReloadError::Files)?;
+    Ok((settings, two_factor))
+}
+
+fn reasons(error: &ReloadError) -> Vec<String> {
+    match error {
+        ReloadError::Configuration(problems) => {
+            let more = (problems.more > 0).then(|| format!("... and {} more problems", problems.more));
+            problems.list.iter().map(one_line).chain(more).collect()
+        }
+        ReloadError::Files(DaemonError::TwoFactor(errors)) => {
+            errors.iter().map(ToString::to_string).collect()
+        }
+        other => vec![other.to_string()],
+    }
+}
+
+/// A log has one line per event.
+fn one_line(text: &impl fmt::Display) -> String {
+    text.to_string().lines().map(str::trim).collect::<Vec<_>>().join("; ")
+}
+
+fn tell_systemd(state: &str) {
+    if let Err(error) = notify::notify(state) {
+        tracing::warn!(%error, "systemd could not be told");
+    }
+}
+
+impl Operations {
+    /// Puts other settings in force, in one change of the table. Grants go on, except those of apps and keys that
+    /// are no more.
+    ///
+    /// # Errors
+    /// [`OperationError`]; everything is then as it was.
+    pub(super) fn reload(&mut self, settings: Settings, now: Now) -> Result<Reloaded, OperationError> {
+        self.ledger.expire(now);
+        let prefix = settings.global.ipv6_prefix;
+        let before = std::mem::replace(&mut self.settings, settings);
+        let (ledger, allowed) = (self.ledger.clone(), self.allowed.clone());
+        let outcome = self.succeed(&before, now);
+        match &outcome {
+            Ok(_) if prefix != before.global.ipv6_prefix => {
+                tracing::warn!(
+                    "ipv6_prefix was changed: IPv6 clients that are let in may have to knock again"
+                );
+            }
+            Ok(_) => {}
+            Err(_) => {
+                (self.settings, self.ledger, self.allowed) = (before, ledger, allowed);
+                // Nothing to do, unless somebody else was at the table at the same time.
+                if let Err(error) = self.repair(false, now) {
+                    tracing::error!(%error, "the table is neither as before nor as it should be");
+                }
+            }
+        }
+        outcome
+    }
+
+    fn succeed(&mut self, before: &Settings, now: Now) -> Result<Reloaded, OperationError> {
+        let good = LastGood::of(&self.settings, self.options);
+        let slugs: Vec<String> = self.settings.apps.iter().map(|app| app.slug.clone()).collect();
+        self.allowed.retain(|have| have.app.as_ref().is_none_or(|app| slugs.contains(app)));
+        let successions = successions(before, &self.settings);
+        let gone: Vec<&str> = before.apps.iter().map(|app| app.slug.as_str()).collect();
+        let gone: Vec<&str> = gone.into_iter().filter(|slug| !slugs.iter().any(|s| s == slug)).collect();
+
+        let mut result = Err(OperationError::NoTable);
+        for _ in 0..TRIES {
+            let live = self.nft.read()?;
+            let none = Live::default();
+            let have = live.as_ref().unwrap_or(&none);
+            let (mut more, mut ended) = (Vec::new(), grants_of(&gone, have));
+            for (slug, succession) in &successions {
+                let (changes, less) = hand_over(slug, succession, have, &self.ledger, now);
+                more.extend(changes);
+                ended += less;
+            }
+            more.extend(self.allowed_changes(have, now));
+            match self.nft.install_over(live.as_ref(), good.ruleset(), more) {
+                Ok(changes) => {
+                    for slug in gone {
+                        self.ledger.revoke_app(slug);
+                    }
+                    for (slug, succession) in &successions {
+                        self.ledger.succeed(slug, succession);
+                    }
+                    return Ok(Reloaded { changes: changes.len(), ended, good });
+                }
+                // A grant may have ended between being read and being removed, or somebody else been at it.
+                Err(error @ (BackendError::Refused { .. } | BackendError::NotAsWritten(_))) => {
+                    result = Err(error.into());
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        result
+    }
+}
+
+/// What becomes of the keys of the apps that stay, by slug.
+fn successions(before: &Settings, after: &Settings) -> BTreeMap<String, Succession> {
+    before
+        .apps
+        .iter()
+        .filter_map(|old| {
+            let new = after.apps.iter().find(|new| new.slug == old.slug)?;
+            Some((old.slug.clone(), Succession::between(&old.access_key_https, &new.access_key_https)))
+        })
+        .collect()
+}
+
+fn grants_of(slugs: &[&str], live: &Live) -> usize {
+    let sets = slugs.iter().flat_map(|slug| Family::BOTH.map(|family| app_set(slug, family)));
+    sets.filter_map(|set| live.elements.get(&set)).map(BTreeMap::len).sum()
+}
+
+/// The changes to an app's grants after a change of its keys, and how many end.
+fn hand_over(
+    slug: &str,
+    succession: &Succession,
+    live: &Live,
+    ledger: &Ledger,
+    now: Now,
+) -> (Vec<Change>, usize) {
+    let mut out = Vec::new();
+    let mut ended = 0;
+    if succession.changes_nothing() {
+        return (out, ended);
+    }
+    for family in Family::BOTH {
+        let name = app_set(slug, family);
+        let (mut gone, mut renewed) = (Elements::new(), Elements::new());
+        for (key, element) in live.elements.get(&name).into_iter().flatten() {
+            let users = key_address(key).map(|addr| ledger.users(slug, addr, now)).unwrap_or_default();
+            match inherited(element, users, succession) {
+                Some(after) if after == *element => {}
+                Some(after) => drop(renewed.insert(key.clone(), after)),
+                None => drop(gone.insert(key.clone(), element.clone())),
+            }
+        }
+        ended += gone.len();
+        let set = SetRef { name, interval: false, concatenated: false };
+        if !gone.is_empty() {
+            out.push(Change::DeleteElements { set: set.clone(), elements: gone });
+        }
+        if !renewed.is_empty() {
+            out.push(Change::RenewElements { set, elements: renewed });
+        }
+    }
+    (out, ended)
+}
+
+/// What a grant in the kernel is after a change of keys; none: it ends. It never lasts longer than before, and
+/// shorter only where whoever had it longest had it by a key that is no more.
+fn inherited(element: &Element, users: Vec<crate::grant::User>, succession: &Succession) -> Option<Element> {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let users = if users.is_empty() {
+        let times = element.timeout.map_or((u64::MAX, u64::MAX), |t| (t.left_ms, t.total_ms));
+        let [left, total] = [times.0, times.1].map(Duration::from_millis);
+        vec![(Note::parse(element.comment.as_deref()), left, total)]
+    } else {
+        users
+    };
+    let renamed = |note: &Note| succession.note(note).as_ref() != Some(note);
+    if !users.iter().any(|(note, ..)| renamed(note)) {
+        return Some(element.clone());
+    }
+    let (heirs, less) = succession.heirs(users);
+    let (note, left, lifetime) = heirs.into_iter().next()?;
+    let shorter = |had: Timeout| less && had.left_ms > ms(left + SLACK);
+    let timeout = match element.timeout {
+        Some(had) if shorter(had) => Some(Timeout { total_ms: ms(lifetime.max(left)), left_ms: ms(left) }),
+        had => had,
+    };
+    Some(Element { timeout, comment: Some(note.to_string()), ..element.clone() })
+}
+
+#[cfg(test)]
+#[path = "reload_tests.rs"]
+mod tests;

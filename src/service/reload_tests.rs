@@ -1,0 +1,130 @@
+use super::*;
+use crate::grant::How;
+use crate::service::certificate::self_signed;
+use crate::units::{Lifetime, Secret};
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+const ADDR: [u8; 4] = [203, 0, 113, 2];
+
+fn keys(names: &[&str]) -> Vec<Secret> {
+    names.iter().map(|name| Secret::new((*name).to_owned())).collect()
+}
+
+fn note(by: &str) -> Note {
+    Note { by: by.to_owned(), how: How::TwoStep }
+}
+
+fn element(by: &str, left_secs: u64) -> Element {
+    let timeout = Timeout { total_ms: 100_000, left_ms: left_secs * 1_000 };
+    Element { timeout: Some(timeout), comment: Some(note(by).to_string()), ..Element::default() }
+}
+
+fn live(element: Element) -> Live {
+    let elements = Elements::from([(ADDR.to_vec(), element)]);
+    Live { elements: [("app_ssh_4".to_owned(), elements)].into(), ..Live::default() }
+}
+
+fn ledger(users: &[(&str, u64)]) -> Ledger {
+    let mut ledger = Ledger::default();
+    for &(by, secs) in users {
+        let lifetime = Lifetime::from_secs(secs).unwrap();
+        ledger.grant("ssh", IpAddr::from(ADDR), &note(by), lifetime, Now::at_secs(0));
+    }
+    ledger
+}
+
+fn handed_over(
+    before: &[&str],
+    after: &[&str],
+    users: &[(&str, u64)],
+    have: Element,
+) -> (Vec<Change>, usize) {
+    let succession = Succession::between(&keys(before), &keys(after));
+    hand_over("ssh", &succession, &live(have), &ledger(users), Now::at_secs(0))
+}
+
+#[test]
+fn a_grant_ends_with_its_key_and_no_other_one_is_touched() {
+    let (changes, ended) = handed_over(&["a", "b"], &["b"], &[("key 1", 100)], element("key 1", 100));
+    assert!(matches!(&changes[..], [Change::DeleteElements { elements, .. }] if elements.len() == 1));
+    assert_eq!(ended, 1);
+    for after in [&["a"][..], &["a", "b"], &["a", "c", "d"]] {
+        let kept = handed_over(&["a", "b"], after, &[("key 1", 100)], element("key 1", 100));
+        assert_eq!(kept, (Vec::new(), 0), "{after:?}");
+    }
+}
+
+#[test]
+fn a_grant_whose_key_moved_has_the_new_name_and_the_same_time() {
+    let (changes, ended) = handed_over(&["a", "b"], &["b"], &[("key 2", 90)], element("key 2", 90));
+    let [Change::RenewElements { elements, .. }] = &changes[..] else { panic!("{changes:?}") };
+    assert_eq!((elements.get(ADDR.as_slice()), ended), (Some(&element("key 1", 90)), 0));
+}
+
+#[test]
+fn of_two_behind_one_address_the_one_who_stays_keeps_what_was_granted_to_it() {
+    let both = [("key 1", 90), ("key 2", 30)];
+    let (changes, ended) = handed_over(&["a", "b"], &["x", "b"], &both, element("key 1", 90));
+    let [Change::RenewElements { elements, .. }] = &changes[..] else { panic!("{changes:?}") };
+    let timeout = Timeout { total_ms: 30_000, left_ms: 30_000 };
+    let left = Element { timeout: Some(timeout), ..element("key 2", 0) };
+    assert_eq!((elements.get(ADDR.as_slice()), ended), (Some(&left), 0));
+    let longer = handed_over(&["a", "b"], &["a"], &both, element("key 1", 90));
+    assert_eq!(longer, (Vec::new(), 0), "the longer one loses nothing");
+}
+
+#[test]
+fn what_the_ledger_does_not_know_goes_by_what_stands_on_it() {
+    let (changes, ended) = handed_over(&["a", "b"], &["b"], &[], element("key 1", 50));
+    assert!(matches!(&changes[..], [Change::DeleteElements { .. }]), "{changes:?}");
+    assert_eq!(ended, 1);
+    for other in ["alice", "key 7"] {
+        assert_eq!(handed_over(&["a", "b"], &["b"], &[], element(other, 50)), (Vec::new(), 0), "{other}");
+    }
+    let by_hand = Element { timeout: None, ..element("key 2", 0) };
+    let (changes, _) = handed_over(&["a", "b"], &["b"], &[], by_hand);
+    let [Change::RenewElements { elements, .. }] = &changes[..] else { panic!("{changes:?}") };
+    assert_eq!(elements.get(ADDR.as_slice()).unwrap().timeout, None);
+}
+
+#[test]
+fn to_hand_over_twice_is_to_hand_over_once() {
+    let before = ledger(&[("key 1", 90), ("key 2", 30), ("key 3", 10)]);
+    let succession = Succession::between(&keys(&["a", "b", "c"]), &keys(&["c", "b"]));
+    let once = hand_over("ssh", &succession, &live(element("key 1", 90)), &before, Now::at_secs(0)).0;
+    let [Change::RenewElements { elements, .. }] = &once[..] else { panic!("{once:?}") };
+    let then = live(elements.get(ADDR.as_slice()).unwrap().clone());
+    let again = hand_over("ssh", &succession, &then, &before, Now::at_secs(0));
+    assert_eq!(again, (Vec::new(), 0));
+}
+
+#[test]
+fn a_pair_is_read_again_when_it_has_changed_and_a_bad_one_only_once() {
+    let folder = std::env::temp_dir().join(format!("knock-agent-pair-{}", std::process::id()));
+    files::make_directory(&folder, 0o700).unwrap();
+    let (certificate, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+    let write = || {
+        let made = self_signed(&["gate.example".to_owned()], 30, SystemTime::now()).unwrap();
+        files::replace(&certificate, 0o600, made.certificate_pem.as_bytes()).unwrap();
+        files::replace(&key, 0o600, made.key_pem.as_bytes()).unwrap();
+    };
+    write();
+    let mut pair = Pair::new(&certificate, &key);
+    assert!(!pair.changed());
+    write();
+    assert!(pair.changed());
+    assert!(pair.read().is_ok());
+    assert!(!pair.changed());
+    files::replace(&key, 0o600, b"torn").unwrap();
+    assert!(pair.changed());
+    assert!(pair.read().is_err());
+    assert!(!pair.changed(), "not again before it has changed");
+    files::remove(&key).unwrap();
+    assert!(pair.changed());
+    assert!(pair.read().is_err());
+    write();
+    assert!(pair.changed());
+    assert!(pair.read().is_ok());
+    std::fs::remove_dir_all(folder).unwrap();
+}
