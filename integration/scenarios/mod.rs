@@ -3,6 +3,7 @@ mod boot;
 mod broken_configurations;
 mod bystanders;
 mod check_ruleset;
+mod crashes;
 mod forwarding;
 mod https_abuse;
 mod life_cycle;

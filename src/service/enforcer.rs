@@ -87,7 +87,7 @@ impl Enforcer {
             }
         };
         loop {
-            // After the answer to whatever came before, which does not wait for the disk.
+            // After the answer to a knock, which does not wait for the disk.
             self.keep(clock::now());
             let repair_at = self.repair_at;
             tokio::select! {
@@ -109,6 +109,8 @@ impl Enforcer {
                     let teardown = call.request == Request::Teardown {};
                     let reply = self.on_call(call.request, &call.user, clock::now());
                     let done = matches!(reply, Reply::Done { .. });
+                    // Whoever is told that something was taken back can rely on it, also if the power fails now.
+                    self.keep(clock::now());
                     let _ = call.reply.send(reply);
                     if teardown && done {
                         self.forget();
