@@ -6,6 +6,7 @@ mod check_ruleset;
 mod crashes;
 mod forwarding;
 mod https_abuse;
+mod interfaces;
 mod life_cycle;
 mod operator;
 mod path_filter;

@@ -16,6 +16,7 @@ use super::front::{ListenError, Step1Config, Step2Config, bind_step1, bind_step2
 use super::last_good::LastGood;
 use super::link;
 use super::operations::{OperationError, Operations};
+use super::outside;
 use super::reload::{Pair, Reloader, Served, Source};
 use super::state::{StateFile, resumed};
 use super::two_factor::{self, TwoFactorError};
@@ -187,11 +188,21 @@ fn guard(daemon: &Daemon) -> Result<(Operations, Option<StateFile>), DaemonError
     let mut operations = Operations::adopt(firewall, daemon.settings.clone(), options, clock::now())?;
     let state = StateFile::resume(&mut operations, clock::now()).and_then(resumed);
     operations.sync_allowed(clock::now())?;
+    operations.make_addresses_known(good.plan());
+    tell_of_missing_interfaces(&daemon.settings);
     tracing::info!(changes, grants = operations.ledger().len(), "the guard is in place");
     if let Err(error) = good.keep(&daemon.state_dir) {
         tracing::warn!(%error, "this plan is not kept: `knock-agent guard` cannot fall back on it");
     }
     Ok((operations, state))
+}
+
+fn tell_of_missing_interfaces(settings: &Settings) {
+    for name in outside::missing(settings) {
+        tracing::warn!(
+            "interface_ext {name} does not exist now: its ports are guarded as soon as it does, unless the name is wrong"
+        );
+    }
 }
 
 async fn serve(

@@ -11,6 +11,8 @@ pub mod last_good;
 pub mod link;
 mod operate;
 pub mod operations;
+mod outside;
+mod own;
 pub mod reload;
 mod repair;
 mod sealed;
