@@ -6,6 +6,7 @@ pub mod interfaces;
 pub mod netlink;
 pub mod nftnl;
 pub mod notify;
+pub mod presence;
 pub mod process;
 pub mod random;
 pub mod tcp;
