@@ -132,6 +132,41 @@ fn what_was_taken_back_does_not_come_back() {
 }
 
 #[test]
+fn networks_that_operators_allowed_come_back_and_those_that_were_taken_back_do_not() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let mut host = Rebooting::ssh(&[]);
+    let agent = host.home.start(&net.router);
+    for words in [
+        &["allow", "203.0.113.2", "--for", "6s"][..],
+        &["allow", "2001:db8:1::2", "--app", "ssh"],
+        &["allow", "2001:db8:1::/64", "--app", "ssh", "--for", "1h"],
+        &["allow", "203.0.113.3", "--for", "1h"],
+    ] {
+        host.home.verb(&net.router, words).success();
+    }
+    let due = Instant::now() + Duration::from_secs(6);
+    net.router.nft("delete element inet knock_agent allow_all_4 { 203.0.113.3 }");
+    host.await_state("203.0.113.3", false);
+    agent.kill();
+    host.reboot(&net.router);
+    let agent = host.home.start(&net.router);
+    for family in Family::BOTH {
+        assert_echoes(&net.a, family.router(), 2222);
+    }
+    assert_echoes(&net.b, Family::V6.router(), 2222);
+    assert_silent(&net.b, Family::V4.router(), 2222);
+    let to = Family::V4.router();
+    assert_on_time(when_silent(&net.a, to, 2222, due + Duration::from_secs(3)), due);
+    host.home.verb(&net.router, &["allow", "--flush"]).success();
+    agent.kill();
+    host.reboot(&net.router);
+    let _agent = host.home.start(&net.router);
+    assert_silent(&net.a, Family::V6.router(), 2222);
+    assert_silent(&net.b, Family::V6.router(), 2222);
+}
+
+#[test]
 fn an_app_that_is_gone_gets_no_grant_and_a_shorter_maximum_holds() {
     let net = Topology::new();
     let mut host = Rebooting::new(|state| {

@@ -138,7 +138,7 @@ impl Enforcer {
                     self.removed = true;
                 }
                 for (set, key) in &touched.removed {
-                    self.operations.on_removed(set, key);
+                    self.operations.on_removed(set, key, clock::now());
                 }
                 self.by = format!("{} (pid {})", touched.process, touched.pid);
             }
@@ -288,7 +288,7 @@ impl Enforcer {
     /// Has the state file say what the ledger says.
     fn keep(&mut self, now: Now) {
         if let Some(state) = &mut self.state
-            && let Err(error) = state.keep(self.operations.ledger(), now)
+            && let Err(error) = state.keep(&self.operations, now)
         {
             tracing::error!(file = %state.path().display(), %error, "grants are not kept across a reboot");
         }

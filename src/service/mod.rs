@@ -1,6 +1,7 @@
 //! The running daemon, and what the command line does without one.
 
 mod allowed;
+pub mod bare;
 pub mod certificate;
 pub mod check;
 pub mod control;

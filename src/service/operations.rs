@@ -279,8 +279,9 @@ impl Operations {
         Ok(ended)
     }
 
-    /// Takes note that somebody removed an element: from a set of grants, that is a revocation.
-    pub fn on_removed(&mut self, set: &str, key: &[u8]) {
+    /// Takes note that somebody removed an element: from a set of grants or of networks, that is a revocation.
+    pub fn on_removed(&mut self, set: &str, key: &[u8], now: Now) {
+        self.on_network_removed(set, key, now);
         let Some(addr) = key_address(key) else { return };
         let family = Family::of(addr);
         let app = self.settings.apps.iter().find(|app| app_set(&app.slug, family) == set);
