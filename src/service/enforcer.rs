@@ -15,11 +15,12 @@ use super::status::status;
 use super::used_codes::UsedCodesFile;
 use crate::grant::{How, Note};
 use crate::knock::{Gatekeeper, Refusal, Verdict};
+use crate::sys::calendar::Calendar;
 use crate::sys::clock;
 use crate::sys::netlink::Events;
 use crate::units::{AppName, ClientAddr, Lifetime, Now};
 
-/// How often the calendar is compared with the clock that never goes back.
+/// How often the calendar is compared with the clock that never goes back, as it may be corrected gradually.
 const LOOK_AT_CALENDAR: Duration = Duration::from_secs(60);
 
 /// Judge, ledger and kernel in one hand.
@@ -86,6 +87,9 @@ impl Enforcer {
                 None
             }
         };
+        let mut calendar = Calendar::watch()
+            .inspect_err(|error| tracing::warn!(%error, "a calendar that is set is noticed late"))
+            .ok();
         loop {
             // After the answer to a knock, which does not wait for the disk.
             self.keep(clock::now());
@@ -97,7 +101,8 @@ impl Enforcer {
                 happened = next(&mut watch) => self.on_happened(happened),
                 () = due(repair_at) => self.repair(clock::now()),
                 Some(reload) = reloads.recv() => self.on_reload(reload, clock::now()),
-                // The calendar may have been set, and with it all ends in the state file.
+                // The calendar was set, and with it all ends in the state file.
+                () = calendar_set(&mut calendar), if self.state.is_some() => {}
                 () = tokio::time::sleep(LOOK_AT_CALENDAR), if self.state.is_some() => {}
                 Some(pending) = asks.recv() => {
                     let (ask, answer) = pending.split();
@@ -107,10 +112,11 @@ impl Enforcer {
                 }
                 Some(call) = calls.recv() => {
                     let teardown = call.request == Request::Teardown {};
-                    let reply = self.on_call(call.request, &call.user, clock::now());
+                    let mut reply = self.on_call(call.request, &call.user, clock::now());
                     let done = matches!(reply, Reply::Done { .. });
                     // Whoever is told that something was taken back can rely on it, also if the power fails now.
                     self.keep(clock::now());
+                    self.warn_of_stale_file(&mut reply);
                     let _ = call.reply.send(reply);
                     if teardown && done {
                         self.forget();
@@ -294,6 +300,18 @@ impl Enforcer {
         }
     }
 
+    /// Whoever takes something back is told where that would not last.
+    fn warn_of_stale_file(&self, reply: &mut Reply) {
+        if let (Some(state), Reply::Done { message }) = (&self.state, reply)
+            && state.is_stale()
+        {
+            let file = state.path().display();
+            message.push_str(&format!(
+                "; but {file} cannot be changed: a reboot brings back what it says, so remove it"
+            ));
+        }
+    }
+
     fn forget(&self) {
         if let Some(state) = &self.state
             && let Err(error) = state.forget()
@@ -333,6 +351,18 @@ async fn next(watch: &mut Option<Watch>) -> Happened {
         }
     }
     *watch = None;
+    std::future::pending().await
+}
+
+/// Waits until the calendar is set; where that cannot be heard, for ever.
+async fn calendar_set(calendar: &mut Option<Calendar>) {
+    if let Some(watching) = calendar {
+        match watching.set().await {
+            Ok(()) => return,
+            Err(error) => tracing::warn!(%error, "a calendar that is set is noticed late"),
+        }
+    }
+    *calendar = None;
     std::future::pending().await
 }
 

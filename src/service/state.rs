@@ -188,6 +188,8 @@ pub struct StateFile {
     written: Option<Written>,
     /// After a failure, when to try again.
     again: Duration,
+    /// Whether the last attempt to write failed.
+    failed: bool,
 }
 
 /// How it went at the start.
@@ -222,7 +224,10 @@ impl StateFile {
                 Ok(restore_networks(operations, networks, now)? + restore(operations, rest, now)?)
             }),
         };
-        Some(Resumed { file: Some(Self { path, boot_id, written: None, again: Duration::ZERO }), restored })
+        Some(Resumed {
+            file: Some(Self { path, boot_id, written: None, again: Duration::ZERO, failed: false }),
+            restored,
+        })
     }
 
     /// Writes the ledger and what operators allowed, if it has changed since, and waits for the disk.
@@ -256,7 +261,14 @@ impl StateFile {
             // Where even that is impossible, the error is the same.
             let _ = files::remove(&self.path);
         }
+        self.failed = written.is_err();
         written
+    }
+
+    /// Whether there is a file that says something else than the ledger, and cannot be changed.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.failed && files::exists(&self.path)
     }
 
     /// Where it is.

@@ -32,6 +32,11 @@ fn grant() -> Grant {
     }
 }
 
+fn file_at(path: &Path) -> StateFile {
+    let path = path.to_owned();
+    StateFile { path, boot_id: "a".into(), written: None, again: Duration::ZERO, failed: false }
+}
+
 #[test]
 fn what_is_left_is_what_the_calendar_leaves() {
     let kept = Saved::of(&ledger(&[(1, 0, 100), (2, 0, 30)]), &[], "a", Now::at_secs(10));
@@ -71,8 +76,7 @@ fn it_is_written_at_changes_and_when_the_calendar_is_set() {
     let folder = std::env::temp_dir().join(format!("knock-agent-state-{}", std::process::id()));
     files::make_directory(&folder, 0o700).unwrap();
     let path = folder.join("grants");
-    let mut file =
-        StateFile { path: path.clone(), boot_id: "a".into(), written: None, again: Duration::ZERO };
+    let mut file = file_at(&path);
     let mut grants = ledger(&[(1, 0, 100)]);
     let mut written = |grants: &Ledger, now: Now| {
         files::remove(&path).unwrap();
@@ -92,7 +96,100 @@ fn it_is_written_at_changes_and_when_the_calendar_is_set() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
+#[test]
+fn a_file_with_any_bit_flipped_or_cut_off_anywhere_is_refused() {
+    let allowed = AllowedNetwork { app: None, network: "10.0.0.0/8".parse().unwrap(), end_ms: None };
+    let whole = KIND.seal(&Saved { allowed: vec![allowed], ..saved(grant()) }).unwrap().into_bytes();
+    let opens = |bytes: Vec<u8>| String::from_utf8(bytes).is_ok_and(|text| KIND.open::<Saved>(&text).is_ok());
+    assert!(opens(whole.clone()));
+    for at in 0..whole.len() {
+        assert!(!opens(whole[..at].to_vec()), "cut off at {at}");
+        for bit in 0..8 {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1 << bit;
+            assert!(!opens(flipped), "bit {bit} of byte {at}");
+        }
+        let mut twice = whole.clone();
+        twice.insert(at, whole[at]);
+        assert!(!opens(twice), "byte {at} twice");
+    }
+}
+
+#[test]
+fn networks_have_what_the_calendar_leaves_and_impossible_ones_make_all_doubtful() {
+    let written = 1_700_000_000_000;
+    let network = |end_ms| AllowedNetwork { app: None, network: "10.0.0.0/8".parse().unwrap(), end_ms };
+    let with = |ends: &[Option<u64>]| Saved {
+        allowed: ends.iter().map(|&end| network(end)).collect(),
+        ..saved(grant())
+    };
+    let kept = with(&[None, Some(written + 5_000), Some(written + 90_000)]);
+    let now = after_reboot(10);
+    let left: Vec<_> = kept.networks(now).unwrap().into_iter().map(|have| have.until).collect();
+    assert_eq!(left, [None, Some(now.boot + Duration::from_secs(80))]);
+    for end in [u64::MAX, written + ms(Lifetime::MAX.as_duration()) + 1] {
+        assert!(matches!(with(&[None, Some(end)]).networks(now), Err(StateError::Impossible(_))), "{end}");
+    }
+}
+
+#[test]
+fn a_file_of_before_there_were_networks_in_it_is_read() {
+    let old = serde_json::json!({"boot_id": "a", "written_ms": 1, "grants": []});
+    let text = KIND.seal(&old).unwrap();
+    assert_eq!(KIND.open::<Saved>(&text).unwrap().allowed, []);
+}
+
+#[test]
+fn what_cannot_be_written_is_removed_or_known_to_be_stale() {
+    let folder = std::env::temp_dir().join(format!("knock-agent-stale-{}", std::process::id()));
+    files::make_directory(&folder, 0o700).unwrap();
+    let path = folder.join("grants");
+    let mut file = file_at(&path);
+    file.keep_what(&ledger(&[(1, 0, 100)]), &[], Now::at_secs(1)).unwrap();
+    assert!(files::exists(&path) && !file.is_stale());
+    // A directory in the way of the new file: nothing can be written beside.
+    files::make_directory(&folder.join("grants.new"), 0o700).unwrap();
+    assert!(file.keep_what(&ledger(&[(1, 0, 100), (2, 0, 100)]), &[], Now::at_secs(2)).is_err());
+    assert!(!files::exists(&path) && !file.is_stale(), "it said what is no longer so");
+    std::fs::remove_dir(folder.join("grants.new")).unwrap();
+    file.keep_what(&ledger(&[(1, 0, 100), (2, 0, 100)]), &[], Now::at_secs(100)).unwrap();
+    assert!(files::exists(&path), "it is tried again after a minute");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
 proptest! {
+    /// A life of grants, a calendar that is set to and fro, a crash, and what comes back: nobody is let in for longer
+    /// in all than the longest grant he had.
+    #[test]
+    fn nobody_is_in_for_longer_than_granted_however_the_calendar_is_set(
+        lifetime in 1_u64..5_000,
+        steps in vec((1_u64..600, -4_000_i64..4_000), 1..12),
+        off in -10_000_i64..10_000,
+    ) {
+        let mut wall = 1_700_000_000_i64;
+        let mut boot = 0;
+        let at = |boot: u64, wall: i64| Now {
+            boot: Duration::from_secs(boot),
+            wall: SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(wall).unwrap()),
+        };
+        let mut ledger = Ledger::default();
+        let note = Note { by: "alice".into(), how: How::TwoStep };
+        let address = IpAddr::from([203, 0, 113, 1]);
+        ledger.grant("ssh", address, &note, Lifetime::from_secs(lifetime).unwrap(), at(boot, wall));
+        let mut text = KIND.seal(&Saved::of(&ledger, &[], "a", at(boot, wall))).unwrap();
+        for (passed, jump) in steps {
+            boot += passed;
+            wall += i64::try_from(passed).unwrap() + jump;
+            // As the daemon does when the calendar was set.
+            text = KIND.seal(&Saved::of(&ledger, &[], "a", at(boot, wall))).unwrap();
+        }
+        let kept: Saved = KIND.open(&text).unwrap();
+        if let Ok(rest) = kept.rest(Now { boot: Duration::from_secs(3), ..at(0, wall + off) }) {
+            let left: u64 = rest.iter().map(|rest| rest.timeout.left_ms).max().unwrap_or(0);
+            prop_assert!(boot.min(lifetime) * 1_000 + left <= lifetime * 1_000);
+        }
+    }
+
     #[test]
     fn nothing_lasts_longer_than_it_was_granted_whatever_the_clock_says(
         grants in vec((0_u8..20, 0_u64..1000, 1_u64..100_000), 0..10),

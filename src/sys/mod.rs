@@ -1,5 +1,6 @@
 //! System calls, sockets and files: the only place with `unsafe`.
 
+pub mod calendar;
 pub mod clock;
 pub mod files;
 pub mod interfaces;
