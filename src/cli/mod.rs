@@ -13,6 +13,7 @@ pub mod guard;
 pub mod load;
 mod operate;
 mod output;
+mod outside;
 pub mod revoke;
 pub mod run;
 pub mod status;

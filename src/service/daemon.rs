@@ -126,7 +126,7 @@ pub fn run(daemon: Daemon) -> Result<(), DaemonError> {
     let tls = tls(&daemon.certificate, &daemon.key)?;
     let two_factor = load_two_factor(&daemon.settings)?;
     let random = random::bytes().map_err(DaemonError::Process)?;
-    let mut gatekeeper = Gatekeeper::new(&daemon.settings, two_factor, random);
+    let mut gatekeeper = Gatekeeper::new(&daemon.settings, &two_factor, random);
     let used_codes = UsedCodesFile::read(&daemon.runtime_dir, &mut gatekeeper, clock::now());
 
     // Before the guard, so that nothing is missed that happens to it.

@@ -2,10 +2,12 @@
 
 pub mod certificate;
 pub mod check;
+mod close;
 pub mod control;
 pub mod daemon;
 mod enforcer;
 pub mod front;
+mod hasher;
 pub mod last_good;
 pub mod link;
 mod operate;

@@ -1,6 +1,6 @@
 //! A changed configuration or certificate, taken over while running: as a whole or not at all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ use crate::ruleset::diff::{Change, Live, SetRef};
 use crate::ruleset::model::{Element, Elements, Timeout};
 use crate::ruleset::plan::app_set;
 use crate::sys::{clock, files, notify, random};
-use crate::units::{Family, Now};
+use crate::units::{AccessKey, AppName, Family, Now};
 
 /// How often the files of the certificate are looked at.
 const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(60);
@@ -301,7 +301,7 @@ impl Operations {
                         self.ledger.revoke_app(slug);
                     }
                     for (slug, succession) in &successions {
-                        self.ledger.succeed(slug, succession);
+                        self.ledger.succeed(slug, None, succession);
                     }
                     return Ok(Reloaded { changes: changes.len(), ended, good });
                 }
@@ -323,9 +323,27 @@ fn successions(before: &Settings, after: &Settings) -> BTreeMap<String, Successi
         .iter()
         .filter_map(|old| {
             let new = after.apps.iter().find(|new| new.slug == old.slug)?;
-            Some((old.slug.clone(), Succession::between(&old.access_key_https, &new.access_key_https)))
+            let gone = users_gone(before, after, &old.name);
+            Some((old.slug.clone(), Succession::between(&old.access_key_https, &new.access_key_https, gone)))
         })
         .collect()
+}
+
+/// Who could open an app before and cannot any more, or not with any of the keys of step 2 of before.
+fn users_gone(before: &Settings, after: &Settings, app: &AppName) -> BTreeSet<String> {
+    let keys = |settings: &Settings| -> Vec<(String, AccessKey)> {
+        let all = settings.users.iter().filter(|user| !user.disabled).flat_map(|user| {
+            let apps = user.apps.iter().filter(|theirs| theirs.app == *app && !theirs.disabled);
+            let keys = apps.flat_map(|theirs| &theirs.https).filter(|key| !key.disabled);
+            keys.map(|key| (user.name.to_string(), key.clone()))
+        });
+        all.collect()
+    };
+    let (old, new) = (keys(before), keys(after));
+    let stays = |name: &str| {
+        old.iter().any(|(who, key)| who == name && new.iter().any(|(now, other)| now == name && other.same_as(key)))
+    };
+    old.iter().filter(|(name, _)| !stays(name)).map(|(name, _)| name.clone()).collect()
 }
 
 fn grants_of(slugs: &[&str], live: &Live) -> usize {
@@ -371,7 +389,7 @@ fn hand_over(
 
 /// What a grant in the kernel is after a change of keys; none: it ends. It never lasts longer than before, and
 /// shorter only where whoever had it longest had it by a key that is no more.
-fn inherited(element: &Element, users: Vec<crate::grant::User>, succession: &Succession) -> Option<Element> {
+pub(super) fn inherited(element: &Element, users: Vec<crate::grant::User>, succession: &Succession) -> Option<Element> {
     let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let users = if users.is_empty() {
         let times = element.timeout.map_or((u64::MAX, u64::MAX), |t| (t.left_ms, t.total_ms));

@@ -128,7 +128,7 @@ fn app_cases() -> Vec<Case> {
         ("an invisible key", ssh("first-secret", "\"first\\u200bsecret\""), vec![(8, 21, "ssh.access_key_http[0]", "printable")]),
         ("a key listed twice", ssh("first-secret", "first-secret, x-second-secret, first-secret"), vec![(8, 52, "ssh.access_key_http[2]", "twice (the other is at 8:21)")]),
         ("one key for both", ssh("other-secret", "first-secret"), vec![(9, 22, "ssh.access_key_https[0]", "both steps (the other is at 8:21)")]),
-        ("keys in a section", ssh("[first-secret]", "{alice: first-secret}"), vec![(8, 20, "ssh.access_key_http", "a value or a list")]),
+        ("keys in a section", ssh("[first-secret]", "{alice: first-secret}"), vec![(8, 3, "ssh.access_key_http", "not known here")]),
         ("no duration", ssh("  duration: 1h\n", ""), vec![(5, 1, "ssh.duration", "missing")]),
         ("a duration of zero", ssh("1h", "0"), vec![(7, 13, "ssh.duration", "outside 1 second to 10 years")]),
         ("a fraction", ssh("1h", "1.5"), vec![(7, 13, "ssh.duration", "a whole number or text, not a number")]),
@@ -202,7 +202,7 @@ fn everything_wrong_is_told_at_once_in_the_order_of_the_file() {
 #[test]
 fn one_port_for_both_steps_is_told_without_a_place() {
     let ports = Some(StepPorts { http: 80, https: 80 });
-    let problems = parse("test.yaml", &app(""), ports).unwrap_err();
+    let problems = parse("test.yaml", &app(""), ports, &crate::config::Alone).unwrap_err();
     assert_eq!(
         problems.to_string(),
         "test.yaml: error: --https-port: both steps listen on port 80\n  fix: give --http-port and --https-port different ports"
