@@ -1,7 +1,8 @@
 //! The dry run: what would be done, whether the kernel would take it, and what in the
 //! host's own rules would defeat it.
 
-use crate::backend::nftables::{BackendError, Nftables};
+use crate::backend::BackendError;
+use crate::backend::nftables::Nftables;
 use crate::backend::survey::survey;
 use crate::config::Settings;
 use crate::ruleset::audit::{Always, Finding, HostChain, Severity, accepts_mark, always, audit};
