@@ -23,3 +23,4 @@ mod streams;
 mod timing;
 mod turned;
 mod two_factor;
+mod users;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::cli::companions;
 use crate::cli::load::{self, Exposure, Refused};
 use crate::cli::{DaemonArgs, Exit, Printer, Tone};
-use crate::config::{App, Checked, Destination, Problem, Problems, Settings, User, Step1Reply};
+use crate::config::{App, Checked, Destination, Problem, Problems, Settings, Step1Reply, User};
 
 /// The arguments of `check-config`.
 #[derive(Args, Clone, Debug)]
@@ -173,7 +173,8 @@ ssh: {port: [22, 2200-2201], protocol: both, duration: 1h, access_key_http: firs
     #[test]
     fn json_of_a_good_file_names_its_apps_and_no_secret() {
         let value = as_json(
-            &parse("x", TEXT, Some(PORTS), &crate::config::Alone).map_err(|problems| Refused { problems, exit: Exit::BadConfig }),
+            &parse("x", TEXT, Some(PORTS), &crate::config::Alone)
+                .map_err(|problems| Refused { problems, exit: Exit::BadConfig }),
         );
         assert_eq!(value["ok"], true);
         assert_eq!(value["apps"][0]["ports"][1], json!({"first": 2200, "last": 2201}));
@@ -185,7 +186,8 @@ ssh: {port: [22, 2200-2201], protocol: both, duration: 1h, access_key_http: firs
     fn json_of_a_bad_file_has_places() {
         let text = TEXT.replace("[22, 2200-2201]", "0");
         let value = as_json(
-            &parse("x", &text, Some(PORTS), &crate::config::Alone).map_err(|problems| Refused { problems, exit: Exit::BadConfig }),
+            &parse("x", &text, Some(PORTS), &crate::config::Alone)
+                .map_err(|problems| Refused { problems, exit: Exit::BadConfig }),
         );
         assert_eq!(value["ok"], false);
         let problem = &value["problems"][0];

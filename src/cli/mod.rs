@@ -10,6 +10,7 @@ mod exit;
 mod flags;
 pub mod grant;
 pub mod guard;
+pub mod hash_key;
 pub mod load;
 mod operate;
 mod output;
@@ -78,6 +79,8 @@ pub enum Verb {
     Teardown(teardown::TeardownArgs),
     /// Make a self-signed certificate and key for step 2
     Cert(cert::CertArgs),
+    /// Print what the configuration stores instead of a key, or make a new one
+    HashKey(hash_key::HashKeyArgs),
     /// Show the whole story in private namespaces; nothing of this host is touched
     Demo(demo::DemoArgs),
 }
@@ -116,6 +119,7 @@ fn dispatch(verb: Verb) -> Exit {
         Verb::Allow(args) => allow::run(args),
         Verb::Teardown(args) => teardown::run(args),
         Verb::Cert(args) => cert::run(args),
+        Verb::HashKey(args) => hash_key::run(args),
         Verb::Demo(args) => demo::run(args),
     }
 }

@@ -26,7 +26,11 @@ impl Outside for Disk {
         };
         let text = read(&path)?;
         // A 2FA file has several lines and is one value.
-        let value = if text.trim_start().starts_with('{') { text.trim() } else { text.lines().next().unwrap_or_default() };
+        let value = if text.trim_start().starts_with('{') {
+            text.trim()
+        } else {
+            text.lines().next().unwrap_or_default()
+        };
         if value.is_empty() {
             return Err(format!("{} is empty: write the secret into its first line", path.display()));
         }

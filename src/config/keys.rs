@@ -93,8 +93,10 @@ pub(super) fn secret_of<'n>(
     outside: &dyn Outside,
     report: &mut Report,
 ) -> Option<(Secret, Field<'n>)> {
-    let said: Vec<(&str, Field<'n>)> =
-        [inline, "file", "credential"].into_iter().filter_map(|place| Some((place, section.secret(place)?))).collect();
+    let said: Vec<(&str, Field<'n>)> = [inline, "file", "credential"]
+        .into_iter()
+        .filter_map(|place| Some((place, section.secret(place)?)))
+        .collect();
     let (place, field) = match said.as_slice() {
         [(place, field)] => (*place, field.clone()),
         [] => {
@@ -106,7 +108,10 @@ pub(super) fn secret_of<'n>(
             return None;
         }
         [_, (_, second), ..] => {
-            report.error(second.key(), format!("one secret has one place: write {inline}, file or credential, not several"));
+            report.error(
+                second.key(),
+                format!("one secret has one place: write {inline}, file or credential, not several"),
+            );
             return None;
         }
     };

@@ -14,10 +14,10 @@ mod settings;
 mod shared_keys;
 mod suggest;
 mod syntax;
-mod user;
-mod users;
 #[cfg(test)]
 mod tests;
+mod user;
+mod users;
 
 pub use outside::{Alone, Outside, SecretFrom, UserFile};
 pub use problem::{Place, Problem, Problems, Severity};

@@ -2,8 +2,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::units::{
-    AccessKey, AppName, Family, HttpPath, IfName, Lifetime, Mark, Network, PortRange, Protocols, Timestamp, TotpSecret,
-    UserName,
+    AccessKey, AppName, Family, HttpPath, IfName, Lifetime, Mark, Network, PortRange, Protocols, Timestamp,
+    TotpSecret, UserName,
 };
 
 /// A whole configuration that has been checked; made by [`crate::config::parse`] only.

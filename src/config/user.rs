@@ -15,8 +15,16 @@ use crate::units::{AccessKey, Lifetime, TotpKind, TotpSecret, UserName, form_byt
 /// How many keys a user may have for one step: whoever proves one without sending it has all of them tried.
 const MAX_KEYS: usize = 8;
 
-const KEYS: &[&str] =
-    &["access_key_http", "access_key_https", "apps", "duration", "max_duration", "expires", "disabled", "totp"];
+const KEYS: &[&str] = &[
+    "access_key_http",
+    "access_key_https",
+    "apps",
+    "duration",
+    "max_duration",
+    "expires",
+    "disabled",
+    "totp",
+];
 const APP_KEYS: &[&str] =
     &["access_key_http", "access_key_https", "duration", "max_duration", "expires", "disabled"];
 const TOTP_KEYS: &[&str] = &["secret", "file", "credential", "interval", "digits", "drift"];
@@ -98,7 +106,8 @@ pub(super) fn read(
     };
     let http = apps.iter().flatten().flat_map(|app| &app.http);
     let longest = http.map(AccessKey::form_bytes).max().unwrap_or_default();
-    let user = (|| Some(User { name: name?, disabled: disabled?, expires: expires?, totp: totp?, apps: apps? }))();
+    let user =
+        (|| Some(User { name: name?, disabled: disabled?, expires: expires?, totp: totp?, apps: apps? }))();
     (user, form_bytes(name_text) + longest)
 }
 
@@ -107,7 +116,8 @@ fn terms<'n>(section: &Section<'n>, outside: &dyn Outside, report: &mut Report) 
         Said::read(section.secret(key), |field| {
             let found = keys::keys(field, outside, report)?;
             if found.len() > MAX_KEYS {
-                let message = format!("a user has at most {MAX_KEYS} keys for one step, this list has {}", found.len());
+                let message =
+                    format!("a user has at most {MAX_KEYS} keys for one step, this list has {}", found.len());
                 report.error(field.key(), message);
                 return None;
             }
@@ -120,7 +130,8 @@ fn terms<'n>(section: &Section<'n>, outside: &dyn Outside, report: &mut Report) 
         keys::refuse_shared(http, https, report);
     }
     let mut time = |key: &str| {
-        Said::read(section.get(key), |field| field.lifetime(report).map(|time| Some((time, field.clone())))).or(None)
+        Said::read(section.get(key), |field| field.lifetime(report).map(|time| Some((time, field.clone()))))
+            .or(None)
     };
     let (duration, max_duration) = (time("duration"), time("max_duration"));
     Some(Terms { http: http?, https: https?, duration: duration?, max_duration: max_duration? })
@@ -240,7 +251,11 @@ fn user_app(
     for (key, field) in http.iter().chain(https) {
         if let Some(other) = owners.other(&app.slug, key, name) {
             let fix = "give everybody keys of their own";
-            report.error_fix(field.spot(), format!("this key is one of {other} too, for the app `{}`", app.name), fix);
+            report.error_fix(
+                field.spot(),
+                format!("this key is one of {other} too, for the app `{}`", app.name),
+                fix,
+            );
             return None;
         }
     }

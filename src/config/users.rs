@@ -48,7 +48,10 @@ pub(super) fn read(
     if let Some((folder, field)) = &global.users_folder {
         match outside.users(folder) {
             Ok(files) if files.len() > MAX_FILES => {
-                report.error(field.shown_spot(), format!("there are {} files, the most is {MAX_FILES}", files.len()));
+                report.error(
+                    field.shown_spot(),
+                    format!("there are {} files, the most is {MAX_FILES}", files.len()),
+                );
                 out.list = None;
             }
             Ok(files) => {
@@ -111,7 +114,11 @@ fn of_file(
         }
     };
     let Some(root) = root.filter(|root| matches!(root.kind, Kind::Map(_))) else {
-        report.error_fix(start, "this file is not about a user", "write `access_key_http: ...` and so on into it");
+        report.error_fix(
+            start,
+            "this file is not about a user",
+            "write `access_key_http: ...` and so on into it",
+        );
         return None;
     };
     let section = Section::open("", start, &root, report)?;

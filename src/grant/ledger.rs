@@ -78,7 +78,9 @@ impl Ledger {
             return;
         }
         let concerned = |of: &str, at: IpAddr| of == app && addr.is_none_or(|addr| addr == at);
-        for users in self.entries.iter_mut().filter(|((of, at), _)| concerned(of, *at)).map(|(_, users)| users) {
+        for users in
+            self.entries.iter_mut().filter(|((of, at), _)| concerned(of, *at)).map(|(_, users)| users)
+        {
             for (by, entry) in std::mem::take(users) {
                 let Some(note) = succession.note(&Note { by, how: entry.how }) else { continue };
                 if users.get(&note.by).is_none_or(|had| had.until <= entry.until) {
@@ -197,7 +199,11 @@ mod tests {
         }
         ledger.grant("web", ADDR, &note("key 1"), secs(100), Now::at_secs(0));
         let before = ledger.changes();
-        ledger.succeed("ssh", None, &Succession::between(&keys(&["a", "b", "c"]), &keys(&["c", "b"]), BTreeSet::new()));
+        ledger.succeed(
+            "ssh",
+            None,
+            &Succession::between(&keys(&["a", "b", "c"]), &keys(&["c", "b"]), BTreeSet::new()),
+        );
         assert_eq!(left(&ledger, 0), [("key 1".into(), 300), ("key 2".into(), 200)]);
         assert!(ledger.changes() > before, "the state file has to follow");
         ledger.succeed("ssh", None, &Succession::between(&keys(&["c", "b"]), &[], BTreeSet::new()));

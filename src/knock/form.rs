@@ -82,9 +82,8 @@ impl Form {
             (Some(_) | None, Some(_) | None) => return None,
         };
         let digits = |code: &Secret| code.expose().bytes().all(|b| b.is_ascii_digit());
-        let token = optional(raw.token, |code| {
-            (TOKEN.contains(&chars(&code)) && digits(&code)).then_some(code)
-        })?;
+        let token =
+            optional(raw.token, |code| (TOKEN.contains(&chars(&code)) && digits(&code)).then_some(code))?;
         let duration = optional(raw.duration, |text| {
             let text = text.expose();
             if text.len() <= MAX_DURATION { text.parse::<Lifetime>().ok() } else { None }

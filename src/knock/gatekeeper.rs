@@ -266,7 +266,8 @@ impl Gatekeeper {
         presented: Digest,
         now: Now,
     ) -> Result<Verdict, Refusal> {
-        let wants = |gate: &Self, right: &Right| gate.app(right.app).is_some_and(|app| app.two_factor_step.at_http());
+        let wants =
+            |gate: &Self, right: &Right| gate.app(right.app).is_some_and(|app| app.two_factor_step.at_http());
         let holder = right.as_ref().ok().and_then(|right| self.keyring.holder(right.holder));
         let factor = holder.and_then(|holder| holder.factor);
         let factor = factor.filter(|_| right.as_ref().is_ok_and(|right| wants(self, right)));
@@ -311,9 +312,11 @@ impl Gatekeeper {
             Err(_) => Vec::new(),
         };
         let holder = right.as_ref().ok().and_then(|right| self.keyring.holder(right.holder));
-        let wants_code =
-            right.as_ref().is_ok_and(|right| self.app(right.app).is_some_and(|app| app.two_factor_step.at_https()));
-        let factors = holder.filter(|_| wants_code).map(|holder| factors_for(holder, &step1s)).unwrap_or_default();
+        let wants_code = right
+            .as_ref()
+            .is_ok_and(|right| self.app(right.app).is_some_and(|app| app.two_factor_step.at_https()));
+        let factors =
+            holder.filter(|_| wants_code).map(|holder| factors_for(holder, &step1s)).unwrap_or_default();
         let code = self.check_code(&factors, attempt.token.as_ref(), now);
 
         let index = right?.app;

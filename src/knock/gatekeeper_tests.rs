@@ -12,8 +12,9 @@ fn lifetime(secs: u64) -> Lifetime {
 
 fn app(name: &str, two_factor_step: TwoFactorStep) -> App {
     let name: AppName = name.parse().unwrap();
-    let keys =
-        |keys: [&str; 2]| keys.iter().map(|key| format!("{key}-{}", name.as_str()).parse().unwrap()).collect();
+    let keys = |keys: [&str; 2]| {
+        keys.iter().map(|key| format!("{key}-{}", name.as_str()).parse().unwrap()).collect()
+    };
     App {
         slug: name.slug(),
         ports: Vec::new(),

@@ -191,7 +191,12 @@ impl Keyring {
     }
 
     /// Whose key takes long to check, and against what.
-    pub(crate) fn by_hash(&self, step: Step, app: Option<usize>, user: Option<&str>) -> Option<(usize, Secret)> {
+    pub(crate) fn by_hash(
+        &self,
+        step: Step,
+        app: Option<usize>,
+        user: Option<&str>,
+    ) -> Option<(usize, Secret)> {
         let place = self.place(step, app.unwrap_or(usize::MAX), user.unwrap_or_default().as_bytes());
         let at = *self.by_hash.get(&place)?;
         Some((at, self.holders.get(at)?.hash.clone()?))
@@ -214,7 +219,9 @@ impl Keyring {
         };
         let mut found = None;
         for &at in candidates {
-            let Some(verifier) = self.holders.get(at).and_then(|holder| holder.verifier.as_ref()) else { continue };
+            let Some(verifier) = self.holders.get(at).and_then(|holder| holder.verifier.as_ref()) else {
+                continue;
+            };
             if let Some(counter) = proof.matching(verifier, claim, address, anywhere, wall) {
                 found = Some((at, counter));
             }

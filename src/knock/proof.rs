@@ -41,7 +41,13 @@ impl Proof {
 
     /// Makes the proof of a key for a moment; without an address it is good from anywhere.
     #[must_use]
-    pub fn make(key: &Verifier, claim: &Claim<'_>, address: Option<IpAddr>, nonce: &str, wall: SystemTime) -> Self {
+    pub fn make(
+        key: &Verifier,
+        claim: &Claim<'_>,
+        address: Option<IpAddr>,
+        nonce: &str,
+        wall: SystemTime,
+    ) -> Self {
         let address = address.map_or_else(|| ANYWHERE.to_owned(), |address| address.to_string());
         let code = code(key, claim, &address, step_of(wall), nonce);
         Self { nonce: nonce.to_owned(), code: Secret::new(code) }
@@ -141,7 +147,8 @@ impl UsedProofs {
 
     /// What has been used, as `<time step>.<mark>`.
     pub(crate) fn list(&self) -> Vec<String> {
-        let all = self.marks.iter().flat_map(|(step, marks)| marks.iter().map(move |m| format!("{step}.{m}")));
+        let all =
+            self.marks.iter().flat_map(|(step, marks)| marks.iter().map(move |m| format!("{step}.{m}")));
         all.collect()
     }
 
@@ -181,7 +188,10 @@ mod tests {
     #[test]
     fn a_proof_is_the_hmac_that_openssl_makes() {
         let proof = Proof::make(&key(), &CLAIM, Some(here()), NONCE, at(3_000));
-        assert_eq!(proof.text().expose(), "0123456789abcdef.79e6ef6f0e20f67b0aa2be19edfcf5d8bf259a569bb80a48ded8c98659b3b3c9");
+        assert_eq!(
+            proof.text().expose(),
+            "0123456789abcdef.79e6ef6f0e20f67b0aa2be19edfcf5d8bf259a569bb80a48ded8c98659b3b3c9"
+        );
         assert!(Proof::parse(proof.text().expose()).is_some());
     }
 

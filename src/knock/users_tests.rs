@@ -102,7 +102,8 @@ fn step_1_of_one_user_and_step_2_of_another_are_no_knock() {
             let mut gate = gate(&users, keys);
             assert!(ok(&judge(&mut gate, &one(step1), at(0))), "{step1}");
             let verdict = judge(&mut gate, &two(step2), at(1));
-            let wanted = if first == second { ok(&verdict) } else { verdict == Verdict::Refuse(Refusal::NoStep1) };
+            let wanted =
+                if first == second { ok(&verdict) } else { verdict == Verdict::Refuse(Refusal::NoStep1) };
             assert!(wanted, "{step1} {step2}: {verdict:?}");
         }
     }
@@ -119,12 +120,15 @@ fn who_is_disabled_or_was_good_until_yesterday_opens_nothing() {
         ("apps: {ssh: {expires: 2023-11-13}}", Refusal::Expired),
         ("apps: [vpn]", Refusal::WrongKey),
     ] {
-        let users = format!("  users: {{alice: {{access_key_http: alice-key-1, access_key_https: alice-key-2, {terms}}}}}");
+        let users = format!(
+            "  users: {{alice: {{access_key_http: alice-key-1, access_key_https: alice-key-2, {terms}}}}}"
+        );
         let mut gate = gate(&users, &format!("{SSH}\nvpn: {{port: 23, duration: 1h}}"));
         assert_eq!(judge(&mut gate, &one("alice-key-1"), at(0)), Verdict::Refuse(wanted), "{terms}");
     }
     for terms in ["{key: alice-key-1, disabled: true}", "{key: alice-key-1, expires: 2023-11-13}"] {
-        let users = format!("  users: {{alice: {{access_key_http: {terms}, access_key_https: alice-key-2}}}}");
+        let users =
+            format!("  users: {{alice: {{access_key_http: {terms}, access_key_https: alice-key-2}}}}");
         assert!(!ok(&judge(&mut gate(&users, SSH), &one("alice-key-1"), at(0))), "{terms}");
     }
 }
@@ -174,7 +178,9 @@ fn a_proof_does_what_its_key_does_and_only_once() {
 fn a_proof_is_of_the_user_it_names_for_step_1_only() {
     let mut gate = gate(USERS, SSH);
     let now = at(0);
-    for (user, key) in [("bob", "alice-key-1"), ("alice", "alice-key-2"), ("carol", "alice-key-1"), ("", "alice-key-1")] {
+    for (user, key) in
+        [("bob", "alice-key-1"), ("alice", "alice-key-2"), ("carol", "alice-key-1"), ("", "alice-key-1")]
+    {
         let verdict = judge(&mut gate, &proof(user, key, None, 1, now.wall), now);
         assert_eq!(verdict, Verdict::Refuse(Refusal::WrongKey), "{user} {key}");
     }
@@ -189,9 +195,11 @@ fn an_operator_may_want_proofs_only_and_with_an_address() {
     let with = |mode: &str| gate(&format!("{USERS}\n  step1_proof: {mode}"), SSH);
     let anywhere = |nonce| proof("alice", "alice-key-1", None, nonce, now.wall);
     let here = |nonce| proof("alice", "alice-key-1", Some(CLIENT), nonce, now.wall);
-    for (mode, key, free, bound) in
-        [("accept", true, true, true), ("require", false, true, true), ("require_address", false, false, true)]
-    {
+    for (mode, key, free, bound) in [
+        ("accept", true, true, true),
+        ("require", false, true, true),
+        ("require_address", false, false, true),
+    ] {
         let mut gate = with(mode);
         assert_eq!(ok(&judge(&mut gate, &one("alice-key-1"), now)), key, "{mode}");
         assert_eq!(ok(&judge(&mut gate, &anywhere(1), now)), free, "{mode}");
@@ -203,8 +211,11 @@ fn an_operator_may_want_proofs_only_and_with_an_address() {
 #[test]
 fn a_generated_key_of_an_app_can_be_proved_by_its_id() {
     let (http, https) = ("ab3d.abcdefghijklmnopqrstuvwxyz", "ef4g.abcdefghijklmnopqrstuvwxyz");
-    let stored: String = Verifier::of(&Secret::new(http.to_owned())).expose().iter().map(|b| format!("{b:02x}")).collect();
-    let app = format!("ssh: {{port: 22, duration: 1h, access_key_http: $ka1$ab3d${stored}, access_key_https: {https}}}");
+    let stored: String =
+        Verifier::of(&Secret::new(http.to_owned())).expose().iter().map(|b| format!("{b:02x}")).collect();
+    let app = format!(
+        "ssh: {{port: 22, duration: 1h, access_key_http: $ka1$ab3d${stored}, access_key_https: {https}}}"
+    );
     let mut gate = gate("", &app);
     assert!(ok(&judge(&mut gate, &proof("ab3d", http, None, 1, at(0).wall), at(0))));
     assert_eq!(judge(&mut gate, &two(https), at(1)), granted("key 1", 3_600));
@@ -242,7 +253,8 @@ fn closing_takes_both_steps_and_no_code() {
 #[test]
 fn a_hashed_key_is_found_by_its_user_and_judged_afterwards() {
     let hash = "$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$lnizTRNgy0D3lJD4Xlm+A2aXibz3GSvOOHAXUwm1P0Y";
-    let users = format!("  users:\n    alice: {{access_key_http: alice-key-1, access_key_https: \"{hash}\"}}");
+    let users =
+        format!("  users:\n    alice: {{access_key_http: alice-key-1, access_key_https: \"{hash}\"}}");
     let mut gate = gate(&users, SSH);
     assert!(ok(&judge(&mut gate, &one("alice-key-1"), at(0))));
     let step2 = Attempt { user: Some("alice".to_owned()), ..two("correct horse") };

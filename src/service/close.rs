@@ -2,7 +2,7 @@
 
 use super::operations::{OperationError, Operations, TRIES};
 use super::reload::inherited;
-use crate::backend::nftables::BackendError;
+use crate::backend::BackendError;
 use crate::grant::Succession;
 use crate::ruleset::allow::address_key;
 use crate::ruleset::diff::{Change, SetRef};
@@ -29,13 +29,18 @@ impl Operations {
         let succession = Succession::without(user);
         self.ledger.expire(now);
         for _ in 0..TRIES {
-            let Some(element) = self.nft.element(&set, &key)? else {
+            let Some(element) = self.firewall.element(&set, &key)? else {
                 self.ledger.succeed(&slug, Some(addr.ip()), &succession);
                 return Ok(false);
             };
             let users = self.ledger.users(&slug, addr.ip(), now);
+            let had = users.iter().any(|(note, ..)| succession.note(note).is_none());
             let change = match inherited(&element, users, &succession) {
-                Some(after) if after == element => return Ok(false),
+                // Somebody else has it for longer.
+                Some(after) if after == element => {
+                    self.ledger.succeed(&slug, Some(addr.ip()), &succession);
+                    return Ok(had);
+                }
                 Some(after) => Change::RenewElements {
                     set: set.clone(),
                     elements: Elements::from([(key.clone(), after)]),
@@ -45,7 +50,7 @@ impl Operations {
                     elements: Elements::from([(key.clone(), element)]),
                 },
             };
-            match self.nft.apply(&[change]) {
+            match self.firewall.apply(&[change]) {
                 Ok(()) => {
                     self.ledger.succeed(&slug, Some(addr.ip()), &succession);
                     return Ok(true);

@@ -16,7 +16,7 @@ use super::front::{ListenError, Step1Config, Step2Config, bind_step1, bind_step2
 use super::last_good::LastGood;
 use super::link;
 use super::operations::{OperationError, Operations};
-use super::reload::{Pair, Reloader, Served, Source};
+use super::reload::{Pair, Reloader, Served, Source, UserFiles};
 use super::state::{StateFile, resumed};
 use super::two_factor::{self, TwoFactorError};
 use super::used_codes::UsedCodesFile;
@@ -217,6 +217,7 @@ async fn serve(
     let reloader = Reloader {
         source: daemon.source.clone(),
         pair,
+        users: UserFiles::new(&daemon.settings),
         state_dir: daemon.state_dir.clone(),
         served: Served { step1: step1_sender, step2: step2_sender, tls: tls_sender },
         enforcer: reload_sender,

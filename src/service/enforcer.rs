@@ -201,13 +201,7 @@ impl Enforcer {
             self.gatekeeper.judge(&attempt, &session, now)
         };
         let given = match verdict {
-            Verdict::Hash { hash, key } => {
-                match self.hasher.start(Job { attempt, hash, key, answer }) {
-                    Ok(()) => {}
-                    Err(job) => drop(job.answer.send(Answer::TooMany)),
-                }
-                return;
-            }
+            Verdict::Hash { hash, key } => return self.hasher.start(Job { attempt, hash, key, answer }),
             verdict => self.carry_through(&attempt, verdict, now),
         };
         // A client that went away misses its answer, not its grant.

@@ -47,27 +47,17 @@ impl Default for Hasher {
 }
 
 impl Hasher {
-    /// Has a comparison made; gives the job back where too many wait already.
-    pub(super) fn start(&mut self, job: Job) -> Result<(), Job> {
+    /// Has a comparison made; the client is turned away where too many wait already.
+    pub(super) fn start(&mut self, job: Job) {
         if self.jobs.is_none() {
-            let (jobs, waiting) = sync_channel::<Job>(WAITING);
-            let told = self.told.clone();
-            let thread = std::thread::Builder::new().name("hasher".to_owned()).spawn(move || {
-                for Job { attempt, hash, key, answer } in waiting {
-                    let fits = fits(&hash, &key);
-                    if told.blocking_send(Hashed { attempt, fits, answer }).is_err() {
-                        return;
-                    }
-                }
-            });
-            if thread.is_err() {
-                return Err(job);
-            }
-            self.jobs = Some(jobs);
+            self.jobs = spawn(self.told.clone());
         }
-        match self.jobs.as_ref().map(|jobs| jobs.try_send(job)) {
-            Some(Err(TrySendError::Full(job) | TrySendError::Disconnected(job))) => Err(job),
-            Some(Ok(())) | None => Ok(()),
+        let Some(jobs) = &self.jobs else {
+            let _ = job.answer.send(Answer::Unavailable);
+            return;
+        };
+        if let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) = jobs.try_send(job) {
+            let _ = job.answer.send(Answer::TooMany);
         }
     }
 
@@ -79,6 +69,23 @@ impl Hasher {
             None => std::future::pending().await,
         }
     }
+}
+
+fn spawn(told: mpsc::Sender<Hashed>) -> Option<SyncSender<Job>> {
+    let (jobs, waiting) = sync_channel::<Job>(WAITING);
+    let work = move || {
+        for Job { attempt, hash, key, answer } in waiting {
+            let fits = fits(&hash, &key);
+            if told.blocking_send(Hashed { attempt, fits, answer }).is_err() {
+                return;
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("hasher".to_owned()).spawn(work);
+    thread
+        .map(|_| jobs)
+        .inspect_err(|error| tracing::error!(%error, "keys cannot be compared with their hashes"))
+        .ok()
 }
 
 fn fits(hash: &Secret, key: &Secret) -> bool {
@@ -97,7 +104,8 @@ mod tests {
     #[test]
     fn only_the_key_that_was_hashed_fits() {
         // echo -n 'correct horse' | argon2 saltsalt -id -t 1 -k 64 -p 1 -e
-        let hash = secret("$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$lnizTRNgy0D3lJD4Xlm+A2aXibz3GSvOOHAXUwm1P0Y");
+        let hash =
+            secret("$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$lnizTRNgy0D3lJD4Xlm+A2aXibz3GSvOOHAXUwm1P0Y");
         assert!(fits(&hash, &secret("correct horse")));
         assert!(!fits(&hash, &secret("correct horsf")));
         assert!(!fits(&secret("$argon2id$v=19$m=64,t=1,p=1$!$!"), &secret("correct horse")));

@@ -153,9 +153,17 @@ fn users_keep_their_grants_as_long_as_one_of_their_keys_stays() {
         ("", "vpn", "alice"),
         ("alice: {access_key_http: other-key-1, access_key_https: alice-key-3}", "ssh", "bob"),
         ("alice: {access_key_http: alice-key-1, access_key_https: other-key-3}", "ssh", "alice bob"),
-        ("alice: {access_key_http: alice-key-1, access_key_https: alice-key-2, disabled: true}", "vpn", "alice"),
+        (
+            "alice: {access_key_http: alice-key-1, access_key_https: alice-key-2, disabled: true}",
+            "vpn",
+            "alice",
+        ),
         ("alice: {access_key_http: alice-key-1, access_key_https: alice-key-2, apps: [ssh]}", "vpn", "alice"),
-        ("alice: {access_key_http: alice-key-1, access_key_https: [{key: alice-key-2, disabled: true}]}", "vpn", "alice"),
+        (
+            "alice: {access_key_http: alice-key-1, access_key_https: [{key: alice-key-2, disabled: true}]}",
+            "vpn",
+            "alice",
+        ),
     ] {
         assert_eq!(gone(users, app), wanted, "{users} {app}");
     }

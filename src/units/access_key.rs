@@ -78,7 +78,9 @@ pub enum AccessKeyError {
     #[error("an access key has printable characters only: remove what cannot be seen")]
     Unseen,
     /// A stored verifier that is none.
-    #[error("this is not a stored key: `knock-agent hash-key` makes one, `$ka1$<id>$<64 hexadecimal digits>`")]
+    #[error(
+        "this is not a stored key: `knock-agent hash-key` makes one, `$ka1$<id>$<64 hexadecimal digits>`"
+    )]
     Stored,
     /// An argon2id hash that is none.
     #[error(
@@ -187,7 +189,8 @@ fn stored(rest: &str) -> Option<(KeyCheck, Option<String>)> {
     }
     let mut bytes = Zeroizing::new([0; 32]);
     for (at, byte) in bytes.iter_mut().enumerate() {
-        let pair = digits.get(2 * at..2 * at + 2).filter(|pair| pair.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        let pair =
+            digits.get(2 * at..2 * at + 2).filter(|pair| pair.bytes().all(|b| b.is_ascii_hexdigit()))?;
         *byte = u8::from_str_radix(pair, 16).ok()?;
     }
     let id = (!id.is_empty()).then(|| id.to_owned());
@@ -198,7 +201,9 @@ fn stored(rest: &str) -> Option<(KeyCheck, Option<String>)> {
 fn phc(text: &str) -> Option<Secret> {
     let parts: Vec<&str> = text.split('$').collect();
     let [_, _, "v=19", parameters, salt, hash] = parts.as_slice() else { return None };
-    let base64 = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/".contains(&b));
+    let base64 = |part: &str| {
+        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/".contains(&b))
+    };
     let bounded = |parameter: &str| {
         let (name, number) = parameter.split_once('=')?;
         let number: u32 = number.parse().ok()?;
@@ -231,7 +236,10 @@ mod tests {
     fn a_verifier_is_the_hmac_that_openssl_makes() {
         // printf 'knock-agent key 1' | openssl dgst -sha256 -hmac 'ab3d.abcdefghijklmnopqrstuvwxyz'
         let verifier = key("ab3d.abcdefghijklmnopqrstuvwxyz").verifier().unwrap();
-        assert_eq!(hex(verifier.expose()), "86dcd27c1db0133d3f743598f9e14f658b800d6c2f6c7964783930cd9d447de9");
+        assert_eq!(
+            hex(verifier.expose()),
+            "86dcd27c1db0133d3f743598f9e14f658b800d6c2f6c7964783930cd9d447de9"
+        );
     }
 
     #[test]

@@ -15,7 +15,9 @@ pub use access_key::{AccessKey, AccessKeyError, KeyCheck, Verifier, form_bytes, 
 pub use address::{ClientAddr, Family, Network, NetworkError};
 pub use lifetime::{Lifetime, LifetimeError};
 pub use mark::{Mark, MarkError};
-pub use names::{AppName, AppNameError, HttpPath, HttpPathError, IfName, IfNameError, UserName, UserNameError};
+pub use names::{
+    AppName, AppNameError, HttpPath, HttpPathError, IfName, IfNameError, UserName, UserNameError,
+};
 pub use now::Now;
 pub use ports::{PortRange, PortRangeError, Protocol, Protocols};
 pub use secret::Secret;

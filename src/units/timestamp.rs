@@ -12,7 +12,9 @@ pub struct Timestamp(u64);
 
 /// Why a text is not a [`Timestamp`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a date: write 2027-01-31 (the end of that day in UTC), or a moment such as 2027-01-31T18:00:00Z")]
+#[error(
+    "`{0}` is not a date: write 2027-01-31 (the end of that day in UTC), or a moment such as 2027-01-31T18:00:00Z"
+)]
 pub struct TimestampError(String);
 
 impl Timestamp {
@@ -54,7 +56,8 @@ fn read(text: &str) -> Option<u64> {
 /// Days from 1970-01-01 to a date.
 fn days(date: &str) -> Option<u64> {
     let mut parts = date.split('-');
-    let (year, month, day) = (number(parts.next()?, 4)?, number(parts.next()?, 2)?, number(parts.next()?, 2)?);
+    let (year, month, day) =
+        (number(parts.next()?, 4)?, number(parts.next()?, 2)?, number(parts.next()?, 2)?);
     let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let lengths = [31, if leap(year) { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
     let before = usize::try_from(month.checked_sub(1)?).ok()?;
@@ -141,9 +144,24 @@ mod tests {
     #[test]
     fn what_is_no_date_is_refused() {
         for bad in [
-            "", "2027", "2027-1-31", "2027-13-01", "2027-00-10", "2027-02-29", "2027-01-32", "2027-01-00",
-            "1969-12-31", "10000-01-01", "2027-01-31T18:00:00", "2027-01-31T24:00:00Z", "2027-01-31T18:60:00Z",
-            "2027-01-31T18Z", "2027-01-31-01", "+027-01-31", "2027-01-31T18:00:00+24:00", "1970-01-01T00:00:00+01:00",
+            "",
+            "2027",
+            "2027-1-31",
+            "2027-13-01",
+            "2027-00-10",
+            "2027-02-29",
+            "2027-01-32",
+            "2027-01-00",
+            "1969-12-31",
+            "10000-01-01",
+            "2027-01-31T18:00:00",
+            "2027-01-31T24:00:00Z",
+            "2027-01-31T18:60:00Z",
+            "2027-01-31T18Z",
+            "2027-01-31-01",
+            "+027-01-31",
+            "2027-01-31T18:00:00+24:00",
+            "1970-01-01T00:00:00+01:00",
             "morgen",
         ] {
             assert_eq!(secs(bad), None, "{bad}");

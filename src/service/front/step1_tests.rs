@@ -1,5 +1,5 @@
-use crate::knock::Credential;
 use super::*;
+use crate::knock::Credential;
 use crate::service::front::bind_step1;
 use crate::service::front::fake::{Asked, FORM, enforcer, post, settings};
 use std::io::ErrorKind;
