@@ -8,7 +8,7 @@ use crate::config::report::{Report, Spot};
 use crate::config::section::{Field, Section};
 use crate::config::settings::{App, Destination, Established};
 use crate::config::shared_keys::{MAX_ITEMS, Said, TWO_FACTOR_STEPS, allow, interfaces};
-use crate::units::{AppName, AppNameError, Lifetime, PortRange, Protocols, form_bytes};
+use crate::units::{AppName, AppNameError, KeyCheck, Lifetime, PortRange, Protocols, form_bytes};
 
 /// The keys this version knows.
 pub(super) const KEYS: &[&str] = &[
@@ -218,7 +218,17 @@ fn keys<'n>(
     report: &mut Report,
 ) -> Option<Keys<'n>> {
     match section.secret(key) {
-        Some(field) => keys::keys(&field, outside, report),
+        Some(field) => {
+            let found = keys::keys(&field, outside, report)?;
+            for (_, field) in found.iter().filter(|(key, _)| matches!(key.check, KeyCheck::Slow(_))) {
+                report.error_fix(
+                    field.spot(),
+                    "a key that is stored as argon2id is found by its user's name, and here is none",
+                    "give it to a user in `global.users`, or generate one (`knock-agent hash-key --generate`)",
+                );
+            }
+            Some(found)
+        }
         None if optional => Some(Vec::new()),
         None => {
             section.missing(key, "[a-key-of-10-to-50-characters]", report);

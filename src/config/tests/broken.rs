@@ -156,6 +156,8 @@ fn app_cases() -> Vec<Case> {
         ("an invisible key", ssh("first-secret", "\"first\\u200bsecret\""), vec![(8, 21, "ssh.access_key_http[0]", "printable")]),
         ("a key listed twice", ssh("first-secret", "first-secret, x-second-secret, first-secret"), vec![(8, 52, "ssh.access_key_http[2]", "twice (the other is at 8:21)")]),
         ("one key for both", ssh("other-secret", "first-secret"), vec![(9, 22, "ssh.access_key_https[0]", "both steps (the other is at 8:21)")]),
+        ("a slow hash of nobody", ssh("[first-secret]", "['$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$lnizTRNgy0D3lJD4Xlm']"), vec![
+            (8, 21, "ssh.access_key_http[0]", "found by its user's name")]),
         ("keys in a section", ssh("[first-secret]", "{alice: first-secret}"), vec![(8, 3, "ssh.access_key_http", "not known here")]),
         ("no duration", ssh("  duration: 1h\n", ""), vec![(5, 1, "ssh.duration", "missing")]),
         ("a duration of zero", ssh("1h", "0"), vec![(7, 13, "ssh.duration", "outside 1 second to 10 years")]),
