@@ -25,3 +25,4 @@ mod streams;
 mod timing;
 mod turned;
 mod two_factor;
+mod users;

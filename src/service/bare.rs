@@ -133,7 +133,7 @@ mod tests {
             let text = format!(
                 "global:\n  interface_ext: eth0\n  http_post_path: /a-path\n  https_post_path: /b-path\n  ipv6_prefix: {prefix_wanted}\nMy-App:\n  port: 22\n  duration: 1h\n  access_key_http: [first-secret]\n  access_key_https: [other-secret]\n"
             );
-            let settings = crate::config::parse("x", &text, None).unwrap().settings;
+            let settings = crate::config::parse("x", &text, None, &crate::config::Alone).unwrap().settings;
             let port = NonZeroU16::MIN;
             let options = Options { http_port: port, https_port: port, inner_header: true };
             let live = Live { ruleset: plan(&settings, options), ..Live::default() };

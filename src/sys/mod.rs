@@ -11,4 +11,5 @@ pub mod presence;
 pub mod process;
 pub mod random;
 pub mod tcp;
+pub mod terminal;
 pub mod users;
