@@ -59,7 +59,7 @@ impl Calendar {
 }
 
 fn arm(timer: &TimerFd) -> nix::Result<()> {
-    let now = TimeSpec::from(nix::time::clock_gettime(nix::time::ClockId::CLOCK_REALTIME)?);
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_REALTIME)?;
     let far = TimeSpec::from(Duration::from(now) + FAR);
     let flags = TimerSetTimeFlags::TFD_TIMER_ABSTIME | TimerSetTimeFlags::TFD_TIMER_CANCEL_ON_SET;
     match timer.set(Expiration::OneShot(far), flags) {
