@@ -72,6 +72,7 @@ fn check(args: &CheckRulesetArgs, err: &mut Printer) -> Result<Exit, Exit> {
     let exposure = Exposure::of_strict(args.daemon.strict);
     let ports = Some(args.daemon.step_ports());
     let settings = load::load(&args.daemon.file.config, ports, exposure, err)?.settings;
+    let host = args.daemon.host_chains(settings.global.mark, err)?;
     let mut options =
         Options { http_port: args.daemon.http_port, https_port: args.daemon.https_port, inner_header: true };
     if args.offline {
@@ -79,7 +80,7 @@ fn check(args: &CheckRulesetArgs, err: &mut Printer) -> Result<Exit, Exit> {
     }
     let online = Nftables::open().and_then(|mut nft| {
         options.inner_header = nft.knows_inner_header()?;
-        check::online(&mut nft, &settings, options)
+        check::online(&mut nft, &settings, options, &host)
     });
     let report = online.map_err(|error| {
         err.line(format!("error: {error}"));

@@ -23,6 +23,7 @@ use super::used_codes::UsedCodesFile;
 use crate::backend::nftables::{BackendError, Nftables};
 use crate::config::Settings;
 use crate::knock::{Gatekeeper, TwoFactor};
+use crate::ruleset::host_chain::HostChains;
 use crate::ruleset::layout::Options;
 use crate::sys::netlink::Events;
 use crate::sys::{clock, files, notify, random};
@@ -47,6 +48,8 @@ pub struct Daemon {
     pub key: PathBuf,
     /// Whether grants end when the daemon is told to stop.
     pub cleanup: bool,
+    /// Chains of the host that are to accept our mark.
+    pub host: HostChains,
     /// Where the control socket and the lock are.
     pub runtime_dir: PathBuf,
     /// Where the last good plan is kept.
@@ -192,6 +195,13 @@ fn guard(daemon: &Daemon) -> Result<(Operations, Option<StateFile>), DaemonError
     let mut operations = Operations::adopt(nft, daemon.settings.clone(), options, clock::now())?;
     let state = StateFile::resume(&mut operations, clock::now()).and_then(resumed);
     operations.sync_allowed(clock::now())?;
+    match operations.keep_host(daemon.host.clone()) {
+        Ok(0) => {}
+        Ok(changes) => tracing::info!(changes, "chains of the host accept our mark"),
+        Err(error) => {
+            tracing::error!(%error, "the host's chains could not be changed: what is let in may be dropped there")
+        }
+    }
     tracing::info!(changes = changes.len(), grants = operations.ledger().len(), "the guard is in place");
     if let Err(error) = good.keep(&daemon.state_dir) {
         tracing::warn!(%error, "this plan is not kept: `knock-agent guard` cannot fall back on it");

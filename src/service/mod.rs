@@ -6,6 +6,7 @@ pub mod control;
 pub mod daemon;
 mod enforcer;
 pub mod front;
+pub mod host_chains;
 pub mod last_good;
 pub mod link;
 mod operate;

@@ -14,6 +14,7 @@ use crate::ruleset::layout::Options;
 use crate::ruleset::model::{Element, Elements, Timeout};
 use crate::ruleset::plan::{allow_set, app_set, plan, step2_set};
 use crate::service::control::Failure;
+use crate::service::host_chains::HostKept;
 use crate::units::{ClientAddr, Family, Lifetime, Network, Now};
 
 /// Live and wanted times up to this far apart are the same: one counts down while the other is worked out.
@@ -108,6 +109,7 @@ pub struct Operations {
     pub(super) options: Options,
     pub(super) ledger: Ledger,
     pub(super) allowed: Vec<Allowed>,
+    pub(super) host: HostKept,
 }
 
 impl Operations {
@@ -122,7 +124,14 @@ impl Operations {
         now: Now,
     ) -> Result<Self, OperationError> {
         let live = nft.read()?.ok_or(OperationError::NoTable)?;
-        let mut out = Self { nft, settings, options, ledger: Ledger::default(), allowed: Vec::new() };
+        let mut out = Self {
+            nft,
+            settings,
+            options,
+            ledger: Ledger::default(),
+            allowed: Vec::new(),
+            host: HostKept::default(),
+        };
         out.adopt_grants(&live, now);
         out.adopt_allowed(&live, now);
         Ok(out)
@@ -398,7 +407,7 @@ impl Operations {
         }
     }
 
-    /// Puts the table right in one transaction; returns what had to be done.
+    /// Puts the table right, and with it the host's chains, in one transaction; returns what had to be done.
     ///
     /// Where a set of grants was lost, or the whole table (`removed`, even if somebody made it anew), the
     /// ledger says what belongs there and for how much longer. Where it was not, the kernel does.
@@ -408,7 +417,10 @@ impl Operations {
     pub fn repair(&mut self, removed: bool, now: Now) -> Result<Vec<Change>, OperationError> {
         self.ledger.expire(now);
         let mut result = Ok(Vec::new());
-        for _ in 0..TRIES {
+        for tried in 1..=TRIES {
+            // The last try leaves the host's chains out, in case they are what the kernel refuses.
+            let host = if tried < TRIES { self.read_host() } else { None };
+            let with_host = host.is_some();
             let live = self.nft.read()?;
             let lost =
                 |set: &str| removed || live.as_ref().is_none_or(|live| live.ruleset.set(set).is_none());
@@ -424,14 +436,16 @@ impl Operations {
             }
             let have = live.unwrap_or_default();
             changes.extend(self.allowed_changes(&have, now));
-            match self.nft.apply(&changes) {
+            match self.apply_with_host(&mut changes, host) {
                 Ok(()) => {
                     if !removed {
                         self.adopt_grants(&have, now);
                     }
                     return Ok(changes);
                 }
-                Err(error @ BackendError::Refused { .. }) => result = Err(error.into()),
+                Err(error) if with_host || matches!(error, BackendError::Refused { .. }) => {
+                    result = Err(error.into());
+                }
                 Err(error) => return Err(error.into()),
             }
         }
