@@ -6,7 +6,8 @@
 
 use std::collections::BTreeSet;
 
-use super::nftables::{BackendError, Nftables};
+use super::BackendError;
+use super::nftables::Nftables;
 use crate::ruleset::audit::HostChain;
 use crate::ruleset::model::TABLE;
 

@@ -1,8 +1,9 @@
 //! The dry run: what would be done, whether the kernel would take it, and what in the
 //! host's own rules would defeat it.
 
-use crate::backend::nftables::{BackendError, Nftables, Scope};
+use crate::backend::nftables::Nftables;
 use crate::backend::survey::survey;
+use crate::backend::{BackendError, Scope};
 use crate::config::Settings;
 use crate::ruleset::audit::{Always, Finding, HostChain, Severity, accepts_mark, always, audit};
 use crate::ruleset::diff::{Change, diff};

@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::control::{Call, Reply, Request};
-use super::host_chains::apart;
+use super::host_chains::Repaired;
 use super::link::{Answer, Ask, Pending};
 use super::operations::{OperationError, Operations};
 use super::reload::Reload;
@@ -82,10 +82,10 @@ impl Enforcer {
         stop: oneshot::Receiver<()>,
     ) -> Stopped {
         let mut stop = stop;
-        let port = self.operations.kernel().port();
+        let port = self.operations.firewall().port();
         let hosts = self.operations.host_tables();
-        let mut watch = match Watch::new(events, port, hosts) {
-            Ok(watch) => Some(watch),
+        let mut watch = match port.map(|port| Watch::new(events, port, hosts)).transpose() {
+            Ok(watch) => watch,
             Err(error) => {
                 tracing::error!(%error, "changes to the table by others are not noticed");
                 None
@@ -162,16 +162,15 @@ impl Enforcer {
     fn repair(&mut self, now: Now) {
         self.repair_at = None;
         match self.operations.repair(self.removed, now) {
-            Ok(changes) => {
-                let (own, host) = apart(changes);
+            Ok(Repaired { own, host }) => {
                 if host > 0 {
                     self.on_host_repaired(host, now);
                 }
                 if self.operations.host_is_pending() {
                     self.repair_at = Some(Instant::now() + AGAIN);
                 }
-                if !own.is_empty() {
-                    self.on_repaired(own.len(), now);
+                if own > 0 {
+                    self.on_repaired(own, now);
                 }
             }
             Err(error) => {
@@ -309,7 +308,7 @@ impl Enforcer {
                 Reply::Status { status: status(&live, &names, prefix, Some((self.operations.ledger(), now))) }
             }
             Request::Teardown {} => {
-                self.operations.kernel().teardown()?;
+                self.operations.firewall().teardown()?;
                 tracing::warn!(user, "an operator had everything removed: nothing is guarded any more");
                 Reply::Done {
                     message: "the daemon removed its table and stops; nothing is guarded any more".to_owned(),

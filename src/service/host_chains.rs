@@ -1,8 +1,8 @@
 //! The rule that accepts our mark in chains of the host, kept there while the daemon runs.
 
 use super::operations::{OperationError, Operations};
-use crate::backend::nftables::{BackendError, HostReading, Scope};
-use crate::ruleset::diff::Change;
+use crate::backend::{BackendError, HostReading, Plan, Scope};
+use crate::ruleset::diff::{Change, Live};
 use crate::ruleset::host_chain::{HostChains, HostPlan, Trouble};
 
 /// Which chains of the host are kept, and what was last said about them.
@@ -12,6 +12,15 @@ pub(super) struct HostKept {
     troubles: Vec<Trouble>,
     /// Whether something is left to do that could not be done.
     pending: bool,
+}
+
+/// How much a repair had to change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Repaired {
+    /// In our own table.
+    pub own: usize,
+    /// In chains of the host.
+    pub host: usize,
 }
 
 impl Operations {
@@ -47,7 +56,7 @@ impl Operations {
     }
 
     fn put_host(&mut self, scope: Scope) -> Result<usize, OperationError> {
-        let put = self.nft.put_host(&self.host.wanted, self.settings.global.mark, scope);
+        let put = self.firewall.put_host(&self.host.wanted, self.settings.global.mark, scope);
         self.host.pending = put.is_err();
         let plan = put?;
         self.note(&plan);
@@ -59,7 +68,7 @@ impl Operations {
         if self.host.wanted.is_empty() {
             return None;
         }
-        match self.nft.read_host(&self.host.wanted, self.settings.global.mark, Scope::Named) {
+        match self.firewall.read_host(&self.host.wanted, self.settings.global.mark, Scope::Named) {
             Ok(reading) => {
                 self.note(&reading.plan);
                 Some(reading)
@@ -72,20 +81,20 @@ impl Operations {
         }
     }
 
-    /// Changes our table and, with it, the host's chains; adds what was done to these to `changes`.
-    pub(super) fn apply_with_host(
+    /// Puts our table right and, in the same stroke, the host's chains.
+    pub(super) fn mend_with_host(
         &mut self,
-        changes: &mut Vec<Change>,
+        live: Option<&Live>,
+        wanted: &Plan,
+        more: Vec<Change>,
         host: Option<HostReading>,
-    ) -> Result<(), BackendError> {
-        let Some(host) = host.filter(|host| !host.plan.changes.is_empty()) else {
-            return self.nft.apply(changes);
-        };
-        changes.extend(host.changes());
-        self.host.pending = true;
-        self.nft.apply_at(changes, Some(host.generation))?;
-        self.host.pending = false;
-        Ok(())
+    ) -> Result<Repaired, BackendError> {
+        let read = host.is_some();
+        let count = host.as_ref().map_or(0, |host| host.plan.changes.len());
+        self.host.pending |= count > 0;
+        let own = self.firewall.mend(live, wanted, more, host)?;
+        self.host.pending &= !read;
+        Ok(Repaired { own, host: count })
     }
 
     /// Says what is new about the host's chains.
@@ -95,12 +104,4 @@ impl Operations {
         }
         self.host.troubles.clone_from(&plan.troubles);
     }
-}
-
-/// Which of these changes concern our own table, and how many the host's.
-pub(super) fn apart(changes: Vec<Change>) -> (Vec<Change>, usize) {
-    let all = changes.len();
-    let own: Vec<Change> = changes.into_iter().filter(|change| !matches!(change, Change::Host(_))).collect();
-    let host = all - own.len();
-    (own, host)
 }

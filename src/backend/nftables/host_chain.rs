@@ -4,7 +4,8 @@ use nftnl_sys as nft;
 
 use super::encode::{comment, rules_of_chain};
 use super::encode_expr::expression;
-use super::{BackendError, Nftables, query};
+use super::{Nftables, query};
+use crate::backend::BackendError;
 use crate::ruleset::diff::Change;
 use crate::ruleset::host_chain::{
     ChainName, HostChains, HostChange, HostFamily, HostPlan, HostTable, plan_host,
