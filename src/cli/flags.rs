@@ -97,6 +97,13 @@ pub struct LaterArgs {
     pub waf_trusted_ips: Option<String>,
 }
 
+/// Chains of the host are to accept our mark, and there is none.
+pub(super) const UNMARKED: &str =
+    "the host's chains cannot accept what is let in: with global.mark: 0 nothing tells it from the rest";
+/// What to do about it.
+pub(super) const UNMARKED_FIX: &str =
+    "set global.mark, or leave out --nftables-table-filter, --nftables-chain-... and --firewall-type vyos";
+
 /// What programs the host's firewall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum FirewallType {
@@ -135,8 +142,8 @@ impl DaemonArgs {
         if chains.is_empty() || mark.is_some() {
             return Ok(chains);
         }
-        err.line("error: the host's chains cannot accept what is let in: with global.mark: 0 nothing tells it from the rest");
-        err.line("  fix: set global.mark, or leave out --nftables-table-filter, --nftables-chain-... and --firewall-type vyos");
+        err.line(format!("error: {UNMARKED}"));
+        err.line(format!("  fix: {UNMARKED_FIX}"));
         Err(Exit::BadConfig)
     }
 
