@@ -108,6 +108,14 @@ impl Nftables {
         Ok(table || !plan.changes.is_empty())
     }
 
+    /// The tables that VyOS keeps its firewall in, as far as they are there.
+    ///
+    /// # Errors
+    /// [`BackendError`] when the kernel cannot be read.
+    pub fn vyos_tables(&mut self) -> Result<Vec<HostTable>, BackendError> {
+        self.host_tables(|name| name == "vyos_filter" || name == "filter")
+    }
+
     /// The host's tables of those names.
     fn host_tables(&mut self, concerns: impl Fn(&str) -> bool) -> Result<Vec<HostTable>, BackendError> {
         let mut out = Vec::new();
