@@ -25,3 +25,4 @@ mod timing;
 mod turned;
 mod two_factor;
 mod vyos;
+mod vyos_packaging;

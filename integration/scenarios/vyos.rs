@@ -230,3 +230,29 @@ fn an_operator_can_name_other_chains_of_vyos() {
     assert!(found.contains(&"ip vyos_filter NAME_WAN-LAN".to_owned()), "{found:#?}");
     assert!(!found.iter().any(|chain| chain.contains("FWD-KnockPort")), "{found:#?}");
 }
+
+#[test]
+fn the_commands_for_the_permanent_way_fit_what_is_loaded() {
+    let net = Topology::new();
+    let home = installation(&config());
+    let printed = || home.check(&net.router, &["check-ruleset", "--print", "vyos"]).success().text();
+    assert!(printed().contains("VYATTA_PRE_FW_IN_HOOK"), "nothing is known: {}", printed());
+    let vyos = Vyos::boot(&net.router, "15", "stateful");
+    vyos.commit(&net.router, "firewall");
+    let text = printed();
+    for line in [
+        // Before rules 5 and 20, and in a zone's rule-set that has none.
+        "set firewall ipv4 input filter rule 2 mark '24107'",
+        "set firewall ipv4 forward filter rule 10 mark '24107'",
+        "set firewall ipv4 name WAN-LAN rule 10 action 'accept'",
+        "set firewall ipv6 input filter rule 2 mark '24107'",
+    ] {
+        assert!(text.lines().any(|have| have == line), "{line} in\n{text}");
+    }
+    assert!(!text.contains("VYATTA"), "{text}");
+    net.router.run("nft", &["flush", "ruleset"]).success();
+    load(&net.router, "vyos/13.nft");
+    let text = printed();
+    assert!(text.contains("ip6tables -I VYATTA_PRE_FW_FWD_HOOK -m mark --mark 24107 -j ACCEPT"), "{text}");
+    assert!(!text.contains("set firewall"), "{text}");
+}
