@@ -172,11 +172,8 @@ fn survives_commits(version: &'static str, state: &'static str) {
     assert_echoes(&net.a, to, 2222);
     assert_silent(&net.b, to, 2222);
     repairs.sort();
-    println!(
-        "vyos {version} {state}: rule in place after {:?} (median), {:?} (most); guard after a flush {guard:?}",
-        repairs[repairs.len() / 2],
-        repairs[repairs.len() - 1],
-    );
+    let median = repairs[repairs.len() / 2];
+    assert!(median < Duration::from_secs(1) && guard < Duration::from_secs(5), "{repairs:?} {guard:?}");
 }
 
 #[test]

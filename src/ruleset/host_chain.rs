@@ -341,9 +341,9 @@ fn hook_word(hook: HostHook) -> &'static str {
 }
 
 /// The name that a chain has in a table of that family: VyOS calls its IPv6 chains otherwise.
-fn counterpart(name: &String, family: HostFamily) -> String {
+fn counterpart(name: &str, family: HostFamily) -> String {
     if family != HostFamily::Ip6 {
-        return name.clone();
+        return name.to_owned();
     }
     if let Some(rest) = name.strip_prefix("NAME_") {
         return format!("NAME6_{rest}");
@@ -352,7 +352,7 @@ fn counterpart(name: &String, family: HostFamily) -> String {
     if hooked.iter().any(|prefix| name.starts_with(prefix)) {
         return name.replacen("VYOS_", "VYOS_IPV6_", 1);
     }
-    name.clone()
+    name.to_owned()
 }
 
 /// The rule itself.

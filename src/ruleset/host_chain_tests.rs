@@ -195,8 +195,8 @@ fn ipv6_chains_of_vyos_have_names_of_their_own() {
         ("VYOS_ZONE_LOCAL", "VYOS_ZONE_LOCAL"),
         ("INPUT", "INPUT"),
     ] {
-        assert_eq!(counterpart(&name.to_owned(), HostFamily::Ip6), v6);
-        assert_eq!(counterpart(&name.to_owned(), HostFamily::Ip), name);
+        assert_eq!(counterpart(name, HostFamily::Ip6), v6);
+        assert_eq!(counterpart(name, HostFamily::Ip), name);
     }
 }
 
