@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::backend::{BackendError, Firewall};
+use crate::backend::{BackendError, Firewall, Scope};
 use crate::cli::load::{self, Exposure};
 use crate::cli::operate::exit_of_backend;
 use crate::cli::{DaemonArgs, Exit, Printer, Tone};
@@ -11,6 +11,7 @@ use crate::service::daemon;
 use crate::service::last_good::LastGood;
 use crate::sys::files;
 use crate::sys::presence::{self, Claim};
+use crate::units::Mark;
 
 /// The arguments of `guard`.
 #[derive(Args, Clone, Debug)]
@@ -53,8 +54,11 @@ fn guard(args: &DaemonArgs, out: &mut Printer, err: &mut Printer) -> Result<(), 
         out.line("a daemon runs and guards here: nothing was changed");
         return Ok(());
     }
+    // Without the configuration, what stands in the host's chains stays: nobody is let in before `run`.
+    let mut mark = None;
     let (plan, mut fresh) = match source {
         Source::Configuration(settings) => {
+            mark = Some(settings.global.mark);
             let planned = firewall
                 .options(args.http_port, args.https_port)
                 .and_then(|options| firewall.plan(&settings, options));
@@ -80,7 +84,31 @@ fn guard(args: &DaemonArgs, out: &mut Printer, err: &mut Printer) -> Result<(), 
         let path = LastGood::path(&args.state_dir);
         err.line(format!("warning: {}: this plan is not kept for worse times: {error}", path.display()));
     }
-    Ok(())
+    mark.map_or(Ok(()), |mark| host_chains(args, mark, &mut firewall, err))
+}
+
+/// After the guard, which must not depend on the host's chains.
+fn host_chains(
+    args: &DaemonArgs,
+    mark: Option<Mark>,
+    firewall: &mut Firewall,
+    err: &mut Printer,
+) -> Result<(), Exit> {
+    let chains = args.host_chains(mark, err)?;
+    match firewall.put_host(&chains, mark, Scope::Everywhere) {
+        Ok(done) => {
+            for trouble in done.troubles {
+                err.line(format!("warning: {trouble}"));
+            }
+            Ok(())
+        }
+        Err(error) => {
+            err.line(format!(
+                "error: the guard is in place, but the host's chains could not be changed: {error}"
+            ));
+            Err(exit_of_backend(&error))
+        }
+    }
 }
 
 /// The plan of the configuration, or what there is instead.

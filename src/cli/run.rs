@@ -66,7 +66,9 @@ fn prepare(args: DaemonArgs, err: &mut Printer) -> Result<Daemon, Exit> {
             Exit::BadConfig
         })
     };
+    let host = args.host_chains(settings.global.mark, err)?;
     Ok(Daemon {
+        host,
         certificate: pem(args.cert, "--cert", err)?,
         key: pem(args.key, "--key", err)?,
         settings,

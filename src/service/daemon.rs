@@ -26,6 +26,7 @@ use super::used_codes::UsedCodesFile;
 use crate::backend::{BackendError, Firewall};
 use crate::config::Settings;
 use crate::knock::{Gatekeeper, TwoFactor};
+use crate::ruleset::host_chain::HostChains;
 use crate::sys::netlink::Events;
 use crate::sys::presence::{self, Claim};
 use crate::sys::{clock, files, notify, random, users};
@@ -50,6 +51,8 @@ pub struct Daemon {
     pub key: PathBuf,
     /// Whether grants end when the daemon is told to stop.
     pub cleanup: bool,
+    /// Chains of the host that are to accept our mark.
+    pub host: HostChains,
     /// Where the control socket and the lock are.
     pub runtime_dir: PathBuf,
     /// Where the last good plan is kept.
@@ -231,6 +234,13 @@ fn guard(daemon: &Daemon) -> Result<(Operations, Option<StateFile>), DaemonError
     operations.sync_allowed(clock::now())?;
     operations.make_addresses_known(good.plan());
     tell_of_missing_interfaces(&daemon.settings);
+    match operations.keep_host(daemon.host.clone()) {
+        Ok(0) => {}
+        Ok(changes) => tracing::info!(changes, "chains of the host accept our mark"),
+        Err(error) => {
+            tracing::error!(%error, "the host's chains could not be changed: what is let in may be dropped there");
+        }
+    }
     tracing::info!(changes, grants = operations.ledger().len(), "the guard is in place");
     if let Err(error) = good.keep(&daemon.state_dir) {
         tracing::warn!(%error, "this plan is not kept: `knock-agent guard` cannot fall back on it");

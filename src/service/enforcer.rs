@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::control::{Call, Reply, Request};
 use super::hasher::{Hashed, Hasher, Job};
+use super::host_chains::Repaired;
 use super::link::{Answer, Ask, Pending};
 use super::operations::{OperationError, Operations};
 use super::reload::Reload;
@@ -38,6 +39,8 @@ pub struct Enforcer {
     by: String,
     patience: Patience,
     hasher: Hasher,
+    /// With whoever makes the host's own chains anew.
+    host_patience: Patience,
 }
 
 /// Why the enforcer stopped.
@@ -68,6 +71,7 @@ impl Enforcer {
             by: String::new(),
             patience: Patience::default(),
             hasher: Hasher::default(),
+            host_patience: Patience::with_reloads(),
         }
     }
 
@@ -83,7 +87,8 @@ impl Enforcer {
     ) -> Stopped {
         let mut stop = stop;
         let port = self.operations.firewall().port();
-        let mut watch = match port.map(|port| Watch::new(events, port)).transpose() {
+        let hosts = self.operations.host_tables();
+        let mut watch = match port.map(|port| Watch::new(events, port, hosts)).transpose() {
             Ok(watch) => watch,
             Err(error) => {
                 tracing::error!(%error, "changes to the table by others are not noticed");
@@ -93,6 +98,9 @@ impl Enforcer {
         let mut calendar = Calendar::watch()
             .inspect_err(|error| tracing::warn!(%error, "a calendar that is set is noticed late"))
             .ok();
+        if self.operations.host_is_pending() {
+            self.repair_at = Some(Instant::now() + AGAIN);
+        }
         loop {
             // After the answer to a knock, which does not wait for the disk.
             self.keep(clock::now());
@@ -135,6 +143,8 @@ impl Enforcer {
     }
 
     fn on_happened(&mut self, happened: Happened) {
+        let boot = clock::now().boot;
+        let mut wait = self.patience.wait(boot);
         match happened {
             Happened::Lost => {
                 tracing::warn!(
@@ -149,31 +159,28 @@ impl Enforcer {
                     self.operations.on_removed(set, key, clock::now());
                 }
                 self.by = format!("{} (pid {})", touched.process, touched.pid);
+                if !touched.ours {
+                    wait = self.host_patience.wait(boot);
+                }
             }
         }
-        let wait = self.patience.wait(clock::now().boot);
-        self.repair_at.get_or_insert(Instant::now() + wait);
+        // A fight about the one must not hold up the other.
+        let at = Instant::now() + wait;
+        self.repair_at = Some(self.repair_at.map_or(at, |planned| planned.min(at)));
     }
 
     fn repair(&mut self, now: Now) {
         self.repair_at = None;
         match self.operations.repair(self.removed, now) {
-            Ok(0) => {}
-            Ok(changes) => {
-                self.removed = false;
-                let wait = self.patience.on_repair(now.boot);
-                tracing::warn!(
-                    by = self.by,
-                    changes,
-                    "somebody changed our table: it is as it should be again"
-                );
-                if !wait.is_zero() {
-                    let seconds = wait.as_secs();
-                    tracing::error!(
-                        by = self.by,
-                        seconds,
-                        "another program keeps changing our table: stop it; the next repair waits"
-                    );
+            Ok(Repaired { own, host }) => {
+                if host > 0 {
+                    self.on_host_repaired(host, now);
+                }
+                if self.operations.host_is_pending() {
+                    self.repair_at = Some(Instant::now() + AGAIN);
+                }
+                if own > 0 {
+                    self.on_repaired(own, now);
                 }
             }
             Err(error) => {
@@ -183,10 +190,42 @@ impl Enforcer {
         }
     }
 
+    fn on_host_repaired(&mut self, changes: usize, now: Now) {
+        let wait = self.host_patience.on_repair(now.boot);
+        tracing::info!(
+            by = self.by,
+            changes,
+            "the host's chains were made anew or changed: the rule that accepts our mark is in place"
+        );
+        if !wait.is_zero() {
+            let seconds = wait.as_secs();
+            tracing::error!(
+                by = self.by,
+                seconds,
+                "another program keeps taking our rule out of the host's chains: the next repair waits"
+            );
+        }
+    }
+
+    fn on_repaired(&mut self, changes: usize, now: Now) {
+        self.removed = false;
+        let wait = self.patience.on_repair(now.boot);
+        tracing::warn!(by = self.by, changes, "somebody changed our table: it is as it should be again");
+        if !wait.is_zero() {
+            let seconds = wait.as_secs();
+            tracing::error!(
+                by = self.by,
+                seconds,
+                "another program keeps changing our table: stop it; the next repair waits"
+            );
+        }
+    }
+
     fn on_reload(&mut self, reload: Reload, now: Now) {
         let Reload { settings, two_factor, random, done } = reload;
         let outcome = self.operations.reload(settings, now);
         if outcome.is_ok() {
+            self.operations.follow_mark();
             self.gatekeeper.reload(self.operations.settings(), &two_factor, random);
             self.follow_state_file(now);
         }

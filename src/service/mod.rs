@@ -10,6 +10,7 @@ pub mod daemon;
 mod enforcer;
 pub mod front;
 mod hasher;
+pub mod host_chains;
 pub mod last_good;
 pub mod link;
 mod operate;
