@@ -6,7 +6,7 @@
 use super::operations::Operations;
 use crate::backend::Plan;
 use crate::ruleset::allow::address_key;
-use crate::ruleset::diff::{Change, SetRef};
+use crate::ruleset::diff::{Change, Live, SetRef, diff};
 use crate::ruleset::model::{Element, Elements, Timeout};
 use crate::ruleset::plan::{SPOKEN_MS, own_set};
 use crate::sys::interfaces;
@@ -32,6 +32,15 @@ pub(super) fn known(plan: &Plan, family: Family) -> Option<Change> {
         .collect();
     let set = SetRef { name: own_set(family), interval: false, concatenated: false };
     (!elements.is_empty()).then_some(Change::AddElements { set, elements })
+}
+
+/// Whether what the kernel learned of addresses of one family is lost, or is about to be: where the table is made anew.
+pub(super) fn lost(live: Option<&Live>, plan: &Plan, family: Family) -> bool {
+    let wanted = match plan {
+        Plan::Nftables(wanted) => wanted,
+    };
+    let kept = live.is_some_and(|live| live.ruleset.set(&own_set(family)).is_some());
+    !kept || diff(live, wanted).contains(&Change::DeleteTable)
 }
 
 impl Operations {
