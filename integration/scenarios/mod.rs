@@ -24,5 +24,6 @@ mod streams;
 mod timing;
 mod turned;
 mod two_factor;
+mod users;
 mod vyos;
 mod vyos_packaging;

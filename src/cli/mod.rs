@@ -10,10 +10,12 @@ mod exit;
 mod flags;
 pub mod grant;
 pub mod guard;
+pub mod hash_key;
 mod host_flags;
 pub mod load;
 mod operate;
 mod output;
+mod outside;
 pub mod revoke;
 pub mod run;
 pub mod status;
@@ -79,6 +81,8 @@ pub enum Verb {
     Teardown(teardown::TeardownArgs),
     /// Make a self-signed certificate and key for step 2
     Cert(cert::CertArgs),
+    /// Print what the configuration stores instead of a key, or make a new one
+    HashKey(hash_key::HashKeyArgs),
     /// Show the whole story in private namespaces; nothing of this host is touched
     Demo(demo::DemoArgs),
 }
@@ -117,6 +121,7 @@ fn dispatch(verb: Verb) -> Exit {
         Verb::Allow(args) => allow::run(args),
         Verb::Teardown(args) => teardown::run(args),
         Verb::Cert(args) => cert::run(args),
+        Verb::HashKey(args) => hash_key::run(args),
         Verb::Demo(args) => demo::run(args),
     }
 }
@@ -137,10 +142,11 @@ mod tests {
     }
 
     #[test]
-    fn every_verb_and_flag_says_what_it_is_and_every_verb_takes_a_configuration() {
+    fn every_verb_and_flag_says_what_it_is_and_verbs_about_the_gateway_take_a_configuration() {
         for verb in Cli::command().get_subcommands() {
             assert!(verb.get_about().is_some(), "{}", verb.get_name());
-            assert!(verb.get_arguments().any(|arg| arg.get_short() == Some('c')), "{}", verb.get_name());
+            let configured = verb.get_arguments().any(|arg| arg.get_short() == Some('c'));
+            assert_eq!(configured, verb.get_name() != "hash-key", "{}", verb.get_name());
             for arg in verb.get_arguments() {
                 assert!(arg.get_help().is_some(), "{} {}", verb.get_name(), arg.get_id());
             }

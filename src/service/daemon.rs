@@ -16,7 +16,7 @@ use super::front::{ListenError, Step1Config, Step2Config, bind_step1, bind_step2
 use super::last_good::LastGood;
 use super::link;
 use super::operations::{OperationError, Operations};
-use super::reload::{Pair, Reloader, Served, Source};
+use super::reload::{Pair, Reloader, Served, Source, UserFiles};
 use super::state::{StateFile, resumed};
 use super::two_factor::{self, TwoFactorError};
 use super::used_codes::UsedCodesFile;
@@ -128,7 +128,7 @@ pub fn run(daemon: Daemon) -> Result<(), DaemonError> {
     let tls = tls(&daemon.certificate, &daemon.key)?;
     let two_factor = load_two_factor(&daemon.settings)?;
     let random = random::bytes().map_err(DaemonError::Process)?;
-    let mut gatekeeper = Gatekeeper::new(&daemon.settings, two_factor, random);
+    let mut gatekeeper = Gatekeeper::new(&daemon.settings, &two_factor, random);
     let used_codes = UsedCodesFile::read(&daemon.runtime_dir, &mut gatekeeper, clock::now());
 
     // Before the guard, so that nothing is missed that happens to it.
@@ -227,6 +227,7 @@ async fn serve(
     let reloader = Reloader {
         source: daemon.source.clone(),
         pair,
+        users: UserFiles::new(&daemon.settings),
         state_dir: daemon.state_dir.clone(),
         served: Served { step1: step1_sender, step2: step2_sender, tls: tls_sender },
         enforcer: reload_sender,

@@ -6,6 +6,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::control::{Call, Reply, Request};
+use super::hasher::{Hashed, Hasher, Job};
 use super::host_chains::Repaired;
 use super::link::{Answer, Ask, Pending};
 use super::operations::{OperationError, Operations};
@@ -15,7 +16,7 @@ use super::state::{StateFile, resumed};
 use super::status::status;
 use super::used_codes::UsedCodesFile;
 use crate::grant::{How, Note};
-use crate::knock::{Gatekeeper, Refusal, Verdict};
+use crate::knock::{Attempt, Gatekeeper, Refusal, Verdict};
 use crate::sys::clock;
 use crate::sys::netlink::Events;
 use crate::units::{AppName, ClientAddr, Lifetime, Now};
@@ -38,6 +39,7 @@ pub struct Enforcer {
     patience: Patience,
     /// With whoever makes the host's own chains anew.
     host_patience: Patience,
+    hasher: Hasher,
 }
 
 /// Why the enforcer stopped.
@@ -68,6 +70,7 @@ impl Enforcer {
             by: String::new(),
             patience: Patience::default(),
             host_patience: Patience::with_reloads(),
+            hasher: Hasher::default(),
         }
     }
 
@@ -108,11 +111,10 @@ impl Enforcer {
                 // The calendar may have been set, and with it all ends in the state file.
                 () = tokio::time::sleep(LOOK_AT_CALENDAR), if self.state.is_some() => {}
                 Some(pending) = asks.recv() => {
-                    let (ask, answer) = pending.split();
-                    let given = self.on_ask(ask, clock::now());
-                    // A client that went away misses its answer, not its grant.
-                    let _ = answer.send(given);
+                    let (Ask::Knock(attempt), answer) = pending.split();
+                    self.on_knock(attempt, answer, clock::now());
                 }
+                hashed = self.hasher.next() => self.on_hashed(hashed, clock::now()),
                 Some(call) = calls.recv() => {
                     let teardown = call.request == Request::Teardown {};
                     let reply = self.on_call(call.request, &call.user, clock::now());
@@ -216,7 +218,7 @@ impl Enforcer {
         let outcome = self.operations.reload(settings, now);
         if outcome.is_ok() {
             self.operations.follow_mark();
-            self.gatekeeper.reload(self.operations.settings(), two_factor, random);
+            self.gatekeeper.reload(self.operations.settings(), &two_factor, random);
             self.follow_state_file(now);
         }
         let _ = done.send(outcome);
@@ -232,30 +234,63 @@ impl Enforcer {
         }
     }
 
-    fn on_ask(&mut self, ask: Ask, now: Now) -> Answer {
-        let Ask::Knock(attempt) = ask;
-        let verdict = self.gatekeeper.judge(&attempt, now);
-        if self.gatekeeper.take_codes_used() {
+    fn on_knock(&mut self, attempt: Attempt, answer: oneshot::Sender<Answer>, now: Now) {
+        let verdict = {
+            let session = session(&self.operations, attempt.client, now);
+            self.gatekeeper.judge(&attempt, &session, now)
+        };
+        let given = match verdict {
+            Verdict::Hash { hash, key } => return self.hasher.start(Job { attempt, hash, key, answer }),
+            verdict => self.carry_through(&attempt, verdict, now),
+        };
+        // A client that went away misses its answer, not its grant.
+        let _ = answer.send(given);
+    }
+
+    fn on_hashed(&mut self, hashed: Hashed, now: Now) {
+        let Hashed { attempt, fits, answer } = hashed;
+        let verdict = {
+            let session = session(&self.operations, attempt.client, now);
+            self.gatekeeper.judge_hashed(&attempt, fits, &session, now)
+        };
+        let given = self.carry_through(&attempt, verdict, now);
+        let _ = answer.send(given);
+    }
+
+    fn carry_through(&mut self, attempt: &Attempt, verdict: Verdict, now: Now) -> Answer {
+        if self.gatekeeper.take_used() {
             self.used_codes.write(&self.gatekeeper);
         }
+        let client = attempt.client;
         match verdict {
-            Verdict::AdmitToStep2 { app, lifetime } => self.admit(attempt.client, &app, lifetime),
-            Verdict::Grant { app, lifetime, user } => self.grant(attempt.client, &app, &user, lifetime, now),
+            Verdict::AdmitToStep2 { app, lifetime } => self.admit(client, &app, lifetime),
+            Verdict::Grant { app, lifetime, user } => self.grant(client, &app, &user, lifetime, now),
+            Verdict::Close { app, user } => self.close(client, &app, &user, now),
             Verdict::NeedToken { readmit } => {
-                tracing::debug!(client = %attempt.client, "a one-time code is needed");
+                tracing::debug!(%client, "a one-time code is needed");
                 match (readmit, attempt.app.parse::<AppName>()) {
-                    (Some(lifetime), Ok(app))
-                        if self.admit(attempt.client, &app, lifetime) != Answer::Opened =>
-                    {
+                    (Some(lifetime), Ok(app)) if self.admit(client, &app, lifetime) != Answer::Opened => {
                         Answer::Unavailable
                     }
                     _ => Answer::NeedToken,
                 }
             }
             Verdict::Refuse(reason) => {
-                tracing::debug!(client = %attempt.client, ?reason, "refused");
+                tracing::debug!(%client, ?reason, "refused");
                 if reason == Refusal::TooMany { Answer::TooMany } else { Answer::Refused }
             }
+            // Judged by now, unless its key is gone since.
+            Verdict::Hash { .. } => Answer::Refused,
+        }
+    }
+
+    fn close(&mut self, client: ClientAddr, app: &AppName, user: &str, now: Now) -> Answer {
+        match self.operations.close(app.as_str(), client, user, now) {
+            Ok(ended) => {
+                tracing::info!(%client, %app, user, ended, "closed by the client");
+                Answer::Opened
+            }
+            Err(error) => failed("a grant could not be closed", client, app, &error),
         }
     }
 
@@ -377,6 +412,16 @@ async fn due(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
+    }
+}
+
+/// Tells whether somebody's grant for an app, made by two steps, runs at an address.
+fn session(operations: &Operations, client: ClientAddr, now: Now) -> impl Fn(&AppName, &str) -> bool + '_ {
+    move |app, user| {
+        let Ok(app) = operations.app(app.as_str()) else { return false };
+        let addr = client.masked_v6(operations.settings().global.ipv6_prefix);
+        let users = operations.ledger().users(&app.slug, addr.ip(), now);
+        users.iter().any(|(note, ..)| note.how == How::TwoStep && note.by == user)
     }
 }
 

@@ -3,10 +3,12 @@
 mod allowed;
 pub mod certificate;
 pub mod check;
+mod close;
 pub mod control;
 pub mod daemon;
 mod enforcer;
 pub mod front;
+mod hasher;
 pub mod host_chains;
 pub mod last_good;
 pub mod link;

@@ -251,7 +251,7 @@ mod tests {
 
     /// What the kernel would list for that configuration, with one grant and one allowed network.
     fn live() -> Live {
-        let settings = crate::config::parse("x", TEXT, None).unwrap().settings;
+        let settings = crate::config::parse("x", TEXT, None, &crate::config::Alone).unwrap().settings;
         let port = |n| std::num::NonZeroU16::new(n).unwrap();
         let options = Options { http_port: port(80), https_port: port(443), inner_header: true };
         let ruleset = plan(&settings, options);

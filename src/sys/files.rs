@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg, OFlag};
 
@@ -123,6 +123,15 @@ pub fn stamp(path: &Path) -> Option<Stamp> {
         size: about.size(),
         modified: (about.mtime(), about.mtime_nsec()),
     })
+}
+
+/// The stamps of the files in a folder, sorted by name; none where it cannot be read.
+#[must_use]
+pub fn stamps(folder: &Path) -> Vec<(PathBuf, Stamp)> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut out: Vec<_> = entries.filter_map(|entry| Some((entry.path(), stamp(&entry.path())?))).collect();
+    out.sort_by(|a, b| a.0.cmp(&b.0));
+    out
 }
 
 /// Whether a file is there.

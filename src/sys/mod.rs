@@ -9,4 +9,5 @@ pub mod notify;
 pub mod process;
 pub mod random;
 pub mod tcp;
+pub mod terminal;
 pub mod users;
