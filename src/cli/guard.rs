@@ -10,6 +10,7 @@ use crate::config::Settings;
 use crate::service::daemon;
 use crate::service::last_good::LastGood;
 use crate::sys::files;
+use crate::sys::presence::{self, Claim};
 use crate::units::Mark;
 
 /// The arguments of `guard`.
@@ -55,7 +56,7 @@ fn guard(args: &DaemonArgs, out: &mut Printer, err: &mut Printer) -> Result<(), 
     }
     // Without the configuration, what stands in the host's chains stays: nobody is let in before `run`.
     let mut mark = None;
-    let (plan, fresh) = match source {
+    let (plan, mut fresh) = match source {
         Source::Configuration(settings) => {
             mark = Some(settings.global.mark);
             let planned = firewall
@@ -65,7 +66,17 @@ fn guard(args: &DaemonArgs, out: &mut Printer, err: &mut Printer) -> Result<(), 
         }
         Source::LastGood(plan) => (*plan, false),
     };
-    let changes = plan.install(&mut firewall).map_err(|error| failed(&error, err))?;
+    let changes = match plan.install(&mut firewall) {
+        Ok(changes) => changes,
+        // Another kernel than yesterday's may lack what today's configuration asks for the first time.
+        Err(error) if fresh => {
+            fresh = false;
+            let exit = failed(&error, err);
+            let fallback = last_good(args, exit, err)?;
+            fallback.install(&mut firewall).map_err(|error| failed(&error, err))?
+        }
+        Err(error) => return Err(failed(&error, err)),
+    };
     let plural = if changes == 1 { "" } else { "s" };
     let by = if fresh { "the configuration" } else { "the last good plan" };
     out.line(format!("the guard is in place as {by} has it ({changes} change{plural})"));
@@ -107,6 +118,11 @@ fn source(args: &DaemonArgs, err: &mut Printer) -> Result<Source, Exit> {
         Ok(checked) => return Ok(Source::Configuration(Box::new(checked.settings))),
         Err(exit) => exit,
     };
+    last_good(args, exit, err).map(|plan| Source::LastGood(Box::new(plan)))
+}
+
+/// The last good plan; without one, the exit code for what made it needed.
+fn last_good(args: &DaemonArgs, exit: Exit, err: &mut Printer) -> Result<LastGood, Exit> {
     let path = LastGood::path(&args.state_dir);
     match LastGood::read(&args.state_dir) {
         Ok(plan) => {
@@ -114,7 +130,7 @@ fn source(args: &DaemonArgs, err: &mut Printer) -> Result<Source, Exit> {
             let loud = err.paint(Tone::Bad, loud);
             err.line(format!("{loud} ({})", path.display()));
             err.line("  fix: `knock-agent check-config` until it is quiet, then `knock-agent guard` again");
-            Ok(Source::LastGood(Box::new(plan)))
+            Ok(plan)
         }
         Err(error) => {
             err.line(format!("error: {}: {error}", path.display()));
@@ -131,6 +147,7 @@ fn source(args: &DaemonArgs, err: &mut Printer) -> Result<Source, Exit> {
 fn daemon_guards(args: &DaemonArgs, firewall: &mut Firewall) -> Result<bool, BackendError> {
     let lock = daemon::lock_path(&args.file.runtime_dir);
     // A lock that cannot be looked at is no reason to leave the ports open.
-    let runs = files::is_locked(&lock).unwrap_or(false);
-    Ok(runs && firewall.guards()?)
+    let locked = files::is_locked(&lock).unwrap_or(false);
+    let present = matches!(presence::holder(), Ok(Some(Claim::Theirs(_))));
+    Ok((locked || present) && firewall.guards()?)
 }

@@ -61,7 +61,9 @@ impl HostArgs {
     #[must_use]
     pub fn notes(&self, firewall: FirewallType) -> Vec<String> {
         if firewall == FirewallType::Iptables && *self != Self::default() {
-            return vec!["with --firewall-type iptables, flags that begin with --nftables- do nothing".to_owned()];
+            return vec![
+                "with --firewall-type iptables, flags that begin with --nftables- do nothing".to_owned(),
+            ];
         }
         let given = [
             (&self.nftables_table_nat, "--nftables-table-nat"),

@@ -104,7 +104,7 @@ fn exit_code(error: &DaemonError) -> Exit {
         _ => Exit::Io,
     };
     match error {
-        DaemonError::AlreadyRuns(_) => Exit::Unavailable,
+        DaemonError::AlreadyRuns(_) | DaemonError::AlreadyGuards(_) => Exit::Unavailable,
         DaemonError::CertificateFile { source, .. } => match source.kind() {
             ErrorKind::PermissionDenied => Exit::NoPermission,
             _ => Exit::BadConfig,

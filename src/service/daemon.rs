@@ -2,8 +2,10 @@
 
 use std::io;
 use std::num::NonZeroU16;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::ServerConfig;
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,6 +18,7 @@ use super::front::{ListenError, Step1Config, Step2Config, bind_step1, bind_step2
 use super::last_good::LastGood;
 use super::link;
 use super::operations::{OperationError, Operations};
+use super::outside;
 use super::reload::{Pair, Reloader, Served, Source, UserFiles};
 use super::state::{StateFile, resumed};
 use super::two_factor::{self, TwoFactorError};
@@ -25,7 +28,8 @@ use crate::config::Settings;
 use crate::knock::{Gatekeeper, TwoFactor};
 use crate::ruleset::host_chain::HostChains;
 use crate::sys::netlink::Events;
-use crate::sys::{clock, files, notify, random};
+use crate::sys::presence::{self, Claim};
+use crate::sys::{clock, files, notify, random, users};
 
 /// Control requests that may wait for the enforcer.
 const CALLS: usize = 16;
@@ -61,6 +65,9 @@ pub enum DaemonError {
     /// Another one runs.
     #[error("another knock-agent runs already: {} is locked", .0.display())]
     AlreadyRuns(PathBuf),
+    /// Another one, with other files, guards this network namespace.
+    #[error("another knock-agent (pid {0}) guards this network namespace already: stop it first")]
+    AlreadyGuards(i32),
     /// A file of the certificate cannot be read.
     #[error("{}: {source}", path.display())]
     CertificateFile {
@@ -123,6 +130,7 @@ pub fn run(daemon: Daemon) -> Result<(), DaemonError> {
     files::make_directory(&daemon.runtime_dir, 0o755).map_err(at(&daemon.runtime_dir))?;
     let lock = files::try_lock(&lock_path).map_err(at(&lock_path))?;
     let Some(_lock) = lock else { return Err(DaemonError::AlreadyRuns(lock_path)) };
+    let presence = claim_namespace()?;
 
     let pair = Pair::new(&daemon.certificate, &daemon.key);
     let tls = tls(&daemon.certificate, &daemon.key)?;
@@ -138,10 +146,44 @@ pub fn run(daemon: Daemon) -> Result<(), DaemonError> {
 
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Process)?;
+    let present = presence.map(|listener| runtime.spawn(be_present(listener)));
     let result = runtime.block_on(serve(&daemon, enforcer, events, tls, pair));
+    drop(present);
     // A reload that waits for a slow disk must not hold up the end.
     runtime.shutdown_background();
     result
+}
+
+/// Two that guard one namespace would undo each other's work.
+fn claim_namespace() -> Result<Option<UnixListener>, DaemonError> {
+    match presence::claim() {
+        Ok(Claim::Ours(listener)) => Ok(Some(listener)),
+        Ok(Claim::Theirs(pid)) => Err(DaemonError::AlreadyGuards(pid)),
+        // Anybody can take a name; that must not keep the ports from being guarded.
+        Ok(Claim::Squatted(uid)) => {
+            let user = uid.map_or("unknown".to_owned(), users::name);
+            tracing::warn!(
+                user,
+                "a user holds the name that tells whether a knock-agent guards here: ignored"
+            );
+            Ok(None)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "it cannot be told whether another knock-agent guards here");
+            Ok(None)
+        }
+    }
+}
+
+/// Lets others ask whether somebody is here, and hangs up: what waits would fill the queue.
+async fn be_present(listener: UnixListener) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::UnixListener::from_std(listener)?;
+    loop {
+        if listener.accept().await.is_err() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
 }
 
 /// The file that a running daemon has locked.
@@ -190,6 +232,8 @@ fn guard(daemon: &Daemon) -> Result<(Operations, Option<StateFile>), DaemonError
     let mut operations = Operations::adopt(firewall, daemon.settings.clone(), options, clock::now())?;
     let state = StateFile::resume(&mut operations, clock::now()).and_then(resumed);
     operations.sync_allowed(clock::now())?;
+    operations.make_addresses_known(good.plan());
+    tell_of_missing_interfaces(&daemon.settings);
     match operations.keep_host(daemon.host.clone()) {
         Ok(0) => {}
         Ok(changes) => tracing::info!(changes, "chains of the host accept our mark"),
@@ -202,6 +246,14 @@ fn guard(daemon: &Daemon) -> Result<(Operations, Option<StateFile>), DaemonError
         tracing::warn!(%error, "this plan is not kept: `knock-agent guard` cannot fall back on it");
     }
     Ok((operations, state))
+}
+
+fn tell_of_missing_interfaces(settings: &Settings) {
+    for name in outside::missing(settings) {
+        tracing::warn!(
+            "interface_ext {name} does not exist now: its ports are guarded as soon as it does, unless the name is wrong"
+        );
+    }
 }
 
 async fn serve(

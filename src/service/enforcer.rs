@@ -17,11 +17,12 @@ use super::status::status;
 use super::used_codes::UsedCodesFile;
 use crate::grant::{How, Note};
 use crate::knock::{Attempt, Gatekeeper, Refusal, Verdict};
+use crate::sys::calendar::Calendar;
 use crate::sys::clock;
 use crate::sys::netlink::Events;
 use crate::units::{AppName, ClientAddr, Lifetime, Now};
 
-/// How often the calendar is compared with the clock that never goes back.
+/// How often the calendar is compared with the clock that never goes back, as it may be corrected gradually.
 const LOOK_AT_CALENDAR: Duration = Duration::from_secs(60);
 
 /// Judge, ledger and kernel in one hand.
@@ -37,9 +38,9 @@ pub struct Enforcer {
     /// Who touched it last.
     by: String,
     patience: Patience,
+    hasher: Hasher,
     /// With whoever makes the host's own chains anew.
     host_patience: Patience,
-    hasher: Hasher,
 }
 
 /// Why the enforcer stopped.
@@ -69,8 +70,8 @@ impl Enforcer {
             removed: false,
             by: String::new(),
             patience: Patience::default(),
-            host_patience: Patience::with_reloads(),
             hasher: Hasher::default(),
+            host_patience: Patience::with_reloads(),
         }
     }
 
@@ -94,11 +95,14 @@ impl Enforcer {
                 None
             }
         };
+        let mut calendar = Calendar::watch()
+            .inspect_err(|error| tracing::warn!(%error, "a calendar that is set is noticed late"))
+            .ok();
         if self.operations.host_is_pending() {
             self.repair_at = Some(Instant::now() + AGAIN);
         }
         loop {
-            // After the answer to whatever came before, which does not wait for the disk.
+            // After the answer to a knock, which does not wait for the disk.
             self.keep(clock::now());
             let repair_at = self.repair_at;
             tokio::select! {
@@ -108,7 +112,8 @@ impl Enforcer {
                 happened = next(&mut watch) => self.on_happened(happened),
                 () = due(repair_at) => self.repair(clock::now()),
                 Some(reload) = reloads.recv() => self.on_reload(reload, clock::now()),
-                // The calendar may have been set, and with it all ends in the state file.
+                // The calendar was set, and with it all ends in the state file.
+                () = calendar_set(&mut calendar), if self.state.is_some() => {}
                 () = tokio::time::sleep(LOOK_AT_CALENDAR), if self.state.is_some() => {}
                 Some(pending) = asks.recv() => {
                     let (Ask::Knock(attempt), answer) = pending.split();
@@ -117,8 +122,11 @@ impl Enforcer {
                 hashed = self.hasher.next() => self.on_hashed(hashed, clock::now()),
                 Some(call) = calls.recv() => {
                     let teardown = call.request == Request::Teardown {};
-                    let reply = self.on_call(call.request, &call.user, clock::now());
+                    let mut reply = self.on_call(call.request, &call.user, clock::now());
                     let done = matches!(reply, Reply::Done { .. });
+                    // Whoever is told that something was taken back can rely on it, also if the power fails now.
+                    self.keep(clock::now());
+                    self.warn_of_stale_file(&mut reply);
                     let _ = call.reply.send(reply);
                     if teardown && done {
                         self.forget();
@@ -148,7 +156,7 @@ impl Enforcer {
                     self.removed = true;
                 }
                 for (set, key) in &touched.removed {
-                    self.operations.on_removed(set, key);
+                    self.operations.on_removed(set, key, clock::now());
                 }
                 self.by = format!("{} (pid {})", touched.process, touched.pid);
                 if !touched.ours {
@@ -360,9 +368,21 @@ impl Enforcer {
     /// Has the state file say what the ledger says.
     fn keep(&mut self, now: Now) {
         if let Some(state) = &mut self.state
-            && let Err(error) = state.keep(self.operations.ledger(), now)
+            && let Err(error) = state.keep(&self.operations, now)
         {
             tracing::error!(file = %state.path().display(), %error, "grants are not kept across a reboot");
+        }
+    }
+
+    /// Whoever takes something back is told where that would not last.
+    fn warn_of_stale_file(&self, reply: &mut Reply) {
+        if let (Some(state), Reply::Done { message }) = (&self.state, reply)
+            && state.is_stale()
+        {
+            let file = state.path().display();
+            message.push_str(&format!(
+                "; but {file} cannot be changed: a reboot brings back what it says, so remove it"
+            ));
         }
     }
 
@@ -405,6 +425,18 @@ async fn next(watch: &mut Option<Watch>) -> Happened {
         }
     }
     *watch = None;
+    std::future::pending().await
+}
+
+/// Waits until the calendar is set; where that cannot be heard, for ever.
+async fn calendar_set(calendar: &mut Option<Calendar>) {
+    if let Some(watching) = calendar {
+        match watching.set().await {
+            Ok(()) => return,
+            Err(error) => tracing::warn!(%error, "a calendar that is set is noticed late"),
+        }
+    }
+    *calendar = None;
     std::future::pending().await
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::own;
 use crate::backend::{BackendError, Firewall};
 use crate::config::{App, Settings};
 use crate::grant::{How, Ledger, Note};
@@ -12,7 +13,7 @@ use crate::ruleset::allow::{address_key, key_address};
 use crate::ruleset::diff::{Change, Live, SetRef};
 use crate::ruleset::layout::Options;
 use crate::ruleset::model::{Element, Elements, Timeout};
-use crate::ruleset::plan::{app_set, step2_set};
+use crate::ruleset::plan::{app_set, own_set, step2_set};
 use crate::service::allowed::Allowed;
 use crate::service::control::Failure;
 use crate::service::host_chains::{HostKept, Repaired};
@@ -287,8 +288,9 @@ impl Operations {
         Ok(ended)
     }
 
-    /// Takes note that somebody removed an element: from a set of grants, that is a revocation.
-    pub fn on_removed(&mut self, set: &str, key: &[u8]) {
+    /// Takes note that somebody removed an element: from a set of grants or of networks, that is a revocation.
+    pub fn on_removed(&mut self, set: &str, key: &[u8], now: Now) {
+        self.on_network_removed(set, key, now);
         let Some(addr) = key_address(key) else { return };
         let family = Family::of(addr);
         let app = self.settings.apps.iter().find(|app| app_set(&app.slug, family) == set);
@@ -324,6 +326,8 @@ impl Operations {
                     }
                 }
             }
+            let own = Family::BOTH.into_iter().filter(|&family| lost(&own_set(family)));
+            more.extend(own.filter_map(|family| own::known(&wanted, family)));
             let none = Live::default();
             let have = live.as_ref().unwrap_or(&none);
             more.extend(self.allowed_changes(have, now));

@@ -21,6 +21,9 @@ use crate::sys::nftnl::{Body, FAMILY_INET, Message, msg};
 use encode::{Encoded, encode};
 pub use host_chain::{HostReading, Scope};
 
+/// How often the table is written when somebody else changes it at the same time.
+const INSTALL_TRIES: u32 = 3;
+
 /// The table `inet knock_agent` of this network namespace.
 #[derive(Debug)]
 pub struct Nftables {
@@ -154,8 +157,16 @@ impl Nftables {
     /// [`BackendError`]; the table is then as it was, or, for [`BackendError::NotAsWritten`], somebody
     /// else changed it at the same time.
     pub fn install(&mut self, wanted: &Ruleset) -> Result<Vec<Change>, BackendError> {
-        let live = self.read()?;
-        self.install_over(live.as_ref(), wanted, Vec::new())
+        let mut tries = INSTALL_TRIES;
+        loop {
+            let live = self.read()?;
+            tries -= 1;
+            match self.install_over(live.as_ref(), wanted, Vec::new()) {
+                // Somebody else may have been at the table between two of our steps.
+                Err(BackendError::Refused { .. } | BackendError::NotAsWritten(_)) if tries > 0 => {}
+                outcome => return outcome,
+            }
+        }
     }
 
     /// The same for what was read just now, with these further changes in the same transaction.

@@ -110,7 +110,8 @@ fn comment(mut userdata: &[u8]) -> Option<String> {
 /// A comment as iptables keeps it, in a match of that name: what it saves and restores has its comments there.
 fn match_comment(exprs: Attributes<'_>) -> Option<String> {
     let mut all = exprs.map(|(_, expr)| Attributes(expr));
-    let found = all.find(|expr| expr.text(1) == Some("match") && expr.nested(2).text(1) == Some("comment"))?;
+    let found =
+        all.find(|expr| expr.text(1) == Some("match") && expr.nested(2).text(1) == Some("comment"))?;
     let text = found.nested(2).get(3)?.split(|&byte| byte == 0).next()?;
     Some(String::from_utf8_lossy(text).into_owned())
 }
