@@ -13,7 +13,7 @@ use crate::ruleset::allow::{address_key, key_address};
 use crate::ruleset::diff::{Change, Live, SetRef};
 use crate::ruleset::layout::Options;
 use crate::ruleset::model::{Element, Elements, Timeout};
-use crate::ruleset::plan::{app_set, step2_set};
+use crate::ruleset::plan::{app_set, own_set, step2_set};
 use crate::service::allowed::Allowed;
 use crate::service::control::Failure;
 use crate::service::host_chains::{HostKept, Repaired};
@@ -326,8 +326,9 @@ impl Operations {
                     }
                 }
             }
-            let unknown = |family: &Family| removed || own::lost(live.as_ref(), &wanted, *family);
-            more.extend(Family::BOTH.into_iter().filter(unknown).filter_map(|f| own::known(&wanted, f)));
+            let forgotten = own::is_forgotten(live.as_ref(), &wanted);
+            let own = Family::BOTH.into_iter().filter(|&family| forgotten || lost(&own_set(family)));
+            more.extend(own.filter_map(|family| own::known(&wanted, family)));
             let none = Live::default();
             let have = live.as_ref().unwrap_or(&none);
             more.extend(self.allowed_changes(have, now));

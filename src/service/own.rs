@@ -6,7 +6,7 @@
 use super::operations::Operations;
 use crate::backend::Plan;
 use crate::ruleset::allow::address_key;
-use crate::ruleset::diff::{Change, Live, SetRef, diff};
+use crate::ruleset::diff::{Change, Live, SetRef, makes_anew};
 use crate::ruleset::model::{Element, Elements, Timeout};
 use crate::ruleset::plan::{SPOKEN_MS, own_set};
 use crate::sys::interfaces;
@@ -34,13 +34,11 @@ pub(super) fn known(plan: &Plan, family: Family) -> Option<Change> {
     (!elements.is_empty()).then_some(Change::AddElements { set, elements })
 }
 
-/// Whether what the kernel learned of addresses of one family is lost, or is about to be: where the table is made anew.
-pub(super) fn lost(live: Option<&Live>, plan: &Plan, family: Family) -> bool {
-    let wanted = match plan {
-        Plan::Nftables(wanted) => wanted,
-    };
-    let kept = live.is_some_and(|live| live.ruleset.set(&own_set(family)).is_some());
-    !kept || diff(live, wanted).contains(&Change::DeleteTable)
+/// Whether what the kernel learned from packets is lost when the plan is put in force over what is live.
+pub(super) fn is_forgotten(live: Option<&Live>, plan: &Plan) -> bool {
+    match plan {
+        Plan::Nftables(wanted) => live.is_none_or(|live| makes_anew(live, wanted)),
+    }
 }
 
 impl Operations {
