@@ -11,6 +11,7 @@ mod hex;
 pub mod layout;
 pub mod model;
 pub mod plan;
+pub mod remedy;
 mod rule;
 pub mod text;
 pub mod transition;

@@ -4,15 +4,11 @@
 use crate::backend::nftables::{BackendError, Nftables};
 use crate::backend::survey::survey;
 use crate::config::Settings;
-use crate::ruleset::audit::{Always, Finding, HostChain, Severity, accepts_mark, always, audit};
+use crate::ruleset::audit::{Finding, Severity, audit};
 use crate::ruleset::diff::{Change, diff};
 use crate::ruleset::layout::{Layout, Options};
 use crate::ruleset::plan::plan;
 use crate::sys::interfaces;
-use crate::units::Mark;
-
-/// How far jumps between a host's chains are followed (`NFT_JUMP_STACK_SIZE` in the kernel).
-const DEPTH: u8 = 16;
 
 /// What a dry run found out.
 #[derive(Clone, Debug, Default)]
@@ -63,20 +59,8 @@ pub fn online(nft: &mut Nftables, settings: &Settings, options: Options) -> Resu
         Err(error) => return Err(error),
     }
     let layout = Layout::new(settings, options);
-    let mut found = survey(nft)?;
-    let mark = settings.global.mark;
-    let mut accepting = Vec::new();
-    for chain in &mut found.chains {
-        let end = mark
-            .map(|mark| host_end(nft, chain, &chain.chain, mark, DEPTH))
-            .transpose()?
-            .unwrap_or(End::Open);
-        chain.drops |= end == End::Drops;
-        if end == End::AcceptsMark {
-            accepting.push(chain.clone());
-        }
-    }
-    report.findings.extend(audit(&layout, &found.chains, |chain| accepting.contains(chain)));
+    let found = survey(nft)?;
+    report.findings.extend(audit(&layout, &found.situation));
     report.findings.extend(found.doubt.map(|doubt| Finding {
         severity: Severity::Warning,
         code: "host-unknown",
@@ -84,42 +68,6 @@ pub fn online(nft: &mut Nftables, settings: &Settings, options: Options) -> Resu
         fix: "look at the output of nft list ruleset for chains with policy drop".to_owned(),
     }));
     Ok(report)
-}
-
-/// What a host's chain does with a packet that carries our mark and that none of its other rules matches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    AcceptsMark,
-    Drops,
-    Open,
-}
-
-/// Follows a host's chain, and the chains it always goes to, up to the first rule that decides.
-fn host_end(
-    nft: &mut Nftables,
-    host: &HostChain,
-    chain: &str,
-    mark: Mark,
-    depth: u8,
-) -> Result<End, BackendError> {
-    // The kernel sees to it that chains do not loop; deeper ones are not followed.
-    if depth == 0 {
-        return Ok(End::Open);
-    }
-    for rule in nft.rules_of(&host.family, &host.table, chain)? {
-        if accepts_mark(&rule, mark) {
-            return Ok(End::AcceptsMark);
-        }
-        match always(&rule) {
-            Always::Drops => return Ok(End::Drops),
-            Always::Goes { to, returns } => match host_end(nft, host, &to, mark, depth - 1)? {
-                End::Open if returns => {}
-                end => return Ok(end),
-            },
-            Always::Nothing => {}
-        }
-    }
-    Ok(End::Open)
 }
 
 fn missing_interfaces(settings: &Settings) -> Vec<Finding> {

@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod files;
 pub mod interfaces;
+pub mod listeners;
 pub mod netlink;
 pub mod nftnl;
 pub mod notify;

@@ -109,15 +109,15 @@ pub fn rules_of_table() -> Result<Body, BuildError> {
     Ok(Body::Rule(rule))
 }
 
-/// A request body that names a chain of any table, for dumps of its rules.
+/// A request body that names anybody's set, for a dump of its elements.
 ///
 /// # Errors
 /// [`BuildError`] where libnftnl cannot.
-pub fn rules_of_chain(table: &str, chain: &str) -> Result<Body, BuildError> {
-    let mut rule = sys::Rule::new()?;
-    rule.set_text(nft::NFTNL_RULE_TABLE, table)?;
-    rule.set_text(nft::NFTNL_RULE_CHAIN, chain)?;
-    Ok(Body::Rule(rule))
+pub fn elements_of_host(table: &str, set: &str) -> Result<Body, BuildError> {
+    let mut named = sys::Set::new()?;
+    named.set_text(nft::NFTNL_SET_TABLE, table)?;
+    named.set_text(nft::NFTNL_SET_NAME, set)?;
+    Ok(Body::Elements(named))
 }
 
 /// A request body that names one of our sets, for dumps of it or its elements.

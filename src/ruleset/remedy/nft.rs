@@ -1,0 +1,64 @@
+//! Rules in nft's own language.
+
+use super::{Admission, Need, Passer};
+use crate::units::{Mark, PortRange, Protocol};
+
+/// The rule itself, without where it goes; several where ports of both protocols are concerned.
+pub(super) fn rules(need: &Need<'_>) -> Vec<String> {
+    match need.admission {
+        Admission::Mark(mark) => vec![format!("{} accept", matcher(mark))],
+        Admission::Ports => by_ports(&need.passers()),
+    }
+}
+
+/// A line for a shell that puts the rule first in its chain, and how it stays.
+pub(super) fn admit(need: &Need<'_>) -> Vec<String> {
+    let rules = rules(need);
+    let mut out = insert(need, &rules);
+    let (table, chain) = (need.table, need.chain);
+    out.push(format!(
+        "# to keep it, write it as the first rule of chain {chain} of table {table} where that is defined, such as /etc/nftables.conf:"
+    ));
+    out.extend(rules.iter().map(|rule| format!("#   {rule}")));
+    out
+}
+
+pub(super) fn insert(need: &Need<'_>, rules: &[String]) -> Vec<String> {
+    rules.iter().map(|rule| format!("nft insert rule {} {} {rule}", need.table, need.chain)).collect()
+}
+
+pub(super) fn matcher(mark: Mark) -> String {
+    if mark.mask() == u32::MAX {
+        format!("meta mark {}", mark.value())
+    } else {
+        format!("meta mark and {:#x} == {:#x}", mark.mask(), mark.value())
+    }
+}
+
+fn by_ports(passers: &[Passer]) -> Vec<String> {
+    let mut out = Vec::new();
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        for (is_source, side) in [(false, "dport"), (true, "sport")] {
+            let ports: Vec<String> = passers
+                .iter()
+                .filter(|passer| passer.protocol == protocol && passer.is_source == is_source)
+                .map(|passer| passer.ports.to_string())
+                .collect();
+            match ports.as_slice() {
+                [] => {}
+                [one] => out.push(format!("{protocol} {side} {one} accept")),
+                several => out.push(format!("{protocol} {side} '{{ {} }}' accept", several.join(", "))),
+            }
+        }
+    }
+    out
+}
+
+/// `22`, `6000:6010`: how iptables and firewalld-like programs write ports.
+pub(super) fn with_separator(ports: PortRange, separator: char) -> String {
+    if ports.is_single() {
+        ports.first().to_string()
+    } else {
+        format!("{}{separator}{}", ports.first(), ports.last())
+    }
+}
