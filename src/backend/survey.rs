@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use super::nftables::{BackendError, Nftables};
+use super::BackendError;
+use super::nftables::Nftables;
 use crate::ruleset::audit::host::{Host, HostFamily};
 use crate::ruleset::audit::situation::{HostInterface, Listener, Process, Situation};
 use crate::ruleset::model::TABLE;

@@ -2,12 +2,11 @@
 
 use clap::Args;
 
-use crate::backend::nftables::{BackendError, Nftables};
+use crate::backend::{BackendError, Firewall};
 use crate::cli::load::{self, Exposure};
 use crate::cli::operate::exit_of_backend;
 use crate::cli::{DaemonArgs, Exit, Printer, Tone};
 use crate::config::Settings;
-use crate::ruleset::layout::Options;
 use crate::service::daemon;
 use crate::service::last_good::LastGood;
 use crate::sys::files;
@@ -48,20 +47,21 @@ fn guard(args: &DaemonArgs, out: &mut Printer, err: &mut Printer) -> Result<(), 
         err.line(format!("error: {error}"));
         exit_of_backend(error)
     };
-    let mut nft = Nftables::open().map_err(|error| failed(&error, err))?;
-    if daemon_guards(args, &mut nft).map_err(|error| failed(&error, err))? {
+    let mut firewall = Firewall::nftables().map_err(|error| failed(&error, err))?;
+    if daemon_guards(args, &mut firewall).map_err(|error| failed(&error, err))? {
         out.line("a daemon runs and guards here: nothing was changed");
         return Ok(());
     }
     let (plan, fresh) = match source {
         Source::Configuration(settings) => {
-            let inner_header = nft.knows_inner_header().map_err(|error| failed(&error, err))?;
-            let options = Options { http_port: args.http_port, https_port: args.https_port, inner_header };
-            (LastGood::of(&settings, options), true)
+            let planned = firewall
+                .options(args.http_port, args.https_port)
+                .and_then(|options| firewall.plan(&settings, options));
+            (LastGood::of(&settings, planned.map_err(|error| failed(&error, err))?), true)
         }
         Source::LastGood(plan) => (*plan, false),
     };
-    let changes = plan.install(&mut nft).map_err(|error| failed(&error, err))?.len();
+    let changes = plan.install(&mut firewall).map_err(|error| failed(&error, err))?;
     let plural = if changes == 1 { "" } else { "s" };
     let by = if fresh { "the configuration" } else { "the last good plan" };
     out.line(format!("the guard is in place as {by} has it ({changes} change{plural})"));
@@ -100,9 +100,9 @@ fn source(args: &DaemonArgs, err: &mut Printer) -> Result<Source, Exit> {
 
 /// Whether a daemon is there with its table: its own configuration is in force then, and it would put back
 /// whatever is changed beside it.
-fn daemon_guards(args: &DaemonArgs, nft: &mut Nftables) -> Result<bool, BackendError> {
+fn daemon_guards(args: &DaemonArgs, firewall: &mut Firewall) -> Result<bool, BackendError> {
     let lock = daemon::lock_path(&args.file.runtime_dir);
     // A lock that cannot be looked at is no reason to leave the ports open.
     let runs = files::is_locked(&lock).unwrap_or(false);
-    Ok(runs && nft.has_table()?)
+    Ok(runs && firewall.guards()?)
 }

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::num::NonZeroU16;
 
-use crate::backend::nftables::{BackendError, Nftables};
+use crate::backend::{BackendError, Firewall};
 use crate::cli::load::{self, Exposure};
 use crate::cli::{ConfigArg, Exit, Printer};
 use crate::ruleset::layout::Options;
@@ -69,12 +69,13 @@ fn by_ourselves(file: &ConfigArg, request: Request, err: &mut Printer) -> Result
         err.line(format!("error: {error}"));
         exit_of(error.failure())
     };
-    let nft = Nftables::open().map_err(|error| failed(&error.into()))?;
+    let firewall = Firewall::nftables().map_err(|error| failed(&error.into()))?;
     // Nothing is planned here, so that the ports do not matter.
     let port = NonZeroU16::MIN;
     let options = Options { http_port: port, https_port: port, inner_header: true };
     let now = clock::now();
-    let mut operations = Operations::adopt(nft, settings, options, now).map_err(|error| failed(&error))?;
+    let mut operations =
+        Operations::adopt(firewall, settings, options, now).map_err(|error| failed(&error))?;
     let state = StateFile::resume(&mut operations, now);
     let message = operations.operate(request, &user, now).map_err(|error| failed(&error))?;
     if let Some(Resumed { file, restored }) = state {
@@ -90,7 +91,9 @@ fn by_ourselves(file: &ConfigArg, request: Request, err: &mut Printer) -> Result
 }
 
 fn close_everything(err: &mut Printer) -> Result<Reply, Exit> {
-    let ended = Nftables::open().map_err(OperationError::from).and_then(|mut nft| end_every_grant(&mut nft));
+    let ended = Firewall::nftables()
+        .map_err(OperationError::from)
+        .and_then(|mut firewall| end_every_grant(&mut firewall));
     match ended {
         Ok(ended) => Ok(Reply::Done { message: format!("grants ended, without a configuration: {ended}") }),
         Err(error) => {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 
-use crate::backend::nftables::{BackendError, Nftables};
+use crate::backend::{BackendError, Firewall};
 use crate::cli::load::{self, Exposure};
 use crate::cli::operate::{ask_daemon, exit_of, exit_of_backend};
 use crate::cli::{ConfigArg, Exit, Printer};
@@ -76,7 +76,7 @@ fn from_kernel(file: &ConfigArg) -> Result<Option<Status>, BackendError> {
     let apps = settings.map(|settings| settings.apps).unwrap_or_default();
     let names: BTreeMap<String, String> =
         apps.into_iter().map(|app| (app.slug, app.name.to_string())).collect();
-    let live = Nftables::open()?.read()?;
+    let live = Firewall::nftables()?.read()?;
     Ok(live.map(|live| status(&live, &names, prefix, None)))
 }
 

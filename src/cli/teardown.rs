@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::backend::nftables::Nftables;
+use crate::backend::Firewall;
 use crate::cli::load::{self, Exposure};
 use crate::cli::operate::{ask_daemon, exit_of, exit_of_backend};
 use crate::cli::{ConfigArg, Exit, Printer};
@@ -37,7 +37,7 @@ pub fn run(args: TeardownArgs) -> Exit {
             Exit::Done
         }
         Ok(Some(Reply::Status { .. })) => Exit::Bug,
-        Ok(None) => match Nftables::open().and_then(|mut nft| nft.teardown()) {
+        Ok(None) => match Firewall::nftables().and_then(|mut firewall| firewall.teardown()) {
             Ok(true) => {
                 forget(&args.file, &mut err);
                 out.line("the table inet knock_agent is removed; nothing is guarded any more");

@@ -1,7 +1,8 @@
 //! The dry run: what would be done, whether the kernel would take it, and what in the
 //! host's own rules would defeat it.
 
-use crate::backend::nftables::{BackendError, Nftables};
+use crate::backend::BackendError;
+use crate::backend::nftables::Nftables;
 use crate::backend::survey::survey;
 use crate::config::Settings;
 use crate::ruleset::audit::{Finding, Severity, audit};
@@ -54,7 +55,7 @@ pub fn online(nft: &mut Nftables, settings: &Settings, options: Options) -> Resu
             severity: Severity::Error,
             code: "kernel-refuses",
             message: error.to_string(),
-            fix: "load the modules nf_tables needs here: modprobe -a nft_ct nft_fib_inet nft_nat nft_masq nft_limit; if it stays, report it with the output of uname -r".to_owned(),
+            fix: "modprobe -a nft_ct nft_fib_inet nft_nat nft_masq nft_limit\n# if it stays, report it with the output of uname -r".to_owned(),
         }),
         Err(error) => return Err(error),
     }
@@ -65,8 +66,9 @@ pub fn online(nft: &mut Nftables, settings: &Settings, options: Options) -> Resu
         severity: Severity::Warning,
         code: "host-unknown",
         message: format!("{doubt}; the host may drop what is let in without this being noticed"),
-        fix: "look at the output of nft list ruleset for chains with policy drop".to_owned(),
+        fix: "nft list ruleset\n# look for chains with policy drop".to_owned(),
     }));
+    report.findings.sort_by_key(|finding| finding.severity);
     Ok(report)
 }
 
@@ -93,7 +95,7 @@ fn missing_interfaces(settings: &Settings) -> Vec<Finding> {
                 "interface_ext {name} does not exist now; ports are guarded on it as soon as it does"
             ),
             fix: format!(
-                "if {name} is misspelt, nothing is guarded: the interfaces are {}",
+                "# if {name} is misspelt, nothing is guarded: the interfaces are {}",
                 present.join(", ")
             ),
         })

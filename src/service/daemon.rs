@@ -20,10 +20,9 @@ use super::reload::{Pair, Reloader, Served, Source};
 use super::state::{StateFile, resumed};
 use super::two_factor::{self, TwoFactorError};
 use super::used_codes::UsedCodesFile;
-use crate::backend::nftables::{BackendError, Nftables};
+use crate::backend::{BackendError, Firewall};
 use crate::config::Settings;
 use crate::knock::{Gatekeeper, TwoFactor};
-use crate::ruleset::layout::Options;
 use crate::sys::netlink::Events;
 use crate::sys::{clock, files, notify, random};
 
@@ -181,18 +180,14 @@ pub fn tls(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, DaemonEr
 
 /// Puts the guard in place and takes over what grants there are.
 fn guard(daemon: &Daemon) -> Result<(Operations, Option<StateFile>), DaemonError> {
-    let mut nft = Nftables::open()?;
-    let options = Options {
-        http_port: daemon.http_port,
-        https_port: daemon.https_port,
-        inner_header: nft.knows_inner_header()?,
-    };
-    let good = LastGood::of(&daemon.settings, options);
-    let changes = nft.install(good.ruleset())?;
-    let mut operations = Operations::adopt(nft, daemon.settings.clone(), options, clock::now())?;
+    let mut firewall = Firewall::nftables()?;
+    let options = firewall.options(daemon.http_port, daemon.https_port)?;
+    let good = LastGood::of(&daemon.settings, firewall.plan(&daemon.settings, options)?);
+    let changes = firewall.install(good.plan())?;
+    let mut operations = Operations::adopt(firewall, daemon.settings.clone(), options, clock::now())?;
     let state = StateFile::resume(&mut operations, clock::now()).and_then(resumed);
     operations.sync_allowed(clock::now())?;
-    tracing::info!(changes = changes.len(), grants = operations.ledger().len(), "the guard is in place");
+    tracing::info!(changes, grants = operations.ledger().len(), "the guard is in place");
     if let Err(error) = good.keep(&daemon.state_dir) {
         tracing::warn!(%error, "this plan is not kept: `knock-agent guard` cannot fall back on it");
     }

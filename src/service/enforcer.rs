@@ -78,9 +78,9 @@ impl Enforcer {
         stop: oneshot::Receiver<()>,
     ) -> Stopped {
         let mut stop = stop;
-        let port = self.operations.kernel().port();
-        let mut watch = match Watch::new(events, port) {
-            Ok(watch) => Some(watch),
+        let port = self.operations.firewall().port();
+        let mut watch = match port.map(|port| Watch::new(events, port)).transpose() {
+            Ok(watch) => watch,
             Err(error) => {
                 tracing::error!(%error, "changes to the table by others are not noticed");
                 None
@@ -148,13 +148,13 @@ impl Enforcer {
     fn repair(&mut self, now: Now) {
         self.repair_at = None;
         match self.operations.repair(self.removed, now) {
-            Ok(changes) if changes.is_empty() => {}
+            Ok(0) => {}
             Ok(changes) => {
                 self.removed = false;
                 let wait = self.patience.on_repair(now.boot);
                 tracing::warn!(
                     by = self.by,
-                    changes = changes.len(),
+                    changes,
                     "somebody changed our table: it is as it should be again"
                 );
                 if !wait.is_zero() {
@@ -269,7 +269,7 @@ impl Enforcer {
                 Reply::Status { status: status(&live, &names, prefix, Some((self.operations.ledger(), now))) }
             }
             Request::Teardown {} => {
-                self.operations.kernel().teardown()?;
+                self.operations.firewall().teardown()?;
                 tracing::warn!(user, "an operator had everything removed: nothing is guarded any more");
                 Reply::Done {
                     message: "the daemon removed its table and stops; nothing is guarded any more".to_owned(),

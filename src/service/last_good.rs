@@ -5,16 +5,16 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::operations::{TRIES, replace};
+use super::allowed::replace;
+use super::operations::TRIES;
 use super::sealed::Kind;
 pub use super::sealed::SealError;
-use crate::backend::nftables::{BackendError, Nftables};
+use crate::backend::{BackendError, Firewall, Plan};
 use crate::config::Settings;
 use crate::ruleset::allow::{self, BY_OPERATOR, Span, networks};
 use crate::ruleset::diff::{Change, Live, SetRef};
-use crate::ruleset::layout::Options;
-use crate::ruleset::model::{Elements, Ruleset};
-use crate::ruleset::plan::{allow_set, plan};
+use crate::ruleset::model::Elements;
+use crate::ruleset::plan::allow_set;
 use crate::sys::files;
 use crate::units::{Family, Network};
 
@@ -26,7 +26,7 @@ const FILE: &str = "last-good-plan";
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LastGood {
-    ruleset: Ruleset,
+    ruleset: Plan,
     allow: Vec<AllowedByConfig>,
 }
 
@@ -39,20 +39,20 @@ struct AllowedByConfig {
 }
 
 impl LastGood {
-    /// What these settings want.
+    /// A plan for these settings.
     #[must_use]
-    pub fn of(settings: &Settings, options: Options) -> Self {
+    pub fn of(settings: &Settings, plan: Plan) -> Self {
         let apps = settings.apps.iter().map(|app| (app.slug.as_str(), &app.allow));
         let allow = apps
             .chain([("all", &settings.global.allow)])
             .map(|(app, networks)| AllowedByConfig { app: app.to_owned(), networks: networks.clone() })
             .collect();
-        Self { ruleset: plan(settings, options), allow }
+        Self { ruleset: plan, allow }
     }
 
     /// The rules and sets.
     #[must_use]
-    pub fn ruleset(&self) -> &Ruleset {
+    pub fn plan(&self) -> &Plan {
         &self.ruleset
     }
 
@@ -85,19 +85,20 @@ impl LastGood {
         files::replace(&path, 0o600, text.as_bytes())
     }
 
-    /// Makes the table what this wants, by the difference only; grants and what operators allowed stay.
+    /// Puts the plan in force, by the difference only; grants and what operators allowed stay. Returns how much was
+    /// changed.
     ///
     /// # Errors
     /// [`BackendError`] when the kernel would not.
-    pub fn install(&self, nft: &mut Nftables) -> Result<Vec<Change>, BackendError> {
-        let mut changes = nft.install(&self.ruleset)?;
+    pub fn install(&self, firewall: &mut Firewall) -> Result<usize, BackendError> {
+        let mut changes = firewall.install(&self.ruleset)?;
         let mut result = Ok(());
         for _ in 0..TRIES {
-            let allowed = self.allowed_changes(&nft.read()?.unwrap_or_default());
-            result = nft.apply(&allowed);
+            let allowed = self.allowed_changes(&firewall.read()?.unwrap_or_default());
+            result = firewall.apply(&allowed);
             match &result {
                 Ok(()) => {
-                    changes.extend(allowed);
+                    changes += allowed.len();
                     return Ok(changes);
                 }
                 // What an operator allowed may have ended between being read and being replaced.
@@ -142,7 +143,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ruleset::plan::arbitrary;
+    use crate::ruleset::plan::{arbitrary, plan};
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
@@ -152,10 +153,11 @@ mod tests {
             settings in arbitrary::settings(),
             options in arbitrary::options(),
         ) {
-            let good = LastGood::of(&settings, options);
+            let wanted = Plan::Nftables(plan(&settings, options));
+            let good = LastGood::of(&settings, wanted.clone());
             let text = KIND.seal(&good).unwrap();
             let read: LastGood = KIND.open(&text).unwrap();
-            prop_assert_eq!(&read.ruleset, &plan(&settings, options));
+            prop_assert_eq!(&read.ruleset, &wanted);
             prop_assert!(read == good);
         }
 
@@ -167,7 +169,7 @@ mod tests {
             bit in 0_u8..8,
             cut in any::<bool>(),
         ) {
-            let mut bytes = KIND.seal(&LastGood::of(&settings, options)).unwrap().into_bytes();
+            let mut bytes = KIND.seal(&LastGood::of(&settings, Plan::Nftables(plan(&settings, options)))).unwrap().into_bytes();
             let at = at.index(bytes.len());
             if cut { bytes.truncate(at) } else { bytes[at] ^= 1 << bit }
             if let Ok(text) = String::from_utf8(bytes) {

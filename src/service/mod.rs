@@ -1,5 +1,6 @@
 //! The running daemon, and what the command line does without one.
 
+mod allowed;
 pub mod certificate;
 pub mod check;
 pub mod control;

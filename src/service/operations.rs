@@ -5,19 +5,18 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::backend::nftables::{BackendError, Nftables};
+use crate::backend::{BackendError, Firewall};
 use crate::config::{App, Settings};
 use crate::grant::{How, Ledger, Note};
-use crate::ruleset::allow::{self, BY_OPERATOR, Span, address_key, key_address, networks};
-use crate::ruleset::diff::{Change, Live, SetRef, diff};
+use crate::ruleset::allow::{address_key, key_address};
+use crate::ruleset::diff::{Change, Live, SetRef};
 use crate::ruleset::layout::Options;
 use crate::ruleset::model::{Element, Elements, Timeout};
-use crate::ruleset::plan::{allow_set, app_set, plan, step2_set};
+use crate::ruleset::plan::{app_set, step2_set};
+use crate::service::allowed::Allowed;
 use crate::service::control::Failure;
-use crate::units::{ClientAddr, Family, Lifetime, Network, Now};
+use crate::units::{ClientAddr, Family, Lifetime, Now};
 
-/// Live and wanted times up to this far apart are the same: one counts down while the other is worked out.
-const SLACK_MS: u64 = 250;
 /// An element may expire between being read and being removed, which fails the whole change.
 pub(super) const TRIES: u32 = 3;
 
@@ -75,35 +74,25 @@ impl OperationError {
     }
 }
 
-/// A network an operator allowed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Allowed {
-    network: Network,
-    /// Slug of the app; none: every app.
-    pub(super) app: Option<String>,
-    /// On the clock that never goes back; none: for ever.
-    until: Option<Duration>,
-}
-
 /// Ends whatever grants and admissions to step 2 the kernel has, known to a configuration or not; returns how
 /// many grants.
 ///
 /// # Errors
 /// [`OperationError`] when the kernel would not.
-pub fn end_every_grant(nft: &mut Nftables) -> Result<usize, OperationError> {
-    let live = nft.read()?.ok_or(OperationError::NoTable)?;
+pub fn end_every_grant(firewall: &mut Firewall) -> Result<usize, OperationError> {
+    let live = firewall.read()?.ok_or(OperationError::NoTable)?;
     let grants = |name: &str| name.starts_with("app_");
     let named = live.ruleset.sets.iter().map(|set| set.name.as_str());
     let sets = named.filter(|name| grants(name) || name.starts_with("step2_"));
     let changes: Vec<Change> = sets.map(|name| Change::FlushSet(name.to_owned())).collect();
-    nft.apply(&changes)?;
+    firewall.apply(&changes)?;
     Ok(live.elements.iter().filter(|(name, _)| grants(name)).map(|(_, elements)| elements.len()).sum())
 }
 
 /// Grants, admissions and allowed networks, in the kernel and in the ledger.
 #[derive(Debug)]
 pub struct Operations {
-    pub(super) nft: Nftables,
+    pub(super) firewall: Firewall,
     pub(super) settings: Settings,
     pub(super) options: Options,
     pub(super) ledger: Ledger,
@@ -116,13 +105,13 @@ impl Operations {
     /// # Errors
     /// [`OperationError::NoTable`] where nothing is guarded.
     pub fn adopt(
-        mut nft: Nftables,
+        mut firewall: Firewall,
         settings: Settings,
         options: Options,
         now: Now,
     ) -> Result<Self, OperationError> {
-        let live = nft.read()?.ok_or(OperationError::NoTable)?;
-        let mut out = Self { nft, settings, options, ledger: Ledger::default(), allowed: Vec::new() };
+        let live = firewall.read()?.ok_or(OperationError::NoTable)?;
+        let mut out = Self { firewall, settings, options, ledger: Ledger::default(), allowed: Vec::new() };
         out.adopt_grants(&live, now);
         out.adopt_allowed(&live, now);
         Ok(out)
@@ -145,24 +134,6 @@ impl Operations {
         }
     }
 
-    fn adopt_allowed(&mut self, live: &Live, now: Now) {
-        let apps = self.settings.apps.iter().map(|app| Some(app.slug.clone()));
-        for app in apps.chain([None]) {
-            for family in Family::BOTH {
-                let set = allow_set(app.as_deref().unwrap_or("all"), family);
-                for (first, element) in live.elements.get(&set).into_iter().flatten() {
-                    if element.comment.as_deref() != Some(BY_OPERATOR) {
-                        continue;
-                    }
-                    let last = element.last.as_ref().unwrap_or(first);
-                    let until = element.timeout.map(|t| now.boot + Duration::from_millis(t.left_ms));
-                    let found = networks(first, last).into_iter();
-                    self.allowed.extend(found.map(|network| Allowed { network, app: app.clone(), until }));
-                }
-            }
-        }
-    }
-
     /// The settings in force.
     #[must_use]
     pub fn settings(&self) -> &Settings {
@@ -180,7 +151,7 @@ impl Operations {
     /// # Errors
     /// [`OperationError`] when it cannot be read.
     pub fn live(&mut self) -> Result<Live, OperationError> {
-        self.nft.read()?.ok_or(OperationError::NoTable)
+        self.firewall.read()?.ok_or(OperationError::NoTable)
     }
 
     /// The app of that name.
@@ -248,7 +219,7 @@ impl Operations {
         let set = SetRef { name: set.to_owned(), interval: false, concatenated: false };
         let key = address_key(client.ip());
         let fresh = Timeout::fresh_ms(lifetime.as_secs() * 1_000);
-        match self.nft.element(&set, &key)? {
+        match self.firewall.element(&set, &key)? {
             Some(Element { timeout: None, .. }) => return Ok(Duration::MAX),
             Some(Element { timeout: Some(have), .. }) if have.left_ms >= fresh.left_ms => {
                 return Ok(Duration::from_millis(have.left_ms));
@@ -258,7 +229,7 @@ impl Operations {
         let element =
             Element { timeout: Some(fresh), comment: Some(comment.to_owned()), ..Element::default() };
         let elements = Elements::from([(key, element)]);
-        self.nft.apply(&[Change::RenewElements { set, elements }])?;
+        self.firewall.apply(&[Change::RenewElements { set, elements }])?;
         Ok(lifetime.as_duration())
     }
 
@@ -272,11 +243,11 @@ impl Operations {
         let set = SetRef { name: app_set(&slug, addr.family()), interval: false, concatenated: false };
         let key = address_key(addr.ip());
         for _ in 0..TRIES {
-            let Some(element) = self.nft.element(&set, &key)? else {
+            let Some(element) = self.firewall.element(&set, &key)? else {
                 return Ok(false);
             };
             let elements = Elements::from([(key.clone(), element)]);
-            match self.nft.apply(&[Change::DeleteElements { set: set.clone(), elements }]) {
+            match self.firewall.apply(&[Change::DeleteElements { set: set.clone(), elements }]) {
                 Ok(()) => {
                     self.ledger.revoke(&slug, addr.ip());
                     return Ok(true);
@@ -294,7 +265,7 @@ impl Operations {
     /// [`OperationError`] when the kernel would not.
     pub fn revoke_all(&mut self, app: Option<&str>) -> Result<usize, OperationError> {
         let Some(name) = app else {
-            let ended = end_every_grant(&mut self.nft)?;
+            let ended = end_every_grant(&mut self.firewall)?;
             self.ledger.revoke_everything();
             return Ok(ended);
         };
@@ -302,90 +273,9 @@ impl Operations {
         let live = self.live()?;
         let sets = Family::BOTH.map(|family| app_set(&slug, family));
         let ended = sets.iter().filter_map(|set| live.elements.get(set)).map(BTreeMap::len).sum();
-        self.nft.apply(&sets.map(Change::FlushSet))?;
+        self.firewall.apply(&sets.map(Change::FlushSet))?;
         self.ledger.revoke_app(&slug);
         Ok(ended)
-    }
-
-    /// Allows a network to reach an app, or all of them; where networks overlap, the longest time wins.
-    ///
-    /// # Errors
-    /// [`OperationError`]; nothing was opened then.
-    pub fn allow(
-        &mut self,
-        network: Network,
-        app: Option<&str>,
-        lifetime: Option<Lifetime>,
-        now: Now,
-    ) -> Result<(), OperationError> {
-        let app = app.map(|name| self.app(name).map(|app| app.slug.clone())).transpose()?;
-        let until = lifetime.map(|lifetime| now.boot + lifetime.as_duration());
-        let before = self.allowed.clone();
-        // The same network again replaces itself, unless it lasts longer as it is.
-        let lasts = |until: Option<Duration>| until.unwrap_or(Duration::MAX);
-        let new = Allowed { network, app, until };
-        let same = |a: &Allowed| a.network == new.network && a.app == new.app;
-        if !self.allowed.iter().any(|have| same(have) && lasts(have.until) >= lasts(until)) {
-            self.allowed.retain(|have| !same(have));
-            self.allowed.push(new);
-        }
-        self.sync_allowed(now).inspect_err(|_| self.allowed = before)
-    }
-
-    /// Forgets the networks that operators allowed, for one app or all; those of the configuration stay.
-    /// Returns how many.
-    ///
-    /// # Errors
-    /// [`OperationError`] when the kernel would not.
-    pub fn flush_allowed(&mut self, app: Option<&str>, now: Now) -> Result<usize, OperationError> {
-        let slug = app.map(|name| self.app(name).map(|app| app.slug.clone())).transpose()?;
-        self.allowed.retain(|have| have.until.is_none_or(|until| until > now.boot));
-        let before = self.allowed.clone();
-        self.allowed.retain(|have| slug.is_some() && have.app != slug);
-        let count = before.len() - self.allowed.len();
-        self.sync_allowed(now).inspect_err(|_| self.allowed = before)?;
-        Ok(count)
-    }
-
-    /// Makes the kernel's sets what the configuration and the operators allow.
-    ///
-    /// # Errors
-    /// [`OperationError`] when the kernel would not.
-    pub fn sync_allowed(&mut self, now: Now) -> Result<(), OperationError> {
-        self.allowed.retain(|have| have.until.is_none_or(|until| until > now.boot));
-        let mut result = Ok(());
-        for _ in 0..TRIES {
-            let live = self.live()?;
-            let changes = self.allowed_changes(&live, now);
-            result = self.nft.apply(&changes);
-            if !matches!(result, Err(BackendError::Refused { .. })) {
-                break;
-            }
-        }
-        Ok(result?)
-    }
-
-    pub(super) fn allowed_changes(&self, live: &Live, now: Now) -> Vec<Change> {
-        let global = (None, &self.settings.global.allow);
-        let apps = self.settings.apps.iter().map(|app| (Some(app.slug.as_str()), &app.allow));
-        let mut changes = Vec::new();
-        for (app, configured) in apps.chain([global]) {
-            let mut spans: Vec<Span> = configured.iter().map(|&network| Span::configured(network)).collect();
-            spans.extend(self.allowed.iter().filter(|have| have.app.as_deref() == app).map(|have| {
-                let left = have.until.map(|until| until.saturating_sub(now.boot));
-                let left_ms = left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
-                Span::by_operator(have.network, left_ms)
-            }));
-            for family in Family::BOTH {
-                let name = allow_set(app.unwrap_or("all"), family);
-                let wanted = allow::elements(&spans, family);
-                let empty = Elements::new();
-                let have = live.elements.get(&name).unwrap_or(&empty);
-                let set = SetRef { name, interval: true, concatenated: false };
-                changes.extend(replace(&set, have, wanted));
-            }
-        }
-        changes
     }
 
     /// Takes note that somebody removed an element: from a set of grants, that is a revocation.
@@ -398,36 +288,37 @@ impl Operations {
         }
     }
 
-    /// Puts the table right in one transaction; returns what had to be done.
+    /// Puts the table right in one transaction; returns how much had to be done.
     ///
     /// Where a set of grants was lost, or the whole table (`removed`, even if somebody made it anew), the
     /// ledger says what belongs there and for how much longer. Where it was not, the kernel does.
     ///
     /// # Errors
     /// [`OperationError`]; the table is then as somebody left it.
-    pub fn repair(&mut self, removed: bool, now: Now) -> Result<Vec<Change>, OperationError> {
+    pub fn repair(&mut self, removed: bool, now: Now) -> Result<usize, OperationError> {
         self.ledger.expire(now);
-        let mut result = Ok(Vec::new());
+        let mut result = Ok(0);
         for _ in 0..TRIES {
-            let live = self.nft.read()?;
+            let live = self.firewall.read()?;
             let lost =
                 |set: &str| removed || live.as_ref().is_none_or(|live| live.ruleset.set(set).is_none());
-            let wanted = plan(&self.settings, self.options);
-            let mut changes = diff(live.as_ref(), &wanted);
+            let wanted = self.firewall.plan(&self.settings, self.options)?;
+            let mut more = Vec::new();
             for app in &self.settings.apps {
                 for family in Family::BOTH {
                     let set = app_set(&app.slug, family);
                     if lost(&set) {
-                        changes.extend(self.regrant(&app.slug, family, now));
+                        more.extend(self.regrant(&app.slug, family, now));
                     }
                 }
             }
-            let have = live.unwrap_or_default();
-            changes.extend(self.allowed_changes(&have, now));
-            match self.nft.apply(&changes) {
-                Ok(()) => {
+            let none = Live::default();
+            let have = live.as_ref().unwrap_or(&none);
+            more.extend(self.allowed_changes(have, now));
+            match self.firewall.mend(live.as_ref(), &wanted, more) {
+                Ok(changes) => {
                     if !removed {
-                        self.adopt_grants(&have, now);
+                        self.adopt_grants(have, now);
                     }
                     return Ok(changes);
                 }
@@ -461,34 +352,8 @@ impl Operations {
         out
     }
 
-    /// The kernel, for whoever has to do more with it.
-    pub fn kernel(&mut self) -> &mut Nftables {
-        &mut self.nft
+    /// The firewall, for whoever has to do more with it.
+    pub fn firewall(&mut self) -> &mut Firewall {
+        &mut self.firewall
     }
-}
-
-/// Removes what is not wanted before adding what is not there.
-pub(super) fn replace(set: &SetRef, have: &Elements, want: Elements) -> Vec<Change> {
-    let same = |a: &Element, b: &Element| {
-        let times = match (a.timeout, b.timeout) {
-            (None, None) => true,
-            (Some(a), Some(b)) => a.left_ms.abs_diff(b.left_ms) <= SLACK_MS,
-            (None, Some(_)) | (Some(_), None) => false,
-        };
-        times && a.last == b.last && a.comment == b.comment
-    };
-    let only = |a: &Elements, b: &Elements| -> Elements {
-        let missing =
-            |key: &Vec<u8>, element: &Element| !b.get(key).is_some_and(|other| same(element, other));
-        a.iter().filter(|(key, element)| missing(key, element)).map(|(k, e)| (k.clone(), e.clone())).collect()
-    };
-    let (gone, new) = (only(have, &want), only(&want, have));
-    let mut out = Vec::new();
-    if !gone.is_empty() {
-        out.push(Change::DeleteElements { set: set.clone(), elements: gone });
-    }
-    if !new.is_empty() {
-        out.push(Change::AddElements { set: set.clone(), elements: new });
-    }
-    out
 }

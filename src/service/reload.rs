@@ -16,7 +16,7 @@ use super::daemon::{DaemonError, load_two_factor, tls};
 use super::front::{Step1Config, Step2Config};
 use super::last_good::LastGood;
 use super::operations::{OperationError, Operations, TRIES};
-use crate::backend::nftables::BackendError;
+use crate::backend::BackendError;
 use crate::config::{Checked, Problems, Settings};
 use crate::grant::{Ledger, Note, Succession};
 use crate::knock::TwoFactor;
@@ -276,7 +276,8 @@ impl Operations {
     }
 
     fn succeed(&mut self, before: &Settings, now: Now) -> Result<Reloaded, OperationError> {
-        let good = LastGood::of(&self.settings, self.options);
+        let plan = self.firewall.plan(&self.settings, self.options)?;
+        let good = LastGood::of(&self.settings, plan);
         let slugs: Vec<String> = self.settings.apps.iter().map(|app| app.slug.clone()).collect();
         self.allowed.retain(|have| have.app.as_ref().is_none_or(|app| slugs.contains(app)));
         let successions = successions(before, &self.settings);
@@ -285,7 +286,7 @@ impl Operations {
 
         let mut result = Err(OperationError::NoTable);
         for _ in 0..TRIES {
-            let live = self.nft.read()?;
+            let live = self.firewall.read()?;
             let none = Live::default();
             let have = live.as_ref().unwrap_or(&none);
             let (mut more, mut ended) = (Vec::new(), grants_of(&gone, have));
@@ -295,7 +296,7 @@ impl Operations {
                 ended += less;
             }
             more.extend(self.allowed_changes(have, now));
-            match self.nft.install_over(live.as_ref(), good.ruleset(), more) {
+            match self.firewall.install_over(live.as_ref(), good.plan(), more) {
                 Ok(changes) => {
                     for slug in gone {
                         self.ledger.revoke_app(slug);
@@ -303,7 +304,7 @@ impl Operations {
                     for (slug, succession) in &successions {
                         self.ledger.succeed(slug, succession);
                     }
-                    return Ok(Reloaded { changes: changes.len(), ended, good });
+                    return Ok(Reloaded { changes, ended, good });
                 }
                 // A grant may have ended between being read and being removed, or somebody else been at it.
                 Err(error @ (BackendError::Refused { .. } | BackendError::NotAsWritten(_))) => {

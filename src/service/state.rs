@@ -270,7 +270,7 @@ fn restore(operations: &mut Operations, rest: Vec<Rest>, now: Now) -> Result<usi
         })
         .collect();
     if !changes.is_empty() {
-        operations.kernel().apply(&changes)?;
+        operations.firewall().apply(&changes)?;
         let live = operations.live()?;
         operations.adopt_grants(&live, now);
     }

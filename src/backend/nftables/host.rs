@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{BackendError, Nftables, encode, query};
+use super::{Nftables, encode, query};
+use crate::backend::BackendError;
 use crate::ruleset::audit::host::{Host, HostFamily, HostRule, HostSet, TableRef};
 use crate::ruleset::wire;
 use crate::sys::nftnl::{Body, Message, msg};

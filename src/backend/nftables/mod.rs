@@ -8,68 +8,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nix::errno::Errno;
 
+use crate::backend::BackendError;
 use crate::ruleset::diff::{Change, Live, SetRef, diff};
 use crate::ruleset::expr::{Base, Expr, Reg};
 use crate::ruleset::model::{Chain, Element, Elements, Rule, Ruleset, Set, TABLE};
 use crate::ruleset::transition::{as_planned, changing_sets, rules_only, written_out};
 use crate::ruleset::wire;
 use crate::sys::netlink::{Netlink, NetlinkError};
-use crate::sys::nftnl::{Body, BuildError, Message, msg};
+use crate::sys::nftnl::{Body, Message, msg};
 
 use encode::{Encoded, encode};
-
-/// Why the firewall is not as it should be.
-#[derive(Debug, thiserror::Error)]
-pub enum BackendError {
-    /// This process may not change the firewall.
-    #[error(
-        "no permission to change nftables: run as root or with CAP_NET_ADMIN (systemd: AmbientCapabilities=CAP_NET_ADMIN)"
-    )]
-    NotPermitted,
-    /// The kernel has no nf_tables, or not enough of it.
-    #[error(
-        "the kernel does not support what is needed: load nf_tables (modprobe nf_tables nft_ct nft_fib_inet nft_nat nft_masq nft_limit)"
-    )]
-    Unsupported(#[source] NetlinkError),
-    /// A message could not be made.
-    #[error(transparent)]
-    Build(#[from] BuildError),
-    /// The kernel refused a change; nothing was changed.
-    #[error("the kernel refused to {change}: {errno}")]
-    Refused {
-        /// The first change it refused.
-        change: String,
-        /// What it said.
-        errno: Errno,
-    },
-    /// The kernel could not be asked, or not understood.
-    #[error("nftables cannot be reached: {0}")]
-    Netlink(#[source] NetlinkError),
-    /// What was read back is not what was written.
-    #[error("what the kernel lists is not what was written; still to do: {}", .0.join(", "))]
-    NotAsWritten(Vec<String>),
-}
-
-impl From<NetlinkError> for BackendError {
-    fn from(error: NetlinkError) -> Self {
-        let all = |errnos: &[Errno]| match &error {
-            NetlinkError::Refused(refusals) => refusals.iter().any(|r| errnos.contains(&r.errno)),
-            NetlinkError::Send(errno) | NetlinkError::Receive(errno) => errnos.contains(errno),
-            NetlinkError::Open(error) => {
-                errnos.iter().any(|errno| error.raw_os_error() == Some(*errno as i32))
-            }
-            NetlinkError::Restless => false,
-        };
-        if all(&[Errno::EPERM, Errno::EACCES]) {
-            Self::NotPermitted
-        } else if matches!(error, NetlinkError::Open(_)) || all(&[Errno::EOPNOTSUPP, Errno::EPROTONOSUPPORT])
-        {
-            Self::Unsupported(error)
-        } else {
-            Self::Netlink(error)
-        }
-    }
-}
 
 /// The table `inet knock_agent` of this network namespace.
 #[derive(Debug)]

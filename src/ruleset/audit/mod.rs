@@ -14,6 +14,7 @@ pub mod journey;
 pub mod machine;
 pub mod packet;
 mod redirects;
+mod registers;
 mod reloads;
 mod services;
 pub mod situation;

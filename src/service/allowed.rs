@@ -1,0 +1,151 @@
+//! Networks that need not knock, as the configuration and operators allow them.
+
+use std::time::Duration;
+
+use super::operations::{OperationError, Operations, TRIES};
+use crate::backend::BackendError;
+use crate::ruleset::allow::{self, BY_OPERATOR, Span, networks};
+use crate::ruleset::diff::{Change, Live, SetRef};
+use crate::ruleset::model::{Element, Elements};
+use crate::ruleset::plan::allow_set;
+use crate::units::{Family, Lifetime, Network, Now};
+
+/// Live and wanted times up to this far apart are the same: one counts down while the other is worked out.
+const SLACK_MS: u64 = 250;
+
+/// A network an operator allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Allowed {
+    network: Network,
+    /// Slug of the app; none: every app.
+    pub(super) app: Option<String>,
+    /// On the clock that never goes back; none: for ever.
+    until: Option<Duration>,
+}
+
+impl Operations {
+    pub(super) fn adopt_allowed(&mut self, live: &Live, now: Now) {
+        let apps = self.settings.apps.iter().map(|app| Some(app.slug.clone()));
+        for app in apps.chain([None]) {
+            for family in Family::BOTH {
+                let set = allow_set(app.as_deref().unwrap_or("all"), family);
+                for (first, element) in live.elements.get(&set).into_iter().flatten() {
+                    if element.comment.as_deref() != Some(BY_OPERATOR) {
+                        continue;
+                    }
+                    let last = element.last.as_ref().unwrap_or(first);
+                    let until = element.timeout.map(|t| now.boot + Duration::from_millis(t.left_ms));
+                    let found = networks(first, last).into_iter();
+                    self.allowed.extend(found.map(|network| Allowed { network, app: app.clone(), until }));
+                }
+            }
+        }
+    }
+
+    /// Allows a network to reach an app, or all of them; where networks overlap, the longest time wins.
+    ///
+    /// # Errors
+    /// [`OperationError`]; nothing was opened then.
+    pub fn allow(
+        &mut self,
+        network: Network,
+        app: Option<&str>,
+        lifetime: Option<Lifetime>,
+        now: Now,
+    ) -> Result<(), OperationError> {
+        let app = app.map(|name| self.app(name).map(|app| app.slug.clone())).transpose()?;
+        let until = lifetime.map(|lifetime| now.boot + lifetime.as_duration());
+        let before = self.allowed.clone();
+        // The same network again replaces itself, unless it lasts longer as it is.
+        let lasts = |until: Option<Duration>| until.unwrap_or(Duration::MAX);
+        let new = Allowed { network, app, until };
+        let same = |a: &Allowed| a.network == new.network && a.app == new.app;
+        if !self.allowed.iter().any(|have| same(have) && lasts(have.until) >= lasts(until)) {
+            self.allowed.retain(|have| !same(have));
+            self.allowed.push(new);
+        }
+        self.sync_allowed(now).inspect_err(|_| self.allowed = before)
+    }
+
+    /// Forgets the networks that operators allowed, for one app or all; those of the configuration stay.
+    /// Returns how many.
+    ///
+    /// # Errors
+    /// [`OperationError`] when the kernel would not.
+    pub fn flush_allowed(&mut self, app: Option<&str>, now: Now) -> Result<usize, OperationError> {
+        let slug = app.map(|name| self.app(name).map(|app| app.slug.clone())).transpose()?;
+        self.allowed.retain(|have| have.until.is_none_or(|until| until > now.boot));
+        let before = self.allowed.clone();
+        self.allowed.retain(|have| slug.is_some() && have.app != slug);
+        let count = before.len() - self.allowed.len();
+        self.sync_allowed(now).inspect_err(|_| self.allowed = before)?;
+        Ok(count)
+    }
+
+    /// Makes the kernel's sets what the configuration and the operators allow.
+    ///
+    /// # Errors
+    /// [`OperationError`] when the kernel would not.
+    pub fn sync_allowed(&mut self, now: Now) -> Result<(), OperationError> {
+        self.allowed.retain(|have| have.until.is_none_or(|until| until > now.boot));
+        let mut result = Ok(());
+        for _ in 0..TRIES {
+            let live = self.live()?;
+            let changes = self.allowed_changes(&live, now);
+            result = self.firewall.apply(&changes);
+            if !matches!(result, Err(BackendError::Refused { .. })) {
+                break;
+            }
+        }
+        Ok(result?)
+    }
+
+    pub(super) fn allowed_changes(&self, live: &Live, now: Now) -> Vec<Change> {
+        let global = (None, &self.settings.global.allow);
+        let apps = self.settings.apps.iter().map(|app| (Some(app.slug.as_str()), &app.allow));
+        let mut changes = Vec::new();
+        for (app, configured) in apps.chain([global]) {
+            let mut spans: Vec<Span> = configured.iter().map(|&network| Span::configured(network)).collect();
+            spans.extend(self.allowed.iter().filter(|have| have.app.as_deref() == app).map(|have| {
+                let left = have.until.map(|until| until.saturating_sub(now.boot));
+                let left_ms = left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+                Span::by_operator(have.network, left_ms)
+            }));
+            for family in Family::BOTH {
+                let name = allow_set(app.unwrap_or("all"), family);
+                let wanted = allow::elements(&spans, family);
+                let empty = Elements::new();
+                let have = live.elements.get(&name).unwrap_or(&empty);
+                let set = SetRef { name, interval: true, concatenated: false };
+                changes.extend(replace(&set, have, wanted));
+            }
+        }
+        changes
+    }
+}
+
+/// Removes what is not wanted before adding what is not there.
+pub(super) fn replace(set: &SetRef, have: &Elements, want: Elements) -> Vec<Change> {
+    let same = |a: &Element, b: &Element| {
+        let times = match (a.timeout, b.timeout) {
+            (None, None) => true,
+            (Some(a), Some(b)) => a.left_ms.abs_diff(b.left_ms) <= SLACK_MS,
+            (None, Some(_)) | (Some(_), None) => false,
+        };
+        times && a.last == b.last && a.comment == b.comment
+    };
+    let only = |a: &Elements, b: &Elements| -> Elements {
+        let missing =
+            |key: &Vec<u8>, element: &Element| !b.get(key).is_some_and(|other| same(element, other));
+        a.iter().filter(|(key, element)| missing(key, element)).map(|(k, e)| (k.clone(), e.clone())).collect()
+    };
+    let (gone, new) = (only(have, &want), only(&want, have));
+    let mut out = Vec::new();
+    if !gone.is_empty() {
+        out.push(Change::DeleteElements { set: set.clone(), elements: gone });
+    }
+    if !new.is_empty() {
+        out.push(Change::AddElements { set: set.clone(), elements: new });
+    }
+    out
+}
