@@ -4,6 +4,8 @@
 
 use super::machine::{Deed, Tri};
 use super::packet::{Byte, Packet};
+use super::registers::compare;
+use super::step::Comparison;
 use crate::ruleset::expr::{CT_STATUS_DNAT, ct_state};
 use crate::units::Protocol;
 
@@ -31,7 +33,11 @@ pub enum Target {
 /// Whether a match of iptables holds.
 #[must_use]
 pub fn matches(name: &str, revision: u32, info: &[u8], packet: &Packet) -> Tri {
-    let found = match (name, revision) {
+    judge(name, revision, info, packet).unwrap_or(Tri::Maybe)
+}
+
+fn judge(name: &str, revision: u32, info: &[u8], packet: &Packet) -> Option<Tri> {
+    match (name, revision) {
         ("comment", _) => Some(Tri::Yes),
         ("conntrack", 2..=3) => conntrack(info, packet),
         ("state", _) => word(info, 0).map(|mask| state_in(mask, packet)),
@@ -49,11 +55,14 @@ pub fn matches(name: &str, revision: u32, info: &[u8], packet: &Packet) -> Tri {
         ("recent", _) => recent(info),
         ("set", 1..=4) => info.get(3).map(|flags| of(flags & 1 != 0)),
         ("icmp" | "icmp6" | "ah" | "esp" | "sctp" | "dccp", _) => Some(Tri::No),
+        // Extension headers of IPv6, and options of IPv4: it has none.
+        ("rt" | "frag" | "hbh" | "dst" | "mh" | "ipv6header" | "ipv4options", _) => Some(Tri::No),
+        ("pkttype", 0) => Some(of((word(info, 0)? == 0) != (word(info, 4)? != 0))),
+        ("iprange", 1) => iprange(info, packet),
         ("rpfilter", _) => info.first().map(|flags| of(flags & 8 == 0)),
         ("physdev", _) => physdev(info),
         _ => None,
-    };
-    found.unwrap_or(Tri::Maybe)
+    }
 }
 
 /// What a target of iptables does.
@@ -249,6 +258,22 @@ fn multiport(info: &[u8], packet: &Packet) -> Option<Tri> {
         Tri::Maybe => Tri::Maybe,
         known => of((known == Tri::Yes) != inverted),
     })
+}
+
+/// `struct xt_iprange_mtinfo`: two ranges of addresses, in fields of 16 bytes.
+fn iprange(info: &[u8], packet: &Packet) -> Option<Tri> {
+    let flags = *info.get(64)?;
+    let mut found = Tri::Yes;
+    for (destination, at, asked, inverted) in [(false, 0, 1, 0x10), (true, 32, 2, 0x20)] {
+        if flags & asked == 0 {
+            continue;
+        }
+        let address = packet.address(destination);
+        let (first, last) = (info.get(at..at + address.len())?, info.get(at + 16..at + 16 + address.len())?);
+        let inside = compare(address, Comparison::Ge, first).min(compare(address, Comparison::Le, last));
+        found = found.min(if flags & inverted == 0 { inside } else { inside.not() });
+    }
+    Some(found)
 }
 
 /// `struct xt_addrtype_info_v1`: sets of `1 << RTN_*`.

@@ -74,7 +74,8 @@ impl Meeting {
 pub fn loss(passage: &Passage) -> Option<(&Place, bool)> {
     let lost = |end: &&End| matches!(end.fate, Fate::Dropped | Fate::SentOn | Fate::Queued);
     let certain = passage.ends.iter().all(|end| matches!(end.fate, Fate::Dropped | Fate::SentOn));
-    passage.ends.iter().find(lost).map(|end| (&end.place, certain))
+    let sure = passage.ends.iter().find(|end| lost(end) && end.certain);
+    sure.or_else(|| passage.ends.iter().rev().find(lost)).map(|end| (&end.place, certain))
 }
 
 /// Sends a packet on its way, past every chain, even those behind one that drops it.

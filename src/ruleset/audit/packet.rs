@@ -6,6 +6,9 @@ use super::step::Source;
 use crate::ruleset::expr::{addr_type, ct_state};
 use crate::units::{Family, Protocol};
 
+/// The length of a small packet of any kind.
+const LENGTH: u8 = 80;
+
 /// A byte that may be unknown.
 pub type Byte = Option<u8>;
 
@@ -113,15 +116,14 @@ impl Packet {
         match family {
             Family::V4 => {
                 packet.network = vec![None; 20];
-                set(&mut packet.network, 0, &[0x45]);
+                set(&mut packet.network, 0, &[0x45, 0, 0, LENGTH]);
                 // Not a fragment, of any size.
                 set(&mut packet.network, 6, &[0x40, 0]);
                 set(&mut packet.network, 8, &[60, protocol.number()]);
             }
             Family::V6 => {
                 packet.network = vec![None; 40];
-                set(&mut packet.network, 0, &[0x60]);
-                set(&mut packet.network, 6, &[protocol.number(), 60]);
+                set(&mut packet.network, 0, &[0x60, 0, 0, 0, 0, LENGTH - 40, protocol.number(), 60]);
             }
         }
         match protocol {
@@ -140,17 +142,28 @@ impl Packet {
 
     /// Writes the source or destination address.
     pub fn put_address(&mut self, destination: bool, addr: Option<IpAddr>) {
-        let (offset, len) = match (self.family, destination) {
-            (Family::V4, false) => (12, 4),
-            (Family::V4, true) => (16, 4),
-            (Family::V6, false) => (8, 16),
-            (Family::V6, true) => (24, 16),
-        };
+        let (offset, len) = self.address_at(destination);
         match addr {
             Some(IpAddr::V4(v4)) if self.family == Family::V4 => set(&mut self.network, offset, &v4.octets()),
             Some(IpAddr::V6(v6)) if self.family == Family::V6 => set(&mut self.network, offset, &v6.octets()),
             Some(_) | None => self.network.iter_mut().skip(offset).take(len).for_each(|byte| *byte = None),
         }
+    }
+
+    fn address_at(&self, destination: bool) -> (usize, usize) {
+        match (self.family, destination) {
+            (Family::V4, false) => (12, 4),
+            (Family::V4, true) => (16, 4),
+            (Family::V6, false) => (8, 16),
+            (Family::V6, true) => (24, 16),
+        }
+    }
+
+    /// The source or destination address.
+    #[must_use]
+    pub fn address(&self, destination: bool) -> &[Byte] {
+        let (offset, len) = self.address_at(destination);
+        self.network.get(offset..offset + len).unwrap_or_default()
     }
 
     /// Writes the source or destination port.
@@ -206,6 +219,7 @@ impl Packet {
         const NFPROTO_IPV4: u8 = 2;
         const NFPROTO_IPV6: u8 = 10;
         Some(match key {
+            0 => known(&u32::from(LENGTH).to_ne_bytes()),
             // Ethernet's number for the protocol, network byte order.
             1 => known(match self.family {
                 Family::V4 => &[0x08, 0x00],

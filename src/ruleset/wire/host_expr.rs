@@ -208,10 +208,18 @@ fn fib(data: Attributes<'_>) -> Option<Step> {
     load(Source::Fib { result, flags }, register(data, 1)?, Some(len))
 }
 
+/// The option of TCP that names the largest segment, and what it usually says.
+const TCPOPT_MSS: u8 = 2;
+const USUAL_MSS: u16 = 1_440;
+
 /// Extension headers of IPv6 (0) are absent from our packets; options of TCP (1) and IPv4 (2) are not known.
 fn exthdr(data: Attributes<'_>) -> Option<Step> {
     let only_present = data.be32(5).unwrap_or(0) & 1 != 0;
     match (data.be32(6).unwrap_or(0), register(data, 1)) {
+        (1, Some(to)) if data.get(2) == Some(&[TCPOPT_MSS]) => {
+            let data = if only_present { vec![1] } else { USUAL_MSS.to_be_bytes().to_vec() };
+            Some(Step::Constant { to, data })
+        }
         (0 | 2, Some(to)) if only_present => Some(Step::Constant { to, data: vec![0] }),
         (0 | 2, Some(_)) => Some(Step::Never),
         (_, Some(to)) => load(Source::Unknown, to, length(data, 4).or(Some(1))),
