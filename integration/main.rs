@@ -11,11 +11,14 @@
 )]
 
 mod agent;
+mod audit;
 mod capture;
 mod configuration;
+mod docker;
 mod firewall;
 mod handmade;
 mod knocking;
+mod machine;
 mod namespace;
 mod probe;
 mod process;

@@ -13,6 +13,12 @@ const TOOLS: &[(&str, &str)] = &[
     ("openssl", "openssl"),
     ("python3", "python3"),
     ("setpriv", "util-linux"),
+    ("nsenter", "util-linux"),
+    ("iptables-nft", "iptables"),
+    ("iptables-legacy", "iptables"),
+    ("ufw", "ufw"),
+    ("firewalld", "firewalld"),
+    ("dbus-daemon", "dbus"),
 ];
 
 /// Stops the test unless it runs as root and every tool is there.

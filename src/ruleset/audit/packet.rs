@@ -166,6 +166,16 @@ impl Packet {
         self.network.get(offset..offset + len).unwrap_or_default()
     }
 
+    /// The same as one value, where all of it is known.
+    #[must_use]
+    pub fn ip(&self, destination: bool) -> Option<IpAddr> {
+        let bytes: Vec<u8> = self.address(destination).iter().copied().collect::<Option<_>>()?;
+        match self.family {
+            Family::V4 => bytes.first_chunk::<4>().map(|&bytes| IpAddr::from(bytes)),
+            Family::V6 => bytes.first_chunk::<16>().map(|&bytes| IpAddr::from(bytes)),
+        }
+    }
+
     /// Writes the source or destination port.
     pub fn put_port(&mut self, destination: bool, port: Option<u16>) {
         let offset = if destination { 2 } else { 0 };
@@ -226,8 +236,8 @@ impl Packet {
                 Family::V6 => &[0x86, 0xdd],
             }),
             3 => self.mark.to_vec(),
-            4 | 19 => index_of(self.iif.as_ref())?,
-            5 | 20 => index_of(self.oif.as_ref())?,
+            4 => index_of(self.iif.as_ref())?,
+            5 => index_of(self.oif.as_ref())?,
             6 => name_of(self.iif.as_ref())?,
             7 => name_of(self.oif.as_ref())?,
             15 => known(&[match self.family {
@@ -235,8 +245,8 @@ impl Packet {
                 Family::V6 => NFPROTO_IPV6,
             }]),
             16 => known(&[self.protocol.number()]),
-            // PACKET_HOST.
-            18 => known(&[0]),
+            // PACKET_HOST, and no IPsec.
+            19 | 25 => known(&[0]),
             _ => vec![None; 16],
         })
     }

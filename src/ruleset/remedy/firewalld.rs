@@ -2,7 +2,7 @@
 //! guards them.
 
 use super::nft::with_separator;
-use super::{Admission, Need};
+use super::{Admission, Need, Owner};
 use crate::ruleset::audit::host::HostHook;
 
 pub(super) fn admit(need: &Need<'_>) -> Vec<String> {
@@ -38,8 +38,20 @@ fn ports(need: &Need<'_>, of: &str, whose: &str) -> Vec<String> {
         .iter()
         .map(|passer| {
             let kind = if passer.is_source { "source-port" } else { "port" };
-            let ports = with_separator(passer.ports, '-');
-            format!("firewall-cmd --permanent {of}={whose} --add-{kind}={ports}/{}", passer.protocol)
+            let (ports, protocol) = (with_separator(passer.ports, '-'), passer.protocol);
+            let what = match passer.owner {
+                Owner::Plain | Owner::Here => format!("--add-{kind}={ports}/{protocol}"),
+                Owner::Host(addr) => {
+                    let (side, family) = (
+                        if passer.is_source { "source" } else { "destination" },
+                        if addr.is_ipv4() { "ipv4" } else { "ipv6" },
+                    );
+                    format!(
+                        "--add-rich-rule='rule family=\"{family}\" {side} address=\"{addr}\" {kind} port=\"{ports}\" protocol=\"{protocol}\" accept'"
+                    )
+                }
+            };
+            format!("firewall-cmd --permanent {of}={whose} {what}")
         })
         .collect();
     out.push("firewall-cmd --reload".to_owned());

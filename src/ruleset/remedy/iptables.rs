@@ -1,7 +1,7 @@
 //! iptables, in its nf_tables and its legacy variant.
 
 use super::nft::with_separator;
-use super::{Admission, Need};
+use super::{Admission, Need, Owner};
 use crate::ruleset::audit::host::HostFamily;
 use crate::units::Mark;
 
@@ -34,9 +34,19 @@ pub(super) fn matches(need: &Need<'_>) -> Vec<String> {
         Admission::Ports => need
             .passers()
             .iter()
+            .filter(|passer| match (passer.owner, need.table.family) {
+                (Owner::Host(addr), HostFamily::Ip) => addr.is_ipv4(),
+                (Owner::Host(addr), HostFamily::Ip6) => addr.is_ipv6(),
+                (Owner::Host(_) | Owner::Plain | Owner::Here, _) => true,
+            })
             .map(|passer| {
-                let side = if passer.is_source { "sport" } else { "dport" };
-                format!("-p {} --{side} {}", passer.protocol, with_separator(passer.ports, ':'))
+                let (side, flag) = if passer.is_source { ("sport", 's') } else { ("dport", 'd') };
+                let whose = match passer.owner {
+                    Owner::Plain => String::new(),
+                    Owner::Here => "-m addrtype --dst-type LOCAL ".to_owned(),
+                    Owner::Host(addr) => format!("-{flag} {addr} "),
+                };
+                format!("{whose}-p {} --{side} {}", passer.protocol, with_separator(passer.ports, ':'))
             })
             .collect(),
     }

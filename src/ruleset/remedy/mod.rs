@@ -12,7 +12,9 @@ mod proxmox;
 mod ufw;
 mod vyos;
 
-use crate::ruleset::audit::host::{Host, HostHook, TableRef};
+use std::net::IpAddr;
+
+use crate::ruleset::audit::host::{Host, HostFamily, HostHook, TableRef};
 use crate::ruleset::audit::journey::{Journey, Route};
 use crate::ruleset::audit::machine::Place;
 use crate::units::{Mark, PortRange, Protocol};
@@ -56,6 +58,19 @@ pub struct Passer {
     pub is_source: bool,
     /// The ports.
     pub ports: PortRange,
+    /// Whose they are: rules in front of others' hosts must not open them as well.
+    pub owner: Owner,
+}
+
+/// Whose port it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Owner {
+    /// This host's, where only packets to or from this host come by.
+    Plain,
+    /// This host's, where others' packets come by as well.
+    Here,
+    /// A LAN host's.
+    Host(IpAddr),
 }
 
 impl Need<'_> {
@@ -68,39 +83,40 @@ impl Need<'_> {
         out
     }
 
-    fn passer(&self, journey: &Journey) -> Passer {
-        let protocol = journey.packet.protocol;
-        let here = |port: Option<u16>| {
-            port.and_then(|port| PortRange::new(port, port).ok()).unwrap_or(journey.ports)
-        };
-        match (journey.route, journey.forwarded) {
-            (Route::Out, _) => Passer { protocol, is_source: true, ports: journey.ports },
-            (Route::Through, None) => {
-                Passer { protocol, is_source: true, ports: here(journey.packet.port(false)) }
-            }
-            (Route::Through, Some((_, port))) if self.hook >= HostHook::Input => {
-                Passer { protocol, is_source: false, ports: here(Some(port)) }
-            }
-            (Route::In | Route::Through, _) => Passer { protocol, is_source: false, ports: journey.ports },
+    /// On ingress, tables of family inet cannot ask routing (tried on Linux 6.18).
+    fn here(&self) -> Owner {
+        match (self.hook, self.table.family) {
+            (HostHook::Ingress, HostFamily::Inet) => Owner::Plain,
+            (HostHook::Ingress | HostHook::Prerouting, HostFamily::Bridge) => Owner::Plain,
+            (HostHook::Ingress | HostHook::Prerouting, _) => Owner::Here,
+            _ => Owner::Plain,
         }
     }
 
-    /// The outside interfaces that are concerned.
-    #[must_use]
-    pub fn outside(&self) -> Vec<&str> {
-        let mut out: Vec<&str> = self
-            .journeys
-            .iter()
-            .filter_map(|journey| match journey.route {
-                Route::In => journey.packet.iif.as_ref(),
-                Route::Through if journey.forwarded.is_some() => journey.packet.iif.as_ref(),
-                Route::Through | Route::Out => journey.packet.oif.as_ref(),
-            })
-            .map(|interface| interface.name.as_str())
-            .collect();
-        out.sort_unstable();
-        out.dedup();
-        out
+    fn passer(&self, journey: &Journey) -> Passer {
+        let packet = &journey.packet;
+        let protocol = packet.protocol;
+        let of = |port: Option<u16>| {
+            port.and_then(|port| PortRange::new(port, port).ok()).unwrap_or(journey.ports)
+        };
+        let host = |addr: Option<IpAddr>| addr.map_or(Owner::Plain, Owner::Host);
+        match (journey.route, journey.forwarded) {
+            (Route::Out, _) => {
+                Passer { protocol, is_source: true, ports: journey.ports, owner: Owner::Plain }
+            }
+            (Route::Through, None) => Passer {
+                protocol,
+                is_source: true,
+                ports: of(packet.port(false)),
+                owner: host(packet.ip(false)),
+            },
+            (Route::Through, Some((addr, port))) if self.hook >= HostHook::Input => {
+                Passer { protocol, is_source: false, ports: of(Some(port)), owner: Owner::Host(addr) }
+            }
+            (Route::In | Route::Through, _) => {
+                Passer { protocol, is_source: false, ports: journey.ports, owner: self.here() }
+            }
+        }
     }
 }
 

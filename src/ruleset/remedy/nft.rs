@@ -1,6 +1,9 @@
 //! Rules in nft's own language.
 
-use super::{Admission, Need, Passer};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::{Admission, Need, Owner, Passer};
 use crate::units::{Mark, PortRange, Protocol};
 
 /// The rule itself, without where it goes; several where ports of both protocols are concerned.
@@ -19,7 +22,7 @@ pub(super) fn admit(need: &Need<'_>) -> Vec<String> {
     out.push(format!(
         "# to keep it, write it as the first rule of chain {chain} of table {table} where that is defined, such as /etc/nftables.conf:"
     ));
-    out.extend(rules.iter().map(|rule| format!("#   {rule}")));
+    out.extend(rules.iter().map(|rule| format!("#   {}", rule.replace('\'', ""))));
     out
 }
 
@@ -36,20 +39,25 @@ pub(super) fn matcher(mark: Mark) -> String {
 }
 
 fn by_ports(passers: &[Passer]) -> Vec<String> {
+    let mut groups: BTreeMap<(Owner, bool, Protocol), Vec<String>> = BTreeMap::new();
+    for passer in passers {
+        let group = (passer.owner, passer.is_source, passer.protocol);
+        groups.entry(group).or_default().push(passer.ports.to_string());
+    }
     let mut out = Vec::new();
-    for protocol in [Protocol::Tcp, Protocol::Udp] {
-        for (is_source, side) in [(false, "dport"), (true, "sport")] {
-            let ports: Vec<String> = passers
-                .iter()
-                .filter(|passer| passer.protocol == protocol && passer.is_source == is_source)
-                .map(|passer| passer.ports.to_string())
-                .collect();
-            match ports.as_slice() {
-                [] => {}
-                [one] => out.push(format!("{protocol} {side} {one} accept")),
-                several => out.push(format!("{protocol} {side} '{{ {} }}' accept", several.join(", "))),
-            }
-        }
+    for ((owner, is_source, protocol), ports) in groups {
+        let side = if is_source { 's' } else { 'd' };
+        let lead = match owner {
+            Owner::Plain => String::new(),
+            Owner::Here => "fib daddr type local ".to_owned(),
+            Owner::Host(addr @ IpAddr::V4(_)) => format!("ip {side}addr {addr} "),
+            Owner::Host(addr @ IpAddr::V6(_)) => format!("ip6 {side}addr {addr} "),
+        };
+        let ports = match ports.as_slice() {
+            [one] => one.clone(),
+            several => format!("'{{ {} }}'", several.join(", ")),
+        };
+        out.push(format!("{lead}{protocol} {side}port {ports} accept"));
     }
     out
 }

@@ -98,7 +98,11 @@ fn of_iptables(host: &Host, table: &TableRef, chain: &str) -> Program {
     let sign = signs.into_iter().find(|(start, _)| host.has_chain_like(table, start));
     match sign {
         // Docker and libvirt write to the chains of what is forwarded; the policy of others is somebody else's.
-        Some((_, Program::DockerIptables | Program::Libvirt)) if chain != "FORWARD" => Program::Iptables,
+        Some((_, Program::DockerIptables | Program::Libvirt))
+            if table.table == "filter" && chain != "FORWARD" =>
+        {
+            Program::Iptables
+        }
         Some((_, program)) => program,
         None => Program::Iptables,
     }

@@ -1,6 +1,6 @@
 //! VyOS: `set` commands, for what a commit keeps.
 
-use super::{Admission, Need, iptables, nft};
+use super::{Admission, Need, Owner, iptables, nft};
 use crate::ruleset::audit::host::{Host, HostFamily, HostHook};
 
 /// VyOS 1.4 and later.
@@ -32,6 +32,9 @@ pub(super) fn admit_14(host: &Host, need: &Need<'_>) -> Vec<String> {
                 out.push(format!("{rule} action accept"));
                 out.push(format!("{rule} protocol {}", passer.protocol));
                 out.push(format!("{rule} {side} port {ports}"));
+                if let Owner::Host(addr) = passer.owner {
+                    out.push(format!("{rule} {side} address {addr}"));
+                }
             }
         }
     }

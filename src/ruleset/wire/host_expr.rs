@@ -104,8 +104,8 @@ fn meta_length(key: u32) -> Option<usize> {
     match key {
         // Protocol of the link, kinds of interface: two bytes.
         1 | 8 | 9 => Some(2),
-        15 | 16 | 18 => Some(1),
-        6 | 7 => Some(16),
+        15 | 16 | 19 | 25 => Some(1),
+        6 | 7 | 17 | 18 => Some(16),
         _ => Some(4),
     }
 }
