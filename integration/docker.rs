@@ -96,7 +96,11 @@ def pump(a, b):
         except OSError: pass
 while True:
     client, _ = listener.accept()
-    service = socket.create_connection(('172.17.0.2', 80))
+    try:
+        service = socket.create_connection(('172.17.0.2', 80))
+    except OSError:
+        client.close()
+        continue
     for pair in ((client, service), (service, client)):
         threading.Thread(target=pump, args=pair, daemon=True).start()
 ";

@@ -3,6 +3,7 @@ mod boot;
 mod broken_configurations;
 mod bystanders;
 mod check_ruleset;
+mod container;
 mod docker;
 mod forwarding;
 mod host_audit;

@@ -110,7 +110,10 @@ impl Need<'_> {
                 ports: of(packet.port(false)),
                 owner: host(packet.ip(false)),
             },
-            (Route::Through, Some((addr, port))) if self.hook >= HostHook::Input => {
+            // In a bridge, nothing has been translated yet.
+            (Route::Through, Some((addr, port)))
+                if self.hook >= HostHook::Input && self.table.family != HostFamily::Bridge =>
+            {
                 Passer { protocol, is_source: false, ports: of(Some(port)), owner: Owner::Host(addr) }
             }
             (Route::In | Route::Through, _) => {
