@@ -8,6 +8,7 @@ mod docker;
 mod forwarding;
 mod host_audit;
 mod host_diversions;
+mod host_random;
 mod https_abuse;
 mod life_cycle;
 mod operator;

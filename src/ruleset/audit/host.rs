@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::step::Step;
+use super::step::{Comparison, Source, Step};
 use crate::ruleset::expr::Verdict;
+use crate::units::Mark;
 
 /// A family of tables (`NFPROTO_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -192,6 +193,26 @@ impl Host {
     #[must_use]
     pub fn has_chain_like(&self, table: &TableRef, start: &str) -> bool {
         self.chains.iter().any(|chain| chain.table == *table && chain.name.starts_with(start))
+    }
+
+    /// As if a chain began with a rule that accepts our mark: to judge a host as it is once that rule, which
+    /// this program keeps there itself, is in place. False if there is no such chain.
+    pub fn accept_mark(&mut self, table: &TableRef, name: &str, mark: Mark) -> bool {
+        let Some(chain) = self.chains.iter_mut().find(|chain| chain.name == name && chain.table == *table)
+        else {
+            return false;
+        };
+        // NFT_META_MARK
+        let load = Step::Load { source: Source::Meta(3), to: 0, len: Some(4) };
+        let mask = mark.mask().to_ne_bytes().to_vec();
+        let steps = vec![
+            load,
+            Step::Mask { from: 0, to: 0, mask, xor: vec![0; 4] },
+            Step::Compare { at: 0, how: Comparison::Eq, data: mark.value().to_ne_bytes().to_vec() },
+            Step::Verdict(Verdict::Accept),
+        ];
+        chain.rules.insert(0, HostRule { steps, ..HostRule::default() });
+        true
     }
 
     /// The base chains on a hook, in the order in which a packet meets them.

@@ -241,6 +241,32 @@ fn a_chain_that_accepts_the_mark_only_is_no_obstacle_but_one_that_takes_it_away_
 }
 
 #[test]
+fn a_host_can_be_judged_as_it_is_with_our_rule_in_place() {
+    let custom = chain("NAME_IN", None, vec![vec![verdict(Verdict::Drop)]]);
+    let mut situation =
+        situation(vec![chain("input", base(HostHook::Input, 0, false), vec![vec![jump("NAME_IN")]]), custom]);
+    for settings in [settings(""), settings("").with_mark("0x100/0xff00")] {
+        let mark = settings.global.mark.unwrap();
+        assert_eq!(told(&settings, &situation).len(), 1);
+        let mut kept = situation.clone();
+        assert!(kept.host.accept_mark(&table(), "NAME_IN", mark));
+        assert_eq!(told(&settings, &kept), []);
+    }
+    assert!(!situation.host.accept_mark(&table(), "elsewhere", crate::units::Mark::DEFAULT));
+}
+
+trait WithMark {
+    fn with_mark(self, mark: &str) -> Self;
+}
+
+impl WithMark for Settings {
+    fn with_mark(mut self, mark: &str) -> Self {
+        self.global.mark = Some(mark.parse().unwrap());
+        self
+    }
+}
+
+#[test]
 fn an_interface_without_addresses_yet_is_judged_in_both_families() {
     let mut situation = situation(vec![chain("input", base(HostHook::Input, 0, true), vec![])]);
     situation.interfaces.clear();
