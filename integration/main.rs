@@ -17,6 +17,7 @@ mod configuration;
 mod docker;
 mod firewall;
 mod handmade;
+mod hosts;
 mod knocking;
 mod machine;
 mod namespace;

@@ -19,6 +19,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("ufw", "ufw"),
     ("firewalld", "firewalld"),
     ("dbus-daemon", "dbus"),
+    ("strace", "strace"),
 ];
 
 /// Stops the test unless it runs as root and every tool is there.

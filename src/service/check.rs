@@ -1,12 +1,14 @@
 //! The dry run: what would be done, whether the kernel would take it, and what in the
 //! host's own rules would defeat it.
 
-use crate::backend::BackendError;
 use crate::backend::nftables::Nftables;
 use crate::backend::survey::survey;
+use crate::backend::{BackendError, Scope};
 use crate::config::Settings;
+use crate::ruleset::audit::host::{Host, HostFamily, TableRef};
 use crate::ruleset::audit::{Finding, Severity, audit};
 use crate::ruleset::diff::{Change, diff};
+use crate::ruleset::host_chain::{ChainName, HostChains, HostChange, Trouble};
 use crate::ruleset::layout::{Layout, Options};
 use crate::ruleset::plan::plan;
 use crate::sys::interfaces;
@@ -38,7 +40,12 @@ pub fn offline(settings: &Settings, options: Options) -> Report {
 ///
 /// # Errors
 /// [`BackendError`] when the kernel cannot be asked; what it has against the plan is a finding.
-pub fn online(nft: &mut Nftables, settings: &Settings, options: Options) -> Result<Report, BackendError> {
+pub fn online(
+    nft: &mut Nftables,
+    settings: &Settings,
+    options: Options,
+    host: &HostChains,
+) -> Result<Report, BackendError> {
     let mut report = Report { findings: missing_interfaces(settings), ..Report::default() };
     if !options.inner_header {
         report.findings.push(Finding {
@@ -49,6 +56,9 @@ pub fn online(nft: &mut Nftables, settings: &Settings, options: Options) -> Resu
         });
     }
     report.changes = diff(nft.read()?.as_ref(), &plan(settings, options));
+    let hosts = nft.read_host(host, settings.global.mark, Scope::Everywhere)?;
+    report.changes.extend(hosts.changes());
+    report.findings.extend(hosts.plan.troubles.iter().map(trouble));
     match nft.validate(&report.changes) {
         Ok(()) => {}
         Err(error @ BackendError::Refused { .. }) => report.findings.push(Finding {
@@ -60,7 +70,8 @@ pub fn online(nft: &mut Nftables, settings: &Settings, options: Options) -> Resu
         Err(error) => return Err(error),
     }
     let layout = Layout::new(settings, options);
-    let found = survey(nft)?;
+    let mut found = survey(nft)?;
+    foresee(&mut found.situation.host, &hosts.plan.changes, settings);
     report.findings.extend(audit(&layout, &found.situation));
     report.findings.extend(found.doubt.map(|doubt| Finding {
         severity: Severity::Warning,
@@ -70,6 +81,54 @@ pub fn online(nft: &mut Nftables, settings: &Settings, options: Options) -> Resu
     }));
     report.findings.sort_by_key(|finding| finding.severity);
     Ok(report)
+}
+
+/// Judges the host as it will be once our rules are in the chains that the operator named.
+fn foresee(host: &mut Host, changes: &[HostChange], settings: &Settings) {
+    let table = |name: &ChainName| {
+        let family = HostFamily::ALL.into_iter().find(|family| family.word() == name.family.word());
+        family.map(|family| TableRef { family, table: name.table.clone() })
+    };
+    for change in changes {
+        match change {
+            HostChange::Insert { chain, before, .. } => {
+                if let (Some(table), Some(mark)) = (table(chain), settings.global.mark) {
+                    host.accept_mark(&table, &chain.chain, *before, mark);
+                }
+            }
+            HostChange::Delete { chain, handle, .. } => {
+                if let Some(table) = table(chain) {
+                    host.forget(&table, &chain.chain, *handle);
+                }
+            }
+        }
+    }
+}
+
+fn trouble(trouble: &Trouble) -> Finding {
+    let (severity, code, fix) = match trouble {
+        Trouble::NoChain(_) => (
+            Severity::Warning,
+            "no-host-chain",
+            "# make the chain and jump to it from the hooked one, or correct --nftables-chain-input and --nftables-chain-forward",
+        ),
+        Trouble::NotReached(_) => (
+            Severity::Warning,
+            "host-chain-not-reached",
+            "# jump to it from the hooked chain, or name the hooked chain instead",
+        ),
+        Trouble::Owned(..) => (
+            Severity::Error,
+            "host-table-owned",
+            "# have its program accept our mark or the ports (firewalld: --add-port in the zone, or NftablesTableOwner=no in firewalld.conf), and leave out the flags that name its chains",
+        ),
+        Trouble::Nowhere { .. } => (
+            Severity::Error,
+            "no-host-chain",
+            "# look at `nft list chains`, and correct --nftables-table-filter and the names of the chains",
+        ),
+    };
+    Finding { severity, code, message: trouble.to_string(), fix: fix.to_owned() }
 }
 
 fn missing_interfaces(settings: &Settings) -> Vec<Finding> {

@@ -195,13 +195,10 @@ impl Host {
         self.chains.iter().any(|chain| chain.table == *table && chain.name.starts_with(start))
     }
 
-    /// As if a chain began with a rule that accepts our mark: to judge a host as it is once that rule, which
-    /// this program keeps there itself, is in place. False if there is no such chain.
-    pub fn accept_mark(&mut self, table: &TableRef, name: &str, mark: Mark) -> bool {
-        let Some(chain) = self.chains.iter_mut().find(|chain| chain.name == name && chain.table == *table)
-        else {
-            return false;
-        };
+    /// As if a chain had a rule that accepts our mark, before the rule with that handle, or at its end: to judge
+    /// a host as it is once that rule is in place. False if there is no such chain.
+    pub fn accept_mark(&mut self, table: &TableRef, name: &str, before: Option<u64>, mark: Mark) -> bool {
+        let Some(chain) = self.chain_mut(table, name) else { return false };
         // NFT_META_MARK
         let load = Step::Load { source: Source::Meta(3), to: 0, len: Some(4) };
         let mask = mark.mask().to_ne_bytes().to_vec();
@@ -211,8 +208,20 @@ impl Host {
             Step::Compare { at: 0, how: Comparison::Eq, data: mark.value().to_ne_bytes().to_vec() },
             Step::Verdict(Verdict::Accept),
         ];
-        chain.rules.insert(0, HostRule { steps, ..HostRule::default() });
+        let at = chain.rules.iter().position(|rule| Some(rule.handle) == before);
+        chain.rules.insert(at.unwrap_or(chain.rules.len()), HostRule { steps, ..HostRule::default() });
         true
+    }
+
+    /// As if a rule were not there.
+    pub fn forget(&mut self, table: &TableRef, name: &str, handle: u64) {
+        if let Some(chain) = self.chain_mut(table, name) {
+            chain.rules.retain(|rule| rule.handle != handle);
+        }
+    }
+
+    fn chain_mut(&mut self, table: &TableRef, name: &str) -> Option<&mut HostChain> {
+        self.chains.iter_mut().find(|chain| chain.name == name && chain.table == *table)
     }
 
     /// The base chains on a hook, in the order in which a packet meets them.

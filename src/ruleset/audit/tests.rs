@@ -164,7 +164,7 @@ fn settings(more: &str) -> Settings {
          lan:\n  port: 2223\n  protocol: tcp\n  destination: 192.168.1.10:22\n  duration: 1h\n  step2_https_duration: 5\n  \
          access_key_http: [first-secret]\n  access_key_https: [other-secret]\n{more}"
     );
-    crate::config::parse("x", &text, None).unwrap().settings
+    crate::config::parse("x", &text, None, &crate::config::Alone).unwrap().settings
 }
 
 fn situation(chains: Vec<HostChain>) -> Situation {
@@ -249,10 +249,15 @@ fn a_host_can_be_judged_as_it_is_with_our_rule_in_place() {
         let mark = settings.global.mark.unwrap();
         assert_eq!(told(&settings, &situation).len(), 1);
         let mut kept = situation.clone();
-        assert!(kept.host.accept_mark(&table(), "NAME_IN", mark));
+        assert!(kept.host.accept_mark(&table(), "NAME_IN", Some(7), mark));
         assert_eq!(told(&settings, &kept), []);
+        let mut late = situation.clone();
+        assert!(late.host.accept_mark(&table(), "NAME_IN", None, mark));
+        assert_eq!(told(&settings, &late).len(), 1, "behind the drop it is too late");
+        late.host.forget(&table(), "NAME_IN", 7);
+        assert_eq!(told(&settings, &late), []);
     }
-    assert!(!situation.host.accept_mark(&table(), "elsewhere", crate::units::Mark::DEFAULT));
+    assert!(!situation.host.accept_mark(&table(), "elsewhere", None, crate::units::Mark::DEFAULT));
 }
 
 trait WithMark {

@@ -3,8 +3,18 @@
 use super::{Admission, Need, Owner, iptables, nft};
 use crate::ruleset::audit::host::{Host, HostFamily, HostHook};
 
+/// The largest mark that a rule of VyOS takes.
+const LARGEST: u32 = 0x7fff_ffff;
+
 /// VyOS 1.4 and later.
 pub(super) fn admit_14(host: &Host, need: &Need<'_>) -> Vec<String> {
+    if let Admission::Mark(mark) = need.admission
+        && (mark.mask() != u32::MAX || mark.value() > LARGEST)
+    {
+        return vec![format!(
+            "# VyOS matches whole marks up to {LARGEST} only: run with --firewall-type vyos, or set another global.mark"
+        )];
+    }
     let family = match need.table.family {
         HostFamily::Ip6 => "ipv6",
         _ => "ipv4",
