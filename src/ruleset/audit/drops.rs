@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Trip;
 use super::finding::{Finding, Severity};
 use super::host::{HostHook, TableRef};
-use super::itinerary::journeys;
-use super::journey::{Journey, Meeting, Route, loss, travel};
+use super::journey::{Journey, Meeting, Route, loss};
 use super::machine::Place;
 use super::situation::Situation;
 use crate::ruleset::layout::Layout;
@@ -48,13 +48,12 @@ struct Obstacle {
 
 /// Judges every base chain that a packet of ours meets.
 #[must_use]
-pub fn drops(layout: &Layout<'_>, situation: &Situation) -> Vec<Finding> {
-    let mark = layout.settings.global.mark;
+pub(super) fn drops(layout: &Layout<'_>, situation: &Situation, trips: &[Trip]) -> Vec<Finding> {
     let mut obstacles: BTreeMap<ChainKey, Obstacle> = BTreeMap::new();
-    for journey in journeys(layout, situation) {
-        for meeting in travel(situation, &journey, mark) {
+    for Trip { journey, met } in trips {
+        for meeting in met {
             let key = (meeting.table.clone(), meeting.chain.clone(), meeting.hook);
-            obstacles.entry(key).or_default().note(&journey, &meeting);
+            obstacles.entry(key).or_default().note(journey, meeting);
         }
     }
     obstacles.iter().filter_map(|(key, obstacle)| obstacle.finding(layout, situation, key)).collect()
@@ -134,7 +133,14 @@ impl Obstacle {
             },
             code: code(*hook, self.sees_mark),
             message: self.message(&which, *hook, certainty, layout),
-            fix: remedy::admit(&situation.host, &need),
+            fix: match certainty {
+                // Whoever wrote that rule may have meant it.
+                Certainty::SomeClients => format!(
+                    "# only if those clients, too, shall be able to knock:\n{}",
+                    remedy::admit(&situation.host, &need)
+                ),
+                Certainty::All | Certainty::Doubtful => remedy::admit(&situation.host, &need),
+            },
         })
     }
 

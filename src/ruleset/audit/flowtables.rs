@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use super::Trip;
 use super::finding::{Finding, Severity};
 use super::host::TableRef;
-use super::itinerary::journeys;
-use super::journey::{Journey, Meeting, travel};
+use super::journey::{Journey, Meeting};
 use super::machine::{Deed, Place};
 use super::situation::Situation;
 use crate::config::Established;
@@ -14,16 +14,16 @@ use crate::ruleset::remedy::{Program, mark_matcher, program_of};
 
 /// Judges every flowtable that granted connections would get into.
 #[must_use]
-pub fn flowtables(layout: &Layout<'_>, situation: &Situation) -> Vec<Finding> {
+pub(super) fn flowtables(layout: &Layout<'_>, situation: &Situation, trips: &[Trip]) -> Vec<Finding> {
     let mut found: BTreeMap<(TableRef, String), (Place, String, Vec<String>)> = BTreeMap::new();
-    for journey in journeys(layout, situation) {
-        if keeps(layout, &journey) {
+    for Trip { journey, met } in trips {
+        if keeps(layout, journey) {
             continue;
         }
-        for meeting in travel(situation, &journey, layout.settings.global.mark) {
+        for meeting in met {
             for (deed, place, _) in &meeting.passage.deeds {
                 let Deed::FlowAdd(name) = deed else { continue };
-                if !takes(situation, &meeting, name, &journey) {
+                if !takes(situation, meeting, name, journey) {
                     continue;
                 }
                 let key = (meeting.table.clone(), name.clone());

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::packet::Byte;
 use super::step::{Comparison, Source, Step};
 use crate::ruleset::expr::Verdict;
 use crate::units::Mark;
@@ -143,8 +144,23 @@ pub struct HostSet {
     pub fields: Vec<usize>,
     /// The length of the value of a map in bytes.
     pub data_len: usize,
-    /// What is in it; none: too much to read.
+    /// What is in it, in the order of first keys; none: too much to read.
     pub elements: Option<Vec<HostElement>>,
+}
+
+impl HostSet {
+    /// The elements that a key may be in: where all of it is known and no part has a range of its own, the last
+    /// one that does not begin behind it.
+    #[must_use]
+    pub fn candidates<'e>(&self, key: &[Byte], elements: &'e [HostElement]) -> &'e [HostElement] {
+        let known: Option<Vec<u8>> = key.iter().copied().collect();
+        let Some(known) = known.filter(|_| !self.interval || self.fields.is_empty()) else {
+            return elements;
+        };
+        let end =
+            elements.partition_point(|element| element.first.as_ref().is_none_or(|first| *first <= known));
+        elements.get(end.saturating_sub(1)..end).unwrap_or_default()
+    }
 }
 
 /// An element of somebody's set.

@@ -325,7 +325,7 @@ impl<'h> Machine<'h, '_> {
         let key = fetch(registers, at, set.key_len).to_vec();
         let mut found = Tri::No;
         let mut possible = Vec::new();
-        for element in elements {
+        for element in set.candidates(&key, elements) {
             let hit = match (&element.first, &element.last) {
                 (None, _) => continue,
                 (Some(first), None) => compare(&key, Comparison::Eq, first),

@@ -26,14 +26,24 @@ pub use finding::{Finding, Severity};
 pub use situation::Situation;
 
 use super::layout::Layout;
+use journey::{Journey, Meeting};
+
+/// A packet that must get through, and the chains it met.
+struct Trip {
+    journey: Journey,
+    met: Vec<Meeting>,
+}
 
 /// Judges everything; the worst comes first.
 #[must_use]
 pub fn audit(layout: &Layout<'_>, situation: &Situation) -> Vec<Finding> {
-    let mut out = drops::drops(layout, situation);
-    out.extend(redirects::redirects(layout, situation));
-    out.extend(flowtables::flowtables(layout, situation));
-    out.extend(services::services(layout, situation));
+    let mark = layout.settings.global.mark;
+    let travelled = |journey: Journey| Trip { met: journey::travel(situation, &journey, mark), journey };
+    let trips: Vec<Trip> = itinerary::journeys(layout, situation).into_iter().map(travelled).collect();
+    let mut out = drops::drops(layout, situation, &trips);
+    out.extend(redirects::redirects(layout, situation, &trips));
+    out.extend(flowtables::flowtables(layout, situation, &trips));
+    out.extend(services::services(layout, situation, &trips));
     out.extend(reloads::reloads(situation));
     out.sort_by_key(|finding| finding.severity);
     out

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use super::Trip;
 use super::finding::{Finding, Severity};
 use super::host::{HostHook, TableRef};
-use super::itinerary::{journeys, strangers};
+use super::itinerary::strangers;
 use super::journey::{Journey, Route, travel};
 use super::machine::{Deed, Place};
 use super::situation::Situation;
@@ -19,18 +20,18 @@ const GATE_PRIORITY: i32 = -150;
 
 /// Judges what others do with packets beside dropping them.
 #[must_use]
-pub fn redirects(layout: &Layout<'_>, situation: &Situation) -> Vec<Finding> {
+pub(super) fn redirects(layout: &Layout<'_>, situation: &Situation, trips: &[Trip]) -> Vec<Finding> {
     let mut out = Vec::new();
-    for journey in journeys(layout, situation) {
-        for meeting in travel(situation, &journey, layout.settings.global.mark) {
+    for Trip { journey, met } in trips {
+        for meeting in met {
             for (deed, place, _) in &meeting.passage.deeds {
                 let found = match deed {
                     Deed::Dnat { .. } | Deed::Redirect { .. } if meeting.hook == HostHook::Prerouting => {
-                        translated(situation, &journey, &meeting.table, &meeting.chain, place, deed)
+                        translated(situation, journey, &meeting.table, &meeting.chain, place, deed)
                     }
-                    Deed::Tproxy => Some(diverted(&journey, &meeting.table, place)),
+                    Deed::Tproxy => Some(diverted(journey, &meeting.table, place)),
                     Deed::Notrack if meeting.hook == HostHook::Prerouting => {
-                        untracked(&journey, &meeting.table, place)
+                        untracked(journey, &meeting.table, place)
                     }
                     Deed::Dnat { .. } | Deed::Redirect { .. } | Deed::FlowAdd(_) | Deed::Notrack => None,
                 };

@@ -1,9 +1,9 @@
 //! What is beside rules: who listens on our ports, tables that cannot be read, programs before all chains.
 
+use super::Trip;
 use super::finding::{Finding, Severity};
 use super::host::HostHook;
-use super::itinerary::journeys;
-use super::journey::{Route, travel};
+use super::journey::Route;
 use super::machine::Deed;
 use super::situation::{Listener, Situation};
 use crate::ruleset::layout::Layout;
@@ -15,7 +15,7 @@ const OURS: &str = "knock-agent";
 
 /// Judges listeners, legacy tables and XDP.
 #[must_use]
-pub fn services(layout: &Layout<'_>, situation: &Situation) -> Vec<Finding> {
+pub(super) fn services(layout: &Layout<'_>, situation: &Situation, trips: &[Trip]) -> Vec<Finding> {
     let mut out = Vec::new();
     let options = layout.options;
     for (what, flag, port) in
@@ -23,7 +23,7 @@ pub fn services(layout: &Layout<'_>, situation: &Situation) -> Vec<Finding> {
     {
         out.extend(taken(situation, what, flag, port.get()));
     }
-    out.extend(silent_services(layout, situation));
+    out.extend(silent_services(layout, situation, trips));
     out.extend(legacy(layout, situation));
     out.extend(xdp(layout, situation));
     let names: Vec<&str> = programs(&situation.host).iter().map(|program| program.name()).collect();
@@ -63,7 +63,7 @@ fn taken(situation: &Situation, what: &str, flag: &str, port: u16) -> Option<Fin
 }
 
 /// Guarded ports of this host where nobody would answer.
-fn silent_services(layout: &Layout<'_>, situation: &Situation) -> Vec<Finding> {
+fn silent_services(layout: &Layout<'_>, situation: &Situation, trips: &[Trip]) -> Vec<Finding> {
     let Some(listeners) = &situation.listeners else { return Vec::new() };
     let mut out = Vec::new();
     for segment in &layout.local {
@@ -72,7 +72,7 @@ fn silent_services(layout: &Layout<'_>, situation: &Situation) -> Vec<Finding> {
                 && segment.ports.contains(listener.port)
                 && !listener.address.to_canonical().is_loopback()
         });
-        if answered || is_forwarded(layout, situation, segment.protocol, segment.ports) {
+        if answered || is_forwarded(trips, segment.protocol, segment.ports) {
             continue;
         }
         let names: Vec<&str> = layout.apps(segment).map(|app| app.name.as_str()).collect();
@@ -92,15 +92,15 @@ fn silent_services(layout: &Layout<'_>, situation: &Situation) -> Vec<Finding> {
 }
 
 /// Whether somebody else's rules forward the port.
-fn is_forwarded(layout: &Layout<'_>, situation: &Situation, protocol: Protocol, ports: PortRange) -> bool {
-    journeys(layout, situation)
+fn is_forwarded(trips: &[Trip], protocol: Protocol, ports: PortRange) -> bool {
+    trips
         .iter()
-        .filter(|journey| {
+        .filter(|Trip { journey, .. }| {
             journey.route == Route::In && journey.packet.protocol == protocol && journey.ports == ports
         })
-        .flat_map(|journey| travel(situation, journey, None))
+        .flat_map(|trip| &trip.met)
         .filter(|meeting| meeting.hook == HostHook::Prerouting)
-        .flat_map(|meeting| meeting.passage.deeds)
+        .flat_map(|meeting| &meeting.passage.deeds)
         .any(|(deed, ..)| matches!(deed, Deed::Dnat { .. } | Deed::Redirect { .. }))
 }
 

@@ -137,7 +137,7 @@ fn host_element(item: Attributes<'_>) -> Option<RawHostElement> {
     })
 }
 
-/// Puts the two halves of ranges together again.
+/// Puts the two halves of ranges together again, in order.
 #[must_use]
 pub fn host_ranges(set: &HostSet, raw: Vec<RawHostElement>) -> Vec<HostElement> {
     let halves = set.interval && set.fields.is_empty();
@@ -165,6 +165,7 @@ pub fn host_ranges(set: &HostSet, raw: Vec<RawHostElement>) -> Vec<HostElement> 
         range.last = range.first.as_ref().map(|first| vec![0xff; first.len()]);
         out.push(range);
     }
+    out.sort_by(|a, b| a.first.cmp(&b.first));
     out
 }
 
