@@ -363,7 +363,27 @@ fn iptables_legacy_is_named_because_it_cannot_be_read() {
 }
 
 #[test]
-fn an_empty_chain_that_drops_for_some_clients_is_a_warning() {
+fn what_the_host_bans_stays_out_after_the_remedy() {
+    let site = Site::new(&Config::ssh(&["duration: 60"]));
+    let machine = Machine::new(site.router());
+    site.router().nft(
+        "table inet host { chain input { type filter hook input priority filter; policy drop;\n\
+         ip saddr 203.0.113.3 drop\niif lo accept\nmeta l4proto { icmp, ipv6-icmp } accept\n}; }",
+    );
+    let found = obstacles(&site.home, site.router());
+    assert_eq!(found.len(), 1, "{found:#?}");
+    remedy(&machine, &found);
+    assert_quiet(&site.home, site.router());
+    let _agent = site.home.start(site.router());
+    for client in [Family::V4.client_a(), Family::V4.client_b()] {
+        site.home.grant(site.router(), "ssh", client, 60);
+    }
+    assert_echoes(&site.net.a, Family::V4.router(), 2222);
+    assert_silent(&site.net.b, Family::V4.router(), 2222);
+}
+
+#[test]
+fn a_chain_that_drops_for_some_clients_is_a_warning() {
     let site = Site::new(&Config::ssh(&[]));
     site.router().nft(
         "table inet host { set near { type ipv4_addr; flags interval; elements = { 203.0.113.0/24 }; }; \

@@ -122,6 +122,7 @@ impl Obstacle {
             chain,
             hook: *hook,
             place: self.places.first(),
+            only_place: self.places.len() == 1 && hit().all(|tally| tally.doubtful == 0),
             visited: &self.visited,
             admission: by_mark.map_or(Admission::Ports, Admission::Mark),
             journeys: &self.lost,

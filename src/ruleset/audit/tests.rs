@@ -291,7 +291,7 @@ fn chains_of_a_bridge_matter_where_the_outside_interface_is_one() {
     assert_eq!(found.len(), 1, "{found:#?}");
     assert_eq!((found[0].severity, found[0].code), (Severity::Error, "host-drops-early"));
     assert!(
-        found[0].fix.starts_with("nft insert rule bridge host input tcp dport '{ 2223, 8080, 8443 }' accept")
+        found[0].fix.starts_with("nft add rule bridge host input tcp dport '{ 2223, 8080, 8443 }' accept")
     );
 }
 

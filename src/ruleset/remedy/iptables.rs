@@ -1,11 +1,11 @@
 //! iptables, in its nf_tables and its legacy variant.
 
 use super::nft::with_separator;
-use super::{Admission, Need, Owner};
+use super::{Admission, Need, Owner, Spot};
 use crate::ruleset::audit::host::HostFamily;
 use crate::units::Mark;
 
-/// Lines that put a rule first in a chain.
+/// Lines that put a rule into a chain.
 pub(super) fn admit(need: &Need<'_>, tool: &str, chain: &str) -> Vec<String> {
     let mut out = insert(need, tool, chain);
     out.push(
@@ -24,7 +24,9 @@ pub(super) fn insert(need: &Need<'_>, tool: &str, chain: &str) -> Vec<String> {
         "filter" => String::new(),
         other => format!("-t {other} "),
     };
-    matches(need).into_iter().map(|what| format!("{tool} {table}-I {chain} {what} -j ACCEPT")).collect()
+    // Where only the policy is in the way, behind everything that the host decides itself.
+    let how = if need.spot() == Spot::Last && chain == need.chain { "-A" } else { "-I" };
+    matches(need).into_iter().map(|what| format!("{tool} {table}{how} {chain} {what} -j ACCEPT")).collect()
 }
 
 /// What tells our packets, in iptables' words.

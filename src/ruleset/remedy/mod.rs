@@ -41,12 +41,26 @@ pub struct Need<'a> {
     pub hook: HostHook,
     /// Where packets are lost first.
     pub place: Option<&'a Place>,
+    /// Whether that is the only place, and certain: a rule right before it does, and what the host decides
+    /// earlier, such as bans, stays as it is.
+    pub only_place: bool,
     /// The chains that lost packets came through.
     pub visited: &'a [String],
     /// How it can tell them.
     pub admission: Admission,
     /// What is lost.
     pub journeys: &'a [Journey],
+}
+
+/// A place in a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spot {
+    /// Before all other rules.
+    First,
+    /// Before the rule with this handle.
+    Before(u64),
+    /// After all other rules.
+    Last,
 }
 
 /// A port that must be let through: from or to it, of this host or of a LAN host.
@@ -81,6 +95,17 @@ impl Need<'_> {
         out.sort();
         out.dedup();
         out
+    }
+
+    /// Where in the chain itself the rule belongs.
+    #[must_use]
+    pub fn spot(&self) -> Spot {
+        match self.place {
+            Some(Place { chain, rule }) if self.only_place && chain == self.chain => {
+                rule.as_ref().map_or(Spot::Last, |(handle, _)| Spot::Before(*handle))
+            }
+            Some(_) | None => Spot::First,
+        }
     }
 
     /// On ingress, tables of family inet cannot ask routing (tried on Linux 6.18).

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::{Admission, Need, Owner, Passer};
+use super::{Admission, Need, Owner, Passer, Spot};
+use crate::ruleset::audit::host::HostHook;
 use crate::units::{Mark, PortRange, Protocol};
 
 /// The rule itself, without where it goes; several where ports of both protocols are concerned.
@@ -14,20 +15,39 @@ pub(super) fn rules(need: &Need<'_>) -> Vec<String> {
     }
 }
 
-/// A line for a shell that puts the rule first in its chain, and how it stays.
+/// A line for a shell that puts the rule where it belongs, and how it stays.
 pub(super) fn admit(need: &Need<'_>) -> Vec<String> {
     let rules = rules(need);
     let mut out = insert(need, &rules);
     let (table, chain) = (need.table, need.chain);
+    let spot = match need.spot() {
+        Spot::First => "first",
+        Spot::Last => "last",
+        Spot::Before(_) => "right before the one that drops",
+    };
     out.push(format!(
-        "# to keep it, write it as the first rule of chain {chain} of table {table} where that is defined, such as /etc/nftables.conf:"
+        "# to keep it, write it {spot} into chain {chain} of table {table} where that is defined, such as /etc/nftables.conf:"
     ));
     out.extend(rules.iter().map(|rule| format!("#   {}", rule.replace('\'', ""))));
+    if let (Admission::Mark(_), HostHook::Input | HostHook::Forward | HostHook::Output) =
+        (need.admission, need.hook)
+    {
+        out.push(format!(
+            "# or have the daemon keep it there: run it with --nftables-table-filter {}",
+            table.table
+        ));
+    }
     out
 }
 
 pub(super) fn insert(need: &Need<'_>, rules: &[String]) -> Vec<String> {
-    rules.iter().map(|rule| format!("nft insert rule {} {} {rule}", need.table, need.chain)).collect()
+    let (table, chain) = (need.table, need.chain);
+    let line = |rule: &String| match need.spot() {
+        Spot::First => format!("nft insert rule {table} {chain} {rule}"),
+        Spot::Before(handle) => format!("nft insert rule {table} {chain} position {handle} {rule}"),
+        Spot::Last => format!("nft add rule {table} {chain} {rule}"),
+    };
+    rules.iter().map(line).collect()
 }
 
 pub(super) fn matcher(mark: Mark) -> String {
