@@ -16,7 +16,9 @@ mod syntax;
 mod tests;
 
 pub use problem::{Place, Problem, Problems, Severity};
-pub use settings::{App, Destination, Established, Global, Settings, Step1Reply, TwoFactorStep};
+pub use settings::{
+    App, DefaultInput, Destination, Established, Global, Settings, Step1Reply, TwoFactorStep,
+};
 pub use syntax::MAX_BYTES;
 
 use node::Kind;
