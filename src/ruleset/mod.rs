@@ -9,6 +9,7 @@ pub mod diff;
 pub mod expr;
 mod hex;
 pub mod layout;
+pub mod lockout;
 pub mod model;
 pub mod plan;
 mod rule;

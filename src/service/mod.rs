@@ -1,5 +1,6 @@
 //! The running daemon, and what the command line does without one.
 
+mod adopted;
 mod allowed;
 pub mod certificate;
 pub mod check;
@@ -8,6 +9,7 @@ pub mod daemon;
 mod enforcer;
 pub mod front;
 pub mod last_good;
+pub mod lockout;
 pub mod link;
 mod operate;
 pub mod operations;

@@ -11,8 +11,9 @@ use crate::grant::{How, Ledger, Note};
 use crate::ruleset::allow::{address_key, key_address};
 use crate::ruleset::diff::{Change, Live, SetRef};
 use crate::ruleset::layout::Options;
-use crate::ruleset::model::{Element, Elements, Timeout};
+use crate::ruleset::model::{ADOPTED_SET, Element, Elements, Timeout};
 use crate::ruleset::plan::{app_set, step2_set};
+use crate::service::adopted::Adopted;
 use crate::service::allowed::Allowed;
 use crate::service::control::Failure;
 use crate::units::{ClientAddr, Family, Lifetime, Now};
@@ -83,7 +84,7 @@ pub fn end_every_grant(firewall: &mut Firewall) -> Result<usize, OperationError>
     let live = firewall.read()?.ok_or(OperationError::NoTable)?;
     let grants = |name: &str| name.starts_with("app_");
     let named = live.ruleset.sets.iter().map(|set| set.name.as_str());
-    let sets = named.filter(|name| grants(name) || name.starts_with("step2_"));
+    let sets = named.filter(|name| grants(name) || name.starts_with("step2_") || name.starts_with(ADOPTED_SET));
     let changes: Vec<Change> = sets.map(|name| Change::FlushSet(name.to_owned())).collect();
     firewall.apply(&changes)?;
     Ok(live.elements.iter().filter(|(name, _)| grants(name)).map(|(_, elements)| elements.len()).sum())
@@ -97,6 +98,7 @@ pub struct Operations {
     pub(super) options: Options,
     pub(super) ledger: Ledger,
     pub(super) allowed: Vec<Allowed>,
+    pub(super) adopted: Adopted,
 }
 
 impl Operations {
@@ -111,7 +113,8 @@ impl Operations {
         now: Now,
     ) -> Result<Self, OperationError> {
         let live = firewall.read()?.ok_or(OperationError::NoTable)?;
-        let mut out = Self { firewall, settings, options, ledger: Ledger::default(), allowed: Vec::new() };
+        let mut out = Self { firewall, settings, options, ledger: Ledger::default(), allowed: Vec::new(), adopted: Adopted::default() };
+        out.adopted.learn(&live, now);
         out.adopt_grants(&live, now);
         out.adopt_allowed(&live, now);
         Ok(out)
@@ -267,6 +270,7 @@ impl Operations {
         let Some(name) = app else {
             let ended = end_every_grant(&mut self.firewall)?;
             self.ledger.revoke_everything();
+            self.adopted.forget();
             return Ok(ended);
         };
         let slug = self.app(name)?.slug.clone();
@@ -274,12 +278,14 @@ impl Operations {
         let sets = Family::BOTH.map(|family| app_set(&slug, family));
         let ended = sets.iter().filter_map(|set| live.elements.get(set)).map(BTreeMap::len).sum();
         self.firewall.apply(&sets.map(Change::FlushSet))?;
+        self.end_adopted(name)?;
         self.ledger.revoke_app(&slug);
         Ok(ended)
     }
 
     /// Takes note that somebody removed an element: from a set of grants, that is a revocation.
     pub fn on_removed(&mut self, set: &str, key: &[u8]) {
+        self.adopted.on_removed(set, key);
         let Some(addr) = key_address(key) else { return };
         let family = Family::of(addr);
         let app = self.settings.apps.iter().find(|app| app_set(&app.slug, family) == set);
@@ -312,6 +318,7 @@ impl Operations {
                     }
                 }
             }
+            more.extend(self.adopted.restored(lost, now));
             let none = Live::default();
             let have = live.as_ref().unwrap_or(&none);
             more.extend(self.allowed_changes(have, now));
@@ -319,6 +326,7 @@ impl Operations {
                 Ok(changes) => {
                     if !removed {
                         self.adopt_grants(have, now);
+                        self.adopted.learn(have, now);
                     }
                     return Ok(changes);
                 }

@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod files;
+pub mod flows;
 pub mod interfaces;
 pub mod netlink;
 pub mod nftnl;
