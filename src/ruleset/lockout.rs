@@ -114,12 +114,10 @@ impl Guarded<'_> {
             app: layout.apps(segment).next().map(|app| app.name.as_str()),
             ..flow
         };
-        let covers = |segment: &&Segment, port: u16| {
-            segment.protocol == flow.protocol && segment.ports.contains(port)
-        };
+        let covers =
+            |segment: &&Segment, port: u16| segment.protocol == flow.protocol && segment.ports.contains(port);
         if for_this_host
-            && let Some(segment) =
-                layout.services.iter().find(|segment| covers(segment, flow.server.port()))
+            && let Some(segment) = layout.services.iter().find(|segment| covers(segment, flow.server.port()))
         {
             let ours = self.map_has("services", &service_key(flow.protocol, flow.server.port()));
             return (!ours).then(|| named(segment));
@@ -354,7 +352,10 @@ mod tests {
         let [Change::AddElements { set, elements }] = changes.as_slice() else { panic!("{changes:?}") };
         assert_eq!((set.name.as_str(), elements.len()), ("adopted_4", 2));
         let servers: Vec<_> = elements.keys().filter_map(|key| server_of(key)).collect();
-        assert_eq!(servers, [(6, "10.0.0.5".parse().unwrap(), 22), (6, "203.0.113.1".parse().unwrap(), 2222)]);
+        assert_eq!(
+            servers,
+            [(6, "10.0.0.5".parse().unwrap(), 22), (6, "203.0.113.1".parse().unwrap(), 2222)]
+        );
         let (client, server) = (at("[2001:db8::2]:1"), at("[2001:db8::1]:22"));
         let six = Flow { client, server, there: server, ..flow };
         let changes = adoption(&[six]);

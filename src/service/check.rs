@@ -9,6 +9,7 @@ use crate::ruleset::audit::{Always, Finding, HostChain, Severity, accepts_mark, 
 use crate::ruleset::diff::{Change, diff};
 use crate::ruleset::layout::{Layout, Options};
 use crate::ruleset::plan::plan;
+use crate::service::lockout;
 use crate::sys::interfaces;
 use crate::units::Mark;
 
@@ -52,7 +53,8 @@ pub fn online(nft: &mut Nftables, settings: &Settings, options: Options) -> Resu
             fix: String::new(),
         });
     }
-    report.changes = diff(nft.read()?.as_ref(), &plan(settings, options));
+    let live = nft.read()?;
+    report.changes = diff(live.as_ref(), &plan(settings, options));
     match nft.validate(&report.changes) {
         Ok(()) => {}
         Err(error @ BackendError::Refused { .. }) => report.findings.push(Finding {
@@ -64,6 +66,7 @@ pub fn online(nft: &mut Nftables, settings: &Settings, options: Options) -> Resu
         Err(error) => return Err(error),
     }
     let layout = Layout::new(settings, options);
+    report.findings.extend(lockout::finding(&layout, live.as_ref()));
     let mut found = survey(nft)?;
     let mark = settings.global.mark;
     let mut accepting = Vec::new();

@@ -1,17 +1,19 @@
 //! The enforcer: the one who judges knocks and changes the firewall.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::control::{Call, Reply, Request};
+use super::control::{Call, Failure, Reply, Request};
 use super::link::{Answer, Ask, Pending};
 use super::operations::{OperationError, Operations};
 use super::reload::Reload;
 use super::repair::{AGAIN, Happened, Patience, Watch};
 use super::state::{StateFile, resumed};
 use super::status::status;
+use super::trial::Trial;
 use super::used_codes::UsedCodesFile;
 use crate::grant::{How, Note};
 use crate::knock::{Gatekeeper, Refusal, Verdict};
@@ -35,6 +37,7 @@ pub struct Enforcer {
     /// Who touched it last.
     by: String,
     patience: Patience,
+    trial: Option<Arc<Trial>>,
 }
 
 /// Why the enforcer stopped.
@@ -54,6 +57,7 @@ impl Enforcer {
         gatekeeper: Gatekeeper,
         used_codes: UsedCodesFile,
         state: Option<StateFile>,
+        trial: Option<Arc<Trial>>,
     ) -> Self {
         Self {
             operations,
@@ -64,6 +68,7 @@ impl Enforcer {
             removed: false,
             by: String::new(),
             patience: Patience::default(),
+            trial,
         }
     }
 
@@ -268,8 +273,13 @@ impl Enforcer {
                 let prefix = self.operations.settings().global.ipv6_prefix;
                 Reply::Status { status: status(&live, &names, prefix, Some((self.operations.ledger(), now))) }
             }
+            Request::Confirm {} => self.confirm(user),
             Request::Teardown {} => {
                 self.operations.firewall().teardown()?;
+                // What is removed by hand is not to come back.
+                if let Some(trial) = &self.trial {
+                    trial.dismiss();
+                }
                 tracing::warn!(user, "an operator had everything removed: nothing is guarded any more");
                 Reply::Done {
                     message: "the daemon removed its table and stops; nothing is guarded any more".to_owned(),
@@ -281,6 +291,23 @@ impl Enforcer {
             }
         };
         Ok(reply)
+    }
+
+    fn confirm(&self, user: &str) -> Reply {
+        let failed = |failure, message: &str| Reply::Failed { failure, message: message.to_owned() };
+        match self.trial.as_ref().map(|trial| trial.confirm()) {
+            None => {
+                failed(Failure::Request, "there is nothing to confirm: `run` was started without --confirm")
+            }
+            Some(Ok(fresh)) => {
+                tracing::info!(user, fresh, "confirmed by an operator");
+                Reply::Done { message: "confirmed: the guard stays".to_owned() }
+            }
+            Some(Err(error)) => {
+                tracing::error!(%error, "confirmed too late");
+                failed(Failure::Unavailable, "too late: everything is being put back")
+            }
+        }
     }
 
     /// Has the state file say what the ledger says.

@@ -84,7 +84,8 @@ pub fn end_every_grant(firewall: &mut Firewall) -> Result<usize, OperationError>
     let live = firewall.read()?.ok_or(OperationError::NoTable)?;
     let grants = |name: &str| name.starts_with("app_");
     let named = live.ruleset.sets.iter().map(|set| set.name.as_str());
-    let sets = named.filter(|name| grants(name) || name.starts_with("step2_") || name.starts_with(ADOPTED_SET));
+    let sets =
+        named.filter(|name| grants(name) || name.starts_with("step2_") || name.starts_with(ADOPTED_SET));
     let changes: Vec<Change> = sets.map(|name| Change::FlushSet(name.to_owned())).collect();
     firewall.apply(&changes)?;
     Ok(live.elements.iter().filter(|(name, _)| grants(name)).map(|(_, elements)| elements.len()).sum())
@@ -113,7 +114,14 @@ impl Operations {
         now: Now,
     ) -> Result<Self, OperationError> {
         let live = firewall.read()?.ok_or(OperationError::NoTable)?;
-        let mut out = Self { firewall, settings, options, ledger: Ledger::default(), allowed: Vec::new(), adopted: Adopted::default() };
+        let mut out = Self {
+            firewall,
+            settings,
+            options,
+            ledger: Ledger::default(),
+            allowed: Vec::new(),
+            adopted: Adopted::default(),
+        };
         out.adopted.learn(&live, now);
         out.adopt_grants(&live, now);
         out.adopt_allowed(&live, now);
