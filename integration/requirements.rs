@@ -12,6 +12,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("conntrack", "conntrack"),
     ("openssl", "openssl"),
     ("python3", "python3"),
+    ("ping", "iputils-ping"),
     ("setpriv", "util-linux"),
 ];
 
