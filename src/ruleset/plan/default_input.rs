@@ -54,14 +54,14 @@ fn default_in() -> Vec<Rule> {
     // Unreachable, packet too big, time exceeded, parameter problem.
     rules.push(rule().icmp(Family::V6, 1, 4).accept().named("safe:icmp"));
     // Router and neighbour discovery, redirects; a router drops what says 255 and was forwarded.
-    rules.push(rule().from_link().icmp_here(Family::V6, 133, 137).accept().named("safe:nd"));
+    rules.push(rule().hop_limit_255().icmp_here(Family::V6, 133, 137).accept().named("safe:nd"));
     // Who listens to which multicasts.
-    rules.push(rule().from_link_local().icmp_here(Family::V6, 130, 132).accept().named("safe:mld"));
+    rules.push(rule().source_link_local().icmp_here(Family::V6, 130, 132).accept().named("safe:mld"));
     rules.push(rule().icmp(Family::V6, 143, 143).accept().named("safe:mld"));
     rules.push(rule().raw_l4proto(IGMP).accept().named("safe:igmp"));
     // Answers that do not come from where the question was sent to.
     rules.push(rule().udp_ports(67, 68).accept().named("safe:dhcp"));
-    rules.push(rule().from_link_local().udp_ports(547, 546).accept().named("safe:dhcp"));
+    rules.push(rule().source_link_local().udp_ports(547, 546).accept().named("safe:dhcp"));
     rules.push(rule().counter().drop().named("drop:default"));
     rules
 }

@@ -117,12 +117,12 @@ impl RuleText {
     }
 
     /// `ip6 hoplimit 255`: from this very link
-    pub(in crate::ruleset) fn from_link(self) -> Self {
+    pub(in crate::ruleset) fn hop_limit_255(self) -> Self {
         self.family(Family::V6).payload(Base::Network, 7, 1, R0).cmp(R0, CmpOp::Eq, &[255])
     }
 
     /// `ip6 saddr fe80::/10`
-    pub(in crate::ruleset) fn from_link_local(self) -> Self {
+    pub(in crate::ruleset) fn source_link_local(self) -> Self {
         let (mut mask, mut net) = (vec![0xff, 0xc0], vec![0xfe, 0x80]);
         mask.resize(16, 0);
         net.resize(16, 0);
