@@ -14,6 +14,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("python3", "python3"),
     ("ping", "iputils-ping"),
     ("setpriv", "util-linux"),
+    ("strace", "strace"),
 ];
 
 /// Stops the test unless it runs as root and every tool is there.

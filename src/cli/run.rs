@@ -94,7 +94,9 @@ fn prepare(args: RunArgs, err: &mut Printer) -> Result<Daemon, Exit> {
             Exit::BadConfig
         })
     };
+    let host = args.host_chains(settings.global.mark, err)?;
     Ok(Daemon {
+        host,
         certificate: pem(args.cert, "--cert", err)?,
         key: pem(args.key, "--key", err)?,
         settings,
@@ -131,7 +133,7 @@ fn exit_code(error: &DaemonError) -> Exit {
         _ => Exit::Io,
     };
     match error {
-        DaemonError::AlreadyRuns(_) => Exit::Unavailable,
+        DaemonError::AlreadyRuns(_) | DaemonError::AlreadyGuards(_) => Exit::Unavailable,
         DaemonError::CertificateFile { source, .. } => match source.kind() {
             ErrorKind::PermissionDenied => Exit::NoPermission,
             _ => Exit::BadConfig,

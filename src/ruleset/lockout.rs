@@ -234,7 +234,7 @@ mod tests {
     use std::num::NonZeroU16;
 
     use super::*;
-    use crate::config::{Settings, StepPorts, parse};
+    use crate::config::{Alone, Settings, StepPorts, parse};
     use crate::ruleset::diff::diff;
     use crate::ruleset::layout::Options;
     use crate::ruleset::model::Content;
@@ -248,7 +248,7 @@ mod tests {
             keys.replace('N', "2"),
             keys.replace('N', "3"),
         );
-        parse("test", &text, Some(StepPorts { http: 8080, https: 8443 })).unwrap().settings
+        parse("test", &text, Some(StepPorts { http: 8080, https: 8443 }), &Alone).unwrap().settings
     }
 
     fn options() -> Options {

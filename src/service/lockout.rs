@@ -32,7 +32,7 @@ pub fn look<'a>(layout: &Layout<'a>, live: Option<&Live>) -> io::Result<Found<'a
     let seen = Seen {
         sockets: flows::sockets()?,
         tracked: flows::tracked_connections().ok(),
-        own: interfaces::own_addresses()?.into_iter().collect(),
+        own: interfaces::addresses()?.into_iter().collect(),
     };
     let mut ways = BTreeMap::new();
     let outside = |addr: IpAddr| *ways.entry(addr).or_insert_with(|| comes_from_outside(layout, addr));

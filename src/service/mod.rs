@@ -2,17 +2,23 @@
 
 mod adopted;
 mod allowed;
+pub mod bare;
 pub mod certificate;
 pub mod check;
+mod close;
 pub mod control;
 pub mod daemon;
 mod enforcer;
 pub mod front;
+mod hasher;
+pub mod host_chains;
 pub mod last_good;
 pub mod link;
 pub mod lockout;
 mod operate;
 pub mod operations;
+mod outside;
+mod own;
 pub mod reload;
 mod repair;
 mod sealed;

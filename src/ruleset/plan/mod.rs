@@ -17,6 +17,7 @@ use crate::ruleset::expr::Side;
 
 pub use adopted::adopted_set;
 pub(super) use adopted::{TCP_MS, UDP_MS};
+pub use replies::{SPOKEN_MS, own_set};
 pub use sets::{allow_set, app_set, step2_set};
 
 /// The ruleset that these settings want, with the elements that are known beforehand.
