@@ -165,14 +165,18 @@ fn flow_key(protocol: Protocol, client: SocketAddr, server: SocketAddr) -> Vec<u
     key
 }
 
-/// The address and port of the server in such a key.
+/// Protocol, client and server of such a key.
 #[must_use]
-pub fn server_of(key: &[u8]) -> Option<(u8, IpAddr, u16)> {
+pub fn ends_of(key: &[u8]) -> Option<(u8, SocketAddr, SocketAddr)> {
     let protocol = *key.first()?;
-    let end = key.get(4..)?;
-    let second = end.get(end.len() / 2..)?;
-    let (addr, port) = second.split_at_checked(second.len().checked_sub(4)?)?;
-    Some((protocol, super::allow::key_address(addr)?, u16::from_be_bytes(*port.first_chunk::<2>()?)))
+    let ends = key.get(4..)?;
+    let (client, server) = ends.split_at_checked(ends.len() / 2)?;
+    let end = |end: &[u8]| {
+        let (addr, port) = end.split_at_checked(end.len().checked_sub(4)?)?;
+        let port = u16::from_be_bytes(*port.first_chunk::<2>()?);
+        Some(SocketAddr::new(super::allow::key_address(addr)?, port))
+    };
+    Some((protocol, end(client)?, end(server)?))
 }
 
 /// How the elements of the set of a family are laid out.
@@ -351,19 +355,17 @@ mod tests {
         let changes = adoption(&[flow]);
         let [Change::AddElements { set, elements }] = changes.as_slice() else { panic!("{changes:?}") };
         assert_eq!((set.name.as_str(), elements.len()), ("adopted_4", 2));
-        let servers: Vec<_> = elements.keys().filter_map(|key| server_of(key)).collect();
-        assert_eq!(
-            servers,
-            [(6, "10.0.0.5".parse().unwrap(), 22), (6, "203.0.113.1".parse().unwrap(), 2222)]
-        );
+        let ends: Vec<_> = elements.keys().filter_map(|key| ends_of(key)).collect();
+        let expected = [at("10.0.0.5:22"), at("203.0.113.1:2222")].map(|server| (6, flow.client, server));
+        assert_eq!(ends, expected);
         let (client, server) = (at("[2001:db8::2]:1"), at("[2001:db8::1]:22"));
         let six = Flow { client, server, there: server, ..flow };
         let changes = adoption(&[six]);
         let [Change::AddElements { set, elements }] = changes.as_slice() else { panic!("{changes:?}") };
         assert_eq!((set.name.as_str(), elements.len()), ("adopted_6", 1));
         let key = elements.keys().next().unwrap();
-        assert_eq!((key.len(), server_of(key)), (44, Some((6, "2001:db8::1".parse().unwrap(), 22))));
-        assert_eq!(server_of(&[6, 0, 0]), None);
+        assert_eq!((key.len(), ends_of(key)), (44, Some((6, client, server))));
+        assert_eq!(ends_of(&[6, 0, 0]), None);
     }
 
     #[test]

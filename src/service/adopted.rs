@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::operations::{OperationError, Operations};
 use crate::backend::BackendError;
 use crate::ruleset::diff::{Change, Live};
-use crate::ruleset::lockout::{adopted_ref, server_of};
+use crate::ruleset::lockout::{adopted_ref, ends_of};
 use crate::ruleset::model::{Elements, Timeout};
+use crate::sys::flows;
 use crate::units::{Family, Now};
 
 /// The flows as they were when the kernel was last read, and when that was.
@@ -63,12 +64,29 @@ impl Adopted {
     }
 }
 
+/// Has connection tracking forget flows that no longer live on: where it learnt of one from a packet of the
+/// service, it would take all others for answers.
+pub(super) fn cut_all(live: &Live) {
+    for set in Family::BOTH.map(adopted_ref) {
+        live.elements.get(&set.name).into_iter().flatten().for_each(|(key, _)| cut(key));
+    }
+}
+
+fn cut(key: &[u8]) {
+    if let Some((protocol, client, server)) = ends_of(key)
+        && let Err(error) = flows::forget_connection(protocol, client, server)
+    {
+        tracing::debug!(%error, "a connection that was to end may go on as long as it is tracked");
+    }
+}
+
 impl Operations {
     /// Ends the flows of before to an app's ports.
     pub(super) fn end_adopted(&mut self, app: &str) -> Result<(), OperationError> {
         let app = self.app(app)?.clone();
         let of_app = |key: &[u8]| {
-            server_of(key).is_some_and(|(protocol, addr, port)| {
+            ends_of(key).is_some_and(|(protocol, _, server)| {
+                let (addr, port) = (server.ip(), server.port());
                 let lan_port = app.destination.host() == Some(addr) && app.destination.port() == Some(port);
                 app.protocol.each().iter().any(|each| each.number() == protocol)
                     && (lan_port || app.ports.iter().any(|ports| ports.contains(port)))
@@ -85,6 +103,7 @@ impl Operations {
                     Ok(()) | Err(BackendError::Refused { errno: nix::errno::Errno::ENOENT, .. }) => {}
                     Err(error) => return Err(error.into()),
                 }
+                cut(key);
             }
         }
         Ok(())

@@ -37,6 +37,9 @@ use crate::sys::{clock, files, notify, random, users};
 /// Control requests that may wait for the enforcer.
 const CALLS: usize = 16;
 
+/// How long a last reply may take.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+
 /// What `run` was told.
 #[derive(Clone, Debug)]
 pub struct Daemon {
@@ -384,7 +387,10 @@ async fn serve(
     for ear in &ears {
         ear.abort();
     }
-    if !enforcer_ended {
+    if enforcer_ended {
+        // The reply to whoever had everything removed is on its way, in a task of its own.
+        tokio::time::sleep(LAST_WORDS).await;
+    } else {
         let _ = stop.send(());
         let _ = enforcing.await;
         tracing::info!("stopped; the guard stays");

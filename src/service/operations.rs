@@ -14,7 +14,7 @@ use crate::ruleset::diff::{Change, Live, SetRef};
 use crate::ruleset::layout::Options;
 use crate::ruleset::model::{ADOPTED_SET, Element, Elements, Timeout};
 use crate::ruleset::plan::{app_set, own_set, step2_set};
-use crate::service::adopted::Adopted;
+use crate::service::adopted::{self, Adopted};
 use crate::service::allowed::Allowed;
 use crate::service::control::Failure;
 use crate::service::host_chains::{HostKept, Repaired};
@@ -90,6 +90,7 @@ pub fn end_every_grant(firewall: &mut Firewall) -> Result<usize, OperationError>
         named.filter(|name| grants(name) || name.starts_with("step2_") || name.starts_with(ADOPTED_SET));
     let changes: Vec<Change> = sets.map(|name| Change::FlushSet(name.to_owned())).collect();
     firewall.apply(&changes)?;
+    adopted::cut_all(&live);
     Ok(live.elements.iter().filter(|(name, _)| grants(name)).map(|(_, elements)| elements.len()).sum())
 }
 

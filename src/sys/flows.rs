@@ -1,7 +1,7 @@
 //! Open connections of this network namespace, as the kernel lists them, and which way a peer is reached.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -17,6 +17,10 @@ use crate::ruleset::wire::{Attributes, Socket, Tracked, socket as decode_socket,
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 /// Subsystem 1 (ctnetlink), message 1 (get).
 const CT_GET: u16 = 0x101;
+const CT_DELETE: u16 = 0x102;
+const ACK: u16 = 4;
+/// `NLA_F_NESTED`
+const NESTED: u16 = 0x8000;
 const RTM_GETROUTE: u16 = 26;
 const REQUEST: u16 = 1;
 const DUMP: u16 = 0x300;
@@ -51,6 +55,52 @@ pub fn tracked_connections() -> io::Result<Vec<Tracked>> {
     let mut out = Vec::new();
     read_all(&netlink, |payload| out.extend(payload.get(NFGENMSG..).and_then(tracked)))?;
     Ok(out)
+}
+
+/// Has connection tracking forget the connection between two ends, whoever of them it takes for the originator.
+///
+/// # Errors
+/// When the kernel cannot be asked; a connection that it does not know is none.
+pub fn forget_connection(protocol: u8, client: SocketAddr, server: SocketAddr) -> io::Result<()> {
+    let netlink = open(SockProtocol::NetlinkNetFilter)?;
+    let (family, body) = tuple_attribute(protocol, client, server);
+    let mut message = vec![family, 0, 0, 0];
+    message.extend(body);
+    ask(&netlink, CT_DELETE, REQUEST | ACK, &message)?;
+    let mut buffer = vec![0; 8192];
+    let length = recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+    let answer = split_messages(buffer.get(..length).unwrap_or_default()).find_map(error_of);
+    match answer.map_or(Errno::EBADMSG, |(errno, _)| Errno::from_raw(errno)) {
+        Errno::UnknownErrno if answer.is_some_and(|(errno, _)| errno == 0) => Ok(()),
+        Errno::ENOENT => Ok(()),
+        errno => Err(errno.into()),
+    }
+}
+
+/// `AF_INET` or `AF_INET6`, and `CTA_TUPLE_ORIG`.
+fn tuple_attribute(protocol: u8, client: SocketAddr, server: SocketAddr) -> (u8, Vec<u8>) {
+    let (family, first) = if client.is_ipv4() { (2, 1) } else { (10, 3) };
+    let octets = |addr: IpAddr| match addr {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    };
+    let ends = [attribute(first, &octets(client.ip())), attribute(first + 1, &octets(server.ip()))].concat();
+    let ports = [
+        attribute(1, &[protocol]),
+        attribute(2, &client.port().to_be_bytes()),
+        attribute(3, &server.port().to_be_bytes()),
+    ]
+    .concat();
+    let tuple = [attribute(NESTED | 1, &ends), attribute(NESTED | 2, &ports)].concat();
+    (family, attribute(NESTED | 1, &tuple))
+}
+
+fn attribute(kind: u16, payload: &[u8]) -> Vec<u8> {
+    let mut out = u16::try_from(payload.len() + 4).unwrap_or(u16::MAX).to_ne_bytes().to_vec();
+    out.extend(kind.to_ne_bytes());
+    out.extend(payload);
+    out.resize(out.len().next_multiple_of(4), 0);
+    out
 }
 
 /// Index of the interface by which packets to an address would leave; none where there is no route.
