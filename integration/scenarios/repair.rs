@@ -149,7 +149,7 @@ fn repair_time(grants: u32, counted: bool) -> (Duration, usize) {
     let heard = home.path("monitor");
     let mut monitor = std::process::Command::new("stdbuf");
     monitor.args(["-oL", "nft", "monitor"]).stdout(std::fs::File::create(&heard).expect("a file"));
-    let monitor = net.router.background(monitor);
+    let monitor = counted.then(|| net.router.background(monitor));
     sleep(Duration::from_millis(500));
     nft(&net.router, &["flush", "ruleset"]);
     let start = Instant::now();
