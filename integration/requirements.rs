@@ -14,6 +14,12 @@ const TOOLS: &[(&str, &str)] = &[
     ("openssl", "openssl"),
     ("python3", "python3"),
     ("setpriv", "util-linux"),
+    ("nsenter", "util-linux"),
+    ("iptables-nft", "iptables"),
+    ("iptables-legacy", "iptables"),
+    ("ufw", "ufw"),
+    ("firewalld", "firewalld"),
+    ("dbus-daemon", "dbus"),
     ("strace", "strace"),
 ];
 

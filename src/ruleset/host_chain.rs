@@ -18,6 +18,17 @@ pub const HOST_COMMENT: &str = "ka:host-";
 /// Our mark is set by chains of this priority: base chains up to it never see it.
 const MARKED_AT: i32 = -10;
 
+/// A hook on which a host's filter may drop routed packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FilterHook {
+    /// To this host.
+    Input,
+    /// Through this host.
+    Forward,
+    /// From this host.
+    Output,
+}
+
 /// A family of tables that see routed packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HostFamily {

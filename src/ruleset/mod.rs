@@ -13,6 +13,7 @@ mod host_place;
 pub mod layout;
 pub mod model;
 pub mod plan;
+pub mod remedy;
 mod rule;
 pub mod text;
 pub mod transition;

@@ -4,6 +4,7 @@ pub mod calendar;
 pub mod clock;
 pub mod files;
 pub mod interfaces;
+pub mod listeners;
 pub mod netlink;
 pub mod nftnl;
 pub mod notify;
