@@ -7,6 +7,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("ss", "iproute2"),
     ("nft", "nftables"),
     ("curl", "curl"),
+    ("iptables-nft", "iptables"),
     ("nmap", "nmap"),
     ("tcpdump", "tcpdump"),
     ("conntrack", "conntrack"),

@@ -326,7 +326,8 @@ impl Operations {
                     }
                 }
             }
-            let own = Family::BOTH.into_iter().filter(|&family| lost(&own_set(family)));
+            let forgotten = own::is_forgotten(live.as_ref(), &wanted);
+            let own = Family::BOTH.into_iter().filter(|&family| forgotten || lost(&own_set(family)));
             more.extend(own.filter_map(|family| own::known(&wanted, family)));
             let none = Live::default();
             let have = live.as_ref().unwrap_or(&none);

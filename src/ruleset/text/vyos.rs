@@ -1,6 +1,6 @@
 //! VyOS's commands for the permanent way: rules of its own configuration that accept our mark.
 
-use crate::ruleset::host_chain::{HostFamily, HostTable, accepts_mark, is_ours};
+use crate::ruleset::host_chain::{HostFamily, HostTable, does_the_same, is_ours};
 use crate::ruleset::host_place::{leads_to, place};
 use crate::ruleset::model::{Chain, Rule};
 use crate::units::Mark;
@@ -123,7 +123,7 @@ fn commands(path: &str, table: Option<&HostTable>, chain: &str, mark: Mark) -> V
     let found = table.and_then(|table| Some((table, table.chain(chain)?)));
     let Some((table, chain)) = found else { return rule(&path, USUAL_NUMBER, mark).to_vec() };
     let theirs: Vec<&Rule> = chain.rules.iter().filter(|rule| !is_ours(rule)).collect();
-    if let Some(number) = theirs.iter().find(|rule| accepts_mark(rule, mark)).and_then(|rule| number(rule)) {
+    if let Some(number) = theirs.iter().find(|rule| does_the_same(rule, mark)).and_then(|rule| number(rule)) {
         return vec![format!("# {path}: rule {number} accepts the mark already")];
     }
     let earliest = place(table, &theirs).earliest;
@@ -165,8 +165,8 @@ fn zone_chains(table: &HostTable) -> Vec<(String, &Chain)> {
 mod tests {
     use super::*;
     use crate::ruleset::expr::{Expr, Verdict};
-    use crate::ruleset::host_chain::FilterHook;
     use crate::ruleset::host_chain::accept_rule;
+    use crate::ruleset::model::Hook;
 
     fn numbered(comment: &str, exprs: Vec<Expr>) -> Rule {
         Rule { comment: Some(comment.to_owned()), exprs }
@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_rule_that_is_there_is_not_asked_for_again() {
-        let rule = accept_rule(FilterHook::Input, Mark::DEFAULT);
+        let rule = accept_rule(Hook::Input, Mark::DEFAULT);
         let rule = numbered("ipv4-INP-filter-7", rule.exprs);
         let text = vyos_commands(Some(Mark::DEFAULT), &[table("VYOS_INPUT_filter", vec![rule])]);
         assert!(text.contains("# firewall ipv4 input filter: rule 7 accepts the mark already"), "{text}");

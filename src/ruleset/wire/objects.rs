@@ -67,7 +67,7 @@ pub fn rule(payload: &[u8], table: &str) -> Option<DecodedRule> {
         return None;
     }
     let exprs: Vec<Expr> = expressions(rule.nested(4));
-    let comment = rule.get(7).and_then(comment);
+    let comment = rule.get(7).and_then(comment).or_else(|| match_comment(rule.nested(4)));
     let handle = rule.be64(3).unwrap_or(0);
     Some(DecodedRule { chain: rule.text(2)?.to_owned(), handle, rule: Rule { comment, exprs } })
 }
@@ -83,6 +83,15 @@ pub(super) fn comment(mut userdata: &[u8]) -> Option<String> {
         userdata = rest.get(usize::from(length)..)?;
     }
     None
+}
+
+/// A comment as iptables keeps it, in a match of that name: what it saves and restores has its comments there.
+fn match_comment(exprs: Attributes<'_>) -> Option<String> {
+    let mut all = exprs.map(|(_, expr)| Attributes(expr));
+    let found =
+        all.find(|expr| expr.text(1) == Some("match") && expr.nested(2).text(1) == Some("comment"))?;
+    let text = found.nested(2).get(3)?.split(|&byte| byte == 0).next()?;
+    Some(String::from_utf8_lossy(text).into_owned())
 }
 
 /// The name of a set; `None` for a set of another table.
