@@ -22,6 +22,7 @@ pub mod revoke;
 pub mod run;
 pub mod status;
 pub mod teardown;
+pub mod unblock;
 
 pub use exit::Exit;
 pub use flags::{ConfigArg, DaemonArgs, FirewallType, LaterArgs, NotYet};
@@ -83,6 +84,8 @@ pub enum Verb {
     Revoke(revoke::RevokeArgs),
     /// Let a network in without a knock
     Allow(allow::AllowArgs),
+    /// Lift the lock-out of an address that failed too often
+    Unblock(unblock::UnblockArgs),
     /// Remove everything of knock-agent from the firewall; guarded ports are open afterwards
     Teardown(teardown::TeardownArgs),
     /// Make a self-signed certificate and key for step 2
@@ -131,6 +134,7 @@ fn dispatch(verb: Verb) -> Exit {
         Verb::Grant(args) => grant::run(args),
         Verb::Revoke(args) => revoke::run(args),
         Verb::Allow(args) => allow::run(args),
+        Verb::Unblock(args) => unblock::run(args),
         Verb::Teardown(args) => teardown::run(args),
         Verb::Cert(args) => cert::run(args),
         Verb::HashKey(args) => hash_key::run(args),
@@ -224,6 +228,8 @@ mod tests {
             "knock-agent allow 10.0.0.0/8 --list",
             "knock-agent allow --list --flush",
             "knock-agent allow --list --for 1h",
+            "knock-agent unblock",
+            "knock-agent unblock 10.0.0.1 --all",
             "knock-agent check-ruleset --print pf",
         ] {
             assert!(parsed(line).is_err(), "{line}");
@@ -250,6 +256,8 @@ mod tests {
             "knock-agent allow 2001:db8::/32 --app ssh --for 30d",
             "knock-agent allow --list",
             "knock-agent allow --flush",
+            "knock-agent unblock 2001:db8::1",
+            "knock-agent unblock --all",
             "knock-agent teardown",
             "knock-agent cert",
             "knock-agent demo",

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::config::report::{Report, Spot};
 use crate::config::section::{Field, Section};
-use crate::config::settings::{DefaultInput, Global, Step1Proof, Step1Reply, TwoFactorStep};
+use crate::config::settings::{DefaultInput, Global, LockoutRule, Step1Proof, Step1Reply, TwoFactorStep};
 use crate::config::shared_keys::{Said, TWO_FACTOR_STEPS, allow, interfaces};
 use crate::units::{AppName, HttpPath, HttpPathError, IfName, Lifetime, Mark};
 
@@ -31,6 +31,7 @@ pub(super) const KEYS: &[&str] = &[
     "users",
     "users_folder",
     "step1_proof",
+    "lockout",
 ];
 /// Keys of later releases: never ignored, because who writes them relies on them.
 pub(super) const LATER: &[&str] = &["sequence"];
@@ -133,6 +134,7 @@ pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraf
         ("require_address", Step1Proof::RequireAddress),
     ];
     let step1_proof = Said::read(section.get("step1_proof"), |f| f.choice(proofs, report));
+    let lockout = Said::read(section.get("lockout"), |f| crate::config::lockout::read(f, report));
     let users = section.get("users");
     let folder_field = section.get("users_folder");
     let users_folder = Said::read(folder_field.clone(), |f| absolute_file(f, report).map(Some)).or(None);
@@ -158,6 +160,7 @@ pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraf
             healthcheck_app_name: healthcheck?.map(str::to_owned),
             step1_proof: step1_proof.or(Step1Proof::Accept)?,
             users_folder: users_folder.clone()?,
+            lockout: lockout.or(LockoutRule::usual())?,
             step1_reply: step1_reply.or(Step1Reply::Silent)?,
             step1_max_bytes: max_bytes?,
             step1_segments: segments.or(STEP1_SEGMENTS)?,

@@ -5,6 +5,7 @@ mod conflicts;
 mod destination;
 mod global;
 mod keys;
+mod lockout;
 mod node;
 mod outside;
 mod problem;
@@ -22,8 +23,8 @@ mod users;
 pub use outside::{Alone, Outside, SecretFrom, UserFile};
 pub use problem::{Place, Problem, Problems, Severity};
 pub use settings::{
-    App, DefaultInput, Destination, Established, Global, Settings, Step1Proof, Step1Reply, TwoFactorStep,
-    User, UserApp,
+    App, DefaultInput, Destination, Established, Global, LockoutRule, Settings, Step1Proof, Step1Reply,
+    TwoFactorStep, User, UserApp,
 };
 pub use syntax::MAX_BYTES;
 

@@ -48,6 +48,7 @@ fn settings(two_factor_step: TwoFactorStep) -> Settings {
             token_window: lifetime(60),
             healthcheck_app_name: Some("health".to_owned()),
             users_folder: None,
+            lockout: None,
             step1_proof: Step1Proof::Accept,
             step1_reply: Step1Reply::Silent,
             step1_max_bytes: 500,

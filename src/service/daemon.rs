@@ -161,7 +161,7 @@ pub fn run(daemon: Daemon, watcher: Option<Watcher>) -> Result<(), DaemonError> 
     let trial =
         watcher.zip(daemon.confirm).map(|(watcher, limit)| trial(&daemon, watcher, limit)).transpose()?;
     let outcome = guard(&daemon, trial.is_some()).and_then(|(operations, state)| {
-        let enforcer = Enforcer::new(operations, gatekeeper, used_codes, state, trial.clone());
+        let enforcer = Enforcer::new(operations, gatekeeper, used_codes, state, trial.clone(), random);
         run_guarded(&daemon, enforcer, events, tls, pair, presence, trial.as_deref())
     });
     match trial.map_or(Ok(false), |trial| trial.end())? {
