@@ -22,6 +22,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("firewalld", "firewalld"),
     ("dbus-daemon", "dbus"),
     ("strace", "strace"),
+    ("fail2ban-regex", "fail2ban"),
 ];
 
 /// Stops the test unless it runs as root and every tool is there.

@@ -15,6 +15,7 @@ mod host_random;
 mod https_abuse;
 mod interfaces;
 mod life_cycle;
+mod limits;
 mod lockout;
 mod operator;
 mod path_filter;

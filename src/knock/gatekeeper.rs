@@ -484,3 +484,7 @@ mod tests;
 #[cfg(test)]
 #[path = "users_tests.rs"]
 mod users_tests;
+
+#[cfg(test)]
+#[path = "defence_tests.rs"]
+mod defence_tests;
