@@ -163,7 +163,9 @@ mod tests {
         let held: Vec<u32> = held.collect();
         assert_eq!(held.len(), SETS * WAYS);
         for n in 100_000..110_000 {
-            places.take(client(n), |value| (value[0] == 0).then_some(1)).map(|value| *value = [1]);
+            if let Some(value) = places.take(client(n), |value| (value[0] == 0).then_some(1)) {
+                *value = [1];
+            }
         }
         let odd = held.iter().filter(|&n| n % 2 == 1);
         assert!(odd.into_iter().all(|&n| places.get(client(n)).is_some()));
