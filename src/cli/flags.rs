@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
 
+use crate::backend::iptables::Variant;
+use crate::backend::{Choice, Kind};
 use crate::cli::{Exit, Printer};
 use crate::config::StepPorts;
 
@@ -46,9 +48,13 @@ pub struct DaemonArgs {
     #[arg(long, value_name = "DIR", default_value = "/var/lib/knock-agent", hide = true)]
     pub state_dir: PathBuf,
 
-    /// How the host's firewall is programmed; this release has nftables only
-    #[arg(long, value_name = "TYPE", value_enum, default_value_t = FirewallType::Nftables)]
-    pub firewall_type: FirewallType,
+    /// How the host's firewall is programmed [default: nftables, or iptables where the kernel has no nf_tables]
+    #[arg(long, value_name = "TYPE", value_enum)]
+    pub firewall_type: Option<FirewallType>,
+
+    /// With iptables, which of its programs [default: those with which the host has rules already]
+    #[arg(long, value_name = "VARIANT", value_enum)]
+    pub iptables_variant: Option<IptablesVariant>,
 
     /// Close the services too when the daemon stops (they stay open for their time otherwise)
     #[arg(long)]
@@ -62,7 +68,7 @@ pub struct DaemonArgs {
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = ["error", "warn", "info", "debug", "trace"])]
     pub log_level: String,
 
-    /// Accepted for knock-port's command lines; not needed, a capability does it
+    /// Run iptables and ipset through sudo (packaging/sudoers.d); with nftables not needed, a capability does it
     #[arg(long)]
     pub use_sudo: bool,
 
@@ -133,15 +139,24 @@ pub enum FirewallType {
     Nftables,
     /// VyOS (a later release)
     Vyos,
-    /// iptables and ipset (a later release)
+    /// iptables and ipset, for kernels without nf_tables
     Iptables,
+}
+
+/// Which programs speak for iptables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum IptablesVariant {
+    /// iptables-legacy-restore and so on
+    Legacy,
+    /// iptables-nft-restore and so on
+    Nft,
 }
 
 /// A flag that this release refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotYet {
     /// Another firewall than nftables.
-    #[error("--firewall-type {0} comes with a later release: this one has nftables only")]
+    #[error("--firewall-type {0} comes with a later release: this one has nftables and iptables")]
     Firewall(&'static str),
     /// A chain of the host.
     #[error(
@@ -157,6 +172,20 @@ pub enum NotYet {
 }
 
 impl DaemonArgs {
+    /// The firewall they choose.
+    #[must_use]
+    pub fn firewall_choice(&self) -> Choice {
+        let kind = self.firewall_type.map(|kind| match kind {
+            FirewallType::Iptables => Kind::Iptables,
+            FirewallType::Nftables | FirewallType::Vyos => Kind::Nftables,
+        });
+        let variant = self.iptables_variant.map(|variant| match variant {
+            IptablesVariant::Legacy => Variant::Legacy,
+            IptablesVariant::Nft => Variant::Nft,
+        });
+        Choice { kind, variant, use_sudo: self.use_sudo }
+    }
+
     /// The ports of the two steps.
     #[must_use]
     pub fn step_ports(&self) -> StepPorts {
@@ -168,7 +197,7 @@ impl DaemonArgs {
     /// # Errors
     /// [`Exit::Usage`], after every flag concerned has been named.
     pub fn vet(&self, err: &mut Printer) -> Result<(), Exit> {
-        if self.use_sudo {
+        if self.use_sudo && self.firewall_type != Some(FirewallType::Iptables) {
             err.line(
                 "note: --use-sudo is not needed: the capability CAP_NET_ADMIN does it, no command is run",
             );
@@ -184,9 +213,8 @@ impl DaemonArgs {
     #[must_use]
     pub fn not_yet(&self) -> Vec<NotYet> {
         let firewall = match self.firewall_type {
-            FirewallType::Nftables => None,
-            FirewallType::Vyos => Some(NotYet::Firewall("vyos")),
-            FirewallType::Iptables => Some(NotYet::Firewall("iptables")),
+            None | Some(FirewallType::Nftables | FirewallType::Iptables) => None,
+            Some(FirewallType::Vyos) => Some(NotYet::Firewall("vyos")),
         };
         let l = &self.later;
         let given = [

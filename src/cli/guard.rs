@@ -47,7 +47,7 @@ fn guard(args: &DaemonArgs, out: &mut Printer, err: &mut Printer) -> Result<(), 
         err.line(format!("error: {error}"));
         exit_of_backend(error)
     };
-    let mut firewall = Firewall::nftables().map_err(|error| failed(&error, err))?;
+    let mut firewall = Firewall::open(args.firewall_choice()).map_err(|error| failed(&error, err))?;
     if daemon_guards(args, &mut firewall).map_err(|error| failed(&error, err))? {
         out.line("a daemon runs and guards here: nothing was changed");
         return Ok(());

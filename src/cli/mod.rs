@@ -150,7 +150,7 @@ mod tests {
         let Ok(Verb::Run(args)) = parsed("knock-agent run") else { panic!("run") };
         assert_eq!(args.daemon.file.config.to_str(), Some("/etc/knock-agent/config.yaml"));
         assert_eq!((args.daemon.http_port.get(), args.daemon.https_port.get()), (8080, 8443));
-        assert_eq!(args.daemon.firewall_type, FirewallType::Nftables);
+        assert_eq!(args.daemon.firewall_type, Some(FirewallType::Nftables));
         assert_eq!(args.daemon.not_yet(), []);
     }
 

@@ -28,7 +28,7 @@ pub struct RunArgs {
 pub fn run(args: RunArgs) -> Exit {
     let mut err = Printer::stderr();
     // Before the first key is in memory.
-    if let Err(errno) = process::harden() {
+    if let Err(errno) = process::harden(args.daemon.use_sudo) {
         err.line(format!("error: the process cannot be protected: {errno}"));
         return err.finish(Exit::Bug);
     }
@@ -66,9 +66,11 @@ fn prepare(args: DaemonArgs, err: &mut Printer) -> Result<Daemon, Exit> {
             Exit::BadConfig
         })
     };
+    let firewall = args.firewall_choice();
     Ok(Daemon {
         certificate: pem(args.cert, "--cert", err)?,
         key: pem(args.key, "--key", err)?,
+        firewall,
         settings,
         source,
         http_port: args.http_port,

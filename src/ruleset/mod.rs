@@ -8,6 +8,7 @@ pub mod audit;
 pub mod diff;
 pub mod expr;
 mod hex;
+pub mod iptables;
 pub mod layout;
 pub mod model;
 pub mod plan;

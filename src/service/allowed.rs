@@ -10,9 +10,6 @@ use crate::ruleset::model::{Element, Elements};
 use crate::ruleset::plan::allow_set;
 use crate::units::{Family, Lifetime, Network, Now};
 
-/// Live and wanted times up to this far apart are the same: one counts down while the other is worked out.
-const SLACK_MS: u64 = 250;
-
 /// A network an operator allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Allowed {
@@ -113,23 +110,23 @@ impl Operations {
             }));
             for family in Family::BOTH {
                 let name = allow_set(app.unwrap_or("all"), family);
-                let wanted = allow::elements(&spans, family);
+                let wanted = self.firewall.as_held(allow::elements(&spans, family));
                 let empty = Elements::new();
                 let have = live.elements.get(&name).unwrap_or(&empty);
                 let set = SetRef { name, interval: true, concatenated: false };
-                changes.extend(replace(&set, have, wanted));
+                changes.extend(replace(&set, have, wanted, self.firewall.slack_ms()));
             }
         }
         changes
     }
 }
 
-/// Removes what is not wanted before adding what is not there.
-pub(super) fn replace(set: &SetRef, have: &Elements, want: Elements) -> Vec<Change> {
+/// Removes what is not wanted before adding what is not there; times up to `slack_ms` apart are the same.
+pub(super) fn replace(set: &SetRef, have: &Elements, want: Elements, slack_ms: u64) -> Vec<Change> {
     let same = |a: &Element, b: &Element| {
         let times = match (a.timeout, b.timeout) {
             (None, None) => true,
-            (Some(a), Some(b)) => a.left_ms.abs_diff(b.left_ms) <= SLACK_MS,
+            (Some(a), Some(b)) => a.left_ms.abs_diff(b.left_ms) <= slack_ms,
             (None, Some(_)) | (Some(_), None) => false,
         };
         times && a.last == b.last && a.comment == b.comment

@@ -20,7 +20,7 @@ use super::reload::{Pair, Reloader, Served, Source};
 use super::state::{StateFile, resumed};
 use super::two_factor::{self, TwoFactorError};
 use super::used_codes::UsedCodesFile;
-use crate::backend::{BackendError, Firewall};
+use crate::backend::{BackendError, Choice, Firewall};
 use crate::config::Settings;
 use crate::knock::{Gatekeeper, TwoFactor};
 use crate::sys::netlink::Events;
@@ -36,6 +36,8 @@ pub struct Daemon {
     pub settings: Settings,
     /// Where it comes from, for a reload.
     pub source: Source,
+    /// What firewall is to be used.
+    pub firewall: Choice,
     /// The port of step 1.
     pub http_port: NonZeroU16,
     /// The port of step 2.
@@ -128,9 +130,18 @@ pub fn run(daemon: Daemon) -> Result<(), DaemonError> {
     let mut gatekeeper = Gatekeeper::new(&daemon.settings, two_factor, random);
     let used_codes = UsedCodesFile::read(&daemon.runtime_dir, &mut gatekeeper, clock::now());
 
+    let firewall = Firewall::open(daemon.firewall)?;
+    match firewall {
+        Firewall::Iptables(ref iptables) if daemon.firewall.kind.is_none() => tracing::warn!(
+            programs = %iptables.variant(),
+            "this kernel has no nf_tables: iptables and ipset are used (--firewall-type iptables)"
+        ),
+        Firewall::Iptables(ref iptables) => tracing::info!(programs = %iptables.variant(), "iptables and ipset are used"),
+        Firewall::Nftables(_) => {}
+    }
     // Before the guard, so that nothing is missed that happens to it.
-    let events = Events::open().map_err(BackendError::from)?;
-    let (operations, state) = guard(&daemon)?;
+    let events = firewall.port().map(|_| Events::open()).transpose().map_err(BackendError::from)?;
+    let (operations, state) = guard(&daemon, firewall)?;
     let enforcer = Enforcer::new(operations, gatekeeper, used_codes, state);
 
     let runtime =
@@ -179,8 +190,7 @@ pub fn tls(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, DaemonEr
 }
 
 /// Puts the guard in place and takes over what grants there are.
-fn guard(daemon: &Daemon) -> Result<(Operations, Option<StateFile>), DaemonError> {
-    let mut firewall = Firewall::nftables()?;
+fn guard(daemon: &Daemon, mut firewall: Firewall) -> Result<(Operations, Option<StateFile>), DaemonError> {
     let options = firewall.options(daemon.http_port, daemon.https_port)?;
     let good = LastGood::of(&daemon.settings, firewall.plan(&daemon.settings, options)?);
     let changes = firewall.install(good.plan())?;
@@ -197,7 +207,7 @@ fn guard(daemon: &Daemon) -> Result<(Operations, Option<StateFile>), DaemonError
 async fn serve(
     daemon: &Daemon,
     enforcer: Enforcer,
-    events: Events,
+    events: Option<Events>,
     tls: Arc<ServerConfig>,
     pair: Pair,
 ) -> Result<(), DaemonError> {

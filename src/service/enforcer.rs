@@ -35,6 +35,8 @@ pub struct Enforcer {
     /// Who touched it last.
     by: String,
     patience: Patience,
+    /// When something was last put right.
+    fought_at: Option<Duration>,
 }
 
 /// Why the enforcer stopped.
@@ -64,6 +66,7 @@ impl Enforcer {
             removed: false,
             by: String::new(),
             patience: Patience::default(),
+            fought_at: None,
         }
     }
 
@@ -73,19 +76,21 @@ impl Enforcer {
         mut asks: mpsc::Receiver<Pending>,
         mut calls: mpsc::Receiver<Call>,
         mut reloads: mpsc::Receiver<Reload>,
-        events: Events,
+        events: Option<Events>,
         cleanup: bool,
         stop: oneshot::Receiver<()>,
     ) -> Stopped {
         let mut stop = stop;
         let port = self.operations.firewall().port();
-        let mut watch = match port.map(|port| Watch::new(events, port)).transpose() {
+        let look_every = self.operations.firewall().look_every();
+        let mut watch = match port.zip(events).map(|(port, events)| Watch::new(events, port)).transpose() {
             Ok(watch) => watch,
             Err(error) => {
                 tracing::error!(%error, "changes to the table by others are not noticed");
                 None
             }
         };
+        let mut look_at = look_every.map(|every| Instant::now() + every);
         loop {
             // After the answer to whatever came before, which does not wait for the disk.
             self.keep(clock::now());
@@ -96,6 +101,10 @@ impl Enforcer {
                 // Before the asks, which a flood could keep coming.
                 happened = next(&mut watch) => self.on_happened(happened),
                 () = due(repair_at) => self.repair(clock::now()),
+                () = due(look_at) => {
+                    self.look(clock::now());
+                    look_at = look_every.map(|every| Instant::now() + every);
+                }
                 Some(reload) = reloads.recv() => self.on_reload(reload, clock::now()),
                 // The calendar may have been set, and with it all ends in the state file.
                 () = tokio::time::sleep(LOOK_AT_CALENDAR), if self.state.is_some() => {}
@@ -147,9 +156,26 @@ impl Enforcer {
 
     fn repair(&mut self, now: Now) {
         self.repair_at = None;
-        match self.operations.repair(self.removed, now) {
+        let outcome = self.operations.repair(self.removed, now);
+        self.on_repaired(outcome, now);
+    }
+
+    /// Where nobody tells of changes: looks for itself. In a fight, the next looks wait.
+    fn look(&mut self, now: Now) {
+        let wait = self.patience.wait(now.boot);
+        if self.fought_at.is_some_and(|at| now.boot < at + wait) {
+            return;
+        }
+        self.by = "somebody, whom iptables does not name".to_owned();
+        let outcome = self.operations.look(now);
+        self.on_repaired(outcome, now);
+    }
+
+    fn on_repaired(&mut self, outcome: Result<usize, OperationError>, now: Now) {
+        match outcome {
             Ok(0) => {}
             Ok(changes) => {
+                self.fought_at = Some(now.boot);
                 self.removed = false;
                 let wait = self.patience.on_repair(now.boot);
                 tracing::warn!(
@@ -266,7 +292,8 @@ impl Enforcer {
                 let live = self.operations.live()?;
                 let names = self.operations.names();
                 let prefix = self.operations.settings().global.ipv6_prefix;
-                Reply::Status { status: status(&live, &names, prefix, Some((self.operations.ledger(), now))) }
+                let name = self.operations.firewall().name();
+                Reply::Status { status: status(name, &live, &names, prefix, Some((self.operations.ledger(), now))) }
             }
             Request::Teardown {} => {
                 self.operations.firewall().teardown()?;

@@ -94,7 +94,7 @@ impl LastGood {
         let mut changes = firewall.install(&self.ruleset)?;
         let mut result = Ok(());
         for _ in 0..TRIES {
-            let allowed = self.allowed_changes(&firewall.read()?.unwrap_or_default());
+            let allowed = self.allowed_changes(&firewall.read()?.unwrap_or_default(), firewall);
             result = firewall.apply(&allowed);
             match &result {
                 Ok(()) => {
@@ -109,7 +109,7 @@ impl LastGood {
         result.map(|()| changes)
     }
 
-    fn allowed_changes(&self, live: &Live) -> Vec<Change> {
+    fn allowed_changes(&self, live: &Live, firewall: &Firewall) -> Vec<Change> {
         let mut changes = Vec::new();
         for AllowedByConfig { app, networks: configured } in &self.allow {
             for family in Family::BOTH {
@@ -118,9 +118,9 @@ impl LastGood {
                 let mut spans: Vec<Span> =
                     configured.iter().map(|&network| Span::configured(network)).collect();
                 spans.extend(by_operators(have));
-                let wanted = allow::elements(&spans, family);
+                let wanted = firewall.as_held(allow::elements(&spans, family));
                 let set = SetRef { name, interval: true, concatenated: false };
-                changes.extend(replace(&set, have, wanted));
+                changes.extend(replace(&set, have, wanted, firewall.slack_ms()));
             }
         }
         changes

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::backend::iptables::IptablesError;
 use crate::backend::{BackendError, Firewall};
 use crate::config::{App, Settings};
 use crate::grant::{How, Ledger, Note};
@@ -19,6 +20,8 @@ use crate::units::{ClientAddr, Family, Lifetime, Now};
 
 /// An element may expire between being read and being removed, which fails the whole change.
 pub(super) const TRIES: u32 = 3;
+/// What has no longer than this may have ended by itself already.
+const ENDING: Duration = Duration::from_secs(2);
 
 /// Why an operation did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +48,7 @@ pub enum OperationError {
         max: Lifetime,
     },
     /// There is no guard to make a hole in.
-    #[error("nothing is guarded here: there is no table inet knock_agent; start knock-agent first")]
+    #[error("nothing is guarded here: no rules of knock-agent are in force; start knock-agent first")]
     NoTable,
     /// Not a time that a grant can last.
     #[error(transparent)]
@@ -68,7 +71,10 @@ impl OperationError {
             | Self::TooLong { .. }
             | Self::Lifetime(_)
             | Self::Network(_) => Failure::Request,
-            Self::Backend(BackendError::NotPermitted) => Failure::Permission,
+            Self::Backend(BackendError::Iptables(IptablesError::Element(_))) => Failure::Request,
+            Self::Backend(
+                BackendError::NotPermitted | BackendError::Iptables(IptablesError::NotPermitted { .. }),
+            ) => Failure::Permission,
             Self::NoTable | Self::Backend(_) => Failure::Unavailable,
         }
     }
@@ -300,33 +306,61 @@ impl Operations {
         let mut result = Ok(0);
         for _ in 0..TRIES {
             let live = self.firewall.read()?;
-            let lost =
-                |set: &str| removed || live.as_ref().is_none_or(|live| live.ruleset.set(set).is_none());
-            let wanted = self.firewall.plan(&self.settings, self.options)?;
-            let mut more = Vec::new();
-            for app in &self.settings.apps {
-                for family in Family::BOTH {
-                    let set = app_set(&app.slug, family);
-                    if lost(&set) {
-                        more.extend(self.regrant(&app.slug, family, now));
-                    }
-                }
-            }
-            let none = Live::default();
-            let have = live.as_ref().unwrap_or(&none);
-            more.extend(self.allowed_changes(have, now));
-            match self.firewall.mend(live.as_ref(), &wanted, more) {
-                Ok(changes) => {
-                    if !removed {
-                        self.adopt_grants(have, now);
-                    }
-                    return Ok(changes);
-                }
-                Err(error @ BackendError::Refused { .. }) => result = Err(error.into()),
-                Err(error) => return Err(error.into()),
+            result = self.mend(live.as_ref(), removed, now);
+            if !matches!(result, Err(OperationError::Backend(BackendError::Refused { .. }))) {
+                break;
             }
         }
         result
+    }
+
+    /// Looks what others did where nobody tells, and puts it right; returns how much had to be done. A grant that
+    /// is gone from a set that is there was taken back by somebody.
+    ///
+    /// # Errors
+    /// As [`Operations::repair`].
+    pub fn look(&mut self, now: Now) -> Result<usize, OperationError> {
+        self.ledger.expire(now);
+        let live = self.firewall.read()?;
+        if let Some(live) = &live {
+            let gone: Vec<(String, IpAddr)> = self
+                .ledger
+                .longest(now)
+                .filter(|(app, addr, _, left, _)| {
+                    let set = app_set(app, Family::of(*addr));
+                    let elements = live.ruleset.set(&set).and_then(|_| live.elements.get(&set));
+                    *left > ENDING && elements.is_some_and(|all| !all.contains_key(&address_key(*addr)))
+                })
+                .map(|(app, addr, ..)| (app.to_owned(), addr))
+                .collect();
+            for (app, address) in gone {
+                tracing::info!(app, %address, "somebody removed a grant: it is taken back");
+                self.ledger.revoke(&app, address);
+            }
+        }
+        self.mend(live.as_ref(), false, now)
+    }
+
+    fn mend(&mut self, live: Option<&Live>, removed: bool, now: Now) -> Result<usize, OperationError> {
+        let lost = |set: &str| removed || live.is_none_or(|live| live.ruleset.set(set).is_none());
+        let wanted = self.firewall.plan(&self.settings, self.options)?;
+        let mut more = Vec::new();
+        for app in &self.settings.apps {
+            for family in Family::BOTH {
+                let set = app_set(&app.slug, family);
+                if lost(&set) {
+                    more.extend(self.regrant(&app.slug, family, now));
+                }
+            }
+        }
+        let none = Live::default();
+        let have = live.unwrap_or(&none);
+        more.extend(self.allowed_changes(have, now));
+        let changes = self.firewall.mend(live, &wanted, more)?;
+        if !removed {
+            self.adopt_grants(have, now);
+        }
+        Ok(changes)
     }
 
     /// A set of grants as the ledger has it, whatever is in it.

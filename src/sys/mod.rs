@@ -1,6 +1,7 @@
 //! System calls, sockets and files: the only place with `unsafe`.
 
 pub mod clock;
+pub mod command;
 pub mod files;
 pub mod interfaces;
 pub mod netlink;

@@ -109,9 +109,10 @@ impl Nftables {
 
     fn table_flags(&mut self) -> Result<Option<u32>, BackendError> {
         let mut found = None;
-        self.netlink.dump(&query(msg::GET_TABLE, Body::Empty), |payload| {
+        let listed = self.netlink.dump(&query(msg::GET_TABLE, Body::Empty), |payload| {
             found = found.or(wire::table(payload).filter(|(name, _)| *name == TABLE).map(|(_, flags)| flags));
-        })?;
+        });
+        listed.map_err(|error| if is_unknown(&error) { BackendError::Unsupported(error) } else { error.into() })?;
         Ok(found)
     }
 
@@ -266,6 +267,16 @@ impl Nftables {
     /// [`BackendError`] when the kernel does not answer.
     pub fn generation(&mut self) -> Result<u32, BackendError> {
         Ok(self.netlink.generation()?)
+    }
+}
+
+/// What netfilter's netlink says to questions for a part that the kernel does not have.
+fn is_unknown(error: &NetlinkError) -> bool {
+    let all = [Errno::EINVAL, Errno::EOPNOTSUPP];
+    match error {
+        NetlinkError::Refused(refusals) => refusals.iter().any(|refusal| all.contains(&refusal.errno)),
+        NetlinkError::Send(errno) | NetlinkError::Receive(errno) => all.contains(errno),
+        NetlinkError::Open(_) | NetlinkError::Restless => false,
     }
 }
 

@@ -14,6 +14,7 @@ use crate::config::Settings;
 use crate::ruleset::expr::Side;
 
 pub use sets::{allow_set, app_set, step2_set};
+pub(in crate::ruleset) use step1::{meter_rate, request_line_start};
 
 /// The ruleset that these settings want, with the elements that are known beforehand.
 #[must_use]

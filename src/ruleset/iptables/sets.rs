@@ -1,0 +1,68 @@
+//! The sets that rules ask, with the types and options that give them what nftables' sets have.
+
+use super::gate::{SPOKEN, SPOKEN_SECS, TALKED, TALKED_SECS};
+use super::model::{IpSet, SetContent};
+use super::names;
+use super::plan::Draft;
+use super::step1::{FLOW, METER};
+use crate::ruleset::plan::{allow_set, app_set, step2_set};
+use crate::units::Family;
+
+/// Room in each set of grants.
+const GRANTS: u32 = 1_048_576;
+/// Room in each set that strangers' or half-known clients' packets fill, and in a set of networks.
+const CLIENTS: u32 = 65_536;
+/// The IPv6 clients of one site share a meter.
+const METER_PREFIX: u8 = 64;
+const FLOW_SECS: u32 = 3;
+const METER_SECS: u32 = 60;
+
+pub(super) fn sets(draft: &Draft<'_>) -> Vec<IpSet> {
+    let settings = draft.layout.settings;
+    let mut out = Vec::new();
+    for family in Family::BOTH {
+        let digit = family.digit();
+        out.push(networks(allow_set("all", family), family));
+        out.push(addresses(step2_set(family), family, CLIENTS, 128, SetContent::Others));
+        let meter = netmask(family, METER_PREFIX);
+        out.push(packets(format!("{METER}_{digit}"), "hash:ip", family, &meter, METER_SECS, " counters"));
+        out.push(packets(format!("{SPOKEN}_{digit}"), "hash:ip,port", family, "", SPOKEN_SECS, ""));
+        out.push(packets(format!("{TALKED}_{digit}"), "hash:ip,port", family, "", TALKED_SECS, ""));
+        if draft.segments() > 1 {
+            out.push(packets(format!("{FLOW}_{digit}"), "hash:ip,port", family, "", FLOW_SECS, " counters"));
+        }
+        for app in &settings.apps {
+            let prefix = settings.global.ipv6_prefix;
+            out.push(addresses(app_set(&app.slug, family), family, GRANTS, prefix, SetContent::Grants));
+            out.push(networks(allow_set(&app.slug, family), family));
+        }
+    }
+    out
+}
+
+fn addresses(meaning: String, family: Family, room: u32, prefix: u8, content: SetContent) -> IpSet {
+    let mask = netmask(family, prefix);
+    let kind = format!("hash:ip family {} maxelem {room}{mask} timeout 0 comment", inet(family));
+    IpSet { name: names::set(&meaning), meaning, kind, content }
+}
+
+fn networks(meaning: String, family: Family) -> IpSet {
+    let kind = format!("hash:net family {} maxelem {CLIENTS} timeout 0 comment", inet(family));
+    IpSet { name: names::set(&meaning), meaning, kind, content: SetContent::Others }
+}
+
+fn packets(meaning: String, kind: &str, family: Family, mask: &str, secs: u32, more: &str) -> IpSet {
+    let kind = format!("{kind} family {} maxelem {CLIENTS}{mask} timeout {secs}{more}", inet(family));
+    IpSet { name: names::set(&meaning), meaning, kind, content: SetContent::Packets }
+}
+
+fn netmask(family: Family, prefix: u8) -> String {
+    if family == Family::V4 || prefix >= family.bits() { String::new() } else { format!(" netmask {prefix}") }
+}
+
+fn inet(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "inet",
+        Family::V6 => "inet6",
+    }
+}
