@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::backend::Backend;
 use crate::configuration::Config;
 use crate::namespace::Namespace;
 use crate::process::{Background, Finished, finish, wait};
@@ -49,7 +50,7 @@ impl Installation {
             folder,
             program: PROGRAM.into(),
             wrapper: Vec::new(),
-            flags: Vec::new(),
+            flags: Backend::current().flags().iter().map(|&flag| flag.to_owned()).collect(),
             environment: Vec::new(),
         }
     }
@@ -178,6 +179,7 @@ impl Installation {
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).arg("--config").arg(self.path("config.yaml"));
         command.arg("--runtime-dir").arg(self.path("run")).arg("--state-dir").arg(self.path("state"));
+        command.args(Backend::current().flags());
         command
     }
 

@@ -1,9 +1,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::backend::Backend;
+use crate::ipset;
 use crate::namespace::Namespace;
 
-/// An element of one of the agent's sets, as `nft` lists it.
+/// An element of one of the agent's sets, as `nft` or `ipset` lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Element {
     /// Address, network or range.
@@ -17,6 +19,9 @@ pub struct Element {
 /// The elements of a set of the agent's table; stops the test when there is no such set.
 #[track_caller]
 pub fn elements(host: &Namespace, set: &str) -> Vec<Element> {
+    if Backend::current().is_iptables() {
+        return ipset::elements(host, set);
+    }
     let listing = host.run("nft", &["list", "set", "inet", "knock_agent", set]).success().text();
     parse_elements(&listing)
 }
@@ -42,18 +47,54 @@ pub fn admission_left(host: &Namespace, address: IpAddr) -> Option<Duration> {
 
 /// Whether the agent's table exists.
 pub fn is_guarded(host: &Namespace) -> bool {
+    if Backend::current().is_iptables() {
+        return ipset::is_guarded(host);
+    }
     host.run("nft", &["list", "tables"]).success().text().lines().any(|l| l == "table inet knock_agent")
+}
+
+/// Removes all that the agent has in force, as somebody would who starts anew.
+#[track_caller]
+pub fn remove_guard(host: &Namespace) {
+    let backend = Backend::current();
+    if !backend.is_iptables() {
+        return host.nft("delete table inet knock_agent");
+    }
+    for family in ['4', '6'] {
+        for table in ["mangle", "raw", "nat", "filter"] {
+            for what in ["-F", "-X"] {
+                host.run(&backend.program(family, ""), &["-w", "-t", table, what]).success();
+            }
+        }
+    }
+    host.run("ipset", &["destroy"]).success();
+}
+
+/// Removes one element, as an administrator would.
+#[track_caller]
+pub fn remove_element(host: &Namespace, set: &str, key: &str) {
+    if Backend::current().is_iptables() {
+        host.run("ipset", &["del", &format!("ka_{set}"), key]).success();
+    } else {
+        host.nft(&format!("delete element inet knock_agent {set} {{ {key} }}"));
+    }
 }
 
 /// The agent's table without what changes by itself, and without elements.
 #[track_caller]
 pub fn table(host: &Namespace) -> String {
+    if Backend::current().is_iptables() {
+        return ipset::guard(host);
+    }
     let listing = host.run("nft", &["-s", "list", "table", "inet", "knock_agent"]).success().text();
     without_elements(&listing)
 }
 
 /// Everything the kernel lists, with handles, without counters and time left.
 pub fn everything(host: &Namespace) -> String {
+    if Backend::current().is_iptables() {
+        return ipset::everything(host);
+    }
     host.run("nft", &["-s", "-a", "list", "ruleset"]).success().text()
 }
 

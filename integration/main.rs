@@ -11,10 +11,12 @@
 )]
 
 mod agent;
+mod backend;
 mod capture;
 mod configuration;
 mod firewall;
 mod handmade;
+mod ipset;
 mod knocking;
 mod namespace;
 mod probe;

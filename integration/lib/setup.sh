@@ -11,7 +11,7 @@ root_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 # What `cargo build` and the program need: a compiler, pkg-config, the two netfilter libraries, libclang for bindgen.
 build_packages=(build-essential pkg-config libmnl-dev libnftnl-dev libclang-dev ca-certificates curl)
 # What the demo and the tests call: ip and nft.
-run_packages=(iproute2 nftables)
+run_packages=(iproute2 nftables iptables ipset)
 
 say() { printf '== %s\n' "$*" >&2; }
 fail() {

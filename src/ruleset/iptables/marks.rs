@@ -78,7 +78,7 @@ fn arriving(draft: &Draft<'_>, family: Family) -> Vec<String> {
         }
     }
     for name in &draft.layout.ext {
-        let original = rule().iif(name).with("-m conntrack --ctdir ORIGINAL");
+        let original = rule().iif(name).original();
         rules.push(original.goto("in_tracked", "here:tracked"));
         rules.push(rule().iif(name).state("UNTRACKED").goto("in_untracked", "here:untracked"));
     }
@@ -130,7 +130,7 @@ fn leaving_through(draft: &Draft<'_>, family: Family) -> Vec<String> {
                 .iif(name)
                 .original_port(segment.protocol, segment.ports)
                 .dnatted()
-                .with("-m conntrack --ctdir ORIGINAL")
+                .original()
                 .end_in_set(&memory(family, segment), Side::Source);
             rules.push(text.goto(&stem("mrk", segment), "mark:forwarded"));
         }

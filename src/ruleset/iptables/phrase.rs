@@ -1,9 +1,12 @@
 //! Writes rules, in the order and words of `iptables-save`, so that what is listed can be compared.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::names;
 use crate::units::{Family, IfName, PortRange, Protocol};
+
+const TRACKING: &str = "-m conntrack";
 
 /// A rule in the making.
 #[derive(Clone, Debug, Default)]
@@ -14,6 +17,17 @@ pub(super) struct Phrase {
     oif: Option<String>,
     protocol: Option<Protocol>,
     matches: Vec<String>,
+    /// What connection tracking says: one match, wherever it was begun, with its options in their order.
+    tracking: BTreeMap<Tracking, String>,
+}
+
+/// The options of `-m conntrack`, in the order in which they are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Tracking {
+    State,
+    Protocol,
+    OriginalPort,
+    Direction,
 }
 
 pub(super) fn rule() -> Phrase {
@@ -106,22 +120,35 @@ impl Phrase {
     }
 
     pub(super) fn state(self, states: &str) -> Self {
-        self.with(format!("-m conntrack --ctstate {states}"))
+        self.tracked(Tracking::State, format!("--ctstate {states}"))
     }
 
     pub(super) fn reply(self) -> Self {
-        self.with("-m conntrack --ctdir REPLY")
+        self.tracked(Tracking::Direction, "--ctdir REPLY".to_owned())
+    }
+
+    pub(super) fn original(self) -> Self {
+        self.tracked(Tracking::Direction, "--ctdir ORIGINAL".to_owned())
+    }
+
+    fn tracked(mut self, option: Tracking, text: String) -> Self {
+        if self.tracking.is_empty() {
+            self.matches.push(TRACKING.to_owned());
+        }
+        self.tracking.insert(option, text);
+        self
     }
 
     pub(super) fn dnatted(self) -> Self {
-        self.with("-m conntrack --ctstatus DNAT")
+        self.state("DNAT")
     }
 
     /// The port that the client used, whatever it was translated to.
     pub(super) fn original_port(self, protocol: Protocol, ports: PortRange) -> Self {
         let number = protocol.number();
         self.protocol(protocol)
-            .with(format!("-m conntrack --ctproto {number} --ctorigdstport {}", span(ports)))
+            .tracked(Tracking::Protocol, format!("--ctproto {number}"))
+            .tracked(Tracking::OriginalPort, format!("--ctorigdstport {}", span(ports)))
     }
 
     pub(super) fn address_type(self, side: Side, kinds: &str) -> Self {
@@ -163,7 +190,13 @@ impl Phrase {
         words.extend(flag("-i", self.iif));
         words.extend(flag("-o", self.oif));
         words.extend(flag("-p", self.protocol.map(|protocol| protocol.name().to_owned())));
-        words.extend(self.matches);
+        for text in self.matches {
+            let tracking = text == TRACKING;
+            words.push(text);
+            if tracking {
+                words.extend(self.tracking.values().cloned());
+            }
+        }
         words.push(format!("-m comment --comment \"ka:{what}\""));
         words.push(target.to_owned());
         words.join(" ")
