@@ -28,9 +28,9 @@ impl Backend {
 
     /// Runs a scenario on this firewall.
     pub fn run(self, scenario: impl FnOnce()) {
-        CURRENT.set(Some(self));
+        let before = CURRENT.replace(Some(self));
         scenario();
-        CURRENT.set(None);
+        CURRENT.set(before);
     }
 
     /// The flags of the agent's verbs that choose it.

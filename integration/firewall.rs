@@ -53,21 +53,54 @@ pub fn is_guarded(host: &Namespace) -> bool {
     host.run("nft", &["list", "tables"]).success().text().lines().any(|l| l == "table inet knock_agent")
 }
 
-/// Removes all that the agent has in force, as somebody would who starts anew.
-#[track_caller]
+/// Removes all that the agent has in force, if anything, as somebody would who starts anew.
 pub fn remove_guard(host: &Namespace) {
     let backend = Backend::current();
     if !backend.is_iptables() {
-        return host.nft("delete table inet knock_agent");
+        host.run("nft", &["delete", "table", "inet", "knock_agent"]);
+        return;
     }
     for family in ['4', '6'] {
         for table in ["mangle", "raw", "nat", "filter"] {
             for what in ["-F", "-X"] {
-                host.run(&backend.program(family, ""), &["-w", "-t", table, what]).success();
+                // A daemon may put it back in the middle of it.
+                host.run(&backend.program(family, ""), &["-w", "-t", table, what]);
             }
         }
     }
-    host.run("ipset", &["destroy"]).success();
+    host.run("ipset", &["destroy"]);
+}
+
+/// Removes all rules and sets of everybody, as somebody would who starts anew.
+#[track_caller]
+pub fn flush_host(host: &Namespace) {
+    if Backend::current().is_iptables() {
+        remove_guard(host);
+        host.run("ipset", &["flush"]).success();
+    } else {
+        host.run("nft", &["flush", "ruleset"]).success();
+    }
+}
+
+/// Adds a rule that is none of the agent's, named `of_the_host`.
+pub fn add_foreign_rule(host: &Namespace) {
+    let backend = Backend::current();
+    if backend.is_iptables() {
+        let words = "-w -A INPUT -m comment --comment of_the_host".split(' ').collect::<Vec<_>>();
+        host.run(&backend.program('4', ""), &words).success();
+    } else {
+        host.nft("table inet of_the_host { chain input { type filter hook input priority 0; counter; }; }");
+    }
+}
+
+/// Whether the agent has a set of that name.
+pub fn has_set(host: &Namespace, name: &str) -> bool {
+    if Backend::current().is_iptables() {
+        let names = host.run("ipset", &["list", "-n"]).success().text();
+        return names.lines().any(|line| line == format!("ka_{name}"));
+    }
+    let sets = host.run("nft", &["list", "sets", "inet"]).success().text();
+    sets.lines().any(|line| line.trim() == format!("set {name} {{"))
 }
 
 /// Removes one element, as an administrator would.

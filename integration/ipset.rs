@@ -63,7 +63,15 @@ pub fn everything(host: &Namespace) -> String {
     for backend in [Backend::IptablesLegacy, Backend::IptablesNft] {
         for family in ['4', '6'] {
             let text = host.run(&backend.program(family, "save"), &[]).success().text();
-            out.extend(text.lines().filter(|l| !l.starts_with('#')).map(|l| without_counters(l) + "\n"));
+            // Listing a table makes it, and what is in use once stays registered; empty, it does nothing.
+            let used = |table: &&str| {
+                let rule = |l: &str| l.starts_with("-A") || (l.starts_with(':') && !l.contains(" ACCEPT "));
+                table.lines().any(rule)
+            };
+            for table in text.split("COMMIT\n").filter(used) {
+                let lines = table.lines().filter(|l| !l.starts_with('#'));
+                out.extend(lines.map(|l| without_counters(l) + "\n"));
+            }
         }
     }
     let sets = host.run("ipset", &["save"]).success().text();

@@ -9,6 +9,8 @@ const TOOLS: &[(&str, &str)] = &[
     ("iptables-legacy", "iptables"),
     ("iptables-nft", "iptables"),
     ("ipset", "ipset"),
+    ("sudo", "sudo"),
+    ("visudo", "sudo"),
     ("curl", "curl"),
     ("nmap", "nmap"),
     ("tcpdump", "tcpdump"),

@@ -5,6 +5,7 @@ mod bystanders;
 mod check_ruleset;
 mod forwarding;
 mod https_abuse;
+mod iptables;
 mod life_cycle;
 mod operator;
 mod path_filter;

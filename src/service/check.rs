@@ -21,7 +21,7 @@ pub struct Report {
     /// What an operator should know.
     pub findings: Vec<Finding>,
     /// What applying would change.
-    pub changes: Vec<Change>,
+    pub changes: Vec<String>,
 }
 
 impl Report {
@@ -35,7 +35,7 @@ impl Report {
 /// Plans without a kernel: everything would be new.
 #[must_use]
 pub fn offline(settings: &Settings, options: Options) -> Report {
-    Report { findings: Vec::new(), changes: diff(None, &plan(settings, options)) }
+    Report { findings: Vec::new(), changes: words(&diff(None, &plan(settings, options))) }
 }
 
 /// Plans, compares with what is live and has the kernel check the difference; changes nothing.
@@ -52,8 +52,9 @@ pub fn online(nft: &mut Nftables, settings: &Settings, options: Options) -> Resu
             fix: String::new(),
         });
     }
-    report.changes = diff(nft.read()?.as_ref(), &plan(settings, options));
-    match nft.validate(&report.changes) {
+    let changes = diff(nft.read()?.as_ref(), &plan(settings, options));
+    report.changes = words(&changes);
+    match nft.validate(&changes) {
         Ok(()) => {}
         Err(error @ BackendError::Refused { .. }) => report.findings.push(Finding {
             severity: Severity::Error,
@@ -85,6 +86,10 @@ pub fn online(nft: &mut Nftables, settings: &Settings, options: Options) -> Resu
         fix: "look at the output of nft list ruleset for chains with policy drop".to_owned(),
     }));
     Ok(report)
+}
+
+fn words(changes: &[Change]) -> Vec<String> {
+    changes.iter().map(Change::to_string).collect()
 }
 
 /// What a host's chain does with a packet that carries our mark and that none of its other rules matches.
@@ -123,7 +128,7 @@ fn host_end(
     Ok(End::Open)
 }
 
-fn missing_interfaces(settings: &Settings) -> Vec<Finding> {
+pub(super) fn missing_interfaces(settings: &Settings) -> Vec<Finding> {
     let Ok(present) = interfaces::names() else {
         return Vec::new();
     };

@@ -3,6 +3,7 @@
 mod allowed;
 pub mod certificate;
 pub mod check;
+pub mod check_iptables;
 pub mod control;
 pub mod daemon;
 mod enforcer;
