@@ -53,7 +53,9 @@ pub fn guard(host: &Namespace) -> String {
 /// Whether the agent's gate is in force in both families.
 pub fn is_guarded(host: &Namespace) -> bool {
     ['4', '6'].into_iter().all(|family| {
-        tables(host, family).lines().any(|line| line.starts_with("-A PREROUTING") && line.ends_with("-j KA-gate"))
+        tables(host, family)
+            .lines()
+            .any(|line| line.starts_with("-A PREROUTING") && line.ends_with("-j KA-gate"))
     })
 }
 
@@ -102,7 +104,8 @@ fn without_kernels_choice(text: &str) -> String {
             }
         }
     }
-    let changing = |line: &&str| !line.starts_with("Size in memory") && !line.starts_with("Number of entries");
+    let changing =
+        |line: &&str| !line.starts_with("Size in memory") && !line.starts_with("Number of entries");
     out.lines().filter(changing).collect::<Vec<_>>().join("\n")
 }
 
@@ -113,6 +116,9 @@ fn a_saved_set_is_read_with_its_times() {
          add ka_app_x_4 224.0.0.0 timeout 0\nadd ka_app_x_4 10.0.0.0/8 timeout 0 comment \"config\"\n",
     );
     assert_eq!(found.len(), 2);
-    assert_eq!((found[0].timeout, found[0].expires), (Some(Duration::from_secs(60)), Some(Duration::from_secs(59))));
+    assert_eq!(
+        (found[0].timeout, found[0].expires),
+        (Some(Duration::from_secs(60)), Some(Duration::from_secs(59)))
+    );
     assert_eq!(found[1], Element { key: "10.0.0.0/8".into(), timeout: None, expires: None });
 }

@@ -102,7 +102,13 @@ impl<'a> Programs<'a> {
 fn two_configurations() -> [Config; 2] {
     let lan = ["10.0.0.5", "\"fd00:5::5\""];
     [
-        Config::ssh(&["duration: 60"]).app("lan", "2223", "tcp", lan[0], &[]).app("lan6", "2224", "tcp", lan[1], &[]),
+        Config::ssh(&["duration: 60"]).app("lan", "2223", "tcp", lan[0], &[]).app(
+            "lan6",
+            "2224",
+            "tcp",
+            lan[1],
+            &[],
+        ),
         Config::new(&["mark: 77"])
             .app("ssh", "2222", "tcp", "local", &["duration: 60"])
             .app("web", "3333", "both", "local", &[])
@@ -180,7 +186,9 @@ fn killed_after_any_step_no_port_opens_that_was_closed() {
             let carried_out = number % 2 == 0;
             let then = if carried_out {
                 let multi = if Backend::current() == Backend::IptablesNft { "nft" } else { "legacy" };
-                format!("case $0 in *ip6*) s=ip6tables;; *) s=iptables;; esac; /usr/sbin/xtables-{multi}-multi $s-restore \"$@\"; kill -9 $PPID; exit 1")
+                format!(
+                    "case $0 in *ip6*) s=ip6tables;; *) s=iptables;; esac; /usr/sbin/xtables-{multi}-multi $s-restore \"$@\"; kill -9 $PPID; exit 1"
+                )
             } else {
                 "kill -9 $PPID; exit 1".to_owned()
             };
@@ -246,10 +254,9 @@ fn grants_longer_than_ipset_counts_are_refused() {
 fn what_iptables_cannot_do_is_refused_with_78() {
     let net = Topology::new();
     let odd = Config::ssh(&[]).text().replace("interface_ext: ext0", "interface_ext: \"ext+\"");
-    for (text, words) in [
-        (Config::ssh(&["duration: 30d"]).text().to_owned(), "2147483 s"),
-        (odd, "interface_ext ext+"),
-    ] {
+    for (text, words) in
+        [(Config::ssh(&["duration: 30d"]).text().to_owned(), "2147483 s"), (odd, "interface_ext ext+")]
+    {
         let home = Installation::with_text(&text);
         let done = home.run_in_vain(&net.router).exits(78);
         assert!(done.stderr.contains(words), "{}", done.stderr);
@@ -318,7 +325,9 @@ fn through_sudo_a_user_without_capabilities_guards_and_opens() {
         net.router.run(all[0], &all[1..]).code
     };
     assert_eq!(sudo("/usr/sbin/ipset list -n"), Some(0));
-    for command in ["/usr/sbin/ipset flush", "/usr/sbin/iptables-legacy-restore", "/usr/sbin/iptables -F", "id"] {
+    for command in
+        ["/usr/sbin/ipset flush", "/usr/sbin/iptables-legacy-restore", "/usr/sbin/iptables -F", "id"]
+    {
         assert_ne!(sudo(command), Some(0), "{command}");
     }
     agent.terminate();
@@ -370,7 +379,8 @@ fn a_host_that_drops_by_default_is_told_what_to_add() {
         let words: Vec<&str> = ["-w"].into_iter().chain(line.split(' ')).collect();
         net.router.run(&command, &words).success();
     };
-    for line in ["-A OUTPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT", "-P INPUT DROP", "-P OUTPUT DROP"] {
+    for line in ["-A OUTPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT", "-P INPUT DROP", "-P OUTPUT DROP"]
+    {
         iptables(line);
     }
     let _agent = home.start(&net.router);

@@ -152,7 +152,10 @@ fn teardown_without_a_daemon_removes_everything_of_ours_and_nothing_else() {
     assert!(!is_guarded(&net.router));
     assert_open(&net.a, Family::V4.router(), 2222);
     let rest = crate::firewall::everything(&net.router);
-    assert!(rest.contains("of_the_host") && !["knock_agent", "KA-", "ka_"].iter().any(|word| rest.contains(word)), "{rest}");
+    assert!(
+        rest.contains("of_the_host") && !["knock_agent", "KA-", "ka_"].iter().any(|word| rest.contains(word)),
+        "{rest}"
+    );
     home.verb(&net.router, &["teardown"]).success();
 }
 

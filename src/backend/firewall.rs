@@ -32,7 +32,7 @@ pub enum Firewall {
     /// The table `inet knock_agent`.
     Nftables(Nftables),
     /// Chains `KA-...` and sets `ka_...`.
-    Iptables(Iptables),
+    Iptables(Box<Iptables>),
 }
 
 /// The kinds of firewalls.
@@ -64,15 +64,19 @@ impl Firewall {
         match choice.kind {
             Some(Kind::Nftables) => Ok(Self::Nftables(Nftables::open()?)),
             Some(Kind::Iptables) => {
-                if nftables_guards()? {
-                    return Err(IptablesError::BesideNftables.into());
+                match nftables_guards() {
+                    Ok(true) => return Err(IptablesError::BesideNftables.into()),
+                    // Whoever needs sudo for iptables may not look into nftables.
+                    Err(BackendError::NotPermitted) if choice.use_sudo => {}
+                    Ok(false) => {}
+                    Err(error) => return Err(error),
                 }
-                Ok(Self::Iptables(Iptables::open(choice.variant, choice.use_sudo)?))
+                Ok(Self::Iptables(Box::new(Iptables::open(choice.variant, choice.use_sudo)?)))
             }
             None => match Nftables::open().and_then(|mut nft| nft.has_table().map(|_| nft)) {
                 Ok(nft) => Ok(Self::Nftables(nft)),
                 Err(BackendError::Unsupported(_)) => {
-                    Ok(Self::Iptables(Iptables::open(choice.variant, choice.use_sudo)?))
+                    Ok(Self::Iptables(Box::new(Iptables::open(choice.variant, choice.use_sudo)?)))
                 }
                 Err(error) => Err(error),
             },
@@ -90,10 +94,10 @@ impl Firewall {
         }
         match (Iptables::open(None, false), nft) {
             (Ok(mut iptables), Ok((_, nft))) => match iptables.read() {
-                Ok(Some(_)) => Ok(Self::Iptables(iptables)),
+                Ok(Some(_)) => Ok(Self::Iptables(Box::new(iptables))),
                 Ok(None) | Err(_) => Ok(Self::Nftables(nft)),
             },
-            (Ok(iptables), Err(BackendError::Unsupported(_))) => Ok(Self::Iptables(iptables)),
+            (Ok(iptables), Err(BackendError::Unsupported(_))) => Ok(Self::Iptables(Box::new(iptables))),
             (Err(_), Ok((_, nft))) => Ok(Self::Nftables(nft)),
             (_, Err(error)) => Err(error),
         }
@@ -104,9 +108,9 @@ impl Firewall {
     /// # Errors
     /// [`BackendError`] when it cannot be removed.
     pub fn remove_all() -> Result<bool, BackendError> {
-        let mut removed = match Nftables::open().and_then(|mut nft| nft.teardown()) {
-            Ok(removed) => removed,
-            Err(BackendError::Unsupported(_)) => false,
+        let (mut removed, may) = match Nftables::open().and_then(|mut nft| nft.teardown()) {
+            Ok(removed) => (removed, true),
+            Err(BackendError::Unsupported(_)) => (false, false),
             Err(error) => return Err(error),
         };
         // Once for each variant of iptables that may have some.
@@ -114,8 +118,8 @@ impl Firewall {
             match Iptables::open(None, false).and_then(|mut iptables| iptables.teardown()) {
                 Ok(false) | Err(IptablesError::Missing { .. }) => break,
                 Ok(true) => removed = true,
-                // Whoever may not use iptables cannot have guarded with it.
-                Err(IptablesError::NotPermitted { .. }) => break,
+                // Whoever may use nftables only cannot have guarded with iptables.
+                Err(IptablesError::NotPermitted { .. }) if may => break,
                 Err(error) => return Err(error.into()),
             }
         }

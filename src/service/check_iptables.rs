@@ -24,7 +24,10 @@ pub fn offline(settings: &Settings, options: Options) -> Result<Report, Impossib
     let chains = Family::BOTH.into_iter().flat_map(|family| {
         tables.of(family).iter().flat_map(move |table| {
             let of = if family == Family::V4 { "IPv4" } else { "IPv6" };
-            table.chains.iter().map(move |chain| format!("{of}: add chain {} of table {}", chain.name, table.name))
+            table
+                .chains
+                .iter()
+                .map(move |chain| format!("{of}: add chain {} of table {}", chain.name, table.name))
         })
     });
     Ok(Report { findings: Vec::new(), changes: sets.chain(chains).collect() })

@@ -136,7 +136,9 @@ pub fn run(daemon: Daemon) -> Result<(), DaemonError> {
             programs = %iptables.variant(),
             "this kernel has no nf_tables: iptables and ipset are used (--firewall-type iptables)"
         ),
-        Firewall::Iptables(ref iptables) => tracing::info!(programs = %iptables.variant(), "iptables and ipset are used"),
+        Firewall::Iptables(ref iptables) => {
+            tracing::info!(programs = %iptables.variant(), "iptables and ipset are used")
+        }
         Firewall::Nftables(_) => {}
     }
     // Before the guard, so that nothing is missed that happens to it.

@@ -293,7 +293,9 @@ impl Enforcer {
                 let names = self.operations.names();
                 let prefix = self.operations.settings().global.ipv6_prefix;
                 let name = self.operations.firewall().name();
-                Reply::Status { status: status(name, &live, &names, prefix, Some((self.operations.ledger(), now))) }
+                Reply::Status {
+                    status: status(name, &live, &names, prefix, Some((self.operations.ledger(), now))),
+                }
             }
             Request::Teardown {} => {
                 self.operations.firewall().teardown()?;

@@ -11,8 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Where system programs are.
-const FOLDERS: &[&str] =
-    &["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin"];
+const FOLDERS: &[&str] = &["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin"];
 /// What programs see of the environment.
 const SEARCH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 /// Between looks at a program that has closed its output and not ended yet.
@@ -46,9 +45,8 @@ pub fn real(path: &Path) -> Option<PathBuf> {
 
 fn is_trusted(path: &Path) -> bool {
     let Some(real) = real(path) else { return false };
-    let safe = |path: &Path| {
-        fs::metadata(path).is_ok_and(|about| about.uid() == 0 && about.mode() & 0o022 == 0)
-    };
+    let safe =
+        |path: &Path| fs::metadata(path).is_ok_and(|about| about.uid() == 0 && about.mode() & 0o022 == 0);
     let runs = fs::metadata(&real).is_ok_and(|about| about.is_file() && about.mode() & 0o111 != 0);
     runs && safe(&real) && real.parent().is_some_and(safe) && path.parent().is_some_and(safe)
 }

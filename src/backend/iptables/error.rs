@@ -51,6 +51,8 @@ pub enum IptablesError {
     #[error("the plan that was kept is for another kind of firewall: give --firewall-type as before")]
     OtherPlan,
     /// Both kinds at once would each drop what the other lets in.
-    #[error("a guard by nftables is in place: remove it first (`knock-agent teardown`), or leave --firewall-type iptables out")]
+    #[error(
+        "a guard by nftables is in place: remove it first (`knock-agent teardown`), or leave --firewall-type iptables out"
+    )]
     BesideNftables,
 }

@@ -6,11 +6,12 @@ mod error;
 mod tools;
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::time::Duration;
 
 pub use error::IptablesError;
-pub use tools::Variant;
 use tools::Tools;
+pub use tools::Variant;
 
 use crate::backend::BackendError;
 use crate::config::Settings;
@@ -22,6 +23,7 @@ use crate::ruleset::iptables::names;
 use crate::ruleset::iptables::plan::{Matcher, plan};
 use crate::ruleset::iptables::restore::{TableChange, changes, removal};
 use crate::ruleset::iptables::save::{ListedSet, Listing, sets};
+use crate::ruleset::iptables::sets::same_kind;
 use crate::ruleset::layout::Options;
 use crate::ruleset::model::Element;
 use crate::units::Family;
@@ -76,7 +78,11 @@ impl Iptables {
     /// # Errors
     /// [`IptablesError::Impossible`] where it cannot be had.
     pub fn plan(&self, settings: &Settings, options: Options) -> Result<Tables, IptablesError> {
-        Ok(plan(settings, options, self.matcher)?)
+        let mut tables = plan(settings, options, self.matcher)?;
+        if !self.tools.has_ipv6() {
+            tables.ipv6.clear();
+        }
+        Ok(tables)
     }
 
     /// What is in force, in the model's terms; none if nothing of ours is.
@@ -274,14 +280,16 @@ impl Iptables {
     /// the same elements.
     fn set_changes(&self, wanted: &Tables) -> String {
         let mut out = String::new();
+        if self.seen.sets.contains_key(NEW_SET) {
+            // Somebody was killed in the middle of an exchange.
+            let _ = writeln!(out, "destroy {NEW_SET}");
+        }
         for set in &wanted.ipsets {
             match self.seen.sets.get(&set.name) {
                 None => out.push_str(&creation(set)),
-                Some(have) if set.content == SetContent::Packets => {
-                    // Not listed, so that their type is not known; ours have had no other.
-                    let _ = have;
-                }
-                Some(have) if have.kind != set.kind => out.push_str(&exchange(set, have)),
+                // Not listed, so that their type is not known; ours have had no other.
+                Some(_) if set.content == SetContent::Packets => {}
+                Some(have) if !same_kind(&have.kind, &set.kind) => out.push_str(&exchange(set, have)),
                 Some(have) => {
                     if set.content == SetContent::Grants && !listed(have).1 {
                         out.push_str(&creation(set));
@@ -349,7 +357,7 @@ fn what(steps: &[(Family, TableChange)]) -> Vec<String> {
 }
 
 fn stale_sets(seen: &Observed, wanted: &Tables) -> Vec<String> {
-    let known = |name: &&String| wanted.ipsets.iter().any(|set| set.name == **name);
+    let known = |name: &&String| *name == NEW_SET || wanted.ipsets.iter().any(|set| set.name == **name);
     seen.sets.keys().filter(|name| !known(name)).cloned().collect()
 }
 
@@ -363,9 +371,9 @@ fn exchange(set: &IpSet, have: &ListedSet) -> String {
     for element in &have.elements {
         let secs = element.left_secs.unwrap_or(0);
         let comment = element.comment.as_deref().unwrap_or_default();
-        out.push_str(&format!("add {NEW_SET} {} timeout {secs} comment \"{comment}\"\n", element.key));
+        let _ = writeln!(out, "add {NEW_SET} {} timeout {secs} comment \"{comment}\"", element.key);
     }
-    out.push_str(&format!("swap {NEW_SET} {}\ndestroy {NEW_SET}\n", set.name));
+    let _ = writeln!(out, "swap {NEW_SET} {}\ndestroy {NEW_SET}", set.name);
     out.push_str(&creation(set));
     out
 }

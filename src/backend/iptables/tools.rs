@@ -1,12 +1,12 @@
 //! The programs: which of their variants this host uses, and how they are run.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::error::IptablesError;
 use crate::ruleset::iptables::save::{Listing, listing};
-use crate::sys::command;
+use crate::sys::{command, files};
 use crate::units::Family;
 
 /// Longer than a million elements take.
@@ -123,13 +123,20 @@ impl Tools {
         self.sudo.is_some()
     }
 
+    /// Whether the kernel knows IPv6 at all; without, there is nothing to guard and ip6tables fails.
+    #[must_use]
+    pub fn has_ipv6(&self) -> bool {
+        files::exists(Path::new("/proc/net/if_inet6"))
+    }
+
     /// What both families' tables hold.
     ///
     /// # Errors
     /// [`IptablesError`] when they cannot be listed.
     pub fn listings(&self) -> Result<[Listing; 2], IptablesError> {
         let [v4, v6] = &self.save;
-        Ok([listing(&self.run(v4, &[], "")?), listing(&self.run(v6, &[], "")?)])
+        let v6 = if self.has_ipv6() { listing(&self.run(v6, &[], "")?) } else { Listing::default() };
+        Ok([listing(&self.run(v4, &[], "")?), v6])
     }
 
     /// Loads text into a family's tables; what it does not name stays.
@@ -187,7 +194,12 @@ impl Tools {
         self.run(&self.ipset, &["restore", "-exist"], commands).map(drop)
     }
 
-    fn run(&self, program: &std::path::Path, arguments: &[&str], input: &str) -> Result<String, IptablesError> {
+    fn run(
+        &self,
+        program: &Path,
+        arguments: &[&str],
+        input: &str,
+    ) -> Result<String, IptablesError> {
         let path = program.to_string_lossy();
         let mut words: Vec<&str> = Vec::new();
         let sudo = self.sudo.as_ref().map(|sudo| sudo.to_string_lossy());
@@ -244,7 +256,11 @@ fn refusal(tool: String, input: &str, complaints: &str) -> IptablesError {
 }
 
 fn line_number(line: &str) -> Option<usize> {
-    let rest = line.split_once("line: ").or_else(|| line.split_once("in line ")).or_else(|| line.split_once("line "))?.1;
+    let rest = line
+        .split_once("line: ")
+        .or_else(|| line.split_once("in line "))
+        .or_else(|| line.split_once("line "))?
+        .1;
     let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
     digits.parse().ok()
 }
@@ -261,11 +277,13 @@ fn about(line: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    const INPUT: &str = "*raw\n-A KA-a -m comment --comment \"ka:step1:path\" -m bpf --bytecode \"3,1 2 3 4\" -j X\nCOMMIT\n";
+    const INPUT: &str =
+        "*raw\n-A KA-a -m comment --comment \"ka:step1:path\" -m bpf --bytecode \"3,1 2 3 4\" -j X\nCOMMIT\n";
 
     #[test]
     fn a_refusal_names_the_rule_and_repeats_nothing_secret() {
-        let complaints = "iptables-restore v1.8.9 (legacy): bad bytecode \"3,1 2 3 4\"\n\nError occurred at line: 2\n";
+        let complaints =
+            "iptables-restore v1.8.9 (legacy): bad bytecode \"3,1 2 3 4\"\n\nError occurred at line: 2\n";
         let text = refusal("iptables-restore".into(), INPUT, complaints).to_string();
         assert_eq!(text, "iptables-restore refused: it did not say why (at ka:step1:path)");
         let commit = refusal("x".into(), INPUT, "iptables-restore: line 3 failed\n").to_string();

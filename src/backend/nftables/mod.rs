@@ -112,7 +112,9 @@ impl Nftables {
         let listed = self.netlink.dump(&query(msg::GET_TABLE, Body::Empty), |payload| {
             found = found.or(wire::table(payload).filter(|(name, _)| *name == TABLE).map(|(_, flags)| flags));
         });
-        listed.map_err(|error| if is_unknown(&error) { BackendError::Unsupported(error) } else { error.into() })?;
+        listed.map_err(
+            |error| if is_unknown(&error) { BackendError::Unsupported(error) } else { error.into() },
+        )?;
         Ok(found)
     }
 

@@ -281,7 +281,8 @@ mod tests {
         let elements = Elements::from([grant("2001:db8::2", 10_000)]);
         let written =
             commands(&[Change::AddElements { set: set("app_ssh_6"), elements: elements.clone() }]).unwrap();
-        let text = format!("create ka_app_ssh_6 hash:ip\nadd ka_app_ssh_6 ff00:: timeout 0\n{}", written.opening);
+        let text =
+            format!("create ka_app_ssh_6 hash:ip\nadd ka_app_ssh_6 ff00:: timeout 0\n{}", written.opening);
         let (read, guarded) = listed(&save::sets(&text)["ka_app_ssh_6"]);
         assert!(guarded);
         let timeouts = |all: &Elements| all.values().map(|e| e.timeout).collect::<Vec<_>>();

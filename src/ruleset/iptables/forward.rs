@@ -58,10 +58,7 @@ fn arriving(draft: &Draft<'_>, app: &App) -> Vec<String> {
     for name in all {
         for &protocol in app.protocol.each() {
             for &ports in &app.ports {
-                let text = rule()
-                    .iif(name)
-                    .dport(protocol, ports)
-                    .address_type(Side::Destination, "LOCAL");
+                let text = rule().iif(name).dport(protocol, ports).address_type(Side::Destination, "LOCAL");
                 rules.push(text.jump(&chain_of("dnat", &app.slug), &format!("dnat:{}", app.slug)));
             }
         }
@@ -70,14 +67,15 @@ fn arriving(draft: &Draft<'_>, app: &App) -> Vec<String> {
 }
 
 fn leaving(app: &App, host: IpAddr) -> Vec<String> {
-    let there: Vec<PortRange> = match app.destination.port().and_then(|port| PortRange::new(port, port).ok()) {
+    let there: Vec<PortRange> = match app.destination.port().and_then(|port| PortRange::new(port, port).ok())
+    {
         Some(port) => vec![port],
         None => app.ports.clone(),
     };
     let mut rules = Vec::new();
     for &protocol in app.protocol.each() {
         for &ports in &there {
-            let text = rule().to_host(host).dport(protocol, ports).dnatted();
+            let text = rule().sent_to(host).dport(protocol, ports).dnatted();
             rules.push(text.jump(&chain_of("snat", &app.slug), &format!("snat:{}", app.slug)));
         }
     }
@@ -96,11 +94,8 @@ fn clients(
         (allow_set(&app.slug, family), format!("allow:{}", app.slug)),
         (allow_set("all", family), "allow:all".to_owned()),
     ];
-    let begin: Vec<Option<Protocol>> = if per_protocol {
-        app.protocol.each().iter().copied().map(Some).collect()
-    } else {
-        vec![None]
-    };
+    let begin: Vec<Option<Protocol>> =
+        if per_protocol { app.protocol.each().iter().copied().map(Some).collect() } else { vec![None] };
     let mut rules = Vec::new();
     for protocol in begin {
         for (set, what) in &sets {

@@ -65,10 +65,8 @@ fn gate_own(draft: &Draft<'_>, family: Family) -> Vec<String> {
 
 fn services(draft: &Draft<'_>) -> Vec<String> {
     let each = draft.layout.services.iter();
-    each.map(|segment| {
-        rule().dport(segment.protocol, segment.ports).goto(&stem("svc", segment), "services")
-    })
-    .collect()
+    each.map(|segment| rule().dport(segment.protocol, segment.ports).goto(&stem("svc", segment), "services"))
+        .collect()
 }
 
 fn step2_gate(family: Family) -> Vec<String> {
@@ -132,7 +130,7 @@ fn forward_own(draft: &Draft<'_>, family: Family) -> Vec<String> {
 
 fn to_lan(text: Phrase, segment: &Segment) -> Phrase {
     let text = match segment.host {
-        Some(host) => text.to_host(host),
+        Some(host) => text.sent_to(host),
         None => text,
     };
     text.dport(segment.protocol, segment.ports)

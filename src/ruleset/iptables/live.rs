@@ -71,8 +71,11 @@ fn services(listings: [&Listing; 2], live: &mut Live) {
             let protocol = after(rule, "-p").and_then(|word| {
                 [Protocol::Tcp, Protocol::Udp].into_iter().find(|protocol| protocol.name() == word)
             });
-            let ports = after(rule, "--dport").and_then(|word| word.replace(':', "-").parse::<PortRange>().ok());
-            let (Some(protocol), Some(ports), Some(to)) = (protocol, ports, after(rule, "-g")) else { continue };
+            let ports =
+                after(rule, "--dport").and_then(|word| word.replace(':', "-").parse::<PortRange>().ok());
+            let (Some(protocol), Some(ports), Some(to)) = (protocol, ports, after(rule, "-g")) else {
+                continue;
+            };
             let key = |port: u16| {
                 let mut key = vec![protocol.number(), 0, 0, 0];
                 key.extend(port.to_be_bytes());
@@ -92,8 +95,7 @@ fn services(listings: [&Listing; 2], live: &mut Live) {
         }
     }
     live.elements.insert("services".to_owned(), map);
-    live.ruleset.chains =
-        asked.into_iter().map(|(name, rules)| Chain { name, base: None, rules }).collect();
+    live.ruleset.chains = asked.into_iter().map(|(name, rules)| Chain { name, base: None, rules }).collect();
 }
 
 fn mangle_rules(listings: [&Listing; 2]) -> impl Iterator<Item = (&str, &str)> {
@@ -111,7 +113,11 @@ fn after<'r>(rule: &'r str, word: &str) -> Option<&'r str> {
 
 /// What a rule of ours is for.
 fn comment(rule: &str) -> Option<&str> {
-    rule.split_once("--comment \"ka:").or_else(|| rule.split_once("--comment ka:"))?.1.split(['"', ' ']).next()
+    rule.split_once("--comment \"ka:")
+        .or_else(|| rule.split_once("--comment ka:"))?
+        .1
+        .split(['"', ' '])
+        .next()
 }
 
 #[cfg(test)]
@@ -132,8 +138,7 @@ mod tests {
         let options = Options { http_port: port(80), https_port: port(443), inner_header: true };
         let tables = plan::plan(&settings, options, plan::Matcher::Bpf).unwrap();
         let listing = save::listing(&restore::text(&tables.ipv4));
-        let created: String =
-            tables.ipsets.iter().map(super::super::elements::creation).collect();
+        let created: String = tables.ipsets.iter().map(super::super::elements::creation).collect();
         let live = live([&listing, &Listing::default()], &save::sets(&created)).unwrap();
         let slug = settings.apps[0].slug.clone();
         assert_eq!(live.elements["services"].len(), 2);

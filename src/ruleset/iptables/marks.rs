@@ -41,11 +41,8 @@ pub(super) fn filter(draft: &Draft<'_>, family: Family) -> Option<Table> {
     rules.extend(draft.layout.ext.iter().map(|name| rule().oif(name).reply().goto("mark_back", "replies")));
     let back =
         draft.layout.services.iter().map(|segment| local_reply(segment).goto("mark", "mark:local")).collect();
-    let chains = vec![
-        Chain::new("mark_out", rules),
-        Chain::new("mark_back", back),
-        Chain::new("mark", mark(draft)),
-    ];
+    let chains =
+        vec![Chain::new("mark_out", rules), Chain::new("mark_back", back), Chain::new("mark", mark(draft))];
     Some(table("filter", vec![step1::hook("OUTPUT", "mark_out")], chains))
 }
 

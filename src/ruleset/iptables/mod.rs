@@ -7,8 +7,8 @@
 pub mod elements;
 mod forward;
 mod gate;
-mod marks;
 pub mod live;
+mod marks;
 pub mod model;
 pub mod names;
 mod path;

@@ -51,17 +51,17 @@ impl Side {
 }
 
 impl Phrase {
-    pub(super) fn from_host(mut self, host: IpAddr) -> Self {
+    pub(super) fn sent_by(mut self, host: IpAddr) -> Self {
         self.source = Some(whole(host));
         self
     }
 
-    pub(super) fn to_host(mut self, host: IpAddr) -> Self {
+    pub(super) fn sent_to(mut self, host: IpAddr) -> Self {
         self.destination = Some(whole(host));
         self
     }
 
-    pub(super) fn to_network(mut self, network: &str) -> Self {
+    pub(super) fn sent_into(mut self, network: &str) -> Self {
         self.destination = Some(network.to_owned());
         self
     }
@@ -208,10 +208,9 @@ pub(super) fn for_this_host(family: Family) -> Vec<Phrase> {
     match family {
         Family::V4 => vec![rule().with("-m addrtype ! --dst-type UNICAST")],
         // For IPv6 `UNICAST` says how an address looks, not where it leads.
-        Family::V6 => vec![
-            rule().address_type(Side::Destination, "LOCAL,ANYCAST"),
-            rule().to_network("ff00::/8"),
-        ],
+        Family::V6 => {
+            vec![rule().address_type(Side::Destination, "LOCAL,ANYCAST"), rule().sent_into("ff00::/8")]
+        }
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::num::NonZeroU16;
 
 use super::model::{Chain, Hook, Table, Tables};
-pub use super::path::Matcher;
 use super::path;
+pub use super::path::Matcher;
 use super::phrase::{Phrase, Side, rule};
 use super::{forward, gate, marks, names, replies, sets, step1};
 use crate::config::{App, Settings, Step1Reply};
@@ -20,7 +20,9 @@ pub const MAX_SECS: u64 = 2_147_483;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Impossible {
     /// Longer than an ipset counts.
-    #[error("{what} of {app} is {long}: with iptables, at most {MAX_SECS} s (24 days); choose less, or nftables")]
+    #[error(
+        "{what} of {app} is {long}: with iptables, at most {MAX_SECS} s (24 days); choose less, or nftables"
+    )]
     TooLong {
         /// The app.
         app: String,
@@ -30,7 +32,9 @@ pub enum Impossible {
         long: Lifetime,
     },
     /// A name that means something else to iptables.
-    #[error("interface_ext {0}: with iptables, a name has letters, digits and . _ - @ only, and begins with none of the latter")]
+    #[error(
+        "interface_ext {0}: with iptables, a name has letters, digits and . _ - @ only, and begins with none of the latter"
+    )]
     Interface(IfName),
     /// Too long for the matches there are.
     #[error(
@@ -38,7 +42,9 @@ pub enum Impossible {
     )]
     Path,
     /// Cannot be told without the packet filter's programs.
-    #[error("step1_reply: http needs the kernel module xt_bpf with iptables: load it, or leave step 1 silent")]
+    #[error(
+        "step1_reply: http needs the kernel module xt_bpf with iptables: load it, or leave step 1 silent"
+    )]
     Answers,
     /// Two apps whose names are one where they are cut.
     #[error("two apps have names that iptables cannot tell apart ({0}): rename one of them")]

@@ -88,16 +88,13 @@ fn replies_stray(draft: &Draft<'_>, family: Family) -> Vec<String> {
 }
 
 fn from_lan(draft: &Draft<'_>, family: Family) -> Vec<String> {
-    draft
-        .lan(family)
-        .map(|segment| lan_reply(segment).goto(&stem("lrp", segment), "replies:lan"))
-        .collect()
+    draft.lan(family).map(|segment| lan_reply(segment).goto(&stem("lrp", segment), "replies:lan")).collect()
 }
 
 /// What a LAN host sends from a guarded port.
 pub(super) fn lan_reply(segment: &Segment) -> Phrase {
     let text = match segment.host {
-        Some(host) => rule().from_host(host),
+        Some(host) => rule().sent_by(host),
         None => rule(),
     };
     text.sport(segment.protocol, segment.ports)

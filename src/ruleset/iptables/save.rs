@@ -33,7 +33,10 @@ impl Listing {
         self.tables.get("mangle").is_some_and(|table| {
             let gate = super::names::chain("gate");
             table.chains.contains_key(&gate)
-                && table.hooks.get("PREROUTING").is_some_and(|hooks| hooks.iter().any(|(_, rule)| leads_to(rule, &gate)))
+                && table
+                    .hooks
+                    .get("PREROUTING")
+                    .is_some_and(|hooks| hooks.iter().any(|(_, rule)| leads_to(rule, &gate)))
         })
     }
 
@@ -69,7 +72,8 @@ impl ListedTable {
         if self.chains.is_empty() {
             return None;
         }
-        let chain = |(name, rules): (&String, &Vec<String>)| Chain { name: name.clone(), rules: rules.clone() };
+        let chain =
+            |(name, rules): (&String, &Vec<String>)| Chain { name: name.clone(), rules: rules.clone() };
         let hooks = self.hooks.iter().flat_map(|(builtin, rules)| {
             rules.iter().filter_map(|(_, rule)| {
                 Some(Hook { builtin: builtin.clone(), chain: target(rule)?.to_owned() })
@@ -262,6 +266,9 @@ mod tests {
         assert_eq!(set.kind, "hash:ip family inet maxelem 1048576 timeout 0 comment");
         assert_eq!(set.elements[0].left_secs, Some(59));
         assert_eq!(set.elements[0].comment.as_deref(), Some("alice two-step (60 s)"));
-        assert_eq!(set.elements[1], ListedElement { key: "224.0.0.0".into(), left_secs: None, comment: None });
+        assert_eq!(
+            set.elements[1],
+            ListedElement { key: "224.0.0.0".into(), left_secs: None, comment: None }
+        );
     }
 }

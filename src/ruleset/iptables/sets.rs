@@ -56,6 +56,25 @@ fn packets(meaning: String, kind: &str, family: Family, mask: &str, secs: u32, m
     IpSet { name: names::set(&meaning), meaning, kind, content: SetContent::Packets }
 }
 
+/// Whether two types are one: others' versions of ipset may list more, and in another order.
+#[must_use]
+pub fn same_kind(one: &str, other: &str) -> bool {
+    let told = |kind: &str| {
+        let words: Vec<&str> = kind.split_whitespace().collect();
+        let value = |key: &str| {
+            let at = words.iter().position(|word| *word == key)?;
+            words.get(at + 1).map(|word| (*word).to_owned())
+        };
+        let flag = |key: &str| words.contains(&key);
+        (
+            words.first().map(|word| (*word).to_owned()),
+            ["family", "maxelem", "netmask", "timeout"].map(value),
+            ["comment", "counters"].map(flag),
+        )
+    };
+    told(one) == told(other)
+}
+
 fn netmask(family: Family, prefix: u8) -> String {
     if family == Family::V4 || prefix >= family.bits() { String::new() } else { format!(" netmask {prefix}") }
 }
@@ -64,5 +83,25 @@ fn inet(family: Family) -> &'static str {
     match family {
         Family::V4 => "inet",
         Family::V6 => "inet6",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_are_compared_by_what_matters() {
+        let ours = "hash:ip family inet6 maxelem 10 netmask 64 timeout 0 comment";
+        assert!(same_kind(ours, "hash:ip family inet6 netmask 64 maxelem 10 comment timeout 0 forceadd"));
+        for other in [
+            "hash:net family inet6 maxelem 10 netmask 64 timeout 0 comment",
+            "hash:ip family inet6 maxelem 10 timeout 0 comment",
+            "hash:ip family inet6 maxelem 10 netmask 56 timeout 0 comment",
+            "hash:ip family inet6 maxelem 10 netmask 64 comment",
+            "hash:ip family inet6 maxelem 10 netmask 64 timeout 0",
+        ] {
+            assert!(!same_kind(ours, other), "{other}");
+        }
     }
 }

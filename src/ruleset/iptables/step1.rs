@@ -27,16 +27,14 @@ pub(super) fn raw(draft: &Draft<'_>, family: Family) -> Option<Table> {
         .into_iter()
         .map(|text| text.protocol(Protocol::Tcp).goto("step1_raw", "step1"))
         .collect();
-    let from_step1 = || rule().sport(Protocol::Tcp, http);
     let chains = vec![
         Chain::new("raw_in", vec![rule().dport(Protocol::Tcp, http).goto("raw_here", "step1")]),
         Chain::new("raw_here", here),
+        Chain::new("raw_out", vec![rule().sport(Protocol::Tcp, http).goto("raw_answer", "step1")]),
+        // Ports and flags apart: the two kinds of iptables list both in one rule differently.
         Chain::new(
-            "raw_out",
-            vec![
-                from_step1().tcp_state("SYN,ACK").goto("notrack", "step1:synack"),
-                from_step1().drop("step1:silence"),
-            ],
+            "raw_answer",
+            vec![rule().tcp_state("SYN,ACK").goto("notrack", "step1:synack"), rule().drop("step1:silence")],
         ),
         Chain::new("step1_raw", step1_raw(draft, family)),
         Chain::new("step1_syn", syn(draft, family, Some(notrack()))),
@@ -62,9 +60,7 @@ pub(super) fn gate(draft: &Draft<'_>, family: Family) -> Vec<Chain> {
             rules.extend(right_path(draft, family).map(|text| text.goto("step1_path", "step1:path")));
             rules.extend(later_segment(draft, family, true).map(|text| text.pass("step1:segment")));
             let payload = has_data(draft.matcher, family);
-            rules.extend(
-                payload.map(|data| rule().protocol(Protocol::Tcp).with(data).drop("drop:step1")),
-            );
+            rules.extend(payload.map(|data| rule().protocol(Protocol::Tcp).with(data).drop("drop:step1")));
             rules.push(rule().state("ESTABLISHED,UNTRACKED").pass("step1:ack"));
             rules.push(rule().drop("drop:step1"));
             vec![
