@@ -16,6 +16,7 @@ mod capture;
 mod configuration;
 mod firewall;
 mod handmade;
+mod hosts;
 mod ipset;
 mod knocking;
 mod namespace;

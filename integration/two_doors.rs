@@ -118,7 +118,7 @@ fn cases() -> Vec<(&'static str, String)> {
 }
 
 fn settings(name: &str, text: &str) -> Settings {
-    let checked = parse(name, text, Some(StepPorts { http: 8080, https: 8443 }));
+    let checked = parse(name, text, Some(StepPorts { http: 8080, https: 8443 }), &knock_agent::config::Alone);
     checked.unwrap_or_else(|problems| panic!("{name}: {problems}")).settings
 }
 

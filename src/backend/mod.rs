@@ -8,3 +8,4 @@ pub mod survey;
 
 pub use error::BackendError;
 pub use firewall::{Choice, Firewall, Kind, Plan};
+pub use nftables::{HostReading, Scope};

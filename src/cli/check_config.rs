@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::cli::companions;
 use crate::cli::load::{self, Exposure, Refused};
 use crate::cli::{DaemonArgs, Exit, Printer, Tone};
-use crate::config::{App, Checked, Destination, Problem, Problems, Settings, Step1Reply};
+use crate::config::{App, Checked, Destination, Problem, Problems, Settings, Step1Reply, User};
 
 /// The arguments of `check-config`.
 #[derive(Args, Clone, Debug)]
@@ -55,7 +55,7 @@ pub fn run(args: CheckConfigArgs) -> Exit {
 }
 
 fn summary(checked: &Checked, daemon: &DaemonArgs, out: &mut Printer) {
-    let Settings { global, apps } = &checked.settings;
+    let Settings { global, apps, users } = &checked.settings;
     let count = |n: usize, what: &str| {
         if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
     };
@@ -74,6 +74,11 @@ fn summary(checked: &Checked, daemon: &DaemonArgs, out: &mut Printer) {
         "  step 1 on tcp port {} ({reply}), step 2 on tcp port {}",
         daemon.http_port, daemon.https_port
     ));
+    if !users.is_empty() {
+        let off = users.iter().filter(|user| user.disabled).count();
+        let disabled = if off == 0 { String::new() } else { format!(", {off} of them disabled") };
+        out.line(format!("  {}{disabled}", count(users.len(), "user")));
+    }
     let rows: Vec<[String; 5]> = apps
         .iter()
         .map(|app| {
@@ -82,11 +87,23 @@ fn summary(checked: &Checked, daemon: &DaemonArgs, out: &mut Printer) {
                 services(app),
                 place(app.destination),
                 format!("open for {}", app.duration),
-                format!("{} + {} keys", app.access_key_http.len(), app.access_key_https.len()),
+                who(app, users),
             ]
         })
         .collect();
     out.table(&rows);
+}
+
+/// Who can open it.
+fn who(app: &App, users: &[User]) -> String {
+    let users = users.iter().filter(|user| user.apps.iter().any(|theirs| theirs.app == app.name)).count();
+    let keys = format!("{} + {} keys", app.access_key_http.len(), app.access_key_https.len());
+    match (app.access_key_http.len(), users) {
+        (_, 0) => keys,
+        (0, 1) => "1 user".to_owned(),
+        (0, users) => format!("{users} users"),
+        (_, users) => format!("{keys}, {users} users"),
+    }
 }
 
 fn services(app: &App) -> String {
@@ -156,7 +173,8 @@ ssh: {port: [22, 2200-2201], protocol: both, duration: 1h, access_key_http: firs
     #[test]
     fn json_of_a_good_file_names_its_apps_and_no_secret() {
         let value = as_json(
-            &parse("x", TEXT, Some(PORTS)).map_err(|problems| Refused { problems, exit: Exit::BadConfig }),
+            &parse("x", TEXT, Some(PORTS), &crate::config::Alone)
+                .map_err(|problems| Refused { problems, exit: Exit::BadConfig }),
         );
         assert_eq!(value["ok"], true);
         assert_eq!(value["apps"][0]["ports"][1], json!({"first": 2200, "last": 2201}));
@@ -168,7 +186,8 @@ ssh: {port: [22, 2200-2201], protocol: both, duration: 1h, access_key_http: firs
     fn json_of_a_bad_file_has_places() {
         let text = TEXT.replace("[22, 2200-2201]", "0");
         let value = as_json(
-            &parse("x", &text, Some(PORTS)).map_err(|problems| Refused { problems, exit: Exit::BadConfig }),
+            &parse("x", &text, Some(PORTS), &crate::config::Alone)
+                .map_err(|problems| Refused { problems, exit: Exit::BadConfig }),
         );
         assert_eq!(value["ok"], false);
         let problem = &value["problems"][0];
@@ -181,7 +200,7 @@ ssh: {port: [22, 2200-2201], protocol: both, duration: 1h, access_key_http: firs
 
     #[test]
     fn services_are_named_as_people_write_them() {
-        let app = parse("x", TEXT, Some(PORTS)).unwrap().settings.apps.remove(0);
+        let app = parse("x", TEXT, Some(PORTS), &crate::config::Alone).unwrap().settings.apps.remove(0);
         assert_eq!(services(&app), "tcp+udp 22,2200-2201");
     }
 }

@@ -13,7 +13,7 @@ use crate::config::Settings;
 use crate::ruleset::audit::Severity;
 use crate::ruleset::iptables::plan::{Matcher, plan};
 use crate::ruleset::layout::Options;
-use crate::ruleset::text::render;
+use crate::ruleset::text::{render, vyos_commands};
 use crate::service::check::{self, Report};
 use crate::service::check_iptables;
 
@@ -51,7 +51,7 @@ pub enum RuleLanguage {
     Nft,
     /// Text for ipset restore, iptables-restore and ip6tables-restore
     Iptables,
-    /// VyOS commands (a later release)
+    /// VyOS commands that have it accept what is let in
     Vyos,
 }
 
@@ -67,13 +67,13 @@ pub fn run(args: CheckRulesetArgs) -> Exit {
 
 fn check(args: &CheckRulesetArgs, err: &mut Printer) -> Result<Exit, Exit> {
     args.daemon.vet(err)?;
-    if args.print == Some(RuleLanguage::Vyos) {
-        err.line("error: --print vyos comes with a later release: this one has nft and iptables");
-        return Err(Exit::Usage);
-    }
     let exposure = Exposure::of_strict(args.daemon.strict);
     let ports = Some(args.daemon.step_ports());
     let settings = load::load(&args.daemon.file.config, ports, exposure, err)?.settings;
+    let host = args.daemon.host_chains(settings.global.mark, err)?;
+    if args.print == Some(RuleLanguage::Vyos) {
+        return vyos(args, &settings, err);
+    }
     let mut options =
         Options { http_port: args.daemon.http_port, https_port: args.daemon.https_port, inner_header: true };
     let failed = |error: &BackendError, err: &mut Printer| {
@@ -91,12 +91,28 @@ fn check(args: &CheckRulesetArgs, err: &mut Printer) -> Result<Exit, Exit> {
     let online = Firewall::open(args.daemon.firewall_choice()).and_then(|firewall| match firewall {
         Firewall::Nftables(mut nft) => {
             options.inner_header = nft.knows_inner_header()?;
-            check::online(&mut nft, &settings, options)
+            check::online(&mut nft, &settings, options, &host)
         }
         Firewall::Iptables(mut iptables) => check_iptables::online(&mut iptables, &settings, options),
     });
     let report = online.map_err(|error| failed(&error, err))?;
     show(args, &settings, options, &report, err)
+}
+
+/// Prints VyOS's commands, for what it has loaded or, without a kernel, for every release.
+fn vyos(args: &CheckRulesetArgs, settings: &Settings, err: &mut Printer) -> Result<Exit, Exit> {
+    let tables = if args.offline {
+        Vec::new()
+    } else {
+        let found = crate::backend::nftables::Nftables::open().and_then(|mut nft| nft.vyos_tables());
+        found.map_err(|error| {
+            err.line(format!("error: {error}"));
+            exit_of_backend(&error)
+        })?
+    };
+    let mut out = Printer::stdout();
+    out.line(vyos_commands(settings.global.mark, &tables).trim_end());
+    Ok(out.finish(Exit::Done))
 }
 
 fn show(

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use crate::cli::outside::Disk;
 use crate::cli::{Exit, Printer, Tone};
 use crate::config::{self, Checked, MAX_BYTES, Place, Problem, Problems, Severity, StepPorts};
 use crate::sys::files;
@@ -91,7 +92,7 @@ pub fn read(path: &Path, ports: Option<StepPorts>, exposure: Exposure) -> Result
     let name = path.display().to_string();
     let (text, mut about_file) = read_text(path, &name, exposure)?;
     let refused = |problems| Refused { problems, exit: Exit::BadConfig };
-    match config::parse(&name, &text, ports) {
+    match config::parse(&name, &text, ports, &Disk) {
         Ok(checked) if about_file.iter().any(|p| p.severity == Severity::Error) => {
             about_file.extend(checked.warnings);
             Err(refused(Problems { list: about_file, more: 0 }))
@@ -164,7 +165,7 @@ fn problem(name: &str, message: &str, fix: &str) -> Problem {
 }
 
 /// How others can get at a file of this mode and owner, and the command against it.
-fn exposed(mode: u32, owner: u32, own: u32) -> Vec<(&'static str, &'static str)> {
+pub(super) fn exposed(mode: u32, owner: u32, own: u32) -> Vec<(&'static str, &'static str)> {
     let mut found = Vec::new();
     if mode & 0o004 != 0 {
         found.push(("everybody on this host can read the secrets in this file", "chmod o= "));

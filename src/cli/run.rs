@@ -67,7 +67,9 @@ fn prepare(args: DaemonArgs, err: &mut Printer) -> Result<Daemon, Exit> {
         })
     };
     let firewall = args.firewall_choice();
+    let host = args.host_chains(settings.global.mark, err)?;
     Ok(Daemon {
+        host,
         certificate: pem(args.cert, "--cert", err)?,
         key: pem(args.key, "--key", err)?,
         firewall,
@@ -104,7 +106,7 @@ fn exit_code(error: &DaemonError) -> Exit {
         _ => Exit::Io,
     };
     match error {
-        DaemonError::AlreadyRuns(_) => Exit::Unavailable,
+        DaemonError::AlreadyRuns(_) | DaemonError::AlreadyGuards(_) => Exit::Unavailable,
         DaemonError::CertificateFile { source, .. } => match source.kind() {
             ErrorKind::PermissionDenied => Exit::NoPermission,
             _ => Exit::BadConfig,

@@ -13,7 +13,7 @@ use crate::sys::files;
 /// The arguments of `teardown`.
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "A running daemon removes everything itself and stops. Guarded ports are open afterwards."
+    after_help = "A running daemon removes everything itself and stops. Guarded ports are open afterwards.\nOf the chains of the host, only rules whose comment begins with ka:host- are removed."
 )]
 pub struct TeardownArgs {
     /// The configuration file.
@@ -40,7 +40,7 @@ pub fn run(args: TeardownArgs) -> Exit {
         Ok(None) => match Firewall::remove_all() {
             Ok(true) => {
                 forget(&args.file, &mut err);
-                out.line("all rules of knock-agent are removed; nothing is guarded any more");
+                out.line("all rules of knock-agent are removed, those in chains of the host too; nothing is guarded any more");
                 Exit::Done
             }
             Ok(false) => {

@@ -2,11 +2,13 @@
 
 use crate::config::destination;
 use crate::config::global::{GlobalDraft, refuse_later};
-use crate::config::report::{Report, Spot, is_invisible};
-use crate::config::section::{Field, Section, refuse_repeats};
+use crate::config::keys::{self, Keys, bare};
+use crate::config::outside::Outside;
+use crate::config::report::{Report, Spot};
+use crate::config::section::{Field, Section};
 use crate::config::settings::{App, Destination, Established};
 use crate::config::shared_keys::{MAX_ITEMS, Said, TWO_FACTOR_STEPS, allow, interfaces};
-use crate::units::{AppName, AppNameError, Lifetime, PortRange, Protocols, Secret};
+use crate::units::{AppName, AppNameError, KeyCheck, Lifetime, PortRange, Protocols, form_bytes};
 
 /// The keys this version knows.
 pub(super) const KEYS: &[&str] = &[
@@ -32,8 +34,6 @@ const STEP2_DURATION_SECS: u64 = 5;
 const PROTOCOLS: &[(&str, Protocols)] =
     &[("tcp", Protocols::Tcp), ("udp", Protocols::Udp), ("both", Protocols::Both)];
 const ESTABLISHED: &[(&str, Established)] = &[("cut", Established::Cut), ("keep", Established::Keep)];
-/// How long an access key is, in characters.
-const KEY_CHARS: std::ops::RangeInclusive<usize> = 10..=50;
 
 /// What the section of an app says, with the places that other checks need.
 pub(super) struct AppDraft<'n> {
@@ -60,6 +60,7 @@ pub(super) fn read<'n>(
     name_text: &'n str,
     section: &Section<'n>,
     global: &GlobalDraft<'_>,
+    outside: &dyn Outside,
     report: &mut Report,
 ) -> AppDraft<'n> {
     for key in LATER {
@@ -72,9 +73,16 @@ pub(super) fn read<'n>(
     let name = name(name_text, section, report);
     let ports = ports(section, report);
     let protocol = Said::read(section.get("protocol"), |f| f.choice(PROTOCOLS, report)).or(Protocols::Tcp);
-    let http = keys(section, "access_key_http", with_sequence, report);
-    let https = keys(section, "access_key_https", with_sequence, report);
-    refuse_shared_keys(http.as_deref(), https.as_deref(), report);
+    let optional = with_sequence || global.with_users;
+    let http = keys(section, "access_key_http", optional, outside, report);
+    let https = keys(section, "access_key_https", optional, outside, report);
+    if let (Some(http), Some(https)) = (&http, &https) {
+        keys::refuse_shared(http, https, report);
+        if http.is_empty() != https.is_empty() {
+            let missing = if http.is_empty() { "access_key_http" } else { "access_key_https" };
+            section.missing(missing, "[a-key-of-10-to-50-characters]", report);
+        }
+    }
     let destination_field = section.get("destination");
     let destination = Said::read(destination_field.clone(), |f| destination::read(f, report));
     let destination = destination.or(Destination::Local);
@@ -130,7 +138,7 @@ pub(super) fn read<'n>(
     let two_factor_step = Said::read(section.get("2fa_step"), |f| f.choice(TWO_FACTOR_STEPS, report));
     let two_factor_step = two_factor_step.or(global.two_factor_step);
 
-    let longest = http.iter().flatten().map(|(key, _)| form_len(key.expose())).max().unwrap_or_default();
+    let longest = http.iter().flatten().map(|(key, _)| key.form_bytes()).max().unwrap_or_default();
     let slug = name.as_ref().map(AppName::slug);
     let settings = (|| {
         once?;
@@ -139,8 +147,8 @@ pub(super) fn read<'n>(
             slug: slug.clone()?,
             ports: joined(&ports),
             protocol: protocol?,
-            access_key_http: http?.into_iter().map(|(key, _)| key).collect(),
-            access_key_https: https?.into_iter().map(|(key, _)| key).collect(),
+            access_key_http: bare(http?),
+            access_key_https: bare(https?),
             destination: destination?,
             duration: duration?.0,
             max_duration: max_duration?,
@@ -161,7 +169,7 @@ pub(super) fn read<'n>(
         ports: ports.iter().map(|(range, field)| (*range, field.spot())).collect(),
         protocol,
         established,
-        form_bytes: longest + form_len(name_text),
+        form_bytes: longest + form_bytes(name_text),
     }
 }
 
@@ -201,52 +209,30 @@ fn joined(ports: &[(PortRange, Field<'_>)]) -> Vec<PortRange> {
     out
 }
 
-type Keys<'n> = Vec<(Secret, Field<'n>)>;
-
-fn keys<'n>(section: &Section<'n>, key: &str, optional: bool, report: &mut Report) -> Option<Keys<'n>> {
-    let Some(field) = section.secret(key) else {
-        if !optional {
-            section.missing(key, "[a-key-of-10-to-50-characters]", report);
-        }
-        return None;
-    };
-    let found = field.each(MAX_ITEMS, report, access_key)?;
-    refuse_repeats(&found, Secret::same_as, "key", report);
-    Some(found)
-}
-
-fn access_key(field: &Field<'_>, report: &mut Report) -> Option<Secret> {
-    let text = field.text(report)?;
-    let length = text.chars().count();
-    if !KEY_CHARS.contains(&length) {
-        let (least, most) = (KEY_CHARS.start(), KEY_CHARS.end());
-        report.error(
-            field.spot(),
-            format!("an access key has {least} to {most} characters, this one has {length}"),
-        );
-        return None;
-    }
-    let unseen = |c: char| c.is_control() || is_invisible(c) || (c.is_whitespace() && c != ' ');
-    if text.chars().any(unseen) {
-        report.error(field.spot(), "an access key has printable characters only: remove what cannot be seen");
-        return None;
-    }
-    Some(Secret::new(text.to_owned()))
-}
-
-fn refuse_shared_keys(
-    http: Option<&[(Secret, Field<'_>)]>,
-    https: Option<&[(Secret, Field<'_>)]>,
+/// The keys of a step; none where users or a sequence make up for them.
+fn keys<'n>(
+    section: &Section<'n>,
+    key: &str,
+    optional: bool,
+    outside: &dyn Outside,
     report: &mut Report,
-) {
-    for (key, field) in https.unwrap_or_default() {
-        if let Some((_, first)) = http.unwrap_or_default().iter().find(|(other, _)| other.same_as(key)) {
-            report.conflict(
-                field.spot(),
-                &first.spot(),
-                "this key is used at both steps",
-                "make another one: who listens to step 1 would know both",
-            );
+) -> Option<Keys<'n>> {
+    match section.secret(key) {
+        Some(field) => {
+            let found = keys::keys(&field, outside, report)?;
+            for (_, field) in found.iter().filter(|(key, _)| matches!(key.check, KeyCheck::Slow(_))) {
+                report.error_fix(
+                    field.spot(),
+                    "a key that is stored as argon2id is found by its user's name, and here is none",
+                    "give it to a user in `global.users`, or generate one (`knock-agent hash-key --generate`)",
+                );
+            }
+            Some(found)
+        }
+        None if optional => Some(Vec::new()),
+        None => {
+            section.missing(key, "[a-key-of-10-to-50-characters]", report);
+            None
         }
     }
 }
@@ -272,9 +258,4 @@ fn max_duration(
         return None;
     }
     Some(most)
-}
-
-/// How many bytes a value takes in a form, all but letters, digits and `-._~` percent-encoded.
-fn form_len(text: &str) -> usize {
-    text.bytes().map(|b| if b.is_ascii_alphanumeric() || b"-._~".contains(&b) { 1 } else { 3 }).sum()
 }

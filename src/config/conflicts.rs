@@ -7,7 +7,8 @@ use crate::config::app::AppDraft;
 use crate::config::global::GlobalDraft;
 use crate::config::report::{Report, Spot};
 use crate::config::settings::Established;
-use crate::units::{PortRange, Protocol};
+use crate::config::users::UsersDraft;
+use crate::units::{PortRange, Protocol, form_bytes};
 
 /// Checks the ports of the two steps against each other.
 pub(super) fn check_step_ports(ports: Option<StepPorts>, report: &mut Report) {
@@ -25,6 +26,7 @@ pub(super) fn check_step_ports(ports: Option<StepPorts>, report: &mut Report) {
 pub(super) fn check(
     global: Option<&GlobalDraft<'_>>,
     apps: &[AppDraft<'_>],
+    users: &UsersDraft,
     ports: Option<StepPorts>,
     report: &mut Report,
 ) {
@@ -35,7 +37,8 @@ pub(super) fn check(
     shared_ports(apps, report);
     if let Some(global) = global {
         healthcheck(global, apps, report);
-        step1_room(global, apps, report);
+        step1_room(global, apps, users, report);
+        nobody(apps, users, report);
     }
 }
 
@@ -140,11 +143,13 @@ fn healthcheck(global: &GlobalDraft<'_>, apps: &[AppDraft<'_>], report: &mut Rep
 /// `Content-Type` (49), `Content-Length` and the empty line (23), `app=&access_key=` (16) and `&token=123456` (13).
 const STEP1_FRAME: usize = 283;
 
-fn step1_room(global: &GlobalDraft<'_>, apps: &[AppDraft<'_>], report: &mut Report) {
+fn step1_room(global: &GlobalDraft<'_>, apps: &[AppDraft<'_>], users: &UsersDraft, report: &mut Report) {
     let Some((path, spot, most)) = &global.step1 else {
         return;
     };
     let form = apps.iter().map(|app| app.form_bytes).max().unwrap_or_default();
+    let name = apps.iter().map(|app| form_bytes(app.name)).max().unwrap_or_default();
+    let form = form.max(if users.form_bytes == 0 { 0 } else { name + users.form_bytes });
     let needed = STEP1_FRAME + path.expose().len() + form;
     if needed > usize::from(*most) {
         report.error_fix(
@@ -152,5 +157,21 @@ fn step1_room(global: &GlobalDraft<'_>, apps: &[AppDraft<'_>], report: &mut Repo
             format!("a step-1 request with this path needs {needed} bytes, step1_max_bytes is {most}"),
             "shorten the path, the app's name or the keys of step 1, or raise step1_max_bytes (at most 1400)",
         );
+    }
+}
+
+/// An app that has no keys needs a user.
+fn nobody(apps: &[AppDraft<'_>], users: &UsersDraft, report: &mut Report) {
+    let Some(users) = &users.list else { return };
+    for app in apps {
+        let Some(settings) = &app.settings else { continue };
+        let has_user = users.iter().any(|user| user.apps.iter().any(|theirs| theirs.app == settings.name));
+        if settings.access_key_http.is_empty() && !has_user {
+            report.warning(
+                app.spot.clone(),
+                "nobody has a key for this app: it stays closed",
+                "add keys here, or the app to a user",
+            );
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::config::report::{Report, Spot};
 use crate::config::section::{Field, Section};
-use crate::config::settings::{Global, Step1Reply, TwoFactorStep};
+use crate::config::settings::{Global, Step1Proof, Step1Reply, TwoFactorStep};
 use crate::config::shared_keys::{Said, TWO_FACTOR_STEPS, allow, interfaces};
 use crate::units::{AppName, HttpPath, HttpPathError, IfName, Lifetime, Mark};
 
@@ -26,9 +26,12 @@ pub(super) const KEYS: &[&str] = &[
     "token_window",
     "state_file",
     "allow",
+    "users",
+    "users_folder",
+    "step1_proof",
 ];
 /// Keys of later releases: never ignored, because who writes them relies on them.
-pub(super) const LATER: &[&str] = &["users", "sequence"];
+pub(super) const LATER: &[&str] = &["sequence"];
 
 const RATE_LIMIT: u32 = 10;
 const STEP1_MAX_BYTES: u16 = 500;
@@ -49,6 +52,12 @@ pub(super) struct GlobalDraft<'n> {
     pub interface_int: Option<Vec<IfName>>,
     /// The step of 2FA apps fall back to.
     pub two_factor_step: TwoFactorStep,
+    /// Whether there are users, so that an app needs no keys of its own.
+    pub with_users: bool,
+    /// The section of the users.
+    pub users: Option<Field<'n>>,
+    /// The folder with a file for each user.
+    pub users_folder: Option<(PathBuf, Field<'n>)>,
 }
 
 impl GlobalDraft<'_> {
@@ -61,6 +70,9 @@ impl GlobalDraft<'_> {
             interface_ext: None,
             interface_int: None,
             two_factor_step: TwoFactorStep::Http,
+            with_users: false,
+            users: None,
+            users_folder: None,
         }
     }
 }
@@ -110,6 +122,15 @@ pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraf
     let ipv6_prefix = Said::read(section.get("ipv6_prefix"), |f| f.number(32..=128, report));
     let state_file = Said::read(section.get("state_file"), |f| absolute_file(f, report).map(Some));
     let allow = allow(section, report).or(Vec::new());
+    let proofs = &[
+        ("accept", Step1Proof::Accept),
+        ("require", Step1Proof::Require),
+        ("require_address", Step1Proof::RequireAddress),
+    ];
+    let step1_proof = Said::read(section.get("step1_proof"), |f| f.choice(proofs, report));
+    let users = section.get("users");
+    let folder_field = section.get("users_folder");
+    let users_folder = Said::read(folder_field.clone(), |f| absolute_file(f, report).map(Some)).or(None);
 
     let step1 = match (&http, max_bytes) {
         (Some((path, at)), Some(bytes)) => Some((path.clone(), at.spot(), bytes)),
@@ -130,6 +151,8 @@ pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraf
             two_factor_step: two_factor_step?,
             token_window: token_window?,
             healthcheck_app_name: healthcheck?.map(str::to_owned),
+            step1_proof: step1_proof.or(Step1Proof::Accept)?,
+            users_folder: users_folder.clone()?,
             step1_reply: step1_reply.or(Step1Reply::Silent)?,
             step1_max_bytes: max_bytes?,
             step1_segments: segments.or(STEP1_SEGMENTS)?,
@@ -146,6 +169,9 @@ pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraf
         interface_ext,
         interface_int,
         two_factor_step: two_factor_step.unwrap_or(TwoFactorStep::Http),
+        with_users: users.is_some() || folder_field.is_some(),
+        users,
+        users_folder: users_folder.flatten().zip(folder_field),
     }
 }
 

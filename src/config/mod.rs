@@ -4,7 +4,9 @@ mod app;
 mod conflicts;
 mod destination;
 mod global;
+mod keys;
 mod node;
+mod outside;
 mod problem;
 mod report;
 mod section;
@@ -14,9 +16,14 @@ mod suggest;
 mod syntax;
 #[cfg(test)]
 mod tests;
+mod user;
+mod users;
 
+pub use outside::{Alone, Outside, SecretFrom, UserFile};
 pub use problem::{Place, Problem, Problems, Severity};
-pub use settings::{App, Destination, Established, Global, Settings, Step1Reply, TwoFactorStep};
+pub use settings::{
+    App, Destination, Established, Global, Settings, Step1Proof, Step1Reply, TwoFactorStep, User, UserApp,
+};
 pub use syntax::MAX_BYTES;
 
 use node::Kind;
@@ -44,29 +51,78 @@ pub struct Checked {
 /// Reads a configuration.
 ///
 /// `file` is only named in problems. `ports` are those in force, which no app may take; none where they are not known.
+/// What is kept in other files comes from `outside`.
 ///
 /// # Errors
-/// Every problem found, in the order of the file, if at least one of them is an error.
-pub fn parse(file: &str, text: &str, ports: Option<StepPorts>) -> Result<Checked, Problems> {
+/// Every problem found, in the order of the file and then of those of users, if at least one of them is an error.
+pub fn parse(
+    file: &str,
+    text: &str,
+    ports: Option<StepPorts>,
+    outside: &dyn Outside,
+) -> Result<Checked, Problems> {
     // Some editors put a byte-order mark in front of UTF-8, where it says nothing.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut report = Report::default();
     conflicts::check_step_ports(ports, &mut report);
-    let settings = read(text, ports, &mut report);
-    if settings.is_none() && !report.has_errors() {
+    let mut of_users = Problems { list: Vec::new(), more: 0 };
+    let settings = read(text, ports, outside, &mut report, &mut of_users);
+    if settings.is_none() && !report.has_errors() && of_users.errors() == 0 {
         report.error(
             Spot::at("", Place::START),
             "this cannot be read, and knock-agent does not know why: report it",
         );
     }
-    let warnings = report.finish(file, text)?;
+    let (mut list, more, failed) = match report.finish(file, text) {
+        Ok(warnings) => (warnings, 0, false),
+        Err(Problems { list, more }) => (list, more, true),
+    };
+    let failed = failed || of_users.errors() > 0;
+    list.extend(of_users.list);
     match settings {
-        Some(settings) => Ok(Checked { settings, warnings }),
-        None => Err(Problems { list: warnings, more: 0 }),
+        Some(settings) if !failed => Ok(Checked { settings, warnings: list }),
+        Some(_) | None => Err(Problems { list, more: more + of_users.more }),
     }
 }
 
-fn read(text: &str, ports: Option<StepPorts>, report: &mut Report) -> Option<Settings> {
+fn read(
+    text: &str,
+    ports: Option<StepPorts>,
+    outside: &dyn Outside,
+    report: &mut Report,
+    of_users: &mut Problems,
+) -> Option<Settings> {
+    let document = document(text, report)?;
+    let file = Section::open("", Spot::at("", Place::START), &document, report)?;
+    let global = match file.get("global") {
+        Some(field) => field.section(report).map(|section| global::read(&section, report)),
+        None => {
+            missing_global(&file, report);
+            None
+        }
+    };
+    let nothing = global::GlobalDraft::unknown();
+    let known = global.as_ref().unwrap_or(&nothing);
+    let mut apps = Vec::new();
+    let mut all_read = true;
+    for (name, field) in file.entries().filter(|(name, _)| *name != "global") {
+        match field.section(report) {
+            Some(section) => apps.push(app::read(name, &section, known, outside, report)),
+            None => all_read = false,
+        }
+    }
+    if apps.is_empty() && all_read {
+        report.warning(file.spot(), "there is no app: nothing is guarded", "add a section for each service");
+    }
+    let users = users::read(known, &apps, outside, report, of_users);
+    conflicts::check(global.as_ref(), &apps, &users, ports, report);
+    let global = global?.settings?;
+    let apps = apps.into_iter().map(|app| app.settings).collect::<Option<Vec<_>>>()?;
+    all_read.then_some(Settings { global, apps, users: users.list? })
+}
+
+/// The first document of a text, which has sections.
+fn document(text: &str, report: &mut Report) -> Option<node::Node> {
     if let Some(fault) = syntax::precheck(text) {
         report.fault(fault);
         return None;
@@ -101,32 +157,7 @@ fn read(text: &str, ports: Option<StepPorts>, report: &mut Report) -> Option<Set
         );
         return None;
     }
-    let file = Section::open("", Spot::at("", Place::START), &root, report)?;
-    let global = match file.get("global") {
-        Some(field) => field.section(report).map(|section| global::read(&section, report)),
-        None => {
-            missing_global(&file, report);
-            None
-        }
-    };
-    let nothing = global::GlobalDraft::unknown();
-    let mut apps = Vec::new();
-    let mut all_read = true;
-    for (name, field) in file.entries().filter(|(name, _)| *name != "global") {
-        match field.section(report) {
-            Some(section) => {
-                apps.push(app::read(name, &section, global.as_ref().unwrap_or(&nothing), report));
-            }
-            None => all_read = false,
-        }
-    }
-    if apps.is_empty() && all_read {
-        report.warning(file.spot(), "there is no app: nothing is guarded", "add a section for each service");
-    }
-    conflicts::check(global.as_ref(), &apps, ports, report);
-    let global = global?.settings?;
-    let apps = apps.into_iter().map(|app| app.settings).collect::<Option<Vec<_>>>()?;
-    all_read.then_some(Settings { global, apps })
+    Some(root)
 }
 
 fn missing_global(file: &Section<'_>, report: &mut Report) {

@@ -3,6 +3,7 @@
 use crate::config::node::{self, Node};
 use crate::config::problem::{MASKED, Place, Problem, Problems, Severity};
 use crate::config::syntax::Fault;
+use crate::units::is_invisible;
 
 /// How many problems are told; each costs another walk over the text.
 const MAX_LISTED: usize = 100;
@@ -205,11 +206,4 @@ fn printable(text: &str, most: usize) -> String {
         }
     }
     out
-}
-
-/// Characters that are not seen, or that change the order of others: separators, joiners, direction marks.
-pub(super) fn is_invisible(ch: char) -> bool {
-    matches!(ch,
-        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }

@@ -163,6 +163,21 @@ impl<'n> Field<'n> {
         Spot::node(&self.path, self.node, show)
     }
 
+    /// Where the value is, which may be shown although what it leads to may not.
+    pub fn shown_spot(&self) -> Spot {
+        Spot::node(&self.path, self.node, if self.node.is_scalar() { Show::Plain } else { Show::Nothing })
+    }
+
+    /// Whether nothing is written after the key.
+    pub fn is_nothing(&self) -> bool {
+        matches!(self.node.kind, Kind::Null)
+    }
+
+    /// Whether the value is a section with keys of its own.
+    pub fn is_section(&self) -> bool {
+        matches!(self.node.kind, Kind::Map(_))
+    }
+
     /// Where the key is.
     pub fn key(&self) -> Spot {
         self.key.clone()
@@ -295,11 +310,12 @@ impl<'n> Field<'n> {
                     Self { key: self.key.about(&path), path, node, secret: self.secret }
                 })
                 .collect(),
-            Kind::Null | Kind::Map(_) => {
+            Kind::Null => {
                 self.wrong_type("a value or a list of values", report);
                 return None;
             }
-            Kind::Bool(_) | Kind::Int(_) | Kind::Float | Kind::Text(_) => vec![self.clone()],
+            // Those who read an item say what it must be.
+            Kind::Bool(_) | Kind::Int(_) | Kind::Float | Kind::Text(_) | Kind::Map(_) => vec![self.clone()],
         };
         if items.is_empty() {
             report.error(self.spot(), "this list is empty: write at least one value");

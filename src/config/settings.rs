@@ -2,7 +2,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::units::{
-    AppName, Family, HttpPath, IfName, Lifetime, Mark, Network, PortRange, Protocols, Secret,
+    AccessKey, AppName, Family, HttpPath, IfName, Lifetime, Mark, Network, PortRange, Protocols, Timestamp,
+    TotpSecret, UserName,
 };
 
 /// A whole configuration that has been checked; made by [`crate::config::parse`] only.
@@ -12,6 +13,42 @@ pub struct Settings {
     pub global: Global,
     /// The apps, in the order of the file.
     pub apps: Vec<App>,
+    /// The users, those of the file first.
+    pub users: Vec<User>,
+}
+
+/// Somebody with keys of their own.
+#[derive(Clone, Debug)]
+pub struct User {
+    /// Who.
+    pub name: UserName,
+    /// Whether nothing opens until somebody changes that.
+    pub disabled: bool,
+    /// From when on nothing opens any more.
+    pub expires: Option<Timestamp>,
+    /// The secret of their one-time codes, if they need one.
+    pub totp: Option<TotpSecret>,
+    /// What they may open.
+    pub apps: Vec<UserApp>,
+}
+
+/// What a user has with one app.
+#[derive(Clone, Debug)]
+pub struct UserApp {
+    /// The app.
+    pub app: AppName,
+    /// The user's keys of step 1; at least one.
+    pub http: Vec<AccessKey>,
+    /// The user's keys of step 2; at least one.
+    pub https: Vec<AccessKey>,
+    /// How long a grant lasts.
+    pub duration: Lifetime,
+    /// The longest grant the user may ask for; at most the app's.
+    pub max_duration: Lifetime,
+    /// From when on this app does not open any more.
+    pub expires: Option<Timestamp>,
+    /// Whether this app does not open until somebody changes that.
+    pub disabled: bool,
 }
 
 /// The `global` section.
@@ -35,6 +72,10 @@ pub struct Global {
     pub token_window: Lifetime,
     /// The app name by which a monitor asks whether the daemon lives; opens nothing.
     pub healthcheck_app_name: Option<String>,
+    /// The folder with a file for each user.
+    pub users_folder: Option<PathBuf>,
+    /// Whether step 1 takes keys, or only proofs of them.
+    pub step1_proof: Step1Proof,
     /// Whether step 1 answers.
     pub step1_reply: Step1Reply,
     /// The longest step-1 packet (IP length, bytes) and connection (TCP payload, bytes).
@@ -63,9 +104,9 @@ pub struct App {
     /// TCP, UDP or both.
     pub protocol: Protocols,
     /// The keys of step 1.
-    pub access_key_http: Vec<Secret>,
+    pub access_key_http: Vec<AccessKey>,
     /// The keys of step 2.
-    pub access_key_https: Vec<Secret>,
+    pub access_key_https: Vec<AccessKey>,
     /// Where the service is.
     pub destination: Destination,
     /// How long a grant lasts.
@@ -139,6 +180,17 @@ pub enum Established {
     Cut,
     /// They live on; only new ones need a grant.
     Keep,
+}
+
+/// Whether step 1 takes keys, or only proofs of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step1Proof {
+    /// Both.
+    Accept,
+    /// Proofs only.
+    Require,
+    /// Only proofs that name the address they come from.
+    RequireAddress,
 }
 
 /// Whether step 1 answers.

@@ -71,12 +71,16 @@ impl Ledger {
         }
     }
 
-    /// Has the grants for an app follow its keys: renamed with those that moved, gone with those that went.
-    pub fn succeed(&mut self, app: &str, succession: &Succession) {
+    /// Has the grants for an app, at one address or all, follow its keys: renamed with those that moved, gone with
+    /// those that went.
+    pub fn succeed(&mut self, app: &str, addr: Option<IpAddr>, succession: &Succession) {
         if succession.changes_nothing() {
             return;
         }
-        for users in self.entries.iter_mut().filter(|((of, _), _)| of == app).map(|(_, users)| users) {
+        let concerned = |of: &str, at: IpAddr| of == app && addr.is_none_or(|addr| addr == at);
+        for users in
+            self.entries.iter_mut().filter(|((of, at), _)| concerned(of, *at)).map(|(_, users)| users)
+        {
             for (by, entry) in std::mem::take(users) {
                 let Some(note) = succession.note(&Note { by, how: entry.how }) else { continue };
                 if users.get(&note.by).is_none_or(|had| had.until <= entry.until) {
@@ -145,7 +149,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::Secret;
+    use std::collections::BTreeSet;
 
     const ADDR: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 2));
 
@@ -186,8 +190,8 @@ mod tests {
 
     #[test]
     fn grants_follow_the_keys_they_were_made_with() {
-        let keys = |names: &[&str]| -> Vec<Secret> {
-            names.iter().map(|name| Secret::new((*name).to_owned())).collect()
+        let keys = |names: &[&str]| -> Vec<crate::units::AccessKey> {
+            names.iter().map(|name| format!("the-key-of-{name}").parse().unwrap()).collect()
         };
         let mut ledger = Ledger::default();
         for (by, secs_left) in [("key 1", 100), ("key 2", 200), ("key 3", 300)] {
@@ -195,10 +199,14 @@ mod tests {
         }
         ledger.grant("web", ADDR, &note("key 1"), secs(100), Now::at_secs(0));
         let before = ledger.changes();
-        ledger.succeed("ssh", &Succession::between(&keys(&["a", "b", "c"]), &keys(&["c", "b"])));
+        ledger.succeed(
+            "ssh",
+            None,
+            &Succession::between(&keys(&["a", "b", "c"]), &keys(&["c", "b"]), BTreeSet::new()),
+        );
         assert_eq!(left(&ledger, 0), [("key 1".into(), 300), ("key 2".into(), 200)]);
         assert!(ledger.changes() > before, "the state file has to follow");
-        ledger.succeed("ssh", &Succession::between(&keys(&["c", "b"]), &[]));
+        ledger.succeed("ssh", None, &Succession::between(&keys(&["c", "b"]), &[], BTreeSet::new()));
         assert_eq!(left(&ledger, 0), []);
         assert_eq!(ledger.len(), 1, "the other app's grant is nobody's business");
     }

@@ -1,26 +1,39 @@
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::note::{How, Note};
-use crate::units::Secret;
+use crate::units::AccessKey;
 
-/// What becomes of an app's keys of step 2 when its configuration changes: where each of them is afterwards.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Succession(Vec<Option<usize>>);
+/// What becomes of those who can open an app when its configuration changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Succession {
+    /// Where each of the app's keys of step 2 is afterwards.
+    keys: Vec<Option<usize>>,
+    /// Who is no longer there.
+    gone: BTreeSet<String>,
+}
 
 /// Somebody who has a grant, what is left of it, and what it was given.
 pub type User = (Note, Duration, Duration);
 
 impl Succession {
-    /// From the keys before to the keys after.
+    /// From the keys before to the keys after, without the users who are gone.
     #[must_use]
-    pub fn between(before: &[Secret], after: &[Secret]) -> Self {
-        Self(before.iter().map(|key| after.iter().position(|other| other.same_as(key))).collect())
+    pub fn between(before: &[AccessKey], after: &[AccessKey], gone: BTreeSet<String>) -> Self {
+        let place = |key: &AccessKey| after.iter().position(|other| other.same_as(key) && !other.disabled);
+        Self { keys: before.iter().map(place).collect(), gone }
+    }
+
+    /// Somebody goes, and everybody else stays.
+    #[must_use]
+    pub fn without(user: &str) -> Self {
+        Self { keys: Vec::new(), gone: BTreeSet::from([user.to_owned()]) }
     }
 
     /// Whether every key is where it was.
     #[must_use]
     pub fn changes_nothing(&self) -> bool {
-        self.0.iter().enumerate().all(|(at, now)| *now == Some(at))
+        self.gone.is_empty() && self.keys.iter().enumerate().all(|(at, now)| *now == Some(at))
     }
 
     /// The note of a grant as it reads afterwards; none if it was made with a key that is no more.
@@ -28,9 +41,12 @@ impl Succession {
     /// Grants that were not made with a key, or with one that was unknown before, stay as they are.
     #[must_use]
     pub fn note(&self, note: &Note) -> Option<Note> {
+        if note.how == How::TwoStep && self.gone.contains(&note.by) {
+            return None;
+        }
         let number = || note.by.strip_prefix("key ")?.parse::<usize>().ok()?.checked_sub(1);
         let moved = match note.how {
-            How::TwoStep => number().and_then(|at| self.0.get(at)),
+            How::TwoStep => number().and_then(|at| self.keys.get(at)),
             How::Sequence | How::Operator | How::Config | How::Unknown => None,
         };
         match moved {
@@ -57,8 +73,12 @@ impl Succession {
 mod tests {
     use super::*;
 
-    fn keys(names: &[&str]) -> Vec<Secret> {
-        names.iter().map(|name| Secret::new(format!("the-key-of-{name}"))).collect()
+    fn keys(names: &[&str]) -> Vec<AccessKey> {
+        names.iter().map(|name| format!("the-key-of-{name}").parse().unwrap()).collect()
+    }
+
+    fn between(before: &[AccessKey], after: &[AccessKey]) -> Succession {
+        Succession::between(before, after, BTreeSet::new())
     }
 
     fn note(by: &str) -> Note {
@@ -67,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_key_that_moved_is_renamed_and_one_that_went_ends_its_grants() {
-        let moved = Succession::between(&keys(&["a", "b", "c"]), &keys(&["new", "c", "a"]));
+        let moved = between(&keys(&["a", "b", "c"]), &keys(&["new", "c", "a"]));
         assert_eq!(moved.note(&note("key 1")), Some(note("key 3")));
         assert_eq!(moved.note(&note("key 2")), None);
         assert_eq!(moved.note(&note("key 3")), Some(note("key 2")));
@@ -75,7 +95,7 @@ mod tests {
 
     #[test]
     fn grants_that_no_known_key_made_are_nobodys_business() {
-        let gone = Succession::between(&keys(&["a"]), &[]);
+        let gone = between(&keys(&["a"]), &[]);
         assert_eq!(gone.note(&note("key 1")), None);
         for by in ["key 2", "key 0", "key", "key x", "alice", "", "key 18446744073709551616"] {
             assert_eq!(gone.note(&note(by)), Some(note(by)), "{by}");
@@ -93,17 +113,36 @@ mod tests {
             (keys(&["b", "a"]), false),
             (keys(&["a"]), false),
         ] {
-            assert_eq!(Succession::between(&before, &after).changes_nothing(), nothing, "{after:?}");
+            assert_eq!(between(&before, &after).changes_nothing(), nothing, "{after:?}");
         }
     }
 
     #[test]
     fn who_shares_an_address_with_a_key_that_went_keeps_its_own_time() {
-        let succession = Succession::between(&keys(&["a", "b"]), &keys(&["b"]));
+        let succession = between(&keys(&["a", "b"]), &keys(&["b"]));
         let secs = Duration::from_secs;
         let users = vec![(note("key 1"), secs(100), secs(200)), (note("key 2"), secs(50), secs(60))];
         assert_eq!(succession.heirs(users), (vec![(note("key 1"), secs(50), secs(60))], true));
         let alone = vec![(note("key 1"), secs(100), secs(200))];
         assert_eq!(succession.heirs(alone), (Vec::new(), true));
+    }
+
+    #[test]
+    fn a_user_who_is_gone_keeps_nothing_and_an_operator_of_that_name_does() {
+        let gone = Succession::without("alice");
+        assert!(!gone.changes_nothing());
+        assert_eq!(gone.note(&note("alice")), None);
+        for note in [note("bob"), note("key 1"), Note { by: "alice".to_owned(), how: How::Operator }] {
+            assert_eq!(gone.note(&note), Some(note));
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_disabled_ends_its_grants() {
+        let mut after = keys(&["a", "b"]);
+        after[0].disabled = true;
+        let succession = between(&keys(&["a", "b"]), &after);
+        assert_eq!(succession.note(&note("key 1")), None);
+        assert_eq!(succession.note(&note("key 2")), Some(note("key 2")));
     }
 }

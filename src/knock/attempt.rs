@@ -1,3 +1,4 @@
+use super::proof::Proof;
 use crate::units::{AppName, ClientAddr, Lifetime, Secret};
 
 /// Which of the two steps a request came in by.
@@ -18,10 +19,34 @@ pub struct Attempt {
     pub step: Step,
     /// The form field `app`, at most 50 characters.
     pub app: String,
-    /// The form field `access_key`, 10 to 50 characters.
-    pub access_key: Secret,
+    /// The form field `access_key` or `proof`.
+    pub credential: Credential,
+    /// The form field `user`, if it was there: a user's name or a key's id.
+    pub user: Option<String>,
     /// The form field `token`, if it was there.
     pub token: Option<Secret>,
+    /// The form field `duration`, if it was there: how long the service should stay open.
+    pub duration: Option<Lifetime>,
+    /// The form field `action`: what step 2 is to do.
+    pub action: Action,
+}
+
+/// What a client shows to be let in.
+#[derive(Clone, Debug)]
+pub enum Credential {
+    /// A key, 10 to 50 characters.
+    Key(Secret),
+    /// A proof of a key of step 1.
+    Proof(Proof),
+}
+
+/// What a client wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The service opened, or kept open.
+    Open,
+    /// What was opened for it closed.
+    Close,
 }
 
 /// What becomes of an [`Attempt`].
@@ -41,8 +66,23 @@ pub enum Verdict {
         app: AppName,
         /// For how long.
         lifetime: Lifetime,
-        /// Who it is, as far as the credentials say: `key N` counts the app's keys from 1.
+        /// Who it is: the user's name, or `key N`, which counts the app's keys from 1.
         user: String,
+    },
+    /// Step 2 was right: close what was opened for this user at this address.
+    Close {
+        /// The app to close.
+        app: AppName,
+        /// Who it is, as above.
+        user: String,
+    },
+    /// Whether a key that somebody chose is right takes long to tell: find out, and have
+    /// [`judge_hashed`](crate::knock::Gatekeeper::judge_hashed) judge.
+    Hash {
+        /// The hash, as `argon2id` in the PHC string format.
+        hash: Secret,
+        /// The key to compare with it.
+        key: Secret,
     },
     /// The key was right and a one-time code is missing: answer 401.
     NeedToken {
@@ -60,6 +100,12 @@ pub enum Refusal {
     UnknownApp,
     /// Not a key of that app for that step.
     WrongKey,
+    /// The key was good until a date that has passed.
+    Expired,
+    /// Step 1 wants a proof and got a key.
+    KeyNotTaken,
+    /// The proof was used before.
+    ReplayedProof,
     /// The one-time code is wrong.
     WrongToken,
     /// The one-time code was used before.

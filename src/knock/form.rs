@@ -2,21 +2,59 @@ use std::mem;
 
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::units::Secret;
+use super::attempt::{Action, Credential};
+use super::proof::Proof;
+use crate::units::{Lifetime, Secret};
 
 const MAX_APP: usize = 50;
 const KEY: std::ops::RangeInclusive<usize> = 10..=50;
 const TOKEN: std::ops::RangeInclusive<usize> = 6..=8;
+
+const MAX_USER: usize = 32;
+const MAX_DURATION: usize = 12;
 
 /// The fields of a knock, well formed and otherwise unverified.
 #[derive(Clone, Debug)]
 pub struct Form {
     /// `app`: 1 to 50 characters, none of them a control character.
     pub app: String,
-    /// `access_key`: 10 to 50 characters, none of them a control character.
-    pub access_key: Secret,
+    /// `access_key`: 10 to 50 characters, none of them a control character. Or `proof`.
+    pub credential: Credential,
+    /// `user`: 1 to 32 characters; a proof needs it.
+    pub user: Option<String>,
     /// `token`: 6 to 8 digits.
     pub token: Option<Secret>,
+    /// `duration`: as configurations write it.
+    pub duration: Option<Lifetime>,
+    /// `action`: `open` unless it says `close`.
+    pub action: Action,
+}
+
+/// The values of a form as they come.
+#[derive(Default)]
+struct Raw {
+    app: Option<Secret>,
+    access_key: Option<Secret>,
+    proof: Option<Secret>,
+    user: Option<Secret>,
+    token: Option<Secret>,
+    duration: Option<Secret>,
+    action: Option<Secret>,
+}
+
+impl Raw {
+    fn field(&mut self, name: &[u8]) -> Option<&mut Option<Secret>> {
+        Some(match name {
+            b"app" => &mut self.app,
+            b"access_key" => &mut self.access_key,
+            b"proof" => &mut self.proof,
+            b"user" => &mut self.user,
+            b"token" => &mut self.token,
+            b"duration" => &mut self.duration,
+            b"action" => &mut self.action,
+            _ => return None,
+        })
+    }
 }
 
 impl Form {
@@ -24,31 +62,47 @@ impl Form {
     /// unknown, repeated, missing, empty, outside its length, or not plain UTF-8 text.
     #[must_use]
     pub fn parse(body: &[u8]) -> Option<Self> {
-        let (mut app, mut access_key, mut token) = (None, None, None);
+        let mut raw = Raw::default();
         for pair in body.split(|&b| b == b'&') {
             let at = pair.iter().position(|&b| b == b'=')?;
             let (name, value) = (pair.get(..at)?, pair.get(at + 1..)?);
-            let field = match name {
-                b"app" => &mut app,
-                b"access_key" => &mut access_key,
-                b"token" => &mut token,
-                _ => return None,
-            };
-            if field.replace(decode(value)?).is_some() {
+            if raw.field(name)?.replace(decode(value)?).is_some() {
                 return None;
             }
         }
-        let (app, access_key) = (app?, access_key?);
-        if !(1..=MAX_APP).contains(&chars(&app)) || !KEY.contains(&chars(&access_key)) {
-            return None;
-        }
-        if let Some(code) = &token
-            && !(TOKEN.contains(&chars(code)) && code.expose().bytes().all(|b| b.is_ascii_digit()))
-        {
-            return None;
-        }
+        let app = raw.app.filter(|app| (1..=MAX_APP).contains(&chars(app)))?;
+        let user = optional(raw.user, |user| {
+            let name = user.expose();
+            (!name.is_empty() && name.len() <= MAX_USER && !name.contains(char::is_whitespace))
+                .then(|| name.to_owned())
+        })?;
+        let credential = match (raw.access_key, raw.proof) {
+            (Some(key), None) if KEY.contains(&chars(&key)) => Credential::Key(key),
+            (None, Some(proof)) if user.is_some() => Credential::Proof(Proof::parse(proof.expose())?),
+            (Some(_) | None, Some(_) | None) => return None,
+        };
+        let digits = |code: &Secret| code.expose().bytes().all(|b| b.is_ascii_digit());
+        let token =
+            optional(raw.token, |code| (TOKEN.contains(&chars(&code)) && digits(&code)).then_some(code))?;
+        let duration = optional(raw.duration, |text| {
+            let text = text.expose();
+            if text.len() <= MAX_DURATION { text.parse::<Lifetime>().ok() } else { None }
+        })?;
+        let action = optional(raw.action, |text| match text.expose() {
+            "open" => Some(Action::Open),
+            "close" => Some(Action::Close),
+            _ => None,
+        })?;
         let app = app.expose().to_owned();
-        Some(Self { app, access_key, token })
+        Some(Self { app, credential, user, token, duration, action: action.unwrap_or(Action::Open) })
+    }
+}
+
+/// What `read` makes of a field that may be missing; nothing where it is there and wrong.
+fn optional<T>(field: Option<Secret>, read: impl FnOnce(Secret) -> Option<T>) -> Option<Option<T>> {
+    match field {
+        None => Some(None),
+        Some(text) => read(text).map(Some),
     }
 }
 
@@ -99,11 +153,18 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn key_of(form: &Form) -> &str {
+        match &form.credential {
+            Credential::Key(key) => key.expose(),
+            Credential::Proof(_) => panic!("a proof"),
+        }
+    }
+
     #[test]
     fn fields_come_in_any_order_and_are_decoded() {
         let form = Form::parse(b"access_key=a%2Bb+c%3d%C3%A4%26xyz&token=012345&app=my+app%21").unwrap();
         assert_eq!(form.app, "my app!");
-        assert_eq!(form.access_key.expose(), "a+b c=ä&xyz");
+        assert!(matches!(&form.credential, Credential::Key(key) if key.expose() == "a+b c=ä&xyz"));
         assert_eq!(form.token.unwrap().expose(), "012345");
     }
 
@@ -161,7 +222,7 @@ mod tests {
         for (app, key) in [(1, 10), (50, 50)] {
             let body = format!("app={}&access_key={}", "%C3%A4".repeat(app), "%C3%A4".repeat(key));
             let form = Form::parse(body.as_bytes()).unwrap();
-            assert_eq!(form.access_key.expose(), "ä".repeat(key));
+            assert_eq!(key_of(&form), "ä".repeat(key));
         }
     }
 
@@ -177,7 +238,7 @@ mod tests {
         fn whatever_is_encoded_comes_back(key in "[^\\p{Cc}]{10,50}") {
             let encoded: String = key.bytes().map(|b| format!("%{b:02X}")).collect();
             let form = Form::parse(format!("app=x&access_key={encoded}").as_bytes()).unwrap();
-            prop_assert_eq!(form.access_key.expose(), key);
+            prop_assert_eq!(key_of(&form), key);
         }
 
         #[test]

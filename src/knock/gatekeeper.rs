@@ -2,66 +2,36 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use ring::hmac;
-use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
+use serde::{Deserialize, Serialize};
 
-use crate::config::{App, Settings};
-use crate::knock::attempt::{Attempt, Refusal, Step, Verdict};
+use crate::config::{App, Settings, Step1Proof};
+use crate::knock::attempt::{Action, Attempt, Credential, Refusal, Step, Verdict};
+use crate::knock::keyring::{Factor, Holder, Keyring, TwoFactor};
 use crate::knock::pending::{Digest, Pending, Step1};
+use crate::knock::proof::{Claim, UsedProofs};
 use crate::knock::rate_limit::RateLimit;
-use crate::knock::totp::{TotpSecret, UsedCodes};
-use crate::units::{AppName, ClientAddr, Lifetime, Now, Secret};
+use crate::units::{AppName, ClientAddr, Lifetime, Now, Secret, TotpKind, TotpSecret};
 
 /// Step 1s that may be live at once.
 const MAX_PENDING: usize = 65_536;
-/// Added where a list of keys is shorter than the longest; no digest of a text is all zeros.
-const NOBODY: Digest = [0; 32];
-
-/// An access key that needs a one-time code as well, as its 2FA file says.
-#[derive(Clone, Debug)]
-pub struct TwoFactor {
-    /// The access key, of step 1 or of step 2.
-    pub access_key: Secret,
-    /// The secret of its codes.
-    pub secret: TotpSecret,
-}
 
 /// Decides what every attempt opens.
 ///
-/// Names and keys are held and compared as digests under a random key, always as many as the app with the most has,
-/// so that time tells neither which apps exist nor how near a key was.
+/// Names and keys are held and found by digests under a random key, with the same work whether they are right or
+/// wrong, so that time tells neither which apps exist nor how near a key was.
 pub struct Gatekeeper {
-    digest_key: hmac::Key,
-    apps: Vec<Guarded>,
+    keyring: Keyring,
+    apps: Vec<App>,
     by_name: BTreeMap<Digest, usize>,
     factors: Vec<Factor>,
     decoy_factor: Option<TotpSecret>,
-    decoy_keys: Vec<Key>,
+    proofs: UsedProofs,
+    step1_proof: Step1Proof,
     token_window: Lifetime,
     ipv6_prefix: u8,
     rate: RateLimit,
     pending: Pending,
-    codes_used: bool,
-}
-
-struct Guarded {
-    app: App,
-    http: Vec<Key>,
-    https: Vec<Key>,
-}
-
-#[derive(Clone, Copy)]
-struct Key {
-    digest: Digest,
-    factor: Option<usize>,
-}
-
-struct Factor {
-    access_key: Digest,
-    /// The same for keys that share a secret: then they share its codes, too.
-    name: String,
-    secret: TotpSecret,
-    used: UsedCodes,
+    used: bool,
 }
 
 /// What became of a one-time code.
@@ -72,132 +42,161 @@ enum Code {
     Good { factor: usize, counter: u64 },
 }
 
+/// Codes and proofs that are used up, by names that tell nothing of their secrets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UsedUp {
+    /// The time steps of the codes of each secret.
+    pub codes: BTreeMap<String, Vec<u64>>,
+    /// The proofs.
+    pub proofs: Vec<String>,
+}
+
+/// A right key, and what has to happen with it.
+struct Right {
+    app: usize,
+    holder: usize,
+    /// The time step of a proof.
+    proved: Option<u64>,
+}
+
 impl Gatekeeper {
     /// A gatekeeper for these settings that knows nobody yet; `random` keys its tables.
     #[must_use]
-    pub fn new(settings: &Settings, two_factor: Vec<TwoFactor>, random: [u8; 16]) -> Self {
-        let digest_key = hmac::Key::new(hmac::HMAC_SHA256, &random);
-        let factors: Vec<Factor> = two_factor
-            .into_iter()
-            .map(|file| Factor {
-                access_key: digest(&digest_key, &[file.access_key.expose()]),
-                name: file.secret.fingerprint(),
-                secret: file.secret,
-                used: UsedCodes::default(),
-            })
-            .collect();
-        let longest = settings
-            .apps
-            .iter()
-            .flat_map(|app| [app.access_key_http.len(), app.access_key_https.len()])
-            .max()
-            .unwrap_or(0)
-            .max(1);
-        let keys = |secrets: &[Secret]| {
-            let mut keys: Vec<Key> = secrets
-                .iter()
-                .map(|secret| {
-                    let digest = digest(&digest_key, &[secret.expose()]);
-                    Key { digest, factor: factors.iter().position(|f| f.access_key == digest) }
-                })
-                .collect();
-            keys.resize(longest, Key { digest: NOBODY, factor: None });
-            keys
-        };
-        let apps: Vec<Guarded> = settings
-            .apps
-            .iter()
-            .map(|app| Guarded {
-                app: app.clone(),
-                http: keys(&app.access_key_http),
-                https: keys(&app.access_key_https),
-            })
-            .collect();
-        let by_name = apps
-            .iter()
-            .enumerate()
-            .map(|(index, guarded)| (digest(&digest_key, &[guarded.app.name.as_str()]), index))
-            .collect();
-        let decoy_keys = keys(&[]);
+    pub fn new(settings: &Settings, two_factor: &[TwoFactor], random: [u8; 16]) -> Self {
+        let mut factors = Vec::new();
+        let keyring = Keyring::new(settings, two_factor, &random, &mut factors);
+        let names = settings.apps.iter().enumerate();
+        let by_name = names.map(|(at, app)| (keyring.digest(&[app.name.as_str().as_bytes()]), at)).collect();
         Self {
+            keyring,
             by_name,
-            apps,
+            apps: settings.apps.clone(),
             factors,
-            // Twenty bytes and thirty seconds are within the bounds of a secret.
-            decoy_factor: TotpSecret::new(&[0; 20], 30).ok(),
-            decoy_keys,
+            // Twenty bytes are within the bounds of a secret.
+            decoy_factor: TotpSecret::new(&[0; 20], TotpKind::default()).ok(),
+            proofs: UsedProofs::default(),
+            step1_proof: settings.global.step1_proof,
             token_window: settings.global.token_window,
             ipv6_prefix: settings.global.ipv6_prefix,
             rate: RateLimit::new(settings.global.step1_2_rate_limit_per_minute, &random),
             pending: Pending::new(MAX_PENDING),
-            digest_key,
-            codes_used: false,
+            used: false,
         }
     }
 
-    /// Whether a code was used up since this was last asked; then [`Gatekeeper::used_codes`] is worth keeping.
-    pub fn take_codes_used(&mut self) -> bool {
-        std::mem::take(&mut self.codes_used)
+    /// Whether a code or proof was used up since this was last asked; then [`Gatekeeper::used_up`] is worth keeping.
+    pub fn take_used(&mut self) -> bool {
+        std::mem::take(&mut self.used)
     }
 
-    /// The time steps whose codes are used up, by names of secrets that tell nothing of them.
+    /// What is used up.
     #[must_use]
-    pub fn used_codes(&self) -> BTreeMap<String, Vec<u64>> {
-        self.factors.iter().map(|factor| (factor.name.clone(), factor.used.steps().collect())).collect()
+    pub fn used_up(&self) -> UsedUp {
+        let steps = |factor: &Factor| (factor.name.clone(), factor.used.steps().collect());
+        UsedUp { codes: self.factors.iter().map(steps).collect(), proofs: self.proofs.list() }
     }
 
-    /// Takes over what [`Gatekeeper::used_codes`] told before a restart.
-    pub fn remember_used_codes(&mut self, used: &BTreeMap<String, Vec<u64>>) {
+    /// Takes over what [`Gatekeeper::used_up`] told before a restart.
+    pub fn remember_used(&mut self, used: &UsedUp) {
         for factor in &mut self.factors {
-            for &step in used.get(&factor.name).into_iter().flatten() {
+            for &step in used.codes.get(&factor.name).into_iter().flatten() {
                 factor.used.remember(step);
             }
         }
+        self.proofs.remember(&used.proofs);
     }
 
-    /// Counts every code that could be used now as used, because nobody knows which of them are.
-    pub fn refuse_present_codes(&mut self, now: Now) {
+    /// Counts every code and proof that could be used now as used, because nobody knows which of them are.
+    pub fn refuse_present(&mut self, now: Now) {
         for factor in &mut self.factors {
-            factor.secret.present(now.wall).into_iter().for_each(|step| factor.used.remember(step));
+            factor.secret.present(now.wall).for_each(|step| factor.used.remember(step));
         }
-        self.codes_used = true;
+        self.proofs.refuse_present(now.wall);
+        self.used = true;
     }
 
     /// Takes over settings that have been reloaded.
     ///
-    /// The rate limit and the codes used up go on; step 1s that are pending are forgotten and have to be knocked again, because what
-    /// they were right for may be gone.
-    pub fn reload(&mut self, settings: &Settings, two_factor: Vec<TwoFactor>, random: [u8; 16]) {
+    /// The rate limit and what is used up go on; step 1s that are pending are forgotten and have to be knocked again,
+    /// because what they were right for may be gone.
+    pub fn reload(&mut self, settings: &Settings, two_factor: &[TwoFactor], random: [u8; 16]) {
         let mut fresh = Self::new(settings, two_factor, random);
         // By the secret and not by the key: a key that was replaced does not make its codes good again.
-        fresh.remember_used_codes(&self.used_codes());
-        fresh.codes_used = self.codes_used;
+        fresh.remember_used(&self.used_up());
+        std::mem::swap(&mut fresh.proofs, &mut self.proofs);
+        fresh.used = self.used;
         std::mem::swap(&mut fresh.rate, &mut self.rate);
         fresh.rate.set_limit(settings.global.step1_2_rate_limit_per_minute);
         *self = fresh;
     }
 
-    /// Judges one attempt. A request with a code that is repeated at step 1 while it is pending is answered as before,
-    /// costs nothing and prolongs nothing. A step 1 stays good until its time is over, however often step 2 follows.
-    pub fn judge(&mut self, attempt: &Attempt, now: Now) -> Verdict {
+    /// Judges one attempt. `session` tells whether somebody's grant for an app runs at the address of the attempt.
+    ///
+    /// A request with a code or proof that is repeated at step 1 while it is pending is answered as before, costs
+    /// nothing and prolongs nothing. A step 1 stays good until its time is over, however often step 2 follows.
+    pub fn judge(
+        &mut self,
+        attempt: &Attempt,
+        session: &dyn Fn(&AppName, &str) -> bool,
+        now: Now,
+    ) -> Verdict {
         self.expire(now);
-        match attempt.step {
-            Step::One => self.judge_step1(attempt, now),
-            Step::Two => self.judge_step2(attempt, now),
+        let presented = self.presented(attempt);
+        // A code works once, so whoever has to repeat a request with one gets what is left of the first. Without
+        // a code the same request again is a fresh knock: somebody tries anew, and should have the whole time.
+        let once = attempt.token.is_some() || matches!(attempt.credential, Credential::Proof(_));
+        if attempt.step == Step::One
+            && once
+            && let Some((app, deadline)) = self.pending.repeated(self.masked(attempt.client), &presented)
+        {
+            return self.admit(app, deadline.saturating_sub(now.boot));
         }
+        if !self.rate.allows(attempt.client, now.boot) {
+            return Verdict::Refuse(Refusal::TooMany);
+        }
+        let app = self.index_of(&attempt.app);
+        if let Credential::Key(key) = &attempt.credential
+            && let Some((_, hash)) = self.keyring.by_hash(attempt.step, app, attempt.user.as_deref())
+            && self.takes_keys(attempt.step)
+        {
+            return Verdict::Hash { hash, key: key.clone() };
+        }
+        let right = self.check(attempt, app, now);
+        self.conclude(attempt, right, presented, session, now)
+    }
+
+    /// Judges an attempt whose key was compared with its hash, as [`Verdict::Hash`] asked for.
+    pub fn judge_hashed(
+        &mut self,
+        attempt: &Attempt,
+        fits: bool,
+        session: &dyn Fn(&AppName, &str) -> bool,
+        now: Now,
+    ) -> Verdict {
+        self.expire(now);
+        let app = self.index_of(&attempt.app);
+        let found = self.keyring.by_hash(attempt.step, app, attempt.user.as_deref());
+        let right = match (app, found) {
+            (None, _) => Err(Refusal::UnknownApp),
+            (Some(app), Some((holder, _))) if fits => Ok(Right { app, holder, proved: None }),
+            (Some(_), Some(_) | None) => Err(Refusal::WrongKey),
+        };
+        let presented = self.presented(attempt);
+        self.conclude(attempt, right, presented, session, now)
     }
 
     /// Whether this address has a step 1 for this app that is still good.
     #[must_use]
     pub fn live_step1(&mut self, client: ClientAddr, app: &AppName, now: Now) -> bool {
         self.expire(now);
-        let client = client.masked_v6(self.ipv6_prefix);
+        let client = self.masked(client);
         self.index_of(app.as_str()).is_some_and(|app| self.pending.keys(client, app).next().is_some())
     }
 
     /// Forgets the step 1s of an address for an app: the kernel did not admit it.
     pub fn forget(&mut self, client: ClientAddr, app: &AppName) {
-        let client = client.masked_v6(self.ipv6_prefix);
+        let client = self.masked(client);
         if let Some(app) = self.index_of(app.as_str()) {
             self.pending.forget(client, app);
         }
@@ -219,115 +218,177 @@ impl Gatekeeper {
         self.pending.next_deadline()
     }
 
-    fn judge_step1(&mut self, attempt: &Attempt, now: Now) -> Verdict {
-        let client = attempt.client.masked_v6(self.ipv6_prefix);
-        let token = attempt.token.as_ref().map_or("", Secret::expose);
-        let presented = digest(&self.digest_key, &[attempt.app.as_str(), attempt.access_key.expose(), token]);
-        // A code works once, so whoever has to repeat a request with one gets what is left of the first. Without
-        // a code the same request again is a fresh knock: somebody tries anew, and should have the whole time.
-        if let Some((app, deadline)) = self.pending.repeated(client, &presented)
-            && attempt.token.is_some()
-        {
-            return self.admit(app, deadline.saturating_sub(now.boot));
-        }
-        if !self.rate.allows(attempt.client, now.boot) {
-            return Verdict::Refuse(Refusal::TooMany);
-        }
-        let index = self.index_of(&attempt.app);
-        let guarded = index.and_then(|at| self.apps.get(at));
-        let key = self.find(guarded.map_or(&self.decoy_keys, |g| &g.http), &attempt.access_key);
-        let wants_code = guarded.is_some_and(|g| g.app.two_factor_step.at_http());
-        let factor = key.and_then(|(_, key)| key.factor).filter(|_| wants_code);
-        let code = self.check_code(factor.as_slice(), attempt.token.as_ref(), now);
-
-        let Some((index, guarded)) = index.zip(guarded) else {
-            return Verdict::Refuse(Refusal::UnknownApp);
+    /// Whose key or proof it is; the same work whether it is right or wrong.
+    fn check(&self, attempt: &Attempt, app: Option<usize>, now: Now) -> Result<Right, Refusal> {
+        let found = match &attempt.credential {
+            Credential::Key(key) => self.keyring.by_key(attempt.step, app, key).map(|at| (at, None)),
+            Credential::Proof(_) if attempt.step == Step::Two => None,
+            Credential::Proof(proof) => {
+                let user = attempt.user.as_deref().unwrap_or_default();
+                let claim = Claim { app: &attempt.app, user };
+                let anywhere = self.step1_proof != Step1Proof::RequireAddress;
+                let found =
+                    self.keyring.by_proof(app, &claim, proof, attempt.client.ip(), anywhere, now.wall);
+                found.map(|(at, counter)| (at, Some(counter)))
+            }
         };
-        let Some((key, _)) = key else {
-            return Verdict::Refuse(Refusal::WrongKey);
-        };
-        if !guarded.app.families().contains(&attempt.client.family()) {
-            return Verdict::Refuse(Refusal::WrongFamily);
+        let app = app.ok_or(Refusal::UnknownApp)?;
+        if matches!(attempt.credential, Credential::Key(_)) && !self.takes_keys(attempt.step) {
+            return Err(Refusal::KeyNotTaken);
         }
-        let lifetime = guarded.app.step2_https_duration.as_duration();
-        if factor.is_some()
-            && let Err(refusal) = self.spend(&code)
-        {
-            return Verdict::Refuse(refusal);
-        }
-        let step1 = Step1 { deadline: now.boot + lifetime, presented, prolonged: false };
-        if !self.pending.insert((client, index, key), step1) {
-            return Verdict::Refuse(Refusal::TableFull);
-        }
-        self.admit(index, lifetime)
+        let (holder, proved) = found.ok_or(Refusal::WrongKey)?;
+        Ok(Right { app, holder, proved })
     }
 
-    fn judge_step2(&mut self, attempt: &Attempt, now: Now) -> Verdict {
-        if !self.rate.allows(attempt.client, now.boot) {
-            return Verdict::Refuse(Refusal::TooMany);
-        }
-        let client = attempt.client.masked_v6(self.ipv6_prefix);
-        let index = self.index_of(&attempt.app);
-        let guarded = index.and_then(|at| self.apps.get(at));
-        let key = self.find(guarded.map_or(&self.decoy_keys, |g| &g.https), &attempt.access_key);
-        let step1_keys: Vec<usize> =
-            index.map_or_else(Vec::new, |at| self.pending.keys(client, at).collect());
-        let wants_code = guarded.is_some_and(|g| g.app.two_factor_step.at_https());
-        let factors = match (guarded, key) {
-            (Some(guarded), Some((_, key))) if wants_code => factors_for(guarded, key, &step1_keys),
-            (Some(_) | None, Some(_) | None) => Vec::new(),
+    fn takes_keys(&self, step: Step) -> bool {
+        step == Step::Two || self.step1_proof == Step1Proof::Accept
+    }
+
+    fn conclude(
+        &mut self,
+        attempt: &Attempt,
+        right: Result<Right, Refusal>,
+        presented: Digest,
+        session: &dyn Fn(&AppName, &str) -> bool,
+        now: Now,
+    ) -> Verdict {
+        let verdict = match attempt.step {
+            Step::One => self.conclude_step1(attempt, right, presented, now),
+            Step::Two => self.conclude_step2(attempt, right, session, now),
         };
+        verdict.unwrap_or_else(Verdict::Refuse)
+    }
+
+    fn conclude_step1(
+        &mut self,
+        attempt: &Attempt,
+        right: Result<Right, Refusal>,
+        presented: Digest,
+        now: Now,
+    ) -> Result<Verdict, Refusal> {
+        let wants =
+            |gate: &Self, right: &Right| gate.app(right.app).is_some_and(|app| app.two_factor_step.at_http());
+        let holder = right.as_ref().ok().and_then(|right| self.keyring.holder(right.holder));
+        let factor = holder.and_then(|holder| holder.factor);
+        let factor = factor.filter(|_| right.as_ref().is_ok_and(|right| wants(self, right)));
+        let code = self.check_code(factor.as_slice(), attempt.token.as_ref(), now);
+
+        let Right { app: index, holder: at, proved } = right?;
+        let lifetime = {
+            let holder = self.keyring.holder(at).ok_or(Refusal::WrongKey)?;
+            holder.left(now.wall).map_err(|()| Refusal::Expired)?;
+            let app = self.app(index).ok_or(Refusal::UnknownApp)?;
+            if !app.families().contains(&attempt.client.family()) {
+                return Err(Refusal::WrongFamily);
+            }
+            app.step2_https_duration.as_duration()
+        };
+        if factor.is_some() {
+            self.spend(&code)?;
+        }
+        if let (Some(counter), Credential::Proof(proof)) = (proved, &attempt.credential) {
+            self.used = true;
+            if !self.proofs.spend(proof, counter, now.wall) {
+                return Err(Refusal::ReplayedProof);
+            }
+        }
+        let step1 = Step1 { deadline: now.boot + lifetime, presented, prolonged: false };
+        if !self.pending.insert((self.masked(attempt.client), index, at), step1) {
+            return Err(Refusal::TableFull);
+        }
+        Ok(self.admit(index, lifetime))
+    }
+
+    fn conclude_step2(
+        &mut self,
+        attempt: &Attempt,
+        right: Result<Right, Refusal>,
+        session: &dyn Fn(&AppName, &str) -> bool,
+        now: Now,
+    ) -> Result<Verdict, Refusal> {
+        let client = self.masked(attempt.client);
+        let step1s: Vec<&Holder> = match &right {
+            Ok(right) => self.step1s(client, right),
+            Err(_) => Vec::new(),
+        };
+        let holder = right.as_ref().ok().and_then(|right| self.keyring.holder(right.holder));
+        let wants_code = right
+            .as_ref()
+            .is_ok_and(|right| self.app(right.app).is_some_and(|app| app.two_factor_step.at_https()));
+        let factors =
+            holder.filter(|_| wants_code).map(|holder| factors_for(holder, &step1s)).unwrap_or_default();
         let code = self.check_code(&factors, attempt.token.as_ref(), now);
 
-        let Some((index, guarded)) = index.zip(guarded) else {
-            return Verdict::Refuse(Refusal::UnknownApp);
-        };
-        if step1_keys.is_empty() {
-            return Verdict::Refuse(Refusal::NoStep1);
+        let index = right?.app;
+        let holder = holder.ok_or(Refusal::WrongKey)?;
+        if step1s.is_empty() {
+            return Err(Refusal::NoStep1);
         }
-        let Some((key, _)) = key else {
-            return Verdict::Refuse(Refusal::WrongKey);
-        };
-        if !guarded.app.families().contains(&attempt.client.family()) {
-            return Verdict::Refuse(Refusal::WrongFamily);
+        let left = holder.left(now.wall).map_err(|()| Refusal::Expired)?;
+        let app = self.app(index).ok_or(Refusal::UnknownApp)?;
+        if !app.families().contains(&attempt.client.family()) {
+            return Err(Refusal::WrongFamily);
         }
-        let (app, lifetime) = (guarded.app.name.clone(), guarded.app.duration);
-        if !factors.is_empty() {
+        let (app, user) = (app.name.clone(), holder.who.name());
+        let lifetime = lifetime(attempt.duration, holder, left).ok_or(Refusal::Expired)?;
+        // Who is in already proved it then, and closing takes nothing away from anybody else.
+        let free = attempt.token.is_none() && (attempt.action == Action::Close || session(&app, &user));
+        if !factors.is_empty() && !free {
             if matches!(code, Code::Missing) {
                 let until = now.boot + self.token_window.as_duration();
                 let first = self.pending.prolong(client, index, until);
-                return Verdict::NeedToken { readmit: first.then_some(self.token_window) };
+                return Ok(Verdict::NeedToken { readmit: first.then_some(self.token_window) });
             }
-            if let Err(refusal) = self.spend(&code) {
-                return Verdict::Refuse(refusal);
-            }
+            self.spend(&code)?;
         }
-        Verdict::Grant { app, lifetime, user: format!("key {}", key + 1) }
+        Ok(match attempt.action {
+            Action::Open => Verdict::Grant { app, lifetime, user },
+            Action::Close => Verdict::Close { app, user },
+        })
+    }
+
+    /// The keys with which this address did step 1 of the knock whose step 2 this is.
+    fn step1s(&self, client: ClientAddr, right: &Right) -> Vec<&Holder> {
+        let Some(holder) = self.keyring.holder(right.holder) else { return Vec::new() };
+        let known = self.pending.keys(client, right.app).filter_map(|at| self.keyring.holder(at));
+        known.filter(|step1| step1.who.goes_with(&holder.who)).collect()
     }
 
     /// Admits to step 2 for what is left of `lifetime`, in whole seconds and at least one.
     fn admit(&self, app: usize, lifetime: Duration) -> Verdict {
-        let name = self.apps.get(app).map(|guarded| guarded.app.name.clone());
+        let name = self.app(app).map(|app| app.name.clone());
         match (name, Lifetime::from_secs(lifetime.as_secs().max(1))) {
             (Some(app), Ok(lifetime)) => Verdict::AdmitToStep2 { app, lifetime },
             (Some(_) | None, Ok(_) | Err(_)) => Verdict::Refuse(Refusal::UnknownApp),
         }
     }
 
-    fn index_of(&self, app: &str) -> Option<usize> {
-        self.by_name.get(&digest(&self.digest_key, &[app])).copied()
+    fn app(&self, at: usize) -> Option<&App> {
+        self.apps.get(at)
     }
 
-    /// The place of a key in a list, all of which is always compared.
-    fn find(&self, keys: &[Key], presented: &Secret) -> Option<(usize, Key)> {
-        let presented = digest(&self.digest_key, &[presented.expose()]);
-        let mut found = u64::MAX;
-        for (at, key) in (0_u64..).zip(keys) {
-            let fits: Choice = key.digest.ct_eq(&presented) & found.ct_eq(&u64::MAX);
-            found.conditional_assign(&at, fits);
-        }
-        let at = usize::try_from(found).ok()?;
-        keys.get(at).map(|&key| (at, key))
+    fn masked(&self, client: ClientAddr) -> ClientAddr {
+        client.masked_v6(self.ipv6_prefix)
+    }
+
+    fn index_of(&self, app: &str) -> Option<usize> {
+        self.by_name.get(&self.keyring.digest(&[app.as_bytes()])).copied()
+    }
+
+    /// A digest of everything that makes a knock the same knock.
+    fn presented(&self, attempt: &Attempt) -> Digest {
+        let proof;
+        let credential = match &attempt.credential {
+            Credential::Key(key) => key,
+            Credential::Proof(given) => {
+                proof = given.text();
+                &proof
+            }
+        };
+        let token = attempt.token.as_ref().map_or("", Secret::expose);
+        let user = attempt.user.as_deref().unwrap_or_default();
+        let parts = [attempt.app.as_str(), credential.expose(), user, token];
+        self.keyring.digest(&parts.map(str::as_bytes))
     }
 
     /// Compares a code with those of each factor; with a decoy's where there is none, for the time it takes.
@@ -365,11 +426,29 @@ impl Gatekeeper {
                 for held in self.factors.iter_mut().filter(|held| held.name == name) {
                     held.used.remember(counter);
                 }
-                self.codes_used = true;
+                self.used = true;
                 Ok(())
             }
         }
     }
+}
+
+/// The 2FA secrets any of which step 2 may be completed with; none: no code is asked for.
+///
+/// That of the key of step 2 goes first. Otherwise it is that of the key of step 1; where two people behind one address knocked
+/// with different keys of an app, the one without a secret may go on without a code, as without the other.
+fn factors_for(holder: &Holder, step1s: &[&Holder]) -> Vec<usize> {
+    if let Some(factor) = holder.factor {
+        return vec![factor];
+    }
+    step1s.iter().map(|step1| step1.factor).collect::<Option<Vec<usize>>>().unwrap_or_default()
+}
+
+/// How long a grant lasts: what was asked for, within what the key may have and its own last day.
+fn lifetime(asked: Option<Lifetime>, holder: &Holder, left: Option<Duration>) -> Option<Lifetime> {
+    let wanted = asked.map_or(holder.duration, |asked| asked.min(holder.max_duration));
+    let whole = left.map_or(wanted.as_secs(), |left| left.as_secs().max(1).min(wanted.as_secs()));
+    Lifetime::from_secs(whole).ok()
 }
 
 impl fmt::Debug for Gatekeeper {
@@ -378,28 +457,10 @@ impl fmt::Debug for Gatekeeper {
     }
 }
 
-/// The 2FA secrets any of which step 2 may be completed with; none: no code is asked for.
-///
-/// That of the key of step 2 goes first. Otherwise it is that of the key of step 1; where two people behind one address knocked
-/// with different keys of an app, the one without a secret may go on without a code, as without the other.
-fn factors_for(guarded: &Guarded, https: Key, step1_keys: &[usize]) -> Vec<usize> {
-    if let Some(factor) = https.factor {
-        return vec![factor];
-    }
-    let of_step1 = step1_keys.iter().map(|&at| guarded.http.get(at).and_then(|key| key.factor));
-    of_step1.collect::<Option<Vec<usize>>>().unwrap_or_default()
-}
-
-/// A digest of texts, each with its length, so that no two lists have the same bytes.
-fn digest(key: &hmac::Key, parts: &[&str]) -> Digest {
-    let mut context = hmac::Context::with_key(key);
-    for part in parts {
-        context.update(&(part.len() as u64).to_be_bytes());
-        context.update(part.as_bytes());
-    }
-    context.sign().as_ref().first_chunk::<32>().copied().unwrap_or(NOBODY)
-}
-
 #[cfg(test)]
 #[path = "gatekeeper_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "users_tests.rs"]
+mod users_tests;

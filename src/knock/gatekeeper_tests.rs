@@ -12,8 +12,9 @@ fn lifetime(secs: u64) -> Lifetime {
 
 fn app(name: &str, two_factor_step: TwoFactorStep) -> App {
     let name: AppName = name.parse().unwrap();
-    let keys =
-        |keys: [&str; 2]| keys.iter().map(|key| Secret::new(format!("{key}-{}", name.as_str()))).collect();
+    let keys = |keys: [&str; 2]| {
+        keys.iter().map(|key| format!("{key}-{}", name.as_str()).parse().unwrap()).collect()
+    };
     App {
         slug: name.slug(),
         ports: Vec::new(),
@@ -46,6 +47,8 @@ fn settings(two_factor_step: TwoFactorStep) -> Settings {
             two_factor_step,
             token_window: lifetime(60),
             healthcheck_app_name: Some("health".to_owned()),
+            users_folder: None,
+            step1_proof: Step1Proof::Accept,
             step1_reply: Step1Reply::Silent,
             step1_max_bytes: 500,
             step1_segments: 3,
@@ -55,11 +58,19 @@ fn settings(two_factor_step: TwoFactorStep) -> Settings {
             allow: Vec::new(),
         },
         apps: vec![app("a", two_factor_step), app("b", two_factor_step)],
+        users: Vec::new(),
+    }
+}
+
+impl Gatekeeper {
+    /// Judges where nobody is in yet.
+    fn alone(&mut self, attempt: &Attempt, now: Now) -> Verdict {
+        self.judge(attempt, &|_, _| false, now)
     }
 }
 
 fn totp() -> TotpSecret {
-    TotpSecret::new(&[5; 20], 30).unwrap()
+    TotpSecret::new(&[5; 20], TotpKind::default()).unwrap()
 }
 
 fn factor(key: &str) -> TwoFactor {
@@ -67,7 +78,7 @@ fn factor(key: &str) -> TwoFactor {
 }
 
 fn gatekeeper() -> Gatekeeper {
-    Gatekeeper::new(&settings(TwoFactorStep::Http), Vec::new(), [1; 16])
+    Gatekeeper::new(&settings(TwoFactorStep::Http), &[], [1; 16])
 }
 
 fn attempt(step: Step, address: &str, app: &str, key: &str, token: Option<&Secret>) -> Attempt {
@@ -75,8 +86,11 @@ fn attempt(step: Step, address: &str, app: &str, key: &str, token: Option<&Secre
         client: ClientAddr::new(address.parse().unwrap()),
         step,
         app: app.to_owned(),
-        access_key: Secret::new(format!("{key}-{app}")),
+        credential: Credential::Key(Secret::new(format!("{key}-{app}"))),
+        user: None,
         token: token.cloned(),
+        duration: None,
+        action: Action::Open,
     }
 }
 
@@ -105,11 +119,11 @@ fn both_steps_open_the_app_and_name_the_key() {
     let mut gate = gatekeeper();
     let name: AppName = "a".parse().unwrap();
     let admit = Verdict::AdmitToStep2 { app: name.clone(), lifetime: lifetime(5) };
-    assert_eq!(gate.judge(&one("a"), at(0)), admit);
+    assert_eq!(gate.alone(&one("a"), at(0)), admit);
     assert!(gate.live_step1(one("a").client, &name, at(4)));
     let grant = Verdict::Grant { app: name, lifetime: lifetime(3_600), user: "key 2".to_owned() };
-    assert_eq!(gate.judge(&two("a"), at(4)), grant);
-    assert_eq!(gate.judge(&two("a"), at(4)), grant, "an answer that got lost can be asked for again");
+    assert_eq!(gate.alone(&two("a"), at(4)), grant);
+    assert_eq!(gate.alone(&two("a"), at(4)), grant, "an answer that got lost can be asked for again");
 }
 
 #[test]
@@ -124,9 +138,9 @@ fn step_2_needs_a_live_step_1_of_this_address_and_app() {
     ] {
         let mut gate = gatekeeper();
         if let Some(first) = &first {
-            let _ = gate.judge(first, at(0));
+            let _ = gate.alone(first, at(0));
         }
-        let verdict = gate.judge(&then, at(when));
+        let verdict = gate.alone(&then, at(when));
         assert_eq!(verdict, Verdict::Refuse(Refusal::NoStep1), "{first:?} {when}");
     }
 }
@@ -134,16 +148,16 @@ fn step_2_needs_a_live_step_1_of_this_address_and_app() {
 #[test]
 fn the_key_of_one_step_or_app_is_no_key_of_another() {
     let mut gate = gatekeeper();
-    assert!(admitted(&gate.judge(&one("a"), at(0))));
+    assert!(admitted(&gate.alone(&one("a"), at(0))));
     for key in [HTTP[0], "https-key-zer", "https-key-zero0", ""] {
-        let verdict = gate.judge(&attempt(Step::Two, "192.0.2.1", "a", key, None), at(0));
+        let verdict = gate.alone(&attempt(Step::Two, "192.0.2.1", "a", key, None), at(0));
         assert_eq!(verdict, Verdict::Refuse(Refusal::WrongKey), "{key}");
     }
     let mut other = attempt(Step::One, "192.0.2.1", "b", HTTP[0], None);
-    other.access_key = Secret::new(format!("{}-a", HTTP[0]));
-    assert_eq!(gate.judge(&other, at(0)), Verdict::Refuse(Refusal::WrongKey));
+    other.credential = Credential::Key(Secret::new(format!("{}-a", HTTP[0])));
+    assert_eq!(gate.alone(&other, at(0)), Verdict::Refuse(Refusal::WrongKey));
     for unknown in ["c", "A", "a ", "health", "global"] {
-        let verdict = gate.judge(&attempt(Step::One, "192.0.2.1", unknown, HTTP[0], None), at(0));
+        let verdict = gate.alone(&attempt(Step::One, "192.0.2.1", unknown, HTTP[0], None), at(0));
         assert_eq!(verdict, Verdict::Refuse(Refusal::UnknownApp), "{unknown}");
     }
 }
@@ -151,16 +165,16 @@ fn the_key_of_one_step_or_app_is_no_key_of_another() {
 #[test]
 fn a_request_repeated_with_its_code_is_free_and_prolongs_nothing() {
     let key = format!("{}-a", HTTP[0]);
-    let mut gate = Gatekeeper::new(&settings(TwoFactorStep::Http), vec![factor(&key)], [1; 16]);
+    let mut gate = Gatekeeper::new(&settings(TwoFactorStep::Http), &[factor(&key)], [1; 16]);
     let code = totp().code_at(at(0).wall);
     let knock = attempt(Step::One, "192.0.2.1", "a", HTTP[0], Some(&code));
     for _ in 0..100 {
-        assert!(admitted(&gate.judge(&knock, at(0))));
+        assert!(admitted(&gate.alone(&knock, at(0))));
     }
     let name: AppName = "a".parse().unwrap();
     let rest = Verdict::AdmitToStep2 { app: name, lifetime: lifetime(2) };
-    assert_eq!(gate.judge(&knock, at(3)), rest);
-    assert_eq!(gate.judge(&two("a"), at(5)), Verdict::Refuse(Refusal::NoStep1));
+    assert_eq!(gate.alone(&knock, at(3)), rest);
+    assert_eq!(gate.alone(&two("a"), at(5)), Verdict::Refuse(Refusal::NoStep1));
 }
 
 #[test]
@@ -168,112 +182,112 @@ fn a_request_repeated_without_a_code_is_a_fresh_knock() {
     let mut gate = gatekeeper();
     let name: AppName = "a".parse().unwrap();
     let whole = Verdict::AdmitToStep2 { app: name, lifetime: lifetime(5) };
-    assert_eq!(gate.judge(&one("a"), at(0)), whole);
-    assert_eq!(gate.judge(&one("a"), at(3)), whole);
-    assert!(granted(&gate.judge(&two("a"), at(7))));
-    assert_eq!(gate.judge(&two("a"), at(8)), Verdict::Refuse(Refusal::NoStep1));
-    let tried = (0..100).filter(|_| admitted(&gate.judge(&one("a"), at(9)))).count();
+    assert_eq!(gate.alone(&one("a"), at(0)), whole);
+    assert_eq!(gate.alone(&one("a"), at(3)), whole);
+    assert!(granted(&gate.alone(&two("a"), at(7))));
+    assert_eq!(gate.alone(&two("a"), at(8)), Verdict::Refuse(Refusal::NoStep1));
+    let tried = (0..100).filter(|_| admitted(&gate.alone(&one("a"), at(9)))).count();
     assert!(tried < 20, "it counts like any other request");
 }
 
 #[test]
 fn both_steps_share_the_rate_limit_of_an_address() {
     let mut gate = gatekeeper();
-    assert!(admitted(&gate.judge(&one("a"), at(0))));
+    assert!(admitted(&gate.alone(&one("a"), at(0))));
     for _ in 0..19 {
-        assert!(granted(&gate.judge(&two("a"), at(0))));
+        assert!(granted(&gate.alone(&two("a"), at(0))));
     }
-    assert_eq!(gate.judge(&two("a"), at(0)), Verdict::Refuse(Refusal::TooMany));
-    assert_eq!(gate.judge(&one("b"), at(0)), Verdict::Refuse(Refusal::TooMany));
-    assert!(admitted(&gate.judge(&attempt(Step::One, "192.0.2.2", "a", HTTP[0], None), at(0))));
+    assert_eq!(gate.alone(&two("a"), at(0)), Verdict::Refuse(Refusal::TooMany));
+    assert_eq!(gate.alone(&one("b"), at(0)), Verdict::Refuse(Refusal::TooMany));
+    assert!(admitted(&gate.alone(&attempt(Step::One, "192.0.2.2", "a", HTTP[0], None), at(0))));
 }
 
 #[test]
 fn a_code_at_step_1_is_needed_right_and_good_once() {
     let key = format!("{}-a", HTTP[0]);
-    let mut gate = Gatekeeper::new(&settings(TwoFactorStep::Http), vec![factor(&key)], [1; 16]);
+    let mut gate = Gatekeeper::new(&settings(TwoFactorStep::Http), &[factor(&key)], [1; 16]);
     let (now, later) = (at(0), at(6));
     let code = totp().code_at(now.wall);
     let wrong = Secret::new(if code.expose() == "000000" { "000001" } else { "000000" }.to_owned());
     let knock = |code: Option<&Secret>| attempt(Step::One, "192.0.2.1", "a", HTTP[0], code);
 
-    assert_eq!(gate.judge(&knock(None), now), Verdict::Refuse(Refusal::MissingToken));
-    assert_eq!(gate.judge(&knock(Some(&wrong)), now), Verdict::Refuse(Refusal::WrongToken));
-    assert!(admitted(&gate.judge(&knock(Some(&code)), now)));
-    assert!(admitted(&gate.judge(&knock(Some(&code)), now)), "the same again is a retransmission");
-    assert!(granted(&gate.judge(&two("a"), now)), "step 2 asks for none");
+    assert_eq!(gate.alone(&knock(None), now), Verdict::Refuse(Refusal::MissingToken));
+    assert_eq!(gate.alone(&knock(Some(&wrong)), now), Verdict::Refuse(Refusal::WrongToken));
+    assert!(admitted(&gate.alone(&knock(Some(&code)), now)));
+    assert!(admitted(&gate.alone(&knock(Some(&code)), now)), "the same again is a retransmission");
+    assert!(granted(&gate.alone(&two("a"), now)), "step 2 asks for none");
     let elsewhere = attempt(Step::One, "192.0.2.9", "a", HTTP[0], Some(&code));
-    assert_eq!(gate.judge(&elsewhere, now), Verdict::Refuse(Refusal::ReplayedToken));
-    assert_eq!(gate.judge(&knock(Some(&code)), later), Verdict::Refuse(Refusal::ReplayedToken));
+    assert_eq!(gate.alone(&elsewhere, now), Verdict::Refuse(Refusal::ReplayedToken));
+    assert_eq!(gate.alone(&knock(Some(&code)), later), Verdict::Refuse(Refusal::ReplayedToken));
     let unprotected = attempt(Step::One, "192.0.2.1", "a", HTTP[1], None);
-    assert!(admitted(&gate.judge(&unprotected, later)));
+    assert!(admitted(&gate.alone(&unprotected, later)));
 }
 
 #[test]
 fn a_code_at_step_2_is_asked_for_with_time_to_type_it_once() {
     for protected in [HTTP[0], HTTPS[1]] {
         let key = format!("{protected}-a");
-        let mut gate = Gatekeeper::new(&settings(TwoFactorStep::Https), vec![factor(&key)], [1; 16]);
+        let mut gate = Gatekeeper::new(&settings(TwoFactorStep::Https), &[factor(&key)], [1; 16]);
         let with_code = |code: &Secret| attempt(Step::Two, "192.0.2.1", "a", HTTPS[1], Some(code));
-        assert!(admitted(&gate.judge(&one("a"), at(0))), "step 1 asks for none");
+        assert!(admitted(&gate.alone(&one("a"), at(0))), "step 1 asks for none");
         let first = Verdict::NeedToken { readmit: Some(lifetime(60)) };
-        assert_eq!(gate.judge(&two("a"), at(4)), first);
-        assert_eq!(gate.judge(&two("a"), at(50)), Verdict::NeedToken { readmit: None });
+        assert_eq!(gate.alone(&two("a"), at(4)), first);
+        assert_eq!(gate.alone(&two("a"), at(50)), Verdict::NeedToken { readmit: None });
         let code = totp().code_at(at(50).wall);
         let old = totp().code_at(at(50).wall - Duration::from_secs(90));
-        assert_eq!(gate.judge(&with_code(&old), at(50)), Verdict::Refuse(Refusal::WrongToken));
-        assert!(granted(&gate.judge(&with_code(&code), at(50))));
-        assert_eq!(gate.judge(&with_code(&code), at(50)), Verdict::Refuse(Refusal::ReplayedToken));
-        assert_eq!(gate.judge(&two("a"), at(64)), Verdict::Refuse(Refusal::NoStep1));
+        assert_eq!(gate.alone(&with_code(&old), at(50)), Verdict::Refuse(Refusal::WrongToken));
+        assert!(granted(&gate.alone(&with_code(&code), at(50))));
+        assert_eq!(gate.alone(&with_code(&code), at(50)), Verdict::Refuse(Refusal::ReplayedToken));
+        assert_eq!(gate.alone(&two("a"), at(64)), Verdict::Refuse(Refusal::NoStep1));
     }
 }
 
 #[test]
 fn one_code_does_not_serve_both_steps() {
     let key = format!("{}-a", HTTP[0]);
-    let mut gate = Gatekeeper::new(&settings(TwoFactorStep::Both), vec![factor(&key)], [1; 16]);
+    let mut gate = Gatekeeper::new(&settings(TwoFactorStep::Both), &[factor(&key)], [1; 16]);
     let code = totp().code_at(at(0).wall);
-    assert!(admitted(&gate.judge(&attempt(Step::One, "192.0.2.1", "a", HTTP[0], Some(&code)), at(0))));
+    assert!(admitted(&gate.alone(&attempt(Step::One, "192.0.2.1", "a", HTTP[0], Some(&code)), at(0))));
     let second = |code: &Secret| attempt(Step::Two, "192.0.2.1", "a", HTTPS[0], Some(code));
-    assert_eq!(gate.judge(&second(&code), at(0)), Verdict::Refuse(Refusal::ReplayedToken));
-    assert!(granted(&gate.judge(&second(&totp().code_at(at(30).wall)), at(1))));
+    assert_eq!(gate.alone(&second(&code), at(0)), Verdict::Refuse(Refusal::ReplayedToken));
+    assert!(granted(&gate.alone(&second(&totp().code_at(at(30).wall)), at(1))));
 }
 
 #[test]
 fn a_reload_keeps_used_codes_and_the_rate_and_forgets_step_1s() {
     let key = format!("{}-a", HTTP[0]);
-    let mut gate = Gatekeeper::new(&settings(TwoFactorStep::Http), vec![factor(&key)], [1; 16]);
+    let mut gate = Gatekeeper::new(&settings(TwoFactorStep::Http), &[factor(&key)], [1; 16]);
     let code = totp().code_at(at(0).wall);
     let knock = attempt(Step::One, "192.0.2.1", "a", HTTP[0], Some(&code));
-    assert!(admitted(&gate.judge(&knock, at(0))));
-    gate.reload(&settings(TwoFactorStep::Http), vec![factor(&key)], [2; 16]);
-    assert_eq!(gate.judge(&two("a"), at(0)), Verdict::Refuse(Refusal::NoStep1));
-    assert_eq!(gate.judge(&knock, at(0)), Verdict::Refuse(Refusal::ReplayedToken));
+    assert!(admitted(&gate.alone(&knock, at(0))));
+    gate.reload(&settings(TwoFactorStep::Http), &[factor(&key)], [2; 16]);
+    assert_eq!(gate.alone(&two("a"), at(0)), Verdict::Refuse(Refusal::NoStep1));
+    assert_eq!(gate.alone(&knock, at(0)), Verdict::Refuse(Refusal::ReplayedToken));
     for _ in 0..17 {
-        let _ = gate.judge(&two("a"), at(0));
+        let _ = gate.alone(&two("a"), at(0));
     }
-    assert_eq!(gate.judge(&two("a"), at(0)), Verdict::Refuse(Refusal::TooMany));
+    assert_eq!(gate.alone(&two("a"), at(0)), Verdict::Refuse(Refusal::TooMany));
 }
 
 #[test]
 fn a_reload_that_replaces_a_key_makes_no_used_code_good_again() {
     let key = |number: usize| format!("{}-a", HTTP[number]);
-    let mut gate = Gatekeeper::new(&settings(TwoFactorStep::Http), vec![factor(&key(0))], [1; 16]);
+    let mut gate = Gatekeeper::new(&settings(TwoFactorStep::Http), &[factor(&key(0))], [1; 16]);
     let code = totp().code_at(at(0).wall);
-    assert!(admitted(&gate.judge(&attempt(Step::One, "192.0.2.1", "a", HTTP[0], Some(&code)), at(0))));
-    gate.reload(&settings(TwoFactorStep::Http), vec![factor(&key(1))], [2; 16]);
+    assert!(admitted(&gate.alone(&attempt(Step::One, "192.0.2.1", "a", HTTP[0], Some(&code)), at(0))));
+    gate.reload(&settings(TwoFactorStep::Http), &[factor(&key(1))], [2; 16]);
     let again = attempt(Step::One, "192.0.2.1", "a", HTTP[1], Some(&code));
-    assert_eq!(gate.judge(&again, at(0)), Verdict::Refuse(Refusal::ReplayedToken));
+    assert_eq!(gate.alone(&again, at(0)), Verdict::Refuse(Refusal::ReplayedToken));
 }
 
 #[test]
 fn an_address_of_the_wrong_family_opens_nothing() {
     let mut settings = settings(TwoFactorStep::Http);
     settings.apps[0].destination = Destination::Host("192.168.1.1".parse().unwrap());
-    let mut gate = Gatekeeper::new(&settings, Vec::new(), [1; 16]);
+    let mut gate = Gatekeeper::new(&settings, &[], [1; 16]);
     let v6 = attempt(Step::One, "2001:db8::1", "a", HTTP[0], None);
-    assert_eq!(gate.judge(&v6, at(0)), Verdict::Refuse(Refusal::WrongFamily));
-    assert!(admitted(&gate.judge(&one("a"), at(0))));
+    assert_eq!(gate.alone(&v6, at(0)), Verdict::Refuse(Refusal::WrongFamily));
+    assert!(admitted(&gate.alone(&one("a"), at(0))));
 }
 
 #[test]
@@ -281,9 +295,9 @@ fn ipv6_step_1_is_for_one_address_unless_the_prefix_is_widened() {
     for (prefix, opens) in [(128, false), (64, true)] {
         let mut settings = settings(TwoFactorStep::Http);
         settings.global.ipv6_prefix = prefix;
-        let mut gate = Gatekeeper::new(&settings, Vec::new(), [1; 16]);
-        assert!(admitted(&gate.judge(&attempt(Step::One, "2001:db8::1", "a", HTTP[0], None), at(0))));
-        let verdict = gate.judge(&attempt(Step::Two, "2001:db8::2", "a", HTTPS[0], None), at(0));
+        let mut gate = Gatekeeper::new(&settings, &[], [1; 16]);
+        assert!(admitted(&gate.alone(&attempt(Step::One, "2001:db8::1", "a", HTTP[0], None), at(0))));
+        let verdict = gate.alone(&attempt(Step::Two, "2001:db8::2", "a", HTTPS[0], None), at(0));
         assert_eq!(granted(&verdict), opens, "{prefix}");
     }
 }
@@ -291,11 +305,11 @@ fn ipv6_step_1_is_for_one_address_unless_the_prefix_is_widened() {
 #[test]
 fn what_the_kernel_refused_is_forgotten() {
     let mut gate = gatekeeper();
-    assert!(admitted(&gate.judge(&one("a"), at(0))));
+    assert!(admitted(&gate.alone(&one("a"), at(0))));
     assert_eq!(gate.next_expiry(), Some(Duration::from_secs(5)));
     gate.forget(one("a").client, &"a".parse().unwrap());
     assert_eq!(gate.next_expiry(), None);
-    assert_eq!(gate.judge(&two("a"), at(0)), Verdict::Refuse(Refusal::NoStep1));
+    assert_eq!(gate.alone(&two("a"), at(0)), Verdict::Refuse(Refusal::NoStep1));
 }
 
 proptest! {
@@ -306,7 +320,7 @@ proptest! {
     ) {
         let mut settings = settings(TwoFactorStep::Http);
         settings.global.step1_2_rate_limit_per_minute = 1_000;
-        let mut gate = Gatekeeper::new(&settings, Vec::new(), [1; 16]);
+        let mut gate = Gatekeeper::new(&settings, &[], [1; 16]);
         let mut until: BTreeMap<(u8, usize), u64> = BTreeMap::new();
         let mut now = 0;
         for (pass, second, who, app, key) in ops {
@@ -314,7 +328,7 @@ proptest! {
             let name = ["a", "b", "c"][app];
             let text = [HTTP[0], HTTP[1], HTTPS[0], HTTPS[1]][key];
             let step = if second { Step::Two } else { Step::One };
-            let verdict = gate.judge(&attempt(step, &format!("192.0.2.{who}"), name, text, None), at(now));
+            let verdict = gate.alone(&attempt(step, &format!("192.0.2.{who}"), name, text, None), at(now));
             if second {
                 let live = until.get(&(who, app)).is_some_and(|&end| now < end);
                 prop_assert_eq!(granted(&verdict), live && key >= 2, "{:?}", verdict);
@@ -334,26 +348,29 @@ fn keys_that_share_a_secret_share_its_used_codes_across_a_restart_too() {
     let http = |app: &str| format!("{}-{app}", HTTP[0]);
     let start = || {
         let factors = vec![factor(&http("a")), factor(&http("b"))];
-        Gatekeeper::new(&settings(TwoFactorStep::Http), factors, [7; 16])
+        Gatekeeper::new(&settings(TwoFactorStep::Http), &factors, [7; 16])
     };
     let now = Now::at_secs(100);
     let attempt = |app: &str, n: u8| Attempt {
         client: ClientAddr::new([192, 0, 2, n].into()),
         step: Step::One,
         app: app.to_owned(),
-        access_key: Secret::new(http(app)),
+        credential: Credential::Key(Secret::new(http(app))),
+        user: None,
+        duration: None,
+        action: Action::Open,
         token: Some(totp().code_at(now.wall)),
     };
     let mut before = start();
-    assert!(matches!(before.judge(&attempt("a", 1), now), Verdict::AdmitToStep2 { .. }));
-    assert!(before.take_codes_used());
-    assert_eq!(before.judge(&attempt("b", 2), now), Verdict::Refuse(Refusal::ReplayedToken));
+    assert!(matches!(before.alone(&attempt("a", 1), now), Verdict::AdmitToStep2 { .. }));
+    assert!(before.take_used());
+    assert_eq!(before.alone(&attempt("b", 2), now), Verdict::Refuse(Refusal::ReplayedToken));
     let mut after = start();
-    after.remember_used_codes(&before.used_codes());
+    after.remember_used(&before.used_up());
     for (app, n) in [("a", 3), ("b", 4)] {
-        assert_eq!(after.judge(&attempt(app, n), now), Verdict::Refuse(Refusal::ReplayedToken), "{app}");
+        assert_eq!(after.alone(&attempt(app, n), now), Verdict::Refuse(Refusal::ReplayedToken), "{app}");
     }
     let mut in_doubt = start();
-    in_doubt.refuse_present_codes(now);
-    assert_eq!(in_doubt.judge(&attempt("a", 5), now), Verdict::Refuse(Refusal::ReplayedToken));
+    in_doubt.refuse_present(now);
+    assert_eq!(in_doubt.alone(&attempt("a", 5), now), Verdict::Refuse(Refusal::ReplayedToken));
 }

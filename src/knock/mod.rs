@@ -3,14 +3,17 @@
 mod attempt;
 mod form;
 mod gatekeeper;
+mod keyring;
 mod pending;
+mod proof;
 mod rate_limit;
 mod request;
-mod totp;
+mod used_codes;
 
-pub use attempt::{Attempt, Refusal, Step, Verdict};
+pub use attempt::{Action, Attempt, Credential, Refusal, Step, Verdict};
 pub use form::Form;
-pub use gatekeeper::{Gatekeeper, TwoFactor};
+pub use gatekeeper::{Gatekeeper, UsedUp};
+pub use keyring::TwoFactor;
+pub use proof::{Claim, INTERVAL as PROOF_INTERVAL, Proof};
 pub use rate_limit::RateLimit;
 pub use request::{Limits, Problem, Progress, read_request};
-pub use totp::{TotpError, TotpSecret};

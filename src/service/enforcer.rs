@@ -6,6 +6,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::control::{Call, Reply, Request};
+use super::hasher::{Hashed, Hasher, Job};
+use super::host_chains::Repaired;
 use super::link::{Answer, Ask, Pending};
 use super::operations::{OperationError, Operations};
 use super::reload::Reload;
@@ -14,12 +16,13 @@ use super::state::{StateFile, resumed};
 use super::status::status;
 use super::used_codes::UsedCodesFile;
 use crate::grant::{How, Note};
-use crate::knock::{Gatekeeper, Refusal, Verdict};
+use crate::knock::{Attempt, Gatekeeper, Refusal, Verdict};
+use crate::sys::calendar::Calendar;
 use crate::sys::clock;
 use crate::sys::netlink::Events;
 use crate::units::{AppName, ClientAddr, Lifetime, Now};
 
-/// How often the calendar is compared with the clock that never goes back.
+/// How often the calendar is compared with the clock that never goes back, as it may be corrected gradually.
 const LOOK_AT_CALENDAR: Duration = Duration::from_secs(60);
 
 /// Judge, ledger and kernel in one hand.
@@ -37,6 +40,9 @@ pub struct Enforcer {
     patience: Patience,
     /// When something was last put right.
     fought_at: Option<Duration>,
+    hasher: Hasher,
+    /// With whoever makes the host's own chains anew.
+    host_patience: Patience,
 }
 
 /// Why the enforcer stopped.
@@ -67,6 +73,8 @@ impl Enforcer {
             by: String::new(),
             patience: Patience::default(),
             fought_at: None,
+            hasher: Hasher::default(),
+            host_patience: Patience::with_reloads(),
         }
     }
 
@@ -83,7 +91,9 @@ impl Enforcer {
         let mut stop = stop;
         let port = self.operations.firewall().port();
         let look_every = self.operations.firewall().look_every();
-        let mut watch = match port.zip(events).map(|(port, events)| Watch::new(events, port)).transpose() {
+        let hosts = self.operations.host_tables();
+        let heard = port.zip(events).map(|(port, events)| Watch::new(events, port, hosts));
+        let mut watch = match heard.transpose() {
             Ok(watch) => watch,
             Err(error) => {
                 tracing::error!(%error, "changes to the table by others are not noticed");
@@ -91,8 +101,14 @@ impl Enforcer {
             }
         };
         let mut look_at = look_every.map(|every| Instant::now() + every);
+        let mut calendar = Calendar::watch()
+            .inspect_err(|error| tracing::warn!(%error, "a calendar that is set is noticed late"))
+            .ok();
+        if self.operations.host_is_pending() {
+            self.repair_at = Some(Instant::now() + AGAIN);
+        }
         loop {
-            // After the answer to whatever came before, which does not wait for the disk.
+            // After the answer to a knock, which does not wait for the disk.
             self.keep(clock::now());
             let repair_at = self.repair_at;
             tokio::select! {
@@ -106,18 +122,21 @@ impl Enforcer {
                     look_at = look_every.map(|every| Instant::now() + every);
                 }
                 Some(reload) = reloads.recv() => self.on_reload(reload, clock::now()),
-                // The calendar may have been set, and with it all ends in the state file.
+                // The calendar was set, and with it all ends in the state file.
+                () = calendar_set(&mut calendar), if self.state.is_some() => {}
                 () = tokio::time::sleep(LOOK_AT_CALENDAR), if self.state.is_some() => {}
                 Some(pending) = asks.recv() => {
-                    let (ask, answer) = pending.split();
-                    let given = self.on_ask(ask, clock::now());
-                    // A client that went away misses its answer, not its grant.
-                    let _ = answer.send(given);
+                    let (Ask::Knock(attempt), answer) = pending.split();
+                    self.on_knock(attempt, answer, clock::now());
                 }
+                hashed = self.hasher.next() => self.on_hashed(hashed, clock::now()),
                 Some(call) = calls.recv() => {
                     let teardown = call.request == Request::Teardown {};
-                    let reply = self.on_call(call.request, &call.user, clock::now());
+                    let mut reply = self.on_call(call.request, &call.user, clock::now());
                     let done = matches!(reply, Reply::Done { .. });
+                    // Whoever is told that something was taken back can rely on it, also if the power fails now.
+                    self.keep(clock::now());
+                    self.warn_of_stale_file(&mut reply);
                     let _ = call.reply.send(reply);
                     if teardown && done {
                         self.forget();
@@ -134,6 +153,8 @@ impl Enforcer {
     }
 
     fn on_happened(&mut self, happened: Happened) {
+        let boot = clock::now().boot;
+        let mut wait = self.patience.wait(boot);
         match happened {
             Happened::Lost => {
                 tracing::warn!(
@@ -145,19 +166,23 @@ impl Enforcer {
                     self.removed = true;
                 }
                 for (set, key) in &touched.removed {
-                    self.operations.on_removed(set, key);
+                    self.operations.on_removed(set, key, clock::now());
                 }
                 self.by = format!("{} (pid {})", touched.process, touched.pid);
+                if !touched.ours {
+                    wait = self.host_patience.wait(boot);
+                }
             }
         }
-        let wait = self.patience.wait(clock::now().boot);
-        self.repair_at.get_or_insert(Instant::now() + wait);
+        // A fight about the one must not hold up the other.
+        let at = Instant::now() + wait;
+        self.repair_at = Some(self.repair_at.map_or(at, |planned| planned.min(at)));
     }
 
     fn repair(&mut self, now: Now) {
         self.repair_at = None;
         let outcome = self.operations.repair(self.removed, now);
-        self.on_repaired(outcome, now);
+        self.after_repair(outcome, now);
     }
 
     /// Where nobody tells of changes: looks for itself. In a fight, the next looks wait.
@@ -168,28 +193,21 @@ impl Enforcer {
         }
         self.by = "somebody, whom iptables does not name".to_owned();
         let outcome = self.operations.look(now);
-        self.on_repaired(outcome, now);
+        self.after_repair(outcome, now);
     }
 
-    fn on_repaired(&mut self, outcome: Result<usize, OperationError>, now: Now) {
+    fn after_repair(&mut self, outcome: Result<Repaired, OperationError>, now: Now) {
         match outcome {
-            Ok(0) => {}
-            Ok(changes) => {
-                self.fought_at = Some(now.boot);
-                self.removed = false;
-                let wait = self.patience.on_repair(now.boot);
-                tracing::warn!(
-                    by = self.by,
-                    changes,
-                    "somebody changed our table: it is as it should be again"
-                );
-                if !wait.is_zero() {
-                    let seconds = wait.as_secs();
-                    tracing::error!(
-                        by = self.by,
-                        seconds,
-                        "another program keeps changing our table: stop it; the next repair waits"
-                    );
+            Ok(Repaired { own, host }) => {
+                if host > 0 {
+                    self.on_host_repaired(host, now);
+                }
+                if self.operations.host_is_pending() {
+                    self.repair_at = Some(Instant::now() + AGAIN);
+                }
+                if own > 0 {
+                    self.fought_at = Some(now.boot);
+                    self.on_repaired(own, now);
                 }
             }
             Err(error) => {
@@ -199,11 +217,43 @@ impl Enforcer {
         }
     }
 
+    fn on_host_repaired(&mut self, changes: usize, now: Now) {
+        let wait = self.host_patience.on_repair(now.boot);
+        tracing::info!(
+            by = self.by,
+            changes,
+            "the host's chains were made anew or changed: the rule that accepts our mark is in place"
+        );
+        if !wait.is_zero() {
+            let seconds = wait.as_secs();
+            tracing::error!(
+                by = self.by,
+                seconds,
+                "another program keeps taking our rule out of the host's chains: the next repair waits"
+            );
+        }
+    }
+
+    fn on_repaired(&mut self, changes: usize, now: Now) {
+        self.removed = false;
+        let wait = self.patience.on_repair(now.boot);
+        tracing::warn!(by = self.by, changes, "somebody changed our table: it is as it should be again");
+        if !wait.is_zero() {
+            let seconds = wait.as_secs();
+            tracing::error!(
+                by = self.by,
+                seconds,
+                "another program keeps changing our table: stop it; the next repair waits"
+            );
+        }
+    }
+
     fn on_reload(&mut self, reload: Reload, now: Now) {
         let Reload { settings, two_factor, random, done } = reload;
         let outcome = self.operations.reload(settings, now);
         if outcome.is_ok() {
-            self.gatekeeper.reload(self.operations.settings(), two_factor, random);
+            self.operations.follow_mark();
+            self.gatekeeper.reload(self.operations.settings(), &two_factor, random);
             self.follow_state_file(now);
         }
         let _ = done.send(outcome);
@@ -219,30 +269,63 @@ impl Enforcer {
         }
     }
 
-    fn on_ask(&mut self, ask: Ask, now: Now) -> Answer {
-        let Ask::Knock(attempt) = ask;
-        let verdict = self.gatekeeper.judge(&attempt, now);
-        if self.gatekeeper.take_codes_used() {
+    fn on_knock(&mut self, attempt: Attempt, answer: oneshot::Sender<Answer>, now: Now) {
+        let verdict = {
+            let session = session(&self.operations, attempt.client, now);
+            self.gatekeeper.judge(&attempt, &session, now)
+        };
+        let given = match verdict {
+            Verdict::Hash { hash, key } => return self.hasher.start(Job { attempt, hash, key, answer }),
+            verdict => self.carry_through(&attempt, verdict, now),
+        };
+        // A client that went away misses its answer, not its grant.
+        let _ = answer.send(given);
+    }
+
+    fn on_hashed(&mut self, hashed: Hashed, now: Now) {
+        let Hashed { attempt, fits, answer } = hashed;
+        let verdict = {
+            let session = session(&self.operations, attempt.client, now);
+            self.gatekeeper.judge_hashed(&attempt, fits, &session, now)
+        };
+        let given = self.carry_through(&attempt, verdict, now);
+        let _ = answer.send(given);
+    }
+
+    fn carry_through(&mut self, attempt: &Attempt, verdict: Verdict, now: Now) -> Answer {
+        if self.gatekeeper.take_used() {
             self.used_codes.write(&self.gatekeeper);
         }
+        let client = attempt.client;
         match verdict {
-            Verdict::AdmitToStep2 { app, lifetime } => self.admit(attempt.client, &app, lifetime),
-            Verdict::Grant { app, lifetime, user } => self.grant(attempt.client, &app, &user, lifetime, now),
+            Verdict::AdmitToStep2 { app, lifetime } => self.admit(client, &app, lifetime),
+            Verdict::Grant { app, lifetime, user } => self.grant(client, &app, &user, lifetime, now),
+            Verdict::Close { app, user } => self.close(client, &app, &user, now),
             Verdict::NeedToken { readmit } => {
-                tracing::debug!(client = %attempt.client, "a one-time code is needed");
+                tracing::debug!(%client, "a one-time code is needed");
                 match (readmit, attempt.app.parse::<AppName>()) {
-                    (Some(lifetime), Ok(app))
-                        if self.admit(attempt.client, &app, lifetime) != Answer::Opened =>
-                    {
+                    (Some(lifetime), Ok(app)) if self.admit(client, &app, lifetime) != Answer::Opened => {
                         Answer::Unavailable
                     }
                     _ => Answer::NeedToken,
                 }
             }
             Verdict::Refuse(reason) => {
-                tracing::debug!(client = %attempt.client, ?reason, "refused");
+                tracing::debug!(%client, ?reason, "refused");
                 if reason == Refusal::TooMany { Answer::TooMany } else { Answer::Refused }
             }
+            // Judged by now, unless its key is gone since.
+            Verdict::Hash { .. } => Answer::Refused,
+        }
+    }
+
+    fn close(&mut self, client: ClientAddr, app: &AppName, user: &str, now: Now) -> Answer {
+        match self.operations.close(app.as_str(), client, user, now) {
+            Ok(ended) => {
+                tracing::info!(%client, %app, user, ended, "closed by the client");
+                Answer::Opened
+            }
+            Err(error) => failed("a grant could not be closed", client, app, &error),
         }
     }
 
@@ -315,9 +398,21 @@ impl Enforcer {
     /// Has the state file say what the ledger says.
     fn keep(&mut self, now: Now) {
         if let Some(state) = &mut self.state
-            && let Err(error) = state.keep(self.operations.ledger(), now)
+            && let Err(error) = state.keep(&self.operations, now)
         {
             tracing::error!(file = %state.path().display(), %error, "grants are not kept across a reboot");
+        }
+    }
+
+    /// Whoever takes something back is told where that would not last.
+    fn warn_of_stale_file(&self, reply: &mut Reply) {
+        if let (Some(state), Reply::Done { message }) = (&self.state, reply)
+            && state.is_stale()
+        {
+            let file = state.path().display();
+            message.push_str(&format!(
+                "; but {file} cannot be changed: a reboot brings back what it says, so remove it"
+            ));
         }
     }
 
@@ -363,10 +458,32 @@ async fn next(watch: &mut Option<Watch>) -> Happened {
     std::future::pending().await
 }
 
+/// Waits until the calendar is set; where that cannot be heard, for ever.
+async fn calendar_set(calendar: &mut Option<Calendar>) {
+    if let Some(watching) = calendar {
+        match watching.set().await {
+            Ok(()) => return,
+            Err(error) => tracing::warn!(%error, "a calendar that is set is noticed late"),
+        }
+    }
+    *calendar = None;
+    std::future::pending().await
+}
+
 async fn due(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
+    }
+}
+
+/// Tells whether somebody's grant for an app, made by two steps, runs at an address.
+fn session(operations: &Operations, client: ClientAddr, now: Now) -> impl Fn(&AppName, &str) -> bool + '_ {
+    move |app, user| {
+        let Ok(app) = operations.app(app.as_str()) else { return false };
+        let addr = client.masked_v6(operations.settings().global.ipv6_prefix);
+        let users = operations.ledger().users(&app.slug, addr.ip(), now);
+        users.iter().any(|(note, ..)| note.how == How::TwoStep && note.by == user)
     }
 }
 

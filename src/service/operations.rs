@@ -16,12 +16,11 @@ use crate::ruleset::model::{Element, Elements, Timeout};
 use crate::ruleset::plan::{app_set, step2_set};
 use crate::service::allowed::Allowed;
 use crate::service::control::Failure;
+use crate::service::host_chains::{HostKept, Repaired};
 use crate::units::{ClientAddr, Family, Lifetime, Now};
 
 /// An element may expire between being read and being removed, which fails the whole change.
 pub(super) const TRIES: u32 = 3;
-/// What has no longer than this may have ended by itself already.
-const ENDING: Duration = Duration::from_secs(2);
 
 /// Why an operation did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +102,7 @@ pub struct Operations {
     pub(super) options: Options,
     pub(super) ledger: Ledger,
     pub(super) allowed: Vec<Allowed>,
+    pub(super) host: HostKept,
 }
 
 impl Operations {
@@ -117,7 +117,14 @@ impl Operations {
         now: Now,
     ) -> Result<Self, OperationError> {
         let live = firewall.read()?.ok_or(OperationError::NoTable)?;
-        let mut out = Self { firewall, settings, options, ledger: Ledger::default(), allowed: Vec::new() };
+        let mut out = Self {
+            firewall,
+            settings,
+            options,
+            ledger: Ledger::default(),
+            allowed: Vec::new(),
+            host: HostKept::default(),
+        };
         out.adopt_grants(&live, now);
         out.adopt_allowed(&live, now);
         Ok(out)
@@ -284,8 +291,9 @@ impl Operations {
         Ok(ended)
     }
 
-    /// Takes note that somebody removed an element: from a set of grants, that is a revocation.
-    pub fn on_removed(&mut self, set: &str, key: &[u8]) {
+    /// Takes note that somebody removed an element: from a set of grants or of networks, that is a revocation.
+    pub fn on_removed(&mut self, set: &str, key: &[u8], now: Now) {
+        self.on_network_removed(set, key, now);
         let Some(addr) = key_address(key) else { return };
         let family = Family::of(addr);
         let app = self.settings.apps.iter().find(|app| app_set(&app.slug, family) == set);
@@ -294,77 +302,33 @@ impl Operations {
         }
     }
 
-    /// Puts the table right in one transaction; returns how much had to be done.
+    /// Puts the table right, and with it the host's chains, in one transaction; returns how much had to be done.
     ///
     /// Where a set of grants was lost, or the whole table (`removed`, even if somebody made it anew), the
     /// ledger says what belongs there and for how much longer. Where it was not, the kernel does.
     ///
     /// # Errors
     /// [`OperationError`]; the table is then as somebody left it.
-    pub fn repair(&mut self, removed: bool, now: Now) -> Result<usize, OperationError> {
+    pub fn repair(&mut self, removed: bool, now: Now) -> Result<Repaired, OperationError> {
         self.ledger.expire(now);
-        let mut result = Ok(0);
-        for _ in 0..TRIES {
+        let mut result = Ok(Repaired::default());
+        for tried in 1..=TRIES {
+            // The last try leaves the host's chains out, in case they are what the kernel refuses.
+            let host = if tried < TRIES { self.read_host() } else { None };
+            let with_host = host.is_some();
             let live = self.firewall.read()?;
-            result = self.mend(live.as_ref(), removed, now);
-            if !matches!(result, Err(OperationError::Backend(BackendError::Refused { .. }))) {
-                break;
+            match self.mend(live.as_ref(), removed, host, now) {
+                Err(OperationError::Backend(error)) if with_host || matches!(error, BackendError::Refused { .. }) => {
+                    result = Err(error.into());
+                }
+                other => return other,
             }
         }
         result
     }
 
-    /// Looks what others did where nobody tells, and puts it right; returns how much had to be done. A grant that
-    /// is gone from a set that is there was taken back by somebody.
-    ///
-    /// # Errors
-    /// As [`Operations::repair`].
-    pub fn look(&mut self, now: Now) -> Result<usize, OperationError> {
-        self.ledger.expire(now);
-        let live = self.firewall.read()?;
-        if let Some(live) = &live {
-            let gone: Vec<(String, IpAddr)> = self
-                .ledger
-                .longest(now)
-                .filter(|(app, addr, _, left, _)| {
-                    let set = app_set(app, Family::of(*addr));
-                    let elements = live.ruleset.set(&set).and_then(|_| live.elements.get(&set));
-                    *left > ENDING && elements.is_some_and(|all| !all.contains_key(&address_key(*addr)))
-                })
-                .map(|(app, addr, ..)| (app.to_owned(), addr))
-                .collect();
-            for (app, address) in gone {
-                tracing::info!(app, %address, "somebody removed a grant: it is taken back");
-                self.ledger.revoke(&app, address);
-            }
-        }
-        self.mend(live.as_ref(), false, now)
-    }
-
-    fn mend(&mut self, live: Option<&Live>, removed: bool, now: Now) -> Result<usize, OperationError> {
-        let lost = |set: &str| removed || live.is_none_or(|live| live.ruleset.set(set).is_none());
-        let wanted = self.firewall.plan(&self.settings, self.options)?;
-        let mut more = Vec::new();
-        for app in &self.settings.apps {
-            for family in Family::BOTH {
-                let set = app_set(&app.slug, family);
-                if lost(&set) {
-                    more.extend(self.regrant(&app.slug, family, now));
-                }
-            }
-        }
-        let none = Live::default();
-        let have = live.unwrap_or(&none);
-        more.extend(self.allowed_changes(have, now));
-        let changes = self.firewall.mend(live, &wanted, more)?;
-        if !removed {
-            self.adopt_grants(have, now);
-        }
-        Ok(changes)
-    }
-
     /// A set of grants as the ledger has it, whatever is in it.
-    fn regrant(&self, slug: &str, family: Family, now: Now) -> Vec<Change> {
+    pub(super) fn regrant(&self, slug: &str, family: Family, now: Now) -> Vec<Change> {
         let name = app_set(slug, family);
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let elements: Elements = self

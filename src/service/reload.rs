@@ -1,6 +1,6 @@
 //! A changed configuration or certificate, taken over while running: as a whole or not at all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use rustls::ServerConfig;
 use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::daemon::{DaemonError, load_two_factor, tls};
 use super::front::{Step1Config, Step2Config};
@@ -25,10 +26,12 @@ use crate::ruleset::diff::{Change, Live, SetRef};
 use crate::ruleset::model::{Element, Elements, Timeout};
 use crate::ruleset::plan::app_set;
 use crate::sys::{clock, files, notify, random};
-use crate::units::{Family, Now};
+use crate::units::{AccessKey, AppName, Family, Now};
 
 /// How often the files of the certificate are looked at.
 const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(60);
+/// How often the files of users are looked at.
+const LOOK_AT_USERS: Duration = Duration::from_secs(2);
 /// A grant that ends by less than this later than its heir's counts as ending with it.
 const SLACK: Duration = Duration::from_millis(250);
 
@@ -127,23 +130,60 @@ pub(super) struct Served {
 pub(super) struct Reloader {
     pub(super) source: Source,
     pub(super) pair: Pair,
+    pub(super) users: UserFiles,
     pub(super) state_dir: PathBuf,
     pub(super) served: Served,
     pub(super) enforcer: mpsc::Sender<Reload>,
 }
 
+/// The folder with a file for each user, as it was last read.
+#[derive(Debug)]
+pub(super) struct UserFiles {
+    folder: Option<PathBuf>,
+    seen: Vec<(PathBuf, files::Stamp)>,
+}
+
+impl UserFiles {
+    /// The folder that these settings name; what changes from here on is a change.
+    pub(super) fn new(settings: &Settings) -> Self {
+        let folder = settings.global.users_folder.clone();
+        let seen = folder.as_deref().map(files::stamps).unwrap_or_default();
+        Self { folder, seen }
+    }
+
+    /// Whether a file was written, replaced, added or removed since it was last asked.
+    fn changed(&mut self) -> bool {
+        let Some(folder) = &self.folder else { return false };
+        let now = files::stamps(folder);
+        let changed = now != self.seen;
+        self.seen = now;
+        changed
+    }
+}
+
 impl Reloader {
     /// Waits for SIGHUP and for changes of the certificate, for ever.
     pub(super) async fn run(mut self, mut hangup: Signal) {
+        let mut certificate = interval(LOOK_AT_CERTIFICATE);
+        let mut users = interval(LOOK_AT_USERS);
+        for ticks in [&mut certificate, &mut users] {
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
         loop {
             tokio::select! {
                 told = hangup.recv() => match told {
                     Some(()) => self.on_hangup().await,
                     None => return,
                 },
-                () = tokio::time::sleep(LOOK_AT_CERTIFICATE) => {
+                _ = certificate.tick() => {
                     if self.pair.changed() {
                         self.reload_certificate();
+                    }
+                }
+                _ = users.tick() => {
+                    if self.users.changed() {
+                        tracing::info!("the files of users have changed");
+                        self.take_over().await;
                     }
                 }
             }
@@ -153,21 +193,28 @@ impl Reloader {
     async fn on_hangup(&mut self) {
         let begun = format!("RELOADING=1\nMONOTONIC_USEC={}\nSTATUS=reloading", clock::monotonic_usec());
         tell_systemd(&begun);
-        let outcome = self.reload().await;
+        let done = self.take_over().await;
         self.reload_certificate();
-        match outcome {
+        tell_systemd(if done {
+            "READY=1\nSTATUS=guarding"
+        } else {
+            "READY=1\nSTATUS=guarding by the configuration of before: the new one was refused, see the log"
+        });
+    }
+
+    /// Reloads and tells the log; false if everything stays as it was.
+    async fn take_over(&mut self) -> bool {
+        match self.reload().await {
             Ok((changes, ended)) => {
                 tracing::info!(changes, ended, "reloaded: the new configuration is in force");
-                tell_systemd("READY=1\nSTATUS=guarding");
+                true
             }
             Err(error) => {
                 tracing::warn!("not reloaded: the configuration of before stays in force");
                 for line in reasons(&error) {
                     tracing::warn!("not reloaded: {line}");
                 }
-                tell_systemd(
-                    "READY=1\nSTATUS=guarding by the configuration of before: the new one was refused, see the log",
-                );
+                false
             }
         }
     }
@@ -175,9 +222,14 @@ impl Reloader {
     /// Reads everything before anything is changed; returns the changes to the table and the grants that ended.
     async fn reload(&mut self) -> Result<(usize, usize), ReloadError> {
         let source = self.source.clone();
+        // Before reading, so that what is written meanwhile is a change.
+        self.users.changed();
         // Files may be slow, and step 1 and step 2 are served meanwhile.
         let read = spawn_blocking(move || read(&source)).await.map_err(|_| ReloadError::Ending)?;
         let (settings, two_factor) = read?;
+        if settings.global.users_folder != self.users.folder {
+            self.users = UserFiles::new(&settings);
+        }
         let random = random::bytes().map_err(ReloadError::Random)?;
         let (step1, step2) = (Step1Config::of(&settings), Step2Config::of(&settings));
 
@@ -302,7 +354,7 @@ impl Operations {
                         self.ledger.revoke_app(slug);
                     }
                     for (slug, succession) in &successions {
-                        self.ledger.succeed(slug, succession);
+                        self.ledger.succeed(slug, None, succession);
                     }
                     return Ok(Reloaded { changes, ended, good });
                 }
@@ -324,9 +376,28 @@ fn successions(before: &Settings, after: &Settings) -> BTreeMap<String, Successi
         .iter()
         .filter_map(|old| {
             let new = after.apps.iter().find(|new| new.slug == old.slug)?;
-            Some((old.slug.clone(), Succession::between(&old.access_key_https, &new.access_key_https)))
+            let gone = users_gone(before, after, &old.name);
+            Some((old.slug.clone(), Succession::between(&old.access_key_https, &new.access_key_https, gone)))
         })
         .collect()
+}
+
+/// Who could open an app before and cannot any more, or not with any of the keys of step 2 of before.
+fn users_gone(before: &Settings, after: &Settings, app: &AppName) -> BTreeSet<String> {
+    let keys = |settings: &Settings| -> Vec<(String, AccessKey)> {
+        let all = settings.users.iter().filter(|user| !user.disabled).flat_map(|user| {
+            let apps = user.apps.iter().filter(|theirs| theirs.app == *app && !theirs.disabled);
+            let keys = apps.flat_map(|theirs| &theirs.https).filter(|key| !key.disabled);
+            keys.map(|key| (user.name.to_string(), key.clone()))
+        });
+        all.collect()
+    };
+    let (old, new) = (keys(before), keys(after));
+    let stays = |name: &str| {
+        old.iter()
+            .any(|(who, key)| who == name && new.iter().any(|(now, other)| now == name && other.same_as(key)))
+    };
+    old.iter().filter(|(name, _)| !stays(name)).map(|(name, _)| name.clone()).collect()
 }
 
 fn grants_of(slugs: &[&str], live: &Live) -> usize {
@@ -372,7 +443,11 @@ fn hand_over(
 
 /// What a grant in the kernel is after a change of keys; none: it ends. It never lasts longer than before, and
 /// shorter only where whoever had it longest had it by a key that is no more.
-fn inherited(element: &Element, users: Vec<crate::grant::User>, succession: &Succession) -> Option<Element> {
+pub(super) fn inherited(
+    element: &Element,
+    users: Vec<crate::grant::User>,
+    succession: &Succession,
+) -> Option<Element> {
     let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let users = if users.is_empty() {
         let times = element.timeout.map_or((u64::MAX, u64::MAX), |t| (t.left_ms, t.total_ms));

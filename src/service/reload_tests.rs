@@ -1,14 +1,14 @@
 use super::*;
 use crate::grant::How;
 use crate::service::certificate::self_signed;
-use crate::units::{Lifetime, Secret};
+use crate::units::Lifetime;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
 const ADDR: [u8; 4] = [203, 0, 113, 2];
 
-fn keys(names: &[&str]) -> Vec<Secret> {
-    names.iter().map(|name| Secret::new((*name).to_owned())).collect()
+fn keys(names: &[&str]) -> Vec<AccessKey> {
+    names.iter().map(|name| format!("the-key-of-{name}").parse().unwrap()).collect()
 }
 
 fn note(by: &str) -> Note {
@@ -40,7 +40,7 @@ fn handed_over(
     users: &[(&str, u64)],
     have: Element,
 ) -> (Vec<Change>, usize) {
-    let succession = Succession::between(&keys(before), &keys(after));
+    let succession = Succession::between(&keys(before), &keys(after), BTreeSet::new());
     hand_over("ssh", &succession, &live(have), &ledger(users), Now::at_secs(0))
 }
 
@@ -91,7 +91,7 @@ fn what_the_ledger_does_not_know_goes_by_what_stands_on_it() {
 #[test]
 fn to_hand_over_twice_is_to_hand_over_once() {
     let before = ledger(&[("key 1", 90), ("key 2", 30), ("key 3", 10)]);
-    let succession = Succession::between(&keys(&["a", "b", "c"]), &keys(&["c", "b"]));
+    let succession = Succession::between(&keys(&["a", "b", "c"]), &keys(&["c", "b"]), BTreeSet::new());
     let once = hand_over("ssh", &succession, &live(element("key 1", 90)), &before, Now::at_secs(0)).0;
     let [Change::RenewElements { elements, .. }] = &once[..] else { panic!("{once:?}") };
     let then = live(elements.get(ADDR.as_slice()).unwrap().clone());
@@ -127,4 +127,44 @@ fn a_pair_is_read_again_when_it_has_changed_and_a_bad_one_only_once() {
     assert!(pair.changed());
     assert!(pair.read().is_ok());
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn users_keep_their_grants_as_long_as_one_of_their_keys_stays() {
+    let settings = |users: &str| {
+        let text = format!(
+            "global: {{interface_ext: eth0, http_post_path: /one-place, https_post_path: /two-place, users: {{{users}}}}}\n\
+             ssh: {{port: 22, duration: 1h}}\nvpn: {{port: 23, duration: 1h}}\n"
+        );
+        crate::config::parse("x", &text, None, &crate::config::Alone).unwrap().settings
+    };
+    let before = settings(
+        "alice: {access_key_http: alice-key-1, access_key_https: [alice-key-2, alice-key-3]}, \
+         bob: {access_key_http: bobby-key-1, access_key_https: bobby-key-2, apps: [ssh]}",
+    );
+    let gone = |users: &str, app: &str| {
+        let gone = users_gone(&before, &settings(users), &app.parse().unwrap());
+        gone.into_iter().collect::<Vec<_>>().join(" ")
+    };
+    let bob = "bob: {access_key_http: bobby-key-1, access_key_https: bobby-key-2, apps: [ssh]}";
+    for (users, app, wanted) in [
+        (bob, "ssh", "alice"),
+        ("", "ssh", "alice bob"),
+        ("", "vpn", "alice"),
+        ("alice: {access_key_http: other-key-1, access_key_https: alice-key-3}", "ssh", "bob"),
+        ("alice: {access_key_http: alice-key-1, access_key_https: other-key-3}", "ssh", "alice bob"),
+        (
+            "alice: {access_key_http: alice-key-1, access_key_https: alice-key-2, disabled: true}",
+            "vpn",
+            "alice",
+        ),
+        ("alice: {access_key_http: alice-key-1, access_key_https: alice-key-2, apps: [ssh]}", "vpn", "alice"),
+        (
+            "alice: {access_key_http: alice-key-1, access_key_https: [{key: alice-key-2, disabled: true}]}",
+            "vpn",
+            "alice",
+        ),
+    ] {
+        assert_eq!(gone(users, app), wanted, "{users} {app}");
+    }
 }

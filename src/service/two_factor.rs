@@ -6,8 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::config::Settings;
-use crate::knock::{TotpSecret, TwoFactor};
+use crate::knock::TwoFactor;
 use crate::sys::files;
+use crate::units::TotpSecret;
 
 const MAX_BYTES: u64 = 16_384;
 
@@ -67,7 +68,8 @@ pub fn load(settings: &Settings) -> Result<Found, Vec<TwoFactorError>> {
     let mut errors = Vec::new();
     for app in &settings.apps {
         for (step, keys) in [("http", &app.access_key_http), ("https", &app.access_key_https)] {
-            for (index, key) in keys.iter().enumerate() {
+            let plain = keys.iter().enumerate().filter_map(|(index, key)| Some((index, key.plain()?)));
+            for (index, key) in plain {
                 // Such a key cannot be the name of a file.
                 let nameless = key.expose().contains('/');
                 if nameless || found.factors.iter().any(|known| known.access_key.same_as(key)) {

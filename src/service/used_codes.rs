@@ -1,11 +1,10 @@
 //! One-time codes that are used up, kept in the runtime directory across restarts of the
 //! daemon. A reboot takes longer than a code lives.
 
-use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use crate::knock::Gatekeeper;
+use crate::knock::{Gatekeeper, UsedUp};
 use crate::sys::files;
 use crate::units::Now;
 
@@ -21,8 +20,8 @@ impl UsedCodesFile {
     pub fn read(runtime_dir: &Path, gatekeeper: &mut Gatekeeper, now: Now) -> Self {
         let path = runtime_dir.join("used-codes.json");
         match files::read_text(&path, MAX_BYTES) {
-            Ok(text) => match serde_json::from_str::<BTreeMap<String, Vec<u64>>>(&text) {
-                Ok(used) => gatekeeper.remember_used_codes(&used),
+            Ok(text) => match serde_json::from_str::<UsedUp>(&text) {
+                Ok(used) => gatekeeper.remember_used(&used),
                 Err(_) => doubt(&path, "it is damaged", gatekeeper, now),
             },
             Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -33,7 +32,7 @@ impl UsedCodesFile {
 
     /// Keeps what the gatekeeper knows. A code that cannot be kept is still used up until the next restart.
     pub fn write(&self, gatekeeper: &Gatekeeper) {
-        let written = serde_json::to_vec(&gatekeeper.used_codes())
+        let written = serde_json::to_vec(&gatekeeper.used_up())
             .map_err(std::io::Error::other)
             .and_then(|text| files::replace(&self.0, 0o600, &text));
         if let Err(error) = written {
@@ -44,5 +43,5 @@ impl UsedCodesFile {
 
 fn doubt(path: &Path, reason: &str, gatekeeper: &mut Gatekeeper, now: Now) {
     tracing::warn!(file = %path.display(), reason, "which one-time codes are used up is not known: present ones are refused");
-    gatekeeper.refuse_present_codes(now);
+    gatekeeper.refuse_present(now);
 }

@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg, OFlag};
 
@@ -71,9 +71,12 @@ pub fn replace(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
         // The daemon, which is not root, must be able to read what root's command left.
         fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
     }
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(new, path)?;
+    let written = file.write_all(content).and_then(|()| file.sync_all()).and_then(|()| fs::rename(new, path));
+    if written.is_err() {
+        // On a full disk it takes room that others need.
+        let _ = remove(new);
+    }
+    written?;
     directory.sync_all()
 }
 
@@ -123,6 +126,15 @@ pub fn stamp(path: &Path) -> Option<Stamp> {
         size: about.size(),
         modified: (about.mtime(), about.mtime_nsec()),
     })
+}
+
+/// The stamps of the files in a folder, sorted by name; none where it cannot be read.
+#[must_use]
+pub fn stamps(folder: &Path) -> Vec<(PathBuf, Stamp)> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut out: Vec<_> = entries.filter_map(|entry| Some((entry.path(), stamp(&entry.path())?))).collect();
+    out.sort_by(|a, b| a.0.cmp(&b.0));
+    out
 }
 
 /// Whether a file is there.

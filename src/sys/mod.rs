@@ -1,5 +1,6 @@
 //! System calls, sockets and files: the only place with `unsafe`.
 
+pub mod calendar;
 pub mod clock;
 pub mod command;
 pub mod files;
@@ -7,7 +8,9 @@ pub mod interfaces;
 pub mod netlink;
 pub mod nftnl;
 pub mod notify;
+pub mod presence;
 pub mod process;
 pub mod random;
 pub mod tcp;
+pub mod terminal;
 pub mod users;

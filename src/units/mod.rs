@@ -1,5 +1,6 @@
 //! Values that cannot be wrong: checked once, where they are made.
 
+mod access_key;
 mod address;
 mod lifetime;
 mod mark;
@@ -7,11 +8,18 @@ mod names;
 mod now;
 mod ports;
 mod secret;
+mod timestamp;
+mod totp;
 
+pub use access_key::{AccessKey, AccessKeyError, KeyCheck, Verifier, form_bytes, id_of, is_invisible};
 pub use address::{ClientAddr, Family, Network, NetworkError};
 pub use lifetime::{Lifetime, LifetimeError};
 pub use mark::{Mark, MarkError};
-pub use names::{AppName, AppNameError, HttpPath, HttpPathError, IfName, IfNameError};
+pub use names::{
+    AppName, AppNameError, HttpPath, HttpPathError, IfName, IfNameError, UserName, UserNameError,
+};
 pub use now::Now;
 pub use ports::{PortRange, PortRangeError, Protocol, Protocols};
 pub use secret::Secret;
+pub use timestamp::{Timestamp, TimestampError};
+pub use totp::{TotpError, TotpKind, TotpSecret};

@@ -77,6 +77,39 @@ impl fmt::Display for AppName {
     }
 }
 
+/// The name of a user: 1 to 32 of `A-Z a-z 0-9 . _ @ -`, the first a letter or digit.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UserName(String);
+
+/// Why a text is not a [`UserName`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a user's name has 1 to 32 of A-Z a-z 0-9 . _ @ -, and begins with a letter or digit")]
+pub struct UserNameError;
+
+impl UserName {
+    /// The name as written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for UserName {
+    type Err = UserNameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let begins = text.starts_with(|c: char| c.is_ascii_alphanumeric());
+        let legal = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._@-".contains(&b));
+        if begins && legal && text.len() <= 32 { Ok(Self(text.to_owned())) } else { Err(UserNameError) }
+    }
+}
+
+impl fmt::Display for UserName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// The name of a network interface (`dev_valid_name` in the kernel's net/core/dev.c).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IfName(String);

@@ -50,6 +50,9 @@ pub enum IptablesError {
     /// The plan is for another kind of firewall, or none of ours.
     #[error("the plan that was kept is for another kind of firewall: give --firewall-type as before")]
     OtherPlan,
+    /// The host's chains that were named are those of nftables.
+    #[error("the flags --nftables-chain-... name chains of nftables, which this kernel does not have: leave them out; `knock-agent check-ruleset` prints the rules to add")]
+    HostChains,
     /// Both kinds at once would each drop what the other lets in.
     #[error(
         "a guard by nftables is in place: remove it first (`knock-agent teardown`), or leave --firewall-type iptables out"

@@ -291,7 +291,7 @@ impl Iptables {
                 Some(_) if set.content == SetContent::Packets => {}
                 Some(have) if !same_kind(&have.kind, &set.kind) => out.push_str(&exchange(set, have)),
                 Some(have) => {
-                    if set.content == SetContent::Grants && !listed(have).1 {
+                    if set.content == SetContent::Kept && !listed(have).1 {
                         out.push_str(&creation(set));
                     }
                 }

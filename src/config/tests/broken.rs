@@ -28,6 +28,35 @@ fn global(from: &str, to: &str) -> String {
     format!("{}{SSH}", TOP.replace(from, to))
 }
 
+fn user(name: &str, more: &str) -> String {
+    top(&format!(
+        "  users: {{{name}: {{access_key_http: alice-key-1, access_key_https: alice-key-2, {more}}}}}\n"
+    ))
+}
+
+#[rustfmt::skip]
+fn user_cases() -> Vec<Case> {
+    vec![
+        ("users in a list", top("  users: [alice]\n"), vec![(5, 10, "global.users", "section with keys of its own")]),
+        ("a user without keys", top("  users: {alice: {apps: [ssh]}}\n"), vec![
+            (5, 11, "global.users.alice.access_key_http", "missing for the app `ssh`"),
+            (5, 11, "global.users.alice.access_key_https", "missing for the app `ssh`")]),
+        ("a user of no app", user("alice", "apps: [sssh]"), vec![(5, 80, "global.users.alice.apps[0]", "did you mean `ssh`?")]),
+        ("a user's name", user("al ice", "apps: [ssh]"), vec![(5, 11, "global.users.al ice", "rename the user")]),
+        ("a user's unknown key", user("alice", "port: 22"), vec![(5, 80, "global.users.alice.port", "no such key")]),
+        ("a user with somebody else's key", user("alice", "access_key_http: [first-secret]").replace("access_key_http: alice-key-1, ", ""), vec![
+            (5, 68, "global.users.alice.access_key_http[0]", "one of the app itself too")]),
+        ("a user's time beyond the app's", user("alice", "duration: 2h"), vec![(5, 90, "global.users.alice.duration", "longer than max_duration, 1h")]),
+        ("a user's limit beyond the app's", user("alice", "max_duration: 2h"), vec![(5, 94, "global.users.alice.max_duration", "grants at most 1h")]),
+        ("a date that is none", user("alice", "expires: soon"), vec![(5, 89, "global.users.alice.expires", "write 2027-01-31")]),
+        ("a code's secret", user("alice", "totp: {secret: AAAA1}"), vec![(5, 95, "global.users.alice.totp.secret", "not base32")]),
+        ("a code without a secret", user("alice", "totp: {interval: 30}"), vec![(5, 80, "global.users.alice.totp", "does not say where the secret is")]),
+        ("two places of a secret", user("alice", "totp: {secret: AAAA, file: /x}"), vec![(5, 101, "global.users.alice.totp.file", "one place")]),
+        ("a file that is not read here", user("alice", "totp: {file: /x}"), vec![(5, 93, "global.users.alice.totp.file", "not read here")]),
+        ("a folder that is not read here", top("  users_folder: /x\n"), vec![(5, 17, "global.users_folder", "not read here")]),
+    ]
+}
+
 #[rustfmt::skip]
 fn text_cases() -> Vec<Case> {
     vec![
@@ -99,7 +128,6 @@ fn global_cases() -> Vec<Case> {
         ("a state file without a folder", top("  state_file: grants\n"), vec![(5, 15, "global.state_file", "the whole path")]),
         ("a folder as state file", top("  state_file: /\n"), vec![(5, 15, "global.state_file", "the whole path")]),
         ("a folder with a line break", top("  2fa_config_folder: \"a\\nb\"\n"), vec![(5, 22, "global.2fa_config_folder", "control characters")]),
-        ("users", top("  users: {}\n"), vec![(5, 3, "global.users", "does not do that yet")]),
         ("a monitor named as an app", top("  healthcheck_app_name: ssh\n"), vec![(5, 25, "global.healthcheck_app_name", "an app has this name")]),
         ("a monitor named global", top("  healthcheck_app_name: global\n"), vec![(5, 25, "global.healthcheck_app_name", "the common section")]),
     ]
@@ -116,7 +144,7 @@ fn app_cases() -> Vec<Case> {
         ("a backward range", ssh("22", "[22, 30-20]"), vec![(6, 14, "ssh.port[1]", "ends before it begins")]),
         ("no ports", ssh("22", "[]"), vec![(6, 9, "ssh.port", "list is empty")]),
         ("a port that is true", ssh("22", "true"), vec![(6, 9, "ssh.port", "a whole number or text, not true or false")]),
-        ("a port with keys", ssh("22", "{a: 1}"), vec![(6, 9, "ssh.port", "a value or a list of values, not a section")]),
+        ("a port with keys", ssh("22", "{a: 1}"), vec![(6, 9, "ssh.port", "not a section")]),
         ("two bad ports", ssh("22", "[a, 22, b]"), vec![(6, 10, "ssh.port[0]", "`a` is not"), (6, 17, "ssh.port[2]", "`b` is not")]),
         ("a key twice", app("  port: 23\n"), vec![(10, 3, "ssh.port", "set twice (the other is at 6:3)")]),
         ("an unknown key", app("  duraton: 5\n"), vec![(10, 3, "ssh.duraton", "did you mean `duration`?")]),
@@ -128,7 +156,9 @@ fn app_cases() -> Vec<Case> {
         ("an invisible key", ssh("first-secret", "\"first\\u200bsecret\""), vec![(8, 21, "ssh.access_key_http[0]", "printable")]),
         ("a key listed twice", ssh("first-secret", "first-secret, x-second-secret, first-secret"), vec![(8, 52, "ssh.access_key_http[2]", "twice (the other is at 8:21)")]),
         ("one key for both", ssh("other-secret", "first-secret"), vec![(9, 22, "ssh.access_key_https[0]", "both steps (the other is at 8:21)")]),
-        ("keys in a section", ssh("[first-secret]", "{alice: first-secret}"), vec![(8, 20, "ssh.access_key_http", "a value or a list")]),
+        ("a slow hash of nobody", ssh("[first-secret]", "['$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$lnizTRNgy0D3lJD4Xlm']"), vec![
+            (8, 21, "ssh.access_key_http[0]", "found by its user's name")]),
+        ("keys in a section", ssh("[first-secret]", "{alice: first-secret}"), vec![(8, 3, "ssh.access_key_http", "not known here")]),
         ("no duration", ssh("  duration: 1h\n", ""), vec![(5, 1, "ssh.duration", "missing")]),
         ("a duration of zero", ssh("1h", "0"), vec![(7, 13, "ssh.duration", "outside 1 second to 10 years")]),
         ("a fraction", ssh("1h", "1.5"), vec![(7, 13, "ssh.duration", "a whole number or text, not a number")]),
@@ -165,7 +195,8 @@ fn app_cases() -> Vec<Case> {
 
 #[test]
 fn each_problem_is_told_with_its_place() {
-    let cases: Vec<Case> = text_cases().into_iter().chain(global_cases()).chain(app_cases()).collect();
+    let cases: Vec<Case> =
+        text_cases().into_iter().chain(user_cases()).chain(global_cases()).chain(app_cases()).collect();
     assert!(cases.len() > 90);
     let mut wrong = Vec::new();
     for (what, text, wanted) in cases {
@@ -202,7 +233,7 @@ fn everything_wrong_is_told_at_once_in_the_order_of_the_file() {
 #[test]
 fn one_port_for_both_steps_is_told_without_a_place() {
     let ports = Some(StepPorts { http: 80, https: 80 });
-    let problems = parse("test.yaml", &app(""), ports).unwrap_err();
+    let problems = parse("test.yaml", &app(""), ports, &crate::config::Alone).unwrap_err();
     assert_eq!(
         problems.to_string(),
         "test.yaml: error: --https-port: both steps listen on port 80\n  fix: give --http-port and --https-port different ports"
@@ -223,6 +254,11 @@ fn no_problem_shows_a_secret() {
         ssh("[first-secret]", &format!("[{secret}")),
         ssh("[first-secret]", &format!("!{secret} {secret}")),
         ssh("[first-secret]", &format!("*{secret}")),
+        user("alice", &format!("totp: {{secret: {secret}}}")),
+        user("alice", &format!("totp: {{secret: [{secret}]}}")),
+        user("alice", &format!("apps: {{ssh: {{access_key_http: {secret}}}}}")),
+        user("alice", &format!("apps: {{ssh: {{access_key_http: [$ka1${secret}]}}}}")),
+        user("alice", &format!("apps: {{ssh: {{access_key_http: {{{secret}: x}}}}}}")),
         format!("{TOP}ssh: {secret}\n"),
         secret.to_owned(),
     ] {

@@ -26,7 +26,7 @@ fn the_reference_s_example_loads_once_its_paths_are_changed() {
     assert_eq!(names, ["openvpn", "http", "ssh"]);
     let [openvpn, http, ssh] = &settings.apps[..] else { panic!("three apps") };
     assert_eq!(openvpn.protocol, Protocols::Udp);
-    assert_eq!(openvpn.access_key_http[1].expose(), "secret456_http");
+    assert_eq!(openvpn.access_key_http[1].plain().unwrap().expose(), "secret456_http");
     assert_eq!(openvpn.destination, Destination::Local);
     assert_eq!(http.destination, Destination::HostPort("192.168.0.40:80".parse().unwrap()));
     assert_eq!((secs(ssh.duration), secs(ssh.step2_https_duration)), (86_400, 5));
@@ -146,7 +146,7 @@ cam:
     let ports: Vec<String> = app.ports.iter().map(ToString::to_string).collect();
     assert_eq!(ports, ["80-81", "443", "6000-6011"]);
     assert_eq!(app.protocol, Protocols::Both);
-    assert_eq!(app.access_key_http[0].expose(), "only-one-key");
+    assert_eq!(app.access_key_http[0].plain().unwrap().expose(), "only-one-key");
     assert_eq!(app.destination, Destination::HostPort("[fd00::5]:8080".parse().unwrap()));
     assert_eq!(
         (secs(app.duration), secs(app.max_duration), secs(app.step2_https_duration)),
@@ -209,7 +209,7 @@ fn one_section_may_take_over_another_s_keys() {
     let base = APP.replace("ssh:", "ssh: &base");
     let settings = loads(&format!("{GLOBAL}{base}}}\nweb: {{<<: *base, port: 80}}\n")).settings;
     assert_eq!(settings.apps[1].ports[0].first(), 80);
-    assert_eq!(settings.apps[1].access_key_http[0].expose(), "first-secret");
+    assert_eq!(settings.apps[1].access_key_http[0].plain().unwrap().expose(), "first-secret");
 }
 
 #[test]

@@ -16,7 +16,7 @@ const APP: &str =
     "ssh: {port: 22, duration: 1h, access_key_http: [first-secret], access_key_https: [other-secret]";
 
 fn read(text: &str) -> Result<Checked, Problems> {
-    parse("test.yaml", text, PORTS)
+    parse("test.yaml", text, PORTS, &crate::config::Alone)
 }
 
 fn loads(text: &str) -> Checked {

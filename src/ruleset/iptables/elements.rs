@@ -12,7 +12,7 @@ use crate::ruleset::diff::Change;
 use crate::ruleset::model::{Element, Elements, Timeout};
 use crate::units::{Family, Network};
 
-/// An element that is in every set of grants: where it is gone, somebody flushed the set; where it is there, an
+/// An element that is in every set of grants or networks: where it is gone, somebody flushed the set; where it is there, an
 /// element that is gone was taken back. A multicast address is the source of no packet that a kernel takes, and
 /// these two are reserved, so that nothing is sent there.
 #[must_use]
@@ -82,8 +82,14 @@ pub fn commands(changes: &[Change]) -> Result<Commands, ElementError> {
     Ok(out)
 }
 
+/// Whether the set that the model calls so has the sentinel.
+#[must_use]
+pub fn has_sentinel(meaning: &str) -> bool {
+    meaning.starts_with("app_") || meaning.starts_with("allow_")
+}
+
 fn sentinel_line(meaning: &str) -> String {
-    if !meaning.starts_with("app_") {
+    if !has_sentinel(meaning) {
         return String::new();
     }
     let family = if meaning.ends_with("_4") { Family::V4 } else { Family::V6 };
@@ -94,7 +100,7 @@ fn sentinel_line(meaning: &str) -> String {
 #[must_use]
 pub fn creation(set: &IpSet) -> String {
     let mut text = format!("create {} {}\n", set.name, set.kind);
-    if set.content == SetContent::Grants {
+    if set.content == SetContent::Kept {
         text.push_str(&sentinel_line(&set.meaning));
     }
     text
@@ -190,7 +196,7 @@ pub fn listed(set: &ListedSet) -> (Elements, bool) {
     let mut guarded = false;
     for listed in &set.elements {
         let Some(network) = listed.key.parse::<Network>().ok() else { continue };
-        if network.first() == sentinel(network.family()) && listed.left_secs.is_none() {
+        if network == Network::host(sentinel(network.family())) && listed.left_secs.is_none() {
             guarded = true;
             continue;
         }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::elements::listed;
+use super::elements::{self, listed};
 use super::names;
 use super::save::{ListedSet, Listing};
 use crate::ruleset::diff::Live;
@@ -23,14 +23,14 @@ pub fn live(listings: [&Listing; 2], sets: &BTreeMap<String, ListedSet>) -> Opti
     for (name, set) in sets {
         let known = names::meaning(name).map(str::to_owned).or_else(|| meanings.get(name).cloned());
         let Some(meaning) = known else { continue };
-        let (elements, sentinel) = listed(set);
-        if meaning.starts_with("app_") && !sentinel {
+        let (found, sentinel) = listed(set);
+        if elements::has_sentinel(&meaning) && !sentinel {
             continue;
         }
         live.ruleset.sets.push(as_set(&meaning, set));
-        live.elements.insert(meaning, elements);
+        live.elements.insert(meaning, found);
     }
-    services(listings, &mut live);
+    services(listings, sets, &mut live);
     Some(live)
 }
 
@@ -62,7 +62,7 @@ fn meanings(listings: [&Listing; 2]) -> BTreeMap<String, String> {
 }
 
 /// The guarded ports as a map to chains, and the sets that those ask.
-fn services(listings: [&Listing; 2], live: &mut Live) {
+fn services(listings: [&Listing; 2], sets: &BTreeMap<String, ListedSet>, live: &mut Live) {
     let dispatch = names::chain("services");
     let mut map = Elements::new();
     let mut asked: BTreeMap<String, Vec<Rule>> = BTreeMap::new();
@@ -90,12 +90,21 @@ fn services(listings: [&Listing; 2], live: &mut Live) {
             && let Some((_, digit)) = set.rsplit_once('_')
         {
             let lookup = Expr::Lookup { set: format!("app_{slug}_{digit}"), reg: Reg(0), verdict: false };
-            let rule = Rule { comment: Some(format!("ka:{what}")), exprs: vec![lookup] };
+            let mask = sets.get(set).and_then(mask);
+            let exprs = mask.into_iter().chain([lookup]).collect();
+            let rule = Rule { comment: Some(format!("ka:{what}")), exprs };
             asked.entry(chain.to_owned()).or_default().push(rule);
         }
     }
     live.elements.insert("services".to_owned(), map);
     live.ruleset.chains = asked.into_iter().map(|(name, rules)| Chain { name, base: None, rules }).collect();
+}
+
+/// What a set with a `netmask` does with an address before it looks it up.
+fn mask(set: &ListedSet) -> Option<Expr> {
+    let prefix: u32 = after(&set.kind, "netmask")?.parse().ok()?;
+    let mask = u128::MAX.checked_shl(128_u32.checked_sub(prefix)?)?;
+    Some(Expr::Bitwise { reg: Reg(0), mask: mask.to_be_bytes().to_vec(), xor: vec![0; 16] })
 }
 
 fn mangle_rules(listings: [&Listing; 2]) -> impl Iterator<Item = (&str, &str)> {
@@ -133,7 +142,7 @@ mod tests {
             "global:\n  interface_ext: eth0\n  http_post_path: /a-path\n  https_post_path: /b-path\n{}:\n  port: [22, \"6000-6010\"]\n  duration: 1h\n  access_key_http: [first-secret]\n  access_key_https: [other-secret]\n",
             &long[..48]
         );
-        let settings = crate::config::parse("x", &text, None).unwrap().settings;
+        let settings = crate::config::parse("x", &text, None, &crate::config::Alone).unwrap().settings;
         let port = |n| std::num::NonZeroU16::new(n).unwrap();
         let options = Options { http_port: port(80), https_port: port(443), inner_header: true };
         let tables = plan::plan(&settings, options, plan::Matcher::Bpf).unwrap();

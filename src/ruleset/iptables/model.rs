@@ -37,10 +37,10 @@ pub struct IpSet {
 /// What a set holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SetContent {
-    /// Grants: single addresses, beside the sentinel that tells a flush from a revocation.
-    Grants,
-    /// Networks or admissions.
-    Others,
+    /// Grants or networks, beside the sentinel that tells a flush from a revocation.
+    Kept,
+    /// Admissions, which last seconds.
+    Admissions,
     /// What rules put there.
     Packets,
 }

@@ -23,7 +23,7 @@ pub(super) fn sets(draft: &Draft<'_>) -> Vec<IpSet> {
     for family in Family::BOTH {
         let digit = family.digit();
         out.push(networks(allow_set("all", family), family));
-        out.push(addresses(step2_set(family), family, CLIENTS, 128, SetContent::Others));
+        out.push(addresses(step2_set(family), family, CLIENTS, 128, SetContent::Admissions));
         let meter = netmask(family, METER_PREFIX);
         out.push(packets(format!("{METER}_{digit}"), "hash:ip", family, &meter, METER_SECS, " counters"));
         out.push(packets(format!("{SPOKEN}_{digit}"), "hash:ip,port", family, "", SPOKEN_SECS, ""));
@@ -33,7 +33,7 @@ pub(super) fn sets(draft: &Draft<'_>) -> Vec<IpSet> {
         }
         for app in &settings.apps {
             let prefix = settings.global.ipv6_prefix;
-            out.push(addresses(app_set(&app.slug, family), family, GRANTS, prefix, SetContent::Grants));
+            out.push(addresses(app_set(&app.slug, family), family, GRANTS, prefix, SetContent::Kept));
             out.push(networks(allow_set(&app.slug, family), family));
         }
     }
@@ -48,7 +48,7 @@ fn addresses(meaning: String, family: Family, room: u32, prefix: u8, content: Se
 
 fn networks(meaning: String, family: Family) -> IpSet {
     let kind = format!("hash:net family {} maxelem {CLIENTS} timeout 0 comment", inet(family));
-    IpSet { name: names::set(&meaning), meaning, kind, content: SetContent::Others }
+    IpSet { name: names::set(&meaning), meaning, kind, content: SetContent::Kept }
 }
 
 fn packets(meaning: String, kind: &str, family: Family, mask: &str, secs: u32, more: &str) -> IpSet {

@@ -45,7 +45,7 @@ pub(crate) fn settings() -> impl Strategy<Value = Settings> {
             );
         }
         let ports = StepPorts { http: 60_001, https: 60_002 };
-        parse("generated", &text, Some(ports)).unwrap_or_else(|problems| panic!("{problems}\n{text}")).settings
+        parse("generated", &text, Some(ports), &crate::config::Alone).unwrap_or_else(|problems| panic!("{problems}\n{text}")).settings
     })
 }
 

@@ -13,6 +13,7 @@ use super::rule::{RuleText, rule};
 use crate::config::Settings;
 use crate::ruleset::expr::Side;
 
+pub use replies::{SPOKEN_MS, own_set};
 pub use sets::{allow_set, app_set, step2_set};
 pub(in crate::ruleset) use step1::{meter_rate, request_line_start};
 

@@ -1,4 +1,4 @@
-//! The ruleset as nft text, from the templates in `nft-templates/`.
+//! The ruleset as nft text, from the templates in `nft-templates/`, and what VyOS is told.
 
 mod chains;
 mod forwarding;
@@ -6,6 +6,8 @@ mod render;
 mod sets;
 mod step1;
 mod template;
+mod vyos;
 
 pub use render::render;
 pub use template::TemplateError;
+pub use vyos::vyos_commands;

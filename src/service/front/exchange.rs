@@ -62,7 +62,8 @@ async fn more_is_there<S: AsyncRead + Unpin>(io: &mut S) -> bool {
 
 /// The attempt that a form is.
 pub(super) fn attempt(client: ClientAddr, step: Step, form: Form) -> Attempt {
-    Attempt { client, step, app: form.app, access_key: form.access_key, token: form.token }
+    let Form { app, credential, user, token, duration, action } = form;
+    Attempt { client, step, app, credential, user, token, duration, action }
 }
 
 /// Writes the answer and ends the stream in that direction.

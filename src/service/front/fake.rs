@@ -61,6 +61,8 @@ pub(super) fn settings(step1_reply: Step1Reply) -> Settings {
         two_factor_step: TwoFactorStep::Http,
         token_window: Lifetime::from_secs(60).unwrap(),
         healthcheck_app_name: None,
+        users_folder: None,
+        step1_proof: crate::config::Step1Proof::Accept,
         step1_reply,
         step1_max_bytes: 500,
         step1_segments: 3,
@@ -69,7 +71,7 @@ pub(super) fn settings(step1_reply: Step1Reply) -> Settings {
         state_file: None,
         allow: Vec::new(),
     };
-    Settings { global, apps: Vec::new() }
+    Settings { global, apps: Vec::new(), users: Vec::new() }
 }
 
 /// A good request for a path, with these extra headers.

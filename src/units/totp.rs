@@ -1,4 +1,3 @@
-use std::collections::VecDeque;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,18 +9,37 @@ use zeroize::Zeroizing;
 
 use crate::units::Secret;
 
-const DIGITS: u32 = 1_000_000;
+/// Six is what authenticator apps show; RFC 4226 goes up to eight.
+const DIGITS: RangeInclusive<u8> = 6..=8;
+/// How many time steps a clock may be off.
+const DRIFT: RangeInclusive<u8> = 0..=10;
 const INTERVAL: RangeInclusive<u64> = 15..=300;
 /// 80 bits is what the oldest authenticators hand out; RFC 4226 asks for 128 and recommends 160.
 const SECRET_BYTES: RangeInclusive<usize> = 10..=128;
-/// Accepted codes remembered per secret: many times the three that can be valid at once.
-const REMEMBERED: usize = 16;
 
-/// A secret for time-based one-time codes of six digits (RFC 6238 with HMAC-SHA-1).
+/// A secret for time-based one-time codes (RFC 6238 with HMAC-SHA-1).
 #[derive(Clone)]
 pub struct TotpSecret {
     key: hmac::Key,
-    interval: u64,
+    kind: TotpKind,
+}
+
+/// What kind of codes a secret makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TotpKind {
+    /// Seconds that a code is shown, 15 to 300.
+    pub interval: u64,
+    /// Digits of a code, 6 to 8.
+    pub digits: u8,
+    /// How many codes before and after the present one are taken, 0 to 10, for clocks that differ.
+    pub drift: u8,
+}
+
+impl Default for TotpKind {
+    /// What every authenticator app does: six digits every 30 s; a clock may be one step off.
+    fn default() -> Self {
+        Self { interval: 30, digits: 6, drift: 1 }
+    }
 }
 
 /// Why a 2FA file cannot be used; never repeats the secret.
@@ -46,14 +64,21 @@ pub enum TotpError {
     /// The interval is outside its bounds.
     #[error("an interval of {0} s is outside 15 to 300 s")]
     Interval(u64),
+    /// The number of digits is outside its bounds.
+    #[error("a code of {0} digits is outside 6 to 8")]
+    Digits(u8),
+    /// The number of steps is outside its bounds.
+    #[error("a drift of {0} steps is outside 0 to 10")]
+    Drift(u8),
 }
 
 /// What is in a 2FA file; further keys (such as name or issuer) say nothing about codes.
 #[derive(Deserialize)]
 struct File {
     secret: Zeroized,
-    #[serde(default = "rfc_interval")]
-    interval: u64,
+    interval: Option<u64>,
+    digits: Option<u8>,
+    drift: Option<u8>,
 }
 
 #[derive(Deserialize)]
@@ -66,45 +91,62 @@ impl From<String> for Zeroized {
     }
 }
 
-fn rfc_interval() -> u64 {
-    30
-}
-
 impl TotpSecret {
-    /// The secret in the text of a 2FA file: JSON with `secret` in base32 and `interval` in seconds (30 if absent).
+    /// The secret in the text of a 2FA file: JSON with `secret` in base32 and, each unless it is the usual one,
+    /// `interval` in seconds, `digits` and `drift`.
     ///
     /// # Errors
     /// [`TotpError`] says what to write instead.
     pub fn parse(text: &str) -> Result<Self, TotpError> {
         let file: File = serde_json::from_str(text)
             .map_err(|e| TotpError::Syntax { line: e.line(), column: e.column() })?;
-        Self::new(&base32(&file.secret.0)?, file.interval)
+        let usual = TotpKind::default();
+        let kind = TotpKind {
+            interval: file.interval.unwrap_or(usual.interval),
+            digits: file.digits.unwrap_or(usual.digits),
+            drift: file.drift.unwrap_or(usual.drift),
+        };
+        Self::from_base32(&file.secret.0, kind)
     }
 
-    /// A secret of these bytes, 10 to 128, whose codes change every `interval` seconds, 15 to 300.
+    /// The secret written in base32; lower case, blanks between groups and missing padding are fine.
     ///
     /// # Errors
-    /// [`TotpError::Length`] or [`TotpError::Interval`] outside these bounds.
-    pub fn new(bytes: &[u8], interval: u64) -> Result<Self, TotpError> {
+    /// [`TotpError`] says what to write instead.
+    pub fn from_base32(text: &str, kind: TotpKind) -> Result<Self, TotpError> {
+        Self::new(&base32(text)?, kind)
+    }
+
+    /// A secret of these bytes, 10 to 128.
+    ///
+    /// # Errors
+    /// [`TotpError`] for what is outside its bounds.
+    pub fn new(bytes: &[u8], kind: TotpKind) -> Result<Self, TotpError> {
         if !SECRET_BYTES.contains(&bytes.len()) {
             return Err(TotpError::Length(bytes.len()));
         }
-        if !INTERVAL.contains(&interval) {
-            return Err(TotpError::Interval(interval));
+        if !INTERVAL.contains(&kind.interval) {
+            return Err(TotpError::Interval(kind.interval));
+        }
+        if !DIGITS.contains(&kind.digits) {
+            return Err(TotpError::Digits(kind.digits));
+        }
+        if !DRIFT.contains(&kind.drift) {
+            return Err(TotpError::Drift(kind.drift));
         }
         let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, bytes);
-        Ok(Self { key, interval })
+        Ok(Self { key, kind })
     }
 
-    /// The six digits for a moment.
+    /// The code for a moment.
     #[must_use]
     pub fn code_at(&self, wall: SystemTime) -> Secret {
         Secret::new(self.code(self.counter(wall)))
     }
 
-    /// The time step whose code this is: the present one or a neighbour, so that a clock may be one step off.
+    /// The time step whose code this is, one of those that are taken now.
     ///
-    /// All three are always compared, and the time it takes does not tell which one fits.
+    /// All of them are always compared, and the time it takes does not tell which one fits.
     pub(crate) fn matching(&self, code: &Secret, wall: SystemTime) -> Option<u64> {
         let mut found = None;
         for counter in self.present(wall) {
@@ -123,14 +165,14 @@ impl TotpSecret {
     }
 
     /// The time steps whose codes are taken at this moment.
-    pub(crate) fn present(&self, wall: SystemTime) -> [u64; 3] {
-        let present = self.counter(wall);
-        [present.saturating_sub(1), present, present.saturating_add(1)]
+    pub(crate) fn present(&self, wall: SystemTime) -> RangeInclusive<u64> {
+        let (present, drift) = (self.counter(wall), u64::from(self.kind.drift));
+        present.saturating_sub(drift)..=present.saturating_add(drift)
     }
 
     fn counter(&self, wall: SystemTime) -> u64 {
         // Before 1970 every code is that of the first step: wrong, and harmless.
-        wall.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()) / self.interval
+        wall.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()) / self.kind.interval
     }
 
     fn code(&self, counter: u64) -> String {
@@ -141,37 +183,14 @@ impl TotpSecret {
             .get(offset..)
             .and_then(|tail| tail.first_chunk::<4>())
             .map_or(0, |four| u32::from_be_bytes(*four) & 0x7fff_ffff);
-        format!("{:06}", number % DIGITS)
+        let digits = usize::from(self.kind.digits);
+        format!("{:0digits$}", number % 10_u32.pow(self.kind.digits.into()))
     }
 }
 
 impl fmt::Debug for TotpSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TotpSecret(***, {} s)", self.interval)
-    }
-}
-
-/// The time steps whose codes have been accepted, the latest 16 of one secret.
-///
-/// A list and not only the highest: after the clock was set back, codes not used yet
-/// must still work and used ones must not.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct UsedCodes(VecDeque<u64>);
-
-impl UsedCodes {
-    pub(crate) fn contains(&self, counter: u64) -> bool {
-        self.0.contains(&counter)
-    }
-
-    pub(crate) fn remember(&mut self, counter: u64) {
-        if self.0.len() >= REMEMBERED {
-            self.0.pop_front();
-        }
-        self.0.push_back(counter);
-    }
-
-    pub(crate) fn steps(&self) -> impl Iterator<Item = u64> {
-        self.0.iter().copied()
+        write!(f, "TotpSecret(***, {:?})", self.kind)
     }
 }
 
@@ -208,7 +227,7 @@ mod tests {
 
     #[test]
     fn codes_are_those_of_rfc_6238() {
-        let secret = TotpSecret::new(b"12345678901234567890", 30).unwrap();
+        let secret = TotpSecret::new(b"12345678901234567890", TotpKind::default()).unwrap();
         // Appendix B lists eight digits; six are the last six of them.
         for (secs, code) in [
             (59, "287082"),
@@ -243,10 +262,10 @@ mod tests {
         let full =
             r#"{"secret": "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ", "interval": 60, "name": "x", "issuer": "y"}"#;
         let secret = TotpSecret::parse(full).unwrap();
-        assert_eq!(secret.interval, 60);
+        assert_eq!(secret.kind.interval, 60);
         assert_eq!(secret.code_at(at(118)).expose(), "287082");
         let short = r#"{"secret": "gezd gnbv gy3t qojq gezd gnbv gy3t qojq"}"#;
-        assert_eq!(TotpSecret::parse(short).unwrap().interval, 30);
+        assert_eq!(TotpSecret::parse(short).unwrap().kind, TotpKind::default());
     }
 
     #[test]
@@ -260,6 +279,8 @@ mod tests {
             r#"{"secret": "MZXW6YTB", "interval": 30}"#,
             r#"{"secret": "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ", "interval": 14}"#,
             r#"{"secret": "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ", "interval": 301}"#,
+            r#"{"secret": "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ", "digits": 5}"#,
+            r#"{"secret": "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ", "drift": 11}"#,
             r#"{"secret": "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ", "interval": -30}"#,
             r#"{"secret": "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ", "interval": "30"}"#,
         ] {
@@ -271,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_clock_may_be_one_step_off_and_not_two() {
-        let secret = TotpSecret::new(&[7; 20], 30).unwrap();
+        let secret = TotpSecret::new(&[7; 20], TotpKind::default()).unwrap();
         let code = secret.code_at(at(3_000));
         for (secs, matches) in [(2_969, false), (2_970, true), (3_029, true), (3_059, true), (3_060, false)] {
             assert_eq!(secret.matching(&code, at(secs)).is_some(), matches, "{secs}");
@@ -280,19 +301,23 @@ mod tests {
     }
 
     #[test]
-    fn a_longer_code_is_another_code() {
-        let secret = TotpSecret::new(&[7; 20], 30).unwrap();
-        let longer = Secret::new(format!("{}0", secret.code_at(at(0)).expose()));
-        assert_eq!(secret.matching(&longer, at(0)), None);
+    fn codes_have_the_digits_and_live_as_long_as_the_kind_says() {
+        // Appendix B of RFC 6238.
+        let kind = TotpKind { digits: 8, drift: 0, ..TotpKind::default() };
+        let secret = TotpSecret::new(b"12345678901234567890", kind).unwrap();
+        let code = secret.code_at(at(1_111_111_109));
+        assert_eq!(code.expose(), "07081804");
+        assert!(secret.matching(&code, at(1_111_111_109)).is_some());
+        assert_eq!(secret.matching(&code, at(1_111_111_111)), None);
+        let wide = TotpSecret::new(b"12345678901234567890", TotpKind { drift: 3, ..kind }).unwrap();
+        assert!(wide.matching(&code, at(1_111_111_109 + 90)).is_some());
+        assert_eq!(wide.matching(&code, at(1_111_111_109 + 120)), None);
     }
 
     #[test]
-    fn used_codes_are_remembered_within_bounds() {
-        let mut used = UsedCodes::default();
-        for counter in 0..100 {
-            used.remember(counter);
-        }
-        assert!((84..100).all(|counter| used.contains(counter)));
-        assert_eq!(used.steps().count(), 16);
+    fn a_longer_code_is_another_code() {
+        let secret = TotpSecret::new(&[7; 20], TotpKind::default()).unwrap();
+        let longer = Secret::new(format!("{}0", secret.code_at(at(0)).expose()));
+        assert_eq!(secret.matching(&longer, at(0)), None);
     }
 }

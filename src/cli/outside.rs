@@ -1,0 +1,82 @@
+//! Secrets and users that a configuration keeps in other files.
+
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use crate::cli::load::exposed;
+use crate::config::{Outside, SecretFrom, UserFile};
+use crate::sys::files;
+use crate::units::Secret;
+
+/// A user's file holds some keys.
+const MAX_BYTES: u64 = 65_536;
+
+/// The files of this host.
+#[derive(Clone, Copy, Debug)]
+pub struct Disk;
+
+impl Outside for Disk {
+    fn secret(&self, from: SecretFrom<'_>) -> Result<Secret, String> {
+        let path = match from {
+            SecretFrom::File(path) => path.to_owned(),
+            SecretFrom::Credential(name) => credential(name)?,
+        };
+        let text = read(&path)?;
+        // A 2FA file has several lines and is one value.
+        let value = if text.trim_start().starts_with('{') {
+            text.trim()
+        } else {
+            text.lines().next().unwrap_or_default()
+        };
+        if value.is_empty() {
+            return Err(format!("{} is empty: write the secret into its first line", path.display()));
+        }
+        Ok(Secret::new(value.to_owned()))
+    }
+
+    fn users(&self, folder: &Path) -> Result<Vec<UserFile>, String> {
+        let unreadable = |error: io::Error| format!("{}: {error}", folder.display());
+        let mut out = Vec::new();
+        for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+            let path = entry.map_err(unreadable)?.path();
+            let name = path.file_stem().and_then(|stem| stem.to_str());
+            let (Some(name), Some("yaml")) = (name, path.extension().and_then(|end| end.to_str())) else {
+                continue;
+            };
+            // Editors keep their copies beside the file.
+            if !name.starts_with('.') {
+                let (name, file) = (name.to_owned(), path.display().to_string());
+                out.push(UserFile { name, file, text: read(&path)? });
+            }
+        }
+        out.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(out)
+    }
+}
+
+fn credential(name: &str) -> Result<PathBuf, String> {
+    std::env::var_os("CREDENTIALS_DIRECTORY").map(|folder| Path::new(&folder).join(name)).ok_or_else(|| {
+        format!("there are no credentials here: have systemd load it (LoadCredential={name}:/path/to/file)")
+    })
+}
+
+/// The text of a file that nobody else can read or change.
+fn read(path: &Path) -> Result<Zeroizing<String>, String> {
+    let name = path.display();
+    let failed = |error: io::Error| format!("{name}: {error}");
+    let (file, about) = files::open_regular(path).map_err(failed)?;
+    let own = nix::unistd::geteuid().as_raw();
+    if let Some((message, fix)) = exposed(about.mode(), about.uid(), own).first() {
+        return Err(format!("{name}: {message}: {fix} {name}"));
+    }
+    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(about.len()).unwrap_or_default()));
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(format!("{name} is larger than {MAX_BYTES} bytes"));
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|_| format!("{name} is not UTF-8 text"))?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
