@@ -118,6 +118,13 @@ impl Installation {
         host.finish(self.run_command(), b"", Duration::from_secs(10))
     }
 
+    /// The same with more flags.
+    pub fn run_in_vain_with(&self, host: &Namespace, flags: &[&str]) -> Finished {
+        let mut command = self.run_command();
+        command.args(flags);
+        host.finish(command, b"", Duration::from_secs(20))
+    }
+
     /// Starts the daemon and waits until it says that it is ready.
     #[track_caller]
     pub fn start(&self, host: &Namespace) -> Agent {

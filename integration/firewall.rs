@@ -103,6 +103,18 @@ pub fn has_set(host: &Namespace, name: &str) -> bool {
     sets.lines().any(|line| line.trim() == format!("set {name} {{"))
 }
 
+/// Adds addresses to a set for so many seconds, as an administrator could.
+pub fn add_elements(host: &Namespace, set: &str, addresses: &[String], seconds: u32) {
+    if Backend::current().is_iptables() {
+        let line = |address| format!("add ka_{set} {address} timeout {seconds}\n");
+        let lines: String = addresses.iter().map(line).collect();
+        host.feed("ipset", &["restore"], lines.as_bytes()).success();
+    } else {
+        let each: Vec<String> = addresses.iter().map(|a| format!("{a} timeout {seconds}s")).collect();
+        host.nft(&format!("add element inet knock_agent {set} {{ {} }}", each.join(", ")));
+    }
+}
+
 /// Removes one element, as an administrator would.
 #[track_caller]
 pub fn remove_element(host: &Namespace, set: &str, key: &str) {

@@ -92,21 +92,22 @@ fn without_counters(line: &str) -> String {
 }
 
 fn without_kernels_choice(text: &str) -> String {
-    let mut out = String::new();
-    let mut words = text.split(' ');
+    let changing =
+        |line: &&str| !line.starts_with("Size in memory") && !line.starts_with("Number of entries");
+    text.lines().filter(changing).map(plain_line).collect::<Vec<_>>().join("\n")
+}
+
+fn plain_line(line: &str) -> String {
+    let mut out = Vec::new();
+    let mut words = line.split(' ');
     while let Some(word) = words.next() {
         match word {
             "initval" | "hashsize" | "bucketsize" => drop(words.next()),
-            "timeout" if text.starts_with("add ") => drop(words.next()),
-            _ => {
-                out += word;
-                out.push(' ');
-            }
+            "timeout" if line.starts_with("add ") => drop(words.next()),
+            _ => out.push(word),
         }
     }
-    let changing =
-        |line: &&str| !line.starts_with("Size in memory") && !line.starts_with("Number of entries");
-    out.lines().filter(changing).collect::<Vec<_>>().join("\n")
+    out.join(" ")
 }
 
 #[test]

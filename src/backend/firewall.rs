@@ -6,13 +6,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::BackendError;
-use super::iptables::{Iptables, IptablesError, Variant};
+use super::iptables::{Iptables, IptablesError, Variant, legacy_guards};
 use super::nftables::{HostReading, Nftables, Scope};
 use crate::config::Settings;
 use crate::ruleset::diff::{Change, Live, SetRef, diff};
 use crate::ruleset::host_chain::{HostChains, HostPlan};
 use crate::ruleset::iptables::elements::as_networks;
 use crate::ruleset::iptables::model::Tables;
+use crate::ruleset::iptables::names;
 use crate::ruleset::layout::Options;
 use crate::ruleset::model::{Element, Elements, Ruleset};
 use crate::ruleset::plan::plan;
@@ -26,6 +27,17 @@ pub enum Plan {
     Nftables(Ruleset),
     /// Tables of iptables, with ipsets.
     Iptables(Tables),
+}
+
+impl Plan {
+    /// The kind of firewall that it is for.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Nftables(_) => Kind::Nftables,
+            Self::Iptables(_) => Kind::Iptables,
+        }
+    }
 }
 
 /// A firewall this host can enforce with.
@@ -64,7 +76,7 @@ impl Firewall {
     /// [`BackendError`] where it is not there, or another kind guards already.
     pub fn open(choice: Choice) -> Result<Self, BackendError> {
         match choice.kind {
-            Some(Kind::Nftables) => Ok(Self::Nftables(Nftables::open()?)),
+            Some(Kind::Nftables) => alone(Nftables::open()?),
             Some(Kind::Iptables) => {
                 match nftables_guards() {
                     Ok(true) => return Err(IptablesError::BesideNftables.into()),
@@ -76,7 +88,7 @@ impl Firewall {
                 Ok(Self::Iptables(Box::new(Iptables::open(choice.variant, choice.use_sudo)?)))
             }
             None => match Nftables::open().and_then(|mut nft| nft.has_table().map(|_| nft)) {
-                Ok(nft) => Ok(Self::Nftables(nft)),
+                Ok(nft) => alone(nft),
                 Err(BackendError::Unsupported(_)) => {
                     Ok(Self::Iptables(Box::new(Iptables::open(choice.variant, choice.use_sudo)?)))
                 }
@@ -352,4 +364,14 @@ fn nftables_guards() -> Result<bool, BackendError> {
         Err(BackendError::Unsupported(_)) => Ok(false),
         other => other,
     }
+}
+
+/// nftables, unless iptables guards already.
+fn alone(mut nft: Nftables) -> Result<Firewall, BackendError> {
+    let by_nft_programs =
+        ["ip", "ip6"].iter().any(|family| nft.rules_of(family, "mangle", &names::chain("gate")).is_ok_and(|rules| !rules.is_empty()));
+    if by_nft_programs || legacy_guards() {
+        return Err(IptablesError::BesideIptables.into());
+    }
+    Ok(Firewall::Nftables(nft))
 }

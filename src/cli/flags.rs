@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
 
+use super::host_flags::HostArgs;
 use crate::backend::iptables::Variant;
 use crate::backend::{Choice, Kind};
-use super::host_flags::HostArgs;
 use crate::cli::{Exit, Printer};
 use crate::config::StepPorts;
 use crate::ruleset::host_chain::HostChains;

@@ -49,7 +49,11 @@ fn guard(args: &DaemonArgs, out: &mut Printer, err: &mut Printer) -> Result<(), 
         err.line(format!("error: {error}"));
         exit_of_backend(error)
     };
-    let mut firewall = Firewall::open(args.firewall_choice()).map_err(|error| failed(&error, err))?;
+    let mut choice = args.firewall_choice();
+    if let Source::LastGood(plan) = &source {
+        choice.kind = choice.kind.or(Some(plan.kind()));
+    }
+    let mut firewall = Firewall::open(choice).map_err(|error| failed(&error, err))?;
     if daemon_guards(args, &mut firewall).map_err(|error| failed(&error, err))? {
         out.line("a daemon runs and guards here: nothing was changed");
         return Ok(());
@@ -62,7 +66,14 @@ fn guard(args: &DaemonArgs, out: &mut Printer, err: &mut Printer) -> Result<(), 
             let planned = firewall
                 .options(args.http_port, args.https_port)
                 .and_then(|options| firewall.plan(&settings, options));
-            (LastGood::of(&settings, planned.map_err(|error| failed(&error, err))?), true)
+            match planned {
+                Ok(planned) => (LastGood::of(&settings, planned), true),
+                // What this firewall cannot do is no reason to leave the ports open.
+                Err(error) => {
+                    let exit = failed(&error, err);
+                    (last_good(args, exit, err)?, false)
+                }
+            }
         }
         Source::LastGood(plan) => (*plan, false),
     };

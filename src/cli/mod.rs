@@ -158,14 +158,16 @@ mod tests {
         let Ok(Verb::Run(args)) = parsed("knock-agent run") else { panic!("run") };
         assert_eq!(args.daemon.file.config.to_str(), Some("/etc/knock-agent/config.yaml"));
         assert_eq!((args.daemon.http_port.get(), args.daemon.https_port.get()), (8080, 8443));
-        assert_eq!(args.daemon.firewall_type, Some(FirewallType::Nftables));
+        assert_eq!(args.daemon.firewall_type, None);
+        assert_eq!(args.daemon.kind(), FirewallType::Nftables);
         assert_eq!(args.daemon.not_yet(), []);
     }
 
     #[test]
     fn flags_of_later_releases_are_refused_one_by_one() {
         for flags in [
-            "--firewall-type iptables",
+            "--nftables-chain-input x --firewall-type iptables",
+            "--nftables-table-filter x --firewall-type iptables",
             "--waf-http-port 80",
             "--waf-https-port 443",
             "--waf-trusted-ips 10.0.0.1",
@@ -180,6 +182,7 @@ mod tests {
         }
         for flags in [
             "--use-sudo --service-rule-cleanup-on-shutdown",
+            "--firewall-type iptables --iptables-variant legacy --use-sudo",
             "--firewall-type vyos --nftables-table-filter x --nftables-chain-input x --nftables-chain-forward x",
             "--nftables-chain-default-input x --nftables-chain-default-output x --nftables-chain-default-forward x",
             "--nftables-table-nat x --nftables-chain-default-prerouting x --nftables-chain-default-postrouting x",

@@ -128,12 +128,15 @@ impl Operations {
             let spans = self.spans(app, configured, now);
             for family in Family::BOTH {
                 let set = allow_set(app.unwrap_or("all"), family);
-                let Some(have) = live.ruleset.set(&set).and_then(|_| live.elements.get(&set)) else { continue };
+                let Some(have) = live.ruleset.set(&set).and_then(|_| live.elements.get(&set)) else {
+                    continue;
+                };
                 let ending = |element: &Element| {
                     element.timeout.is_some_and(|left| left.left_ms <= self.firewall.slack_ms())
                 };
                 let wanted = self.firewall.as_held(allow::elements(&spans, family));
-                let gone = wanted.into_iter().filter(|(key, element)| !ending(element) && !have.contains_key(key));
+                let gone =
+                    wanted.into_iter().filter(|(key, element)| !ending(element) && !have.contains_key(key));
                 out.extend(gone.map(|(key, _)| (set.clone(), key)));
             }
         }

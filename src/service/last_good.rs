@@ -9,7 +9,7 @@ use super::allowed::replace;
 use super::operations::TRIES;
 use super::sealed::Kind;
 pub use super::sealed::SealError;
-use crate::backend::{BackendError, Firewall, Plan};
+use crate::backend::{BackendError, Firewall, Kind, Plan};
 use crate::config::Settings;
 use crate::ruleset::allow::{self, Origin, Span};
 use crate::ruleset::diff::{Change, Live, SetRef};
@@ -54,6 +54,12 @@ impl LastGood {
     #[must_use]
     pub fn plan(&self) -> &Plan {
         &self.ruleset
+    }
+
+    /// The kind of firewall that it is for.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.ruleset.kind()
     }
 
     /// Where it is kept.

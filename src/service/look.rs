@@ -40,7 +40,10 @@ impl Operations {
                 self.ledger.revoke(&app, address);
             }
             for (set, key) in self.networks_gone(live, now) {
-                tracing::info!(set, "somebody removed an allowed network: what an operator allowed is taken back");
+                tracing::info!(
+                    set,
+                    "somebody removed an allowed network: what an operator allowed is taken back"
+                );
                 self.on_network_removed(&set, &key, now);
             }
         }

@@ -318,7 +318,9 @@ impl Operations {
             let with_host = host.is_some();
             let live = self.firewall.read()?;
             match self.mend(live.as_ref(), removed, host, now) {
-                Err(OperationError::Backend(error)) if with_host || matches!(error, BackendError::Refused { .. }) => {
+                Err(OperationError::Backend(error))
+                    if with_host || matches!(error, BackendError::Refused { .. }) =>
+                {
                     result = Err(error.into());
                 }
                 other => return other,

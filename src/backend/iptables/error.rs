@@ -51,8 +51,13 @@ pub enum IptablesError {
     #[error("the plan that was kept is for another kind of firewall: give --firewall-type as before")]
     OtherPlan,
     /// The host's chains that were named are those of nftables.
-    #[error("the flags --nftables-chain-... name chains of nftables, which this kernel does not have: leave them out; `knock-agent check-ruleset` prints the rules to add")]
+    #[error(
+        "the flags --nftables-chain-... name chains of nftables, which this kernel does not have: leave them out; `knock-agent check-ruleset` prints the rules to add"
+    )]
     HostChains,
+    /// The same, the other way round.
+    #[error("a guard by iptables is in place: remove it first (`knock-agent teardown`), or give --firewall-type iptables")]
+    BesideIptables,
     /// Both kinds at once would each drop what the other lets in.
     #[error(
         "a guard by nftables is in place: remove it first (`knock-agent teardown`), or leave --firewall-type iptables out"

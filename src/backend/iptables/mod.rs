@@ -7,6 +7,7 @@ mod tools;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::path::Path;
 use std::time::Duration;
 
 pub use error::IptablesError;
@@ -26,6 +27,7 @@ use crate::ruleset::iptables::save::{ListedSet, Listing, sets};
 use crate::ruleset::iptables::sets::same_kind;
 use crate::ruleset::layout::Options;
 use crate::ruleset::model::Element;
+use crate::sys::files;
 use crate::units::Family;
 
 /// A set for the time of a change of type.
@@ -380,6 +382,21 @@ fn exchange(set: &IpSet, have: &ListedSet) -> String {
 
 fn lines(text: &str) -> usize {
     text.lines().count()
+}
+
+/// Whether a gate is in the old tables of the kernel; no program is run where there are none.
+#[must_use]
+pub fn legacy_guards() -> bool {
+    let tables = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"];
+    let in_use = |path: &&str| {
+        files::read_text(Path::new(path), 4_096).is_ok_and(|names| names.lines().any(|name| name == "mangle"))
+    };
+    if !tables.iter().any(|path| in_use(&path)) {
+        return false;
+    }
+    Tools::find(Some(Variant::Legacy), false)
+        .and_then(|tools| tools.listings())
+        .is_ok_and(|listings| listings.iter().any(Listing::guards))
 }
 
 /// `-m bpf` where the kernel has it.

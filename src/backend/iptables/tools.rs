@@ -194,12 +194,7 @@ impl Tools {
         self.run(&self.ipset, &["restore", "-exist"], commands).map(drop)
     }
 
-    fn run(
-        &self,
-        program: &Path,
-        arguments: &[&str],
-        input: &str,
-    ) -> Result<String, IptablesError> {
+    fn run(&self, program: &Path, arguments: &[&str], input: &str) -> Result<String, IptablesError> {
         let path = program.to_string_lossy();
         let mut words: Vec<&str> = Vec::new();
         let sudo = self.sudo.as_ref().map(|sudo| sudo.to_string_lossy());

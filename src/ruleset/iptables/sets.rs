@@ -4,7 +4,7 @@ use super::gate::{SPOKEN, SPOKEN_SECS, TALKED, TALKED_SECS};
 use super::model::{IpSet, SetContent};
 use super::names;
 use super::plan::Draft;
-use super::step1::{FLOW, METER};
+use super::step1::{FLOW, FLOW_SECS, METER};
 use crate::ruleset::plan::{allow_set, app_set, step2_set};
 use crate::units::Family;
 
@@ -14,7 +14,6 @@ const GRANTS: u32 = 1_048_576;
 const CLIENTS: u32 = 65_536;
 /// The IPv6 clients of one site share a meter.
 const METER_PREFIX: u8 = 64;
-const FLOW_SECS: u32 = 3;
 const METER_SECS: u32 = 60;
 
 pub(super) fn sets(draft: &Draft<'_>) -> Vec<IpSet> {

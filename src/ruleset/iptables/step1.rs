@@ -14,8 +14,9 @@ use crate::units::{Family, Protocol};
 pub(super) const METER: &str = "step1_meter";
 pub(super) const FLOW: &str = "step1_flow";
 
-/// Seconds that later segments of a connection may take.
-const FLOW_SECS: u32 = 3;
+/// Seconds that later segments of a connection may take: longer than in nftables, because here a repeated first
+/// packet does not begin them anew.
+pub(super) const FLOW_SECS: u32 = 10;
 
 /// The raw table of a silent step 1.
 pub(super) fn raw(draft: &Draft<'_>, family: Family) -> Option<Table> {
