@@ -11,14 +11,17 @@
 )]
 
 mod agent;
+mod audit;
 mod backend;
 mod capture;
 mod configuration;
+mod docker;
 mod firewall;
 mod handmade;
 mod hosts;
 mod ipset;
 mod knocking;
+mod machine;
 mod namespace;
 mod probe;
 mod process;

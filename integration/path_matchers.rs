@@ -106,7 +106,10 @@ fn only_the_right_beginning_matches_in_both_families_and_kinds() {
                     run("python3", &["-c", SENDER, address], &wrong);
                     assert_eq!(right_ones(&save), 0, "{matcher:?} {stem} {variant}: a wrong one matched");
                     run("python3", &["-c", SENDER, address], &format!("{right}\n"));
-                    assert!(right_ones(&save) > 0, "{matcher:?} {stem} {variant}: the right one did not match");
+                    assert!(
+                        right_ones(&save) > 0,
+                        "{matcher:?} {stem} {variant}: the right one did not match"
+                    );
                 }
             });
         }

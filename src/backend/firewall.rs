@@ -70,6 +70,14 @@ pub struct Choice {
 }
 
 impl Firewall {
+    /// nftables; changes nothing.
+    ///
+    /// # Errors
+    /// [`BackendError::Unsupported`] where there is no netfilter netlink.
+    pub fn nftables() -> Result<Self, BackendError> {
+        Ok(Self::Nftables(Nftables::open()?))
+    }
+
     /// The firewall of that choice; changes nothing.
     ///
     /// # Errors
@@ -368,8 +376,8 @@ fn nftables_guards() -> Result<bool, BackendError> {
 
 /// nftables, unless iptables guards already.
 fn alone(mut nft: Nftables) -> Result<Firewall, BackendError> {
-    let by_nft_programs =
-        ["ip", "ip6"].iter().any(|family| nft.rules_of(family, "mangle", &names::chain("gate")).is_ok_and(|rules| !rules.is_empty()));
+    let gate = names::chain("gate");
+    let by_nft_programs = nft.has_chain(2, "mangle", &gate)? || nft.has_chain(10, "mangle", &gate)?;
     if by_nft_programs || legacy_guards() {
         return Err(IptablesError::BesideIptables.into());
     }

@@ -133,11 +133,6 @@ pub enum IptablesVariant {
 /// A flag that this release refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotYet {
-    /// A chain of the host that is one of nftables.
-    #[error(
-        "{0} means nothing with --firewall-type iptables: leave it out; where the host drops by default, `knock-agent check-ruleset` prints the rule to add"
-    )]
-    WithIptables(&'static str),
     /// A proxy in front.
     #[error("{0} comes with a later release: this one must be reached by its clients directly")]
     Proxy(&'static str),
@@ -194,7 +189,7 @@ impl DaemonArgs {
                 "note: --use-sudo is not needed: the capability CAP_NET_ADMIN does it, no command is run",
             );
         }
-        for note in self.host.notes() {
+        for note in self.host.notes(self.kind()) {
             err.line(format!("note: {note}"));
         }
         let refused = self.not_yet();
@@ -214,8 +209,7 @@ impl DaemonArgs {
             (l.waf_trusted_ips.is_some(), NotYet::Proxy("--waf-trusted-ips")),
         ];
         let flags = given.into_iter().filter(|(is_given, _)| *is_given).map(|(_, reason)| reason);
-        let chains = if self.kind() == FirewallType::Iptables { self.host.given() } else { Vec::new() };
-        chains.into_iter().map(NotYet::WithIptables).chain(flags).collect()
+        flags.collect()
     }
 }
 

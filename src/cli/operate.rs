@@ -130,6 +130,7 @@ pub(super) fn exit_of_backend(error: &BackendError) -> Exit {
             IptablesError::Impossible(_)
             | IptablesError::OtherPlan
             | IptablesError::HostChains
+            | IptablesError::Confirm
             | IptablesError::BesideIptables
             | IptablesError::BesideNftables,
         ) => Exit::BadConfig,

@@ -1,19 +1,22 @@
 //! The enforcer: the one who judges knocks and changes the firewall.
 
+mod mending;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::control::{Call, Reply, Request};
+use super::control::{Call, Failure, Reply, Request};
 use super::hasher::{Hashed, Hasher, Job};
-use super::host_chains::Repaired;
 use super::link::{Answer, Ask, Pending};
 use super::operations::{OperationError, Operations};
 use super::reload::Reload;
 use super::repair::{AGAIN, Happened, Patience, Watch};
 use super::state::{StateFile, resumed};
 use super::status::status;
+use super::trial::Trial;
 use super::used_codes::UsedCodesFile;
 use crate::grant::{How, Note};
 use crate::knock::{Attempt, Gatekeeper, Refusal, Verdict};
@@ -40,6 +43,7 @@ pub struct Enforcer {
     patience: Patience,
     /// When something was last put right.
     fought_at: Option<Duration>,
+    trial: Option<Arc<Trial>>,
     hasher: Hasher,
     /// With whoever makes the host's own chains anew.
     host_patience: Patience,
@@ -62,6 +66,7 @@ impl Enforcer {
         gatekeeper: Gatekeeper,
         used_codes: UsedCodesFile,
         state: Option<StateFile>,
+        trial: Option<Arc<Trial>>,
     ) -> Self {
         Self {
             operations,
@@ -73,6 +78,7 @@ impl Enforcer {
             by: String::new(),
             patience: Patience::default(),
             fought_at: None,
+            trial,
             hasher: Hasher::default(),
             host_patience: Patience::with_reloads(),
         }
@@ -177,75 +183,6 @@ impl Enforcer {
         // A fight about the one must not hold up the other.
         let at = Instant::now() + wait;
         self.repair_at = Some(self.repair_at.map_or(at, |planned| planned.min(at)));
-    }
-
-    fn repair(&mut self, now: Now) {
-        self.repair_at = None;
-        let outcome = self.operations.repair(self.removed, now);
-        self.after_repair(outcome, now);
-    }
-
-    /// Where nobody tells of changes: looks for itself. In a fight, the next looks wait.
-    fn look(&mut self, now: Now) {
-        let wait = self.patience.wait(now.boot);
-        if self.fought_at.is_some_and(|at| now.boot < at + wait) {
-            return;
-        }
-        self.by = "somebody, whom iptables does not name".to_owned();
-        let outcome = self.operations.look(now);
-        self.after_repair(outcome, now);
-    }
-
-    fn after_repair(&mut self, outcome: Result<Repaired, OperationError>, now: Now) {
-        match outcome {
-            Ok(Repaired { own, host }) => {
-                if host > 0 {
-                    self.on_host_repaired(host, now);
-                }
-                if self.operations.host_is_pending() {
-                    self.repair_at = Some(Instant::now() + AGAIN);
-                }
-                if own > 0 {
-                    self.fought_at = Some(now.boot);
-                    self.on_repaired(own, now);
-                }
-            }
-            Err(error) => {
-                tracing::error!(by = self.by, %error, "our table was changed and cannot be put right: ports may stand open; trying again");
-                self.repair_at = Some(Instant::now() + AGAIN);
-            }
-        }
-    }
-
-    fn on_host_repaired(&mut self, changes: usize, now: Now) {
-        let wait = self.host_patience.on_repair(now.boot);
-        tracing::info!(
-            by = self.by,
-            changes,
-            "the host's chains were made anew or changed: the rule that accepts our mark is in place"
-        );
-        if !wait.is_zero() {
-            let seconds = wait.as_secs();
-            tracing::error!(
-                by = self.by,
-                seconds,
-                "another program keeps taking our rule out of the host's chains: the next repair waits"
-            );
-        }
-    }
-
-    fn on_repaired(&mut self, changes: usize, now: Now) {
-        self.removed = false;
-        let wait = self.patience.on_repair(now.boot);
-        tracing::warn!(by = self.by, changes, "somebody changed our table: it is as it should be again");
-        if !wait.is_zero() {
-            let seconds = wait.as_secs();
-            tracing::error!(
-                by = self.by,
-                seconds,
-                "another program keeps changing our table: stop it; the next repair waits"
-            );
-        }
     }
 
     fn on_reload(&mut self, reload: Reload, now: Now) {
@@ -380,8 +317,13 @@ impl Enforcer {
                     status: status(name, &live, &names, prefix, Some((self.operations.ledger(), now))),
                 }
             }
+            Request::Confirm {} => self.confirm(user),
             Request::Teardown {} => {
                 self.operations.firewall().teardown()?;
+                // What is removed by hand is not to come back.
+                if let Some(trial) = &self.trial {
+                    trial.dismiss();
+                }
                 tracing::warn!(user, "an operator had everything removed: nothing is guarded any more");
                 Reply::Done {
                     message: "the daemon removed its table and stops; nothing is guarded any more".to_owned(),
@@ -393,6 +335,23 @@ impl Enforcer {
             }
         };
         Ok(reply)
+    }
+
+    fn confirm(&self, user: &str) -> Reply {
+        let failed = |failure, message: &str| Reply::Failed { failure, message: message.to_owned() };
+        match self.trial.as_ref().map(|trial| trial.confirm()) {
+            None => {
+                failed(Failure::Request, "there is nothing to confirm: `run` was started without --confirm")
+            }
+            Some(Ok(fresh)) => {
+                tracing::info!(user, fresh, "confirmed by an operator");
+                Reply::Done { message: "confirmed: the guard stays".to_owned() }
+            }
+            Some(Err(error)) => {
+                tracing::error!(%error, "confirmed too late");
+                failed(Failure::Unavailable, "too late: everything is being put back")
+            }
+        }
     }
 
     /// Has the state file say what the ledger says.

@@ -9,7 +9,8 @@ use super::allowed::replace;
 use super::operations::TRIES;
 use super::sealed::Kind;
 pub use super::sealed::SealError;
-use crate::backend::{BackendError, Firewall, Kind, Plan};
+use crate::backend::Kind as FirewallKind;
+use crate::backend::{BackendError, Firewall, Plan};
 use crate::config::Settings;
 use crate::ruleset::allow::{self, Origin, Span};
 use crate::ruleset::diff::{Change, Live, SetRef};
@@ -58,7 +59,7 @@ impl LastGood {
 
     /// The kind of firewall that it is for.
     #[must_use]
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> FirewallKind {
         self.ruleset.kind()
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::host_chains::Repaired;
 use super::operations::{OperationError, Operations};
 use super::own;
-use crate::backend::HostReading;
+use crate::backend::{HostReading, Plan};
 use crate::ruleset::allow::address_key;
 use crate::ruleset::diff::Live;
 use crate::ruleset::plan::{app_set, own_set};
@@ -69,7 +69,11 @@ impl Operations {
                 }
             }
         }
-        let own = Family::BOTH.into_iter().filter(|&family| lost(&own_set(family)));
+        let forgotten = own::is_forgotten(live, &wanted);
+        if matches!(wanted, Plan::Nftables(_)) {
+            more.extend(self.adopted.restored(|set| forgotten || lost(set), now));
+        }
+        let own = Family::BOTH.into_iter().filter(|&family| forgotten || lost(&own_set(family)));
         more.extend(own.filter_map(|family| own::known(&wanted, family)));
         let none = Live::default();
         let have = live.unwrap_or(&none);
@@ -77,6 +81,7 @@ impl Operations {
         let repaired = self.mend_with_host(live, &wanted, more, host)?;
         if !removed {
             self.adopt_grants(have, now);
+            self.adopted.learn(have, now);
         }
         Ok(repaired)
     }

@@ -1,5 +1,6 @@
 //! The running daemon, and what the command line does without one.
 
+mod adopted;
 mod allowed;
 pub mod bare;
 pub mod certificate;
@@ -14,6 +15,7 @@ mod hasher;
 pub mod host_chains;
 pub mod last_good;
 pub mod link;
+pub mod lockout;
 mod look;
 mod operate;
 pub mod operations;
@@ -22,7 +24,9 @@ mod own;
 pub mod reload;
 mod repair;
 mod sealed;
+pub mod snapshot;
 pub mod state;
 pub mod status;
+pub mod trial;
 pub mod two_factor;
 mod used_codes;

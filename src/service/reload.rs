@@ -16,8 +16,9 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::daemon::{DaemonError, load_two_factor, tls};
 use super::front::{Step1Config, Step2Config};
 use super::last_good::LastGood;
+use super::lockout::adopt;
 use super::operations::{OperationError, Operations, TRIES};
-use crate::backend::BackendError;
+use crate::backend::{BackendError, Plan};
 use crate::config::{Checked, Problems, Settings};
 use crate::grant::{Ledger, Note, Succession};
 use crate::knock::TwoFactor;
@@ -348,6 +349,10 @@ impl Operations {
                 ended += less;
             }
             more.extend(self.allowed_changes(have, now));
+            // iptables could not tell them from the rest.
+            if matches!(good.plan(), Plan::Nftables(_)) {
+                more.extend(adopt(&self.settings, self.options, live.as_ref()));
+            }
             match self.firewall.install_over(live.as_ref(), good.plan(), more) {
                 Ok(changes) => {
                     for slug in gone {

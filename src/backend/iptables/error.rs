@@ -50,13 +50,20 @@ pub enum IptablesError {
     /// The plan is for another kind of firewall, or none of ours.
     #[error("the plan that was kept is for another kind of firewall: give --firewall-type as before")]
     OtherPlan,
+    /// What was there before cannot be put back.
+    #[error(
+        "--confirm is for nftables only: iptables' rules of before cannot be put back when the daemon dies; leave it out"
+    )]
+    Confirm,
     /// The host's chains that were named are those of nftables.
     #[error(
         "the flags --nftables-chain-... name chains of nftables, which this kernel does not have: leave them out; `knock-agent check-ruleset` prints the rules to add"
     )]
     HostChains,
     /// The same, the other way round.
-    #[error("a guard by iptables is in place: remove it first (`knock-agent teardown`), or give --firewall-type iptables")]
+    #[error(
+        "a guard by iptables is in place: remove it first (`knock-agent teardown`), or give --firewall-type iptables"
+    )]
     BesideIptables,
     /// Both kinds at once would each drop what the other lets in.
     #[error(

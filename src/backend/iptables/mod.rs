@@ -388,10 +388,10 @@ fn lines(text: &str) -> usize {
 #[must_use]
 pub fn legacy_guards() -> bool {
     let tables = ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"];
-    let in_use = |path: &&str| {
+    let in_use = |path: &str| {
         files::read_text(Path::new(path), 4_096).is_ok_and(|names| names.lines().any(|name| name == "mangle"))
     };
-    if !tables.iter().any(|path| in_use(&path)) {
+    if !tables.iter().any(|path| in_use(path)) {
         return false;
     }
     Tools::find(Some(Variant::Legacy), false)

@@ -8,7 +8,7 @@ use super::path;
 pub use super::path::Matcher;
 use super::phrase::{Phrase, Side, rule};
 use super::{forward, gate, marks, names, replies, sets, step1};
-use crate::config::{App, Settings, Step1Reply};
+use crate::config::{App, DefaultInput, Settings, Step1Reply};
 use crate::ruleset::layout::{Layout, Options, Segment};
 use crate::ruleset::plan::{allow_set, app_set, request_line_start};
 use crate::units::{Family, IfName, Lifetime, PortRange};
@@ -46,6 +46,11 @@ pub enum Impossible {
         "step1_reply: http needs the kernel module xt_bpf with iptables: load it, or leave step 1 silent"
     )]
     Answers,
+    /// The whole host closed.
+    #[error(
+        "default_input: drop is for nftables only: with iptables, set the policy of its INPUT chains yourself"
+    )]
+    DefaultInput,
     /// Two apps whose names are one where they are cut.
     #[error("two apps have names that iptables cannot tell apart ({0}): rename one of them")]
     Names(String),
@@ -105,6 +110,9 @@ pub(super) fn table(name: &str, hooks: Vec<Hook>, chains: Vec<Chain>) -> Table {
 
 fn refuse(draft: &Draft<'_>) -> Result<(), Impossible> {
     let settings = draft.layout.settings;
+    if settings.global.default_input != DefaultInput::Accept {
+        return Err(Impossible::DefaultInput);
+    }
     for app in &settings.apps {
         let times = [
             ("duration", app.duration),
