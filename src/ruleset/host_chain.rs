@@ -374,27 +374,6 @@ pub fn does_the_same(rule: &Rule, mark: Mark) -> bool {
     without_counter(rule) == without_counter(&accept_rule(Hook::Input, mark))
 }
 
-/// Whether a rule accepts packets with this mark, and asks for nothing else.
-#[must_use]
-pub fn accepts_mark(rule: &Rule, mark: Mark) -> bool {
-    let exprs: Vec<&Expr> = rule.exprs.iter().filter(|expr| **expr != Expr::Counter).collect();
-    let value = mark.value().to_ne_bytes().to_vec();
-    match exprs.as_slice() {
-        [
-            Expr::MetaLoad { key: MetaKey::Mark, reg: load },
-            Expr::Cmp { reg, op: CmpOp::Eq, data },
-            Expr::Verdict(Verdict::Accept),
-        ] => load == reg && *data == value && mark.mask() == u32::MAX,
-        [
-            Expr::MetaLoad { key: MetaKey::Mark, .. },
-            Expr::Bitwise { mask, .. },
-            Expr::Cmp { op: CmpOp::Eq, data, .. },
-            Expr::Verdict(Verdict::Accept),
-        ] => *data == value && *mask == mark.mask().to_ne_bytes().to_vec(),
-        _ => false,
-    }
-}
-
 /// Whether a rule in a chain of the host's is one of ours.
 #[must_use]
 pub fn is_ours(rule: &Rule) -> bool {
