@@ -13,6 +13,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("conntrack", "conntrack"),
     ("openssl", "openssl"),
     ("python3", "python3"),
+    ("ping", "iputils-ping"),
     ("setpriv", "util-linux"),
     ("nsenter", "util-linux"),
     ("iptables-nft", "iptables"),

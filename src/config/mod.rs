@@ -22,7 +22,8 @@ mod users;
 pub use outside::{Alone, Outside, SecretFrom, UserFile};
 pub use problem::{Place, Problem, Problems, Severity};
 pub use settings::{
-    App, Destination, Established, Global, Settings, Step1Proof, Step1Reply, TwoFactorStep, User, UserApp,
+    App, DefaultInput, Destination, Established, Global, Settings, Step1Proof, Step1Reply, TwoFactorStep,
+    User, UserApp,
 };
 pub use syntax::MAX_BYTES;
 

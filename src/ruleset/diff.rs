@@ -165,7 +165,7 @@ fn carried(set: &Set, carry: Option<&Live>) -> Elements {
     let Some(live) = carry else { return Elements::new() };
     // What the packet path put there lives for seconds, and may not be set from outside.
     let same_keys = live.ruleset.set(&set.name).is_some_and(|have| {
-        have.key == set.key && have.flags.interval == set.flags.interval && !set.flags.dynamic
+        have.key == set.key && have.flags.interval == set.flags.interval && !set.is_fleeting()
     });
     live.elements.get(&set.name).filter(|_| same_keys).cloned().unwrap_or_default()
 }

@@ -11,6 +11,7 @@ mod hex;
 pub mod host_chain;
 mod host_place;
 pub mod layout;
+pub mod lockout;
 pub mod model;
 pub mod plan;
 pub mod remedy;

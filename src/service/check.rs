@@ -11,6 +11,7 @@ use crate::ruleset::diff::{Change, diff};
 use crate::ruleset::host_chain::{ChainName, HostChains, HostChange, Trouble};
 use crate::ruleset::layout::{Layout, Options};
 use crate::ruleset::plan::plan;
+use crate::service::lockout;
 use crate::sys::interfaces;
 
 /// What a dry run found out.
@@ -55,7 +56,8 @@ pub fn online(
             fix: String::new(),
         });
     }
-    report.changes = diff(nft.read()?.as_ref(), &plan(settings, options));
+    let live = nft.read()?;
+    report.changes = diff(live.as_ref(), &plan(settings, options));
     let hosts = nft.read_host(host, settings.global.mark, Scope::Everywhere)?;
     report.changes.extend(hosts.changes());
     report.findings.extend(hosts.plan.troubles.iter().map(trouble));
@@ -70,6 +72,7 @@ pub fn online(
         Err(error) => return Err(error),
     }
     let layout = Layout::new(settings, options);
+    report.findings.extend(lockout::finding(&layout, live.as_ref()));
     let mut found = survey(nft)?;
     foresee(&mut found.situation.host, &hosts.plan.changes, settings);
     report.findings.extend(audit(&layout, &found.situation));

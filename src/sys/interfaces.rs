@@ -34,6 +34,12 @@ pub fn names() -> io::Result<Vec<String>> {
     Ok(out)
 }
 
+/// The name of the interface with this index; none if there is none.
+#[must_use]
+pub fn name_of(index: u32) -> Option<String> {
+    nix::net::if_::if_indextoname(index).ok().and_then(|name| name.into_string().ok())
+}
+
 /// Every address of this host, those of the loopback interface included.
 ///
 /// # Errors

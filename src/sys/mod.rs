@@ -3,6 +3,7 @@
 pub mod calendar;
 pub mod clock;
 pub mod files;
+pub mod flows;
 pub mod interfaces;
 pub mod listeners;
 pub mod netlink;

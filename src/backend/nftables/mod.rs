@@ -74,7 +74,7 @@ impl Nftables {
         live.foreign_sets = foreign;
         for set in &live.ruleset.sets {
             // What the packet path put there may be much, and is nobody's business but its own.
-            if !set.flags.dynamic {
+            if !set.is_fleeting() {
                 live.elements.insert(set.name.clone(), self.elements(set)?);
             }
         }
