@@ -1,7 +1,8 @@
 //! The dry run where iptables guards: what would change, whether the programs take it, and what in the host's
 //! own rules would defeat it.
 
-use super::check::{Report, missing_interfaces};
+use super::check::Report;
+use super::outside;
 use crate::backend::BackendError;
 use crate::backend::iptables::{Iptables, IptablesError, Observed};
 use crate::config::Settings;
@@ -53,7 +54,7 @@ pub fn online(
     settings: &Settings,
     options: Options,
 ) -> Result<Report, BackendError> {
-    let mut report = Report { findings: missing_interfaces(settings), changes: Vec::new() };
+    let mut report = Report { findings: outside::findings(settings), changes: Vec::new() };
     let tables = iptables.plan(settings, options)?;
     report.changes = iptables.differences(&tables)?;
     match iptables.validate(&tables) {
