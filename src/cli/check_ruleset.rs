@@ -70,10 +70,10 @@ fn check(args: &CheckRulesetArgs, err: &mut Printer) -> Result<Exit, Exit> {
         return Err(Exit::Usage);
     }
     let exposure = Exposure::of_strict(args.daemon.strict);
-    let ports = Some(args.daemon.step_ports());
-    let settings = load::load(&args.daemon.file.config, ports, exposure, err)?.settings;
-    let mut options =
-        Options { http_port: args.daemon.http_port, https_port: args.daemon.https_port, inner_header: true };
+    let steps = args.daemon.steps();
+    let settings = load::load(&args.daemon.file.config, Some(&steps), exposure, err)?.settings;
+    let (http_port, https_port) = args.daemon.public_ports();
+    let mut options = Options { http_port, https_port, inner_header: true };
     if args.offline {
         return show(args, &settings, options, &check::offline(&settings, options), err);
     }

@@ -1,11 +1,10 @@
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 
-use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
 
+use crate::cli::proxy_flags::ProxyArgs;
 use crate::cli::{Exit, Printer};
-use crate::config::StepPorts;
 
 /// The flag every verb has.
 #[derive(Args, Clone, Debug)]
@@ -27,12 +26,16 @@ pub struct DaemonArgs {
     pub file: ConfigArg,
 
     /// Port of step 1 (plain HTTP)
-    #[arg(long, value_name = "PORT", default_value = "8080", value_parser = step_port)]
-    pub http_port: NonZeroU16,
+    #[arg(long = "http-port", value_name = "PORT", default_value = "8080", value_parser = step_port)]
+    pub own_http_port: NonZeroU16,
 
     /// Port of step 2 (HTTPS)
-    #[arg(long, value_name = "PORT", default_value = "8443", value_parser = step_port)]
-    pub https_port: NonZeroU16,
+    #[arg(long = "https-port", value_name = "PORT", default_value = "8443", value_parser = step_port)]
+    pub own_https_port: NonZeroU16,
+
+    /// A proxy in front.
+    #[command(flatten)]
+    pub proxy: ProxyArgs,
 
     /// TLS certificate of step 2: PEM, the server's first, then those of its issuers
     #[arg(long, value_name = "FILE")]
@@ -112,18 +115,6 @@ pub struct LaterArgs {
     /// The host's chain hooked to nat postrouting
     #[arg(long, help_heading = LATER, value_name = "CHAIN")]
     pub nftables_chain_default_postrouting: Option<String>,
-
-    /// HTTP port of a proxy in front
-    #[arg(long, help_heading = LATER, value_name = "PORT", value_parser = port())]
-    pub waf_http_port: Option<u16>,
-
-    /// HTTPS port of a proxy in front
-    #[arg(long, help_heading = LATER, value_name = "PORT", value_parser = port())]
-    pub waf_https_port: Option<u16>,
-
-    /// Addresses of a proxy in front
-    #[arg(long, help_heading = LATER, value_name = "ADDR,...")]
-    pub waf_trusted_ips: Option<String>,
 }
 
 /// What programs the host's firewall.
@@ -151,18 +142,9 @@ pub enum NotYet {
     /// A table or base chain of the host.
     #[error("{0} comes with a later release: leave it out, this one writes to its own table only")]
     Table(&'static str),
-    /// A proxy in front.
-    #[error("{0} comes with a later release: this one must be reached by its clients directly")]
-    Proxy(&'static str),
 }
 
 impl DaemonArgs {
-    /// The ports of the two steps.
-    #[must_use]
-    pub fn step_ports(&self) -> StepPorts {
-        StepPorts { http: self.http_port.get(), https: self.https_port.get() }
-    }
-
     /// Prints what these flags do not do: [`Exit::Usage`] if one of them comes with a later release.
     ///
     /// # Errors
@@ -205,19 +187,13 @@ impl DaemonArgs {
                 l.nftables_chain_default_postrouting.is_some(),
                 NotYet::Table("--nftables-chain-default-postrouting"),
             ),
-            (l.waf_http_port.is_some(), NotYet::Proxy("--waf-http-port")),
-            (l.waf_https_port.is_some(), NotYet::Proxy("--waf-https-port")),
-            (l.waf_trusted_ips.is_some(), NotYet::Proxy("--waf-trusted-ips")),
         ];
         let flags = given.into_iter().filter(|(is_given, _)| *is_given).map(|(_, reason)| reason);
         firewall.into_iter().chain(flags).collect()
     }
 }
 
-fn step_port(text: &str) -> Result<NonZeroU16, String> {
+/// A port that a step may be on.
+pub(super) fn step_port(text: &str) -> Result<NonZeroU16, String> {
     text.parse().map_err(|_| "a port is a number from 1 to 65535".to_owned())
-}
-
-fn port() -> RangedU64ValueParser<u16> {
-    RangedU64ValueParser::new().range(1..=65_535)
 }

@@ -54,8 +54,9 @@ fn guard(args: &DaemonArgs, out: &mut Printer, err: &mut Printer) -> Result<(), 
     }
     let (plan, fresh) = match source {
         Source::Configuration(settings) => {
+            let (http_port, https_port) = args.public_ports();
             let planned = firewall
-                .options(args.http_port, args.https_port)
+                .options(http_port, https_port)
                 .and_then(|options| firewall.plan(&settings, options));
             (LastGood::of(&settings, planned.map_err(|error| failed(&error, err))?), true)
         }
@@ -75,7 +76,7 @@ fn guard(args: &DaemonArgs, out: &mut Printer, err: &mut Printer) -> Result<(), 
 /// The plan of the configuration, or what there is instead.
 fn source(args: &DaemonArgs, err: &mut Printer) -> Result<Source, Exit> {
     let exposure = Exposure::of_strict(args.strict);
-    let exit = match load::load(&args.file.config, Some(args.step_ports()), exposure, err) {
+    let exit = match load::load(&args.file.config, Some(&args.steps()), exposure, err) {
         Ok(checked) => return Ok(Source::Configuration(Box::new(checked.settings))),
         Err(exit) => exit,
     };

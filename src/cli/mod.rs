@@ -14,6 +14,7 @@ pub mod hash_key;
 pub mod load;
 mod operate;
 mod output;
+mod proxy_flags;
 mod outside;
 pub mod revoke;
 pub mod run;
@@ -22,6 +23,7 @@ pub mod teardown;
 
 pub use exit::Exit;
 pub use flags::{ConfigArg, DaemonArgs, FirewallType, LaterArgs, NotYet};
+pub use proxy_flags::{ProxyArgs, Steps};
 pub use output::{Printer, Tone};
 
 use std::ffi::OsString;
@@ -155,9 +157,25 @@ mod tests {
     fn daemon_flags_have_the_reference_s_defaults() {
         let Ok(Verb::Run(args)) = parsed("knock-agent run") else { panic!("run") };
         assert_eq!(args.daemon.file.config.to_str(), Some("/etc/knock-agent/config.yaml"));
-        assert_eq!((args.daemon.http_port.get(), args.daemon.https_port.get()), (8080, 8443));
+        assert_eq!(args.daemon.public_ports(), (8080.try_into().unwrap(), 8443.try_into().unwrap()));
+        assert!(args.daemon.steps().behind.is_none());
         assert_eq!(args.daemon.firewall_type, FirewallType::Nftables);
         assert_eq!(args.daemon.not_yet(), []);
+    }
+
+    #[test]
+    fn with_a_proxy_in_front_clients_use_its_ports() {
+        let line = "knock-agent guard --waf-http-port 80 --waf-https-port 443 --http-port 8081 --https-port 8444";
+        let Ok(Verb::Guard(args)) = parsed(line) else { panic!("guard") };
+        let steps = args.daemon.steps();
+        let behind = steps.behind.unwrap();
+        assert_eq!((steps.ports.http, steps.ports.https), (80, 443));
+        assert_eq!((behind.http.get(), behind.https.get()), (8081, 8444));
+        assert!(behind.trusted.is_loopback());
+        let Ok(Verb::Guard(args)) = parsed(&format!("{line} --waf-trusted-ips 10.0.0.5,fd00::/64")) else {
+            panic!("guard")
+        };
+        assert_eq!(args.daemon.steps().behind.unwrap().trusted.networks().len(), 2);
     }
 
     #[test]
@@ -174,9 +192,6 @@ mod tests {
             "--nftables-chain-default-forward x",
             "--nftables-chain-default-prerouting x",
             "--nftables-chain-default-postrouting x",
-            "--waf-http-port 80",
-            "--waf-https-port 443",
-            "--waf-trusted-ips 10.0.0.1",
         ] {
             let Ok(Verb::CheckConfig(args)) = parsed(&format!("knock-agent check-config {flags}")) else {
                 panic!("{flags}")
@@ -201,6 +216,11 @@ mod tests {
             "knock-agent run --http-port 0",
             "knock-agent run --http-port 65536",
             "knock-agent run --firewall-type pf",
+            "knock-agent run --waf-http-port 80",
+            "knock-agent run --waf-https-port 443",
+            "knock-agent run --waf-trusted-ips 10.0.0.1",
+            "knock-agent run --waf-http-port 80 --waf-https-port 443 --waf-trusted-ips 0.0.0.0/0",
+            "knock-agent run --waf-http-port 80 --waf-https-port 443 --waf-trusted-ips proxy.example",
             "knock-agent grant ssh",
             "knock-agent grant ssh nowhere",
             "knock-agent grant ssh fe80::1%eth0",

@@ -56,6 +56,7 @@ fn settings(two_factor_step: TwoFactorStep) -> Settings {
             ipv6_prefix: 128,
             state_file: None,
             allow: Vec::new(),
+            proxy: None,
         },
         apps: vec![app("a", two_factor_step), app("b", two_factor_step)],
         users: Vec::new(),

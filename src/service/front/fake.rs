@@ -70,6 +70,7 @@ pub(super) fn settings(step1_reply: Step1Reply) -> Settings {
         ipv6_prefix: 128,
         state_file: None,
         allow: Vec::new(),
+        proxy: None,
     };
     Settings { global, apps: Vec::new(), users: Vec::new() }
 }
