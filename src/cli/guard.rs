@@ -55,9 +55,8 @@ fn guard(args: &DaemonArgs, out: &mut Printer, err: &mut Printer) -> Result<(), 
     let (plan, fresh) = match source {
         Source::Configuration(settings) => {
             let (http_port, https_port) = args.public_ports();
-            let planned = firewall
-                .options(http_port, https_port)
-                .and_then(|options| firewall.plan(&settings, options));
+            let planned =
+                firewall.options(http_port, https_port).and_then(|options| firewall.plan(&settings, options));
             (LastGood::of(&settings, planned.map_err(|error| failed(&error, err))?), true)
         }
         Source::LastGood(plan) => (*plan, false),

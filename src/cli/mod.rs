@@ -14,8 +14,8 @@ pub mod hash_key;
 pub mod load;
 mod operate;
 mod output;
-mod proxy_flags;
 mod outside;
+mod proxy_flags;
 pub mod revoke;
 pub mod run;
 pub mod status;
@@ -23,8 +23,8 @@ pub mod teardown;
 
 pub use exit::Exit;
 pub use flags::{ConfigArg, DaemonArgs, FirewallType, LaterArgs, NotYet};
-pub use proxy_flags::{ProxyArgs, Steps};
 pub use output::{Printer, Tone};
+pub use proxy_flags::{ProxyArgs, Steps};
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -165,7 +165,8 @@ mod tests {
 
     #[test]
     fn with_a_proxy_in_front_clients_use_its_ports() {
-        let line = "knock-agent guard --waf-http-port 80 --waf-https-port 443 --http-port 8081 --https-port 8444";
+        let line =
+            "knock-agent guard --waf-http-port 80 --waf-https-port 443 --http-port 8081 --https-port 8444";
         let Ok(Verb::Guard(args)) = parsed(line) else { panic!("guard") };
         let steps = args.daemon.steps();
         let behind = steps.behind.unwrap();

@@ -213,7 +213,8 @@ fn a_quote_that_a_client_left_open_does_not_swallow_what_the_proxy_added() {
 
 #[test]
 fn a_hop_that_hides_its_address_is_no_client() {
-    for value in ["for=unknown", "for=Unknown", "for=_abc", "for=\"_a.b-c\"", "by=203.0.113.2", "proto=http"] {
+    for value in ["for=unknown", "for=Unknown", "for=_abc", "for=\"_a.b-c\"", "by=203.0.113.2", "proto=http"]
+    {
         assert_eq!(read(ProxyHeader::Forwarded, value), Err(NoClient::Hidden), "{value}");
         let behind = format!("for=203.0.113.2, {value}, for=10.0.0.7");
         assert_eq!(read(ProxyHeader::Forwarded, &behind), Err(NoClient::Hidden), "{behind}");

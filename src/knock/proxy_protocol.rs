@@ -186,8 +186,10 @@ mod tests {
 
     #[test]
     fn headers_of_version_2_are_read_to_their_last_byte_and_no_further() {
-        let six: Vec<u8> =
-            ["2001:db8::2", "2001:db8::1"].iter().flat_map(|a| a.parse::<Ipv6Addr>().unwrap().octets()).collect();
+        let six: Vec<u8> = ["2001:db8::2", "2001:db8::1"]
+            .iter()
+            .flat_map(|a| a.parse::<Ipv6Addr>().unwrap().octets())
+            .collect();
         let six = [&six[..], &[0, 1, 0, 2]].concat();
         let tlv = [body4([203, 0, 113, 2]), vec![1, 0, 2, b'h', b'2', 4, 0, 0]].concat();
         for (header, client) in [
@@ -205,7 +207,9 @@ mod tests {
         let header = v2(0x21, 0x11, &body4([203, 0, 113, 2]));
         for stream in [LINES[0].0.as_bytes(), &header[..]] {
             for end in 0..stream.len() {
-                assert!(matches!(read_proxy_line(&stream[..end], &trusted()), ProxyLine::Needs(more) if more <= stream.len() - end));
+                assert!(
+                    matches!(read_proxy_line(&stream[..end], &trusted()), ProxyLine::Needs(more) if more <= stream.len() - end)
+                );
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Settings to the ruleset that enforces them: the only place that decides rules.
 
+mod backend;
 mod forward;
 mod gate;
 mod marks;
@@ -22,6 +23,7 @@ pub fn plan(settings: &Settings, options: Options) -> Ruleset {
     let mut chains = Vec::new();
     chains.extend(step1::chains(&layout));
     chains.extend(gate::chains(&layout));
+    chains.extend(backend::chains(&layout));
     chains.extend(replies::chains(&layout));
     chains.extend(marks::chains(&layout));
     chains.extend(forward::chains(&layout));

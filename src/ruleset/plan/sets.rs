@@ -53,6 +53,7 @@ pub(super) fn sets(layout: &Layout<'_>) -> Vec<Set> {
     for family in Family::BOTH {
         out.push(from_packets(OWN_SET, vec![address(family)], family));
     }
+    out.extend(super::backend::sets(layout));
     if layout.settings.global.step1_segments > 1 {
         for family in Family::BOTH {
             out.push(from_packets(FLOW_SET, vec![address(family), KeyPart::Port], family));
@@ -101,7 +102,7 @@ fn maps(layout: &Layout<'_>) -> Vec<Set> {
     out
 }
 
-fn address(family: Family) -> KeyPart {
+pub(super) fn address(family: Family) -> KeyPart {
     match family {
         Family::V4 => KeyPart::Ipv4,
         Family::V6 => KeyPart::Ipv6,

@@ -49,9 +49,7 @@ where
             Progress::Bad(problem) => return Received::Problem(problem),
             Progress::Done(_) if more_is_there(io).await => return Received::Problem(Problem::Malformed),
             Progress::Done(form) => {
-                return sender
-                    .of(bytes)
-                    .map_or_else(Received::Nobody, |client| Received::Form(client, form));
+                return sender.of(bytes).map_or_else(Received::Nobody, |client| Received::Form(client, form));
             }
         }
     }

@@ -50,11 +50,7 @@ impl Step1Config {
 
 /// Serves step 1 for ever, each connection by what is configured when it is accepted; dropping it closes what
 /// is open.
-pub async fn serve_step1(
-    ears: Ears,
-    config: watch::Receiver<Arc<Step1Config>>,
-    link: Front,
-) -> Infallible {
+pub async fn serve_step1(ears: Ears, config: watch::Receiver<Arc<Step1Config>>, link: Front) -> Infallible {
     let bounds = if config.borrow().proxy.is_some() { BOUNDS.for_proxy() } else { BOUNDS };
     crowd::serve(ears, bounds, |stream, peer| {
         let (config, link) = (Arc::clone(&config.borrow()), link.clone());
@@ -133,7 +129,9 @@ async fn answer(mut stream: TcpStream, peer: ClientAddr, config: &Step1Config, l
 async fn hear(stream: &mut TcpStream, config: &Step1Config, sender: Sender<'_>) -> Received {
     match receive(stream, &config.path, config.limits, sender).await {
         // The runtime may not know yet that more has arrived; the kernel does.
-        Received::Form(..) | Received::Nobody(_) if tcp::has_unread(stream) => Received::Problem(Problem::Malformed),
+        Received::Form(..) | Received::Nobody(_) if tcp::has_unread(stream) => {
+            Received::Problem(Problem::Malformed)
+        }
         received => received,
     }
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::knock::Credential;
-use crate::service::front::{Reach, bind_step1};
 use crate::service::front::fake::{Asked, FORM, enforcer, post, settings};
+use crate::service::front::{Reach, bind_step1};
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -1,8 +1,8 @@
 use super::*;
 use crate::config::Step1Reply;
 use crate::service::certificate::{self_signed, server_config};
-use crate::service::front::{Reach, bind_step2};
 use crate::service::front::fake::{Asked, FORM, enforcer, post, settings};
+use crate::service::front::{Reach, bind_step2};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
