@@ -7,6 +7,8 @@ mod exchange;
 #[cfg(test)]
 mod fake;
 mod listen;
+#[cfg(test)]
+mod proxy_tests;
 mod reply;
 mod sender;
 mod step1;
