@@ -15,6 +15,7 @@ mod capture;
 mod configuration;
 mod firewall;
 mod handmade;
+mod hosts;
 mod knocking;
 mod namespace;
 mod probe;

@@ -13,6 +13,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("openssl", "openssl"),
     ("python3", "python3"),
     ("setpriv", "util-linux"),
+    ("strace", "strace"),
 ];
 
 /// Stops the test unless it runs as root and every tool is there.

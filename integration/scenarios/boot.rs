@@ -231,3 +231,35 @@ fn blocks(host: &Namespace) -> BTreeSet<String> {
     let listing = table(host).replacen("table inet knock_agent {\n", "", 1);
     listing.split("\n\t}\n").map(|block| block.trim().to_owned()).collect()
 }
+
+#[test]
+fn a_plan_that_the_kernel_refuses_is_no_reason_to_leave_the_ports_open() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Installation::new(&Config::ssh(&[]));
+    home.guard(&net.router).success();
+    let guard = table(&net.router);
+    // A hook takes 1024 chains (MAX_HOOK_COUNT), and forwarding takes one more.
+    let chain = |n| {
+        format!("add chain inet full c{n} {{ type filter hook prerouting priority 0; policy accept; }}\n")
+    };
+    net.router.nft(&format!("add table inet full\n{}", (0..1000).map(chain).collect::<String>()));
+    let full =
+        (1000..1024).find(|&n| net.router.feed("nft", &["-f", "-"], chain(n).as_bytes()).code != Some(0));
+    assert!(full.is_some(), "the hook is full");
+    net.router.nft("delete table inet knock_agent");
+    let config = Config::ssh(&[]).app("lan", "7000", "tcp", "10.0.0.5", &[]);
+    home.rewrite_config(config.text());
+    let done = home.guard(&net.router).success();
+    assert!(done.stderr.contains("the kernel refused to"), "{}", done.stderr);
+    assert!(done.stderr.contains("NOT IN FORCE"), "{}", done.stderr);
+    assert_eq!(table(&net.router), guard);
+    assert_silent(&net.a, Family::V4.router(), 2222);
+    // The plan that failed is not kept as a good one, and without a good one the failure is one.
+    net.router.nft("delete table inet knock_agent");
+    home.guard(&net.router).success();
+    net.router.nft("delete table inet knock_agent");
+    fs::remove_file(home.path("state/last-good-plan")).unwrap();
+    home.guard(&net.router).exits(69);
+    assert!(!is_guarded(&net.router));
+}

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::agent::Installation;
 use crate::configuration::Config;
-use crate::firewall::{is_guarded, table, time_left};
+use crate::firewall::{everything, is_guarded, table, time_left};
 use crate::knocking::{STEP2_PORT, knock};
 use crate::probe::{assert_echoes, assert_on_time, assert_open, assert_silent, when_silent};
 use crate::server::{Habit, Server};
@@ -156,6 +156,46 @@ fn a_second_daemon_does_not_disturb_the_first() {
     assert_echoes(&net.a, Family::V4.router(), 2222);
     home.verb(&net.router, &["status", "--json"]).success();
     knock(&net.b, Family::V4.router(), "ssh");
+}
+
+#[test]
+fn a_second_daemon_with_other_files_gives_up_before_it_touches_anything() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&["duration: 60"]));
+    let mut agent = home.start(&net.router);
+    let before = everything(&net.router);
+    let other = Installation::new(&Config::new(&[]).app("web", "3333", "tcp", "local", &[]));
+    let other = other.flags(&["--http-port", "8081", "--https-port", "8444"]);
+    // Also while the first one is busy with repairs.
+    for round in 0..6 {
+        if round > 2 {
+            net.router.nft("delete table inet knock_agent");
+        }
+        let second = other.run_in_vain(&net.router).exits(69);
+        assert!(second.stderr.contains(&format!("pid {}", agent.pid())), "{}", second.stderr);
+        other.guard(&net.router).success();
+        assert!(!table(&net.router).contains("3333"), "round {round}");
+    }
+    assert!(agent.is_alive());
+    agent.kill();
+    // The name dies with its owner, and a user who holds it does not keep the ports open.
+    net.router.nft("delete table inet knock_agent");
+    let squatter = "import socket,time; s=socket.socket(socket.AF_UNIX); s.bind('\\0knock-agent'); LISTEN time.sleep(60)";
+    for (listens, script) in ["", "s.listen(0);"].map(|listen| (listen, squatter.replace("LISTEN", listen))) {
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "/usr/bin/python3", "-c", &script]);
+        let _squatter = net.router.background(command);
+        let named = || net.router.run("ss", &["-xa"]).text().contains("@knock-agent");
+        let end = Instant::now() + Duration::from_secs(10);
+        while !named() {
+            assert!(Instant::now() < end, "nobody took the name");
+            sleep(Duration::from_millis(20));
+        }
+        let agent = home.start(&net.router);
+        assert!(home.log().contains("ignored"), "{listens}: {}", home.log());
+        agent.kill();
+    }
+    assert!(before.contains("2222") && table(&net.router).contains("2222"));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::net::IpAddr;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::agent::Installation;
 use crate::configuration::{Config, STEP1_PATH, STEP2_PATH, http_key, https_key};
@@ -20,17 +20,19 @@ fn send_segments(net: &Topology, to: IpAddr, pieces: &[&[u8]]) -> Vec<String> {
     let mut stream = dial(&net.a, (to, STEP1_PORT).into(), GENEROUS).unwrap();
     stream.set_nodelay(true).unwrap();
     let mut seen = Vec::new();
-    for piece in pieces {
-        stream.write_all(piece).unwrap();
-        for _ in 0..5 {
+    // By the clock: on a slow machine a look alone takes long, and a connection has only so much time.
+    let watch = |time: Duration, seen: &mut Vec<String>| {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
             seen.extend(sockets(net));
             sleep(Duration::from_millis(30));
         }
+    };
+    for piece in pieces {
+        stream.write_all(piece).unwrap();
+        watch(Duration::from_millis(150), &mut seen);
     }
-    for _ in 0..5 {
-        seen.extend(sockets(net));
-        sleep(Duration::from_millis(60));
-    }
+    watch(Duration::from_millis(300), &mut seen);
     seen.dedup();
     seen
 }

@@ -147,10 +147,10 @@ fn a_running_grant_keeps_its_time_through_every_kind_of_change() {
     };
     let home = Installation::new(&ssh(&[], "2222", "16"));
     let agent = home.start(&net.router);
-    for family in Family::BOTH {
+    let due = Family::BOTH.map(|family| {
         knock(&net.a, family.router(), "ssh");
-    }
-    let due = Instant::now() + Duration::from_secs(16);
+        Instant::now() + Duration::from_secs(16)
+    });
     let stream = dial(&net.a, (Family::V4.router(), 2222).into(), Duration::from_secs(4)).unwrap();
     for (what, config) in [
         ("an app more", ssh(&[], "2222", "16").app("web", "3333", "tcp", "local", &[])),
@@ -172,7 +172,7 @@ fn a_running_grant_keeps_its_time_through_every_kind_of_change() {
         assert_echo(stream.try_clone().unwrap());
         assert_silent(&net.b, Family::V4.router(), 2222);
     }
-    for family in Family::BOTH {
+    for (family, due) in Family::BOTH.into_iter().zip(due) {
         let late = due + Duration::from_secs(3);
         assert_on_time(when_silent(&net.a, family.router(), 2222, late), due);
     }

@@ -134,6 +134,69 @@ fn a_ruleset_saved_with_our_elements_gives_nobody_more_time() {
     assert_on_time(when_silent(&net.a, to, 2222, due + Duration::from_secs(3)), due);
 }
 
+/// How long it takes from the end of `nft flush ruleset` until the last of so many grants is back, and in how many
+/// transactions if they are to be counted: nft is too slow to show very many.
+fn repair_time(grants: u32, counted: bool) -> (Duration, usize) {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&["duration: 3600"]));
+    home.guard(&net.router).success();
+    let address = |n: u32| format!("10.{}.{}.{}", n >> 16, n >> 8 & 255, n & 255);
+    let all: Vec<String> = (0..grants).map(|n| format!("{} timeout 1h", address(n))).collect();
+    for some in all.chunks(10_000) {
+        net.router.nft(&format!("add element inet knock_agent app_ssh_4 {{ {} }}\n", some.join(", ")));
+    }
+    let _agent = home.start(&net.router);
+    let heard = home.path("monitor");
+    let mut monitor = std::process::Command::new("stdbuf");
+    monitor.args(["-oL", "nft", "monitor"]).stdout(std::fs::File::create(&heard).expect("a file"));
+    let monitor = net.router.background(monitor);
+    sleep(Duration::from_millis(500));
+    nft(&net.router, &["flush", "ruleset"]);
+    let start = Instant::now();
+    let last = format!("{{ {} }}", address(grants - 1));
+    let back = || {
+        let get = ["get", "element", "inet", "knock_agent", "app_ssh_4", &last];
+        net.router.run("nft", &get).code == Some(0)
+    };
+    while !back() {
+        assert!(start.elapsed() < Duration::from_secs(60), "{grants} grants are not back");
+        sleep(Duration::from_millis(1));
+    }
+    let took = start.elapsed();
+    assert_silent(&net.b, Family::V4.router(), 2222);
+    if !counted {
+        return (took, 0);
+    }
+    // nft needs long to print what it hears of many elements.
+    let text = || std::fs::read_to_string(&heard).expect("text");
+    while text().matches("new generation").count() < 2 {
+        assert!(start.elapsed() < Duration::from_secs(120), "nft hears nothing");
+        sleep(Duration::from_millis(50));
+    }
+    sleep(Duration::from_millis(500));
+    drop(monitor);
+    let heard = text();
+    let generations: Vec<&str> = heard.lines().filter(|line| line.contains("new generation")).collect();
+    assert!(generations.iter().any(|line| line.ends_with("(nft)")), "the flush itself was not heard");
+    (took, generations.iter().filter(|line| !line.ends_with("(nft)")).count())
+}
+
+#[test]
+fn ten_thousand_grants_are_back_within_a_second_in_one_transaction() {
+    let (took, transactions) = repair_time(10_000, true);
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert_eq!(transactions, 1);
+}
+
+#[test]
+#[ignore = "prints how long repairs take, up to 100,000 grants"]
+fn how_long_repairs_take() {
+    for grants in [1, 1_000, 10_000, 100_000] {
+        let (took, _) = repair_time(grants, false);
+        eprintln!("{grants} grants: back after {took:?}");
+    }
+}
+
 #[test]
 fn a_program_that_keeps_deleting_the_table_is_fought_ever_more_rarely() {
     let net = Topology::new();

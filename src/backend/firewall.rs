@@ -5,12 +5,14 @@ use std::num::NonZeroU16;
 use serde::{Deserialize, Serialize};
 
 use super::BackendError;
-use super::nftables::Nftables;
+use super::nftables::{HostReading, Nftables, Scope};
 use crate::config::Settings;
 use crate::ruleset::diff::{Change, Live, SetRef, diff};
+use crate::ruleset::host_chain::{HostChains, HostPlan};
 use crate::ruleset::layout::Options;
 use crate::ruleset::model::{Element, Ruleset};
 use crate::ruleset::plan::plan;
+use crate::units::Mark;
 
 /// What a firewall is to enforce, as its kind is told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,8 +145,8 @@ impl Firewall {
         }
     }
 
-    /// Puts right what somebody else did to it, with further changes of elements; returns how much had to be
-    /// changed.
+    /// Puts right what somebody else did to it, with further changes of elements and of the host's chains; returns
+    /// how much had to be changed, those apart.
     ///
     /// # Errors
     /// [`BackendError`]; it is then as somebody left it.
@@ -153,14 +155,48 @@ impl Firewall {
         live: Option<&Live>,
         wanted: &Plan,
         more: Vec<Change>,
+        host: Option<HostReading>,
     ) -> Result<usize, BackendError> {
         match (self, wanted) {
             (Self::Nftables(nft), Plan::Nftables(wanted)) => {
                 let mut changes = diff(live, wanted);
                 changes.extend(more);
-                nft.apply(&changes)?;
-                Ok(changes.len())
+                let own = changes.len();
+                let host = host.filter(|host| !host.plan.changes.is_empty());
+                changes.extend(host.iter().flat_map(HostReading::changes));
+                nft.apply_at(&changes, host.map(|host| host.generation))?;
+                Ok(own)
             }
+        }
+    }
+
+    /// Plans what is to be done to chains of the host; changes nothing.
+    ///
+    /// # Errors
+    /// [`BackendError`] when they cannot be read.
+    pub fn read_host(
+        &mut self,
+        wanted: &HostChains,
+        mark: Option<Mark>,
+        scope: Scope,
+    ) -> Result<HostReading, BackendError> {
+        match self {
+            Self::Nftables(nft) => nft.read_host(wanted, mark, scope),
+        }
+    }
+
+    /// Makes the host's chains what is wanted.
+    ///
+    /// # Errors
+    /// [`BackendError`]; they are then as they were.
+    pub fn put_host(
+        &mut self,
+        wanted: &HostChains,
+        mark: Option<Mark>,
+        scope: Scope,
+    ) -> Result<HostPlan, BackendError> {
+        match self {
+            Self::Nftables(nft) => nft.put_host(wanted, mark, scope),
         }
     }
 

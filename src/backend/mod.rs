@@ -7,3 +7,4 @@ pub mod survey;
 
 pub use error::BackendError;
 pub use firewall::{Firewall, Plan};
+pub use nftables::{HostReading, Scope};

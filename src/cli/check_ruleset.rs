@@ -12,7 +12,7 @@ use crate::config::Settings;
 use crate::ruleset::audit::Severity;
 use crate::ruleset::diff::Change;
 use crate::ruleset::layout::Options;
-use crate::ruleset::text::render;
+use crate::ruleset::text::{render, vyos_commands};
 use crate::service::check::{self, Report};
 
 /// The arguments of `check-ruleset`.
@@ -49,7 +49,7 @@ pub enum RuleLanguage {
     Nft,
     /// iptables-restore (a later release)
     Iptables,
-    /// VyOS commands (a later release)
+    /// VyOS commands that have it accept what is let in
     Vyos,
 }
 
@@ -65,13 +65,17 @@ pub fn run(args: CheckRulesetArgs) -> Exit {
 
 fn check(args: &CheckRulesetArgs, err: &mut Printer) -> Result<Exit, Exit> {
     args.daemon.vet(err)?;
-    if matches!(args.print, Some(RuleLanguage::Iptables | RuleLanguage::Vyos)) {
-        err.line("error: --print iptables and --print vyos come with a later release: this one has nft");
+    if args.print == Some(RuleLanguage::Iptables) {
+        err.line("error: --print iptables comes with a later release: this one has nft and vyos");
         return Err(Exit::Usage);
     }
     let exposure = Exposure::of_strict(args.daemon.strict);
     let steps = args.daemon.steps();
     let settings = load::load(&args.daemon.file.config, Some(&steps), exposure, err)?.settings;
+    let host = args.daemon.host_chains(settings.global.mark, err)?;
+    if args.print == Some(RuleLanguage::Vyos) {
+        return vyos(args, &settings, err);
+    }
     let (http_port, https_port) = args.daemon.public_ports();
     let mut options = Options { http_port, https_port, inner_header: true };
     if args.offline {
@@ -79,13 +83,29 @@ fn check(args: &CheckRulesetArgs, err: &mut Printer) -> Result<Exit, Exit> {
     }
     let online = Nftables::open().and_then(|mut nft| {
         options.inner_header = nft.knows_inner_header()?;
-        check::online(&mut nft, &settings, options)
+        check::online(&mut nft, &settings, options, &host)
     });
     let report = online.map_err(|error| {
         err.line(format!("error: {error}"));
         exit_of_backend(&error)
     })?;
     show(args, &settings, options, &report, err)
+}
+
+/// Prints VyOS's commands, for what it has loaded or, without a kernel, for every release.
+fn vyos(args: &CheckRulesetArgs, settings: &Settings, err: &mut Printer) -> Result<Exit, Exit> {
+    let tables = if args.offline {
+        Vec::new()
+    } else {
+        let found = Nftables::open().and_then(|mut nft| nft.vyos_tables());
+        found.map_err(|error| {
+            err.line(format!("error: {error}"));
+            exit_of_backend(&error)
+        })?
+    };
+    let mut out = Printer::stdout();
+    out.line(vyos_commands(settings.global.mark, &tables).trim_end());
+    Ok(out.finish(Exit::Done))
 }
 
 fn show(

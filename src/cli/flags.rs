@@ -3,8 +3,11 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use super::host_flags::HostArgs;
 use crate::cli::proxy_flags::ProxyArgs;
 use crate::cli::{Exit, Printer};
+use crate::ruleset::host_chain::HostChains;
+use crate::units::Mark;
 
 /// The flag every verb has.
 #[derive(Args, Clone, Debug)]
@@ -49,7 +52,7 @@ pub struct DaemonArgs {
     #[arg(long, value_name = "DIR", default_value = "/var/lib/knock-agent", hide = true)]
     pub state_dir: PathBuf,
 
-    /// How the host's firewall is programmed; this release has nftables only
+    /// How the host's firewall is programmed
     #[arg(long, value_name = "TYPE", value_enum, default_value_t = FirewallType::Nftables)]
     pub firewall_type: FirewallType,
 
@@ -69,60 +72,24 @@ pub struct DaemonArgs {
     #[arg(long)]
     pub use_sudo: bool,
 
-    /// Flags of knock-port that come with later releases.
+    /// Tables and chains of the host.
     #[command(flatten)]
-    pub later: LaterArgs,
+    pub host: HostArgs,
 }
 
-/// Above them in the help.
-const LATER: &str = "Flags of knock-port that come with a later release (refused)";
-
-/// Flags that are understood and refused, so that nobody believes they work.
-#[derive(Args, Clone, Debug, Default)]
-pub struct LaterArgs {
-    /// The host's filter table
-    #[arg(long, help_heading = LATER, value_name = "TABLE")]
-    pub nftables_table_filter: Option<String>,
-
-    /// The host's nat table
-    #[arg(long, help_heading = LATER, value_name = "TABLE")]
-    pub nftables_table_nat: Option<String>,
-
-    /// The host's chain for local services
-    #[arg(long, help_heading = LATER, value_name = "CHAIN")]
-    pub nftables_chain_input: Option<String>,
-
-    /// The host's chain for forwarded services
-    #[arg(long, help_heading = LATER, value_name = "CHAIN")]
-    pub nftables_chain_forward: Option<String>,
-
-    /// The host's chain hooked to input
-    #[arg(long, help_heading = LATER, value_name = "CHAIN")]
-    pub nftables_chain_default_input: Option<String>,
-
-    /// The host's chain hooked to output
-    #[arg(long, help_heading = LATER, value_name = "CHAIN")]
-    pub nftables_chain_default_output: Option<String>,
-
-    /// The host's chain hooked to forward
-    #[arg(long, help_heading = LATER, value_name = "CHAIN")]
-    pub nftables_chain_default_forward: Option<String>,
-
-    /// The host's chain hooked to nat prerouting
-    #[arg(long, help_heading = LATER, value_name = "CHAIN")]
-    pub nftables_chain_default_prerouting: Option<String>,
-
-    /// The host's chain hooked to nat postrouting
-    #[arg(long, help_heading = LATER, value_name = "CHAIN")]
-    pub nftables_chain_default_postrouting: Option<String>,
-}
+/// Chains of the host are to accept our mark, and there is none.
+pub(super) const UNMARKED: &str =
+    "the host's chains cannot accept what is let in: with global.mark: 0 nothing tells it from the rest";
+/// What to do about it.
+pub(super) const UNMARKED_FIX: &str =
+    "set global.mark, or leave out --nftables-table-filter, --nftables-chain-... and --firewall-type vyos";
 
 /// What programs the host's firewall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum FirewallType {
     /// A table of our own in nftables
     Nftables,
-    /// VyOS (a later release)
+    /// The same, and the chains that VyOS has are to accept what is let in
     Vyos,
     /// iptables and ipset (a later release)
     Iptables,
@@ -132,19 +99,25 @@ pub enum FirewallType {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotYet {
     /// Another firewall than nftables.
-    #[error("--firewall-type {0} comes with a later release: this one has nftables only")]
+    #[error("--firewall-type {0} comes with a later release: this one has nftables and vyos")]
     Firewall(&'static str),
-    /// A chain of the host.
-    #[error(
-        "{0} comes with a later release: this one writes to its own table only; where the host drops by default, `knock-agent check-ruleset` prints the rule to add"
-    )]
-    Chain(&'static str),
-    /// A table or base chain of the host.
-    #[error("{0} comes with a later release: leave it out, this one writes to its own table only")]
-    Table(&'static str),
 }
 
 impl DaemonArgs {
+    /// The chains of the host that are to accept our mark.
+    ///
+    /// # Errors
+    /// [`Exit::BadConfig`], after the reason was printed, where packets are not marked.
+    pub fn host_chains(&self, mark: Option<Mark>, err: &mut Printer) -> Result<HostChains, Exit> {
+        let chains = self.host.wishes(self.firewall_type);
+        if chains.is_empty() || mark.is_some() {
+            return Ok(chains);
+        }
+        err.line(format!("error: {UNMARKED}"));
+        err.line(format!("  fix: {UNMARKED_FIX}"));
+        Err(Exit::BadConfig)
+    }
+
     /// Prints what these flags do not do: [`Exit::Usage`] if one of them comes with a later release.
     ///
     /// # Errors
@@ -154,6 +127,9 @@ impl DaemonArgs {
             err.line(
                 "note: --use-sudo is not needed: the capability CAP_NET_ADMIN does it, no command is run",
             );
+        }
+        for note in self.host.notes() {
+            err.line(format!("note: {note}"));
         }
         let refused = self.not_yet();
         for reason in &refused {
@@ -165,31 +141,10 @@ impl DaemonArgs {
     /// The flags given that come with a later release.
     #[must_use]
     pub fn not_yet(&self) -> Vec<NotYet> {
-        let firewall = match self.firewall_type {
-            FirewallType::Nftables => None,
-            FirewallType::Vyos => Some(NotYet::Firewall("vyos")),
-            FirewallType::Iptables => Some(NotYet::Firewall("iptables")),
-        };
-        let l = &self.later;
-        let given = [
-            (l.nftables_chain_input.is_some(), NotYet::Chain("--nftables-chain-input")),
-            (l.nftables_chain_forward.is_some(), NotYet::Chain("--nftables-chain-forward")),
-            (l.nftables_table_filter.is_some(), NotYet::Table("--nftables-table-filter")),
-            (l.nftables_table_nat.is_some(), NotYet::Table("--nftables-table-nat")),
-            (l.nftables_chain_default_input.is_some(), NotYet::Table("--nftables-chain-default-input")),
-            (l.nftables_chain_default_output.is_some(), NotYet::Table("--nftables-chain-default-output")),
-            (l.nftables_chain_default_forward.is_some(), NotYet::Table("--nftables-chain-default-forward")),
-            (
-                l.nftables_chain_default_prerouting.is_some(),
-                NotYet::Table("--nftables-chain-default-prerouting"),
-            ),
-            (
-                l.nftables_chain_default_postrouting.is_some(),
-                NotYet::Table("--nftables-chain-default-postrouting"),
-            ),
-        ];
-        let flags = given.into_iter().filter(|(is_given, _)| *is_given).map(|(_, reason)| reason);
-        firewall.into_iter().chain(flags).collect()
+        match self.firewall_type {
+            FirewallType::Nftables | FirewallType::Vyos => Vec::new(),
+            FirewallType::Iptables => vec![NotYet::Firewall("iptables")],
+        }
     }
 }
 

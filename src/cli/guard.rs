@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::backend::{BackendError, Firewall};
+use crate::backend::{BackendError, Firewall, Scope};
 use crate::cli::load::{self, Exposure};
 use crate::cli::operate::exit_of_backend;
 use crate::cli::{DaemonArgs, Exit, Printer, Tone};
@@ -10,6 +10,8 @@ use crate::config::Settings;
 use crate::service::daemon;
 use crate::service::last_good::LastGood;
 use crate::sys::files;
+use crate::sys::presence::{self, Claim};
+use crate::units::Mark;
 
 /// The arguments of `guard`.
 #[derive(Args, Clone, Debug)]
@@ -52,8 +54,11 @@ fn guard(args: &DaemonArgs, out: &mut Printer, err: &mut Printer) -> Result<(), 
         out.line("a daemon runs and guards here: nothing was changed");
         return Ok(());
     }
-    let (plan, fresh) = match source {
+    // Without the configuration, what stands in the host's chains stays: nobody is let in before `run`.
+    let mut mark = None;
+    let (plan, mut fresh) = match source {
         Source::Configuration(settings) => {
+            mark = Some(settings.global.mark);
             let (http_port, https_port) = args.public_ports();
             let planned =
                 firewall.options(http_port, https_port).and_then(|options| firewall.plan(&settings, options));
@@ -61,7 +66,17 @@ fn guard(args: &DaemonArgs, out: &mut Printer, err: &mut Printer) -> Result<(), 
         }
         Source::LastGood(plan) => (*plan, false),
     };
-    let changes = plan.install(&mut firewall).map_err(|error| failed(&error, err))?;
+    let changes = match plan.install(&mut firewall) {
+        Ok(changes) => changes,
+        // Another kernel than yesterday's may lack what today's configuration asks for the first time.
+        Err(error) if fresh => {
+            fresh = false;
+            let exit = failed(&error, err);
+            let fallback = last_good(args, exit, err)?;
+            fallback.install(&mut firewall).map_err(|error| failed(&error, err))?
+        }
+        Err(error) => return Err(failed(&error, err)),
+    };
     let plural = if changes == 1 { "" } else { "s" };
     let by = if fresh { "the configuration" } else { "the last good plan" };
     out.line(format!("the guard is in place as {by} has it ({changes} change{plural})"));
@@ -69,7 +84,31 @@ fn guard(args: &DaemonArgs, out: &mut Printer, err: &mut Printer) -> Result<(), 
         let path = LastGood::path(&args.state_dir);
         err.line(format!("warning: {}: this plan is not kept for worse times: {error}", path.display()));
     }
-    Ok(())
+    mark.map_or(Ok(()), |mark| host_chains(args, mark, &mut firewall, err))
+}
+
+/// After the guard, which must not depend on the host's chains.
+fn host_chains(
+    args: &DaemonArgs,
+    mark: Option<Mark>,
+    firewall: &mut Firewall,
+    err: &mut Printer,
+) -> Result<(), Exit> {
+    let chains = args.host_chains(mark, err)?;
+    match firewall.put_host(&chains, mark, Scope::Everywhere) {
+        Ok(done) => {
+            for trouble in done.troubles {
+                err.line(format!("warning: {trouble}"));
+            }
+            Ok(())
+        }
+        Err(error) => {
+            err.line(format!(
+                "error: the guard is in place, but the host's chains could not be changed: {error}"
+            ));
+            Err(exit_of_backend(&error))
+        }
+    }
 }
 
 /// The plan of the configuration, or what there is instead.
@@ -79,6 +118,11 @@ fn source(args: &DaemonArgs, err: &mut Printer) -> Result<Source, Exit> {
         Ok(checked) => return Ok(Source::Configuration(Box::new(checked.settings))),
         Err(exit) => exit,
     };
+    last_good(args, exit, err).map(|plan| Source::LastGood(Box::new(plan)))
+}
+
+/// The last good plan; without one, the exit code for what made it needed.
+fn last_good(args: &DaemonArgs, exit: Exit, err: &mut Printer) -> Result<LastGood, Exit> {
     let path = LastGood::path(&args.state_dir);
     match LastGood::read(&args.state_dir) {
         Ok(plan) => {
@@ -86,7 +130,7 @@ fn source(args: &DaemonArgs, err: &mut Printer) -> Result<Source, Exit> {
             let loud = err.paint(Tone::Bad, loud);
             err.line(format!("{loud} ({})", path.display()));
             err.line("  fix: `knock-agent check-config` until it is quiet, then `knock-agent guard` again");
-            Ok(Source::LastGood(Box::new(plan)))
+            Ok(plan)
         }
         Err(error) => {
             err.line(format!("error: {}: {error}", path.display()));
@@ -103,6 +147,7 @@ fn source(args: &DaemonArgs, err: &mut Printer) -> Result<Source, Exit> {
 fn daemon_guards(args: &DaemonArgs, firewall: &mut Firewall) -> Result<bool, BackendError> {
     let lock = daemon::lock_path(&args.file.runtime_dir);
     // A lock that cannot be looked at is no reason to leave the ports open.
-    let runs = files::is_locked(&lock).unwrap_or(false);
-    Ok(runs && firewall.guards()?)
+    let locked = files::is_locked(&lock).unwrap_or(false);
+    let present = matches!(presence::holder(), Ok(Some(Claim::Theirs(_))));
+    Ok((locked || present) && firewall.guards()?)
 }

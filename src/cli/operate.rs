@@ -7,8 +7,9 @@ use crate::backend::{BackendError, Firewall};
 use crate::cli::load::{self, Exposure};
 use crate::cli::{ConfigArg, Exit, Printer};
 use crate::ruleset::layout::Options;
+use crate::service::bare;
 use crate::service::control::{self, Failure, Reply, Request};
-use crate::service::operations::{OperationError, Operations, end_every_grant};
+use crate::service::operations::{OperationError, Operations};
 use crate::service::state::{Resumed, StateFile};
 use crate::sys::{clock, users};
 
@@ -61,7 +62,7 @@ fn by_ourselves(file: &ConfigArg, request: Request, err: &mut Printer) -> Result
     let settings = match load::load(&file.config, None, Exposure::Warn, err) {
         Ok(checked) => checked.settings,
         // Closing must not wait for a good configuration.
-        Err(_) if request == (Request::RevokeAll { app: None }) => return close_everything(err),
+        Err(_) if bare::only_closes(&request) => return close(&request, err),
         Err(exit) => return Err(exit),
     };
     let user = users::name(users::own());
@@ -82,7 +83,7 @@ fn by_ourselves(file: &ConfigArg, request: Request, err: &mut Printer) -> Result
         if let Err(error) = restored {
             err.line(format!("warning: state_file is refused, nothing of it was restored: {error}"));
         }
-        let kept = file.map(|mut file| file.keep(operations.ledger(), now)).transpose();
+        let kept = file.map(|mut file| file.keep(&operations, now)).transpose();
         if let Err(error) = kept {
             err.line(format!("warning: state_file cannot be written: {error}"));
         }
@@ -90,12 +91,18 @@ fn by_ourselves(file: &ConfigArg, request: Request, err: &mut Printer) -> Result
     Ok(Reply::Done { message })
 }
 
-fn close_everything(err: &mut Printer) -> Result<Reply, Exit> {
-    let ended = Firewall::nftables()
+fn close(request: &Request, err: &mut Printer) -> Result<Reply, Exit> {
+    let closed = Firewall::nftables()
         .map_err(OperationError::from)
-        .and_then(|mut firewall| end_every_grant(&mut firewall));
-    match ended {
-        Ok(ended) => Ok(Reply::Done { message: format!("grants ended, without a configuration: {ended}") }),
+        .and_then(|mut firewall| bare::close(&mut firewall, request));
+    match closed {
+        Ok(message) => {
+            err.line("warning: this was done without the configuration: a state_file still has what was taken back,");
+            err.line(
+                "  and a reboot brings it back, unless knock-agent has run before, or the file is removed",
+            );
+            Ok(Reply::Done { message })
+        }
         Err(error) => {
             err.line(format!("error: {error}"));
             Err(exit_of(error.failure()))

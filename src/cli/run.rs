@@ -59,6 +59,7 @@ fn prepare(args: DaemonArgs, err: &mut Printer) -> Result<Daemon, Exit> {
     let steps = args.steps();
     let settings = load::load(&args.file.config, Some(&steps), exposure, err)?.settings;
     let (http_port, https_port) = args.public_ports();
+    let host = args.host_chains(settings.global.mark, err)?;
     let tls = tls_files(args.cert, args.key, &settings, err)?;
     let (path, with_tls) = (args.file.config.clone(), tls.is_some());
     let source = Source::new(move || {
@@ -69,6 +70,7 @@ fn prepare(args: DaemonArgs, err: &mut Printer) -> Result<Daemon, Exit> {
         }
     });
     Ok(Daemon {
+        host,
         tls,
         settings,
         source,
@@ -129,7 +131,7 @@ fn exit_code(error: &DaemonError) -> Exit {
         _ => Exit::Io,
     };
     match error {
-        DaemonError::AlreadyRuns(_) => Exit::Unavailable,
+        DaemonError::AlreadyRuns(_) | DaemonError::AlreadyGuards(_) => Exit::Unavailable,
         DaemonError::CertificateFile { source, .. } => match source.kind() {
             ErrorKind::PermissionDenied => Exit::NoPermission,
             _ => Exit::BadConfig,

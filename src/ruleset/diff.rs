@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::expr::Expr;
+use super::host_chain::HostChange;
 use super::model::{Chain, Content, Elements, Rule, Ruleset, Set};
 
 /// What was read from the kernel.
@@ -83,6 +84,8 @@ pub enum Change {
         /// Which.
         elements: Elements,
     },
+    /// Change a chain of the host's, not ours.
+    Host(HostChange),
 }
 
 impl fmt::Display for Change {
@@ -106,6 +109,7 @@ impl fmt::Display for Change {
             Self::AddElements { set, elements: all } => elements(f, "add", set, all),
             Self::RenewElements { set, elements: all } => elements(f, "renew", set, all),
             Self::DeleteElements { set, elements: all } => elements(f, "delete", set, all),
+            Self::Host(change) => change.fmt(f),
         }
     }
 }

@@ -8,6 +8,8 @@ pub mod audit;
 pub mod diff;
 pub mod expr;
 mod hex;
+pub mod host_chain;
+mod host_place;
 pub mod layout;
 pub mod model;
 pub mod plan;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::expr::{Expr, Verdict};
 use super::hex;
 
-/// The only table this program writes to, family `inet`.
+/// The table that is ours, family `inet`; of others, only single rules are changed, where the operator named them.
 pub const TABLE: &str = "knock_agent";
 
 /// Comment on the table: what made it and the version of the layout.

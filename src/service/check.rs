@@ -1,12 +1,13 @@
 //! The dry run: what would be done, whether the kernel would take it, and what in the
 //! host's own rules would defeat it.
 
-use crate::backend::BackendError;
 use crate::backend::nftables::Nftables;
 use crate::backend::survey::survey;
+use crate::backend::{BackendError, Scope};
 use crate::config::Settings;
 use crate::ruleset::audit::{Always, Finding, HostChain, Severity, accepts_mark, always, audit};
 use crate::ruleset::diff::{Change, diff};
+use crate::ruleset::host_chain::{ChainName, HostChains, Trouble};
 use crate::ruleset::layout::{Layout, Options};
 use crate::ruleset::plan::plan;
 use crate::sys::interfaces;
@@ -42,7 +43,12 @@ pub fn offline(settings: &Settings, options: Options) -> Report {
 ///
 /// # Errors
 /// [`BackendError`] when the kernel cannot be asked; what it has against the plan is a finding.
-pub fn online(nft: &mut Nftables, settings: &Settings, options: Options) -> Result<Report, BackendError> {
+pub fn online(
+    nft: &mut Nftables,
+    settings: &Settings,
+    options: Options,
+    host: &HostChains,
+) -> Result<Report, BackendError> {
     let mut report = Report { findings: missing_interfaces(settings), ..Report::default() };
     if !options.inner_header {
         report.findings.push(Finding {
@@ -53,6 +59,9 @@ pub fn online(nft: &mut Nftables, settings: &Settings, options: Options) -> Resu
         });
     }
     report.changes = diff(nft.read()?.as_ref(), &plan(settings, options));
+    let hosts = nft.read_host(host, settings.global.mark, Scope::Everywhere)?;
+    report.changes.extend(hosts.changes());
+    report.findings.extend(hosts.plan.troubles.iter().map(trouble));
     match nft.validate(&report.changes) {
         Ok(()) => {}
         Err(error @ BackendError::Refused { .. }) => report.findings.push(Finding {
@@ -73,7 +82,7 @@ pub fn online(nft: &mut Nftables, settings: &Settings, options: Options) -> Resu
             .transpose()?
             .unwrap_or(End::Open);
         chain.drops |= end == End::Drops;
-        if end == End::AcceptsMark {
+        if end == End::AcceptsMark || passable(chain, &hosts.plan.passable) {
             accepting.push(chain.clone());
         }
     }
@@ -121,6 +130,39 @@ fn host_end(
         }
     }
     Ok(End::Open)
+}
+
+/// Whether our rule, there or planned, gets what we let in past that chain.
+fn passable(chain: &HostChain, chains: &[ChainName]) -> bool {
+    chains.iter().any(|name| {
+        (name.family.word(), &name.table, &name.chain) == (chain.family.as_str(), &chain.table, &chain.chain)
+    })
+}
+
+fn trouble(trouble: &Trouble) -> Finding {
+    let (severity, code, fix) = match trouble {
+        Trouble::NoChain(_) => (
+            Severity::Warning,
+            "no-host-chain",
+            "make the chain and jump to it from the hooked one, or correct --nftables-chain-input and --nftables-chain-forward",
+        ),
+        Trouble::NotReached(_) => (
+            Severity::Warning,
+            "host-chain-not-reached",
+            "jump to it from the hooked chain, or name the hooked chain instead",
+        ),
+        Trouble::Owned(..) => (
+            Severity::Error,
+            "host-table-owned",
+            "have its program accept our mark or the ports (firewalld: --add-port in the zone, or NftablesTableOwner=no in firewalld.conf), and leave out the flags that name its chains",
+        ),
+        Trouble::Nowhere { .. } => (
+            Severity::Error,
+            "no-host-chain",
+            "look at `nft list chains`, and correct --nftables-table-filter and the names of the chains",
+        ),
+    };
+    Finding { severity, code, message: trouble.to_string(), fix: fix.to_owned() }
 }
 
 fn missing_interfaces(settings: &Settings) -> Vec<Finding> {

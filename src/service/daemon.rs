@@ -2,8 +2,10 @@
 
 use std::io;
 use std::num::NonZeroU16;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::ServerConfig;
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,6 +20,7 @@ use super::front::{
 use super::last_good::LastGood;
 use super::link;
 use super::operations::{OperationError, Operations};
+use super::outside;
 use super::reload::{Pair, Reloader, Served, Source, UserFiles};
 use super::state::{StateFile, resumed};
 use super::two_factor::{self, TwoFactorError};
@@ -25,8 +28,10 @@ use super::used_codes::UsedCodesFile;
 use crate::backend::{BackendError, Firewall};
 use crate::config::Settings;
 use crate::knock::{Gatekeeper, TwoFactor};
+use crate::ruleset::host_chain::HostChains;
 use crate::sys::netlink::Events;
-use crate::sys::{clock, files, notify, random};
+use crate::sys::presence::{self, Claim};
+use crate::sys::{clock, files, notify, random, users};
 
 /// Control requests that may wait for the enforcer.
 const CALLS: usize = 16;
@@ -46,6 +51,8 @@ pub struct Daemon {
     pub tls: Option<TlsFiles>,
     /// Whether grants end when the daemon is told to stop.
     pub cleanup: bool,
+    /// Chains of the host that are to accept our mark.
+    pub host: HostChains,
     /// Where the control socket and the lock are.
     pub runtime_dir: PathBuf,
     /// Where the last good plan is kept.
@@ -67,6 +74,9 @@ pub enum DaemonError {
     /// Another one runs.
     #[error("another knock-agent runs already: {} is locked", .0.display())]
     AlreadyRuns(PathBuf),
+    /// Another one, with other files, guards this network namespace.
+    #[error("another knock-agent (pid {0}) guards this network namespace already: stop it first")]
+    AlreadyGuards(i32),
     /// A file of the certificate cannot be read.
     #[error("{}: {source}", path.display())]
     CertificateFile {
@@ -129,6 +139,7 @@ pub fn run(daemon: Daemon) -> Result<(), DaemonError> {
     files::make_directory(&daemon.runtime_dir, 0o755).map_err(at(&daemon.runtime_dir))?;
     let lock = files::try_lock(&lock_path).map_err(at(&lock_path))?;
     let Some(_lock) = lock else { return Err(DaemonError::AlreadyRuns(lock_path)) };
+    let presence = claim_namespace()?;
 
     let files = daemon.tls.as_ref();
     let pair = files.map(|files| Pair::new(&files.certificate, &files.key));
@@ -145,10 +156,44 @@ pub fn run(daemon: Daemon) -> Result<(), DaemonError> {
 
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Process)?;
+    let present = presence.map(|listener| runtime.spawn(be_present(listener)));
     let result = runtime.block_on(serve(&daemon, enforcer, events, tls, pair));
+    drop(present);
     // A reload that waits for a slow disk must not hold up the end.
     runtime.shutdown_background();
     result
+}
+
+/// Two that guard one namespace would undo each other's work.
+fn claim_namespace() -> Result<Option<UnixListener>, DaemonError> {
+    match presence::claim() {
+        Ok(Claim::Ours(listener)) => Ok(Some(listener)),
+        Ok(Claim::Theirs(pid)) => Err(DaemonError::AlreadyGuards(pid)),
+        // Anybody can take a name; that must not keep the ports from being guarded.
+        Ok(Claim::Squatted(uid)) => {
+            let user = uid.map_or("unknown".to_owned(), users::name);
+            tracing::warn!(
+                user,
+                "a user holds the name that tells whether a knock-agent guards here: ignored"
+            );
+            Ok(None)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "it cannot be told whether another knock-agent guards here");
+            Ok(None)
+        }
+    }
+}
+
+/// Lets others ask whether somebody is here, and hangs up: what waits would fill the queue.
+async fn be_present(listener: UnixListener) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::UnixListener::from_std(listener)?;
+    loop {
+        if listener.accept().await.is_err() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
 }
 
 /// The file that a running daemon has locked.
@@ -197,11 +242,28 @@ fn guard(daemon: &Daemon) -> Result<(Operations, Option<StateFile>), DaemonError
     let mut operations = Operations::adopt(firewall, daemon.settings.clone(), options, clock::now())?;
     let state = StateFile::resume(&mut operations, clock::now()).and_then(resumed);
     operations.sync_allowed(clock::now())?;
+    operations.make_addresses_known(good.plan());
+    tell_of_missing_interfaces(&daemon.settings);
+    match operations.keep_host(daemon.host.clone()) {
+        Ok(0) => {}
+        Ok(changes) => tracing::info!(changes, "chains of the host accept our mark"),
+        Err(error) => {
+            tracing::error!(%error, "the host's chains could not be changed: what is let in may be dropped there");
+        }
+    }
     tracing::info!(changes, grants = operations.ledger().len(), "the guard is in place");
     if let Err(error) = good.keep(&daemon.state_dir) {
         tracing::warn!(%error, "this plan is not kept: `knock-agent guard` cannot fall back on it");
     }
     Ok((operations, state))
+}
+
+fn tell_of_missing_interfaces(settings: &Settings) {
+    for name in outside::missing(settings) {
+        tracing::warn!(
+            "interface_ext {name} does not exist now: its ports are guarded as soon as it does, unless the name is wrong"
+        );
+    }
 }
 
 async fn serve(

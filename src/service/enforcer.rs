@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::control::{Call, Reply, Request};
 use super::hasher::{Hashed, Hasher, Job};
+use super::host_chains::Repaired;
 use super::link::{Answer, Ask, Pending};
 use super::operations::{OperationError, Operations};
 use super::reload::Reload;
@@ -16,11 +17,12 @@ use super::status::status;
 use super::used_codes::UsedCodesFile;
 use crate::grant::{How, Note};
 use crate::knock::{Attempt, Gatekeeper, Refusal, Verdict};
+use crate::sys::calendar::Calendar;
 use crate::sys::clock;
 use crate::sys::netlink::Events;
 use crate::units::{AppName, ClientAddr, Lifetime, Now};
 
-/// How often the calendar is compared with the clock that never goes back.
+/// How often the calendar is compared with the clock that never goes back, as it may be corrected gradually.
 const LOOK_AT_CALENDAR: Duration = Duration::from_secs(60);
 
 /// Judge, ledger and kernel in one hand.
@@ -37,6 +39,8 @@ pub struct Enforcer {
     by: String,
     patience: Patience,
     hasher: Hasher,
+    /// With whoever makes the host's own chains anew.
+    host_patience: Patience,
 }
 
 /// Why the enforcer stopped.
@@ -67,6 +71,7 @@ impl Enforcer {
             by: String::new(),
             patience: Patience::default(),
             hasher: Hasher::default(),
+            host_patience: Patience::with_reloads(),
         }
     }
 
@@ -82,15 +87,22 @@ impl Enforcer {
     ) -> Stopped {
         let mut stop = stop;
         let port = self.operations.firewall().port();
-        let mut watch = match port.map(|port| Watch::new(events, port)).transpose() {
+        let hosts = self.operations.host_tables();
+        let mut watch = match port.map(|port| Watch::new(events, port, hosts)).transpose() {
             Ok(watch) => watch,
             Err(error) => {
                 tracing::error!(%error, "changes to the table by others are not noticed");
                 None
             }
         };
+        let mut calendar = Calendar::watch()
+            .inspect_err(|error| tracing::warn!(%error, "a calendar that is set is noticed late"))
+            .ok();
+        if self.operations.host_is_pending() {
+            self.repair_at = Some(Instant::now() + AGAIN);
+        }
         loop {
-            // After the answer to whatever came before, which does not wait for the disk.
+            // After the answer to a knock, which does not wait for the disk.
             self.keep(clock::now());
             let repair_at = self.repair_at;
             tokio::select! {
@@ -100,7 +112,8 @@ impl Enforcer {
                 happened = next(&mut watch) => self.on_happened(happened),
                 () = due(repair_at) => self.repair(clock::now()),
                 Some(reload) = reloads.recv() => self.on_reload(reload, clock::now()),
-                // The calendar may have been set, and with it all ends in the state file.
+                // The calendar was set, and with it all ends in the state file.
+                () = calendar_set(&mut calendar), if self.state.is_some() => {}
                 () = tokio::time::sleep(LOOK_AT_CALENDAR), if self.state.is_some() => {}
                 Some(pending) = asks.recv() => {
                     let (Ask::Knock(attempt), answer) = pending.split();
@@ -109,8 +122,11 @@ impl Enforcer {
                 hashed = self.hasher.next() => self.on_hashed(hashed, clock::now()),
                 Some(call) = calls.recv() => {
                     let teardown = call.request == Request::Teardown {};
-                    let reply = self.on_call(call.request, &call.user, clock::now());
+                    let mut reply = self.on_call(call.request, &call.user, clock::now());
                     let done = matches!(reply, Reply::Done { .. });
+                    // Whoever is told that something was taken back can rely on it, also if the power fails now.
+                    self.keep(clock::now());
+                    self.warn_of_stale_file(&mut reply);
                     let _ = call.reply.send(reply);
                     if teardown && done {
                         self.forget();
@@ -127,6 +143,8 @@ impl Enforcer {
     }
 
     fn on_happened(&mut self, happened: Happened) {
+        let boot = clock::now().boot;
+        let mut wait = self.patience.wait(boot);
         match happened {
             Happened::Lost => {
                 tracing::warn!(
@@ -138,34 +156,31 @@ impl Enforcer {
                     self.removed = true;
                 }
                 for (set, key) in &touched.removed {
-                    self.operations.on_removed(set, key);
+                    self.operations.on_removed(set, key, clock::now());
                 }
                 self.by = format!("{} (pid {})", touched.process, touched.pid);
+                if !touched.ours {
+                    wait = self.host_patience.wait(boot);
+                }
             }
         }
-        let wait = self.patience.wait(clock::now().boot);
-        self.repair_at.get_or_insert(Instant::now() + wait);
+        // A fight about the one must not hold up the other.
+        let at = Instant::now() + wait;
+        self.repair_at = Some(self.repair_at.map_or(at, |planned| planned.min(at)));
     }
 
     fn repair(&mut self, now: Now) {
         self.repair_at = None;
         match self.operations.repair(self.removed, now) {
-            Ok(0) => {}
-            Ok(changes) => {
-                self.removed = false;
-                let wait = self.patience.on_repair(now.boot);
-                tracing::warn!(
-                    by = self.by,
-                    changes,
-                    "somebody changed our table: it is as it should be again"
-                );
-                if !wait.is_zero() {
-                    let seconds = wait.as_secs();
-                    tracing::error!(
-                        by = self.by,
-                        seconds,
-                        "another program keeps changing our table: stop it; the next repair waits"
-                    );
+            Ok(Repaired { own, host }) => {
+                if host > 0 {
+                    self.on_host_repaired(host, now);
+                }
+                if self.operations.host_is_pending() {
+                    self.repair_at = Some(Instant::now() + AGAIN);
+                }
+                if own > 0 {
+                    self.on_repaired(own, now);
                 }
             }
             Err(error) => {
@@ -175,10 +190,42 @@ impl Enforcer {
         }
     }
 
+    fn on_host_repaired(&mut self, changes: usize, now: Now) {
+        let wait = self.host_patience.on_repair(now.boot);
+        tracing::info!(
+            by = self.by,
+            changes,
+            "the host's chains were made anew or changed: the rule that accepts our mark is in place"
+        );
+        if !wait.is_zero() {
+            let seconds = wait.as_secs();
+            tracing::error!(
+                by = self.by,
+                seconds,
+                "another program keeps taking our rule out of the host's chains: the next repair waits"
+            );
+        }
+    }
+
+    fn on_repaired(&mut self, changes: usize, now: Now) {
+        self.removed = false;
+        let wait = self.patience.on_repair(now.boot);
+        tracing::warn!(by = self.by, changes, "somebody changed our table: it is as it should be again");
+        if !wait.is_zero() {
+            let seconds = wait.as_secs();
+            tracing::error!(
+                by = self.by,
+                seconds,
+                "another program keeps changing our table: stop it; the next repair waits"
+            );
+        }
+    }
+
     fn on_reload(&mut self, reload: Reload, now: Now) {
         let Reload { settings, two_factor, random, done } = reload;
         let outcome = self.operations.reload(settings, now);
         if outcome.is_ok() {
+            self.operations.follow_mark();
             self.gatekeeper.reload(self.operations.settings(), &two_factor, random);
             self.follow_state_file(now);
         }
@@ -321,9 +368,21 @@ impl Enforcer {
     /// Has the state file say what the ledger says.
     fn keep(&mut self, now: Now) {
         if let Some(state) = &mut self.state
-            && let Err(error) = state.keep(self.operations.ledger(), now)
+            && let Err(error) = state.keep(&self.operations, now)
         {
             tracing::error!(file = %state.path().display(), %error, "grants are not kept across a reboot");
+        }
+    }
+
+    /// Whoever takes something back is told where that would not last.
+    fn warn_of_stale_file(&self, reply: &mut Reply) {
+        if let (Some(state), Reply::Done { message }) = (&self.state, reply)
+            && state.is_stale()
+        {
+            let file = state.path().display();
+            message.push_str(&format!(
+                "; but {file} cannot be changed: a reboot brings back what it says, so remove it"
+            ));
         }
     }
 
@@ -366,6 +425,18 @@ async fn next(watch: &mut Option<Watch>) -> Happened {
         }
     }
     *watch = None;
+    std::future::pending().await
+}
+
+/// Waits until the calendar is set; where that cannot be heard, for ever.
+async fn calendar_set(calendar: &mut Option<Calendar>) {
+    if let Some(watching) = calendar {
+        match watching.set().await {
+            Ok(()) => return,
+            Err(error) => tracing::warn!(%error, "a calendar that is set is noticed late"),
+        }
+    }
+    *calendar = None;
     std::future::pending().await
 }
 

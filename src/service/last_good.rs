@@ -11,7 +11,7 @@ use super::sealed::Kind;
 pub use super::sealed::SealError;
 use crate::backend::{BackendError, Firewall, Plan};
 use crate::config::Settings;
-use crate::ruleset::allow::{self, BY_OPERATOR, Span, networks};
+use crate::ruleset::allow::{self, Origin, Span};
 use crate::ruleset::diff::{Change, Live, SetRef};
 use crate::ruleset::model::Elements;
 use crate::ruleset::plan::allow_set;
@@ -129,12 +129,13 @@ impl LastGood {
 
 fn by_operators(have: &Elements) -> Vec<Span> {
     have.iter()
-        .filter(|(_, element)| element.comment.as_deref() == Some(BY_OPERATOR))
-        .flat_map(|(first, element)| {
+        .filter_map(|(first, element)| {
+            let origin = Origin::parse(element.comment.as_deref()).filter(|origin| !origin.by_config)?;
             let left_ms = element.timeout.map(|timeout| timeout.left_ms);
-            let found = networks(first, element.last.as_ref().unwrap_or(first));
-            found.into_iter().map(move |network| Span::by_operator(network, left_ms))
+            let found = origin.networks(first, element.last.as_ref().unwrap_or(first));
+            Some(found.into_iter().map(move |network| Span::by_operator(network, left_ms)))
         })
+        .flatten()
         .collect()
 }
 

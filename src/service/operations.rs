@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::own;
 use crate::backend::{BackendError, Firewall};
 use crate::config::{App, Settings};
 use crate::grant::{How, Ledger, Note};
@@ -12,9 +13,10 @@ use crate::ruleset::allow::{address_key, key_address};
 use crate::ruleset::diff::{Change, Live, SetRef};
 use crate::ruleset::layout::Options;
 use crate::ruleset::model::{Element, Elements, Timeout};
-use crate::ruleset::plan::{app_set, step2_set};
+use crate::ruleset::plan::{app_set, own_set, step2_set};
 use crate::service::allowed::Allowed;
 use crate::service::control::Failure;
+use crate::service::host_chains::{HostKept, Repaired};
 use crate::units::{ClientAddr, Family, Lifetime, Now};
 
 /// An element may expire between being read and being removed, which fails the whole change.
@@ -97,6 +99,7 @@ pub struct Operations {
     pub(super) options: Options,
     pub(super) ledger: Ledger,
     pub(super) allowed: Vec<Allowed>,
+    pub(super) host: HostKept,
 }
 
 impl Operations {
@@ -111,7 +114,14 @@ impl Operations {
         now: Now,
     ) -> Result<Self, OperationError> {
         let live = firewall.read()?.ok_or(OperationError::NoTable)?;
-        let mut out = Self { firewall, settings, options, ledger: Ledger::default(), allowed: Vec::new() };
+        let mut out = Self {
+            firewall,
+            settings,
+            options,
+            ledger: Ledger::default(),
+            allowed: Vec::new(),
+            host: HostKept::default(),
+        };
         out.adopt_grants(&live, now);
         out.adopt_allowed(&live, now);
         Ok(out)
@@ -278,8 +288,9 @@ impl Operations {
         Ok(ended)
     }
 
-    /// Takes note that somebody removed an element: from a set of grants, that is a revocation.
-    pub fn on_removed(&mut self, set: &str, key: &[u8]) {
+    /// Takes note that somebody removed an element: from a set of grants or of networks, that is a revocation.
+    pub fn on_removed(&mut self, set: &str, key: &[u8], now: Now) {
+        self.on_network_removed(set, key, now);
         let Some(addr) = key_address(key) else { return };
         let family = Family::of(addr);
         let app = self.settings.apps.iter().find(|app| app_set(&app.slug, family) == set);
@@ -288,17 +299,20 @@ impl Operations {
         }
     }
 
-    /// Puts the table right in one transaction; returns how much had to be done.
+    /// Puts the table right, and with it the host's chains, in one transaction; returns how much had to be done.
     ///
     /// Where a set of grants was lost, or the whole table (`removed`, even if somebody made it anew), the
     /// ledger says what belongs there and for how much longer. Where it was not, the kernel does.
     ///
     /// # Errors
     /// [`OperationError`]; the table is then as somebody left it.
-    pub fn repair(&mut self, removed: bool, now: Now) -> Result<usize, OperationError> {
+    pub fn repair(&mut self, removed: bool, now: Now) -> Result<Repaired, OperationError> {
         self.ledger.expire(now);
-        let mut result = Ok(0);
-        for _ in 0..TRIES {
+        let mut result = Ok(Repaired::default());
+        for tried in 1..=TRIES {
+            // The last try leaves the host's chains out, in case they are what the kernel refuses.
+            let host = if tried < TRIES { self.read_host() } else { None };
+            let with_host = host.is_some();
             let live = self.firewall.read()?;
             let lost =
                 |set: &str| removed || live.as_ref().is_none_or(|live| live.ruleset.set(set).is_none());
@@ -312,17 +326,21 @@ impl Operations {
                     }
                 }
             }
+            let own = Family::BOTH.into_iter().filter(|&family| lost(&own_set(family)));
+            more.extend(own.filter_map(|family| own::known(&wanted, family)));
             let none = Live::default();
             let have = live.as_ref().unwrap_or(&none);
             more.extend(self.allowed_changes(have, now));
-            match self.firewall.mend(live.as_ref(), &wanted, more) {
-                Ok(changes) => {
+            match self.mend_with_host(live.as_ref(), &wanted, more, host) {
+                Ok(repaired) => {
                     if !removed {
                         self.adopt_grants(have, now);
                     }
-                    return Ok(changes);
+                    return Ok(repaired);
                 }
-                Err(error @ BackendError::Refused { .. }) => result = Err(error.into()),
+                Err(error) if with_host || matches!(error, BackendError::Refused { .. }) => {
+                    result = Err(error.into());
+                }
                 Err(error) => return Err(error.into()),
             }
         }

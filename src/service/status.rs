@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::grant::{How, Ledger, Note};
-use crate::ruleset::allow::{BY_CONFIG, BY_OPERATOR, key_address, networks};
+use crate::ruleset::allow::{Origin, key_address, networks};
 use crate::ruleset::diff::Live;
 use crate::ruleset::expr::{Expr, Verdict};
 use crate::ruleset::model::{Element, Elements};
@@ -105,9 +105,7 @@ pub fn status(
             if all { "*".to_owned() } else { names.get(&slug).cloned().unwrap_or_else(|| slug.clone()) };
         let services = if all { Vec::new() } else { services(live, &slug) };
         for family in Family::BOTH {
-            for (first, element) in of(&format!("allow_{slug}_{}", family.digit())) {
-                grants.extend(allow_rows(&app, &services, first, element));
-            }
+            grants.extend(allow_rows(&app, &services, of(&format!("allow_{slug}_{}", family.digit()))));
         }
     }
     Status { version: 1, backend: "nftables".to_owned(), grants }
@@ -188,21 +186,28 @@ fn service_rows(
         .collect()
 }
 
-fn allow_rows(app: &str, services: &[Service], first: &[u8], element: &Element) -> Vec<Row> {
-    let how = match element.comment.as_deref() {
-        Some(BY_CONFIG) => How::Config,
-        Some(BY_OPERATOR) => How::Operator,
-        Some(_) | None => How::Unknown,
-    };
-    let note = Note { by: String::new(), how };
-    let last = element.last.as_deref().unwrap_or(first);
-    networks(first, last)
-        .into_iter()
-        .filter_map(|network| {
-            let row = row(Kind::Allow, app, services, first, element, &note)?;
-            Some(Row { address: network.to_string(), ..row })
-        })
-        .collect()
+/// One row per network as it was allowed, however many elements stand for it.
+fn allow_rows(app: &str, services: &[Service], elements: &Elements) -> Vec<Row> {
+    let mut rows: Vec<Row> = Vec::new();
+    for (first, element) in elements {
+        let origin = Origin::parse(element.comment.as_deref());
+        let how = match origin {
+            Some(Origin { by_config: true, .. }) => How::Config,
+            Some(Origin { by_config: false, .. }) => How::Operator,
+            None => How::Unknown,
+        };
+        let note = Note { by: String::new(), how };
+        let last = element.last.as_deref().unwrap_or(first);
+        let found = origin.map_or_else(|| networks(first, last), |origin| origin.networks(first, last));
+        for network in found {
+            let Some(row) = row(Kind::Allow, app, services, first, element, &note) else { continue };
+            let address = network.to_string();
+            if !rows.iter().any(|have| have.address == address && have.how == row.how) {
+                rows.push(Row { address, ..row });
+            }
+        }
+    }
+    rows
 }
 
 fn row(
@@ -267,7 +272,7 @@ mod tests {
         elements.insert("app_my_app_6".into(), Elements::from([(key, grant)]));
         let network = Element {
             last: Some(address_key("10.255.255.255".parse().unwrap())),
-            comment: Some(BY_CONFIG.into()),
+            comment: Some("config 10.0.0.0/8".into()),
             ..Element::default()
         };
         let key = address_key("10.0.0.0".parse().unwrap());

@@ -71,9 +71,12 @@ pub fn replace(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
         // The daemon, which is not root, must be able to read what root's command left.
         fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
     }
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(new, path)?;
+    let written = file.write_all(content).and_then(|()| file.sync_all()).and_then(|()| fs::rename(new, path));
+    if written.is_err() {
+        // On a full disk it takes room that others need.
+        let _ = remove(new);
+    }
+    written?;
     directory.sync_all()
 }
 

@@ -1,6 +1,7 @@
-//! Network interfaces of this network namespace.
+//! Network interfaces of this network namespace, and their addresses.
 
 use std::io;
+use std::net::IpAddr;
 
 /// Their names, sorted.
 ///
@@ -13,4 +14,18 @@ pub fn names() -> io::Result<Vec<String>> {
         .collect();
     out.sort();
     Ok(out)
+}
+
+/// Every address of this host, those of the loopback interface included.
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn addresses() -> io::Result<Vec<IpAddr>> {
+    let addresses = nix::ifaddrs::getifaddrs()?.filter_map(|interface| interface.address);
+    Ok(addresses
+        .filter_map(|address| {
+            let v4 = address.as_sockaddr_in().map(|at| IpAddr::V4(at.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|at| IpAddr::V6(at.ip())))
+        })
+        .collect())
 }

@@ -1,11 +1,13 @@
 //! System calls, sockets and files: the only place with `unsafe`.
 
+pub mod calendar;
 pub mod clock;
 pub mod files;
 pub mod interfaces;
 pub mod netlink;
 pub mod nftnl;
 pub mod notify;
+pub mod presence;
 pub mod process;
 pub mod random;
 pub mod tcp;

@@ -105,6 +105,14 @@ impl Netlink {
     /// # Errors
     /// [`NetlinkError::Refused`] with every message that the kernel has something against.
     pub fn commit(&mut self, messages: &[Message]) -> Result<(), NetlinkError> {
+        self.commit_at(messages, None)
+    }
+
+    /// The same, unless the ruleset has changed since that generation (`ERESTART`): then nothing is done.
+    ///
+    /// # Errors
+    /// As [`Netlink::commit`].
+    pub fn commit_at(&mut self, messages: &[Message], generation: Option<u32>) -> Result<(), NetlinkError> {
         if messages.is_empty() {
             return Ok(());
         }
@@ -113,7 +121,12 @@ impl Netlink {
             batch.add(message, MsgType::Add);
         }
         let finished = batch.finalize();
-        let pages: Vec<&[u8]> = finished.iter().collect();
+        let mut pages: Vec<&[u8]> = finished.iter().collect();
+        let begin = generation.and_then(|generation| begin_at(pages.first()?, generation));
+        if let (Some((begin, rest)), Some(first)) = (&begin, pages.first_mut()) {
+            *first = rest;
+            pages.insert(0, begin);
+        }
         self.send(&pages)?;
         let refusals = self.refusals(messages)?;
         if refusals.is_empty() { Ok(()) } else { Err(NetlinkError::Refused(refusals)) }
@@ -358,6 +371,19 @@ impl Events {
             }
         }
     }
+}
+
+/// The beginning of a batch, with the generation it is meant for, and what follows it on its page.
+fn begin_at(page: &[u8], generation: u32) -> Option<(Vec<u8>, &[u8])> {
+    let length = usize::try_from(u32::from_ne_bytes(*page.first_chunk::<4>()?)).ok()?;
+    let (begin, rest) = page.split_at_checked(length.next_multiple_of(4))?;
+    // NFNL_BATCH_GENID (1): a 32-bit number in network byte order.
+    let attribute = [&8_u16.to_ne_bytes()[..], &1_u16.to_ne_bytes(), &generation.to_be_bytes()].concat();
+    let total = u32::try_from(begin.len() + attribute.len()).ok()?;
+    let mut out = total.to_ne_bytes().to_vec();
+    out.extend(begin.get(4..)?);
+    out.extend(attribute);
+    Some((out, rest))
 }
 
 /// The fields of a netlink header that matter here.

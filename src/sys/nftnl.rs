@@ -216,6 +216,12 @@ impl Rule {
         alloc!(sys::nftnl_rule_alloc()).map(Self)
     }
 
+    /// Sets a 64-bit attribute.
+    pub fn set_u64(&mut self, attr: u32, value: u64) {
+        // SAFETY: the object is alive; libnftnl copies the value.
+        unsafe { sys::nftnl_rule_set_u64(self.0.as_ptr(), attr as u16, value) }
+    }
+
     /// Appends an expression.
     pub fn add(&mut self, expression: Expression) {
         // SAFETY: both are alive; the rule takes the expression over and frees it.

@@ -95,6 +95,7 @@ fn one(change: &Change, set_id: &mut u32, out: &mut Vec<Message>) -> Result<(), 
             add(set, elements, out)?;
         }
         Change::DeleteElements { set, elements } => delete(set, elements, out)?,
+        Change::Host(change) => out.push(super::host_chain::message(change)?),
     }
     Ok(())
 }
@@ -393,7 +394,7 @@ fn tlv(kind: u8, body: &[u8]) -> Vec<u8> {
 }
 
 /// nft keeps comments, at most 128 bytes long, as user data of kind 0.
-fn comment(text: &str) -> Vec<u8> {
+pub(super) fn comment(text: &str) -> Vec<u8> {
     let mut body: Vec<u8> = Vec::new();
     for c in text.chars() {
         if body.len() + c.len_utf8() > 127 {

@@ -2,6 +2,7 @@
 
 mod encode;
 mod encode_expr;
+mod host_chain;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +19,10 @@ use crate::sys::netlink::{Netlink, NetlinkError};
 use crate::sys::nftnl::{Body, FAMILY_INET, Message, msg};
 
 use encode::{Encoded, encode};
+pub use host_chain::{HostReading, Scope};
+
+/// How often the table is written when somebody else changes it at the same time.
+const INSTALL_TRIES: u32 = 3;
 
 /// The table `inet knock_agent` of this network namespace.
 #[derive(Debug)]
@@ -120,8 +125,17 @@ impl Nftables {
     /// # Errors
     /// [`BackendError::Refused`] names the first change that the kernel refused.
     pub fn apply(&mut self, changes: &[Change]) -> Result<(), BackendError> {
+        self.apply_at(changes, None)
+    }
+
+    /// The same, but not if anybody has changed any table since that generation.
+    ///
+    /// # Errors
+    /// As [`Nftables::apply`].
+    pub fn apply_at(&mut self, changes: &[Change], generation: Option<u32>) -> Result<(), BackendError> {
         let encoded = encode(changes)?;
-        self.netlink.commit(&encoded.messages).map_err(|error| refused(changes, &encoded, error))
+        let committed = self.netlink.commit_at(&encoded.messages, generation);
+        committed.map_err(|error| refused(changes, &encoded, error))
     }
 
     /// Has the kernel check all changes and carry out none.
@@ -143,8 +157,16 @@ impl Nftables {
     /// [`BackendError`]; the table is then as it was, or, for [`BackendError::NotAsWritten`], somebody
     /// else changed it at the same time.
     pub fn install(&mut self, wanted: &Ruleset) -> Result<Vec<Change>, BackendError> {
-        let live = self.read()?;
-        self.install_over(live.as_ref(), wanted, Vec::new())
+        let mut tries = INSTALL_TRIES;
+        loop {
+            let live = self.read()?;
+            tries -= 1;
+            match self.install_over(live.as_ref(), wanted, Vec::new()) {
+                // Somebody else may have been at the table between two of our steps.
+                Err(BackendError::Refused { .. } | BackendError::NotAsWritten(_)) if tries > 0 => {}
+                outcome => return outcome,
+            }
+        }
     }
 
     /// The same for what was read just now, with these further changes in the same transaction.
@@ -195,18 +217,6 @@ impl Nftables {
             return Err(error);
         }
         self.apply(&rules_only(&to, wanted))
-    }
-
-    /// Removes the table and all in it; false if there was none.
-    ///
-    /// # Errors
-    /// [`BackendError`] when the kernel refuses.
-    pub fn teardown(&mut self) -> Result<bool, BackendError> {
-        if !self.has_table()? {
-            return Ok(false);
-        }
-        self.apply(&[Change::DeleteTable])?;
-        Ok(true)
     }
 
     /// Whether the kernel can match what TCP carries by itself (Linux 5.16), found out by a dry run.

@@ -14,6 +14,7 @@ use super::rule::{RuleText, rule};
 use crate::config::Settings;
 use crate::ruleset::expr::Side;
 
+pub use replies::{SPOKEN_MS, own_set};
 pub use sets::{allow_set, app_set, step2_set};
 
 /// The ruleset that these settings want, with the elements that are known beforehand.

@@ -15,8 +15,8 @@ pub(super) const SPOKEN_SET: &str = "spoken";
 /// Stem of the sets of this host's own addresses, as packets to it name them. A connection to another
 /// address that somebody forwards (one-to-one NAT of a routed address) is none of ours, whatever its port.
 pub(super) const OWN_SET: &str = "own";
-/// How long that is remembered: a service may know its peer's address for long.
-pub(super) const SPOKEN_MS: u64 = 30 * 86_400_000;
+/// How long that is remembered, in milliseconds: a service may know its peer's address for long.
+pub const SPOKEN_MS: u64 = 30 * 86_400_000;
 
 const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
 
@@ -59,7 +59,8 @@ fn replies() -> Vec<Rule> {
 }
 
 /// The set of this host's addresses that somebody has begun to talk to.
-pub(super) fn own_set(family: Family) -> String {
+#[must_use]
+pub fn own_set(family: Family) -> String {
     format!("{OWN_SET}_{}", family.digit())
 }
 

@@ -1,4 +1,4 @@
-//! The ruleset as nft text, from the templates in `nft-templates/`.
+//! The ruleset as nft text, from the templates in `nft-templates/`, and what VyOS is told.
 
 mod backend;
 mod chains;
@@ -7,6 +7,8 @@ mod render;
 mod sets;
 mod step1;
 mod template;
+mod vyos;
 
 pub use render::render;
 pub use template::TemplateError;
+pub use vyos::vyos_commands;

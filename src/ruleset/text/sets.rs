@@ -2,7 +2,7 @@
 
 use super::render::{PROTOCOLS, Renderer};
 use super::template::{TemplateError, fill};
-use crate::ruleset::allow::{self, BY_CONFIG, Span, key_address};
+use crate::ruleset::allow::{self, Span, key_address};
 use crate::ruleset::layout::Segment;
 use crate::units::{Family, Network};
 
@@ -127,7 +127,7 @@ pub(super) fn elements(networks: &[Network], family: Family) -> String {
             let from = key_address(&first)?;
             let to = element.last.as_deref().and_then(key_address);
             let range = to.map_or_else(|| from.to_string(), |to| format!("{from}-{to}"));
-            Some(format!("{range} comment \"{BY_CONFIG}\""))
+            Some(format!("{range} comment \"{}\"", element.comment.unwrap_or_default()))
         })
         .collect();
     if listed.is_empty() { String::new() } else { format!("\t\telements = {{ {} }}", listed.join(", ")) }

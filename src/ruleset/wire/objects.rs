@@ -75,6 +75,8 @@ pub fn host_chain(payload: &[u8], family: &str) -> Option<HostChain> {
 pub struct DecodedRule {
     /// The chain.
     pub chain: String,
+    /// The number by which its table knows it.
+    pub handle: u64,
     /// The rule.
     pub rule: Rule,
 }
@@ -88,7 +90,8 @@ pub fn rule(payload: &[u8], table: &str) -> Option<DecodedRule> {
     }
     let exprs: Vec<Expr> = expressions(rule.nested(4));
     let comment = rule.get(7).and_then(comment);
-    Some(DecodedRule { chain: rule.text(2)?.to_owned(), rule: Rule { comment, exprs } })
+    let handle = rule.be64(3).unwrap_or(0);
+    Some(DecodedRule { chain: rule.text(2)?.to_owned(), handle, rule: Rule { comment, exprs } })
 }
 
 /// nft's own user data: type (0 is a comment), length, bytes.
