@@ -20,6 +20,7 @@ mod knocking;
 mod namespace;
 mod probe;
 mod process;
+mod proxies;
 mod requirements;
 mod scenarios;
 mod server;

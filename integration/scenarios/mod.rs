@@ -1,4 +1,6 @@
 mod allowed_networks;
+mod behind_haproxy;
+mod behind_nginx;
 mod boot;
 mod broken_configurations;
 mod bystanders;
