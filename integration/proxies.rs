@@ -106,7 +106,9 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         // Killed, nginx would leave its workers behind.
-        self.process.signal(Signal::SIGTERM);
+        if self.process.is_alive() {
+            self.process.signal(Signal::SIGTERM);
+        }
         let _ = wait(&mut self.process.0, Duration::from_secs(5));
     }
 }

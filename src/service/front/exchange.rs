@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
 use crate::knock::{Attempt, Form, Limits, NoClient, Problem, Progress, Step, read_request};
@@ -24,10 +25,18 @@ pub(super) enum Received {
     Problem(Problem),
     /// Nothing: it was closed or broke before the first byte.
     Nothing,
+    /// Not a byte until the time was over.
+    Silence,
 }
 
-/// Reads one request, at most [`Limits::total`] bytes and one more; the caller sets the time.
-pub(super) async fn receive<S>(io: &mut S, path: &HttpPath, limits: Limits, sender: Sender<'_>) -> Received
+/// Reads one request, at most [`Limits::total`] bytes and one more, until then.
+pub(super) async fn receive<S>(
+    io: &mut S,
+    path: &HttpPath,
+    limits: Limits,
+    sender: Sender<'_>,
+    until: Instant,
+) -> Received
 where
     S: AsyncRead + Unpin,
 {
@@ -38,10 +47,12 @@ where
         let Some(room) = buffer.get_mut(filled..).filter(|room| !room.is_empty()) else {
             return Received::Problem(Problem::TooLarge);
         };
-        match io.read(room).await {
-            Ok(0) | Err(_) if filled == 0 => return Received::Nothing,
-            Ok(0) | Err(_) => return Received::Problem(Problem::Malformed),
-            Ok(count) => filled += count,
+        match timeout_at(until, io.read(room)).await {
+            Err(_) if filled == 0 => return Received::Silence,
+            Err(_) => return Received::Problem(Problem::TooSlow),
+            Ok(Ok(0) | Err(_)) if filled == 0 => return Received::Nothing,
+            Ok(Ok(0) | Err(_)) => return Received::Problem(Problem::Malformed),
+            Ok(Ok(count)) => filled += count,
         }
         let bytes = buffer.get(..filled).unwrap_or_default();
         match read_request(bytes, path, limits) {

@@ -71,18 +71,19 @@ async fn listen_in_silence(mut stream: TcpStream, client: ClientAddr, config: &S
         tracing::debug!(%client, %error, "step 1: the connection cannot be closed in silence");
         return;
     }
+    let until = Instant::now() + REQUEST;
     let conversation = async {
-        match hear(&mut stream, config, Sender::Known(client)).await {
+        match hear(&mut stream, config, Sender::Known(client), until).await {
             Received::Form(client, form) => {
                 let answer = link.ask(Ask::Knock(attempt(client, Step::One, form))).await;
                 tracing::debug!(%client, ?answer, "step 1");
             }
             Received::Problem(problem) => tracing::debug!(%client, ?problem, "step 1: no knock"),
             Received::Nobody(why) => note_nobody(client, why, "step 1"),
-            Received::Nothing => tracing::debug!(%client, "step 1: nothing came"),
+            Received::Nothing | Received::Silence => tracing::debug!(%client, "step 1: nothing came"),
         }
     };
-    if timeout_at(Instant::now() + REQUEST, conversation).await.is_err() {
+    if timeout_at(until, conversation).await.is_err() {
         tracing::debug!(%client, "step 1: too slow");
     }
 }
@@ -91,22 +92,16 @@ async fn listen_in_silence(mut stream: TcpStream, client: ClientAddr, config: &S
 async fn answer(mut stream: TcpStream, peer: ClientAddr, config: &Step1Config, link: &Front) {
     let start = Instant::now();
     let conversation = async {
-        let received = timeout_at(start + REQUEST, async {
-            match Sender::on(&mut stream, peer, config.proxy.as_ref()).await {
-                Ok(sender) => Ok(hear(&mut stream, config, sender).await),
-                Err(why) => Err(why),
-            }
-        });
-        let received = match received.await {
-            Ok(Ok(received)) => received,
+        let until = start + REQUEST;
+        let sender = match timeout_at(until, Sender::on(&mut stream, peer, config.proxy.as_ref())).await {
+            Ok(Ok(sender)) => sender,
             // Whoever does not speak the protocol of the proxy has no use for an answer.
             Ok(Err(why)) => return note_nobody(peer, why, "step 1"),
-            Err(_) => Received::Problem(Problem::TooSlow),
+            Err(_) => return tracing::debug!(%peer, "step 1: no header of the proxy in time"),
         };
-        let reply = match received {
+        let reply = match hear(&mut stream, config, sender, until).await {
             Received::Form(client, form) => {
-                let asked =
-                    timeout_at(start + REQUEST, link.ask(Ask::Knock(attempt(client, Step::One, form))));
+                let asked = timeout_at(until, link.ask(Ask::Knock(attempt(client, Step::One, form))));
                 Reply::from(asked.await.unwrap_or(Answer::Unavailable))
             }
             Received::Nobody(why) => {
@@ -114,7 +109,8 @@ async fn answer(mut stream: TcpStream, peer: ClientAddr, config: &Step1Config, l
                 Reply::Problem(Problem::Malformed)
             }
             Received::Problem(problem) => Reply::Problem(problem),
-            Received::Nothing => return,
+            // The kernel lets through what begins with the path: who sends nothing does not know it.
+            Received::Nothing | Received::Silence => return,
         };
         tracing::debug!(%peer, status = reply.status(), "step 1");
         if send(&mut stream, reply).await.is_ok() {
@@ -126,8 +122,8 @@ async fn answer(mut stream: TcpStream, peer: ClientAddr, config: &Step1Config, l
     }
 }
 
-async fn hear(stream: &mut TcpStream, config: &Step1Config, sender: Sender<'_>) -> Received {
-    match receive(stream, &config.path, config.limits, sender).await {
+async fn hear(stream: &mut TcpStream, config: &Step1Config, sender: Sender<'_>, until: Instant) -> Received {
+    match receive(stream, &config.path, config.limits, sender, until).await {
         // The runtime may not know yet that more has arrived; the kernel does.
         Received::Form(..) | Received::Nobody(_) if tcp::has_unread(stream) => {
             Received::Problem(Problem::Malformed)

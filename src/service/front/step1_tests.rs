@@ -185,6 +185,15 @@ async fn the_other_variant_answers_those_who_know_the_path() {
 }
 
 #[tokio::test]
+async fn the_other_variant_says_nothing_to_who_sends_nothing() {
+    let (at, _asked) = start(Step1Reply::Http, Answer::Opened);
+    let mut stream = connected(at).await;
+    let mut heard = Vec::new();
+    stream.read_to_end(&mut heard).await.unwrap();
+    assert_eq!(heard, b"");
+}
+
+#[tokio::test]
 async fn the_other_variant_says_when_it_was_too_slow() {
     let (at, asked) = start(Step1Reply::Http, Answer::Opened);
     let mut stream = connected(at).await;

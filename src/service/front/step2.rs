@@ -132,9 +132,8 @@ impl Conversation<'_> {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let Self { peer, start, config, link } = self;
-        let received = receive(io, &config.path, Limits::step2(), sender);
-        let received = timeout_at(start + REQUEST, received).await;
-        let reply = match received.unwrap_or(Received::Problem(Problem::TooSlow)) {
+        let received = receive(io, &config.path, Limits::step2(), sender, start + REQUEST).await;
+        let reply = match received {
             Received::Form(..) | Received::Nobody(_) if has_unread(io) => Reply::Problem(Problem::Malformed),
             Received::Form(client, form) => {
                 let ask = link.ask(Ask::Knock(attempt(client, Step::Two, form)));
@@ -145,6 +144,7 @@ impl Conversation<'_> {
                 Reply::Problem(Problem::Malformed)
             }
             Received::Problem(problem) => Reply::Problem(problem),
+            Received::Silence => Reply::Problem(Problem::TooSlow),
             Received::Nothing => return false,
         };
         tracing::debug!(%peer, status = reply.status(), "step 2");
