@@ -54,7 +54,7 @@ pub async fn serve_step1(ears: Ears, config: watch::Receiver<Arc<Step1Config>>, 
     let bounds = if config.borrow().proxy.is_some() { BOUNDS.for_proxy() } else { BOUNDS };
     crowd::serve(ears, bounds, |stream, peer| {
         let (config, link) = (Arc::clone(&config.borrow()), link.clone());
-        may_speak(peer, config.proxy.as_ref(), "step 1").then(|| async move {
+        may_speak(peer, config.proxy.as_ref(), "step 1").then_some(async move {
             match (config.reply, &config.proxy) {
                 (Step1Reply::Silent, None) => listen_in_silence(stream, peer, &config, &link).await,
                 (Step1Reply::Http, _) | (_, Some(_)) => answer(stream, peer, &config, &link).await,

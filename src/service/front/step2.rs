@@ -56,7 +56,7 @@ pub async fn serve_step2(
     crowd::serve(ears, bounds, |stream, peer| {
         let (config, link) = (Arc::clone(&config.borrow()), link.clone());
         let tls = tls.borrow().clone();
-        may_speak(peer, config.proxy.as_ref(), "step 2").then(|| async move {
+        may_speak(peer, config.proxy.as_ref(), "step 2").then_some(async move {
             let conversation = Conversation { peer, start: Instant::now(), config: &config, link: &link };
             if timeout_at(conversation.start + WHOLE, conversation.hold(stream, tls)).await.is_err() {
                 tracing::debug!(%peer, "step 2: too slow");
@@ -121,7 +121,7 @@ impl Conversation<'_> {
     }
 
     async fn in_plain_text(self, mut stream: TcpStream, sender: Sender<'_>) {
-        if self.exchange(&mut stream, sender, |stream| tcp::has_unread(stream)).await {
+        if self.exchange(&mut stream, sender, tcp::has_unread).await {
             drain(&mut stream).await;
         }
     }
