@@ -11,12 +11,15 @@
 )]
 
 mod agent;
+mod audit;
 mod capture;
 mod configuration;
+mod docker;
 mod firewall;
 mod handmade;
 mod hosts;
 mod knocking;
+mod machine;
 mod namespace;
 mod probe;
 mod process;

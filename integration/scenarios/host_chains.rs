@@ -272,6 +272,35 @@ fn a_rule_of_an_earlier_run_goes_with_its_flags_and_by_a_teardown_without_a_daem
 }
 
 #[test]
+fn a_copy_that_iptables_saved_and_restored_is_known_as_ours() {
+    let net = Topology::new();
+    net.router.run("iptables-nft", &["-A", "INPUT", "-j", "DROP"]).success();
+    let home = Installation::new(&Config::ssh(&[])).flags(&["--nftables-chain-input", "INPUT"]);
+    let agent = home.start(&net.router);
+    until_in(&net.router, &["ip filter INPUT"]);
+    let saved = net.router.run("iptables-nft-save", &[]).success().text();
+    assert!(saved.contains("ka:host-input"), "{saved}");
+    // nft does not show where iptables keeps a comment: our rule is one without any then.
+    let alike = || {
+        let listing = net.router.run("nft", &["list", "chain", "ip", "filter", "INPUT"]).text();
+        listing.matches("0x00005e2b").count()
+    };
+    agent.terminate();
+    net.router.feed("iptables-nft-restore", &[], saved.as_bytes()).success();
+    assert_eq!((alike(), our_rules(&net.router)), (1, vec![]));
+    let _agent = home.start(&net.router);
+    until_in(&net.router, &["ip filter INPUT"]);
+    assert_eq!(alike(), 1);
+    net.router.feed("iptables-nft-restore", &[], saved.as_bytes()).success();
+    until_in(&net.router, &["ip filter INPUT"]);
+    assert_eq!(alike(), 1);
+    net.router.feed("iptables-nft-restore", &["--noflush"], saved.as_bytes()).success();
+    until_in(&net.router, &["ip filter INPUT"]);
+    home.verb(&net.router, &["teardown"]).success();
+    assert_eq!(alike(), 0);
+}
+
+#[test]
 fn a_cleanup_on_shutdown_closes_the_services_and_leaves_the_rule_with_the_guard() {
     let net = Topology::new();
     net.router.nft(OWN_CHAIN);

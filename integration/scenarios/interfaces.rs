@@ -13,8 +13,9 @@ use crate::probe::{assert_echoes, assert_udp_silent, dial, udp_socket};
 use crate::server::{Habit, Server, last_piece};
 use crate::topology::{Family, Topology};
 
-/// From the first packet that can pass to the open port: the pause of curl at step 1, and a second.
-const SOON: Duration = Duration::from_secs(2);
+/// From the first packet that can pass to the open port: a second is curl's pause at step 1, the rest is for machines
+/// that are slow, such as emulated ones.
+const SOON: Duration = Duration::from_secs(8);
 
 fn ip(host: &Namespace, batch: &str) {
     host.feed("ip", &["-batch", "-"], batch.as_bytes()).success();

@@ -5,6 +5,8 @@ pub mod cert;
 pub mod check_config;
 pub mod check_ruleset;
 mod companions;
+pub mod confirm;
+mod consent;
 pub mod demo;
 mod exit;
 mod flags;
@@ -33,6 +35,8 @@ use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::service::trial;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -71,6 +75,8 @@ pub enum Verb {
     CheckConfig(check_config::CheckConfigArgs),
     /// Show what would change in the firewall and what stands in its way; changes nothing
     CheckRuleset(check_ruleset::CheckRulesetArgs),
+    /// Keep what `run --confirm` put in force
+    Confirm(confirm::ConfirmArgs),
     /// Show who is let in and for how long
     Status(status::StatusArgs),
     /// Let an address in by hand
@@ -93,7 +99,12 @@ pub enum Verb {
 #[must_use]
 pub fn main() -> ExitCode {
     // The default hook has printed where it happened; the code tells a bug from everything else.
-    let outcome = std::panic::catch_unwind(|| run_with(std::env::args_os()));
+    let outcome = std::panic::catch_unwind(|| {
+        if std::env::args_os().nth(1).is_some_and(|word| word == trial::WATCHER) {
+            return if trial::watch() { Exit::Done } else { Exit::Unavailable };
+        }
+        run_with(std::env::args_os())
+    });
     outcome.unwrap_or(Exit::Bug).into()
 }
 
@@ -117,6 +128,7 @@ fn dispatch(verb: Verb) -> Exit {
         Verb::Guard(args) => guard::run(args),
         Verb::CheckConfig(args) => check_config::run(args),
         Verb::CheckRuleset(args) => check_ruleset::run(args),
+        Verb::Confirm(args) => confirm::run(args),
         Verb::Status(args) => status::run(args),
         Verb::Grant(args) => grant::run(args),
         Verb::Revoke(args) => revoke::run(args),
@@ -240,6 +252,9 @@ mod tests {
             "knock-agent check-config --strict --json -c x.yaml",
             "knock-agent check-ruleset --offline --print nft --http-port 80",
             "knock-agent check-ruleset --json --diff-exit",
+            "knock-agent run --confirm 60s --yes",
+            "knock-agent run --ask",
+            "knock-agent confirm",
             "knock-agent status --json",
             "knock-agent grant ssh 10.0.0.1 --for 2h",
             "knock-agent grant ssh 2001:db8::1",

@@ -24,7 +24,8 @@ pub use outside::{Alone, Outside, SecretFrom, UserFile};
 pub use problem::{Place, Problem, Problems, Severity};
 pub use proxy::{Behind, Proxy, ProxyHeader, ProxyStep2, Trusted, TrustedError};
 pub use settings::{
-    App, Destination, Established, Global, Settings, Step1Proof, Step1Reply, TwoFactorStep, User, UserApp,
+    App, DefaultInput, Destination, Established, Global, Settings, Step1Proof, Step1Reply, TwoFactorStep,
+    User, UserApp,
 };
 pub use syntax::MAX_BYTES;
 

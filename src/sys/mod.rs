@@ -3,7 +3,9 @@
 pub mod calendar;
 pub mod clock;
 pub mod files;
+pub mod flows;
 pub mod interfaces;
+pub mod listeners;
 pub mod netlink;
 pub mod nftnl;
 pub mod notify;

@@ -2,13 +2,16 @@
 
 use super::sets::elements;
 use super::template::{TemplateError, fill};
-use crate::config::Settings;
+use crate::config::{DefaultInput, Settings};
 use crate::ruleset::layout::{Layout, Options};
 use crate::units::{Family, Protocol};
 
 const TABLE: &str = include_str!("../../../nft-templates/table.nft");
 pub(super) const CHAIN: &str = include_str!("../../../nft-templates/chain.nft");
 const MARKS: &str = include_str!("../../../nft-templates/marks.nft");
+
+const ADOPTED: &str = include_str!("../../../nft-templates/adopted.nft");
+const DEFAULT_INPUT: &str = include_str!("../../../nft-templates/default-input.nft");
 
 pub(super) const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
 
@@ -52,6 +55,7 @@ impl Renderer<'_> {
                     let mark = self.mark();
                     format!("tcp dport {port} fib daddr type != unicast {mark}accept comment \"ka:mark:backend\"")
                 })),
+                ("default", self.default_rule()),
             ],
         )?;
         fill(
@@ -61,6 +65,9 @@ impl Renderer<'_> {
                 ("allow_all_4", &elements(&global.allow, Family::V4)),
                 ("allow_all_6", &elements(&global.allow, Family::V6)),
                 ("proxy_sets", &self.proxy_sets()?),
+                ("echo_sets", &self.echo_sets()),
+                ("adopted", &fill(ADOPTED, &[("mark", self.mark().trim())])?),
+                ("default_input", if self.closed() { DEFAULT_INPUT } else { "" }),
                 ("flow_sets", &self.flow_sets()),
                 ("app_sets", &self.app_sets()?),
                 ("maps", &self.maps()?),
@@ -119,6 +126,16 @@ impl Renderer<'_> {
             Some(mark) => format!("meta mark set meta mark & {:#x} | {:#x} ", !mark.mask(), mark.value()),
         }
     }
+
+    /// Whether the whole host is closed.
+    pub(super) fn closed(&self) -> bool {
+        self.settings().global.default_input == DefaultInput::Drop
+    }
+
+    fn default_rule(&self) -> &'static str {
+        if self.closed() { "\t\tiifname @ext goto default_in comment \"ka:default\"\n" } else { "" }
+    }
+
     fn marks_forwarded(&self) -> String {
         if !self.marks() {
             return String::new();
