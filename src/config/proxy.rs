@@ -1,7 +1,7 @@
 //! A proxy in front of both steps: its ports and addresses come from the command line, how it says who a client is
 //! from the configuration.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 use std::str::FromStr;
 
@@ -71,6 +71,11 @@ pub enum TrustedError {
     /// An IPv4 address that is written as an IPv6 one.
     #[error("`{0}` is an IPv4 address in IPv6 clothes: write {1}")]
     Mapped(Network, IpAddr),
+    /// An address that hosts on every link may have.
+    #[error(
+        "`{0}` is link-local, and a host on another link may have the same: name another address of the proxy"
+    )]
+    LinkLocal(Network),
     /// Everybody.
     #[error("`{0}` trusts everybody to say who a client is: name the addresses of the proxy")]
     Everybody(Network),
@@ -83,8 +88,7 @@ impl Trusted {
     /// This host itself, over its loopback interface.
     #[must_use]
     pub fn loopback() -> Self {
-        let [v4, v6]: [IpAddr; 2] =
-            [std::net::Ipv4Addr::LOCALHOST.into(), std::net::Ipv6Addr::LOCALHOST.into()];
+        let [v4, v6]: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
         Self(vec![Network::host(v4), Network::host(v6)])
     }
 
@@ -132,6 +136,12 @@ fn trusted(word: &str) -> Result<Network, TrustedError> {
     }
     if network.prefix_len() == 0 {
         return Err(TrustedError::Everybody(network));
+    }
+    // fe80::/10; who is trusted is asked by address, which does not say by which interface.
+    let link_local = Ipv6Addr::from(0xfe80_u128 << 112);
+    let within = matches!(network.first(), IpAddr::V6(v6) if v6.segments().first().is_some_and(|s| s & 0xffc0 == 0xfe80));
+    if within || (network.first() <= IpAddr::V6(link_local) && IpAddr::V6(link_local) <= network.last()) {
+        return Err(TrustedError::LinkLocal(network));
     }
     Ok(network)
 }
@@ -272,6 +282,10 @@ mod tests {
             ("::ffff:10.0.0.1", "write 10.0.0.1"),
             ("127.0.0.1 10.0.0.1", "is not an address"),
             ("fe80::1%eth0", "is not an address"),
+            ("fe80::1", "is link-local"),
+            ("febf:ffff::/32", "is link-local"),
+            ("fe80::/10", "is link-local"),
+            ("f000::/4", "is link-local"),
         ] {
             let message = trusted(text).unwrap_err();
             assert!(message.contains(part), "{text}: {message}");
