@@ -308,7 +308,7 @@ fn guard(daemon: &Daemon, on_trial: bool) -> Result<(Operations, Option<StateFil
     let state = StateFile::resume(&mut operations, clock::now()).and_then(resumed);
     operations.sync_allowed(clock::now())?;
     operations.make_addresses_known(good.plan());
-    tell_of_missing_interfaces(&daemon.settings);
+    outside::tell(&daemon.settings);
     match operations.keep_host(daemon.host.clone()) {
         Ok(0) => {}
         Ok(changes) => tracing::info!(changes, "chains of the host accept our mark"),
@@ -321,14 +321,6 @@ fn guard(daemon: &Daemon, on_trial: bool) -> Result<(Operations, Option<StateFil
         keep(&good, &daemon.state_dir);
     }
     Ok((operations, state))
-}
-
-fn tell_of_missing_interfaces(settings: &Settings) {
-    for name in outside::missing(settings) {
-        tracing::warn!(
-            "interface_ext {name} does not exist now: its ports are guarded as soon as it does, unless the name is wrong"
-        );
-    }
 }
 
 async fn serve(
