@@ -27,6 +27,9 @@ const TOOLS: &[(&str, &str)] = &[
     ("firewalld", "firewalld"),
     ("dbus-daemon", "dbus"),
     ("strace", "strace"),
+    ("nginx", "nginx"),
+    ("haproxy", "haproxy"),
+    ("caddy", "caddy"),
 ];
 
 /// Stops the test unless it runs as root and every tool is there.

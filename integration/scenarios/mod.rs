@@ -1,4 +1,7 @@
 mod allowed_networks;
+mod behind_haproxy;
+mod behind_nginx;
+mod behind_proxies;
 mod boot;
 mod broken_configurations;
 mod bystanders;
