@@ -185,7 +185,7 @@ pub fn run(mut daemon: Daemon, watcher: Option<Watcher>) -> Result<(), DaemonErr
     match firewall {
         Firewall::Iptables(ref iptables) if daemon.firewall.kind.is_none() => tracing::warn!(
             programs = %iptables.variant(),
-            "this kernel has no nf_tables: iptables and ipset are used (--firewall-type iptables)"
+            "this kernel has no nf_tables, or iptables guards already: iptables and ipset are used"
         ),
         Firewall::Iptables(ref iptables) => {
             tracing::info!(programs = %iptables.variant(), "iptables and ipset are used")
