@@ -1,27 +1,52 @@
 //! The command line: one file per verb, and the only place that prints.
 
+#[cfg(feature = "gateway")]
 pub mod allow;
+#[cfg(feature = "gateway")]
 pub mod cert;
+#[cfg(feature = "gateway")]
 pub mod check_config;
+#[cfg(feature = "gateway")]
 pub mod check_ruleset;
+#[cfg(feature = "gateway")]
 mod companions;
+#[cfg(feature = "client")]
+pub mod connect;
+#[cfg(feature = "gateway")]
 pub mod demo;
 mod exit;
+#[cfg(feature = "gateway")]
 mod flags;
+#[cfg(feature = "gateway")]
 pub mod grant;
+#[cfg(feature = "gateway")]
 pub mod guard;
+#[cfg(feature = "gateway")]
 pub mod hash_key;
+#[cfg(feature = "gateway")]
 mod host_flags;
+#[cfg(feature = "client")]
+pub mod knock;
+#[cfg(feature = "gateway")]
 pub mod load;
+#[cfg(feature = "gateway")]
 mod operate;
 mod output;
+#[cfg(feature = "gateway")]
 mod outside;
+#[cfg(feature = "client")]
+mod person;
+#[cfg(feature = "gateway")]
 pub mod revoke;
+#[cfg(feature = "gateway")]
 pub mod run;
+#[cfg(feature = "gateway")]
 pub mod status;
+#[cfg(feature = "gateway")]
 pub mod teardown;
 
 pub use exit::Exit;
+#[cfg(feature = "gateway")]
 pub use flags::{ConfigArg, DaemonArgs, FirewallType, LaterArgs, NotYet};
 pub use host_flags::HostArgs;
 pub use output::{Printer, Tone};
@@ -62,28 +87,46 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Guard the ports and let in who knocks (the daemon)
+    #[cfg(feature = "gateway")]
     Run(run::RunArgs),
     /// Close the ports and exit (early boot); with a bad configuration, as the last good one said
+    #[cfg(feature = "gateway")]
     Guard(guard::GuardArgs),
     /// Check the configuration file, and nothing else
+    #[cfg(feature = "gateway")]
     CheckConfig(check_config::CheckConfigArgs),
     /// Show what would change in the firewall and what stands in its way; changes nothing
+    #[cfg(feature = "gateway")]
     CheckRuleset(check_ruleset::CheckRulesetArgs),
     /// Show who is let in and for how long
+    #[cfg(feature = "gateway")]
     Status(status::StatusArgs),
     /// Let an address in by hand
+    #[cfg(feature = "gateway")]
     Grant(grant::GrantArgs),
     /// Take back what was granted
+    #[cfg(feature = "gateway")]
     Revoke(revoke::RevokeArgs),
     /// Let a network in without a knock
+    #[cfg(feature = "gateway")]
     Allow(allow::AllowArgs),
     /// Remove everything of knock-agent from the firewall; guarded ports are open afterwards
+    #[cfg(feature = "gateway")]
     Teardown(teardown::TeardownArgs),
     /// Make a self-signed certificate and key for step 2
+    #[cfg(feature = "gateway")]
     Cert(cert::CertArgs),
     /// Print what the configuration stores instead of a key, or make a new one
+    #[cfg(feature = "gateway")]
     HashKey(hash_key::HashKeyArgs),
+    /// Knock: open what a profile says, keep it open, or close it (the client)
+    #[cfg(feature = "client")]
+    Knock(knock::KnockArgs),
+    /// Connect to a port that opens to a knock, for ssh's ProxyCommand (the client)
+    #[cfg(feature = "client")]
+    Connect(connect::ConnectArgs),
     /// Show the whole story in private namespaces; nothing of this host is touched
+    #[cfg(feature = "gateway")]
     Demo(demo::DemoArgs),
 }
 
@@ -111,17 +154,33 @@ fn run_with(args: impl Iterator<Item = OsString>) -> Exit {
 
 fn dispatch(verb: Verb) -> Exit {
     match verb {
+        #[cfg(feature = "gateway")]
         Verb::Run(args) => run::run(args),
+        #[cfg(feature = "gateway")]
         Verb::Guard(args) => guard::run(args),
+        #[cfg(feature = "gateway")]
         Verb::CheckConfig(args) => check_config::run(args),
+        #[cfg(feature = "gateway")]
         Verb::CheckRuleset(args) => check_ruleset::run(args),
+        #[cfg(feature = "gateway")]
         Verb::Status(args) => status::run(args),
+        #[cfg(feature = "gateway")]
         Verb::Grant(args) => grant::run(args),
+        #[cfg(feature = "gateway")]
         Verb::Revoke(args) => revoke::run(args),
+        #[cfg(feature = "gateway")]
         Verb::Allow(args) => allow::run(args),
+        #[cfg(feature = "gateway")]
         Verb::Teardown(args) => teardown::run(args),
+        #[cfg(feature = "gateway")]
         Verb::Cert(args) => cert::run(args),
+        #[cfg(feature = "gateway")]
         Verb::HashKey(args) => hash_key::run(args),
+        #[cfg(feature = "client")]
+        Verb::Knock(args) => knock::run(args),
+        #[cfg(feature = "client")]
+        Verb::Connect(args) => connect::run(args),
+        #[cfg(feature = "gateway")]
         Verb::Demo(args) => demo::run(args),
     }
 }

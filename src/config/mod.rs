@@ -8,6 +8,8 @@ mod keys;
 mod node;
 mod outside;
 mod problem;
+#[cfg(feature = "client")]
+mod profile;
 mod report;
 mod section;
 mod settings;
@@ -20,6 +22,10 @@ mod user;
 mod users;
 
 pub use outside::{Alone, Outside, SecretFrom, UserFile};
+#[cfg(feature = "client")]
+pub use profile::{
+    CodeSource, Families, Profile, ProofAddress, SecretSource, Step1Form, Trust, parse_profile,
+};
 pub use problem::{Place, Problem, Problems, Severity};
 pub use settings::{
     App, Destination, Established, Global, Settings, Step1Proof, Step1Reply, TwoFactorStep, User, UserApp,
@@ -92,7 +98,7 @@ fn read(
     report: &mut Report,
     of_users: &mut Problems,
 ) -> Option<Settings> {
-    let document = document(text, report)?;
+    let document = document(text, "write a `global` section and one section per app", report)?;
     let file = Section::open("", Spot::at("", Place::START), &document, report)?;
     let global = match file.get("global") {
         Some(field) => field.section(report).map(|section| global::read(&section, report)),
@@ -121,8 +127,8 @@ fn read(
     all_read.then_some(Settings { global, apps, users: users.list? })
 }
 
-/// The first document of a text, which has sections.
-fn document(text: &str, report: &mut Report) -> Option<node::Node> {
+/// The first document of a text, which has sections; `fix` says what to write where it has not.
+fn document(text: &str, fix: &str, report: &mut Report) -> Option<node::Node> {
     if let Some(fault) = syntax::precheck(text) {
         report.fault(fault);
         return None;
@@ -145,7 +151,7 @@ fn document(text: &str, report: &mut Report) -> Option<node::Node> {
         report.error_fix(
             Spot::at("", Place::START),
             "the file has no content",
-            "write a `global` section and one section per app",
+            fix,
         );
         return None;
     };
@@ -153,7 +159,7 @@ fn document(text: &str, report: &mut Report) -> Option<node::Node> {
         report.error_fix(
             Spot::node("", &root, Show::Nothing),
             format!("the file must have sections, it is {}", root.what()),
-            "write a `global:` section and one section per app",
+            fix,
         );
         return None;
     }
