@@ -16,6 +16,7 @@ mod configuration;
 mod firewall;
 mod handmade;
 mod hosts;
+mod knocker;
 mod knocking;
 mod namespace;
 mod probe;

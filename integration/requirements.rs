@@ -13,6 +13,12 @@ const TOOLS: &[(&str, &str)] = &[
     ("openssl", "openssl"),
     ("python3", "python3"),
     ("setpriv", "util-linux"),
+    ("dash", "dash"),
+    ("strace", "strace"),
+    ("oathtool", "oathtool"),
+    ("zbarimg", "zbar-tools"),
+    ("ssh", "openssh-client"),
+    ("sshd", "openssh-server"),
     ("strace", "strace"),
 ];
 

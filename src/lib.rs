@@ -17,7 +17,10 @@
 //! With the feature `client` alone there is the client and what it is made of, without netlink and on other systems
 //! than Linux: `units`, `config`, `knock`, `client` and parts of `sys` and `cli`.
 
-#![cfg_attr(not(feature = "gateway"), allow(dead_code, reason = "what only the daemon asks of the shared layers"))]
+#![cfg_attr(
+    not(feature = "gateway"),
+    allow(dead_code, reason = "what only the daemon asks of the shared layers")
+)]
 
 #[cfg(not(any(feature = "gateway", feature = "client")))]
 compile_error!("build the feature `gateway`, `client`, or both");

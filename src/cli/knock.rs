@@ -129,7 +129,9 @@ impl SecretArgs {
         if self.key.is_none() && self.token.is_none() {
             return Ok(());
         }
-        err.line("error: a command line can be read by everybody on this host: no key or code is taken from it");
+        err.line(
+            "error: a command line can be read by everybody on this host: no key or code is taken from it",
+        );
         err.line("  fix: keys come from the profile (file, command, keyring, prompt); codes are asked for; change the key if it was real");
         Err(Exit::Usage)
     }
@@ -291,7 +293,8 @@ fn watch(
                 pause
             }
         };
-        if let Some(exit) = idle(client, &told, &before, Instant::now() + pause, child.as_mut(), opened, err) {
+        if let Some(exit) = idle(client, &told, &before, Instant::now() + pause, child.as_mut(), opened, err)
+        {
             return exit;
         }
     }

@@ -14,6 +14,8 @@ mod companions;
 pub mod connect;
 #[cfg(feature = "gateway")]
 pub mod demo;
+#[cfg(feature = "gateway")]
+pub mod enroll;
 mod exit;
 #[cfg(feature = "gateway")]
 mod flags;
@@ -48,6 +50,7 @@ pub mod teardown;
 pub use exit::Exit;
 #[cfg(feature = "gateway")]
 pub use flags::{ConfigArg, DaemonArgs, FirewallType, LaterArgs, NotYet};
+#[cfg(feature = "gateway")]
 pub use host_flags::HostArgs;
 pub use output::{Printer, Tone};
 
@@ -119,6 +122,9 @@ pub enum Verb {
     /// Print what the configuration stores instead of a key, or make a new one
     #[cfg(feature = "gateway")]
     HashKey(hash_key::HashKeyArgs),
+    /// Make a secret for one-time codes: QR code, files, one code checked
+    #[cfg(feature = "gateway")]
+    Enroll(enroll::EnrollArgs),
     /// Knock: open what a profile says, keep it open, or close it (the client)
     #[cfg(feature = "client")]
     Knock(knock::KnockArgs),
@@ -176,6 +182,8 @@ fn dispatch(verb: Verb) -> Exit {
         Verb::Cert(args) => cert::run(args),
         #[cfg(feature = "gateway")]
         Verb::HashKey(args) => hash_key::run(args),
+        #[cfg(feature = "gateway")]
+        Verb::Enroll(args) => enroll::run(args),
         #[cfg(feature = "client")]
         Verb::Knock(args) => knock::run(args),
         #[cfg(feature = "client")]
@@ -185,7 +193,7 @@ fn dispatch(verb: Verb) -> Exit {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "gateway", feature = "client"))]
 mod tests {
     use clap::CommandFactory;
 

@@ -129,7 +129,8 @@ mod tests {
         assert_eq!(wanted(None, 100), 100);
         assert_eq!(wanted(Some(100), 100), 101);
         assert_eq!(wanted(Some(90), 100), 100);
-        let mut codes = Codes::new(CodeSource::Secret(Secret::new("JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP".into())));
+        let mut codes =
+            Codes::new(CodeSource::Secret(Secret::new("JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP".into())));
         let (one, two) = (codes.next(&Person).unwrap(), codes.next(&Person).unwrap());
         assert_ne!(one, two);
     }

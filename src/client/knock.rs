@@ -8,11 +8,11 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
 use crate::client::codes::{CodeError, Codes};
+use crate::client::reach;
 use crate::client::request::{FormText, post};
 use crate::client::secrets::{self, Ask, SecretError};
 use crate::client::steps::{self, Step1};
 use crate::client::tls::{self, TlsError};
-use crate::client::reach;
 use crate::config::{Profile, ProofAddress, Step1Form, TwoFactorStep};
 use crate::knock::{Action, Claim, Proof};
 use crate::sys::random;
@@ -55,7 +55,9 @@ pub enum Failure {
     #[error("no random bytes: {0}")]
     Random(io::Error),
     /// Step 1 could not be sent.
-    #[error("step 1: nothing answers at {to} ({source}): is it the right host and port, and is the gateway running?")]
+    #[error(
+        "step 1: nothing answers at {to} ({source}): is it the right host and port, and is the gateway running?"
+    )]
     NoGateway {
         /// Where.
         to: SocketAddr,
@@ -173,7 +175,8 @@ impl<'a> Client<'a> {
             return addresses.iter().copied().map(one).collect();
         }
         thread::scope(|scope| {
-            let running: Vec<_> = addresses.iter().map(|&address| scope.spawn(move || one(address))).collect();
+            let running: Vec<_> =
+                addresses.iter().map(|&address| scope.spawn(move || one(address))).collect();
             let done = running.into_iter().map(thread::ScopedJoinHandle::join);
             done.map(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
         })

@@ -91,7 +91,8 @@ mod tests {
         let read = |text: &str| read_answer(text.as_bytes());
         let asked = read("HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: TOTP\r\n\r\n").unwrap().unwrap();
         assert_eq!((asked.status, asked.wants_code), (401, true));
-        let other = read("HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Basic totp\r\n\r\n").unwrap().unwrap();
+        let other =
+            read("HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Basic totp\r\n\r\n").unwrap().unwrap();
         assert!(!other.wants_code);
         assert_eq!(read("HTTP/1.1 200 OK\r\nConte"), Ok(None));
         assert!(read("SSH-2.0-OpenSSH_9.2\r\n").is_err());

@@ -22,7 +22,9 @@ pub trait Ask: Sync {
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// Nobody sits at a terminal.
-    #[error("there is no terminal to ask for {0}: let the profile say where it is (file, command or keyring)")]
+    #[error(
+        "there is no terminal to ask for {0}: let the profile say where it is (file, command or keyring)"
+    )]
     Nobody(String),
     /// Whoever was asked gave up.
     #[error("nothing was typed")]

@@ -37,7 +37,8 @@ pub enum TlsError {
 /// What verifies as the profile says.
 pub(super) fn config(trust: &Trust) -> Result<Arc<ClientConfig>, TlsError> {
     let crypto = Arc::new(provider::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&crypto)).with_safe_default_protocol_versions()?;
+    let builder =
+        ClientConfig::builder_with_provider(Arc::clone(&crypto)).with_safe_default_protocol_versions()?;
     let mut config = match trust {
         Trust::System => builder.with_root_certificates(system_roots()?).with_no_client_auth(),
         Trust::Ca(path) => builder.with_root_certificates(roots(path)?).with_no_client_auth(),

@@ -22,11 +22,11 @@ mod user;
 mod users;
 
 pub use outside::{Alone, Outside, SecretFrom, UserFile};
+pub use problem::{Place, Problem, Problems, Severity};
 #[cfg(feature = "client")]
 pub use profile::{
     CodeSource, Families, Profile, ProofAddress, SecretSource, Step1Form, Trust, parse_profile,
 };
-pub use problem::{Place, Problem, Problems, Severity};
 pub use settings::{
     App, Destination, Established, Global, Settings, Step1Proof, Step1Reply, TwoFactorStep, User, UserApp,
 };
@@ -148,11 +148,7 @@ fn document(text: &str, fix: &str, report: &mut Report) -> Option<node::Node> {
         );
     }
     let Some(root) = document.root else {
-        report.error_fix(
-            Spot::at("", Place::START),
-            "the file has no content",
-            fix,
-        );
+        report.error_fix(Spot::at("", Place::START), "the file has no content", fix);
         return None;
     };
     if !matches!(root.kind, Kind::Map(_)) {

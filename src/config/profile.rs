@@ -152,7 +152,11 @@ pub enum Families {
 ///
 /// # Errors
 /// Every problem found, in the order of the file, if at least one is an error.
-pub fn parse_profile(file: &str, text: &str, home: Option<&Path>) -> Result<(Profile, Vec<Problem>), Problems> {
+pub fn parse_profile(
+    file: &str,
+    text: &str,
+    home: Option<&Path>,
+) -> Result<(Profile, Vec<Problem>), Problems> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut report = Report::default();
     let profile = read(text, home, &mut report);
@@ -180,15 +184,18 @@ fn read(text: &str, home: Option<&Path>, report: &mut Report) -> Option<Profile>
     let (http_path, https_path) = (path("http_post_path"), path("https_post_path"));
     let app = needed(&section, "app", "ssh", report).and_then(|f| f.parse_text::<AppName>(report));
     let user = Said::read(section.get("user"), |f| f.parse_text::<UserName>(report).map(Some)).or(None);
-    let mut key = |key: &str| {
-        Said::read(section.secret(key), |f| source(f, home, report)).or(SecretSource::Prompt)
-    };
+    let mut key =
+        |key: &str| Said::read(section.secret(key), |f| source(f, home, report)).or(SecretSource::Prompt);
     let (key_http, key_https) = (key("access_key_http"), key("access_key_https"));
     let forms = [("key", Step1Form::Key), ("proof", Step1Form::Proof)];
     let step1 = Said::read(section.get("step1"), |f| {
         let form = f.choice(&forms, report)?;
         if form == Step1Form::Proof && section.get("user").is_none() {
-            report.error_fix(f.spot(), "a proof says whose it is", "add `user: <name>`, or the id of your key");
+            report.error_fix(
+                f.spot(),
+                "a proof says whose it is",
+                "add `user: <name>`, or the id of your key",
+            );
         }
         Some(Some(form))
     })
@@ -210,8 +217,7 @@ fn read(text: &str, home: Option<&Path>, report: &mut Report) -> Option<Profile>
     })
     .or(Families::Both);
     let duration = Said::read(section.get("duration"), |f| f.lifetime(report).map(Some)).or(None);
-    let check =
-        Said::read(section.get("check"), |f| f.number::<u16>(1..=65_535, report).map(Some)).or(None);
+    let check = Said::read(section.get("check"), |f| f.number::<u16>(1..=65_535, report).map(Some)).or(None);
     let then = Said::read(section.get("then"), |f| words_of(f, report)).or(Vec::new());
     let user = user?;
     let usual = if user.is_some() { Step1Form::Proof } else { Step1Form::Key };
@@ -301,10 +307,13 @@ fn path_of(field: &Field<'_>, home: Option<&Path>, report: &mut Report) -> Optio
 }
 
 /// The one key of a section, which says where a secret is.
-fn place<'n>(field: &Field<'n>, known: &[&'static str], report: &mut Report) -> Option<(&'static str, Field<'n>)> {
+fn place<'n>(
+    field: &Field<'n>,
+    known: &[&'static str],
+    report: &mut Report,
+) -> Option<(&'static str, Field<'n>)> {
     let section = field.section(report)?;
-    let said: Vec<_> =
-        known.iter().filter_map(|key| Some((*key, section.secret(key)?))).collect();
+    let said: Vec<_> = known.iter().filter_map(|key| Some((*key, section.secret(key)?))).collect();
     match said.as_slice() {
         [(key, field)] if section.entries().count() == 1 => Some((*key, field.clone())),
         _ => {
@@ -373,7 +382,11 @@ fn trust(section: &Section<'_>, home: Option<&Path>, report: &mut Report) -> Opt
             Some(Trust::Pins(pins.into_iter().map(|(pin, _)| pin).collect()))
         }
         (Some(_), Some(ca)) => {
-            report.error_fix(ca.key(), "a certificate is known by its pin or by its issuer", "keep one of them");
+            report.error_fix(
+                ca.key(),
+                "a certificate is known by its pin or by its issuer",
+                "keep one of them",
+            );
             None
         }
     }
@@ -452,7 +465,10 @@ mod tests {
         );
         assert_eq!(all.key_http, SecretSource::File("/home/alice/keys/one".into()));
         assert_eq!(all.key_https, SecretSource::Command(vec!["pass".into(), "show".into(), "two".into()]));
-        assert_eq!(profile("access_key_http: {keyring: home}\n").key_http, SecretSource::Keyring("home".into()));
+        assert_eq!(
+            profile("access_key_http: {keyring: home}\n").key_http,
+            SecretSource::Keyring("home".into())
+        );
         for bad in [
             "access_key_http: {file: /a, keyring: b}\n",
             "access_key_http: {}\n",
@@ -483,7 +499,8 @@ mod tests {
         for text in ["00".repeat(32), colons, format!("sha256//{}=", "A".repeat(43))] {
             assert_eq!(profile(&format!("pin: \"{text}\"\n")).trust, Trust::Pins(vec![zeros]), "{text}");
         }
-        for bad in ["0".repeat(63), "g".repeat(64), "sha256//AAAA".to_owned(), format!("+{}", "0".repeat(63))] {
+        for bad in ["0".repeat(63), "g".repeat(64), "sha256//AAAA".to_owned(), format!("+{}", "0".repeat(63))]
+        {
             assert!(read(&format!("pin: \"{bad}\"\n")).is_err(), "{bad}");
         }
         assert!(read(&format!("pin: \"{}\"\nca: /ca.pem\n", "00".repeat(32))).is_err());
@@ -502,7 +519,8 @@ mod tests {
             let text = read(more).unwrap_err().list[0].to_string();
             assert!(text.starts_with(&format!("home.yaml:{place}: error: ")), "{text}");
         }
-        let text = format!("{:?}", parse_profile("x", "host: a\nhttp_post_path: secret path\n", None).unwrap_err());
+        let text =
+            format!("{:?}", parse_profile("x", "host: a\nhttp_post_path: secret path\n", None).unwrap_err());
         assert!(!text.contains("secret path"), "{text}");
         assert!(read("host: \"[::1]\"\n").is_err() && read("host: a b\n").is_err());
     }

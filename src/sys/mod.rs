@@ -2,6 +2,7 @@
 
 #[cfg(feature = "gateway")]
 pub mod calendar;
+#[cfg(feature = "gateway")]
 pub mod clock;
 #[cfg(feature = "gateway")]
 pub mod files;
@@ -18,10 +19,10 @@ pub mod presence;
 pub mod private;
 pub mod process;
 pub mod random;
-#[cfg(feature = "gateway")]
-pub mod tcp;
 #[cfg(all(feature = "client", unix))]
 pub mod signals;
+#[cfg(feature = "gateway")]
+pub mod tcp;
 pub mod terminal;
 #[cfg(feature = "gateway")]
 pub mod users;

@@ -106,9 +106,7 @@ mod unix {
                 [4] => return Err(io::ErrorKind::UnexpectedEof.into()),
                 // Ctrl-U: anew.
                 [21] => line.clear(),
-                [8 | 127] => {
-                    while line.pop().is_some_and(|last| last & 0xc0 == 0x80) {}
-                }
+                [8 | 127] => while line.pop().is_some_and(|last| last & 0xc0 == 0x80) {},
                 [other] if line.len() < MAX => line.push(other),
                 [_] => {}
             }
