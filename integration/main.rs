@@ -11,13 +11,16 @@
 )]
 
 mod agent;
+mod audit;
 mod capture;
 mod configuration;
+mod docker;
 mod firewall;
 mod handmade;
 mod hosts;
 mod knocker;
 mod knocking;
+mod machine;
 mod namespace;
 mod probe;
 mod process;

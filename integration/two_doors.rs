@@ -41,6 +41,8 @@ fn cases() -> Vec<(&'static str, String)> {
     let ssh = || app("ssh", "  port: 22\n");
     vec![
         ("one local service", global("") + &ssh()),
+        ("the whole host closed", global("  default_input: drop\n") + &ssh()),
+        ("the whole host closed, without a mark", global("  default_input: drop\n  mark: 0\n") + &ssh()),
         ("no mark", global("  mark: 0\n") + &ssh()),
         ("a mark with a mask", global("  mark: 0x100/0xff00\n") + &ssh()),
         ("one packet only", global("  step1_segments: 1\n") + &ssh()),

@@ -157,8 +157,9 @@ fn print(report: &Report, offline: bool, out: &mut Printer) {
         };
         let severity = out.paint(tone, finding.severity.word());
         out.line(format!("{severity}: {} [{}]", finding.message, finding.code));
-        if !finding.fix.is_empty() {
-            out.line(format!("  fix: {}", finding.fix));
+        for (index, line) in finding.fix.lines().enumerate() {
+            let lead = if index == 0 { "  fix: " } else { "       " };
+            out.line(format!("{lead}{line}"));
         }
     }
     let against = if offline { "an empty kernel" } else { "what is in the kernel" };

@@ -157,7 +157,7 @@ impl DaemonArgs {
                 "note: --use-sudo is not needed: the capability CAP_NET_ADMIN does it, no command is run",
             );
         }
-        for note in self.host.notes() {
+        for note in self.host.notes(self.firewall_type) {
             err.line(format!("note: {note}"));
         }
         let refused = self.not_yet();

@@ -3,8 +3,8 @@
 use clap::Args;
 
 use super::FirewallType;
-use crate::ruleset::audit::HostHook;
 use crate::ruleset::host_chain::{HostChains, Wish};
+use crate::ruleset::model::Hook;
 
 /// Above them in the help.
 const HOST: &str = "Chains of the host that are to accept what is let in (one rule in each)";
@@ -59,7 +59,12 @@ pub struct HostArgs {
 impl HostArgs {
     /// A sentence for each flag given that has nothing to do.
     #[must_use]
-    pub fn notes(&self) -> Vec<String> {
+    pub fn notes(&self, firewall: FirewallType) -> Vec<String> {
+        if firewall == FirewallType::Iptables && *self != Self::default() {
+            return vec![
+                "with --firewall-type iptables, flags that begin with --nftables- do nothing".to_owned(),
+            ];
+        }
         let given = [
             (&self.nftables_table_nat, "--nftables-table-nat"),
             (&self.nftables_chain_default_prerouting, "--nftables-chain-default-prerouting"),
@@ -86,11 +91,11 @@ impl HostArgs {
         HostChains { wishes }
     }
 
-    fn per_hook(&self) -> [(HostHook, &Option<String>, &Option<String>); 3] {
+    fn per_hook(&self) -> [(Hook, &Option<String>, &Option<String>); 3] {
         [
-            (HostHook::Input, &self.nftables_chain_input, &self.nftables_chain_default_input),
-            (HostHook::Forward, &self.nftables_chain_forward, &self.nftables_chain_default_forward),
-            (HostHook::Output, &None, &self.nftables_chain_default_output),
+            (Hook::Input, &self.nftables_chain_input, &self.nftables_chain_default_input),
+            (Hook::Forward, &self.nftables_chain_forward, &self.nftables_chain_default_forward),
+            (Hook::Output, &None, &self.nftables_chain_default_output),
         ]
     }
 
@@ -110,7 +115,7 @@ impl HostArgs {
                 base: base.clone(),
                 else_base: true,
                 // A table without a chain on some hook is nothing to complain about.
-                by_operator: !whole_table || hook == HostHook::Input,
+                by_operator: !whole_table || hook == Hook::Input,
             })
             .collect()
     }
@@ -134,9 +139,9 @@ impl HostArgs {
             .collect();
         if self.nftables_table_filter.is_none() {
             let hooks = [
-                (HostHook::Input, "VYATTA_PRE_FW_IN_HOOK"),
-                (HostHook::Forward, "VYATTA_PRE_FW_FWD_HOOK"),
-                (HostHook::Output, "VYATTA_PRE_FW_OUT_HOOK"),
+                (Hook::Input, "VYATTA_PRE_FW_IN_HOOK"),
+                (Hook::Forward, "VYATTA_PRE_FW_FWD_HOOK"),
+                (Hook::Output, "VYATTA_PRE_FW_OUT_HOOK"),
             ];
             // Other programs have a table of that name as well: without these chains, it is left alone.
             wishes.extend(hooks.map(|(hook, chain)| Wish {
@@ -166,8 +171,10 @@ mod tests {
         assert!(none.wishes(FirewallType::Nftables).is_empty());
         let nat = HostArgs { nftables_table_nat: some("nat"), ..HostArgs::default() };
         assert!(nat.wishes(FirewallType::Nftables).is_empty());
-        assert_eq!(nat.notes().len(), 1);
-        assert!(nat.notes()[0].starts_with("--nftables-table-nat "), "{:?}", nat.notes());
+        assert_eq!(nat.notes(FirewallType::Nftables).len(), 1);
+        assert!(nat.notes(FirewallType::Nftables)[0].starts_with("--nftables-table-nat "), "{nat:?}");
+        assert_eq!(nat.notes(FirewallType::Iptables).len(), 1);
+        assert!(HostArgs::default().notes(FirewallType::Iptables).is_empty());
     }
 
     #[test]
@@ -175,11 +182,11 @@ mod tests {
         let chain = HostArgs { nftables_chain_input: some("IN-KnockPort"), ..HostArgs::default() };
         let wishes = chain.wishes(FirewallType::Nftables).wishes;
         assert_eq!(wishes.len(), 1);
-        assert_eq!((wishes[0].table.as_str(), wishes[0].hook), ("filter", HostHook::Input));
+        assert_eq!((wishes[0].table.as_str(), wishes[0].hook), ("filter", Hook::Input));
         let table = HostArgs { nftables_table_filter: some("fw4"), ..HostArgs::default() };
         let wishes = table.wishes(FirewallType::Nftables).wishes;
-        let hooks: Vec<HostHook> = wishes.iter().map(|wish| wish.hook).collect();
-        assert_eq!(hooks, [HostHook::Input, HostHook::Forward, HostHook::Output]);
+        let hooks: Vec<Hook> = wishes.iter().map(|wish| wish.hook).collect();
+        assert_eq!(hooks, [Hook::Input, Hook::Forward, Hook::Output]);
         assert!(wishes.iter().all(|wish| wish.table == "fw4" && wish.chain.is_none()));
     }
 

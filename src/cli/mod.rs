@@ -10,8 +10,12 @@ pub mod check_config;
 pub mod check_ruleset;
 #[cfg(feature = "gateway")]
 mod companions;
+#[cfg(feature = "gateway")]
+pub mod confirm;
 #[cfg(feature = "client")]
 pub mod connect;
+#[cfg(feature = "gateway")]
+mod consent;
 #[cfg(feature = "gateway")]
 pub mod demo;
 #[cfg(feature = "gateway")]
@@ -60,6 +64,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::service::trial;
+
 const EXAMPLES: &str = "\
 Examples:
   knock-agent demo                                 see it work, nothing of this host is touched
@@ -101,6 +107,9 @@ pub enum Verb {
     /// Show what would change in the firewall and what stands in its way; changes nothing
     #[cfg(feature = "gateway")]
     CheckRuleset(check_ruleset::CheckRulesetArgs),
+    /// Keep what `run --confirm` put in force
+    #[cfg(feature = "gateway")]
+    Confirm(confirm::ConfirmArgs),
     /// Show who is let in and for how long
     #[cfg(feature = "gateway")]
     Status(status::StatusArgs),
@@ -140,7 +149,12 @@ pub enum Verb {
 #[must_use]
 pub fn main() -> ExitCode {
     // The default hook has printed where it happened; the code tells a bug from everything else.
-    let outcome = std::panic::catch_unwind(|| run_with(std::env::args_os()));
+    let outcome = std::panic::catch_unwind(|| {
+        if std::env::args_os().nth(1).is_some_and(|word| word == trial::WATCHER) {
+            return if trial::watch() { Exit::Done } else { Exit::Unavailable };
+        }
+        run_with(std::env::args_os())
+    });
     outcome.unwrap_or(Exit::Bug).into()
 }
 
@@ -168,6 +182,8 @@ fn dispatch(verb: Verb) -> Exit {
         Verb::CheckConfig(args) => check_config::run(args),
         #[cfg(feature = "gateway")]
         Verb::CheckRuleset(args) => check_ruleset::run(args),
+        #[cfg(feature = "gateway")]
+        Verb::Confirm(args) => confirm::run(args),
         #[cfg(feature = "gateway")]
         Verb::Status(args) => status::run(args),
         #[cfg(feature = "gateway")]
@@ -213,7 +229,8 @@ mod tests {
         for verb in Cli::command().get_subcommands() {
             assert!(verb.get_about().is_some(), "{}", verb.get_name());
             let configured = verb.get_arguments().any(|arg| arg.get_short() == Some('c'));
-            assert_eq!(configured, verb.get_name() != "hash-key", "{}", verb.get_name());
+            let others = ["hash-key", "enroll", "knock", "connect"].contains(&verb.get_name());
+            assert_eq!(configured, !others, "{}", verb.get_name());
             for arg in verb.get_arguments() {
                 assert!(arg.get_help().is_some(), "{} {}", verb.get_name(), arg.get_id());
             }
@@ -280,6 +297,13 @@ mod tests {
             "knock-agent allow --list --flush",
             "knock-agent allow --list --for 1h",
             "knock-agent check-ruleset --print pf",
+            "knock-agent knock home --close --watch",
+            "knock-agent knock home --close --for 1h",
+            "knock-agent knock home -4 -6",
+            "knock-agent connect home gate.example.com",
+            "knock-agent enroll ../alice",
+            "knock-agent enroll alice --file a --folder b",
+            "knock-agent enroll alice --digits 5",
         ] {
             assert!(parsed(line).is_err(), "{line}");
         }
@@ -292,6 +316,9 @@ mod tests {
             "knock-agent check-config --strict --json -c x.yaml",
             "knock-agent check-ruleset --offline --print nft --http-port 80",
             "knock-agent check-ruleset --json --diff-exit",
+            "knock-agent run --confirm 60s --yes",
+            "knock-agent run --ask",
+            "knock-agent confirm",
             "knock-agent status --json",
             "knock-agent grant ssh 10.0.0.1 --for 2h",
             "knock-agent grant ssh 2001:db8::1",
@@ -305,6 +332,12 @@ mod tests {
             "knock-agent teardown",
             "knock-agent cert",
             "knock-agent demo",
+            "knock-agent enroll alice --png a.png --svg a.svg --uri --force",
+            "knock-agent knock",
+            "knock-agent knock home --for 2h --wait=10s --port 22 -6",
+            "knock-agent knock home --watch --for 1h --then ssh -v home",
+            "knock-agent knock home --close",
+            "knock-agent connect home gate.example.com 22",
         ] {
             assert!(parsed(line).is_ok(), "{line}: {:?}", parsed(line).err());
         }

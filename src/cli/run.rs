@@ -5,45 +5,69 @@ use clap::Args;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
+use crate::cli::consent::{Wishes, consent};
 use crate::cli::load::{self, Exposure};
 use crate::cli::operate::{exit_of, exit_of_backend};
 use crate::cli::{DaemonArgs, Exit, Printer};
 use crate::service::daemon::{self, Daemon, DaemonError};
 use crate::service::reload::Source;
+use crate::service::trial::Watcher;
 use crate::sys::process;
+use crate::units::Lifetime;
 
 /// The arguments of `run`.
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Needs the capabilities CAP_NET_ADMIN and, for ports below 1024, CAP_NET_BIND_SERVICE.\nSIGHUP has it read the configuration and the certificate again; if they are wrong, those of before stay in force. The flags stay as they are.\nSIGTERM stops the daemon; the guard and what is granted stay.\n\nExample:\n  sudo knock-agent run -c config.yaml --http-port 80 --https-port 443 --cert cert.pem --key key.pem"
+    after_help = "Needs the capabilities CAP_NET_ADMIN and, for ports below 1024, CAP_NET_BIND_SERVICE.\nSIGHUP has it read the configuration and the certificate again; if they are wrong, those of before stay in force. The flags stay as they are.\nSIGTERM stops the daemon; the guard and what is granted stay.\n\nOn a terminal it asks before it guards a port that somebody is connected to from outside; without one it goes on\nand says so in the log. Such connections live on (adopt_established).\n--confirm: also where the daemon is killed, everything is put back, by a second process that does nothing else;\nonly if both are killed at once (kill -9 of all, a crash of the host) nothing is. Exit code 1: it was put back.\n\nExample:\n  sudo knock-agent run -c config.yaml --http-port 80 --https-port 443 --cert cert.pem --key key.pem"
 )]
 pub struct RunArgs {
     /// What all verbs of the daemon have.
     #[command(flatten)]
     pub daemon: DaemonArgs,
+
+    /// Show the rules and ask before anything is changed; needs a terminal
+    #[arg(long)]
+    pub ask: bool,
+
+    /// Do not ask about connections that are open to ports that will be guarded
+    #[arg(short, long, conflicts_with = "ask")]
+    pub yes: bool,
+
+    /// Put everything back as it was unless `knock-agent confirm` is said within this time
+    #[arg(long, value_name = "TIME")]
+    pub confirm: Option<Lifetime>,
 }
 
 /// Guards until it is told to stop.
 #[must_use]
 pub fn run(args: RunArgs) -> Exit {
     let mut err = Printer::stderr();
+    // Before privileges that come with the file of the program can no longer be had.
+    let watcher = match args.confirm.map(|_| Watcher::start()).transpose() {
+        Ok(watcher) => watcher,
+        Err(error) => {
+            err.line(format!("error: {error}"));
+            return err.finish(Exit::Unavailable);
+        }
+    };
     // Before the first key is in memory.
     if let Err(errno) = process::harden() {
         err.line(format!("error: the process cannot be protected: {errno}"));
         return err.finish(Exit::Bug);
     }
-    let daemon = match prepare(args.daemon, &mut err) {
+    let on_trial = watcher.is_some();
+    let daemon = match prepare(args, &mut err) {
         Ok(daemon) => daemon,
         Err(exit) => return err.finish(exit),
     };
-    match daemon::run(daemon) {
+    match daemon::run(daemon, watcher) {
         Ok(()) => err.finish(Exit::Done),
         Err(error) => {
             err.line(format!("error: {error}"));
             if let Some(advice) = advice(&error) {
                 err.line(format!("  fix: {advice}"));
             }
-            if matches!(error, DaemonError::Listen { .. } | DaemonError::Died(_)) {
+            if matches!(error, DaemonError::Listen { .. } | DaemonError::Died(_)) && !on_trial {
                 err.line("  note: the guard is in place and stays: guarded ports are closed (`knock-agent teardown` removes it)");
             }
             err.finish(exit_code(&error))
@@ -51,11 +75,15 @@ pub fn run(args: RunArgs) -> Exit {
     }
 }
 
-fn prepare(args: DaemonArgs, err: &mut Printer) -> Result<Daemon, Exit> {
+fn prepare(args: RunArgs, err: &mut Printer) -> Result<Daemon, Exit> {
+    let wishes = Wishes { ask: args.ask, yes: args.yes };
+    let confirm = args.confirm.map(Lifetime::as_duration);
+    let args = args.daemon;
     args.vet(err)?;
     log_to_stderr(&args.log_level);
     let exposure = Exposure::of_strict(args.strict);
     let settings = load::load(&args.file.config, Some(args.step_ports()), exposure, err)?.settings;
+    consent(wishes, &args, &settings, err)?;
     let (path, ports) = (args.file.config.clone(), args.step_ports());
     let source =
         Source::new(move || load::read(&path, Some(ports), exposure).map_err(|refused| refused.problems));
@@ -78,6 +106,7 @@ fn prepare(args: DaemonArgs, err: &mut Printer) -> Result<Daemon, Exit> {
         cleanup: args.service_rule_cleanup_on_shutdown,
         runtime_dir: args.file.runtime_dir,
         state_dir: args.state_dir,
+        confirm,
     })
 }
 
@@ -113,6 +142,8 @@ fn exit_code(error: &DaemonError) -> Exit {
         DaemonError::Backend(error) => exit_of_backend(error),
         DaemonError::Operation(error) => exit_of(error.failure()),
         DaemonError::Listen { error } => of_io(&error.source),
+        DaemonError::Trial(_) => Exit::Unavailable,
+        DaemonError::NotConfirmed(_) | DaemonError::EndedUnconfirmed => Exit::Found,
         DaemonError::Runtime { source, .. } | DaemonError::Process(source) => of_io(source),
         DaemonError::Died(_) => Exit::Bug,
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::config::report::{Report, Spot};
 use crate::config::section::{Field, Section};
-use crate::config::settings::{Global, Step1Proof, Step1Reply, TwoFactorStep};
+use crate::config::settings::{DefaultInput, Global, Step1Proof, Step1Reply, TwoFactorStep};
 use crate::config::shared_keys::{Said, TWO_FACTOR_STEPS, allow, interfaces};
 use crate::units::{AppName, HttpPath, HttpPathError, IfName, Lifetime, Mark};
 
@@ -25,6 +25,8 @@ pub(super) const KEYS: &[&str] = &[
     "ipv6_prefix",
     "token_window",
     "state_file",
+    "adopt_established",
+    "default_input",
     "allow",
     "users",
     "users_folder",
@@ -121,6 +123,9 @@ pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraf
     let mark = Said::read(section.get("mark"), |f| f.parse_with(Mark::parse_optional, report));
     let ipv6_prefix = Said::read(section.get("ipv6_prefix"), |f| f.number(32..=128, report));
     let state_file = Said::read(section.get("state_file"), |f| absolute_file(f, report).map(Some));
+    let adopt = Said::read(section.get("adopt_established"), |f| f.switch(report));
+    let inputs = &[("accept", DefaultInput::Accept), ("drop", DefaultInput::Drop)];
+    let default_input = Said::read(section.get("default_input"), |f| f.choice(inputs, report));
     let allow = allow(section, report).or(Vec::new());
     let proofs = &[
         ("accept", Step1Proof::Accept),
@@ -159,6 +164,8 @@ pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraf
             mark: mark.or(Some(Mark::DEFAULT))?,
             ipv6_prefix: ipv6_prefix.or(128)?,
             state_file: state_file.or(None)?,
+            adopt_established: adopt.or(true)?,
+            default_input: default_input.or(DefaultInput::Accept)?,
             allow: allow?,
         })
     })();

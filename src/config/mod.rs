@@ -28,7 +28,8 @@ pub use profile::{
     CodeSource, Families, Profile, ProofAddress, SecretSource, Step1Form, Trust, parse_profile,
 };
 pub use settings::{
-    App, Destination, Established, Global, Settings, Step1Proof, Step1Reply, TwoFactorStep, User, UserApp,
+    App, DefaultInput, Destination, Established, Global, Settings, Step1Proof, Step1Reply, TwoFactorStep,
+    User, UserApp,
 };
 pub use syntax::MAX_BYTES;
 

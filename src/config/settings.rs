@@ -88,8 +88,21 @@ pub struct Global {
     pub ipv6_prefix: u8,
     /// Where grants are kept across a reboot.
     pub state_file: Option<PathBuf>,
+    /// Whether flows live on that were there before their port was guarded.
+    pub adopt_established: bool,
+    /// What becomes of other new connections to this host from outside.
+    pub default_input: DefaultInput,
     /// Networks that may always reach every app.
     pub allow: Vec<Network>,
+}
+
+/// What becomes of new connections to this host from outside that concern no app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DefaultInput {
+    /// They are none of our business.
+    Accept,
+    /// They are dropped, but for what a network needs.
+    Drop,
 }
 
 /// One app: a guarded service and how it is opened.

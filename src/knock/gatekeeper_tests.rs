@@ -54,6 +54,8 @@ fn settings(two_factor_step: TwoFactorStep) -> Settings {
             step1_segments: 3,
             mark: None,
             ipv6_prefix: 128,
+            adopt_established: true,
+            default_input: crate::config::DefaultInput::Accept,
             state_file: None,
             allow: Vec::new(),
         },

@@ -8,7 +8,6 @@
 
 use std::fmt;
 
-use super::audit::HostHook;
 use super::expr::{CmpOp, Expr, MetaKey, Reg, Verdict};
 use super::host_place::{Place, leads_to, place};
 use super::model::{Chain, ChainType, Hook, Rule};
@@ -111,8 +110,8 @@ impl HostTable {
 pub struct Wish {
     /// The table, of whatever family.
     pub table: String,
-    /// The hook.
-    pub hook: HostHook,
+    /// The hook: input, forward or output.
+    pub hook: Hook,
     /// The chain that is to hold the rule, where the hooked chains lead to it.
     pub chain: Option<String>,
     /// The hooked chain; none: every one that the table has on this hook.
@@ -249,7 +248,7 @@ pub struct HostPlan {
 #[must_use]
 pub fn plan_host(wanted: &HostChains, mark: Option<Mark>, tables: &[HostTable]) -> HostPlan {
     let mut out = HostPlan::default();
-    let mut targets: Vec<(ChainName, HostHook)> = Vec::new();
+    let mut targets: Vec<(ChainName, Hook)> = Vec::new();
     for wish in wanted.wishes.iter().filter(|_| mark.is_some()) {
         let mut found = false;
         for table in tables.iter().filter(|table| table.name == wish.table) {
@@ -321,22 +320,19 @@ fn targets_of(wish: &Wish, table: &HostTable, out: &mut HostPlan) -> Vec<ChainNa
     targets
 }
 
-fn sees_mark(chain: &Chain, hook: HostHook) -> bool {
-    let hook = match hook {
-        HostHook::Input => Hook::Input,
-        HostHook::Forward => Hook::Forward,
-        HostHook::Output => Hook::Output,
-    };
+fn sees_mark(chain: &Chain, hook: Hook) -> bool {
     chain
         .base
         .is_some_and(|base| base.hook == hook && base.kind == ChainType::Filter && base.priority > MARKED_AT)
 }
 
-fn hook_word(hook: HostHook) -> &'static str {
+fn hook_word(hook: Hook) -> &'static str {
     match hook {
-        HostHook::Input => "input",
-        HostHook::Forward => "forward",
-        HostHook::Output => "output",
+        Hook::Prerouting => "prerouting",
+        Hook::Input => "input",
+        Hook::Forward => "forward",
+        Hook::Output => "output",
+        Hook::Postrouting => "postrouting",
     }
 }
 
@@ -357,7 +353,7 @@ fn counterpart(name: &str, family: HostFamily) -> String {
 
 /// The rule itself.
 #[must_use]
-pub fn accept_rule(hook: HostHook, mark: Mark) -> Rule {
+pub fn accept_rule(hook: Hook, mark: Mark) -> Rule {
     let reg = Reg(0);
     let mut exprs = vec![Expr::MetaLoad { key: MetaKey::Mark, reg }];
     if mark.mask() != u32::MAX {
@@ -367,6 +363,15 @@ pub fn accept_rule(hook: HostHook, mark: Mark) -> Rule {
     exprs.push(Expr::Cmp { reg, op: CmpOp::Eq, data: mark.value().to_ne_bytes().to_vec() });
     exprs.extend([Expr::Counter, Expr::Verdict(Verdict::Accept)]);
     Rule { comment: Some(format!("{HOST_COMMENT}{}", hook_word(hook))), exprs }
+}
+
+/// Whether a rule of the host's own does the same as ours.
+#[must_use]
+pub fn does_the_same(rule: &Rule, mark: Mark) -> bool {
+    let without_counter = |rule: &Rule| -> Vec<Expr> {
+        rule.exprs.iter().filter(|expr| **expr != Expr::Counter).cloned().collect()
+    };
+    without_counter(rule) == without_counter(&accept_rule(Hook::Input, mark))
 }
 
 /// Whether a rule in a chain of the host's is one of ours.

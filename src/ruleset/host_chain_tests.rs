@@ -64,7 +64,7 @@ fn wish(chain: Option<&str>) -> HostChains {
     HostChains {
         wishes: vec![Wish {
             table: "filter".to_owned(),
-            hook: HostHook::Input,
+            hook: Hook::Input,
             chain: chain.map(str::to_owned),
             base: None,
             else_base: true,
@@ -144,7 +144,7 @@ fn it_comes_first_but_behind_bans_that_can_be_told() {
 
 #[test]
 fn a_rule_in_a_good_place_is_not_moved_and_one_before_a_ban_is() {
-    let ours = accept_rule(HostHook::Input, MARK);
+    let ours = accept_rule(Hook::Input, MARK);
     let at = |rules| [table(HostFamily::Ip, vec![chain("INPUT", Some(Hook::Input), rules)])];
     let good = at(vec![port(Verdict::Accept), ours.clone(), port(Verdict::Drop)]);
     assert_eq!(plan_host(&wish(None), Some(MARK), &good).changes, []);
@@ -207,7 +207,7 @@ fn an_owned_table_and_a_missing_mark_change_nothing() {
     let plan = plan_host(&wish(None), Some(MARK), &[owned]);
     assert_eq!(plan.changes, []);
     assert!(matches!(plan.troubles[..], [Trouble::Owned(..)]));
-    let ours = vec![accept_rule(HostHook::Input, MARK)];
+    let ours = vec![accept_rule(Hook::Input, MARK)];
     let plan =
         plan_host(&wish(None), None, &[table(HostFamily::Ip, vec![chain("x", Some(Hook::Input), ours)])]);
     assert!(matches!(plan.changes[..], [HostChange::Delete { .. }]));
@@ -222,9 +222,9 @@ fn any_rules() -> impl Strategy<Value = Vec<Rule>> {
         Just(source(CmpOp::Ne)),
         Just(state(ct_state::INVALID, CmpOp::Ne)),
         Just(jump("services")),
-        Just(accept_rule(HostHook::Input, MARK)),
-        Just(accept_rule(HostHook::Forward, MARK)),
-        Just(Rule { comment: Some("mine".to_owned()), ..accept_rule(HostHook::Input, MARK) }),
+        Just(accept_rule(Hook::Input, MARK)),
+        Just(accept_rule(Hook::Forward, MARK)),
+        Just(Rule { comment: Some("mine".to_owned()), ..accept_rule(Hook::Input, MARK) }),
     ];
     prop::collection::vec(one, 0..8)
 }

@@ -8,6 +8,8 @@ use super::expr::{
 use super::model::Rule;
 use crate::units::{Family, Mark, PortRange, Protocol};
 
+mod flow;
+
 const R0: Reg = Reg(0);
 
 /// TCP flag bits FIN, SYN, RST and ACK, the ones that tell how a connection stands.

@@ -16,7 +16,11 @@ use crate::units::{AppName, ClientAddr, Family};
 pub fn only_closes(request: &Request) -> bool {
     match request {
         Request::Revoke { .. } | Request::RevokeAll { .. } | Request::AllowFlush { .. } => true,
-        Request::Grant { .. } | Request::Allow { .. } | Request::Status {} | Request::Teardown {} => false,
+        Request::Grant { .. }
+        | Request::Allow { .. }
+        | Request::Status {}
+        | Request::Confirm {}
+        | Request::Teardown {} => false,
     }
 }
 
@@ -71,9 +75,11 @@ fn close_what_is(firewall: &mut Firewall, live: &Live, request: &Request) -> Res
             firewall.apply(&changes)?;
             Ok("networks that operators allowed are removed, without a configuration".to_owned())
         }
-        Request::Grant { .. } | Request::Allow { .. } | Request::Status {} | Request::Teardown {} => {
-            Ok(String::new())
-        }
+        Request::Grant { .. }
+        | Request::Allow { .. }
+        | Request::Status {}
+        | Request::Confirm {}
+        | Request::Teardown {} => Ok(String::new()),
     }
 }
 

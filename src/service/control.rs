@@ -64,6 +64,8 @@ pub enum Request {
         /// For this app only; none: all of them.
         app: Option<String>,
     },
+    /// Keep what `run --confirm` put in force.
+    Confirm {},
     /// Remove everything and stop.
     Teardown {},
 }

@@ -17,10 +17,13 @@ use super::enforcer::{Enforcer, Stopped};
 use super::front::{ListenError, Step1Config, Step2Config, bind_step1, bind_step2, serve_step1, serve_step2};
 use super::last_good::LastGood;
 use super::link;
+use super::lockout::adopt;
 use super::operations::{OperationError, Operations};
 use super::outside;
 use super::reload::{Pair, Reloader, Served, Source, UserFiles};
+use super::snapshot::Snapshot;
 use super::state::{StateFile, resumed};
+use super::trial::{Trial, TrialError, Watcher};
 use super::two_factor::{self, TwoFactorError};
 use super::used_codes::UsedCodesFile;
 use crate::backend::{BackendError, Firewall};
@@ -33,6 +36,9 @@ use crate::sys::{clock, files, notify, random, users};
 
 /// Control requests that may wait for the enforcer.
 const CALLS: usize = 16;
+
+/// How long a last reply may take.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// What `run` was told.
 #[derive(Clone, Debug)]
@@ -57,6 +63,8 @@ pub struct Daemon {
     pub runtime_dir: PathBuf,
     /// Where the last good plan is kept.
     pub state_dir: PathBuf,
+    /// Within what time it must be confirmed, if at all.
+    pub confirm: Option<Duration>,
 }
 
 /// Why the daemon does not run. Whatever guard was in place by then stays.
@@ -112,6 +120,15 @@ pub enum DaemonError {
     /// The process could not be set up.
     #[error("the process cannot be set up: {0}")]
     Process(#[source] io::Error),
+    /// There would be no going back.
+    #[error(transparent)]
+    Trial(#[from] TrialError),
+    /// Nobody confirmed it in time.
+    #[error("nobody said `knock-agent confirm` within {0} s: everything was put back as it was before")]
+    NotConfirmed(u64),
+    /// It ended before anybody confirmed it.
+    #[error("ended before `knock-agent confirm`: everything was put back as it was before")]
+    EndedUnconfirmed,
     /// A part of the daemon ended by itself.
     #[error("{0} ended unexpectedly: this is a bug; the guard and running grants stay")]
     Died(&'static str),
@@ -121,7 +138,7 @@ pub enum DaemonError {
 ///
 /// # Errors
 /// [`DaemonError`]; from the first change on, the guard stays whatever happens.
-pub fn run(daemon: Daemon) -> Result<(), DaemonError> {
+pub fn run(daemon: Daemon, watcher: Option<Watcher>) -> Result<(), DaemonError> {
     let lock_path = lock_path(&daemon.runtime_dir);
     let at = |path: &Path| {
         let path = path.to_owned();
@@ -141,13 +158,37 @@ pub fn run(daemon: Daemon) -> Result<(), DaemonError> {
 
     // Before the guard, so that nothing is missed that happens to it.
     let events = Events::open().map_err(BackendError::from)?;
-    let (operations, state) = guard(&daemon)?;
-    let enforcer = Enforcer::new(operations, gatekeeper, used_codes, state);
+    let trial =
+        watcher.zip(daemon.confirm).map(|(watcher, limit)| trial(&daemon, watcher, limit)).transpose()?;
+    let outcome = guard(&daemon, trial.is_some()).and_then(|(operations, state)| {
+        let enforcer = Enforcer::new(operations, gatekeeper, used_codes, state, trial.clone());
+        run_guarded(&daemon, enforcer, events, tls, pair, presence, trial.as_deref())
+    });
+    match trial.map_or(Ok(false), |trial| trial.end())? {
+        true => Err(match outcome {
+            Ok(()) => DaemonError::EndedUnconfirmed,
+            Err(error) => {
+                tracing::warn!("everything was put back as it was before");
+                error
+            }
+        }),
+        false => outcome,
+    }
+}
 
+fn run_guarded(
+    daemon: &Daemon,
+    enforcer: Enforcer,
+    events: Events,
+    tls: Arc<ServerConfig>,
+    pair: Pair,
+    presence: Option<UnixListener>,
+    trial: Option<&Trial>,
+) -> Result<(), DaemonError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Process)?;
     let present = presence.map(|listener| runtime.spawn(be_present(listener)));
-    let result = runtime.block_on(serve(&daemon, enforcer, events, tls, pair));
+    let result = runtime.block_on(serve(daemon, enforcer, events, tls, pair, trial));
     drop(present);
     // A reload that waits for a slow disk must not hold up the end.
     runtime.shutdown_background();
@@ -223,17 +264,41 @@ pub fn tls(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, DaemonEr
     })
 }
 
+/// Has everything ready to be put back.
+fn trial(daemon: &Daemon, mut watcher: Watcher, limit: Duration) -> Result<Arc<Trial>, DaemonError> {
+    let mut firewall = Firewall::nftables()?;
+    let before = Snapshot::of(firewall.read()?.as_ref(), clock::now()).ok_or(TrialError::Foreign)?;
+    watcher.order(before, limit)?;
+    let options = firewall.options(daemon.http_port, daemon.https_port)?;
+    let good = LastGood::of(&daemon.settings, firewall.plan(&daemon.settings, options)?);
+    let state_dir = daemon.state_dir.clone();
+    let on_confirmed = move || keep(&good, &state_dir);
+    tracing::warn!(
+        seconds = limit.as_secs(),
+        "say `knock-agent confirm` in time, else all is put back as it was"
+    );
+    Ok(Arc::new(Trial::new(watcher, limit, Box::new(on_confirmed))))
+}
+
+fn keep(good: &LastGood, state_dir: &Path) {
+    if let Err(error) = good.keep(state_dir) {
+        tracing::warn!(%error, "this plan is not kept: `knock-agent guard` cannot fall back on it");
+    }
+}
+
 /// Puts the guard in place and takes over what grants there are.
-fn guard(daemon: &Daemon) -> Result<(Operations, Option<StateFile>), DaemonError> {
+fn guard(daemon: &Daemon, on_trial: bool) -> Result<(Operations, Option<StateFile>), DaemonError> {
     let mut firewall = Firewall::nftables()?;
     let options = firewall.options(daemon.http_port, daemon.https_port)?;
     let good = LastGood::of(&daemon.settings, firewall.plan(&daemon.settings, options)?);
-    let changes = firewall.install(good.plan())?;
+    let live = firewall.read()?;
+    let adoption = adopt(&daemon.settings, options, live.as_ref());
+    let changes = firewall.install_over(live.as_ref(), good.plan(), adoption)?;
     let mut operations = Operations::adopt(firewall, daemon.settings.clone(), options, clock::now())?;
     let state = StateFile::resume(&mut operations, clock::now()).and_then(resumed);
     operations.sync_allowed(clock::now())?;
     operations.make_addresses_known(good.plan());
-    tell_of_missing_interfaces(&daemon.settings);
+    outside::tell(&daemon.settings);
     match operations.keep_host(daemon.host.clone()) {
         Ok(0) => {}
         Ok(changes) => tracing::info!(changes, "chains of the host accept our mark"),
@@ -242,18 +307,10 @@ fn guard(daemon: &Daemon) -> Result<(Operations, Option<StateFile>), DaemonError
         }
     }
     tracing::info!(changes, grants = operations.ledger().len(), "the guard is in place");
-    if let Err(error) = good.keep(&daemon.state_dir) {
-        tracing::warn!(%error, "this plan is not kept: `knock-agent guard` cannot fall back on it");
+    if !on_trial {
+        keep(&good, &daemon.state_dir);
     }
     Ok((operations, state))
-}
-
-fn tell_of_missing_interfaces(settings: &Settings) {
-    for name in outside::missing(settings) {
-        tracing::warn!(
-            "interface_ext {name} does not exist now: its ports are guarded as soon as it does, unless the name is wrong"
-        );
-    }
 }
 
 async fn serve(
@@ -262,6 +319,7 @@ async fn serve(
     events: Events,
     tls: Arc<ServerConfig>,
     pair: Pair,
+    trial: Option<&Trial>,
 ) -> Result<(), DaemonError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Process)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Process)?;
@@ -311,6 +369,7 @@ async fn serve(
             Ok(Stopped::TornDown) => Ok(()),
             Ok(Stopped::Unused) | Err(_) => Err(DaemonError::Died("the enforcer")),
         }),
+        seconds = overdue(trial) => (false, Err(DaemonError::NotConfirmed(seconds))),
         _ = ear1 => (false, Err(DaemonError::Died("step 1"))),
         _ = ear2 => (false, Err(DaemonError::Died("step 2"))),
         _ = ear3 => (false, Err(DaemonError::Died("the control socket"))),
@@ -320,13 +379,25 @@ async fn serve(
     for ear in &ears {
         ear.abort();
     }
-    if !enforcer_ended {
+    if enforcer_ended {
+        // The reply to whoever had everything removed is on its way, in a task of its own.
+        tokio::time::sleep(LAST_WORDS).await;
+    } else {
         let _ = stop.send(());
         let _ = enforcing.await;
         tracing::info!("stopped; the guard stays");
     }
     let _ = files::remove(&control::socket_path(&daemon.runtime_dir));
     result
+}
+
+/// The seconds in which nobody confirmed.
+async fn overdue(trial: Option<&Trial>) -> u64 {
+    match trial {
+        Some(trial) => trial.overdue().await,
+        None => std::future::pending().await,
+    }
+    trial.map_or(0, |trial| trial.limit.as_secs())
 }
 
 /// The enforcer has a thread of its own, because netlink blocks and TLS should not wait for it.

@@ -1,11 +1,12 @@
 //! The enforcer: the one who judges knocks and changes the firewall.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::control::{Call, Reply, Request};
+use super::control::{Call, Failure, Reply, Request};
 use super::hasher::{Hashed, Hasher, Job};
 use super::host_chains::Repaired;
 use super::link::{Answer, Ask, Pending};
@@ -14,6 +15,7 @@ use super::reload::Reload;
 use super::repair::{AGAIN, Happened, Patience, Watch};
 use super::state::{StateFile, resumed};
 use super::status::status;
+use super::trial::Trial;
 use super::used_codes::UsedCodesFile;
 use crate::grant::{How, Note};
 use crate::knock::{Attempt, Gatekeeper, Refusal, Verdict};
@@ -38,6 +40,7 @@ pub struct Enforcer {
     /// Who touched it last.
     by: String,
     patience: Patience,
+    trial: Option<Arc<Trial>>,
     hasher: Hasher,
     /// With whoever makes the host's own chains anew.
     host_patience: Patience,
@@ -60,6 +63,7 @@ impl Enforcer {
         gatekeeper: Gatekeeper,
         used_codes: UsedCodesFile,
         state: Option<StateFile>,
+        trial: Option<Arc<Trial>>,
     ) -> Self {
         Self {
             operations,
@@ -70,6 +74,7 @@ impl Enforcer {
             removed: false,
             by: String::new(),
             patience: Patience::default(),
+            trial,
             hasher: Hasher::default(),
             host_patience: Patience::with_reloads(),
         }
@@ -350,8 +355,13 @@ impl Enforcer {
                 let prefix = self.operations.settings().global.ipv6_prefix;
                 Reply::Status { status: status(&live, &names, prefix, Some((self.operations.ledger(), now))) }
             }
+            Request::Confirm {} => self.confirm(user),
             Request::Teardown {} => {
                 self.operations.firewall().teardown()?;
+                // What is removed by hand is not to come back.
+                if let Some(trial) = &self.trial {
+                    trial.dismiss();
+                }
                 tracing::warn!(user, "an operator had everything removed: nothing is guarded any more");
                 Reply::Done {
                     message: "the daemon removed its table and stops; nothing is guarded any more".to_owned(),
@@ -363,6 +373,23 @@ impl Enforcer {
             }
         };
         Ok(reply)
+    }
+
+    fn confirm(&self, user: &str) -> Reply {
+        let failed = |failure, message: &str| Reply::Failed { failure, message: message.to_owned() };
+        match self.trial.as_ref().map(|trial| trial.confirm()) {
+            None => {
+                failed(Failure::Request, "there is nothing to confirm: `run` was started without --confirm")
+            }
+            Some(Ok(fresh)) => {
+                tracing::info!(user, fresh, "confirmed by an operator");
+                Reply::Done { message: "confirmed: the guard stays".to_owned() }
+            }
+            Some(Err(error)) => {
+                tracing::error!(%error, "confirmed too late");
+                failed(Failure::Unavailable, "too late: everything is being put back")
+            }
+        }
     }
 
     /// Has the state file say what the ledger says.

@@ -1,5 +1,6 @@
 //! The running daemon, and what the command line does without one.
 
+mod adopted;
 mod allowed;
 pub mod bare;
 pub mod certificate;
@@ -13,6 +14,7 @@ mod hasher;
 pub mod host_chains;
 pub mod last_good;
 pub mod link;
+pub mod lockout;
 mod operate;
 pub mod operations;
 mod outside;
@@ -20,7 +22,9 @@ mod own;
 pub mod reload;
 mod repair;
 mod sealed;
+pub mod snapshot;
 pub mod state;
 pub mod status;
+pub mod trial;
 pub mod two_factor;
 mod used_codes;

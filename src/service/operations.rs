@@ -12,8 +12,9 @@ use crate::grant::{How, Ledger, Note};
 use crate::ruleset::allow::{address_key, key_address};
 use crate::ruleset::diff::{Change, Live, SetRef};
 use crate::ruleset::layout::Options;
-use crate::ruleset::model::{Element, Elements, Timeout};
+use crate::ruleset::model::{ADOPTED_SET, Element, Elements, Timeout};
 use crate::ruleset::plan::{app_set, own_set, step2_set};
+use crate::service::adopted::{self, Adopted};
 use crate::service::allowed::Allowed;
 use crate::service::control::Failure;
 use crate::service::host_chains::{HostKept, Repaired};
@@ -85,9 +86,11 @@ pub fn end_every_grant(firewall: &mut Firewall) -> Result<usize, OperationError>
     let live = firewall.read()?.ok_or(OperationError::NoTable)?;
     let grants = |name: &str| name.starts_with("app_");
     let named = live.ruleset.sets.iter().map(|set| set.name.as_str());
-    let sets = named.filter(|name| grants(name) || name.starts_with("step2_"));
+    let sets =
+        named.filter(|name| grants(name) || name.starts_with("step2_") || name.starts_with(ADOPTED_SET));
     let changes: Vec<Change> = sets.map(|name| Change::FlushSet(name.to_owned())).collect();
     firewall.apply(&changes)?;
+    adopted::cut_all(&live);
     Ok(live.elements.iter().filter(|(name, _)| grants(name)).map(|(_, elements)| elements.len()).sum())
 }
 
@@ -99,6 +102,7 @@ pub struct Operations {
     pub(super) options: Options,
     pub(super) ledger: Ledger,
     pub(super) allowed: Vec<Allowed>,
+    pub(super) adopted: Adopted,
     pub(super) host: HostKept,
 }
 
@@ -120,8 +124,10 @@ impl Operations {
             options,
             ledger: Ledger::default(),
             allowed: Vec::new(),
+            adopted: Adopted::default(),
             host: HostKept::default(),
         };
+        out.adopted.learn(&live, now);
         out.adopt_grants(&live, now);
         out.adopt_allowed(&live, now);
         Ok(out)
@@ -277,6 +283,7 @@ impl Operations {
         let Some(name) = app else {
             let ended = end_every_grant(&mut self.firewall)?;
             self.ledger.revoke_everything();
+            self.adopted.forget();
             return Ok(ended);
         };
         let slug = self.app(name)?.slug.clone();
@@ -284,12 +291,14 @@ impl Operations {
         let sets = Family::BOTH.map(|family| app_set(&slug, family));
         let ended = sets.iter().filter_map(|set| live.elements.get(set)).map(BTreeMap::len).sum();
         self.firewall.apply(&sets.map(Change::FlushSet))?;
+        self.end_adopted(name)?;
         self.ledger.revoke_app(&slug);
         Ok(ended)
     }
 
     /// Takes note that somebody removed an element: from a set of grants or of networks, that is a revocation.
     pub fn on_removed(&mut self, set: &str, key: &[u8], now: Now) {
+        self.adopted.on_removed(set, key);
         self.on_network_removed(set, key, now);
         let Some(addr) = key_address(key) else { return };
         let family = Family::of(addr);
@@ -326,7 +335,9 @@ impl Operations {
                     }
                 }
             }
-            let own = Family::BOTH.into_iter().filter(|&family| lost(&own_set(family)));
+            let forgotten = own::is_forgotten(live.as_ref(), &wanted);
+            more.extend(self.adopted.restored(|set| forgotten || lost(set), now));
+            let own = Family::BOTH.into_iter().filter(|&family| forgotten || lost(&own_set(family)));
             more.extend(own.filter_map(|family| own::known(&wanted, family)));
             let none = Live::default();
             let have = live.as_ref().unwrap_or(&none);
@@ -335,6 +346,7 @@ impl Operations {
                 Ok(repaired) => {
                     if !removed {
                         self.adopt_grants(have, now);
+                        self.adopted.learn(have, now);
                     }
                     return Ok(repaired);
                 }

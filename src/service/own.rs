@@ -6,7 +6,7 @@
 use super::operations::Operations;
 use crate::backend::Plan;
 use crate::ruleset::allow::address_key;
-use crate::ruleset::diff::{Change, SetRef};
+use crate::ruleset::diff::{Change, Live, SetRef, makes_anew};
 use crate::ruleset::model::{Element, Elements, Timeout};
 use crate::ruleset::plan::{SPOKEN_MS, own_set};
 use crate::sys::interfaces;
@@ -32,6 +32,13 @@ pub(super) fn known(plan: &Plan, family: Family) -> Option<Change> {
         .collect();
     let set = SetRef { name: own_set(family), interval: false, concatenated: false };
     (!elements.is_empty()).then_some(Change::AddElements { set, elements })
+}
+
+/// Whether what the kernel learned from packets is lost when the plan is put in force over what is live.
+pub(super) fn is_forgotten(live: Option<&Live>, plan: &Plan) -> bool {
+    match plan {
+        Plan::Nftables(wanted) => live.is_none_or(|live| makes_anew(live, wanted)),
+    }
 }
 
 impl Operations {

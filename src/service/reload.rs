@@ -16,6 +16,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::daemon::{DaemonError, load_two_factor, tls};
 use super::front::{Step1Config, Step2Config};
 use super::last_good::LastGood;
+use super::lockout::adopt;
 use super::operations::{OperationError, Operations, TRIES};
 use crate::backend::BackendError;
 use crate::config::{Checked, Problems, Settings};
@@ -348,6 +349,7 @@ impl Operations {
                 ended += less;
             }
             more.extend(self.allowed_changes(have, now));
+            more.extend(adopt(&self.settings, self.options, live.as_ref()));
             match self.firewall.install_over(live.as_ref(), good.plan(), more) {
                 Ok(changes) => {
                     for slug in gone {

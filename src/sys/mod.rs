@@ -7,7 +7,11 @@ pub mod clock;
 #[cfg(feature = "gateway")]
 pub mod files;
 #[cfg(feature = "gateway")]
+pub mod flows;
+#[cfg(feature = "gateway")]
 pub mod interfaces;
+#[cfg(feature = "gateway")]
+pub mod listeners;
 #[cfg(feature = "gateway")]
 pub mod netlink;
 #[cfg(feature = "gateway")]

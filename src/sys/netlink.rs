@@ -17,9 +17,9 @@ use tokio::io::unix::AsyncFd;
 use super::nftnl::{Body, Message, msg};
 
 const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
+pub(super) const NLMSG_DONE: u16 = 3;
 const NLM_F_DUMP_INTR: u16 = 0x10;
-const HEADER: usize = 16;
+pub(super) const HEADER: usize = 16;
 /// The kernel caps one dump datagram below this.
 const RECEIVE: usize = 64 * 1024;
 /// Pieces of one datagram that are sent as they are.
@@ -402,7 +402,7 @@ impl Header {
 }
 
 /// Cuts a datagram into messages; stops at the first one whose length is impossible.
-fn split_messages(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn split_messages(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let length = datagram.first_chunk::<4>().map(|bytes| u32::from_ne_bytes(*bytes))?;
         let length = usize::try_from(length).ok().filter(|&length| length >= HEADER)?;
@@ -412,8 +412,13 @@ fn split_messages(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// The type of a message.
+pub(super) fn kind_of(message: &[u8]) -> Option<u16> {
+    Header::of(message).map(|header| header.kind)
+}
+
 /// Error number (positive; 0 acknowledges) and sequence number of the message it is about.
-fn error_of(message: &[u8]) -> Option<(i32, u32)> {
+pub(super) fn error_of(message: &[u8]) -> Option<(i32, u32)> {
     if Header::of(message)?.kind != NLMSG_ERROR {
         return None;
     }

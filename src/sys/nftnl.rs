@@ -49,6 +49,8 @@ pub mod msg {
     pub const DEL_ELEMENTS: u16 = 14;
     /// Asks for the generation of the whole ruleset.
     pub const GET_GENERATION: u16 = 16;
+    /// Dumps flowtables.
+    pub const GET_FLOWTABLE: u16 = 23;
 }
 
 /// Flags of a request (`linux/netlink.h`).

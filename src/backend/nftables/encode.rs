@@ -121,6 +121,17 @@ pub fn rules_of_chain(table: &str, chain: &str) -> Result<Body, BuildError> {
     Ok(Body::Rule(rule))
 }
 
+/// A request body that names anybody's set, for a dump of its elements.
+///
+/// # Errors
+/// [`BuildError`] where libnftnl cannot.
+pub fn elements_of_host(table: &str, set: &str) -> Result<Body, BuildError> {
+    let mut named = sys::Set::new()?;
+    named.set_text(nft::NFTNL_SET_TABLE, table)?;
+    named.set_text(nft::NFTNL_SET_NAME, set)?;
+    Ok(Body::Elements(named))
+}
+
 /// A request body that names one of our sets, for dumps of it or its elements.
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 
 mod encode;
 mod encode_expr;
+mod host;
 mod host_chain;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,14 +10,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use nix::errno::Errno;
 
 use crate::backend::BackendError;
-use crate::ruleset::audit::HostChain;
 use crate::ruleset::diff::{Change, Live, SetRef, diff};
 use crate::ruleset::expr::{Base, Expr, Reg};
 use crate::ruleset::model::{Chain, Element, Elements, Rule, Ruleset, Set, TABLE};
 use crate::ruleset::transition::{as_planned, changing_sets, rules_only, written_out};
 use crate::ruleset::wire;
 use crate::sys::netlink::{Netlink, NetlinkError};
-use crate::sys::nftnl::{Body, FAMILY_INET, Message, msg};
+use crate::sys::nftnl::{Body, Message, msg};
 
 use encode::{Encoded, encode};
 pub use host_chain::{HostReading, Scope};
@@ -74,7 +74,7 @@ impl Nftables {
         live.foreign_sets = foreign;
         for set in &live.ruleset.sets {
             // What the packet path put there may be much, and is nobody's business but its own.
-            if !set.flags.dynamic {
+            if !set.is_fleeting() {
                 live.elements.insert(set.name.clone(), self.elements(set)?);
             }
         }
@@ -236,38 +236,6 @@ impl Nftables {
             Err(BackendError::Refused { .. }) => Ok(false),
             Err(error) => Err(error),
         }
-    }
-
-    /// Everybody's base chains of one family (`NFPROTO_*`) on the hooks where a drop is final.
-    ///
-    /// # Errors
-    /// [`BackendError`] when the kernel cannot be read.
-    pub fn base_chains(&mut self, number: u16, family: &str) -> Result<Vec<HostChain>, BackendError> {
-        let mut out = Vec::new();
-        self.netlink.dump(&query(msg::GET_CHAIN, Body::Empty).of_family(number), |payload| {
-            out.extend(wire::host_chain(payload, family));
-        })?;
-        Ok(out)
-    }
-
-    /// The rules of somebody else's chain, as far as they are understood.
-    ///
-    /// # Errors
-    /// [`BackendError`] when the kernel cannot be read.
-    pub fn rules_of(&mut self, family: &str, table: &str, chain: &str) -> Result<Vec<Rule>, BackendError> {
-        let family = match family {
-            "ip" => 2,
-            "ip6" => 10,
-            _ => FAMILY_INET,
-        };
-        let mut out = Vec::new();
-        let request = query(msg::GET_RULE, encode::rules_of_chain(table, chain)?).of_family(family);
-        self.netlink.dump(&request, |payload| {
-            out.extend(
-                wire::rule(payload, table).filter(|found| found.chain == chain).map(|found| found.rule),
-            );
-        })?;
-        Ok(out)
     }
 
     /// The number of the last change to any table of this network namespace.

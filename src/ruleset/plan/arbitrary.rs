@@ -17,6 +17,7 @@ pub(crate) fn settings() -> impl Strategy<Value = Settings> {
         select(&["0", "24107", "\"0x100/0xff00\""][..]),
         select(&[128_u8, 64, 61][..]),
         select(&["eth0", "[eth0, ppp0]"][..]),
+        select(&["accept", "drop"][..]),
         select(&["[]", "[10.0.0.0/8]", "[192.0.2.1, \"2001:db8::/32\"]"][..]),
     );
     let app = (
@@ -27,9 +28,9 @@ pub(crate) fn settings() -> impl Strategy<Value = Settings> {
         select(&["", "  interface_ext: wan2\n"][..]),
     );
     (global, vec(app, 0..5), select(&["cut", "keep"][..])).prop_map(|(global, apps, established)| {
-        let (reply, segments, mark, prefix, ext, allow) = global;
+        let (reply, segments, mark, prefix, ext, input, allow) = global;
         let mut text = format!(
-            "global:\n  interface_ext: {ext}\n  interface_int: eth1\n  http_post_path: /quiet-door\n  https_post_path: /second-door\n  step1_reply: {reply}\n  step1_segments: {segments}\n  mark: {mark}\n  ipv6_prefix: {prefix}\n  allow: {allow}\n"
+            "global:\n  interface_ext: {ext}\n  interface_int: eth1\n  http_post_path: /quiet-door\n  https_post_path: /second-door\n  step1_reply: {reply}\n  step1_segments: {segments}\n  mark: {mark}\n  ipv6_prefix: {prefix}\n  default_input: {input}\n  allow: {allow}\n"
         );
         for (index, (ports, protocol, destination, masquerade, more)) in apps.into_iter().enumerate() {
             let mut last = 0;

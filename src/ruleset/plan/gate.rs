@@ -6,6 +6,7 @@ use crate::ruleset::model::{Chain, Hook, Rule};
 use crate::ruleset::rule::rule;
 use crate::units::{Family, Protocol};
 
+use super::adopted::{self, adopted_set};
 use super::replies::{SPOKEN_MS, own_set, spoken_set};
 use super::step1::to_port;
 use super::{chain, drop_the_rest, filter, for_clients, step2_set};
@@ -56,6 +57,15 @@ fn gate_own() -> Vec<Rule> {
                 .named("turned")
         })
         .collect();
+    // Connection tracking may learn of a flow of before from a packet of the service.
+    rules.extend(Family::BOTH.map(|family| {
+        rule()
+            .iifname("ext")
+            .tuple_in(family, Side::Source, &adopted_set(family))
+            .for_this_host()
+            .service_vmap("services")
+            .named("adopted:turned")
+    }));
     rules.push(rule().accept().named("own"));
     rules
 }
@@ -124,6 +134,16 @@ fn gate_forward_own(layout: &Layout<'_>) -> Vec<Rule> {
                 .named("turned"),
         );
     }
+    for family in lan_families(layout) {
+        let map = format!("lan_{}", family.digit());
+        rules.push(
+            rule()
+                .iifname("ext")
+                .tuple_in(family, Side::Source, &adopted_set(family))
+                .host_service_vmap_here(family, Side::Destination, &map)
+                .named("adopted:turned"),
+        );
+    }
     rules.push(rule().accept().named("own"));
     rules
 }
@@ -147,6 +167,7 @@ fn service_chain(layout: &Layout<'_>, segment: &Segment, stem: &str, with_mark: 
     if layout.keeps_established(segment) {
         rules.push(rule().established().mark(mark).counter().accept().named("keep"));
     }
+    rules.push(adopted::jump(if with_mark { "adopted_in" } else { "adopted_gate" }));
     rules.extend(drop_the_rest(layout, segment, true, "drop"));
     chain(format!("{stem}_{}", segment.name()), rules)
 }

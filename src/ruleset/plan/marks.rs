@@ -9,6 +9,7 @@ use crate::units::{Family, Protocol};
 
 use super::replies::own_set;
 use super::step1::{from_port, to_port};
+use super::{adopted, default_input};
 use super::{chain, drop_the_rest, filter, for_clients};
 
 pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
@@ -32,6 +33,7 @@ fn input_chain(layout: &Layout<'_>, segment: &Segment) -> Chain {
     if layout.keeps_established(segment) && !here.apps.is_empty() {
         rules.push(rule().established().mark(mark).accept().named("keep"));
     }
+    rules.push(adopted::jump("adopted_in"));
     rules.extend(drop_the_rest(layout, segment, true, "drop:here"));
     chain(format!("inp_{}", segment.name()), rules)
 }
@@ -64,6 +66,7 @@ fn mark_in(layout: &Layout<'_>) -> Vec<Rule> {
                 .named("here:untracked"),
         );
     }
+    rules.extend(default_input::last(layout));
     rules
 }
 
@@ -108,5 +111,6 @@ fn mark_chain(layout: &Layout<'_>, segment: &Segment) -> Chain {
     if layout.keeps_established(segment) {
         rules.push(rule().established().mark(mark).accept().named("keep"));
     }
+    rules.push(adopted::jump("adopted_in"));
     chain(format!("mrk_{}", segment.name()), rules)
 }

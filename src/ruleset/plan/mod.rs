@@ -1,5 +1,7 @@
 //! Settings to the ruleset that enforces them: the only place that decides rules.
 
+mod adopted;
+mod default_input;
 mod forward;
 mod gate;
 mod marks;
@@ -13,6 +15,8 @@ use super::rule::{RuleText, rule};
 use crate::config::Settings;
 use crate::ruleset::expr::Side;
 
+pub use adopted::adopted_set;
+pub(super) use adopted::{TCP_MS, UDP_MS};
 pub use replies::{SPOKEN_MS, own_set};
 pub use sets::{allow_set, app_set, step2_set};
 
@@ -23,8 +27,10 @@ pub fn plan(settings: &Settings, options: Options) -> Ruleset {
     let mut chains = Vec::new();
     chains.extend(step1::chains(&layout));
     chains.extend(gate::chains(&layout));
+    chains.extend(adopted::chains(&layout));
     chains.extend(replies::chains(&layout));
     chains.extend(marks::chains(&layout));
+    chains.extend(default_input::chains(&layout));
     chains.extend(forward::chains(&layout));
     Ruleset { sets: sets::sets(&layout), chains }
 }

@@ -7,6 +7,7 @@ use crate::ruleset::model::{Chain, Rule};
 use crate::ruleset::rule::rule;
 use crate::units::{Family, Protocol};
 
+use super::adopted::{self, adopted_set};
 use super::gate::lan_families;
 use super::{chain, drop_the_rest, for_clients};
 
@@ -54,6 +55,12 @@ fn replies() -> Vec<Rule> {
             .endpoint_in(family, Side::Destination, &spoken_set(family))
             .goto("replies_stray")
             .named("replies:turned")
+    }));
+    rules.extend(Family::BOTH.map(|family| {
+        rule()
+            .tuple_in(family, Side::Destination, &adopted_set(family))
+            .goto("replies_stray")
+            .named("replies:adopted")
     }));
     rules
 }
@@ -111,7 +118,7 @@ fn from_lan(layout: &Layout<'_>) -> Vec<Rule> {
 /// `clients` is the segment with those apps whose grants count here.
 fn reply_chain(layout: &Layout<'_>, segment: &Segment, clients: &Segment, stem: &str) -> Chain {
     let mark = layout.settings.global.mark;
-    let mut rules = Vec::new();
+    let mut rules = vec![adopted::jump("adopted_out")];
     if segment.protocol == Protocol::Tcp {
         // In the middle of a connection that is not tracked (any more): the client's next packet makes it
         // one again, the right way round; the service's would turn it around.

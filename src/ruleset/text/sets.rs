@@ -38,6 +38,19 @@ impl Renderer<'_> {
             .concat()
     }
 
+    pub(super) fn echo_sets(&self) -> String {
+        if !self.closed() {
+            return String::new();
+        }
+        ["4", "6"]
+            .map(|n| {
+                format!(
+                    "\tset echo_meter_{n} {{\n\t\ttype ipv{n}_addr\n\t\tsize 65536\n\t\tflags dynamic, timeout\n\t}}\n\n"
+                )
+            })
+            .concat()
+    }
+
     pub(super) fn app_sets(&self) -> Result<String, TemplateError> {
         self.settings()
             .apps

@@ -1,7 +1,6 @@
 //! VyOS's commands for the permanent way: rules of its own configuration that accept our mark.
 
-use crate::ruleset::audit::accepts_mark;
-use crate::ruleset::host_chain::{HostFamily, HostTable, is_ours};
+use crate::ruleset::host_chain::{HostFamily, HostTable, does_the_same, is_ours};
 use crate::ruleset::host_place::{leads_to, place};
 use crate::ruleset::model::{Chain, Rule};
 use crate::units::Mark;
@@ -124,7 +123,7 @@ fn commands(path: &str, table: Option<&HostTable>, chain: &str, mark: Mark) -> V
     let found = table.and_then(|table| Some((table, table.chain(chain)?)));
     let Some((table, chain)) = found else { return rule(&path, USUAL_NUMBER, mark).to_vec() };
     let theirs: Vec<&Rule> = chain.rules.iter().filter(|rule| !is_ours(rule)).collect();
-    if let Some(number) = theirs.iter().find(|rule| accepts_mark(rule, mark)).and_then(|rule| number(rule)) {
+    if let Some(number) = theirs.iter().find(|rule| does_the_same(rule, mark)).and_then(|rule| number(rule)) {
         return vec![format!("# {path}: rule {number} accepts the mark already")];
     }
     let earliest = place(table, &theirs).earliest;
@@ -165,9 +164,9 @@ fn zone_chains(table: &HostTable) -> Vec<(String, &Chain)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ruleset::audit::HostHook;
     use crate::ruleset::expr::{Expr, Verdict};
     use crate::ruleset::host_chain::accept_rule;
+    use crate::ruleset::model::Hook;
 
     fn numbered(comment: &str, exprs: Vec<Expr>) -> Rule {
         Rule { comment: Some(comment.to_owned()), exprs }
@@ -212,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_rule_that_is_there_is_not_asked_for_again() {
-        let rule = accept_rule(HostHook::Input, Mark::DEFAULT);
+        let rule = accept_rule(Hook::Input, Mark::DEFAULT);
         let rule = numbered("ipv4-INP-filter-7", rule.exprs);
         let text = vyos_commands(Some(Mark::DEFAULT), &[table("VYOS_INPUT_filter", vec![rule])]);
         assert!(text.contains("# firewall ipv4 input filter: rule 7 accepts the mark already"), "{text}");

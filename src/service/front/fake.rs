@@ -68,6 +68,8 @@ pub(super) fn settings(step1_reply: Step1Reply) -> Settings {
         step1_segments: 3,
         mark: None,
         ipv6_prefix: 128,
+        adopt_established: true,
+        default_input: crate::config::DefaultInput::Accept,
         state_file: None,
         allow: Vec::new(),
     };
