@@ -201,3 +201,43 @@ fn nothing_is_saved_before_a_code_was_right() {
     assert_eq!(code, 0, "{told}");
     assert_eq!(mode(&knocker.home().path().join("bob.json")), 0o600);
 }
+
+/// Runs its arguments at a terminal, types the first line of standard input when it is asked, and prints what was shown.
+const AT_A_TERMINAL: &str = "\
+import os, pty, sys
+answer = sys.stdin.readline().strip()
+pid, fd = pty.fork()
+if pid == 0:
+    os.execv(sys.argv[1], sys.argv[1:])
+shown = b''
+typed = False
+while True:
+    try:
+        piece = os.read(fd, 4096)
+    except OSError:
+        break
+    if not piece:
+        break
+    shown += piece
+    if not typed and b'code:' in shown:
+        typed = True
+        os.write(fd, b'12\\x7f\\x7f' + answer.encode() + b'\\r')
+status = os.waitpid(pid, 0)[1]
+sys.stdout.write(shown.decode())
+sys.exit(os.waitstatus_to_exitcode(status))
+";
+
+#[test]
+fn a_code_that_is_typed_at_a_terminal_is_not_shown() {
+    let net = Topology::new();
+    let home = install();
+    let _agent = home.start(&net.router);
+    let knocker = Knocker::new().profile("203.0.113.1", &[&pin(&home)]);
+    let code = net.a.run("oathtool", &["--totp", "-b", SECRET]).success().text();
+    let command = knocker.program(&["python3", "-c", AT_A_TERMINAL, crate::agent::PROGRAM, "knock", "gate"]);
+    let done = net.a.finish(command, code.as_bytes(), Duration::from_secs(60)).success();
+    let shown = done.text();
+    assert!(shown.contains("one-time code:") && shown.contains("open"), "{shown}");
+    assert!(!shown.contains(code.trim()), "{shown}");
+    assert!(time_left(&net.router, "ssh", Family::V4.client_a()).is_some());
+}
