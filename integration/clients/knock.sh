@@ -144,15 +144,16 @@ esac
 
 case $host in *:*) host="[$host]" ;; esac
 
-# settings URL FORM: curl's, for its standard input. The fields are percent-encoded, so nothing needs quoting.
+# settings URL FORM: curl's, for its standard input. The fields are percent-encoded, so nothing needs quoting. A proxy
+# would be let in, not we.
 settings() {
-    printf 'url = "%s"\ndata = "%s"\ngloboff\nsilent\n' "$1" "$2"
+    printf 'url = "%s"\ndata = "%s"\ngloboff\nsilent\nnoproxy = "*"\n' "$1" "$2"
     [ -n "$family" ] && printf 'ipv%s\n' "$family"
     return 0
 }
 
 # Step 1 is never answered; one second is for the network, not for the gateway.
-settings "http://$host:$http_port$http_path" "$form1" | curl -m 1 -K - >/dev/null 2>&1
+settings "http://$host:$http_port$http_path" "$form1" | curl -q -m 1 -K - >/dev/null 2>&1
 
 # Step 2 opens a moment later; a SYN that came too early is sent again after a second.
 tries=0
@@ -164,7 +165,7 @@ while :; do
         [ -n "$pin" ] && printf 'insecure\npinnedpubkey = "%s"\n' "$pin"
         # shellcheck disable=SC1083 # curl's own braces
         printf 'write-out = "%%{http_code}"\noutput = "/dev/null"\nconnect-timeout = 2\nmax-time = 8\n'
-    } | curl -K -)
+    } | curl -q -K -)
     result=$?
     # Not reached: 7 refused, 28 too late.
     { [ $result -eq 7 ] || [ $result -eq 28 ]; } && [ "$status" = 000 ] || break

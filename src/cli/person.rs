@@ -75,7 +75,11 @@ pub(super) fn exit_of(failure: &Failure) -> Exit {
         Failure::NoCode(_) => Exit::NoCode,
         Failure::TooMany => Exit::TooMany,
         Failure::Random(_) => Exit::Bug,
-        Failure::Name(_) | Failure::Secret { .. } | Failure::Key { .. } | Failure::Tls(_) => Exit::BadConfig,
+        Failure::Name(_)
+        | Failure::Stored(_)
+        | Failure::Secret { .. }
+        | Failure::Key { .. }
+        | Failure::Tls(_) => Exit::BadConfig,
     }
 }
 

@@ -48,6 +48,9 @@ pub enum Failure {
         /// Why.
         source: AccessKeyError,
     },
+    /// It is what the gateway has instead of the key.
+    #[error("{0}: this is what the gateway stores; the client needs the key itself")]
+    Stored(&'static str),
     /// Certificates cannot be verified.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -142,8 +145,8 @@ impl<'a> Client<'a> {
         let tls = tls::config(&profile.trust)?;
         let key = |source, what: &'static str| -> Result<Secret, Failure> {
             let key = secrets::fetch(source, what, ask).map_err(|source| Failure::Secret { what, source })?;
-            let parsed = key.expose().parse::<AccessKey>();
-            parsed.map_err(|source| Failure::Key { what, source }).map(|_| key)
+            let parsed: AccessKey = key.expose().parse().map_err(|source| Failure::Key { what, source })?;
+            if parsed.plain().is_none() { Err(Failure::Stored(what)) } else { Ok(key) }
         };
         let key_http = key(&profile.key_http, "key of step 1")?;
         let key_https = key(&profile.key_https, "key of step 2")?;

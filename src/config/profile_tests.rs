@@ -83,3 +83,23 @@ fn what_is_wrong_is_told_with_its_place_and_without_secrets() {
     assert!(!text.contains("secret path"), "{text}");
     assert!(read("host: \"[::1]\"\n").is_err() && read("host: a b\n").is_err());
 }
+
+#[test]
+fn the_example_is_a_profile_also_with_what_is_commented_out() {
+    let example = include_str!("../../config/profile.yaml");
+    let (profile, warnings) = parse_profile("profile.yaml", example, Some(Path::new("/home/alice"))).unwrap();
+    assert_eq!((profile.key_https, warnings.len()), (SecretSource::Prompt, 0));
+    let keys = ["user", "totp", "ca", "http_port", "https_port", "duration", "check", "family", "then"];
+    let more: String = example
+        .lines()
+        .filter_map(|line| {
+            line.strip_prefix("# ")
+                .filter(|rest| keys.iter().any(|key| rest.starts_with(&format!("{key}: "))))
+        })
+        .map(|line| format!("{line}\n"))
+        .collect();
+    assert_eq!(more.lines().count(), keys.len());
+    let all =
+        parse_profile("profile.yaml", &format!("{example}{more}"), Some(Path::new("/home/alice"))).unwrap().0;
+    assert_eq!((all.user.map(|u| u.to_string()), all.check), (Some("alice".to_owned()), Some(22)));
+}
