@@ -64,8 +64,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+#[cfg(feature = "gateway")]
 use crate::service::trial;
 
+#[cfg(feature = "gateway")]
 const EXAMPLES: &str = "\
 Examples:
   knock-agent demo                                 see it work, nothing of this host is touched
@@ -74,10 +76,21 @@ Examples:
   sudo knock-agent run --cert cert.pem --key key.pem
   sudo knock-agent status                          who is in, and for how long?
   sudo knock-agent grant ssh 203.0.113.7 --for 2h  let somebody in by hand
+  knock-agent knock home                           knock, as the profile `home` says
 
 Exit codes:
   0 done   1 something was found   2 wrong usage   69 daemon or kernel unreachable   70 a bug
   74 input or output failed   77 no permission   78 bad configuration";
+
+/// What is built is the client alone.
+#[cfg(not(feature = "gateway"))]
+const EXAMPLES: &str = "\
+Examples:
+  knock-agent knock home                           open what the profile `home` says
+  knock-agent knock home --watch --for 1h          keep it open
+  ssh -o 'ProxyCommand=knock-agent connect home %h %p' gate.example.com
+
+`knock-agent knock --help` lists the exit codes.";
 
 /// Opens closed ports to those who knock: two secret requests, one address, a limited time
 ///
@@ -150,6 +163,7 @@ pub enum Verb {
 pub fn main() -> ExitCode {
     // The default hook has printed where it happened; the code tells a bug from everything else.
     let outcome = std::panic::catch_unwind(|| {
+        #[cfg(feature = "gateway")]
         if std::env::args_os().nth(1).is_some_and(|word| word == trial::WATCHER) {
             return if trial::watch() { Exit::Done } else { Exit::Unavailable };
         }
