@@ -6,6 +6,11 @@ const TOOLS: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("ss", "iproute2"),
     ("nft", "nftables"),
+    ("iptables-legacy", "iptables"),
+    ("iptables-nft", "iptables"),
+    ("ipset", "ipset"),
+    ("sudo", "sudo"),
+    ("visudo", "sudo"),
     ("curl", "curl"),
     ("iptables-nft", "iptables"),
     ("nmap", "nmap"),
@@ -27,6 +32,9 @@ const TOOLS: &[(&str, &str)] = &[
     ("firewalld", "firewalld"),
     ("dbus-daemon", "dbus"),
     ("strace", "strace"),
+    ("nginx", "nginx"),
+    ("haproxy", "haproxy"),
+    ("caddy", "caddy"),
 ];
 
 /// Stops the test unless it runs as root and every tool is there.

@@ -1,4 +1,7 @@
 mod allowed_networks;
+mod behind_haproxy;
+mod behind_nginx;
+mod behind_proxies;
 mod boot;
 mod broken_configurations;
 mod bystanders;
@@ -18,6 +21,7 @@ mod host_diversions;
 mod host_random;
 mod https_abuse;
 mod interfaces;
+mod iptables;
 mod life_cycle;
 mod lockout;
 mod operator;

@@ -75,7 +75,7 @@ pub fn run(args: EnrollArgs) -> Exit {
 }
 
 fn enroll(args: &EnrollArgs, err: &mut Printer) -> Result<Exit, Exit> {
-    process::harden()
+    process::harden(false)
         .map_err(|errno| fail(err, Exit::Bug, format!("the process cannot be protected: {errno}")))?;
     let (target, shown) = target(args, err)?;
     // The name of a file in the folder is an access key.

@@ -43,6 +43,8 @@ mod outside;
 #[cfg(feature = "client")]
 mod person;
 #[cfg(feature = "gateway")]
+mod proxy_flags;
+#[cfg(feature = "gateway")]
 pub mod revoke;
 #[cfg(feature = "gateway")]
 pub mod run;
@@ -53,10 +55,12 @@ pub mod teardown;
 
 pub use exit::Exit;
 #[cfg(feature = "gateway")]
-pub use flags::{ConfigArg, DaemonArgs, FirewallType, LaterArgs, NotYet};
+pub use flags::{ConfigArg, DaemonArgs, FirewallType};
 #[cfg(feature = "gateway")]
 pub use host_flags::HostArgs;
 pub use output::{Printer, Tone};
+#[cfg(feature = "gateway")]
+pub use proxy_flags::{ProxyArgs, Steps};
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -255,35 +259,38 @@ mod tests {
     fn daemon_flags_have_the_reference_s_defaults() {
         let Ok(Verb::Run(args)) = parsed("knock-agent run") else { panic!("run") };
         assert_eq!(args.daemon.file.config.to_str(), Some("/etc/knock-agent/config.yaml"));
-        assert_eq!((args.daemon.http_port.get(), args.daemon.https_port.get()), (8080, 8443));
-        assert_eq!(args.daemon.firewall_type, FirewallType::Nftables);
-        assert_eq!(args.daemon.not_yet(), []);
+        assert_eq!(args.daemon.public_ports(), (8080.try_into().unwrap(), 8443.try_into().unwrap()));
+        assert!(args.daemon.steps().behind.is_none());
+        assert_eq!(args.daemon.firewall_type, None);
+        assert_eq!(args.daemon.kind(), FirewallType::Nftables);
     }
 
     #[test]
-    fn flags_of_later_releases_are_refused_one_by_one() {
-        for flags in [
-            "--firewall-type iptables",
-            "--waf-http-port 80",
-            "--waf-https-port 443",
-            "--waf-trusted-ips 10.0.0.1",
-        ] {
-            let Ok(Verb::CheckConfig(args)) = parsed(&format!("knock-agent check-config {flags}")) else {
-                panic!("{flags}")
-            };
-            let refused = args.daemon.not_yet();
-            let flag = flags.split(' ').next().unwrap();
-            assert_eq!(refused.len(), 1, "{flags}");
-            assert!(refused[0].to_string().starts_with(flag), "{flags}: {}", refused[0]);
-        }
+    fn with_a_proxy_in_front_clients_use_its_ports() {
+        let line =
+            "knock-agent guard --waf-http-port 80 --waf-https-port 443 --http-port 8081 --https-port 8444";
+        let Ok(Verb::Guard(args)) = parsed(line) else { panic!("guard") };
+        let steps = args.daemon.steps();
+        let behind = steps.behind.unwrap();
+        assert_eq!((steps.ports.http, steps.ports.https), (80, 443));
+        assert_eq!((behind.http.get(), behind.https.get()), (8081, 8444));
+        assert!(behind.trusted.is_loopback());
+        let Ok(Verb::Guard(args)) = parsed(&format!("{line} --waf-trusted-ips 10.0.0.5,fd00::/64")) else {
+            panic!("guard")
+        };
+        assert_eq!(args.daemon.steps().behind.unwrap().trusted.networks().len(), 2);
+    }
+
+    #[test]
+    fn lines_of_the_reference_are_understood() {
         for flags in [
             "--use-sudo --service-rule-cleanup-on-shutdown",
+            "--firewall-type iptables --iptables-variant legacy --use-sudo",
             "--firewall-type vyos --nftables-table-filter x --nftables-chain-input x --nftables-chain-forward x",
             "--nftables-chain-default-input x --nftables-chain-default-output x --nftables-chain-default-forward x",
             "--nftables-table-nat x --nftables-chain-default-prerouting x --nftables-chain-default-postrouting x",
         ] {
-            let Ok(Verb::Run(args)) = parsed(&format!("knock-agent run {flags}")) else { panic!("{flags}") };
-            assert_eq!(args.daemon.not_yet(), [], "{flags}");
+            assert!(parsed(&format!("knock-agent run {flags}")).is_ok(), "{flags}");
         }
     }
 
@@ -295,6 +302,11 @@ mod tests {
             "knock-agent run --http-port 0",
             "knock-agent run --http-port 65536",
             "knock-agent run --firewall-type pf",
+            "knock-agent run --waf-http-port 80",
+            "knock-agent run --waf-https-port 443",
+            "knock-agent run --waf-trusted-ips 10.0.0.1",
+            "knock-agent run --waf-http-port 80 --waf-https-port 443 --waf-trusted-ips 0.0.0.0/0",
+            "knock-agent run --waf-http-port 80 --waf-https-port 443 --waf-trusted-ips proxy.example",
             "knock-agent grant ssh",
             "knock-agent grant ssh nowhere",
             "knock-agent grant ssh fe80::1%eth0",

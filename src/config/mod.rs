@@ -10,6 +10,7 @@ mod outside;
 mod problem;
 #[cfg(feature = "client")]
 mod profile;
+mod proxy;
 mod report;
 mod section;
 mod settings;
@@ -27,6 +28,7 @@ pub use problem::{Place, Problem, Problems, Severity};
 pub use profile::{
     CodeSource, Families, Profile, ProofAddress, SecretSource, Step1Form, Trust, parse_profile,
 };
+pub use proxy::{Behind, Proxy, ProxyHeader, ProxyStep2, Trusted, TrustedError};
 pub use settings::{
     App, DefaultInput, Destination, Established, Global, Settings, Step1Proof, Step1Reply, TwoFactorStep,
     User, UserApp,
@@ -37,7 +39,7 @@ use node::Kind;
 use report::{Report, Show, Spot};
 use section::Section;
 
-/// The ports the two steps listen on, as the command line says.
+/// The ports clients use for the two steps, as the command line says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepPorts {
     /// The port of step 1.
@@ -68,12 +70,26 @@ pub fn parse(
     ports: Option<StepPorts>,
     outside: &dyn Outside,
 ) -> Result<Checked, Problems> {
+    parse_behind(file, text, ports, None, outside)
+}
+
+/// The same with a proxy in front: `ports` are then the proxy's.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_behind(
+    file: &str,
+    text: &str,
+    ports: Option<StepPorts>,
+    behind: Option<&Behind>,
+    outside: &dyn Outside,
+) -> Result<Checked, Problems> {
     // Some editors put a byte-order mark in front of UTF-8, where it says nothing.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut report = Report::default();
-    conflicts::check_step_ports(ports, &mut report);
+    conflicts::check_step_ports(ports, behind, &mut report);
     let mut of_users = Problems { list: Vec::new(), more: 0 };
-    let settings = read(text, ports, outside, &mut report, &mut of_users);
+    let settings = read(text, (ports, behind), outside, &mut report, &mut of_users);
     if settings.is_none() && !report.has_errors() && of_users.errors() == 0 {
         report.error(
             Spot::at("", Place::START),
@@ -94,7 +110,7 @@ pub fn parse(
 
 fn read(
     text: &str,
-    ports: Option<StepPorts>,
+    (ports, behind): (Option<StepPorts>, Option<&Behind>),
     outside: &dyn Outside,
     report: &mut Report,
     of_users: &mut Problems,
@@ -122,8 +138,12 @@ fn read(
         report.warning(file.spot(), "there is no app: nothing is guarded", "add a section for each service");
     }
     let users = users::read(known, &apps, outside, report, of_users);
-    conflicts::check(global.as_ref(), &apps, &users, ports, report);
-    let global = global?.settings?;
+    let taken = ports.map(|ports| proxy::taken(ports, behind)).unwrap_or_default();
+    conflicts::check(global.as_ref(), &apps, &users, &taken, report);
+    let mut global = global?;
+    let proxy = std::mem::replace(&mut global.proxy, proxy::ProxyDraft::unknown());
+    let proxy = proxy.settle(ports, behind, report)?;
+    let global = Global { proxy, ..global.settings? };
     let apps = apps.into_iter().map(|app| app.settings).collect::<Option<Vec<_>>>()?;
     all_read.then_some(Settings { global, apps, users: users.list? })
 }

@@ -5,6 +5,8 @@ pub mod calendar;
 #[cfg(feature = "gateway")]
 pub mod clock;
 #[cfg(feature = "gateway")]
+pub mod command;
+#[cfg(feature = "gateway")]
 pub mod files;
 #[cfg(feature = "gateway")]
 pub mod flows;

@@ -9,15 +9,15 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 
 /// Keeps the process's memory, which holds secrets, out of core dumps and debuggers, and forbids it
-/// and its children new privileges.
+/// and its children new privileges, unless it has to run sudo.
 ///
 /// # Errors
 /// When the kernel would not.
 #[cfg(feature = "gateway")]
-pub fn harden() -> Result<(), nix::Error> {
+pub fn harden(runs_sudo: bool) -> Result<(), nix::Error> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     prctl::set_dumpable(false)?;
-    prctl::set_no_new_privs()
+    if runs_sudo { Ok(()) } else { prctl::set_no_new_privs() }
 }
 
 /// Keeps the process's memory out of core dumps and debuggers, where the system can do that; programs that it
