@@ -20,6 +20,7 @@ mod firewall;
 mod handmade;
 mod hosts;
 mod ipset;
+mod knocker;
 mod knocking;
 mod machine;
 mod namespace;

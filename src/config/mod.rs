@@ -8,6 +8,8 @@ mod keys;
 mod node;
 mod outside;
 mod problem;
+#[cfg(feature = "client")]
+mod profile;
 mod proxy;
 mod report;
 mod section;
@@ -22,6 +24,10 @@ mod users;
 
 pub use outside::{Alone, Outside, SecretFrom, UserFile};
 pub use problem::{Place, Problem, Problems, Severity};
+#[cfg(feature = "client")]
+pub use profile::{
+    CodeSource, Families, Profile, ProofAddress, SecretSource, Step1Form, Trust, parse_profile,
+};
 pub use proxy::{Behind, Proxy, ProxyHeader, ProxyStep2, Trusted, TrustedError};
 pub use settings::{
     App, DefaultInput, Destination, Established, Global, Settings, Step1Proof, Step1Reply, TwoFactorStep,
@@ -109,7 +115,7 @@ fn read(
     report: &mut Report,
     of_users: &mut Problems,
 ) -> Option<Settings> {
-    let document = document(text, report)?;
+    let document = document(text, "write a `global` section and one section per app", report)?;
     let file = Section::open("", Spot::at("", Place::START), &document, report)?;
     let global = match file.get("global") {
         Some(field) => field.section(report).map(|section| global::read(&section, report)),
@@ -142,8 +148,8 @@ fn read(
     all_read.then_some(Settings { global, apps, users: users.list? })
 }
 
-/// The first document of a text, which has sections.
-fn document(text: &str, report: &mut Report) -> Option<node::Node> {
+/// The first document of a text, which has sections; `fix` says what to write where it has not.
+fn document(text: &str, fix: &str, report: &mut Report) -> Option<node::Node> {
     if let Some(fault) = syntax::precheck(text) {
         report.fault(fault);
         return None;
@@ -163,18 +169,14 @@ fn document(text: &str, report: &mut Report) -> Option<node::Node> {
         );
     }
     let Some(root) = document.root else {
-        report.error_fix(
-            Spot::at("", Place::START),
-            "the file has no content",
-            "write a `global` section and one section per app",
-        );
+        report.error_fix(Spot::at("", Place::START), "the file has no content", fix);
         return None;
     };
     if !matches!(root.kind, Kind::Map(_)) {
         report.error_fix(
             Spot::node("", &root, Show::Nothing),
             format!("the file must have sections, it is {}", root.what()),
-            "write a `global:` section and one section per app",
+            fix,
         );
         return None;
     }
