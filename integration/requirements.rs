@@ -6,6 +6,11 @@ const TOOLS: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("ss", "iproute2"),
     ("nft", "nftables"),
+    ("iptables-legacy", "iptables"),
+    ("iptables-nft", "iptables"),
+    ("ipset", "ipset"),
+    ("sudo", "sudo"),
+    ("visudo", "sudo"),
     ("curl", "curl"),
     ("iptables-nft", "iptables"),
     ("nmap", "nmap"),
@@ -15,6 +20,11 @@ const TOOLS: &[(&str, &str)] = &[
     ("python3", "python3"),
     ("ping", "iputils-ping"),
     ("setpriv", "util-linux"),
+    ("dash", "dash"),
+    ("oathtool", "oathtool"),
+    ("zbarimg", "zbar-tools"),
+    ("ssh", "openssh-client"),
+    ("sshd", "openssh-server"),
     ("nsenter", "util-linux"),
     ("iptables-nft", "iptables"),
     ("iptables-legacy", "iptables"),
@@ -23,6 +33,9 @@ const TOOLS: &[(&str, &str)] = &[
     ("dbus-daemon", "dbus"),
     ("strace", "strace"),
     ("fail2ban-regex", "fail2ban"),
+    ("nginx", "nginx"),
+    ("haproxy", "haproxy"),
+    ("caddy", "caddy"),
 ];
 
 /// Stops the test unless it runs as root and every tool is there.

@@ -54,7 +54,7 @@ fn show(file: &ConfigArg, as_json: bool, wanted: impl Fn(&Row) -> bool, stranger
         Ok(Some(found)) => found,
         Ok(None) => {
             err.line(
-                "error: nothing is guarded here: there is no table inet knock_agent; start knock-agent first",
+                "error: nothing is guarded here: no rules of knock-agent are in force; start knock-agent first",
             );
             return err.finish(Exit::Unavailable);
         }
@@ -83,8 +83,9 @@ fn from_kernel(file: &ConfigArg) -> Result<Option<Status>, BackendError> {
     let apps = settings.map(|settings| settings.apps).unwrap_or_default();
     let names: BTreeMap<String, String> =
         apps.into_iter().map(|app| (app.slug, app.name.to_string())).collect();
-    let live = Firewall::nftables()?.read()?;
-    Ok(live.map(|live| status(&live, &names, prefix, None)))
+    let mut firewall = Firewall::in_place()?;
+    let live = firewall.read()?;
+    Ok(live.map(|live| status(firewall.name(), &live, &names, prefix, None)))
 }
 
 fn print(status: &Status, out: &mut Printer) {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::config::proxy::ProxyDraft;
 use crate::config::report::{Report, Spot};
 use crate::config::section::{Field, Section};
 use crate::config::settings::{DefaultInput, Global, LockoutRule, Step1Proof, Step1Reply, TwoFactorStep};
@@ -32,6 +33,8 @@ pub(super) const KEYS: &[&str] = &[
     "users_folder",
     "step1_proof",
     "lockout",
+    "proxy_header",
+    "proxy_step2",
 ];
 /// Keys of later releases: never ignored, because who writes them relies on them.
 pub(super) const LATER: &[&str] = &["sequence"];
@@ -61,6 +64,8 @@ pub(super) struct GlobalDraft<'n> {
     pub users: Option<Field<'n>>,
     /// The folder with a file for each user.
     pub users_folder: Option<(PathBuf, Field<'n>)>,
+    /// What is said of a proxy in front.
+    pub proxy: ProxyDraft<'n>,
 }
 
 impl GlobalDraft<'_> {
@@ -76,6 +81,7 @@ impl GlobalDraft<'_> {
             with_users: false,
             users: None,
             users_folder: None,
+            proxy: ProxyDraft::unknown(),
         }
     }
 }
@@ -118,6 +124,8 @@ pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraf
     let healthcheck = Said::read(healthcheck_field.clone(), |f| app_name_text(f, report).map(Some)).or(None);
     let replies = &[("silent", Step1Reply::Silent), ("http", Step1Reply::Http)];
     let step1_reply = Said::read(section.get("step1_reply"), |f| f.choice(replies, report));
+    let step1_reply = step1_reply.or(Step1Reply::Silent);
+    let proxy = ProxyDraft::read(section, step1_reply, report);
     let max_bytes = Said::read(section.get("step1_max_bytes"), |f| f.number(100..=1400, report));
     let max_bytes = max_bytes.or(STEP1_MAX_BYTES);
     let segments = Said::read(section.get("step1_segments"), |f| f.number(1..=16, report));
@@ -161,7 +169,7 @@ pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraf
             step1_proof: step1_proof.or(Step1Proof::Accept)?,
             users_folder: users_folder.clone()?,
             lockout: lockout.or(LockoutRule::usual())?,
-            step1_reply: step1_reply.or(Step1Reply::Silent)?,
+            step1_reply: step1_reply?,
             step1_max_bytes: max_bytes?,
             step1_segments: segments.or(STEP1_SEGMENTS)?,
             mark: mark.or(Some(Mark::DEFAULT))?,
@@ -170,6 +178,7 @@ pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraf
             adopt_established: adopt.or(true)?,
             default_input: default_input.or(DefaultInput::Accept)?,
             allow: allow?,
+            proxy: None,
         })
     })();
     GlobalDraft {
@@ -182,6 +191,7 @@ pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraf
         with_users: users.is_some() || folder_field.is_some(),
         users,
         users_folder: users_folder.flatten().zip(folder_field),
+        proxy,
     }
 }
 

@@ -1,6 +1,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use crate::config::proxy::Proxy;
 use crate::units::{
     AccessKey, AppName, Family, HttpPath, IfName, Lifetime, Mark, Network, PortRange, Protocols, Timestamp,
     TotpSecret, UserName,
@@ -96,6 +97,8 @@ pub struct Global {
     pub default_input: DefaultInput,
     /// Networks that may always reach every app.
     pub allow: Vec<Network>,
+    /// The proxy in front, if the command line names one.
+    pub proxy: Option<Proxy>,
 }
 
 /// When an address is locked out, and for how long.

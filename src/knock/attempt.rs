@@ -13,7 +13,7 @@ pub enum Step {
 /// What a client presented at a step. Everything in it is unverified.
 #[derive(Clone, Debug)]
 pub struct Attempt {
-    /// Who asks, as the socket says.
+    /// Who asks, as the socket says or a trusted proxy.
     pub client: ClientAddr,
     /// At which step.
     pub step: Step,

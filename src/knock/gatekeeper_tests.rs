@@ -59,6 +59,7 @@ fn settings(two_factor_step: TwoFactorStep) -> Settings {
             default_input: crate::config::DefaultInput::Accept,
             state_file: None,
             allow: Vec::new(),
+            proxy: None,
         },
         apps: vec![app("a", two_factor_step), app("b", two_factor_step)],
         users: Vec::new(),

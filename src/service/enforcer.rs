@@ -1,5 +1,7 @@
 //! The enforcer: the one who judges knocks and changes the firewall.
 
+mod mending;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +10,6 @@ use tokio::time::Instant;
 
 use super::control::{Call, Failure, Reply, Request};
 use super::hasher::{Hashed, Hasher, Job};
-use super::host_chains::Repaired;
 use super::link::{Answer, Ask, Pending};
 use super::operations::{OperationError, Operations};
 use super::refusals::Refusals;
@@ -42,6 +43,8 @@ pub struct Enforcer {
     /// Who touched it last.
     by: String,
     patience: Patience,
+    /// When something was last put right.
+    fought_at: Option<Duration>,
     trial: Option<Arc<Trial>>,
     hasher: Hasher,
     refusals: Refusals,
@@ -78,6 +81,7 @@ impl Enforcer {
             removed: false,
             by: String::new(),
             patience: Patience::default(),
+            fought_at: None,
             trial,
             hasher: Hasher::default(),
             refusals: Refusals::new(&random),
@@ -91,20 +95,23 @@ impl Enforcer {
         mut asks: mpsc::Receiver<Pending>,
         mut calls: mpsc::Receiver<Call>,
         mut reloads: mpsc::Receiver<Reload>,
-        events: Events,
+        events: Option<Events>,
         cleanup: bool,
         stop: oneshot::Receiver<()>,
     ) -> Stopped {
         let mut stop = stop;
         let port = self.operations.firewall().port();
+        let look_every = self.operations.firewall().look_every();
         let hosts = self.operations.host_tables();
-        let mut watch = match port.map(|port| Watch::new(events, port, hosts)).transpose() {
+        let heard = port.zip(events).map(|(port, events)| Watch::new(events, port, hosts));
+        let mut watch = match heard.transpose() {
             Ok(watch) => watch,
             Err(error) => {
                 tracing::error!(%error, "changes to the table by others are not noticed");
                 None
             }
         };
+        let mut look_at = look_every.map(|every| Instant::now() + every);
         let mut calendar = Calendar::watch()
             .inspect_err(|error| tracing::warn!(%error, "a calendar that is set is noticed late"))
             .ok();
@@ -122,6 +129,10 @@ impl Enforcer {
                 happened = next(&mut watch) => self.on_happened(happened),
                 () = due(repair_at) => self.repair(clock::now()),
                 () = due(summary_at) => self.refusals.summarise(),
+                () = due(look_at) => {
+                    self.look(clock::now());
+                    look_at = look_every.map(|every| Instant::now() + every);
+                }
                 Some(reload) = reloads.recv() => self.on_reload(reload, clock::now()),
                 // The calendar was set, and with it all ends in the state file.
                 () = calendar_set(&mut calendar), if self.state.is_some() => {}
@@ -178,58 +189,6 @@ impl Enforcer {
         // A fight about the one must not hold up the other.
         let at = Instant::now() + wait;
         self.repair_at = Some(self.repair_at.map_or(at, |planned| planned.min(at)));
-    }
-
-    fn repair(&mut self, now: Now) {
-        self.repair_at = None;
-        match self.operations.repair(self.removed, now) {
-            Ok(Repaired { own, host }) => {
-                if host > 0 {
-                    self.on_host_repaired(host, now);
-                }
-                if self.operations.host_is_pending() {
-                    self.repair_at = Some(Instant::now() + AGAIN);
-                }
-                if own > 0 {
-                    self.on_repaired(own, now);
-                }
-            }
-            Err(error) => {
-                tracing::error!(by = self.by, %error, "our table was changed and cannot be put right: ports may stand open; trying again");
-                self.repair_at = Some(Instant::now() + AGAIN);
-            }
-        }
-    }
-
-    fn on_host_repaired(&mut self, changes: usize, now: Now) {
-        let wait = self.host_patience.on_repair(now.boot);
-        tracing::info!(
-            by = self.by,
-            changes,
-            "the host's chains were made anew or changed: the rule that accepts our mark is in place"
-        );
-        if !wait.is_zero() {
-            let seconds = wait.as_secs();
-            tracing::error!(
-                by = self.by,
-                seconds,
-                "another program keeps taking our rule out of the host's chains: the next repair waits"
-            );
-        }
-    }
-
-    fn on_repaired(&mut self, changes: usize, now: Now) {
-        self.removed = false;
-        let wait = self.patience.on_repair(now.boot);
-        tracing::warn!(by = self.by, changes, "somebody changed our table: it is as it should be again");
-        if !wait.is_zero() {
-            let seconds = wait.as_secs();
-            tracing::error!(
-                by = self.by,
-                seconds,
-                "another program keeps changing our table: stop it; the next repair waits"
-            );
-        }
     }
 
     fn on_reload(&mut self, reload: Reload, now: Now) {
@@ -359,7 +318,8 @@ impl Enforcer {
                 let live = self.operations.live()?;
                 let names = self.operations.names();
                 let prefix = self.operations.settings().global.ipv6_prefix;
-                let mut status = status(&live, &names, prefix, Some((self.operations.ledger(), now)));
+                let name = self.operations.firewall().name();
+                let mut status = status(name, &live, &names, prefix, Some((self.operations.ledger(), now)));
                 unblock::tell(&mut status, &self.gatekeeper, &self.refusals, now);
                 Reply::Status { status }
             }

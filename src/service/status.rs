@@ -18,7 +18,7 @@ use crate::units::{Family, Now};
 pub struct Status {
     /// Version of this layout.
     pub version: u32,
-    /// What enforces: `nftables`.
+    /// What enforces: `nftables` or `iptables`.
     pub backend: String,
     /// What stands open.
     pub grants: Vec<Row>,
@@ -107,6 +107,7 @@ pub struct Service {
 /// IPv6 address a grant covers.
 #[must_use]
 pub fn status(
+    backend: &str,
     live: &Live,
     names: &BTreeMap<String, String>,
     ipv6_prefix: u8,
@@ -143,7 +144,7 @@ pub fn status(
         }
     }
     let (locked_out, refused) = (Vec::new(), BTreeMap::new());
-    Status { version: 1, backend: "nftables".to_owned(), grants, locked_out, refused }
+    Status { version: 1, backend: backend.to_owned(), grants, locked_out, refused }
 }
 
 fn slugs(live: &Live) -> Vec<String> {
@@ -321,7 +322,7 @@ mod tests {
 
     #[test]
     fn the_kernel_alone_tells_who_what_and_how_long() {
-        let status = status(&live(), &names(), 64, None);
+        let status = status("nftables", &live(), &names(), 64, None);
         let json = serde_json::to_value(&status).unwrap();
         assert_eq!(
             json,
@@ -342,7 +343,7 @@ mod tests {
         let note = |by: &str| Note { by: by.into(), how: How::TwoStep };
         ledger.grant("my_app", addr, &note("alice"), Lifetime::from_secs(7_200).unwrap(), Now::at_secs(0));
         ledger.grant("my_app", addr, &note("bob"), Lifetime::from_secs(60).unwrap(), Now::at_secs(0));
-        let status = status(&live(), &names(), 128, Some((&ledger, Now::at_secs(10))));
+        let status = status("nftables", &live(), &names(), 128, Some((&ledger, Now::at_secs(10))));
         let rows: Vec<_> = status
             .grants
             .iter()

@@ -73,6 +73,7 @@ pub(super) fn settings(step1_reply: Step1Reply) -> Settings {
         default_input: crate::config::DefaultInput::Accept,
         state_file: None,
         allow: Vec::new(),
+        proxy: None,
     };
     Settings { global, apps: Vec::new(), users: Vec::new() }
 }
