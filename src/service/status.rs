@@ -19,6 +19,9 @@ pub struct Status {
     pub version: u32,
     /// What enforces: `nftables` or `iptables`.
     pub backend: String,
+    /// What this firewall cannot do here; none: nothing to tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<String>,
     /// What stands open.
     pub grants: Vec<Row>,
 }
@@ -109,7 +112,7 @@ pub fn status(
             grants.extend(allow_rows(&app, &services, of(&format!("allow_{slug}_{}", family.digit()))));
         }
     }
-    Status { version: 1, backend: backend.to_owned(), grants }
+    Status { version: 1, backend: backend.to_owned(), limits: None, grants }
 }
 
 fn slugs(live: &Live) -> Vec<String> {
