@@ -25,6 +25,7 @@ mod machine;
 mod namespace;
 mod probe;
 mod process;
+mod recent;
 mod requirements;
 mod scenarios;
 mod server;

@@ -15,7 +15,7 @@ use super::operations::{OperationError, Operations};
 use super::reload::Reload;
 use super::repair::{AGAIN, Happened, Patience, Watch};
 use super::state::{StateFile, resumed};
-use super::status::status;
+use super::status::{Status, status};
 use super::trial::Trial;
 use super::used_codes::UsedCodesFile;
 use crate::grant::{How, Note};
@@ -314,7 +314,10 @@ impl Enforcer {
                 let prefix = self.operations.settings().global.ipv6_prefix;
                 let name = self.operations.firewall().name();
                 Reply::Status {
-                    status: status(name, &live, &names, prefix, Some((self.operations.ledger(), now))),
+                    status: Status {
+                        limits: self.operations.firewall().limits(),
+                        ..status(name, &live, &names, prefix, Some((self.operations.ledger(), now)))
+                    },
                 }
             }
             Request::Confirm {} => self.confirm(user),
