@@ -38,3 +38,4 @@ mod two_factor;
 mod users;
 mod vyos;
 mod vyos_packaging;
+mod without_ipset;
