@@ -136,4 +136,4 @@ macro_rules! without_ipset {
     };
 }
 
-pub(crate) use {without_ipset, on_both_iptables, on_every_firewall};
+pub(crate) use {on_both_iptables, on_every_firewall, without_ipset};

@@ -55,7 +55,8 @@ pub fn elements(host: &Namespace, set: &str) -> Vec<Element> {
     for (name, secs) in lists {
         let (entries, now) = (entries(host, &name), now(host));
         for (key, seen) in entries {
-            let left = Duration::from_secs(secs).checked_sub(Duration::from_millis((now - seen) * 1_000 / hz));
+            let left =
+                Duration::from_secs(secs).checked_sub(Duration::from_millis((now - seen) * 1_000 / hz));
             if let Some(expires) = left.filter(|left| !left.is_zero()) {
                 let timeout = Some(Duration::from_secs(secs));
                 out.push(Element { key, timeout, expires: Some(expires) });

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::agent::Installation;
-use crate::configuration::Config;
-use crate::firewall::{everything, is_guarded};
+use crate::configuration::{Config, STEP1_PATH, http_key};
+use crate::firewall::{admission_left, everything, is_guarded};
 use crate::hosts::{assert_flow, assert_stream_cut, config, load, our_chains, our_rules};
-use crate::knocking::knock;
+use crate::knocking::{STEP1_PORT, form, knock};
 use crate::namespace::Namespace;
 use crate::probe::{assert_echoes, assert_silent};
 use crate::server::{Habit, Server};
@@ -156,6 +156,38 @@ fn docker_s_bridges_let_in_who_knocked_for_a_published_port() {
     knock(&net.a, to, "published");
     assert_echoes(&net.a, to, 8088);
     assert_silent(&net.b, to, 8088);
+}
+
+#[test]
+fn the_answers_of_step_1_pass_an_output_chain_that_drops() {
+    let net = Topology::new();
+    let chain = |hook: &str, more: &str| {
+        format!(
+            "chain {hook} {{ type filter hook {hook} priority filter; policy drop; {more}; \
+             icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept; }}"
+        )
+    };
+    let out = chain("output", "oif lo accept; ct state established accept");
+    let [input, forward] = ["input", "forward"].map(|hook| chain(hook, "ct state established accept"));
+    net.router.nft(&format!("table inet filter {{\n{input}\n{forward}\n{out}\n}}\n"));
+    let flags = ["--nftables-chain-default-input", "input", "--nftables-chain-default-forward", "forward"];
+    let without = Installation::new(&config()).flags(&flags);
+    let agent = without.start(&net.router);
+    let done = post_step1_in_vain(&net.a);
+    assert_eq!(done, Some(28), "not even a handshake");
+    assert_eq!(admission_left(&net.router, Family::V4.client_a()), None);
+    agent.terminate();
+    let home =
+        Installation::new(&config()).flags(&flags).flags(&["--nftables-chain-default-output", "output"]);
+    let _agent = home.start(&net.router);
+    until_in(&net.router, &["inet filter forward", "inet filter input", "inet filter output"]);
+    assert_flow(&net, true);
+}
+
+/// The right step 1 of `ssh`; curl's exit code.
+fn post_step1_in_vain(from: &Namespace) -> Option<i32> {
+    let url = format!("http://{}:{STEP1_PORT}{STEP1_PATH}", Family::V4.router());
+    from.run("curl", &["-sS", "-m", "2", "-d", &form("ssh", &http_key("ssh")), &url]).code
 }
 
 /// A host with a chain of its own that is jumped to behind a ban.

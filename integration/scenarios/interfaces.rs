@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use crate::agent::Installation;
 use crate::configuration::Config;
 use crate::firewall::{table, time_left};
-use crate::knocking::{assert_step2_opens, step1};
+use crate::knocking::{assert_step2_opens, knock, step1};
 use crate::namespace::Namespace;
-use crate::probe::{assert_echoes, assert_udp_silent, dial, udp_socket};
+use crate::probe::{assert_echoes, assert_silent, assert_udp_silent, dial, udp_socket};
 use crate::server::{Habit, Server, last_piece};
 use crate::topology::{Family, Topology};
 
@@ -199,4 +199,42 @@ fn a_port_that_others_forward_is_cut_on_a_new_address_and_after_a_repair() {
         assert_udp_silent(&net.a, Family::V4.router(), 7000);
     }
     assert_udp_silent(&net.b, Family::V4.router(), 7000);
+}
+
+#[test]
+fn a_port_of_a_bridge_is_refused_by_the_check_and_its_bridge_is_guarded() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    for words in [
+        "link add br9 type bridge",
+        "link set br9 up",
+        "addr flush dev ext0",
+        "link set ext0 master br9",
+        "addr add 203.0.113.1/24 dev br9",
+        "addr add 2001:db8:1::1/64 dev br9 nodad",
+    ] {
+        net.router.run("ip", &words.split(' ').collect::<Vec<_>>()).success();
+    }
+    let findings = |home: &Installation| {
+        let told = home.check(&net.router, &["check-ruleset", "--json"]).text();
+        let told: serde_json::Value = serde_json::from_str(&told).expect("JSON");
+        let all = told["findings"].as_array().expect("a list").clone();
+        all.into_iter().find(|finding| finding["code"] == "interface-is-a-port")
+    };
+    let config = Config::ssh(&["duration: 60"]);
+    let home = Installation::new(&config);
+    let finding = findings(&home).expect("it is told");
+    assert_eq!(finding["severity"], "error");
+    assert!(finding["message"].as_str().expect("text").contains("br9"), "{finding}");
+    home.check(&net.router, &["check-ruleset"]).exits(1);
+
+    let home = Installation::with_text(&config.text().replace("interface_ext: ext0", "interface_ext: br9"));
+    assert_eq!(findings(&home), None);
+    let _agent = home.start(&net.router);
+    for family in Family::BOTH {
+        assert_silent(&net.b, family.router(), 2222);
+        knock(&net.a, family.router(), "ssh");
+        assert_echoes(&net.a, family.router(), 2222);
+        assert_silent(&net.b, family.router(), 2222);
+    }
 }

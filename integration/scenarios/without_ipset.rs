@@ -196,8 +196,9 @@ fn the_limits_are_told() {
     agent.terminate();
     let status = home.verb(&net.router, &["status"]).success().text();
     assert!(status.contains("addresses at most"), "{status}");
-    let bob = "users: {bob: {access_key_http: k1-of-bob-here, access_key_https: k2-of-bob-here, duration: 30}}";
-    let other = Installation::new(&Config::ssh(&["duration: 60", bob]));
+    let bob =
+        "users: {bob: {access_key_http: k1-of-bob-here, access_key_https: k2-of-bob-here, duration: 30}}";
+    let other = Installation::new(&Config::new(&[bob]).app("ssh", "2222", "tcp", "local", &["duration: 60"]));
     let done = other.check(&net.router, &["check-ruleset"]);
     assert_eq!(done.code, Some(78), "{}", done.stderr);
     assert!(done.stderr.contains("durations of users"), "{}", done.stderr);

@@ -62,7 +62,7 @@ pub enum Kind {
 /// What firewall is to be used.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Choice {
-    /// The kind; none: nftables, or iptables where the kernel has no nf_tables.
+    /// The kind; none: nftables, or iptables where the kernel has no nf_tables or iptables guards already.
     pub kind: Option<Kind>,
     /// Which iptables; none: what the host uses.
     pub variant: Option<Variant>,
@@ -98,11 +98,14 @@ impl Firewall {
                 }
                 iptables(choice)
             }
-            None => match Nftables::open().and_then(|mut nft| nft.has_table().map(|_| nft)) {
-                Ok(nft) => alone(nft),
-                Err(BackendError::Unsupported(_)) => {
-                    iptables(choice)
-                }
+            None => match Nftables::open().and_then(|mut nft| {
+                // nf_tables may have been loaded since iptables had to do: what guards goes on.
+                let by_iptables = !nft.has_table()? && iptables_guards(&mut nft)?;
+                Ok((nft, by_iptables))
+            }) {
+                Ok((_, true)) => iptables(choice),
+                Ok((nft, false)) => alone(nft),
+                Err(BackendError::Unsupported(_)) => iptables(choice),
                 Err(error) => Err(error),
             },
         }
@@ -399,10 +402,14 @@ fn nftables_guards() -> Result<bool, BackendError> {
 
 /// nftables, unless iptables guards already.
 fn alone(mut nft: Nftables) -> Result<Firewall, BackendError> {
-    let gate = names::chain("gate");
-    let by_nft_programs = nft.has_chain(2, "mangle", &gate)? || nft.has_chain(10, "mangle", &gate)?;
-    if by_nft_programs || legacy_guards() {
+    if iptables_guards(&mut nft)? {
         return Err(IptablesError::BesideIptables.into());
     }
     Ok(Firewall::Nftables(nft))
+}
+
+/// Whether a gate by either kind of iptables is in force.
+fn iptables_guards(nft: &mut Nftables) -> Result<bool, BackendError> {
+    let gate = names::chain("gate");
+    Ok(nft.has_chain(2, "mangle", &gate)? || nft.has_chain(10, "mangle", &gate)? || legacy_guards())
 }

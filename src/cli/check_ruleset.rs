@@ -83,7 +83,9 @@ fn check(args: &CheckRulesetArgs, err: &mut Printer) -> Result<Exit, Exit> {
     let impossible = |error| failed(&IptablesError::Impossible(error).into(), &mut Printer::stderr());
     if args.offline {
         let report = match args.daemon.firewall_choice().kind {
-            Some(Kind::Iptables) => check_iptables::offline(&settings, options, keeping(args)).map_err(impossible)?,
+            Some(Kind::Iptables) => {
+                check_iptables::offline(&settings, options, keeping(args)).map_err(impossible)?
+            }
             Some(Kind::Nftables) | None => check::offline(&settings, options),
         };
         return show(args, &settings, options, &report, err);

@@ -11,8 +11,7 @@ use crate::ruleset::diff::{Change, diff};
 use crate::ruleset::host_chain::{ChainName, HostChains, HostChange, Trouble};
 use crate::ruleset::layout::{Layout, Options};
 use crate::ruleset::plan::plan;
-use crate::service::lockout;
-use crate::sys::interfaces;
+use crate::service::{lockout, outside};
 
 /// What a dry run found out.
 #[derive(Clone, Debug, Default)]
@@ -47,7 +46,7 @@ pub fn online(
     options: Options,
     host: &HostChains,
 ) -> Result<Report, BackendError> {
-    let mut report = Report { findings: missing_interfaces(settings), ..Report::default() };
+    let mut report = Report { findings: outside::findings(settings), ..Report::default() };
     if !options.inner_header {
         report.findings.push(Finding {
             severity: Severity::Info,
@@ -137,34 +136,4 @@ fn trouble(trouble: &Trouble) -> Finding {
         ),
     };
     Finding { severity, code, message: trouble.to_string(), fix: fix.to_owned() }
-}
-
-pub(super) fn missing_interfaces(settings: &Settings) -> Vec<Finding> {
-    let Ok(present) = interfaces::names() else {
-        return Vec::new();
-    };
-    let mut names: Vec<&str> = settings
-        .apps
-        .iter()
-        .flat_map(|app| &app.interface_ext)
-        .chain(&settings.global.interface_ext)
-        .map(|name| name.as_str())
-        .filter(|name| !present.iter().any(|have| have == name))
-        .collect();
-    names.sort_unstable();
-    names.dedup();
-    names
-        .into_iter()
-        .map(|name| Finding {
-            severity: Severity::Warning,
-            code: "no-such-interface",
-            message: format!(
-                "interface_ext {name} does not exist now; ports are guarded on it as soon as it does"
-            ),
-            fix: format!(
-                "# if {name} is misspelt, nothing is guarded: the interfaces are {}",
-                present.join(", ")
-            ),
-        })
-        .collect()
 }

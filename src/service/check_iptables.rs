@@ -1,7 +1,8 @@
 //! The dry run where iptables guards: what would change, whether the programs take it, and what in the host's
 //! own rules would defeat it.
 
-use super::check::{Report, missing_interfaces};
+use super::check::Report;
+use super::outside;
 use crate::backend::BackendError;
 use crate::backend::iptables::{Iptables, IptablesError, Observed};
 use crate::config::Settings;
@@ -19,11 +20,7 @@ use crate::units::{Family, Mark};
 ///
 /// # Errors
 /// [`Impossible`] where iptables cannot do what the settings want.
-pub fn offline(
-    settings: &Settings,
-    options: Options,
-    keeping: Keeping,
-) -> Result<Report, Impossible> {
+pub fn offline(settings: &Settings, options: Options, keeping: Keeping) -> Result<Report, Impossible> {
     let tables = plan(settings, options, Matcher::Bpf, keeping)?;
     let sets = tables.ipsets.iter().map(|set| format!("add set {} ({})", set.name, set.meaning));
     let chains = Family::BOTH.into_iter().flat_map(|family| {
@@ -35,7 +32,10 @@ pub fn offline(
                 .map(move |chain| format!("{of}: add chain {} of table {}", chain.name, table.name))
         })
     });
-    Ok(Report { findings: without_ipset(keeping, None).into_iter().collect(), changes: sets.chain(chains).collect() })
+    Ok(Report {
+        findings: without_ipset(keeping, None).into_iter().collect(),
+        changes: sets.chain(chains).collect(),
+    })
 }
 
 /// The plan as text for `ipset restore` and the two `iptables-restore`s.
@@ -58,7 +58,7 @@ pub fn online(
     settings: &Settings,
     options: Options,
 ) -> Result<Report, BackendError> {
-    let mut report = Report { findings: missing_interfaces(settings), changes: Vec::new() };
+    let mut report = Report { findings: outside::findings(settings), changes: Vec::new() };
     report.findings.extend(without_ipset(iptables.keeping(), iptables.room()));
     let tables = iptables.plan(settings, options)?;
     report.changes = iptables.differences(&tables)?;

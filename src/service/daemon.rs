@@ -175,7 +175,7 @@ pub fn run(mut daemon: Daemon, watcher: Option<Watcher>) -> Result<(), DaemonErr
     match firewall {
         Firewall::Iptables(ref iptables) if daemon.firewall.kind.is_none() => tracing::warn!(
             programs = %iptables.variant(),
-            "this kernel has no nf_tables: iptables and ipset are used (--firewall-type iptables)"
+            "this kernel has no nf_tables, or iptables guards already: iptables and ipset are used"
         ),
         Firewall::Iptables(ref iptables) => {
             tracing::info!(programs = %iptables.variant(), "iptables and ipset are used")
@@ -330,7 +330,7 @@ fn guard(
     let state = StateFile::resume(&mut operations, clock::now()).and_then(resumed);
     operations.sync_allowed(clock::now())?;
     operations.make_addresses_known(good.plan());
-    tell_of_missing_interfaces(&daemon.settings);
+    outside::tell(&daemon.settings);
     match operations.keep_host(daemon.host.clone()) {
         Ok(0) => {}
         Ok(changes) => tracing::info!(changes, "chains of the host accept our mark"),
@@ -343,14 +343,6 @@ fn guard(
         keep(&good, &daemon.state_dir);
     }
     Ok((operations, state))
-}
-
-fn tell_of_missing_interfaces(settings: &Settings) {
-    for name in outside::missing(settings) {
-        tracing::warn!(
-            "interface_ext {name} does not exist now: its ports are guarded as soon as it does, unless the name is wrong"
-        );
-    }
 }
 
 async fn serve(

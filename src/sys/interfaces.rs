@@ -19,6 +19,8 @@ pub struct InterfaceState {
     pub addresses: Vec<(IpAddr, u8)>,
     /// Whether an XDP program is attached; false where the kernel does not say.
     pub has_xdp: bool,
+    /// The bridge or bond whose port it is: packets come in by that, as far as rules can tell.
+    pub port_of: Option<String>,
 }
 
 /// Their names, sorted.
@@ -73,9 +75,11 @@ pub fn states() -> io::Result<Vec<InterfaceState>> {
             state.addresses.push((address, prefix));
         }
     }
-    let with_xdp = xdp().unwrap_or_default();
+    let links = links().unwrap_or_default();
     for state in out.values_mut() {
-        state.has_xdp = with_xdp.contains(&state.index);
+        let link = links.iter().find(|link| link.index == state.index);
+        state.has_xdp = link.is_some_and(|link| link.has_xdp);
+        state.port_of = link.and_then(|link| link.port_of).and_then(name_of);
     }
     Ok(out.into_values().collect())
 }
@@ -96,8 +100,16 @@ fn prefix(mask: IpAddr) -> u8 {
     u8::try_from(ones).unwrap_or(u8::MAX)
 }
 
-/// The numbers of the interfaces with an XDP program, by a dump of links (`linux/rtnetlink.h`).
-fn xdp() -> io::Result<Vec<u32>> {
+/// What the kernel tells of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Link {
+    index: u32,
+    has_xdp: bool,
+    port_of: Option<u32>,
+}
+
+/// All links (`linux/rtnetlink.h`).
+fn links() -> io::Result<Vec<Link>> {
     const RTM_GETLINK: u16 = 18;
     const NLM_F_REQUEST_DUMP: u16 = 0x301;
     const NLMSG_ERROR: u16 = 2;
@@ -126,20 +138,28 @@ fn xdp() -> io::Result<Vec<u32>> {
             if kind == NLMSG_DONE || kind == NLMSG_ERROR {
                 return Ok(out);
             }
-            out.extend(index_if_xdp(message));
+            out.extend(link(message));
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         }
     }
 }
 
-/// The number of the interface that a link message is about, if it has an XDP program.
-fn index_if_xdp(message: &[u8]) -> Option<u32> {
+/// What a link message tells (`linux/if_link.h`).
+fn link(message: &[u8]) -> Option<Link> {
+    const IFLA_MASTER: u16 = 10;
+    const IFLA_LINKINFO: u16 = 18;
+    const IFLA_INFO_SLAVE_KIND: u16 = 4;
     const IFLA_XDP: u16 = 43;
     const IFLA_XDP_ATTACHED: u16 = 2;
     let index = u32::from_ne_bytes(*message.get(20..)?.first_chunk::<4>()?);
-    let xdp = attribute(message.get(32..)?, IFLA_XDP)?;
-    let attached = attribute(xdp, IFLA_XDP_ATTACHED)?.first()?;
-    (*attached != 0).then_some(index)
+    let attributes = message.get(32..)?;
+    let attached = attribute(attributes, IFLA_XDP).and_then(|xdp| attribute(xdp, IFLA_XDP_ATTACHED));
+    let has_xdp = attached.and_then(|attached| attached.first()).is_some_and(|&attached| attached != 0);
+    let kind = attribute(attributes, IFLA_LINKINFO).and_then(|info| attribute(info, IFLA_INFO_SLAVE_KIND));
+    let master = attribute(attributes, IFLA_MASTER).and_then(|master| master.first_chunk::<4>());
+    // What comes in by an interface of a VRF passes prerouting by its own name first.
+    let port_of = master.filter(|_| kind != Some(b"vrf\0")).map(|&master| u32::from_ne_bytes(master));
+    Some(Link { index, has_xdp, port_of })
 }
 
 fn attribute(mut list: &[u8], wanted: u16) -> Option<&[u8]> {
@@ -175,8 +195,26 @@ mod tests {
             out.extend([12, 0, 43, 0x80, 5, 0, 2, 0, attached, 0, 0, 0]);
             out
         };
-        assert_eq!(index_if_xdp(&message(2)), Some(7));
-        assert_eq!(index_if_xdp(&message(0)), None);
-        assert_eq!(index_if_xdp(&[0; 40]), None);
+        assert_eq!(link(&message(2)), Some(Link { index: 7, has_xdp: true, port_of: None }));
+        assert_eq!(link(&message(0)), Some(Link { index: 7, has_xdp: false, port_of: None }));
+        assert_eq!(link(&[0; 20]), None);
+    }
+
+    #[test]
+    fn a_port_of_a_bridge_is_one_and_a_member_of_a_vrf_is_not() {
+        let message = |kind: &[u8; 8]| {
+            let mut out = vec![0; 32];
+            out[20..24].copy_from_slice(&7_u32.to_ne_bytes());
+            out.extend([8, 0, 10, 0]);
+            out.extend(3_u32.to_ne_bytes());
+            let length = 4 + kind.iter().position(|&b| b == 0).unwrap() as u8 + 1;
+            out.extend([4 + length.next_multiple_of(4), 0, 18, 0x80, length, 0, 4, 0]);
+            out.extend(&kind[..usize::from(length.next_multiple_of(4) - 4)]);
+            out
+        };
+        let port_of = |kind| link(&message(kind)).unwrap().port_of;
+        assert_eq!(port_of(b"bridge\0\0"), Some(3));
+        assert_eq!(port_of(b"bond\0\0\0\0"), Some(3));
+        assert_eq!(port_of(b"vrf\0\0\0\0\0"), None);
     }
 }

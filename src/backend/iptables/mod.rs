@@ -66,7 +66,7 @@ impl Iptables {
     /// [`IptablesError::Missing`] names what is not installed.
     pub fn open(variant: Option<Variant>, use_sudo: bool) -> Result<Self, IptablesError> {
         let mut tools = Tools::find(variant, use_sudo)?;
-        let matcher = matcher(&tools);
+        let matcher = tools.matcher();
         let keeping = if tools.without_ipset()? { Keeping::Recent } else { Keeping::Ipset };
         let (recent, seen) = (Recent::default(), Observed::default());
         Ok(Self { tools, matcher, keeping, recent, in_force: None, seen })
@@ -92,11 +92,7 @@ impl Iptables {
         if self.keeping == Keeping::Ipset {
             return Ok(());
         }
-        let probe = "*mangle\n:KA-probe - [0:0]\n-A KA-probe -m recent --rcheck --seconds 1 --name ka_probe --rsource -j RETURN\nCOMMIT\n";
-        match self.tools.test(Family::V4, probe) {
-            Err(IptablesError::Refused { .. }) => Err(IptablesError::NoSets),
-            other => other,
-        }
+        self.tools.probe_lists()
     }
 
     /// Where it is kept who is let in.
@@ -494,13 +490,4 @@ pub fn legacy_guards() -> bool {
     Tools::find(Some(Variant::Legacy), false)
         .and_then(|tools| tools.listings())
         .is_ok_and(|listings| listings.iter().any(Listing::guards))
-}
-
-/// `-m bpf` where the kernel has it.
-fn matcher(tools: &Tools) -> Matcher {
-    let probe = "*mangle\n:KA-probe - [0:0]\n-A KA-probe -m bpf --bytecode \"1,6 0 0 0\" -j RETURN\nCOMMIT\n";
-    match tools.test(Family::V4, probe) {
-        Err(IptablesError::Refused { .. }) => Matcher::U32,
-        Ok(()) | Err(_) => Matcher::Bpf,
-    }
 }

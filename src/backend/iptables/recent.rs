@@ -64,9 +64,9 @@ impl Recent {
         let hz = self.hz()?;
         let now = self.now()?;
         let each = found.into_iter().map(|(list, entries)| {
-            let running = entries.into_iter().filter_map(|(address, seen)| {
-                Some(element(address, left(list, seen, now, hz)?))
-            });
+            let running = entries
+                .into_iter()
+                .filter_map(|(address, seen)| Some(element(address, left(list, seen, now, hz)?)));
             Filled { list: list.clone(), elements: running.collect() }
         });
         Ok(each.collect())
@@ -128,13 +128,7 @@ impl Recent {
 
     /// A new time can be given; what is left of an older one cannot, and where the list has more of it than is
     /// wanted, it ends.
-    fn add(
-        &mut self,
-        lists: &[List],
-        set: &str,
-        key: &[u8],
-        wanted: &Element,
-    ) -> Result<(), IptablesError> {
+    fn add(&mut self, lists: &[List], set: &str, key: &[u8], wanted: &Element) -> Result<(), IptablesError> {
         if has_sentinel(set) && set.starts_with("allow_") {
             let origin = Origin::parse(wanted.comment.as_deref());
             // The configuration's networks are in the rules.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::error::IptablesError;
+use crate::ruleset::iptables::plan::Matcher;
 use crate::ruleset::iptables::save::{Listing, listing};
 use crate::sys::{command, files};
 use crate::units::Family;
@@ -207,6 +208,31 @@ impl Tools {
             Err(error) => return Err(error),
         }
         Ok(self.ipset.is_none())
+    }
+
+    /// `-m bpf` where the kernel has it.
+    #[must_use]
+    pub fn matcher(&self) -> Matcher {
+        match self.probe("-m bpf --bytecode \"1,6 0 0 0\"") {
+            Err(IptablesError::Refused { .. }) => Matcher::U32,
+            Ok(()) | Err(_) => Matcher::Bpf,
+        }
+    }
+
+    /// Whether the kernel has `-m recent`.
+    ///
+    /// # Errors
+    /// [`IptablesError::NoSets`] where it does not.
+    pub fn probe_lists(&self) -> Result<(), IptablesError> {
+        match self.probe("-m recent --rcheck --seconds 1 --name ka_probe --rsource") {
+            Err(IptablesError::Refused { .. }) => Err(IptablesError::NoSets),
+            other => other,
+        }
+    }
+
+    fn probe(&self, matching: &str) -> Result<(), IptablesError> {
+        let text = format!("*mangle\n:KA-probe - [0:0]\n-A KA-probe {matching} -j RETURN\nCOMMIT\n");
+        self.test(Family::V4, &text)
     }
 
     fn ipset(&self) -> Result<&Path, IptablesError> {

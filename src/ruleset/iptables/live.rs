@@ -7,20 +7,16 @@ use super::elements::{self, listed};
 use super::names;
 use super::recent::Filled;
 use super::save::{ListedSet, Listing};
+use crate::ruleset::allow::Span;
 use crate::ruleset::diff::Live;
 use crate::ruleset::expr::{Expr, Reg, Verdict};
 use crate::ruleset::model::{Chain, Content, Element, Elements, KeyPart, Rule, Set, SetFlags};
-use crate::ruleset::allow::Span;
 use crate::ruleset::plan::allow_set;
 use crate::units::{Family, Network, PortRange, Protocol};
 
 /// What was read; none where nothing of ours is there. A set of grants that somebody flushed counts as gone.
 #[must_use]
-pub fn live(
-    listings: [&Listing; 2],
-    sets: &BTreeMap<String, ListedSet>,
-    lists: &[Filled],
-) -> Option<Live> {
+pub fn live(listings: [&Listing; 2], sets: &BTreeMap<String, ListedSet>, lists: &[Filled]) -> Option<Live> {
     let guarded = listings.iter().any(|listing| listing.has_ours());
     if !guarded && sets.is_empty() {
         return None;
@@ -119,12 +115,7 @@ fn meanings(listings: [&Listing; 2]) -> BTreeMap<String, String> {
 }
 
 /// The guarded ports as a map to chains, and the sets that those ask.
-fn services(
-    listings: [&Listing; 2],
-    sets: &BTreeMap<String, ListedSet>,
-    lists: &[Filled],
-    live: &mut Live,
-) {
+fn services(listings: [&Listing; 2], sets: &BTreeMap<String, ListedSet>, lists: &[Filled], live: &mut Live) {
     let dispatch = names::chain("services");
     let mut map = Elements::new();
     let mut asked: BTreeMap<String, Vec<Rule>> = BTreeMap::new();
@@ -153,7 +144,8 @@ fn services(
         {
             let list = lists.iter().map(|filled| &filled.list).find(|list| list.meaning == set);
             let lookup = Expr::Lookup { set: format!("app_{slug}_{digit}"), reg: Reg(0), verdict: false };
-            let narrow = list.filter(|list| set.ends_with('6') && list.prefix < 128).map(|list| mask_of(list.prefix));
+            let narrow =
+                list.filter(|list| set.ends_with('6') && list.prefix < 128).map(|list| mask_of(list.prefix));
             let mask = sets.get(set).and_then(mask).or(narrow.flatten());
             let exprs = mask.into_iter().chain([lookup]).collect();
             let rule = Rule { comment: Some(format!("ka:{what}")), exprs };

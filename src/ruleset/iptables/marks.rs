@@ -123,14 +123,11 @@ fn leaving_through(draft: &Draft<'_>, family: Family) -> Vec<String> {
     }
     for name in &draft.layout.ext {
         let back = draft.lan(family).map(lan_reply);
-        let back = back.chain(draft.layout.services.iter().map(|segment| forwarded_reply(draft, family, segment)));
+        let back =
+            back.chain(draft.layout.services.iter().map(|segment| forwarded_reply(draft, family, segment)));
         rules.extend(back.map(|text| text.oif(name).reply().goto("mark", "mark:back")));
         for segment in &draft.layout.local {
-            let text = rule()
-                .iif(name)
-                .original_port(segment.protocol, segment.ports)
-                .dnatted()
-                .original();
+            let text = rule().iif(name).original_port(segment.protocol, segment.ports).dnatted().original();
             let text = draft.remembered(text, &memory(family, segment), Side::Source);
             rules.push(text.goto(&stem("mrk", segment), "mark:forwarded"));
         }

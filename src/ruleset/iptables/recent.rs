@@ -107,15 +107,20 @@ pub(super) fn chain(settings: &Settings, family: Family) -> Chain {
     let mut rules = vec![rule().with(clock.matching(Side::Source)).pass("clock")];
     let all = lists(settings, family);
     rules.extend(
-        all.iter().map(|list| {
-            rule().with(list.matching(Side::Source)).pass(&format!("list:{}", list.meaning))
-        }),
+        all.iter()
+            .map(|list| rule().with(list.matching(Side::Source)).pass(&format!("list:{}", list.meaning))),
     );
     Chain::new(STEM, rules)
 }
 
 /// One phrase for each way to be in that set: for each list, or for each network of the configuration.
-pub(super) fn asked(draft: &Draft<'_>, text: &Phrase, meaning: &str, family: Family, side: Side) -> Vec<Phrase> {
+pub(super) fn asked(
+    draft: &Draft<'_>,
+    text: &Phrase,
+    meaning: &str,
+    family: Family,
+    side: Side,
+) -> Vec<Phrase> {
     if let Some(slug) = meaning.strip_prefix("allow_") {
         return networks(draft, slug, family)
             .map(|network| match side {
