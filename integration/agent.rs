@@ -30,6 +30,7 @@ pub struct Installation {
     flags: Vec<String>,
     /// Variables of the environment of `run`.
     environment: Vec<(String, String)>,
+    with_certificate: bool,
 }
 
 impl Installation {
@@ -52,7 +53,14 @@ impl Installation {
             wrapper: Vec::new(),
             flags: Backend::current().flags().iter().map(|&flag| flag.to_owned()).collect(),
             environment: Vec::new(),
+            with_certificate: true,
         }
+    }
+
+    /// Starts `run` without a certificate.
+    pub fn without_certificate(mut self) -> Self {
+        self.with_certificate = false;
+        self
     }
 
     /// Adds flags to `run`.
@@ -112,7 +120,9 @@ impl Installation {
         words.push(self.program.as_os_str());
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).arg("run").arg("--config").arg(self.path("config.yaml"));
-        command.arg("--cert").arg(self.path("cert.pem")).arg("--key").arg(self.path("key.pem"));
+        if self.with_certificate {
+            command.arg("--cert").arg(self.path("cert.pem")).arg("--key").arg(self.path("key.pem"));
+        }
         command.arg("--runtime-dir").arg(self.path("run"));
         command.arg("--state-dir").arg(self.path("state")).args(&self.flags);
         command.envs(self.environment.iter().map(|(n, v)| (n, v)));
@@ -215,7 +225,7 @@ fn path_text(path: &Path) -> &str {
 }
 
 /// A certificate and its key, made once by the program itself.
-fn certificate() -> &'static (Vec<u8>, Vec<u8>) {
+pub fn certificate() -> &'static (Vec<u8>, Vec<u8>) {
     static MADE: OnceLock<(Vec<u8>, Vec<u8>)> = OnceLock::new();
     MADE.get_or_init(|| {
         let folder = TempDir::new();

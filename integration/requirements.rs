@@ -20,6 +20,11 @@ const TOOLS: &[(&str, &str)] = &[
     ("python3", "python3"),
     ("ping", "iputils-ping"),
     ("setpriv", "util-linux"),
+    ("dash", "dash"),
+    ("oathtool", "oathtool"),
+    ("zbarimg", "zbar-tools"),
+    ("ssh", "openssh-client"),
+    ("sshd", "openssh-server"),
     ("nsenter", "util-linux"),
     ("iptables-nft", "iptables"),
     ("iptables-legacy", "iptables"),
@@ -27,6 +32,10 @@ const TOOLS: &[(&str, &str)] = &[
     ("firewalld", "firewalld"),
     ("dbus-daemon", "dbus"),
     ("strace", "strace"),
+    ("fail2ban-regex", "fail2ban"),
+    ("nginx", "nginx"),
+    ("haproxy", "haproxy"),
+    ("caddy", "caddy"),
 ];
 
 /// Stops the test unless it runs as root and every tool is there.

@@ -57,6 +57,29 @@ ensure_packages() {
         } || fail "could not install ${missing[*]}"
 }
 
+# ensure_servers PACKAGE...: the same for packages of servers, of which only the programs are wanted: they are neither started
+# nor enabled. On systems that are not Debian or Ubuntu it only says what is needed.
+ensure_servers() {
+    local package missing=() policy=/usr/sbin/policy-rc.d made='' status=0
+    if command -v dpkg-query >/dev/null && command -v apt-get >/dev/null; then
+        for package in "$@"; do
+            has_package "$package" || missing+=("$package")
+        done
+        [ ${#missing[@]} -eq 0 ] && return 0
+        if [ ! -e "$policy" ]; then
+            made=yes
+            # shellcheck disable=SC2016 # for the other shell
+            as_root sh -c 'printf "#!/bin/sh\nexit 101\n" >"$1" && chmod 0755 "$1"' sh "$policy"
+        fi
+    fi
+    (ensure_packages "$@") || status=$?
+    [ -z "$made" ] || as_root rm -f "$policy"
+    [ "$status" -eq 0 ] || exit "$status"
+    if [ ${#missing[@]} -gt 0 ] && [ -d /run/systemd/system ]; then
+        as_root systemctl disable --quiet "${missing[@]}" || true
+    fi
+}
+
 # True if the first version is at least the second.
 at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }
 

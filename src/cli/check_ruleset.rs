@@ -66,16 +66,16 @@ pub fn run(args: CheckRulesetArgs) -> Exit {
 }
 
 fn check(args: &CheckRulesetArgs, err: &mut Printer) -> Result<Exit, Exit> {
-    args.daemon.vet(err)?;
+    args.daemon.vet(err);
     let exposure = Exposure::of_strict(args.daemon.strict);
-    let ports = Some(args.daemon.step_ports());
-    let settings = load::load(&args.daemon.file.config, ports, exposure, err)?.settings;
+    let steps = args.daemon.steps();
+    let settings = load::load(&args.daemon.file.config, Some(&steps), exposure, err)?.settings;
     let host = args.daemon.host_chains(settings.global.mark, err)?;
     if args.print == Some(RuleLanguage::Vyos) {
         return vyos(args, &settings, err);
     }
-    let mut options =
-        Options { http_port: args.daemon.http_port, https_port: args.daemon.https_port, inner_header: true };
+    let (http_port, https_port) = args.daemon.public_ports();
+    let mut options = Options { http_port, https_port, inner_header: true };
     let failed = |error: &BackendError, err: &mut Printer| {
         err.line(format!("error: {error}"));
         exit_of_backend(error)

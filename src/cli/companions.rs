@@ -50,7 +50,9 @@ fn two_factor(settings: &Settings, args: &DaemonArgs) -> Vec<Problem> {
                     {
                         Severity::Warning
                     }
-                    TwoFactorError::Unreadable { .. } | TwoFactorError::Malformed { .. } => Severity::Error,
+                    TwoFactorError::Unreadable { .. }
+                    | TwoFactorError::Exposed { .. }
+                    | TwoFactorError::Malformed { .. } => Severity::Error,
                 };
                 problem(args, severity, key, error.to_string())
             })

@@ -50,7 +50,8 @@ pub fn consent(
     };
     let state = || -> Result<(Options, Option<Live>, Plan), BackendError> {
         let mut firewall = Firewall::open(args.firewall_choice())?;
-        let options = firewall.options(args.http_port, args.https_port)?;
+        let (http_port, https_port) = args.public_ports();
+        let options = firewall.options(http_port, https_port)?;
         let live = firewall.read()?;
         Ok((options, live, firewall.plan(settings, options)?))
     };

@@ -1,14 +1,13 @@
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 
-use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
 
 use super::host_flags::HostArgs;
 use crate::backend::iptables::Variant;
 use crate::backend::{Choice, Kind};
+use crate::cli::proxy_flags::ProxyArgs;
 use crate::cli::{Exit, Printer};
-use crate::config::StepPorts;
 use crate::ruleset::host_chain::HostChains;
 use crate::units::Mark;
 
@@ -32,12 +31,16 @@ pub struct DaemonArgs {
     pub file: ConfigArg,
 
     /// Port of step 1 (plain HTTP)
-    #[arg(long, value_name = "PORT", default_value = "8080", value_parser = step_port)]
-    pub http_port: NonZeroU16,
+    #[arg(long = "http-port", value_name = "PORT", default_value = "8080", value_parser = step_port)]
+    pub own_http_port: NonZeroU16,
 
     /// Port of step 2 (HTTPS)
-    #[arg(long, value_name = "PORT", default_value = "8443", value_parser = step_port)]
-    pub https_port: NonZeroU16,
+    #[arg(long = "https-port", value_name = "PORT", default_value = "8443", value_parser = step_port)]
+    pub own_https_port: NonZeroU16,
+
+    /// A proxy in front.
+    #[command(flatten)]
+    pub proxy: ProxyArgs,
 
     /// TLS certificate of step 2: PEM, the server's first, then those of its issuers
     #[arg(long, value_name = "FILE")]
@@ -82,29 +85,6 @@ pub struct DaemonArgs {
     /// Tables and chains of the host.
     #[command(flatten)]
     pub host: HostArgs,
-
-    /// Flags of knock-port that come with later releases.
-    #[command(flatten)]
-    pub later: LaterArgs,
-}
-
-/// Above them in the help.
-const LATER: &str = "Flags of knock-port that come with a later release (refused)";
-
-/// Flags that are understood and refused, so that nobody believes they work.
-#[derive(Args, Clone, Debug, Default)]
-pub struct LaterArgs {
-    /// HTTP port of a proxy in front
-    #[arg(long, help_heading = LATER, value_name = "PORT", value_parser = port())]
-    pub waf_http_port: Option<u16>,
-
-    /// HTTPS port of a proxy in front
-    #[arg(long, help_heading = LATER, value_name = "PORT", value_parser = port())]
-    pub waf_https_port: Option<u16>,
-
-    /// Addresses of a proxy in front
-    #[arg(long, help_heading = LATER, value_name = "ADDR,...")]
-    pub waf_trusted_ips: Option<String>,
 }
 
 /// Chains of the host are to accept our mark, and there is none.
@@ -134,14 +114,6 @@ pub enum IptablesVariant {
     Nft,
 }
 
-/// A flag that this release refuses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotYet {
-    /// A proxy in front.
-    #[error("{0} comes with a later release: this one must be reached by its clients directly")]
-    Proxy(&'static str),
-}
-
 impl DaemonArgs {
     /// The kind of firewall, as far as it was said.
     #[must_use]
@@ -163,12 +135,6 @@ impl DaemonArgs {
         Choice { kind, variant, use_sudo: self.use_sudo, without_ipset: self.without_ipset }
     }
 
-    /// The ports of the two steps.
-    #[must_use]
-    pub fn step_ports(&self) -> StepPorts {
-        StepPorts { http: self.http_port.get(), https: self.https_port.get() }
-    }
-
     /// The chains of the host that are to accept our mark.
     ///
     /// # Errors
@@ -183,11 +149,8 @@ impl DaemonArgs {
         Err(Exit::BadConfig)
     }
 
-    /// Prints what these flags do not do: [`Exit::Usage`] if one of them comes with a later release.
-    ///
-    /// # Errors
-    /// [`Exit::Usage`], after every flag concerned has been named.
-    pub fn vet(&self, err: &mut Printer) -> Result<(), Exit> {
+    /// Prints which of these flags do nothing here, and why.
+    pub fn vet(&self, err: &mut Printer) {
         if self.use_sudo && self.firewall_type != Some(FirewallType::Iptables) {
             err.line(
                 "note: --use-sudo is not needed: the capability CAP_NET_ADMIN does it, no command is run",
@@ -196,31 +159,10 @@ impl DaemonArgs {
         for note in self.host.notes(self.kind()) {
             err.line(format!("note: {note}"));
         }
-        let refused = self.not_yet();
-        for reason in &refused {
-            err.line(format!("error: {reason}"));
-        }
-        if refused.is_empty() { Ok(()) } else { Err(Exit::Usage) }
-    }
-
-    /// The flags given that come with a later release.
-    #[must_use]
-    pub fn not_yet(&self) -> Vec<NotYet> {
-        let l = &self.later;
-        let given = [
-            (l.waf_http_port.is_some(), NotYet::Proxy("--waf-http-port")),
-            (l.waf_https_port.is_some(), NotYet::Proxy("--waf-https-port")),
-            (l.waf_trusted_ips.is_some(), NotYet::Proxy("--waf-trusted-ips")),
-        ];
-        let flags = given.into_iter().filter(|(is_given, _)| *is_given).map(|(_, reason)| reason);
-        flags.collect()
     }
 }
 
-fn step_port(text: &str) -> Result<NonZeroU16, String> {
+/// A port that a step may be on.
+pub(super) fn step_port(text: &str) -> Result<NonZeroU16, String> {
     text.parse().map_err(|_| "a port is a number from 1 to 65535".to_owned())
-}
-
-fn port() -> RangedU64ValueParser<u16> {
-    RangedU64ValueParser::new().range(1..=65_535)
 }

@@ -43,7 +43,7 @@ pub fn run(args: GuardArgs) -> Exit {
 }
 
 fn guard(args: &DaemonArgs, out: &mut Printer, err: &mut Printer) -> Result<(), Exit> {
-    args.vet(err)?;
+    args.vet(err);
     let source = source(args, err)?;
     let failed = |error: &BackendError, err: &mut Printer| {
         err.line(format!("error: {error}"));
@@ -66,9 +66,9 @@ fn guard(args: &DaemonArgs, out: &mut Printer, err: &mut Printer) -> Result<(), 
     let (plan, mut fresh) = match source {
         Source::Configuration(settings) => {
             mark = Some(settings.global.mark);
-            let planned = firewall
-                .options(args.http_port, args.https_port)
-                .and_then(|options| firewall.plan(&settings, options));
+            let (http_port, https_port) = args.public_ports();
+            let planned =
+                firewall.options(http_port, https_port).and_then(|options| firewall.plan(&settings, options));
             match planned {
                 Ok(planned) => (LastGood::of(&settings, planned), true),
                 // What this firewall cannot do is no reason to leave the ports open.
@@ -128,7 +128,7 @@ fn host_chains(
 /// The plan of the configuration, or what there is instead.
 fn source(args: &DaemonArgs, err: &mut Printer) -> Result<Source, Exit> {
     let exposure = Exposure::of_strict(args.strict);
-    let exit = match load::load(&args.file.config, Some(args.step_ports()), exposure, err) {
+    let exit = match load::load(&args.file.config, Some(&args.steps()), exposure, err) {
         Ok(checked) => return Ok(Source::Configuration(Box::new(checked.settings))),
         Err(exit) => exit,
     };

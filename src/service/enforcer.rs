@@ -12,14 +12,16 @@ use super::control::{Call, Failure, Reply, Request};
 use super::hasher::{Hashed, Hasher, Job};
 use super::link::{Answer, Ask, Pending};
 use super::operations::{OperationError, Operations};
+use super::refusals::Refusals;
 use super::reload::Reload;
 use super::repair::{AGAIN, Happened, Patience, Watch};
 use super::state::{StateFile, resumed};
-use super::status::{Status, status};
+use super::status::status;
 use super::trial::Trial;
+use super::unblock;
 use super::used_codes::UsedCodesFile;
 use crate::grant::{How, Note};
-use crate::knock::{Attempt, Gatekeeper, Refusal, Verdict};
+use crate::knock::{Attempt, Gatekeeper, Verdict};
 use crate::sys::calendar::Calendar;
 use crate::sys::clock;
 use crate::sys::netlink::Events;
@@ -45,6 +47,7 @@ pub struct Enforcer {
     fought_at: Option<Duration>,
     trial: Option<Arc<Trial>>,
     hasher: Hasher,
+    refusals: Refusals,
     /// With whoever makes the host's own chains anew.
     host_patience: Patience,
 }
@@ -67,6 +70,7 @@ impl Enforcer {
         used_codes: UsedCodesFile,
         state: Option<StateFile>,
         trial: Option<Arc<Trial>>,
+        random: [u8; 16],
     ) -> Self {
         Self {
             operations,
@@ -80,6 +84,7 @@ impl Enforcer {
             fought_at: None,
             trial,
             hasher: Hasher::default(),
+            refusals: Refusals::new(&random),
             host_patience: Patience::with_reloads(),
         }
     }
@@ -116,13 +121,14 @@ impl Enforcer {
         loop {
             // After the answer to a knock, which does not wait for the disk.
             self.keep(clock::now());
-            let repair_at = self.repair_at;
+            let (repair_at, summary_at) = (self.repair_at, self.refusals.due());
             tokio::select! {
                 biased;
                 _ = &mut stop => break,
                 // Before the asks, which a flood could keep coming.
                 happened = next(&mut watch) => self.on_happened(happened),
                 () = due(repair_at) => self.repair(clock::now()),
+                () = due(summary_at) => self.refusals.summarise(),
                 () = due(look_at) => {
                     self.look(clock::now());
                     look_at = look_every.map(|every| Instant::now() + every);
@@ -248,8 +254,8 @@ impl Enforcer {
                 }
             }
             Verdict::Refuse(reason) => {
-                tracing::debug!(%client, ?reason, "refused");
-                if reason == Refusal::TooMany { Answer::TooMany } else { Answer::Refused }
+                let lockout = self.gatekeeper.defence_mut().take_begun();
+                self.refusals.on_refusal(attempt, reason, lockout, now.boot)
             }
             // Judged by now, unless its key is gone since.
             Verdict::Hash { .. } => Answer::Refused,
@@ -313,13 +319,12 @@ impl Enforcer {
                 let names = self.operations.names();
                 let prefix = self.operations.settings().global.ipv6_prefix;
                 let name = self.operations.firewall().name();
-                Reply::Status {
-                    status: Status {
-                        limits: self.operations.firewall().limits(),
-                        ..status(name, &live, &names, prefix, Some((self.operations.ledger(), now)))
-                    },
-                }
+                let mut status = status(name, &live, &names, prefix, Some((self.operations.ledger(), now)));
+                status.limits = self.operations.firewall().limits();
+                unblock::tell(&mut status, &self.gatekeeper, &self.refusals, now);
+                Reply::Status { status }
             }
+            Request::Unblock { address } => unblock::unblock(&mut self.gatekeeper, address, user, now),
             Request::Confirm {} => self.confirm(user),
             Request::Teardown {} => {
                 self.operations.firewall().teardown()?;

@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::daemon::{DaemonError, load_two_factor, tls};
-use super::front::{Step1Config, Step2Config};
+use super::front::{Step1Config, Step2Config, Tls};
 use super::last_good::LastGood;
 use super::lockout::adopt;
 use super::operations::{OperationError, Operations, TRIES};
@@ -124,13 +124,13 @@ impl Pair {
 pub(super) struct Served {
     pub(super) step1: watch::Sender<Arc<Step1Config>>,
     pub(super) step2: watch::Sender<Arc<Step2Config>>,
-    pub(super) tls: watch::Sender<Arc<ServerConfig>>,
+    pub(super) tls: watch::Sender<Tls>,
 }
 
 /// Reloads when it is told to, and the certificate also when its files change.
 pub(super) struct Reloader {
     pub(super) source: Source,
-    pub(super) pair: Pair,
+    pub(super) pair: Option<Pair>,
     pub(super) users: UserFiles,
     pub(super) state_dir: PathBuf,
     pub(super) served: Served,
@@ -177,7 +177,7 @@ impl Reloader {
                     None => return,
                 },
                 _ = certificate.tick() => {
-                    if self.pair.changed() {
+                    if self.pair.as_ref().is_some_and(Pair::changed) {
                         self.reload_certificate();
                     }
                 }
@@ -250,10 +250,11 @@ impl Reloader {
     }
 
     fn reload_certificate(&mut self) {
-        let changed = self.pair.changed();
-        match self.pair.read() {
+        let Some(pair) = &mut self.pair else { return };
+        let changed = pair.changed();
+        match pair.read() {
             Ok(tls) => {
-                self.served.tls.send_replace(tls);
+                self.served.tls.send_replace(Some(tls));
                 if changed {
                     tracing::info!("step 2 is served with the new certificate");
                 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::grant::{How, Ledger, Note};
+use crate::knock::LockedOut;
 use crate::ruleset::allow::{Origin, key_address, networks};
 use crate::ruleset::diff::Live;
 use crate::ruleset::expr::{Expr, Verdict};
@@ -24,6 +25,39 @@ pub struct Status {
     pub limits: Option<String>,
     /// What stands open.
     pub grants: Vec<Row>,
+    /// Who is locked out; nobody where no daemon runs, as nobody can knock there.
+    #[serde(default)]
+    pub locked_out: Vec<Locked>,
+    /// How many attempts the daemon refused since its start, by reason.
+    #[serde(default)]
+    pub refused: BTreeMap<String, u64>,
+}
+
+/// An address that is locked out after repeated failures.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Locked {
+    /// The address, or the IPv6 network in CIDR notation.
+    pub address: String,
+    /// Seconds until it may knock again.
+    pub expires_in_s: f64,
+    /// Seconds it was locked out for.
+    pub lifetime_s: u64,
+    /// How often it was locked out, this time included.
+    pub times: u32,
+}
+
+impl Locked {
+    /// A row for an address that is locked out.
+    #[must_use]
+    pub fn row(locked: &LockedOut) -> Self {
+        let prefix = if locked.client.family() == Family::V6 { "/64" } else { "" };
+        Self {
+            address: format!("{}{prefix}", locked.client),
+            expires_in_s: tenths(locked.left),
+            lifetime_s: locked.whole.as_secs(),
+            times: locked.times,
+        }
+    }
 }
 
 /// One address or network and what it may do.
@@ -112,7 +146,8 @@ pub fn status(
             grants.extend(allow_rows(&app, &services, of(&format!("allow_{slug}_{}", family.digit()))));
         }
     }
-    Status { version: 1, backend: backend.to_owned(), limits: None, grants }
+    let (locked_out, refused) = (Vec::new(), BTreeMap::new());
+    Status { version: 1, backend: backend.to_owned(), limits: None, grants, locked_out, refused }
 }
 
 fn slugs(live: &Live) -> Vec<String> {
@@ -300,7 +335,7 @@ mod tests {
                  "expires_in_s": 3599.2, "lifetime_s": 3600, "by": "alice", "how": "two-step"},
                 {"kind": "allow", "app": "*", "address": "10.0.0.0/8", "services": [],
                  "expires_in_s": null, "lifetime_s": null, "by": "", "how": "config"},
-            ]})
+            ], "locked_out": [], "refused": {}})
         );
     }
 

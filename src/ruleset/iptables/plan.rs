@@ -46,6 +46,11 @@ pub enum Impossible {
         "step1_reply: http needs the kernel module xt_bpf with iptables: load it, or leave step 1 silent"
     )]
     Answers,
+    /// A proxy in front.
+    #[error(
+        "--waf-http-port and --waf-https-port are for nftables only: with iptables, the ports behind the proxy would not be guarded"
+    )]
+    Proxy,
     /// The whole host closed.
     #[error(
         "default_input: drop is for nftables only: with iptables, set the policy of its INPUT chains yourself"
@@ -137,6 +142,9 @@ pub(super) fn table(name: &str, hooks: Vec<Hook>, chains: Vec<Chain>) -> Table {
 }
 
 fn refuse(draft: &Draft<'_>) -> Result<(), Impossible> {
+    if !draft.layout.backend_ports().is_empty() {
+        return Err(Impossible::Proxy);
+    }
     let settings = draft.layout.settings;
     if settings.global.default_input != DefaultInput::Accept {
         return Err(Impossible::DefaultInput);

@@ -1,6 +1,7 @@
 //! Settings to the ruleset that enforces them: the only place that decides rules.
 
 mod adopted;
+mod backend;
 mod default_input;
 mod forward;
 mod gate;
@@ -29,6 +30,7 @@ pub fn plan(settings: &Settings, options: Options) -> Ruleset {
     chains.extend(step1::chains(&layout));
     chains.extend(gate::chains(&layout));
     chains.extend(adopted::chains(&layout));
+    chains.extend(backend::chains(&layout));
     chains.extend(replies::chains(&layout));
     chains.extend(marks::chains(&layout));
     chains.extend(default_input::chains(&layout));
