@@ -69,6 +69,12 @@ impl Installation {
         self
     }
 
+    /// Takes a flag away from `run`.
+    pub fn without_flag(mut self, flag: &str) -> Self {
+        self.flags.retain(|have| have != flag);
+        self
+    }
+
     /// Adds a variable to the environment of `run`.
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));

@@ -8,6 +8,10 @@ pub enum Backend {
     Nftables,
     IptablesLegacy,
     IptablesNft,
+    /// iptables-legacy without ipset.
+    RecentLegacy,
+    /// iptables-nft without ipset.
+    RecentNft,
 }
 
 thread_local! {
@@ -21,6 +25,8 @@ impl Backend {
         CURRENT.get().unwrap_or_else(|| match std::env::var("KNOCK_AGENT_TEST_FIREWALL").as_deref() {
             Ok("iptables-legacy") => Self::IptablesLegacy,
             Ok("iptables-nft") => Self::IptablesNft,
+            Ok("recent-legacy") => Self::RecentLegacy,
+            Ok("recent-nft") => Self::RecentNft,
             Ok("nftables") | Err(_) => Self::Nftables,
             Ok(other) => panic!("KNOCK_AGENT_TEST_FIREWALL: there is no {other}"),
         })
@@ -39,6 +45,12 @@ impl Backend {
             Self::Nftables => &[],
             Self::IptablesLegacy => &["--firewall-type", "iptables", "--iptables-variant", "legacy"],
             Self::IptablesNft => &["--firewall-type", "iptables", "--iptables-variant", "nft"],
+            Self::RecentLegacy => {
+                &["--firewall-type", "iptables", "--iptables-variant", "legacy", "--without-ipset"]
+            }
+            Self::RecentNft => {
+                &["--firewall-type", "iptables", "--iptables-variant", "nft", "--without-ipset"]
+            }
         }
     }
 
@@ -47,10 +59,15 @@ impl Backend {
         self != Self::Nftables
     }
 
+    /// Whether it is iptables without ipset.
+    pub fn is_recent(self) -> bool {
+        matches!(self, Self::RecentLegacy | Self::RecentNft)
+    }
+
     /// The program of that verb (`save`, `restore`, or none for the command itself) for a family (4 or 6).
     pub fn program(self, family: char, verb: &str) -> String {
         let stem = if family == '4' { "iptables" } else { "ip6tables" };
-        let variant = if self == Self::IptablesNft { "nft" } else { "legacy" };
+        let variant = if matches!(self, Self::IptablesNft | Self::RecentNft) { "nft" } else { "legacy" };
         if verb.is_empty() { format!("{stem}-{variant}") } else { format!("{stem}-{variant}-{verb}") }
     }
 }
@@ -98,4 +115,25 @@ macro_rules! on_both_iptables {
     )+ };
 }
 
-pub(crate) use {on_both_iptables, on_every_firewall};
+/// Makes tests of scenarios for iptables without ipset: `without_ipset::<scenario>::legacy`, `::nft`.
+macro_rules! without_ipset {
+    ($($scenario:ident),+ $(,)?) => {
+        mod without_ipset { $(
+            mod $scenario {
+                use crate::backend::Backend;
+
+                #[test]
+                fn legacy() {
+                    Backend::RecentLegacy.run(super::super::$scenario);
+                }
+
+                #[test]
+                fn nft() {
+                    Backend::RecentNft.run(super::super::$scenario);
+                }
+            }
+        )+ }
+    };
+}
+
+pub(crate) use {on_both_iptables, on_every_firewall, without_ipset};

@@ -4,6 +4,7 @@ use std::time::Duration;
 use crate::backend::Backend;
 use crate::ipset;
 use crate::namespace::Namespace;
+use crate::recent;
 
 /// An element of one of the agent's sets, as `nft` or `ipset` lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +96,9 @@ pub fn add_foreign_rule(host: &Namespace) {
 
 /// Whether the agent has a set of that name.
 pub fn has_set(host: &Namespace, name: &str) -> bool {
+    if Backend::current().is_recent() {
+        return !recent::lists(host, name).is_empty();
+    }
     if Backend::current().is_iptables() {
         let names = host.run("ipset", &["list", "-n"]).success().text();
         return names.lines().any(|line| line == format!("ka_{name}"));
@@ -118,6 +122,9 @@ pub fn add_elements(host: &Namespace, set: &str, addresses: &[String], seconds: 
 /// Removes one element, as an administrator would.
 #[track_caller]
 pub fn remove_element(host: &Namespace, set: &str, key: &str) {
+    if Backend::current().is_recent() {
+        return recent::command(host, set, &format!("-{key}"));
+    }
     if Backend::current().is_iptables() {
         host.run("ipset", &["del", &format!("ka_{set}"), key]).success();
     } else {

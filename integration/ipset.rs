@@ -3,10 +3,14 @@ use std::time::Duration;
 use crate::backend::Backend;
 use crate::firewall::Element;
 use crate::namespace::Namespace;
+use crate::recent;
 
 /// The elements of a set, as `ipset` lists them.
 #[track_caller]
 pub fn elements(host: &Namespace, set: &str) -> Vec<Element> {
+    if Backend::current().is_recent() {
+        return recent::elements(host, set);
+    }
     let listing = host.run("ipset", &["save", &format!("ka_{set}")]).success().text();
     parse(&listing)
 }

@@ -27,6 +27,7 @@ mod namespace;
 mod probe;
 mod process;
 mod proxies;
+mod recent;
 mod requirements;
 mod scenarios;
 mod server;

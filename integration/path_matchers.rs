@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use knock_agent::config::{Alone, StepPorts, parse};
 use knock_agent::ruleset::iptables::elements::creation;
-use knock_agent::ruleset::iptables::plan::{Matcher, plan};
+use knock_agent::ruleset::iptables::plan::{Keeping, Matcher, plan};
 use knock_agent::ruleset::iptables::restore::text;
 use knock_agent::ruleset::layout::Options;
 
@@ -94,7 +94,7 @@ fn only_the_right_beginning_matches_in_both_families_and_kinds() {
     .map(|line| line + "\n")
     .concat();
     for matcher in [Matcher::Bpf, Matcher::U32] {
-        let tables = plan(&settings, options, matcher).unwrap();
+        let tables = plan(&settings, options, matcher, Keeping::Ipset).unwrap();
         for variant in ["legacy", "nft"] {
             in_fresh_namespace(|| {
                 run("ipset", &["restore"], &tables.ipsets.iter().map(creation).collect::<String>());

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::agent::Installation;
-use crate::backend::on_every_firewall;
+use crate::backend::{on_every_firewall, without_ipset};
 use crate::capture::Capture;
 use crate::configuration::Config;
 use crate::knocking::knock;
@@ -17,6 +17,15 @@ use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
 
 on_every_firewall! {
+    a_lan_service_is_reachable_while_granted_over_ipv4,
+    a_lan_service_is_reachable_while_granted_over_ipv6,
+    the_lan_hosts_own_address_and_port_is_no_way_around,
+    the_lan_host_sees_the_router_unless_masquerade_is_off,
+    a_grant_for_one_family_forwards_nothing_of_the_other,
+    hosts_of_the_lan_are_not_guarded_against_each_other_and_the_router,
+}
+
+without_ipset! {
     a_lan_service_is_reachable_while_granted_over_ipv4,
     a_lan_service_is_reachable_while_granted_over_ipv6,
     the_lan_hosts_own_address_and_port_is_no_way_around,

@@ -4,7 +4,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::agent::Installation;
-use crate::backend::on_every_firewall;
+use crate::backend::{on_every_firewall, without_ipset};
 use crate::configuration::Config;
 use crate::firewall::{everything, has_set, is_guarded, remove_element, table, time_left};
 use crate::knocking::{STEP2_PORT, knock};
@@ -19,6 +19,14 @@ on_every_firewall! {
     a_daemon_that_was_stopped_and_started_ten_times_still_guards_and_opens,
     somebody_else_who_removes_a_grant_is_obeyed,
     a_restart_with_another_configuration_keeps_the_grants_it_still_knows,
+}
+
+without_ipset! {
+    grants_end_on_time_with_nobody_alive_after_kill_9,
+    a_restart_after_kill_9_keeps_the_time_that_is_left,
+    with_cleanup_sigterm_ends_the_grants_and_keeps_the_guard,
+    a_daemon_that_was_stopped_and_started_ten_times_still_guards_and_opens,
+    somebody_else_who_removes_a_grant_is_obeyed,
 }
 
 fn grants_end_on_time_with_nobody_alive_after_kill_9() {

@@ -46,3 +46,4 @@ mod two_factor;
 mod users;
 mod vyos;
 mod vyos_packaging;
+mod without_ipset;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::agent::Installation;
-use crate::backend::{Backend, on_every_firewall};
+use crate::backend::{Backend, on_every_firewall, without_ipset};
 use crate::configuration::Config;
 use crate::firewall::{add_foreign_rule, is_guarded, time_left};
 use crate::knocking::knock;
@@ -18,6 +18,12 @@ on_every_firewall! {
     an_operator_grants_and_revokes_without_a_daemon,
     a_revocation_cuts_a_running_connection,
     status_tells_who_is_in_how_and_for_how_long,
+    teardown_without_a_daemon_removes_everything_of_ours_and_nothing_else,
+    teardown_after_the_daemon_was_stopped_removes_everything,
+}
+
+without_ipset! {
+    a_revocation_cuts_a_running_connection,
     teardown_without_a_daemon_removes_everything_of_ours_and_nothing_else,
     teardown_after_the_daemon_was_stopped_removes_everything,
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::agent::Installation;
-use crate::backend::on_every_firewall;
+use crate::backend::{on_every_firewall, without_ipset};
 use crate::configuration::{Config, STEP1_PATH, STEP2_PATH, http_key, https_key};
 use crate::firewall::{admission_left, elements, time_left};
 use crate::knocking::{
@@ -14,6 +14,15 @@ use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
 
 on_every_firewall! {
+    two_steps_open_a_local_tcp_service_over_ipv4_for_that_address_only,
+    two_steps_open_a_local_tcp_service_over_ipv6_for_that_address_only,
+    two_steps_open_a_local_udp_service_for_that_address_only,
+    step_2_cannot_be_reached_before_step_1_and_opens_nothing,
+    a_wrong_first_step_does_not_admit_to_the_second,
+    the_first_step_of_one_app_does_not_open_the_second_of_another,
+}
+
+without_ipset! {
     two_steps_open_a_local_tcp_service_over_ipv4_for_that_address_only,
     two_steps_open_a_local_tcp_service_over_ipv6_for_that_address_only,
     two_steps_open_a_local_udp_service_for_that_address_only,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::agent::Installation;
-use crate::backend::on_every_firewall;
+use crate::backend::{on_every_firewall, without_ipset};
 use crate::configuration::Config;
 use crate::knocking::knock;
 use crate::probe::{assert_echoes, assert_silent, assert_udp_open, assert_udp_silent, dial};
@@ -11,6 +11,13 @@ use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
 
 on_every_firewall! {
+    two_apps_share_a_port_with_keys_and_destinations_of_their_own,
+    a_list_of_ports_and_ranges_opens_with_one_knock_in_both_protocols,
+    a_range_is_forwarded_port_by_port,
+    a_grant_for_a_lan_host_keeps_no_connection_to_this_host_at_the_same_port,
+}
+
+without_ipset! {
     two_apps_share_a_port_with_keys_and_destinations_of_their_own,
     a_list_of_ports_and_ranges_opens_with_one_knock_in_both_protocols,
     a_range_is_forwarded_port_by_port,

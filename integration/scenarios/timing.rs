@@ -4,7 +4,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::agent::Installation;
-use crate::backend::on_every_firewall;
+use crate::backend::{on_every_firewall, without_ipset};
 use crate::configuration::{Config, STEP2_PATH, https_key};
 use crate::firewall::{admission_left, time_left};
 use crate::knocking::{STEP2_PORT, assert_step2_opens, form, knock, parse_reply, request, step1};
@@ -19,6 +19,13 @@ on_every_firewall! {
     step_2_stays_open_for_its_window_and_no_longer,
     knocking_again_moves_the_end,
     knocking_again_never_shortens,
+}
+
+without_ipset! {
+    a_service_closes_ten_seconds_after_step_2_over_ipv4,
+    a_udp_service_closes_ten_seconds_after_step_2,
+    step_2_stays_open_for_its_window_and_no_longer,
+    knocking_again_moves_the_end,
 }
 
 #[track_caller]

@@ -5,7 +5,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::agent::{Agent, Installation};
-use crate::backend::on_every_firewall;
+use crate::backend::{on_every_firewall, without_ipset};
 use crate::configuration::Config;
 use crate::probe::udp_socket;
 use crate::topology::{Family, Topology};
@@ -14,6 +14,11 @@ on_every_firewall! {
     a_service_that_speaks_first_after_the_grant_does_not_bring_it_back,
     a_conversation_that_turned_around_during_the_grant_ends_with_it,
     this_host_may_still_ask_a_former_client_from_a_guarded_port,
+}
+
+without_ipset! {
+    a_service_that_speaks_first_after_the_grant_does_not_bring_it_back,
+    a_conversation_that_turned_around_during_the_grant_ends_with_it,
 }
 
 const SERVICE: u16 = 5000;

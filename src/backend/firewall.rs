@@ -14,6 +14,7 @@ use crate::ruleset::host_chain::{HostChains, HostPlan};
 use crate::ruleset::iptables::elements::as_networks;
 use crate::ruleset::iptables::model::Tables;
 use crate::ruleset::iptables::names;
+use crate::ruleset::iptables::recent::LIMITS;
 use crate::ruleset::layout::Options;
 use crate::ruleset::model::{Element, Elements, Ruleset};
 use crate::ruleset::plan::plan;
@@ -67,6 +68,8 @@ pub struct Choice {
     pub variant: Option<Variant>,
     /// Whether iptables' programs are run through sudo.
     pub use_sudo: bool,
+    /// Whether iptables does without ipset even where it is there.
+    pub without_ipset: bool,
 }
 
 impl Firewall {
@@ -93,20 +96,16 @@ impl Firewall {
                     Ok(false) => {}
                     Err(error) => return Err(error),
                 }
-                Ok(Self::Iptables(Box::new(Iptables::open(choice.variant, choice.use_sudo)?)))
+                iptables(choice)
             }
             None => match Nftables::open().and_then(|mut nft| {
                 // nf_tables may have been loaded since iptables had to do: what guards goes on.
                 let by_iptables = !nft.has_table()? && iptables_guards(&mut nft)?;
                 Ok((nft, by_iptables))
             }) {
-                Ok((_, true)) => {
-                    Ok(Self::Iptables(Box::new(Iptables::open(choice.variant, choice.use_sudo)?)))
-                }
+                Ok((_, true)) => iptables(choice),
                 Ok((nft, false)) => alone(nft),
-                Err(BackendError::Unsupported(_)) => {
-                    Ok(Self::Iptables(Box::new(Iptables::open(choice.variant, choice.use_sudo)?)))
-                }
+                Err(BackendError::Unsupported(_)) => iptables(choice),
                 Err(error) => Err(error),
             },
         }
@@ -189,6 +188,17 @@ impl Firewall {
         match self {
             Self::Nftables(nft) => Some(nft.port()),
             Self::Iptables(_) => None,
+        }
+    }
+
+    /// What is lost without ipset, where that is so.
+    #[must_use]
+    pub fn limits(&self) -> Option<String> {
+        match self {
+            Self::Nftables(_) => None,
+            Self::Iptables(iptables) => {
+                iptables.room().map(|room| format!("{LIMITS}; {room} addresses at most for each app"))
+            }
         }
     }
 
@@ -371,6 +381,15 @@ impl Firewall {
             Self::Iptables(iptables) => Ok(iptables.teardown()?),
         }
     }
+}
+
+fn iptables(choice: Choice) -> Result<Firewall, BackendError> {
+    let mut found = Iptables::open(choice.variant, choice.use_sudo)?;
+    if choice.without_ipset {
+        found = found.without_ipset()?;
+    }
+    found.probe_lists()?;
+    Ok(Firewall::Iptables(Box::new(found)))
 }
 
 /// Whether our table of nftables is there; where the kernel has none, it is not.

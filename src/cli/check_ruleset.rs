@@ -11,7 +11,7 @@ use crate::cli::operate::exit_of_backend;
 use crate::cli::{DaemonArgs, Exit, Printer, Tone};
 use crate::config::Settings;
 use crate::ruleset::audit::Severity;
-use crate::ruleset::iptables::plan::{Matcher, plan};
+use crate::ruleset::iptables::plan::{Keeping, Matcher, plan};
 use crate::ruleset::layout::Options;
 use crate::ruleset::text::{render, vyos_commands};
 use crate::service::check::{self, Report};
@@ -83,7 +83,9 @@ fn check(args: &CheckRulesetArgs, err: &mut Printer) -> Result<Exit, Exit> {
     let impossible = |error| failed(&IptablesError::Impossible(error).into(), &mut Printer::stderr());
     if args.offline {
         let report = match args.daemon.firewall_choice().kind {
-            Some(Kind::Iptables) => check_iptables::offline(&settings, options).map_err(impossible)?,
+            Some(Kind::Iptables) => {
+                check_iptables::offline(&settings, options, keeping(args)).map_err(impossible)?
+            }
             Some(Kind::Nftables) | None => check::offline(&settings, options),
         };
         return show(args, &settings, options, &report, err);
@@ -124,7 +126,7 @@ fn show(
 ) -> Result<Exit, Exit> {
     let mut out = Printer::stdout();
     if args.print == Some(RuleLanguage::Iptables) {
-        let tables = plan(settings, options, Matcher::Bpf).map_err(|error| {
+        let tables = plan(settings, options, Matcher::Bpf, keeping(args)).map_err(|error| {
             err.line(format!("error: {error}"));
             Exit::BadConfig
         })?;
@@ -142,6 +144,11 @@ fn show(
     }
     let found = !report.ok() || (args.diff_exit && !report.changes.is_empty());
     Ok(out.finish(if found { Exit::Found } else { Exit::Done }))
+}
+
+/// Without a kernel, ipset is taken to be there unless it is said otherwise.
+fn keeping(args: &CheckRulesetArgs) -> Keeping {
+    if args.daemon.without_ipset { Keeping::Recent } else { Keeping::Ipset }
 }
 
 fn as_json(report: &Report) -> serde_json::Value {

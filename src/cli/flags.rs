@@ -62,6 +62,10 @@ pub struct DaemonArgs {
     #[arg(long, value_name = "VARIANT", value_enum)]
     pub iptables_variant: Option<IptablesVariant>,
 
+    /// With iptables, do without ipset even where it is there: lists of -m recent, with their limits
+    #[arg(long)]
+    pub without_ipset: bool,
+
     /// Close the services too when the daemon stops (they stay open for their time otherwise)
     #[arg(long)]
     pub service_rule_cleanup_on_shutdown: bool,
@@ -128,7 +132,7 @@ impl DaemonArgs {
             IptablesVariant::Legacy => Variant::Legacy,
             IptablesVariant::Nft => Variant::Nft,
         });
-        Choice { kind, variant, use_sudo: self.use_sudo }
+        Choice { kind, variant, use_sudo: self.use_sudo, without_ipset: self.without_ipset }
     }
 
     /// The chains of the host that are to accept our mark.

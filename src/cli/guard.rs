@@ -54,6 +54,9 @@ fn guard(args: &DaemonArgs, out: &mut Printer, err: &mut Printer) -> Result<(), 
         choice.kind = choice.kind.or(Some(plan.kind()));
     }
     let mut firewall = Firewall::open(choice).map_err(|error| failed(&error, err))?;
+    if let Some(limits) = firewall.limits() {
+        err.line(format!("warning: {limits}"));
+    }
     if daemon_guards(args, &mut firewall).map_err(|error| failed(&error, err))? {
         out.line("a daemon runs and guards here: nothing was changed");
         return Ok(());

@@ -131,6 +131,7 @@ pub(super) fn exit_of_backend(error: &BackendError) -> Exit {
             | IptablesError::OtherPlan
             | IptablesError::HostChains
             | IptablesError::Confirm
+            | IptablesError::NotWithSudo
             | IptablesError::BesideIptables
             | IptablesError::BesideNftables,
         ) => Exit::BadConfig,

@@ -85,10 +85,14 @@ fn from_kernel(file: &ConfigArg) -> Result<Option<Status>, BackendError> {
         apps.into_iter().map(|app| (app.slug, app.name.to_string())).collect();
     let mut firewall = Firewall::in_place()?;
     let live = firewall.read()?;
-    Ok(live.map(|live| status(firewall.name(), &live, &names, prefix, None)))
+    let limits = firewall.limits();
+    Ok(live.map(|live| Status { limits, ..status(firewall.name(), &live, &names, prefix, None) }))
 }
 
 fn print(status: &Status, out: &mut Printer) {
+    if let Some(limits) = &status.limits {
+        out.line(format!("note: {limits}"));
+    }
     if status.grants.is_empty() {
         out.line("nobody is let in");
         return;

@@ -9,7 +9,8 @@ use crate::config::Settings;
 use crate::ruleset::audit::{Finding, Severity};
 use crate::ruleset::iptables::elements::creation;
 use crate::ruleset::iptables::model::Tables;
-use crate::ruleset::iptables::plan::{Impossible, Matcher, plan};
+use crate::ruleset::iptables::plan::{Impossible, Keeping, Matcher, plan};
+use crate::ruleset::iptables::recent::LIMITS;
 use crate::ruleset::iptables::restore::text;
 use crate::ruleset::iptables::save::ListedTable;
 use crate::ruleset::layout::Options;
@@ -19,8 +20,8 @@ use crate::units::{Family, Mark};
 ///
 /// # Errors
 /// [`Impossible`] where iptables cannot do what the settings want.
-pub fn offline(settings: &Settings, options: Options) -> Result<Report, Impossible> {
-    let tables = plan(settings, options, Matcher::Bpf)?;
+pub fn offline(settings: &Settings, options: Options, keeping: Keeping) -> Result<Report, Impossible> {
+    let tables = plan(settings, options, Matcher::Bpf, keeping)?;
     let sets = tables.ipsets.iter().map(|set| format!("add set {} ({})", set.name, set.meaning));
     let chains = Family::BOTH.into_iter().flat_map(|family| {
         tables.of(family).iter().flat_map(move |table| {
@@ -31,7 +32,10 @@ pub fn offline(settings: &Settings, options: Options) -> Result<Report, Impossib
                 .map(move |chain| format!("{of}: add chain {} of table {}", chain.name, table.name))
         })
     });
-    Ok(Report { findings: Vec::new(), changes: sets.chain(chains).collect() })
+    Ok(Report {
+        findings: without_ipset(keeping, None).into_iter().collect(),
+        changes: sets.chain(chains).collect(),
+    })
 }
 
 /// The plan as text for `ipset restore` and the two `iptables-restore`s.
@@ -55,6 +59,7 @@ pub fn online(
     options: Options,
 ) -> Result<Report, BackendError> {
     let mut report = Report { findings: outside::findings(settings), changes: Vec::new() };
+    report.findings.extend(without_ipset(iptables.keeping(), iptables.room()));
     let tables = iptables.plan(settings, options)?;
     report.changes = iptables.differences(&tables)?;
     match iptables.validate(&tables) {
@@ -69,6 +74,17 @@ pub fn online(
     }
     report.findings.extend(host(iptables.seen(), settings));
     Ok(report)
+}
+
+/// What lists of `-m recent` cannot do.
+fn without_ipset(keeping: Keeping, room: Option<usize>) -> Option<Finding> {
+    let room = room.map(|room| format!("; {room} addresses at most for each app")).unwrap_or_default();
+    (keeping == Keeping::Recent).then(|| Finding {
+        severity: Severity::Warning,
+        code: "no-ipset",
+        message: format!("{LIMITS}{room}"),
+        fix: "apt-get install ipset; modprobe -a ip_set ip_set_hash_ip ip_set_hash_net ip_set_hash_ipport xt_set".to_owned(),
+    })
 }
 
 /// The built-in chains of the filter table that would drop what we let in.

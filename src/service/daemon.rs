@@ -192,6 +192,9 @@ pub fn run(mut daemon: Daemon, watcher: Option<Watcher>) -> Result<(), DaemonErr
         }
         Firewall::Nftables(_) => {}
     }
+    if let Some(limits) = firewall.limits() {
+        tracing::warn!("{limits}");
+    }
     // Before the guard, so that nothing is missed that happens to it.
     let events = firewall.port().map(|_| Events::open()).transpose().map_err(BackendError::from)?;
     let trial =

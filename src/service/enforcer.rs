@@ -320,6 +320,7 @@ impl Enforcer {
                 let prefix = self.operations.settings().global.ipv6_prefix;
                 let name = self.operations.firewall().name();
                 let mut status = status(name, &live, &names, prefix, Some((self.operations.ledger(), now)));
+                status.limits = self.operations.firewall().limits();
                 unblock::tell(&mut status, &self.gatekeeper, &self.refusals, now);
                 Reply::Status { status }
             }

@@ -20,6 +20,9 @@ pub struct Status {
     pub version: u32,
     /// What enforces: `nftables` or `iptables`.
     pub backend: String,
+    /// What this firewall cannot do here; none: nothing to tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<String>,
     /// What stands open.
     pub grants: Vec<Row>,
     /// Who is locked out; nobody where no daemon runs, as nobody can knock there.
@@ -144,7 +147,7 @@ pub fn status(
         }
     }
     let (locked_out, refused) = (Vec::new(), BTreeMap::new());
-    Status { version: 1, backend: backend.to_owned(), grants, locked_out, refused }
+    Status { version: 1, backend: backend.to_owned(), limits: None, grants, locked_out, refused }
 }
 
 fn slugs(live: &Live) -> Vec<String> {

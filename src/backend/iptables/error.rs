@@ -41,6 +41,24 @@ pub enum IptablesError {
     /// It refused, and what was done before could not be undone.
     #[error("{0}; and what was done before it could not be undone ({1}): guarded ports stay closed")]
     HalfDone(String, String),
+    /// A list of `-m recent` cannot be read or written.
+    #[error(
+        "the list {name} of -m recent cannot be used: {source} (run as root, or install ipset: apt-get install ipset)"
+    )]
+    List {
+        /// The list.
+        name: String,
+        /// The reason.
+        source: io::Error,
+    },
+    /// Lists are files, which sudo does not write.
+    #[error("--without-ipset does not go with --use-sudo: run as root, or leave it out")]
+    NotWithSudo,
+    /// Neither sets nor lists.
+    #[error(
+        "neither ipset nor xt_recent can be used: apt-get install ipset (Debian's package), or load the module: modprobe xt_recent"
+    )]
+    NoSets,
     /// The settings want what iptables cannot do.
     #[error(transparent)]
     Impossible(#[from] Impossible),

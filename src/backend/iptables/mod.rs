@@ -3,6 +3,7 @@
 //! other way round; and what fails is undone.
 
 mod error;
+mod recent;
 mod tools;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 pub use error::IptablesError;
+use recent::Recent;
 use tools::Tools;
 pub use tools::Variant;
 
@@ -21,7 +23,8 @@ use crate::ruleset::iptables::elements::{Commands, commands, creation, listed};
 use crate::ruleset::iptables::live::live;
 use crate::ruleset::iptables::model::{IpSet, SetContent, Tables};
 use crate::ruleset::iptables::names;
-use crate::ruleset::iptables::plan::{Matcher, plan};
+use crate::ruleset::iptables::plan::{Keeping, Matcher, plan};
+use crate::ruleset::iptables::recent::{Filled, List, listed as listed_lists};
 use crate::ruleset::iptables::restore::{TableChange, changes, removal};
 use crate::ruleset::iptables::save::{ListedSet, Listing, sets};
 use crate::ruleset::iptables::sets::same_kind;
@@ -40,6 +43,8 @@ pub struct Observed {
     pub listings: [Listing; 2],
     /// Our sets; those that rules fill are empty here.
     pub sets: BTreeMap<String, ListedSet>,
+    /// Our lists of `-m recent`.
+    pub lists: Vec<Filled>,
 }
 
 /// The tables and sets of this network namespace.
@@ -47,6 +52,8 @@ pub struct Observed {
 pub struct Iptables {
     tools: Tools,
     matcher: Matcher,
+    keeping: Keeping,
+    recent: Recent,
     /// What was put in force, and how the programs list it.
     in_force: Option<(Tables, [Listing; 2])>,
     seen: Observed,
@@ -58,9 +65,46 @@ impl Iptables {
     /// # Errors
     /// [`IptablesError::Missing`] names what is not installed.
     pub fn open(variant: Option<Variant>, use_sudo: bool) -> Result<Self, IptablesError> {
-        let tools = Tools::find(variant, use_sudo)?;
-        let matcher = matcher(&tools);
-        Ok(Self { tools, matcher, in_force: None, seen: Observed::default() })
+        let mut tools = Tools::find(variant, use_sudo)?;
+        let matcher = tools.matcher();
+        let keeping = if tools.without_ipset()? { Keeping::Recent } else { Keeping::Ipset };
+        let (recent, seen) = (Recent::default(), Observed::default());
+        Ok(Self { tools, matcher, keeping, recent, in_force: None, seen })
+    }
+
+    /// Does without ipset, even where it is there.
+    ///
+    /// # Errors
+    /// [`IptablesError::NotWithSudo`]: lists are files of root.
+    pub fn without_ipset(mut self) -> Result<Self, IptablesError> {
+        if self.tools.uses_sudo() {
+            return Err(IptablesError::NotWithSudo);
+        }
+        self.keeping = Keeping::Recent;
+        Ok(self)
+    }
+
+    /// Whether lists can be had where they are needed.
+    ///
+    /// # Errors
+    /// [`IptablesError::NoSets`].
+    pub fn probe_lists(&self) -> Result<(), IptablesError> {
+        if self.keeping == Keeping::Ipset {
+            return Ok(());
+        }
+        self.tools.probe_lists()
+    }
+
+    /// Where it is kept who is let in.
+    #[must_use]
+    pub fn keeping(&self) -> Keeping {
+        self.keeping
+    }
+
+    /// How many addresses may have access to an app at once, where that is few.
+    #[must_use]
+    pub fn room(&self) -> Option<usize> {
+        (self.keeping == Keeping::Recent || !self.seen.lists.is_empty()).then(|| self.recent.room())
     }
 
     /// How often to look what others did: three programs are started each time, and sudo writes a line for each.
@@ -80,7 +124,7 @@ impl Iptables {
     /// # Errors
     /// [`IptablesError::Impossible`] where it cannot be had.
     pub fn plan(&self, settings: &Settings, options: Options) -> Result<Tables, IptablesError> {
-        let mut tables = plan(settings, options, self.matcher)?;
+        let mut tables = plan(settings, options, self.matcher, self.keeping)?;
         if !self.tools.has_ipv6() {
             tables.ipv6.clear();
         }
@@ -94,7 +138,7 @@ impl Iptables {
     pub fn read(&mut self) -> Result<Option<Live>, IptablesError> {
         let observed = self.observe()?;
         let [v4, v6] = &observed.listings;
-        Ok(live([v4, v6], &observed.sets))
+        Ok(live([v4, v6], &observed.sets, &observed.lists))
     }
 
     /// Whether a gate is in force in either family.
@@ -120,7 +164,9 @@ impl Iptables {
         let mut sets = sets(&self.tools.save_sets(&held)?);
         // What the packet path put there may be much, and is nobody's business but its own.
         sets.extend(filled.iter().map(|name| ((*name).to_owned(), ListedSet::default())));
-        self.seen = Observed { listings, sets };
+        let [v4, v6] = &listings;
+        let lists = self.recent.read(&listed_lists([v4, v6]))?;
+        self.seen = Observed { listings, sets, lists };
         Ok(&self.seen)
     }
 
@@ -129,6 +175,13 @@ impl Iptables {
     /// # Errors
     /// [`IptablesError`] when the set cannot be listed.
     pub fn element(&mut self, set: &str, key: &[u8]) -> Result<Option<Element>, IptablesError> {
+        let lists = self.lists()?;
+        if !lists.is_empty() {
+            let parts: Vec<List> = lists.into_iter().filter(|list| list.meaning == set).collect();
+            let found = self.recent.read(&parts)?.into_iter();
+            let each = found.filter_map(|mut filled| filled.elements.remove(key));
+            return Ok(each.max_by_key(|element| element.timeout.map(|timeout| timeout.left_ms)));
+        }
         let name = names::set(set);
         let found = sets(&self.tools.save_sets(&[&name])?);
         Ok(found.get(&name).and_then(|set| listed(set).0.remove(key)))
@@ -139,8 +192,22 @@ impl Iptables {
     /// # Errors
     /// [`IptablesError`].
     pub fn apply(&mut self, changes: &[Change]) -> Result<(), IptablesError> {
+        let lists = self.lists()?;
+        if !lists.is_empty() {
+            return self.recent.apply(&lists, changes);
+        }
         let Commands { closing, opening } = commands(changes)?;
         self.tools.sets(&(closing + &opening))
+    }
+
+    /// The lists that are in force; none where ipset is used.
+    fn lists(&mut self) -> Result<Vec<List>, IptablesError> {
+        if self.keeping == Keeping::Ipset && self.seen.lists.is_empty() && !self.seen.sets.is_empty() {
+            return Ok(Vec::new());
+        }
+        let listings = self.tools.listings()?;
+        let [v4, v6] = &listings;
+        Ok(listed_lists([v4, v6]))
     }
 
     /// Puts a plan in force, and these changes of elements; returns how much was changed.
@@ -160,6 +227,9 @@ impl Iptables {
         if !wanted.is_sound() {
             return Err(IptablesError::OtherPlan.into());
         }
+        if self.keeping == Keeping::Recent {
+            return self.install_lists(wanted, more);
+        }
         let Commands { closing, opening } = commands(more).map_err(IptablesError::from)?;
         let seen = self.seen.clone();
         let (made, stale) = (self.set_changes(wanted), stale_sets(&seen, wanted));
@@ -176,6 +246,29 @@ impl Iptables {
         let gone: String = stale.iter().map(|name| format!("destroy {name}\n")).collect();
         self.tools.sets(&(opening + &gone)).map_err(BackendError::from)?;
         self.verify(wanted)?;
+        Ok(count)
+    }
+
+    /// The same with lists: they come and go with the rules that name them.
+    fn install_lists(&mut self, wanted: &Tables, more: &[Change]) -> Result<usize, BackendError> {
+        let seen = self.seen.clone();
+        let stale = stale_sets(&seen, wanted);
+        let steps = if self.is_in_force(wanted) { Vec::new() } else { steps(&seen, wanted) };
+        let count = stale.len() + what(&steps).len();
+        if count > 0 {
+            if let Err(error) = self.carry_out(&steps) {
+                return Err(self.undo(&seen, error).into());
+            }
+            let gone: String = stale.iter().map(|name| format!("destroy {name}\n")).collect();
+            self.tools.sets(&gone).map_err(BackendError::from)?;
+            self.verify(wanted)?;
+        } else {
+            self.remember(wanted, &seen);
+        }
+        let lists = self.lists()?;
+        self.recent.check(&lists)?;
+        self.recent.tidy(&lists)?;
+        self.recent.apply(&lists, more)?;
         Ok(count)
     }
 
@@ -397,13 +490,4 @@ pub fn legacy_guards() -> bool {
     Tools::find(Some(Variant::Legacy), false)
         .and_then(|tools| tools.listings())
         .is_ok_and(|listings| listings.iter().any(Listing::guards))
-}
-
-/// `-m bpf` where the kernel has it.
-fn matcher(tools: &Tools) -> Matcher {
-    let probe = "*mangle\n:KA-probe - [0:0]\n-A KA-probe -m bpf --bytecode \"1,6 0 0 0\" -j RETURN\nCOMMIT\n";
-    match tools.test(Family::V4, probe) {
-        Err(IptablesError::Refused { .. }) => Matcher::U32,
-        Ok(()) | Err(_) => Matcher::Bpf,
-    }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::error::IptablesError;
+use crate::ruleset::iptables::plan::Matcher;
 use crate::ruleset::iptables::save::{Listing, listing};
 use crate::sys::{command, files};
 use crate::units::Family;
@@ -60,7 +61,7 @@ pub struct Tools {
     pub variant: Variant,
     restore: [PathBuf; 2],
     save: [PathBuf; 2],
-    ipset: PathBuf,
+    ipset: Option<PathBuf>,
     sudo: Option<PathBuf>,
 }
 
@@ -91,7 +92,8 @@ impl Tools {
             Some([v4?, v6?])
         };
         let (Some(restore), Some(save)) = (of("restore"), of("save")) else { return Err(missing) };
-        let ipset = found("ipset", "ipset")?;
+        // Through sudo nothing else could be written.
+        let ipset = if sudo.is_some() { Some(found("ipset", "ipset")?) } else { command::find("ipset") };
         Ok(Self { variant, restore, save, ipset, sudo })
     }
 
@@ -168,7 +170,8 @@ impl Tools {
     /// # Errors
     /// [`IptablesError`] when they cannot be listed.
     pub fn set_names(&self) -> Result<Vec<String>, IptablesError> {
-        Ok(self.run(&self.ipset, &["list", "-n"], "")?.lines().map(str::to_owned).collect())
+        let Some(ipset) = &self.ipset else { return Ok(Vec::new()) };
+        Ok(self.run(ipset, &["list", "-n"], "")?.lines().map(str::to_owned).collect())
     }
 
     /// These sets with their elements, as `ipset save` writes them.
@@ -180,7 +183,7 @@ impl Tools {
             return Ok(String::new());
         }
         let commands: String = names.iter().map(|name| format!("save {name}\n")).collect();
-        self.run(&self.ipset, &["-"], &commands)
+        self.run(self.ipset()?, &["-"], &commands)
     }
 
     /// Carries out commands for sets; what is there already, or gone already, is no error.
@@ -191,7 +194,49 @@ impl Tools {
         if commands.is_empty() {
             return Ok(());
         }
-        self.run(&self.ipset, &["restore", "-exist"], commands).map(drop)
+        self.run(self.ipset()?, &["restore", "-exist"], commands).map(drop)
+    }
+
+    /// Goes on without ipset where the program is missing or the kernel has none; whether it does.
+    ///
+    /// # Errors
+    /// [`IptablesError`] where nobody can tell.
+    pub fn without_ipset(&mut self) -> Result<bool, IptablesError> {
+        match self.set_names() {
+            Err(IptablesError::Refused { .. }) if !self.uses_sudo() => self.ipset = None,
+            Ok(_) | Err(IptablesError::Refused { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(self.ipset.is_none())
+    }
+
+    /// `-m bpf` where the kernel has it.
+    #[must_use]
+    pub fn matcher(&self) -> Matcher {
+        match self.probe("-m bpf --bytecode \"1,6 0 0 0\"") {
+            Err(IptablesError::Refused { .. }) => Matcher::U32,
+            Ok(()) | Err(_) => Matcher::Bpf,
+        }
+    }
+
+    /// Whether the kernel has `-m recent`.
+    ///
+    /// # Errors
+    /// [`IptablesError::NoSets`] where it does not.
+    pub fn probe_lists(&self) -> Result<(), IptablesError> {
+        match self.probe("-m recent --rcheck --seconds 1 --name ka_probe --rsource") {
+            Err(IptablesError::Refused { .. }) => Err(IptablesError::NoSets),
+            other => other,
+        }
+    }
+
+    fn probe(&self, matching: &str) -> Result<(), IptablesError> {
+        let text = format!("*mangle\n:KA-probe - [0:0]\n-A KA-probe {matching} -j RETURN\nCOMMIT\n");
+        self.test(Family::V4, &text)
+    }
+
+    fn ipset(&self) -> Result<&Path, IptablesError> {
+        self.ipset.as_deref().ok_or(IptablesError::Missing { tool: "ipset", package: "ipset" })
     }
 
     fn run(&self, program: &Path, arguments: &[&str], input: &str) -> Result<String, IptablesError> {

@@ -32,6 +32,26 @@ pub enum ElementError {
     /// Longer than an ipset counts.
     #[error("with iptables nothing can be open for more than {MAX_SECS} s (24 days): choose less")]
     TooLong,
+    /// A list of `-m recent` has one time for all.
+    #[error(
+        "without ipset a grant lasts {0}, no less and no more: leave the time out, or install ipset (apt-get install ipset)"
+    )]
+    OneTime(String),
+    /// The networks that may always come are in the rules.
+    #[error(
+        "without ipset only the configuration can allow networks (`allow`): write it there and reload, or install ipset (apt-get install ipset)"
+    )]
+    NoNetworks,
+    /// The next address would push out the oldest.
+    #[error(
+        "{set} is full: {room} addresses have access, and the kernel holds no more (ip_list_tot of the module xt_recent); revoke one, or install ipset (apt-get install ipset)"
+    )]
+    Full {
+        /// The set.
+        set: String,
+        /// How many fit.
+        room: usize,
+    },
     /// Changes of rules are not for ipset.
     #[error("not a change of elements: {0}")]
     NotElements(String),

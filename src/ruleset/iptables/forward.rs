@@ -30,10 +30,10 @@ pub(super) fn nat(draft: &Draft<'_>, family: Family) -> Option<Table> {
         };
         let remapped = app.destination.port().is_some();
         let dnat = |text: Phrase, what: &str| text.target(&format!("-j DNAT --to-destination {to}"), what);
-        chains.push(chain("dnat", app, clients(app, family, remapped, dnat)));
+        chains.push(chain("dnat", app, clients(draft, app, family, remapped, dnat)));
         if app.masquerade {
             let as_us = |text: Phrase, what: &str| text.target("-j MASQUERADE", what);
-            chains.push(chain("snat", app, clients(app, family, false, as_us)));
+            chains.push(chain("snat", app, clients(draft, app, family, false, as_us)));
         }
     }
     let hooks = vec![step1::hook("PREROUTING", "dstnat"), step1::hook("POSTROUTING", "srcnat")];
@@ -84,6 +84,7 @@ fn leaving(app: &App, host: IpAddr) -> Vec<String> {
 
 /// One rule per set of clients, and per protocol where the port is translated.
 fn clients(
+    draft: &Draft<'_>,
     app: &App,
     family: Family,
     per_protocol: bool,
@@ -100,7 +101,8 @@ fn clients(
     for protocol in begin {
         for (set, what) in &sets {
             let text = protocol.map_or_else(rule, |protocol| rule().protocol(protocol));
-            rules.push(finish(text.in_set(set, Side::Source), what));
+            let each = draft.asked(&text, set, family, Side::Source).into_iter();
+            rules.extend(each.map(|text| finish(text, what)));
         }
     }
     rules

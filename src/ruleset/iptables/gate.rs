@@ -2,7 +2,7 @@
 
 use super::model::Chain;
 use super::phrase::{Phrase, Side, for_this_host, rule};
-use super::plan::{Draft, port, stem};
+use super::plan::{Draft, Keeping, port, stem};
 use super::step1;
 use super::{names, path};
 use crate::ruleset::layout::Segment;
@@ -24,9 +24,9 @@ pub(super) fn chains(draft: &Draft<'_>, family: Family) -> Vec<Chain> {
     out.push(Chain::new("gate_own", gate_own(draft, family)));
     out.push(Chain::new("turned", this_host(family, |text| text.goto("services", "turned"))));
     out.push(Chain::new("services", services(draft)));
-    out.push(Chain::new("step2_gate", step2_gate(family)));
-    out.push(Chain::new("spoke", vec![remember(SPOKEN, family, Protocol::Udp, SPOKEN_SECS)]));
-    out.push(Chain::new("talk", vec![remember(TALKED, family, Protocol::Tcp, TALKED_SECS)]));
+    out.push(Chain::new("step2_gate", step2_gate(draft, family)));
+    out.push(Chain::new("spoke", remember(draft, SPOKEN, family, Protocol::Udp, SPOKEN_SECS)));
+    out.push(Chain::new("talk", remember(draft, TALKED, family, Protocol::Tcp, TALKED_SECS)));
     out.extend(draft.layout.services.iter().map(|segment| service_chain(draft, family, segment)));
     out.push(Chain::new("forward", forward(draft, family)));
     out.push(Chain::new("forward_own", forward_own(draft, family)));
@@ -59,7 +59,7 @@ fn gate_here(draft: &Draft<'_>) -> Vec<String> {
 /// those of a client to whom a service began to talk by itself after connection tracking had forgotten it.
 fn gate_own(draft: &Draft<'_>, family: Family) -> Vec<String> {
     let set = format!("{SPOKEN}_{}", family.digit());
-    let turned = |text: Phrase| text.protocol(Protocol::Udp).end_in_set(&set, Side::Source);
+    let turned = |text: Phrase| draft.remembered(text.protocol(Protocol::Udp), &set, Side::Source);
     draft.layout.ext.iter().map(|name| turned(rule().iif(name)).goto("turned", "turned")).collect()
 }
 
@@ -69,19 +69,21 @@ fn services(draft: &Draft<'_>) -> Vec<String> {
         .collect()
 }
 
-fn step2_gate(family: Family) -> Vec<String> {
-    vec![
-        rule().in_set(&step2_set(family), Side::Source).pass("step2:admitted"),
-        rule().state("ESTABLISHED").pass("step2:begun"),
-        rule().drop("drop:step2"),
-    ]
+fn step2_gate(draft: &Draft<'_>, family: Family) -> Vec<String> {
+    let admitted = draft.asked(&rule(), &step2_set(family), family, Side::Source).into_iter();
+    let mut rules: Vec<String> = admitted.map(|text| text.pass("step2:admitted")).collect();
+    rules.push(rule().state("ESTABLISHED").pass("step2:begun"));
+    rules.push(rule().drop("drop:step2"));
+    rules
 }
 
-fn remember(stem: &str, family: Family, protocol: Protocol, secs: u32) -> String {
+fn remember(draft: &Draft<'_>, stem: &str, family: Family, protocol: Protocol, secs: u32) -> Vec<String> {
+    if draft.keeping == Keeping::Recent {
+        return Vec::new();
+    }
     let set = names::set(&format!("{stem}_{}", family.digit()));
-    rule()
-        .protocol(protocol)
-        .target(&format!("-j SET --add-set {set} src,src --exist --timeout {secs}"), stem)
+    let target = format!("-j SET --add-set {set} src,src --exist --timeout {secs}");
+    vec![rule().protocol(protocol).target(&target, stem)]
 }
 
 /// Where a granted packet goes: to the memory of conversations.
@@ -121,7 +123,7 @@ fn forward_own(draft: &Draft<'_>, family: Family) -> Vec<String> {
     let mut rules = Vec::new();
     for name in &draft.layout.ext {
         for segment in draft.lan(family).filter(|segment| segment.protocol == Protocol::Udp) {
-            let text = to_lan(rule().iif(name), segment).end_in_set(&set, Side::Source);
+            let text = draft.remembered(to_lan(rule().iif(name), segment), &set, Side::Source);
             rules.push(text.goto(&stem("lan", segment), "turned"));
         }
     }

@@ -5,15 +5,18 @@ use std::collections::BTreeMap;
 
 use super::elements::{self, listed};
 use super::names;
+use super::recent::Filled;
 use super::save::{ListedSet, Listing};
+use crate::ruleset::allow::Span;
 use crate::ruleset::diff::Live;
 use crate::ruleset::expr::{Expr, Reg, Verdict};
 use crate::ruleset::model::{Chain, Content, Element, Elements, KeyPart, Rule, Set, SetFlags};
-use crate::units::{PortRange, Protocol};
+use crate::ruleset::plan::allow_set;
+use crate::units::{Family, Network, PortRange, Protocol};
 
 /// What was read; none where nothing of ours is there. A set of grants that somebody flushed counts as gone.
 #[must_use]
-pub fn live(listings: [&Listing; 2], sets: &BTreeMap<String, ListedSet>) -> Option<Live> {
+pub fn live(listings: [&Listing; 2], sets: &BTreeMap<String, ListedSet>, lists: &[Filled]) -> Option<Live> {
     let guarded = listings.iter().any(|listing| listing.has_ours());
     if !guarded && sets.is_empty() {
         return None;
@@ -30,8 +33,58 @@ pub fn live(listings: [&Listing; 2], sets: &BTreeMap<String, ListedSet>) -> Opti
         live.ruleset.sets.push(as_set(&meaning, set));
         live.elements.insert(meaning, found);
     }
-    services(listings, sets, &mut live);
+    for filled in lists {
+        add_list(filled, &mut live);
+    }
+    if !lists.is_empty() {
+        add_networks(listings, &mut live);
+    }
+    services(listings, sets, lists, &mut live);
     Some(live)
+}
+
+/// The set or list that a rule asks for an address.
+fn asked_set<'a>(rule: &'a str, lists: &'a [Filled]) -> Option<&'a str> {
+    after(rule, "--match-set").or_else(|| {
+        let name = after(rule, "--name")?;
+        lists.iter().find(|filled| filled.list.name == name).map(|filled| filled.list.meaning.as_str())
+    })
+}
+
+/// Several lists may stand for one set: the longest time counts.
+fn add_list(filled: &Filled, live: &mut Live) {
+    let meaning = &filled.list.meaning;
+    if live.ruleset.set(meaning).is_none() {
+        let family = if meaning.ends_with('4') { "inet" } else { "inet6" };
+        let kind = format!("hash:ip family {family}");
+        live.ruleset.sets.push(as_set(meaning, &ListedSet { kind, ..ListedSet::default() }));
+    }
+    let elements = live.elements.entry(meaning.clone()).or_default();
+    let left = |element: &Element| element.timeout.map(|timeout| timeout.left_ms);
+    for (key, element) in &filled.elements {
+        if elements.get(key).is_none_or(|have| left(have) < left(element)) {
+            elements.insert(key.clone(), element.clone());
+        }
+    }
+}
+
+/// The networks that rules let in by themselves.
+fn add_networks(listings: [&Listing; 2], live: &mut Live) {
+    let mut spans: BTreeMap<String, Vec<Span>> = BTreeMap::new();
+    for (_, rule) in mangle_rules(listings) {
+        let set = comment(rule).and_then(|what| what.strip_prefix("allow:"));
+        let network = after(rule, "-s").and_then(|word| word.parse::<Network>().ok());
+        if let (Some(slug), Some(network)) = (set, network) {
+            let known = spans.entry(allow_set(slug, network.family())).or_default();
+            if !known.contains(&Span::configured(network)) {
+                known.push(Span::configured(network));
+            }
+        }
+    }
+    for (set, spans) in spans {
+        let family = if set.ends_with('4') { Family::V4 } else { Family::V6 };
+        live.elements.insert(set, elements::as_networks(&crate::ruleset::allow::elements(&spans, family)));
+    }
 }
 
 fn as_set(meaning: &str, set: &ListedSet) -> Set {
@@ -62,7 +115,7 @@ fn meanings(listings: [&Listing; 2]) -> BTreeMap<String, String> {
 }
 
 /// The guarded ports as a map to chains, and the sets that those ask.
-fn services(listings: [&Listing; 2], sets: &BTreeMap<String, ListedSet>, live: &mut Live) {
+fn services(listings: [&Listing; 2], sets: &BTreeMap<String, ListedSet>, lists: &[Filled], live: &mut Live) {
     let dispatch = names::chain("services");
     let mut map = Elements::new();
     let mut asked: BTreeMap<String, Vec<Rule>> = BTreeMap::new();
@@ -85,12 +138,15 @@ fn services(listings: [&Listing; 2], sets: &BTreeMap<String, ListedSet>, live: &
             let last = (!ports.is_single()).then(|| key(ports.last()));
             let verdict = Some(Verdict::Goto(to.to_owned()));
             map.insert(key(ports.first()), Element { last, verdict, ..Element::default() });
-        } else if let (Some(set), Some(what)) = (after(rule, "--match-set"), comment(rule))
+        } else if let (Some(set), Some(what)) = (asked_set(rule, lists), comment(rule))
             && let Some(slug) = what.strip_prefix("grant:")
             && let Some((_, digit)) = set.rsplit_once('_')
         {
+            let list = lists.iter().map(|filled| &filled.list).find(|list| list.meaning == set);
             let lookup = Expr::Lookup { set: format!("app_{slug}_{digit}"), reg: Reg(0), verdict: false };
-            let mask = sets.get(set).and_then(mask);
+            let narrow =
+                list.filter(|list| set.ends_with('6') && list.prefix < 128).map(|list| mask_of(list.prefix));
+            let mask = sets.get(set).and_then(mask).or(narrow.flatten());
             let exprs = mask.into_iter().chain([lookup]).collect();
             let rule = Rule { comment: Some(format!("ka:{what}")), exprs };
             asked.entry(chain.to_owned()).or_default().push(rule);
@@ -102,8 +158,11 @@ fn services(listings: [&Listing; 2], sets: &BTreeMap<String, ListedSet>, live: &
 
 /// What a set with a `netmask` does with an address before it looks it up.
 fn mask(set: &ListedSet) -> Option<Expr> {
-    let prefix: u32 = after(&set.kind, "netmask")?.parse().ok()?;
-    let mask = u128::MAX.checked_shl(128_u32.checked_sub(prefix)?)?;
+    mask_of(after(&set.kind, "netmask")?.parse().ok()?)
+}
+
+fn mask_of(prefix: u8) -> Option<Expr> {
+    let mask = u128::MAX.checked_shl(u32::from(128_u8.checked_sub(prefix)?))?;
     Some(Expr::Bitwise { reg: Reg(0), mask: mask.to_be_bytes().to_vec(), xor: vec![0; 16] })
 }
 
@@ -145,10 +204,10 @@ mod tests {
         let settings = crate::config::parse("x", &text, None, &crate::config::Alone).unwrap().settings;
         let port = |n| std::num::NonZeroU16::new(n).unwrap();
         let options = Options { http_port: port(80), https_port: port(443), inner_header: true };
-        let tables = plan::plan(&settings, options, plan::Matcher::Bpf).unwrap();
+        let tables = plan::plan(&settings, options, plan::Matcher::Bpf, plan::Keeping::Ipset).unwrap();
         let listing = save::listing(&restore::text(&tables.ipv4));
         let created: String = tables.ipsets.iter().map(super::super::elements::creation).collect();
-        let live = live([&listing, &Listing::default()], &save::sets(&created)).unwrap();
+        let live = live([&listing, &Listing::default()], &save::sets(&created), &[]).unwrap();
         let slug = settings.apps[0].slug.clone();
         assert_eq!(live.elements["services"].len(), 2);
         assert!(live.elements.contains_key(&format!("app_{slug}_4")), "{:?}", live.elements.keys());

@@ -6,7 +6,7 @@ use super::gate::{SPOKEN, SPOKEN_SECS};
 use super::model::{Chain, Table};
 use super::names;
 use super::phrase::{Phrase, Side, for_this_host, rule};
-use super::plan::{Draft, port, stem, table};
+use super::plan::{Draft, Keeping, port, stem, table};
 use super::replies::{forwarded_reply, lan_reply, local_reply, memory};
 use super::step1;
 use crate::ruleset::layout::Segment;
@@ -56,6 +56,9 @@ fn mark(draft: &Draft<'_>) -> Vec<String> {
 }
 
 fn spoke_and_mark(draft: &Draft<'_>, family: Family) -> Vec<String> {
+    if draft.keeping == Keeping::Recent {
+        return mark(draft);
+    }
     let set = names::set(&format!("{SPOKEN}_{}", family.digit()));
     let remember = format!("-j SET --add-set {set} src,src --exist --timeout {SPOKEN_SECS}");
     let mut rules = vec![rule().protocol(Protocol::Udp).target(&remember, SPOKEN)];
@@ -120,15 +123,12 @@ fn leaving_through(draft: &Draft<'_>, family: Family) -> Vec<String> {
     }
     for name in &draft.layout.ext {
         let back = draft.lan(family).map(lan_reply);
-        let back = back.chain(draft.layout.services.iter().map(|segment| forwarded_reply(family, segment)));
+        let back =
+            back.chain(draft.layout.services.iter().map(|segment| forwarded_reply(draft, family, segment)));
         rules.extend(back.map(|text| text.oif(name).reply().goto("mark", "mark:back")));
         for segment in &draft.layout.local {
-            let text = rule()
-                .iif(name)
-                .original_port(segment.protocol, segment.ports)
-                .dnatted()
-                .original()
-                .end_in_set(&memory(family, segment), Side::Source);
+            let text = rule().iif(name).original_port(segment.protocol, segment.ports).dnatted().original();
+            let text = draft.remembered(text, &memory(family, segment), Side::Source);
             rules.push(text.goto(&stem("mrk", segment), "mark:forwarded"));
         }
     }

@@ -14,6 +14,7 @@ pub mod names;
 mod path;
 mod phrase;
 pub mod plan;
+pub mod recent;
 mod replies;
 pub mod restore;
 pub mod save;

@@ -61,6 +61,11 @@ impl Phrase {
         self
     }
 
+    pub(super) fn sent_from(mut self, network: &str) -> Self {
+        self.source = Some(network.to_owned());
+        self
+    }
+
     pub(super) fn sent_into(mut self, network: &str) -> Self {
         self.destination = Some(network.to_owned());
         self

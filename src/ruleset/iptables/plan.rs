@@ -7,7 +7,7 @@ use super::model::{Chain, Hook, Table, Tables};
 use super::path;
 pub use super::path::Matcher;
 use super::phrase::{Phrase, Side, rule};
-use super::{forward, gate, marks, names, replies, sets, step1};
+use super::{forward, gate, marks, names, recent, replies, sets, step1};
 use crate::config::{App, DefaultInput, Settings, Step1Reply};
 use crate::ruleset::layout::{Layout, Options, Segment};
 use crate::ruleset::plan::{allow_set, app_set, request_line_start};
@@ -56,23 +56,48 @@ pub enum Impossible {
         "default_input: drop is for nftables only: with iptables, set the policy of its INPUT chains yourself"
     )]
     DefaultInput,
+    /// A list of `-m recent` has one time for all.
+    #[error(
+        "without ipset every grant of {app} lasts {only} (duration): leave other durations of users out, or install ipset (apt-get install ipset)"
+    )]
+    OneTime {
+        /// The app.
+        app: String,
+        /// How long it is open.
+        only: Lifetime,
+    },
     /// Two apps whose names are one where they are cut.
     #[error("two apps have names that iptables cannot tell apart ({0}): rename one of them")]
     Names(String),
+}
+
+/// Where it is kept who is let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeping {
+    /// In ipsets.
+    Ipset,
+    /// In lists of `-m recent`.
+    Recent,
 }
 
 /// A plan in the making.
 pub(super) struct Draft<'a> {
     pub(super) layout: Layout<'a>,
     pub(super) matcher: Matcher,
+    pub(super) keeping: Keeping,
 }
 
 /// What these settings want, in iptables' words.
 ///
 /// # Errors
 /// [`Impossible`] where it cannot be had: it is refused rather than done differently.
-pub fn plan(settings: &Settings, options: Options, matcher: Matcher) -> Result<Tables, Impossible> {
-    let draft = Draft { layout: Layout::new(settings, options), matcher };
+pub fn plan(
+    settings: &Settings,
+    options: Options,
+    matcher: Matcher,
+    keeping: Keeping,
+) -> Result<Tables, Impossible> {
+    let draft = Draft { layout: Layout::new(settings, options), matcher, keeping };
     refuse(&draft)?;
     let [ipv4, ipv6] = Family::BOTH.map(|family| tables(&draft, family));
     let tables = Tables { ipsets: sets::sets(&draft), ipv4, ipv6 };
@@ -95,6 +120,9 @@ fn tables(draft: &Draft<'_>, family: Family) -> Vec<Table> {
     let mut mangle = gate::chains(draft, family);
     mangle.extend(replies::chains(draft, family));
     mangle.extend(marks::chains(draft, family));
+    if draft.keeping == Keeping::Recent {
+        mangle.push(recent::chain(draft.layout.settings, family));
+    }
     let hooks = vec![
         step1::hook("PREROUTING", "gate"),
         step1::hook("INPUT", "in"),
@@ -120,6 +148,9 @@ fn refuse(draft: &Draft<'_>) -> Result<(), Impossible> {
     let settings = draft.layout.settings;
     if settings.global.default_input != DefaultInput::Accept {
         return Err(Impossible::DefaultInput);
+    }
+    if draft.keeping == Keeping::Recent {
+        recent::refuse(settings)?;
     }
     for app in &settings.apps {
         let times = [
@@ -156,7 +187,27 @@ impl Draft<'_> {
     }
 
     pub(super) fn segments(&self) -> u8 {
-        self.layout.settings.global.step1_segments
+        match self.keeping {
+            Keeping::Ipset => self.layout.settings.global.step1_segments,
+            // Nothing remembers a connection: the strict form.
+            Keeping::Recent => 1,
+        }
+    }
+
+    /// That the client is in the set, in one phrase for each way to be there.
+    pub(super) fn asked(&self, text: &Phrase, set: &str, family: Family, side: Side) -> Vec<Phrase> {
+        match self.keeping {
+            Keeping::Ipset => vec![text.clone().in_set(set, side)],
+            Keeping::Recent => recent::asked(self, text, set, family, side),
+        }
+    }
+
+    /// That the client's end is remembered; where nothing can be, every end counts as remembered, which closes more.
+    pub(super) fn remembered(&self, text: Phrase, set: &str, side: Side) -> Phrase {
+        match self.keeping {
+            Keeping::Ipset => text.end_in_set(set, side),
+            Keeping::Recent => text,
+        }
     }
 
     /// The outside interfaces of an app where they are not simply all of them.
@@ -183,11 +234,13 @@ impl Draft<'_> {
                 (allow_set(&app.slug, family), format!("allow:{}", app.slug)),
             ];
             for (set, what) in sets {
-                rules.extend(begin.iter().map(|text| finish(text.clone().in_set(&set, side), &what)));
+                let each = begin.iter().flat_map(|text| self.asked(text, &set, family, side));
+                rules.extend(each.map(|text| finish(text, &what)));
             }
         }
         if self.layout.families(segment).contains(&family) {
-            rules.push(finish(rule().in_set(&allow_set("all", family), side), "allow:all"));
+            let each = self.asked(&rule(), &allow_set("all", family), family, side);
+            rules.extend(each.into_iter().map(|text| finish(text, "allow:all")));
         }
         rules
     }

@@ -11,7 +11,7 @@ use crate::units::{Family, Protocol};
 
 pub(super) fn chains(draft: &Draft<'_>, family: Family) -> Vec<Chain> {
     let mut out = vec![
-        Chain::new("replies", replies(family)),
+        Chain::new("replies", replies(draft, family)),
         Chain::new("replies_tracked", replies_tracked(draft, family)),
         Chain::new("replies_stray", replies_stray(draft, family)),
     ];
@@ -23,7 +23,7 @@ pub(super) fn chains(draft: &Draft<'_>, family: Family) -> Vec<Chain> {
 }
 
 /// Called for packets that leave by an outside interface.
-fn replies(family: Family) -> Vec<String> {
+fn replies(draft: &Draft<'_>, family: Family) -> Vec<String> {
     let spoken = format!("{SPOKEN}_{}", family.digit());
     vec![
         rule().reply().goto("replies_tracked", "replies"),
@@ -33,9 +33,8 @@ fn replies(family: Family) -> Vec<String> {
         rule().not_syn().state("NEW").goto("replies_stray", "replies:midstream"),
         rule().state("UNTRACKED").goto("replies_stray", "replies:untracked"),
         rule().state("INVALID").goto("replies_stray", "replies:invalid"),
-        rule()
-            .protocol(Protocol::Udp)
-            .end_in_set(&spoken, Side::Destination)
+        draft
+            .remembered(rule().protocol(Protocol::Udp), &spoken, Side::Destination)
             .goto("replies_stray", "replies:turned"),
     ]
 }
@@ -48,7 +47,7 @@ fn replies_tracked(draft: &Draft<'_>, family: Family) -> Vec<String> {
         rules.push(text.goto(&stem("rep", segment), "replies:local"));
     }
     for segment in &draft.layout.services {
-        let text = forwarded_reply(family, segment);
+        let text = forwarded_reply(draft, family, segment);
         rules.push(text.goto(&stem("rep", segment), "replies:forwarded"));
     }
     rules
@@ -61,11 +60,9 @@ pub(super) fn local_reply(segment: &Segment) -> Phrase {
 
 /// A reply of a connection to this host that somebody forwards: the client's end is remembered, which tells it
 /// from connections to other addresses that happen to have a guarded port number.
-pub(super) fn forwarded_reply(family: Family, segment: &Segment) -> Phrase {
-    rule()
-        .original_port(segment.protocol, segment.ports)
-        .dnatted()
-        .end_in_set(&memory(family, segment), Side::Destination)
+pub(super) fn forwarded_reply(draft: &Draft<'_>, family: Family, segment: &Segment) -> Phrase {
+    let text = rule().original_port(segment.protocol, segment.ports).dnatted();
+    draft.remembered(text, &memory(family, segment), Side::Destination)
 }
 
 /// The set that remembers the clients of a segment.

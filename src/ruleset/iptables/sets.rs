@@ -3,7 +3,7 @@
 use super::gate::{SPOKEN, SPOKEN_SECS, TALKED, TALKED_SECS};
 use super::model::{IpSet, SetContent};
 use super::names;
-use super::plan::Draft;
+use super::plan::{Draft, Keeping};
 use super::step1::{FLOW, FLOW_SECS, METER};
 use crate::ruleset::plan::{allow_set, app_set, step2_set};
 use crate::units::Family;
@@ -19,6 +19,9 @@ const METER_SECS: u32 = 60;
 pub(super) fn sets(draft: &Draft<'_>) -> Vec<IpSet> {
     let settings = draft.layout.settings;
     let mut out = Vec::new();
+    if draft.keeping == Keeping::Recent {
+        return out;
+    }
     for family in Family::BOTH {
         let digit = family.digit();
         out.push(networks(allow_set("all", family), family));

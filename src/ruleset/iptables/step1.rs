@@ -6,7 +6,7 @@ use super::model::{Chain, Hook, Table};
 use super::names;
 use super::path::{begins, has_data};
 use super::phrase::{Phrase, for_this_host, rule};
-use super::plan::{Draft, port, table};
+use super::plan::{Draft, Keeping, port, table};
 use crate::config::Step1Reply;
 use crate::ruleset::plan::{meter_rate, request_line_start};
 use crate::units::{Family, Protocol};
@@ -82,6 +82,9 @@ fn step1_raw(draft: &Draft<'_>, family: Family) -> Vec<String> {
 
 /// New connections of one source within a minute that began with the first of them. A full set stops nobody.
 fn syn(draft: &Draft<'_>, family: Family, then: Option<String>) -> Vec<String> {
+    if draft.keeping == Keeping::Recent {
+        return then.into_iter().collect();
+    }
     let set = names::set(&format!("{METER}_{}", family.digit()));
     let rate = meter_rate(&draft.layout);
     let mut rules = vec![
