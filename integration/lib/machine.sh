@@ -7,8 +7,12 @@
 #
 #   KERNEL_DEB=FILE   a package linux-image-*.deb to boot instead
 
+# Installed by whoever sources this.
+# shellcheck disable=SC2034
 machine_packages=(qemu-system-x86 busybox-static cpio kmod xz-utils)
 machine_folder=$(mktemp -d)
+# Set by those who have the guest see more files.
+copies=
 trap 'rm -rf "$machine_folder" "${copies:-}"' EXIT
 
 machine_kernel() {

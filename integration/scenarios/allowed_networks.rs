@@ -4,10 +4,18 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::agent::Installation;
+use crate::backend::on_every_firewall;
 use crate::configuration::Config;
 use crate::probe::{assert_echoes, assert_on_time, assert_silent, when_silent};
 use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
+
+on_every_firewall! {
+    a_wide_network_and_networks_inside_it_may_all_be_configured,
+    an_operator_allows_networks_for_a_while_while_the_daemon_runs,
+    an_operator_allows_networks_for_a_while_without_a_daemon,
+    where_networks_overlap_the_longest_wins,
+}
 
 fn two_apps(global: &[&str], ssh: &[&str]) -> Config {
     Config::new(global).app("ssh", "2222", "tcp", "local", ssh).app("web", "3333", "tcp", "local", &[])
@@ -42,7 +50,6 @@ fn networks_of_the_configuration_pass_without_knocking() {
     }
 }
 
-#[test]
 fn a_wide_network_and_networks_inside_it_may_all_be_configured() {
     let net = Topology::new();
     let _services = services(&net);
@@ -89,12 +96,10 @@ fn allow_for_a_while(daemon: bool) {
     assert!(!list.contains("2001:db8:1::2"), "{list}");
 }
 
-#[test]
 fn an_operator_allows_networks_for_a_while_while_the_daemon_runs() {
     allow_for_a_while(true);
 }
 
-#[test]
 fn an_operator_allows_networks_for_a_while_without_a_daemon() {
     allow_for_a_while(false);
 }
@@ -113,7 +118,6 @@ fn flushing_keeps_what_the_configuration_allows() {
     assert_silent(&net.b, Family::V4.router(), 3333);
 }
 
-#[test]
 fn where_networks_overlap_the_longest_wins() {
     let net = Topology::new();
     let _services = services(&net);

@@ -8,15 +8,23 @@ use std::thread;
 use std::time::Duration;
 
 use crate::agent::Installation;
+use crate::backend::on_every_firewall;
 use crate::configuration::Config;
-use crate::firewall::{elements, everything, is_guarded, table, time_left};
+use crate::firewall::{elements, everything, is_guarded, remove_guard, table, time_left};
 use crate::knocking::{STEP2_PORT, knock};
 use crate::namespace::Namespace;
 use crate::probe::{Reach, assert_echoes, assert_open, assert_silent, tcp};
 use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
 
-#[test]
+on_every_firewall! {
+    the_guard_alone_closes_the_ports,
+    the_guard_is_there_before_its_interface_is,
+    with_a_configuration_that_cannot_be_used_the_last_good_plan_guards,
+    the_last_good_plan_keeps_what_operators_allowed_and_granted,
+    beside_a_daemon_the_guard_changes_nothing,
+}
+
 fn the_guard_alone_closes_the_ports() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
@@ -36,7 +44,6 @@ fn the_guard_alone_closes_the_ports() {
     assert_eq!(everything(&net.router), before, "a second run changes nothing");
 }
 
-#[test]
 fn the_guard_is_there_before_its_interface_is() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
@@ -54,7 +61,6 @@ fn the_guard_is_there_before_its_interface_is() {
     assert_silent(&net.a, to, 2222);
 }
 
-#[test]
 fn with_a_configuration_that_cannot_be_used_the_last_good_plan_guards() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
@@ -64,7 +70,7 @@ fn with_a_configuration_that_cannot_be_used_the_last_good_plan_guards() {
     let guard = table(&net.router);
     let config = home.path("config.yaml");
     for what in ["broken", "missing", "a directory"] {
-        net.router.nft("delete table inet knock_agent");
+        remove_guard(&net.router);
         let _ = fs::remove_file(&config);
         match what {
             "broken" => home.rewrite_config("global: nonsense\n"),
@@ -86,7 +92,6 @@ fn with_a_configuration_that_cannot_be_used_the_last_good_plan_guards() {
     assert_echoes(&net.a, Family::V4.router(), 2222);
 }
 
-#[test]
 fn the_last_good_plan_keeps_what_operators_allowed_and_granted() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
@@ -115,7 +120,7 @@ fn without_a_last_good_plan_nothing_is_changed() {
     // Nor with one that is damaged: every byte counts.
     let good = Installation::new(&Config::ssh(&[]));
     good.guard(&net.router).success();
-    net.router.nft("delete table inet knock_agent");
+    remove_guard(&net.router);
     let plan = fs::read(good.path("state/last-good-plan")).unwrap();
     for round in 0..12 {
         let mut bytes = plan.clone();
@@ -169,7 +174,6 @@ fn the_daemon_takes_over_from_the_guard_without_a_gap() {
     assert_echoes(&net.a, Family::V4.router(), 2222);
 }
 
-#[test]
 fn beside_a_daemon_the_guard_changes_nothing() {
     let net = Topology::new();
     let home = Installation::new(&Config::ssh(&[]));

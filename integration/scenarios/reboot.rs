@@ -6,13 +6,19 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::agent::Installation;
+use crate::backend::on_every_firewall;
 use crate::configuration::Config;
-use crate::firewall::{elements, time_left};
+use crate::firewall::{elements, remove_element, remove_guard, time_left};
 use crate::knocking::knock;
 use crate::namespace::Namespace;
 use crate::probe::{assert_echoes, assert_on_time, assert_silent, when_silent};
 use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
+
+on_every_firewall! {
+    grants_come_back_after_a_reboot_with_the_time_they_have_left,
+    what_was_taken_back_does_not_come_back,
+}
 
 /// An installation with a state file, whose agents see another boot id after each [`Rebooting::reboot`].
 struct Rebooting {
@@ -40,7 +46,7 @@ impl Rebooting {
 
     /// Everything in the kernel is gone, and the boot id is another one.
     fn reboot(&mut self, host: &Namespace) {
-        host.run("nft", &["delete", "table", "inet", "knock_agent"]);
+        remove_guard(host);
         self.boots += 1;
         self.write_boot_id();
     }
@@ -69,7 +75,6 @@ fn granted(host: &Namespace) -> usize {
     elements(host, "app_ssh_4").len() + elements(host, "app_ssh_6").len()
 }
 
-#[test]
 fn grants_come_back_after_a_reboot_with_the_time_they_have_left() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
@@ -97,12 +102,11 @@ fn grants_come_back_after_a_reboot_with_the_time_they_have_left() {
     assert_on_time(when_silent(&net.a, to, 2222, due + Duration::from_secs(3)), due);
     agent.kill();
     // Without a reboot the kernel knows better.
-    net.router.nft("delete table inet knock_agent");
+    remove_guard(&net.router);
     let _agent = host.home.start(&net.router);
     assert_eq!(granted(&net.router), 0, "restored within one boot");
 }
 
-#[test]
 fn what_was_taken_back_does_not_come_back() {
     let net = Topology::new();
     let mut host = Rebooting::ssh(&["duration: 600"]);
@@ -114,7 +118,7 @@ fn what_was_taken_back_does_not_come_back() {
     }
     host.home.verb(&net.router, &["revoke", "ssh", &a4]).success();
     host.await_state(&a4, false);
-    net.router.nft(&format!("delete element inet knock_agent app_ssh_6 {{ {a6} }}"));
+    remove_element(&net.router, "app_ssh_6", &a6);
     host.await_state(&a6, false);
     agent.terminate();
     host.home.verb(&net.router, &["revoke", "ssh", &b4]).success();

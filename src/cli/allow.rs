@@ -74,7 +74,7 @@ fn exists(file: &ConfigArg, app: &str) -> Result<(), Exit> {
 }
 
 fn list(file: &ConfigArg, app: Option<&str>) -> Exit {
-    status::show(file, false, |row| {
+    status::show_grants(file, |row| {
         let asked = app.is_none_or(|app| row.app == app || row.app == "*");
         row.kind == Kind::Allow && asked
     })

@@ -11,7 +11,7 @@ use crate::service::two_factor::{self, TwoFactorError};
 /// Every problem with those files, as far as this process may read them.
 pub(super) fn check(settings: &Settings, args: &DaemonArgs) -> Vec<Problem> {
     let mut out = two_factor(settings, args);
-    if settings.global.mark.is_none() && !args.host.wishes(args.firewall_type).is_empty() {
+    if settings.global.mark.is_none() && !args.host.wishes(args.kind()).is_empty() {
         let unmarked = problem(args, Severity::Error, "global.mark", UNMARKED.to_owned());
         out.push(Problem { fix: Some(UNMARKED_FIX.to_owned()), ..unmarked });
     }
@@ -50,7 +50,9 @@ fn two_factor(settings: &Settings, args: &DaemonArgs) -> Vec<Problem> {
                     {
                         Severity::Warning
                     }
-                    TwoFactorError::Unreadable { .. } | TwoFactorError::Malformed { .. } => Severity::Error,
+                    TwoFactorError::Unreadable { .. }
+                    | TwoFactorError::Exposed { .. }
+                    | TwoFactorError::Malformed { .. } => Severity::Error,
                 };
                 problem(args, severity, key, error.to_string())
             })

@@ -11,6 +11,7 @@ use crate::ruleset::diff::{Change, Live, diff};
 use crate::ruleset::layout::{Layout, Options};
 use crate::ruleset::lockout::Flow;
 use crate::ruleset::text::render;
+use crate::service::check_iptables;
 use crate::service::lockout::{Found, look};
 use crate::sys::process;
 
@@ -48,8 +49,9 @@ pub fn consent(
         exit_of_backend(&error)
     };
     let state = || -> Result<(Options, Option<Live>, Plan), BackendError> {
-        let mut firewall = Firewall::nftables()?;
-        let options = firewall.options(args.http_port, args.https_port)?;
+        let mut firewall = Firewall::open(args.firewall_choice())?;
+        let (http_port, https_port) = args.public_ports();
+        let options = firewall.options(http_port, https_port)?;
         let live = firewall.read()?;
         Ok((options, live, firewall.plan(settings, options)?))
     };
@@ -59,7 +61,7 @@ pub fn consent(
         err.line(format!("error: open connections cannot be looked at: {error}"));
         Exit::Unavailable
     })?;
-    show_connections(&found, &layout, err);
+    show_connections(&found, &layout, &plan, err);
     if wishes.ask {
         show_rules(settings, options, live.as_ref(), &plan, err)?;
     }
@@ -73,7 +75,7 @@ pub fn consent(
     Err(Exit::Found)
 }
 
-fn show_connections(found: &Found<'_>, layout: &Layout<'_>, err: &mut Printer) {
+fn show_connections(found: &Found<'_>, layout: &Layout<'_>, plan: &Plan, err: &mut Printer) {
     if !found.tracking && !layout.lan.is_empty() {
         err.line(
             "note: connection tracking cannot be asked: connections that are only forwarded are not seen",
@@ -98,8 +100,10 @@ fn show_connections(found: &Found<'_>, layout: &Layout<'_>, err: &mut Printer) {
         })
         .collect();
     err.table(&rows);
-    err.line(if layout.settings.global.adopt_established {
+    err.line(if layout.settings.global.adopt_established && matches!(plan, Plan::Nftables(_)) {
         "They live on until they end, but none can be made again without a knock."
+    } else if matches!(plan, Plan::Iptables(_)) {
+        "They will be cut: with iptables, what was open before cannot be told from the rest."
     } else {
         "They will be cut, because of adopt_established: false."
     });
@@ -112,6 +116,13 @@ fn show_rules(
     plan: &Plan,
     err: &mut Printer,
 ) -> Result<(), Exit> {
+    let wanted = match plan {
+        Plan::Nftables(wanted) => wanted,
+        Plan::Iptables(tables) => {
+            err.line(check_iptables::printed(tables).trim_end());
+            return Ok(());
+        }
+    };
     if live.is_none() {
         let text = render(settings, options).map_err(|error| {
             err.line(format!("error: {error}"));
@@ -120,7 +131,6 @@ fn show_rules(
         err.line(text.trim_end());
         return Ok(());
     }
-    let Plan::Nftables(wanted) = plan;
     let changes: Vec<String> = diff(live, wanted).iter().map(Change::to_string).collect();
     if changes.is_empty() {
         err.line("the rules in the kernel are as planned: nothing would change");

@@ -43,13 +43,20 @@ pub fn run(args: GuardArgs) -> Exit {
 }
 
 fn guard(args: &DaemonArgs, out: &mut Printer, err: &mut Printer) -> Result<(), Exit> {
-    args.vet(err)?;
+    args.vet(err);
     let source = source(args, err)?;
     let failed = |error: &BackendError, err: &mut Printer| {
         err.line(format!("error: {error}"));
         exit_of_backend(error)
     };
-    let mut firewall = Firewall::nftables().map_err(|error| failed(&error, err))?;
+    let mut choice = args.firewall_choice();
+    if let Source::LastGood(plan) = &source {
+        choice.kind = choice.kind.or(Some(plan.kind()));
+    }
+    let mut firewall = Firewall::open(choice).map_err(|error| failed(&error, err))?;
+    if let Some(limits) = firewall.limits() {
+        err.line(format!("warning: {limits}"));
+    }
     if daemon_guards(args, &mut firewall).map_err(|error| failed(&error, err))? {
         out.line("a daemon runs and guards here: nothing was changed");
         return Ok(());
@@ -59,10 +66,17 @@ fn guard(args: &DaemonArgs, out: &mut Printer, err: &mut Printer) -> Result<(), 
     let (plan, mut fresh) = match source {
         Source::Configuration(settings) => {
             mark = Some(settings.global.mark);
-            let planned = firewall
-                .options(args.http_port, args.https_port)
-                .and_then(|options| firewall.plan(&settings, options));
-            (LastGood::of(&settings, planned.map_err(|error| failed(&error, err))?), true)
+            let (http_port, https_port) = args.public_ports();
+            let planned =
+                firewall.options(http_port, https_port).and_then(|options| firewall.plan(&settings, options));
+            match planned {
+                Ok(planned) => (LastGood::of(&settings, planned), true),
+                // What this firewall cannot do is no reason to leave the ports open.
+                Err(error) => {
+                    let exit = failed(&error, err);
+                    (last_good(args, exit, err)?, false)
+                }
+            }
         }
         Source::LastGood(plan) => (*plan, false),
     };
@@ -114,7 +128,7 @@ fn host_chains(
 /// The plan of the configuration, or what there is instead.
 fn source(args: &DaemonArgs, err: &mut Printer) -> Result<Source, Exit> {
     let exposure = Exposure::of_strict(args.strict);
-    let exit = match load::load(&args.file.config, Some(args.step_ports()), exposure, err) {
+    let exit = match load::load(&args.file.config, Some(&args.steps()), exposure, err) {
         Ok(checked) => return Ok(Source::Configuration(Box::new(checked.settings))),
         Err(exit) => exit,
     };

@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::num::NonZeroU16;
 
+use crate::backend::iptables::IptablesError;
 use crate::backend::{BackendError, Firewall};
 use crate::cli::load::{self, Exposure};
 use crate::cli::{ConfigArg, Exit, Printer};
@@ -70,7 +71,7 @@ fn by_ourselves(file: &ConfigArg, request: Request, err: &mut Printer) -> Result
         err.line(format!("error: {error}"));
         exit_of(error.failure())
     };
-    let firewall = Firewall::nftables().map_err(|error| failed(&error.into()))?;
+    let firewall = Firewall::in_place().map_err(|error| failed(&error.into()))?;
     // Nothing is planned here, so that the ports do not matter.
     let port = NonZeroU16::MIN;
     let options = Options { http_port: port, https_port: port, inner_header: true };
@@ -92,7 +93,7 @@ fn by_ourselves(file: &ConfigArg, request: Request, err: &mut Printer) -> Result
 }
 
 fn close(request: &Request, err: &mut Printer) -> Result<Reply, Exit> {
-    let closed = Firewall::nftables()
+    let closed = Firewall::in_place()
         .map_err(OperationError::from)
         .and_then(|mut firewall| bare::close(&mut firewall, request));
     match closed {
@@ -122,7 +123,20 @@ pub(super) fn exit_of(failure: Failure) -> Exit {
 /// The exit code of a firewall that would not.
 pub(super) fn exit_of_backend(error: &BackendError) -> Exit {
     match error {
-        BackendError::NotPermitted => Exit::NoPermission,
+        BackendError::NotPermitted | BackendError::Iptables(IptablesError::NotPermitted { .. }) => {
+            Exit::NoPermission
+        }
+        BackendError::Iptables(
+            IptablesError::Impossible(_)
+            | IptablesError::OtherPlan
+            | IptablesError::HostChains
+            | IptablesError::Confirm
+            | IptablesError::NotWithSudo
+            | IptablesError::BesideIptables
+            | IptablesError::BesideNftables,
+        ) => Exit::BadConfig,
+        BackendError::Iptables(IptablesError::Element(_)) => Exit::Usage,
+        BackendError::Iptables(_) => Exit::Unavailable,
         BackendError::Unsupported(_) | BackendError::Refused { .. } | BackendError::Netlink(_) => {
             Exit::Unavailable
         }

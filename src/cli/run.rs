@@ -9,7 +9,8 @@ use crate::cli::consent::{Wishes, consent};
 use crate::cli::load::{self, Exposure};
 use crate::cli::operate::{exit_of, exit_of_backend};
 use crate::cli::{DaemonArgs, Exit, Printer};
-use crate::service::daemon::{self, Daemon, DaemonError};
+use crate::config::{ProxyStep2, Settings};
+use crate::service::daemon::{self, Daemon, DaemonError, TlsFiles};
 use crate::service::reload::Source;
 use crate::service::trial::Watcher;
 use crate::sys::process;
@@ -51,7 +52,7 @@ pub fn run(args: RunArgs) -> Exit {
         }
     };
     // Before the first key is in memory.
-    if let Err(errno) = process::harden() {
+    if let Err(errno) = process::harden(args.daemon.use_sudo) {
         err.line(format!("error: the process cannot be protected: {errno}"));
         return err.finish(Exit::Bug);
     }
@@ -79,35 +80,63 @@ fn prepare(args: RunArgs, err: &mut Printer) -> Result<Daemon, Exit> {
     let wishes = Wishes { ask: args.ask, yes: args.yes };
     let confirm = args.confirm.map(Lifetime::as_duration);
     let args = args.daemon;
-    args.vet(err)?;
+    args.vet(err);
     log_to_stderr(&args.log_level);
     let exposure = Exposure::of_strict(args.strict);
-    let settings = load::load(&args.file.config, Some(args.step_ports()), exposure, err)?.settings;
+    let steps = args.steps();
+    let settings = load::load(&args.file.config, Some(&steps), exposure, err)?.settings;
     consent(wishes, &args, &settings, err)?;
-    let (path, ports) = (args.file.config.clone(), args.step_ports());
-    let source =
-        Source::new(move || load::read(&path, Some(ports), exposure).map_err(|refused| refused.problems));
-    let pem = |given: Option<PathBuf>, flag: &str, err: &mut Printer| {
-        given.ok_or_else(|| {
-            err.line(format!("error: {flag} FILE is missing: step 2 is HTTPS and needs a certificate"));
-            err.line("  fix: give --cert and --key; `knock-agent cert` makes a self-signed pair");
-            Exit::BadConfig
-        })
-    };
+    let firewall = args.firewall_choice();
+    let (http_port, https_port) = args.public_ports();
     let host = args.host_chains(settings.global.mark, err)?;
+    let tls = tls_files(args.cert, args.key, &settings, err)?;
+    let (path, with_tls) = (args.file.config.clone(), tls.is_some());
+    let source = Source::new(move || {
+        let checked = load::read(&path, Some(&steps), exposure).map_err(|refused| refused.problems)?;
+        match needs_certificate(&checked.settings) && !with_tls {
+            true => Err(load::one_problem(&path, "global.proxy_step2", NO_CERTIFICATE, RESTART_WITH_ONE)),
+            false => Ok(checked),
+        }
+    });
     Ok(Daemon {
         host,
-        certificate: pem(args.cert, "--cert", err)?,
-        key: pem(args.key, "--key", err)?,
+        tls,
+        firewall,
         settings,
         source,
-        http_port: args.http_port,
-        https_port: args.https_port,
+        http_port,
+        https_port,
         cleanup: args.service_rule_cleanup_on_shutdown,
         runtime_dir: args.file.runtime_dir,
         state_dir: args.state_dir,
         confirm,
     })
+}
+
+const NO_CERTIFICATE: &str = "step 2 would be HTTPS, and the daemon was started without a certificate";
+const RESTART_WITH_ONE: &str = "start it again with --cert and --key";
+
+/// Whether step 2 is HTTPS: always, unless TLS ends at a proxy.
+fn needs_certificate(settings: &Settings) -> bool {
+    settings.global.proxy.as_ref().is_none_or(|proxy| proxy.step2 == ProxyStep2::Https)
+}
+
+/// The pair of files, which only step 2 in plain HTTP does without.
+fn tls_files(
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    settings: &Settings,
+    err: &mut Printer,
+) -> Result<Option<TlsFiles>, Exit> {
+    let missing = match (certificate, key) {
+        (Some(certificate), Some(key)) => return Ok(Some(TlsFiles { certificate, key })),
+        (None, None) if !needs_certificate(settings) => return Ok(None),
+        (None, _) => "--cert",
+        (_, None) => "--key",
+    };
+    err.line(format!("error: {missing} FILE is missing: step 2 is HTTPS and needs a certificate"));
+    err.line("  fix: give --cert and --key; `knock-agent cert` makes a self-signed pair");
+    Err(Exit::BadConfig)
 }
 
 /// Without the time under systemd, whose journal has its own.

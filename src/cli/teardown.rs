@@ -37,10 +37,10 @@ pub fn run(args: TeardownArgs) -> Exit {
             Exit::Done
         }
         Ok(Some(Reply::Status { .. })) => Exit::Bug,
-        Ok(None) => match Firewall::nftables().and_then(|mut firewall| firewall.teardown()) {
+        Ok(None) => match Firewall::remove_all() {
             Ok(true) => {
                 forget(&args.file, &mut err);
-                out.line("the table inet knock_agent and our rules in chains of the host are removed; nothing is guarded any more");
+                out.line("all rules of knock-agent are removed, those in chains of the host too; nothing is guarded any more");
                 Exit::Done
             }
             Ok(false) => {

@@ -10,6 +10,7 @@ pub mod expr;
 mod hex;
 pub mod host_chain;
 mod host_place;
+pub mod iptables;
 pub mod layout;
 pub mod lockout;
 pub mod model;

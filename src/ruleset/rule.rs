@@ -54,6 +54,13 @@ impl RuleText {
         self.meta(MetaKey::IifName, R0).lookup(set, false)
     }
 
+    /// `iifname "lo"`
+    pub(super) fn on_loopback(self) -> Self {
+        let mut name = [0; 16];
+        name[..2].copy_from_slice(b"lo");
+        self.meta(MetaKey::IifName, R0).cmp(R0, CmpOp::Eq, &name)
+    }
+
     /// `oifname @set`
     pub(super) fn oifname(self, set: &str) -> Self {
         self.meta(MetaKey::OifName, R0).lookup(set, false)

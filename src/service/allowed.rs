@@ -10,9 +10,6 @@ use crate::ruleset::model::{Element, Elements};
 use crate::ruleset::plan::allow_set;
 use crate::units::{Family, Lifetime, Network, Now};
 
-/// Live and wanted times up to this far apart are the same: one counts down while the other is worked out.
-const SLACK_MS: u64 = 250;
-
 /// A network an operator allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Allowed {
@@ -112,14 +109,38 @@ impl Operations {
             let spans = self.spans(app, configured, now);
             for family in Family::BOTH {
                 let name = allow_set(app.unwrap_or("all"), family);
-                let wanted = allow::elements(&spans, family);
+                let wanted = self.firewall.as_held(allow::elements(&spans, family));
                 let empty = Elements::new();
                 let have = live.elements.get(&name).unwrap_or(&empty);
                 let set = SetRef { name, interval: true, concatenated: false };
-                changes.extend(replace(&set, have, wanted));
+                changes.extend(replace(&set, have, wanted, self.firewall.slack_ms()));
             }
         }
         changes
+    }
+
+    /// The elements that should be in sets which are there, and are not.
+    pub(super) fn networks_gone(&self, live: &Live, now: Now) -> Vec<(String, Vec<u8>)> {
+        let global = (None, &self.settings.global.allow);
+        let apps = self.settings.apps.iter().map(|app| (Some(app.slug.as_str()), &app.allow));
+        let mut out = Vec::new();
+        for (app, configured) in apps.chain([global]) {
+            let spans = self.spans(app, configured, now);
+            for family in Family::BOTH {
+                let set = allow_set(app.unwrap_or("all"), family);
+                let Some(have) = live.ruleset.set(&set).and_then(|_| live.elements.get(&set)) else {
+                    continue;
+                };
+                let ending = |element: &Element| {
+                    element.timeout.is_some_and(|left| left.left_ms <= self.firewall.slack_ms())
+                };
+                let wanted = self.firewall.as_held(allow::elements(&spans, family));
+                let gone =
+                    wanted.into_iter().filter(|(key, element)| !ending(element) && !have.contains_key(key));
+                out.extend(gone.map(|(key, _)| (set.clone(), key)));
+            }
+        }
+        out
     }
 
     fn spans(&self, app: Option<&str>, configured: &[Network], now: Now) -> Vec<Span> {
@@ -140,7 +161,7 @@ impl Operations {
         let Some(family) = key_address(key).map(Family::of) else { return };
         let named = |app: Option<&str>| allow_set(app.unwrap_or("all"), family) == set;
         let Some((app, configured)) = apps.chain([global]).find(|&(app, _)| named(app)) else { return };
-        let pieces = allow::elements(&self.spans(app, configured, now), family);
+        let pieces = self.firewall.as_held(allow::elements(&self.spans(app, configured, now), family));
         let Some(piece) = pieces.get(key) else { return };
         if Origin::parse(piece.comment.as_deref()).is_none_or(|origin| origin.by_config) {
             return;
@@ -160,12 +181,12 @@ impl Operations {
     }
 }
 
-/// Removes what is not wanted before adding what is not there.
-pub(super) fn replace(set: &SetRef, have: &Elements, want: Elements) -> Vec<Change> {
+/// Removes what is not wanted before adding what is not there; times up to `slack_ms` apart are the same.
+pub(super) fn replace(set: &SetRef, have: &Elements, want: Elements, slack_ms: u64) -> Vec<Change> {
     let same = |a: &Element, b: &Element| {
         let times = match (a.timeout, b.timeout) {
             (None, None) => true,
-            (Some(a), Some(b)) => a.left_ms.abs_diff(b.left_ms) <= SLACK_MS,
+            (Some(a), Some(b)) => a.left_ms.abs_diff(b.left_ms) <= slack_ms,
             (None, Some(_)) | (Some(_), None) => false,
         };
         times && a.last == b.last && a.comment == b.comment

@@ -19,7 +19,7 @@ pub struct Report {
     /// What an operator should know.
     pub findings: Vec<Finding>,
     /// What applying would change.
-    pub changes: Vec<Change>,
+    pub changes: Vec<String>,
 }
 
 impl Report {
@@ -33,7 +33,7 @@ impl Report {
 /// Plans without a kernel: everything would be new.
 #[must_use]
 pub fn offline(settings: &Settings, options: Options) -> Report {
-    Report { findings: Vec::new(), changes: diff(None, &plan(settings, options)) }
+    Report { findings: Vec::new(), changes: words(&diff(None, &plan(settings, options))) }
 }
 
 /// Plans, compares with what is live and has the kernel check the difference; changes nothing.
@@ -56,11 +56,12 @@ pub fn online(
         });
     }
     let live = nft.read()?;
-    report.changes = diff(live.as_ref(), &plan(settings, options));
+    let changes = diff(live.as_ref(), &plan(settings, options));
     let hosts = nft.read_host(host, settings.global.mark, Scope::Everywhere)?;
-    report.changes.extend(hosts.changes());
+    let changes = [changes, hosts.changes()].concat();
+    report.changes = words(&changes);
     report.findings.extend(hosts.plan.troubles.iter().map(trouble));
-    match nft.validate(&report.changes) {
+    match nft.validate(&changes) {
         Ok(()) => {}
         Err(error @ BackendError::Refused { .. }) => report.findings.push(Finding {
             severity: Severity::Error,
@@ -83,6 +84,10 @@ pub fn online(
     }));
     report.findings.sort_by_key(|finding| finding.severity);
     Ok(report)
+}
+
+fn words(changes: &[Change]) -> Vec<String> {
+    changes.iter().map(Change::to_string).collect()
 }
 
 /// Judges the host as it will be once our rules are in the chains that the operator named.

@@ -14,7 +14,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::certificate::{CertificateError, server_config};
 use super::control;
 use super::enforcer::{Enforcer, Stopped};
-use super::front::{ListenError, Step1Config, Step2Config, bind_step1, bind_step2, serve_step1, serve_step2};
+use super::front::{
+    ListenError, Reach, Step1Config, Step2Config, Tls, bind_step1, bind_step2, serve_step1, serve_step2,
+};
 use super::last_good::LastGood;
 use super::link;
 use super::lockout::adopt;
@@ -26,7 +28,8 @@ use super::state::{StateFile, resumed};
 use super::trial::{Trial, TrialError, Watcher};
 use super::two_factor::{self, TwoFactorError};
 use super::used_codes::UsedCodesFile;
-use crate::backend::{BackendError, Firewall};
+use crate::backend::iptables::IptablesError;
+use crate::backend::{BackendError, Choice, Firewall};
 use crate::config::Settings;
 use crate::knock::{Gatekeeper, TwoFactor};
 use crate::ruleset::host_chain::HostChains;
@@ -47,14 +50,14 @@ pub struct Daemon {
     pub settings: Settings,
     /// Where it comes from, for a reload.
     pub source: Source,
-    /// The port of step 1.
+    /// What firewall is to be used.
+    pub firewall: Choice,
+    /// The port of step 1 that clients use.
     pub http_port: NonZeroU16,
-    /// The port of step 2.
+    /// The port of step 2 that clients use.
     pub https_port: NonZeroU16,
-    /// PEM file with the certificate chain of step 2.
-    pub certificate: PathBuf,
-    /// PEM file with its private key.
-    pub key: PathBuf,
+    /// The certificate of step 2; none where TLS ends at a proxy in front.
+    pub tls: Option<TlsFiles>,
     /// Whether grants end when the daemon is told to stop.
     pub cleanup: bool,
     /// Chains of the host that are to accept our mark.
@@ -65,6 +68,15 @@ pub struct Daemon {
     pub state_dir: PathBuf,
     /// Within what time it must be confirmed, if at all.
     pub confirm: Option<Duration>,
+}
+
+/// The files that step 2 is served with.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// PEM file with the certificate chain.
+    pub certificate: PathBuf,
+    /// PEM file with its private key.
+    pub key: PathBuf,
 }
 
 /// Why the daemon does not run. Whatever guard was in place by then stays.
@@ -138,7 +150,7 @@ pub enum DaemonError {
 ///
 /// # Errors
 /// [`DaemonError`]; from the first change on, the guard stays whatever happens.
-pub fn run(daemon: Daemon, watcher: Option<Watcher>) -> Result<(), DaemonError> {
+pub fn run(mut daemon: Daemon, watcher: Option<Watcher>) -> Result<(), DaemonError> {
     let lock_path = lock_path(&daemon.runtime_dir);
     let at = |path: &Path| {
         let path = path.to_owned();
@@ -149,19 +161,46 @@ pub fn run(daemon: Daemon, watcher: Option<Watcher>) -> Result<(), DaemonError> 
     let Some(_lock) = lock else { return Err(DaemonError::AlreadyRuns(lock_path)) };
     let presence = claim_namespace()?;
 
-    let pair = Pair::new(&daemon.certificate, &daemon.key);
-    let tls = tls(&daemon.certificate, &daemon.key)?;
+    let files = daemon.tls.as_ref();
+    let pair = files.map(|files| Pair::new(&files.certificate, &files.key));
+    let tls = files.map(|files| tls(&files.certificate, &files.key)).transpose()?;
     let two_factor = load_two_factor(&daemon.settings)?;
     let random = random::bytes().map_err(DaemonError::Process)?;
     let mut gatekeeper = Gatekeeper::new(&daemon.settings, &two_factor, random);
     let used_codes = UsedCodesFile::read(&daemon.runtime_dir, &mut gatekeeper, clock::now());
 
+    let firewall = Firewall::open(daemon.firewall)?;
+    if matches!(firewall, Firewall::Iptables(_)) && !daemon.host.is_empty() {
+        return Err(BackendError::from(IptablesError::HostChains).into());
+    }
+    if matches!(firewall, Firewall::Iptables(_)) && daemon.settings.global.adopt_established {
+        tracing::warn!(
+            "adopt_established: with iptables, connections that are open before the first start are cut"
+        );
+        daemon.settings.global.adopt_established = false;
+    }
+    if matches!(firewall, Firewall::Iptables(_)) && daemon.confirm.is_some() {
+        return Err(BackendError::from(IptablesError::Confirm).into());
+    }
+    match firewall {
+        Firewall::Iptables(ref iptables) if daemon.firewall.kind.is_none() => tracing::warn!(
+            programs = %iptables.variant(),
+            "this kernel has no nf_tables, or iptables guards already: iptables and ipset are used"
+        ),
+        Firewall::Iptables(ref iptables) => {
+            tracing::info!(programs = %iptables.variant(), "iptables and ipset are used")
+        }
+        Firewall::Nftables(_) => {}
+    }
+    if let Some(limits) = firewall.limits() {
+        tracing::warn!("{limits}");
+    }
     // Before the guard, so that nothing is missed that happens to it.
-    let events = Events::open().map_err(BackendError::from)?;
+    let events = firewall.port().map(|_| Events::open()).transpose().map_err(BackendError::from)?;
     let trial =
         watcher.zip(daemon.confirm).map(|(watcher, limit)| trial(&daemon, watcher, limit)).transpose()?;
-    let outcome = guard(&daemon, trial.is_some()).and_then(|(operations, state)| {
-        let enforcer = Enforcer::new(operations, gatekeeper, used_codes, state, trial.clone());
+    let outcome = guard(&daemon, firewall, trial.is_some()).and_then(|(operations, state)| {
+        let enforcer = Enforcer::new(operations, gatekeeper, used_codes, state, trial.clone(), random);
         run_guarded(&daemon, enforcer, events, tls, pair, presence, trial.as_ref())
     });
     match trial.map_or(Ok(false), |trial| trial.end())? {
@@ -179,9 +218,9 @@ pub fn run(daemon: Daemon, watcher: Option<Watcher>) -> Result<(), DaemonError> 
 fn run_guarded(
     daemon: &Daemon,
     enforcer: Enforcer,
-    events: Events,
-    tls: Arc<ServerConfig>,
-    pair: Pair,
+    events: Option<Events>,
+    tls: Tls,
+    pair: Option<Pair>,
     presence: Option<UnixListener>,
     trial: Option<&Arc<Trial>>,
 ) -> Result<(), DaemonError> {
@@ -287,8 +326,11 @@ fn keep(good: &LastGood, state_dir: &Path) {
 }
 
 /// Puts the guard in place and takes over what grants there are.
-fn guard(daemon: &Daemon, on_trial: bool) -> Result<(Operations, Option<StateFile>), DaemonError> {
-    let mut firewall = Firewall::nftables()?;
+fn guard(
+    daemon: &Daemon,
+    mut firewall: Firewall,
+    on_trial: bool,
+) -> Result<(Operations, Option<StateFile>), DaemonError> {
     let options = firewall.options(daemon.http_port, daemon.https_port)?;
     let good = LastGood::of(&daemon.settings, firewall.plan(&daemon.settings, options)?);
     let live = firewall.read()?;
@@ -316,17 +358,18 @@ fn guard(daemon: &Daemon, on_trial: bool) -> Result<(Operations, Option<StateFil
 async fn serve(
     daemon: &Daemon,
     enforcer: Enforcer,
-    events: Events,
-    tls: Arc<ServerConfig>,
-    pair: Pair,
+    events: Option<Events>,
+    tls: Tls,
+    pair: Option<Pair>,
     trial: Option<&Arc<Trial>>,
 ) -> Result<(), DaemonError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Process)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Process)?;
     let hangup = signal(SignalKind::hangup()).map_err(DaemonError::Process)?;
     let listen = |error| DaemonError::Listen { error };
-    let step1 = bind_step1(daemon.http_port.get()).map_err(listen)?;
-    let step2 = bind_step2(daemon.https_port.get()).map_err(listen)?;
+    let (own_http, own_https, reach) = ears(daemon);
+    let step1 = bind_step1(own_http, reach).map_err(listen)?;
+    let step2 = bind_step2(own_https, reach).map_err(listen)?;
     let control = control::bind(&daemon.runtime_dir)
         .map_err(|source| DaemonError::Runtime { path: control::socket_path(&daemon.runtime_dir), source })?;
 
@@ -357,7 +400,7 @@ async fn serve(
     if let Err(error) = notify::notify("READY=1\nSTATUS=guarding") {
         tracing::warn!(%error, "systemd could not be told");
     }
-    tracing::info!(http_port = daemon.http_port, https_port = daemon.https_port, "listening");
+    tracing::info!(http_port = own_http, https_port = own_https, "listening");
     let reloading = tokio::spawn(reloader.run(hangup));
 
     let mut enforcing = enforcing;
@@ -390,6 +433,17 @@ async fn serve(
     }
     let _ = files::remove(&control::socket_path(&daemon.runtime_dir));
     result
+}
+
+/// The ports to listen on, and who can reach them at all.
+fn ears(daemon: &Daemon) -> (u16, u16, Reach) {
+    match &daemon.settings.global.proxy {
+        None => (daemon.http_port.get(), daemon.https_port.get(), Reach::Everybody),
+        Some(proxy) => {
+            let reach = if proxy.trusted.is_loopback() { Reach::ThisHost } else { Reach::Everybody };
+            (proxy.http_port.get(), proxy.https_port.get(), reach)
+        }
+    }
 }
 
 /// The seconds in which nobody confirmed.

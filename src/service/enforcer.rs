@@ -1,5 +1,7 @@
 //! The enforcer: the one who judges knocks and changes the firewall.
 
+mod mending;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,17 +10,18 @@ use tokio::time::Instant;
 
 use super::control::{Call, Failure, Reply, Request};
 use super::hasher::{Hashed, Hasher, Job};
-use super::host_chains::Repaired;
 use super::link::{Answer, Ask, Pending};
 use super::operations::{OperationError, Operations};
+use super::refusals::Refusals;
 use super::reload::Reload;
 use super::repair::{AGAIN, Happened, Patience, Watch};
 use super::state::{StateFile, resumed};
 use super::status::status;
 use super::trial::Trial;
+use super::unblock;
 use super::used_codes::UsedCodesFile;
 use crate::grant::{How, Note};
-use crate::knock::{Attempt, Gatekeeper, Refusal, Verdict};
+use crate::knock::{Attempt, Gatekeeper, Verdict};
 use crate::sys::calendar::Calendar;
 use crate::sys::clock;
 use crate::sys::netlink::Events;
@@ -40,8 +43,11 @@ pub struct Enforcer {
     /// Who touched it last.
     by: String,
     patience: Patience,
+    /// When something was last put right.
+    fought_at: Option<Duration>,
     trial: Option<Arc<Trial>>,
     hasher: Hasher,
+    refusals: Refusals,
     /// With whoever makes the host's own chains anew.
     host_patience: Patience,
 }
@@ -64,6 +70,7 @@ impl Enforcer {
         used_codes: UsedCodesFile,
         state: Option<StateFile>,
         trial: Option<Arc<Trial>>,
+        random: [u8; 16],
     ) -> Self {
         Self {
             operations,
@@ -74,8 +81,10 @@ impl Enforcer {
             removed: false,
             by: String::new(),
             patience: Patience::default(),
+            fought_at: None,
             trial,
             hasher: Hasher::default(),
+            refusals: Refusals::new(&random),
             host_patience: Patience::with_reloads(),
         }
     }
@@ -86,20 +95,23 @@ impl Enforcer {
         mut asks: mpsc::Receiver<Pending>,
         mut calls: mpsc::Receiver<Call>,
         mut reloads: mpsc::Receiver<Reload>,
-        events: Events,
+        events: Option<Events>,
         cleanup: bool,
         stop: oneshot::Receiver<()>,
     ) -> Stopped {
         let mut stop = stop;
         let port = self.operations.firewall().port();
+        let look_every = self.operations.firewall().look_every();
         let hosts = self.operations.host_tables();
-        let mut watch = match port.map(|port| Watch::new(events, port, hosts)).transpose() {
+        let heard = port.zip(events).map(|(port, events)| Watch::new(events, port, hosts));
+        let mut watch = match heard.transpose() {
             Ok(watch) => watch,
             Err(error) => {
                 tracing::error!(%error, "changes to the table by others are not noticed");
                 None
             }
         };
+        let mut look_at = look_every.map(|every| Instant::now() + every);
         let mut calendar = Calendar::watch()
             .inspect_err(|error| tracing::warn!(%error, "a calendar that is set is noticed late"))
             .ok();
@@ -109,13 +121,18 @@ impl Enforcer {
         loop {
             // After the answer to a knock, which does not wait for the disk.
             self.keep(clock::now());
-            let repair_at = self.repair_at;
+            let (repair_at, summary_at) = (self.repair_at, self.refusals.due());
             tokio::select! {
                 biased;
                 _ = &mut stop => break,
                 // Before the asks, which a flood could keep coming.
                 happened = next(&mut watch) => self.on_happened(happened),
                 () = due(repair_at) => self.repair(clock::now()),
+                () = due(summary_at) => self.refusals.summarise(),
+                () = due(look_at) => {
+                    self.look(clock::now());
+                    look_at = look_every.map(|every| Instant::now() + every);
+                }
                 Some(reload) = reloads.recv() => self.on_reload(reload, clock::now()),
                 // The calendar was set, and with it all ends in the state file.
                 () = calendar_set(&mut calendar), if self.state.is_some() => {}
@@ -172,58 +189,6 @@ impl Enforcer {
         // A fight about the one must not hold up the other.
         let at = Instant::now() + wait;
         self.repair_at = Some(self.repair_at.map_or(at, |planned| planned.min(at)));
-    }
-
-    fn repair(&mut self, now: Now) {
-        self.repair_at = None;
-        match self.operations.repair(self.removed, now) {
-            Ok(Repaired { own, host }) => {
-                if host > 0 {
-                    self.on_host_repaired(host, now);
-                }
-                if self.operations.host_is_pending() {
-                    self.repair_at = Some(Instant::now() + AGAIN);
-                }
-                if own > 0 {
-                    self.on_repaired(own, now);
-                }
-            }
-            Err(error) => {
-                tracing::error!(by = self.by, %error, "our table was changed and cannot be put right: ports may stand open; trying again");
-                self.repair_at = Some(Instant::now() + AGAIN);
-            }
-        }
-    }
-
-    fn on_host_repaired(&mut self, changes: usize, now: Now) {
-        let wait = self.host_patience.on_repair(now.boot);
-        tracing::info!(
-            by = self.by,
-            changes,
-            "the host's chains were made anew or changed: the rule that accepts our mark is in place"
-        );
-        if !wait.is_zero() {
-            let seconds = wait.as_secs();
-            tracing::error!(
-                by = self.by,
-                seconds,
-                "another program keeps taking our rule out of the host's chains: the next repair waits"
-            );
-        }
-    }
-
-    fn on_repaired(&mut self, changes: usize, now: Now) {
-        self.removed = false;
-        let wait = self.patience.on_repair(now.boot);
-        tracing::warn!(by = self.by, changes, "somebody changed our table: it is as it should be again");
-        if !wait.is_zero() {
-            let seconds = wait.as_secs();
-            tracing::error!(
-                by = self.by,
-                seconds,
-                "another program keeps changing our table: stop it; the next repair waits"
-            );
-        }
     }
 
     fn on_reload(&mut self, reload: Reload, now: Now) {
@@ -289,8 +254,8 @@ impl Enforcer {
                 }
             }
             Verdict::Refuse(reason) => {
-                tracing::debug!(%client, ?reason, "refused");
-                if reason == Refusal::TooMany { Answer::TooMany } else { Answer::Refused }
+                let lockout = self.gatekeeper.defence_mut().take_begun();
+                self.refusals.on_refusal(attempt, reason, lockout, now.boot)
             }
             // Judged by now, unless its key is gone since.
             Verdict::Hash { .. } => Answer::Refused,
@@ -353,8 +318,13 @@ impl Enforcer {
                 let live = self.operations.live()?;
                 let names = self.operations.names();
                 let prefix = self.operations.settings().global.ipv6_prefix;
-                Reply::Status { status: status(&live, &names, prefix, Some((self.operations.ledger(), now))) }
+                let name = self.operations.firewall().name();
+                let mut status = status(name, &live, &names, prefix, Some((self.operations.ledger(), now)));
+                status.limits = self.operations.firewall().limits();
+                unblock::tell(&mut status, &self.gatekeeper, &self.refusals, now);
+                Reply::Status { status }
             }
+            Request::Unblock { address } => unblock::unblock(&mut self.gatekeeper, address, user, now),
             Request::Confirm {} => self.confirm(user),
             Request::Teardown {} => {
                 self.operations.firewall().teardown()?;

@@ -9,6 +9,7 @@ use super::allowed::replace;
 use super::operations::TRIES;
 use super::sealed::Kind;
 pub use super::sealed::SealError;
+use crate::backend::Kind as FirewallKind;
 use crate::backend::{BackendError, Firewall, Plan};
 use crate::config::Settings;
 use crate::ruleset::allow::{self, Origin, Span};
@@ -56,6 +57,12 @@ impl LastGood {
         &self.ruleset
     }
 
+    /// The kind of firewall that it is for.
+    #[must_use]
+    pub fn kind(&self) -> FirewallKind {
+        self.ruleset.kind()
+    }
+
     /// Where it is kept.
     #[must_use]
     pub fn path(state_dir: &Path) -> PathBuf {
@@ -94,7 +101,7 @@ impl LastGood {
         let mut changes = firewall.install(&self.ruleset)?;
         let mut result = Ok(());
         for _ in 0..TRIES {
-            let allowed = self.allowed_changes(&firewall.read()?.unwrap_or_default());
+            let allowed = self.allowed_changes(&firewall.read()?.unwrap_or_default(), firewall);
             result = firewall.apply(&allowed);
             match &result {
                 Ok(()) => {
@@ -109,7 +116,7 @@ impl LastGood {
         result.map(|()| changes)
     }
 
-    fn allowed_changes(&self, live: &Live) -> Vec<Change> {
+    fn allowed_changes(&self, live: &Live, firewall: &Firewall) -> Vec<Change> {
         let mut changes = Vec::new();
         for AllowedByConfig { app, networks: configured } in &self.allow {
             for family in Family::BOTH {
@@ -118,9 +125,9 @@ impl LastGood {
                 let mut spans: Vec<Span> =
                     configured.iter().map(|&network| Span::configured(network)).collect();
                 spans.extend(by_operators(have));
-                let wanted = allow::elements(&spans, family);
+                let wanted = firewall.as_held(allow::elements(&spans, family));
                 let set = SetRef { name, interval: true, concatenated: false };
-                changes.extend(replace(&set, have, wanted));
+                changes.extend(replace(&set, have, wanted, firewall.slack_ms()));
             }
         }
         changes

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::own;
+use crate::backend::iptables::IptablesError;
 use crate::backend::{BackendError, Firewall};
 use crate::config::{App, Settings};
 use crate::grant::{How, Ledger, Note};
@@ -13,7 +13,7 @@ use crate::ruleset::allow::{address_key, key_address};
 use crate::ruleset::diff::{Change, Live, SetRef};
 use crate::ruleset::layout::Options;
 use crate::ruleset::model::{ADOPTED_SET, Element, Elements, Timeout};
-use crate::ruleset::plan::{app_set, own_set, step2_set};
+use crate::ruleset::plan::{app_set, step2_set};
 use crate::service::adopted::{self, Adopted};
 use crate::service::allowed::Allowed;
 use crate::service::control::Failure;
@@ -48,7 +48,7 @@ pub enum OperationError {
         max: Lifetime,
     },
     /// There is no guard to make a hole in.
-    #[error("nothing is guarded here: there is no table inet knock_agent; start knock-agent first")]
+    #[error("nothing is guarded here: no rules of knock-agent are in force; start knock-agent first")]
     NoTable,
     /// Not a time that a grant can last.
     #[error(transparent)]
@@ -71,7 +71,10 @@ impl OperationError {
             | Self::TooLong { .. }
             | Self::Lifetime(_)
             | Self::Network(_) => Failure::Request,
-            Self::Backend(BackendError::NotPermitted) => Failure::Permission,
+            Self::Backend(BackendError::Iptables(IptablesError::Element(_))) => Failure::Request,
+            Self::Backend(
+                BackendError::NotPermitted | BackendError::Iptables(IptablesError::NotPermitted { .. }),
+            ) => Failure::Permission,
             Self::NoTable | Self::Backend(_) => Failure::Unavailable,
         }
     }
@@ -323,44 +326,20 @@ impl Operations {
             let host = if tried < TRIES { self.read_host() } else { None };
             let with_host = host.is_some();
             let live = self.firewall.read()?;
-            let lost =
-                |set: &str| removed || live.as_ref().is_none_or(|live| live.ruleset.set(set).is_none());
-            let wanted = self.firewall.plan(&self.settings, self.options)?;
-            let mut more = Vec::new();
-            for app in &self.settings.apps {
-                for family in Family::BOTH {
-                    let set = app_set(&app.slug, family);
-                    if lost(&set) {
-                        more.extend(self.regrant(&app.slug, family, now));
-                    }
-                }
-            }
-            let forgotten = own::is_forgotten(live.as_ref(), &wanted);
-            more.extend(self.adopted.restored(|set| forgotten || lost(set), now));
-            let own = Family::BOTH.into_iter().filter(|&family| forgotten || lost(&own_set(family)));
-            more.extend(own.filter_map(|family| own::known(&wanted, family)));
-            let none = Live::default();
-            let have = live.as_ref().unwrap_or(&none);
-            more.extend(self.allowed_changes(have, now));
-            match self.mend_with_host(live.as_ref(), &wanted, more, host) {
-                Ok(repaired) => {
-                    if !removed {
-                        self.adopt_grants(have, now);
-                        self.adopted.learn(have, now);
-                    }
-                    return Ok(repaired);
-                }
-                Err(error) if with_host || matches!(error, BackendError::Refused { .. }) => {
+            match self.mend(live.as_ref(), removed, host, now) {
+                Err(OperationError::Backend(error))
+                    if with_host || matches!(error, BackendError::Refused { .. }) =>
+                {
                     result = Err(error.into());
                 }
-                Err(error) => return Err(error.into()),
+                other => return other,
             }
         }
         result
     }
 
     /// A set of grants as the ledger has it, whatever is in it.
-    fn regrant(&self, slug: &str, family: Family, now: Now) -> Vec<Change> {
+    pub(super) fn regrant(&self, slug: &str, family: Family, now: Now) -> Vec<Change> {
         let name = app_set(slug, family);
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let elements: Elements = self

@@ -38,6 +38,7 @@ pub(super) fn known(plan: &Plan, family: Family) -> Option<Change> {
 pub(super) fn is_forgotten(live: Option<&Live>, plan: &Plan) -> bool {
     match plan {
         Plan::Nftables(wanted) => live.is_none_or(|live| makes_anew(live, wanted)),
+        Plan::Iptables(_) => false,
     }
 }
 

@@ -14,12 +14,12 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::daemon::{DaemonError, load_two_factor, tls};
-use super::front::{Step1Config, Step2Config};
+use super::front::{Step1Config, Step2Config, Tls};
 use super::last_good::LastGood;
 use super::lockout::adopt;
 use super::operations::{OperationError, Operations, TRIES};
 use super::trial::Trial;
-use crate::backend::BackendError;
+use crate::backend::{BackendError, Plan};
 use crate::config::{Checked, Problems, Settings};
 use crate::grant::{Ledger, Note, Succession};
 use crate::knock::TwoFactor;
@@ -125,13 +125,13 @@ impl Pair {
 pub(super) struct Served {
     pub(super) step1: watch::Sender<Arc<Step1Config>>,
     pub(super) step2: watch::Sender<Arc<Step2Config>>,
-    pub(super) tls: watch::Sender<Arc<ServerConfig>>,
+    pub(super) tls: watch::Sender<Tls>,
 }
 
 /// Reloads when it is told to, and the certificate also when its files change.
 pub(super) struct Reloader {
     pub(super) source: Source,
-    pub(super) pair: Pair,
+    pub(super) pair: Option<Pair>,
     pub(super) users: UserFiles,
     /// A start that may still be taken back.
     pub(super) trial: Option<Arc<Trial>>,
@@ -180,7 +180,7 @@ impl Reloader {
                     None => return,
                 },
                 _ = certificate.tick() => {
-                    if self.pair.changed() {
+                    if self.pair.as_ref().is_some_and(Pair::changed) {
                         self.reload_certificate();
                     }
                 }
@@ -256,10 +256,11 @@ impl Reloader {
     }
 
     fn reload_certificate(&mut self) {
-        let changed = self.pair.changed();
-        match self.pair.read() {
+        let Some(pair) = &mut self.pair else { return };
+        let changed = pair.changed();
+        match pair.read() {
             Ok(tls) => {
-                self.served.tls.send_replace(tls);
+                self.served.tls.send_replace(Some(tls));
                 if changed {
                     tracing::info!("step 2 is served with the new certificate");
                 }
@@ -359,7 +360,10 @@ impl Operations {
                 ended += less;
             }
             more.extend(self.allowed_changes(have, now));
-            more.extend(adopt(&self.settings, self.options, live.as_ref()));
+            // iptables could not tell them from the rest.
+            if matches!(good.plan(), Plan::Nftables(_)) {
+                more.extend(adopt(&self.settings, self.options, live.as_ref()));
+            }
             match self.firewall.install_over(live.as_ref(), good.plan(), more) {
                 Ok(changes) => {
                     for slug in gone {

@@ -13,6 +13,9 @@ use crate::ruleset::model::{Content, Elements, Ruleset, Set, Timeout};
 use crate::ruleset::transition::as_planned;
 use crate::units::Now;
 
+/// Times in nftables up to this far apart are the same.
+const SLACK_MS: u64 = 250;
+
 /// What was in force at some moment. It holds the secret path of step 1.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -96,7 +99,7 @@ fn changes(live: Option<&Live>, kept: &BTreeMap<String, (Set, Elements)>) -> Vec
         let set = SetRef::from(set);
         let have = live.and_then(|live| live.elements.get(name)).filter(|_| same);
         match have {
-            Some(have) if set.interval => out.extend(replace(&set, have, before.clone())),
+            Some(have) if set.interval => out.extend(replace(&set, have, before.clone(), SLACK_MS)),
             Some(have) => {
                 let elements: Elements = have
                     .iter()

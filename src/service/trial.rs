@@ -193,7 +193,7 @@ pub fn watch() -> bool {
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
         all.add(signal);
     }
-    if all.thread_block().is_err() || process::harden().is_err() {
+    if all.thread_block().is_err() || process::harden(false).is_err() {
         return false;
     }
     let daemon = getppid();

@@ -112,11 +112,26 @@ impl Nftables {
         Ok(self.table_flags()?.is_some())
     }
 
+    /// Whether somebody's table of a family (`NFPROTO_*`) has a chain of that name.
+    ///
+    /// # Errors
+    /// [`BackendError`] when the kernel cannot be read.
+    pub fn has_chain(&mut self, number: u16, table: &str, chain: &str) -> Result<bool, BackendError> {
+        let mut found = false;
+        self.netlink.dump(&query(msg::GET_CHAIN, Body::Empty).of_family(number), |payload| {
+            found |= wire::chain(payload, table).is_some_and(|have| have.name == chain);
+        })?;
+        Ok(found)
+    }
+
     fn table_flags(&mut self) -> Result<Option<u32>, BackendError> {
         let mut found = None;
-        self.netlink.dump(&query(msg::GET_TABLE, Body::Empty), |payload| {
+        let listed = self.netlink.dump(&query(msg::GET_TABLE, Body::Empty), |payload| {
             found = found.or(wire::table(payload).filter(|(name, _)| *name == TABLE).map(|(_, flags)| flags));
-        })?;
+        });
+        listed.map_err(
+            |error| if is_unknown(&error) { BackendError::Unsupported(error) } else { error.into() },
+        )?;
         Ok(found)
     }
 
@@ -244,6 +259,16 @@ impl Nftables {
     /// [`BackendError`] when the kernel does not answer.
     pub fn generation(&mut self) -> Result<u32, BackendError> {
         Ok(self.netlink.generation()?)
+    }
+}
+
+/// What netfilter's netlink says to questions for a part that the kernel does not have.
+fn is_unknown(error: &NetlinkError) -> bool {
+    let all = [Errno::EINVAL, Errno::EOPNOTSUPP];
+    match error {
+        NetlinkError::Refused(refusals) => refusals.iter().any(|refusal| all.contains(&refusal.errno)),
+        NetlinkError::Send(errno) | NetlinkError::Receive(errno) => all.contains(errno),
+        NetlinkError::Open(_) | NetlinkError::Restless => false,
     }
 }
 

@@ -9,7 +9,7 @@ use crate::units::{Family, Protocol};
 use super::adopted::{self, adopted_set};
 use super::replies::{SPOKEN_MS, own_set, spoken_set};
 use super::step1::to_port;
-use super::{chain, drop_the_rest, filter, for_clients, step2_set};
+use super::{backend, chain, drop_the_rest, filter, for_clients, step2_set};
 
 pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
     let mut out = vec![filter("gate", Hook::Prerouting, -150, gate(layout))];
@@ -29,6 +29,7 @@ fn gate(layout: &Layout<'_>) -> Vec<Rule> {
         to_port(layout.options.http_port).goto("step1_gate").named("step1"),
         to_port(layout.options.https_port).goto("step2_gate").named("step2"),
     ];
+    rules.extend(backend::to_gate(layout));
     rules.extend(Family::BOTH.map(|family| {
         rule()
             .iifname("ext")

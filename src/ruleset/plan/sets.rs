@@ -54,6 +54,7 @@ pub(super) fn sets(layout: &Layout<'_>) -> Vec<Set> {
     for family in Family::BOTH {
         out.push(from_packets(OWN_SET, vec![address(family)], family));
     }
+    out.extend(super::backend::sets(layout));
     for family in Family::BOTH {
         let key = [KeyPart::Protocol, address(family), KeyPart::Port, address(family), KeyPart::Port];
         out.push(from_packets(ADOPTED_SET, key.to_vec(), family));
@@ -111,7 +112,7 @@ fn maps(layout: &Layout<'_>) -> Vec<Set> {
     out
 }
 
-fn address(family: Family) -> KeyPart {
+pub(super) fn address(family: Family) -> KeyPart {
     match family {
         Family::V4 => KeyPart::Ipv4,
         Family::V6 => KeyPart::Ipv6,

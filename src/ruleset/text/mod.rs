@@ -1,5 +1,6 @@
 //! The ruleset as nft text, from the templates in `nft-templates/`, and what VyOS is told.
 
+mod backend;
 mod chains;
 mod forwarding;
 mod render;

@@ -51,6 +51,10 @@ impl Renderer<'_> {
                 ("http_port", &http_port),
                 ("https_port", &https_port),
                 ("mark", self.mark().trim()),
+                ("backend", &self.of_backend(|port| {
+                    let mark = self.mark();
+                    format!("tcp dport {port} fib daddr type != unicast {mark}accept comment \"ka:mark:backend\"")
+                })),
                 ("default", self.default_rule()),
             ],
         )?;
@@ -60,6 +64,7 @@ impl Renderer<'_> {
                 ("interface_sets", &self.interface_sets()),
                 ("allow_all_4", &elements(&global.allow, Family::V4)),
                 ("allow_all_6", &elements(&global.allow, Family::V6)),
+                ("proxy_sets", &self.proxy_sets()?),
                 ("echo_sets", &self.echo_sets()),
                 ("adopted", &fill(ADOPTED, &[("mark", self.mark().trim())])?),
                 ("default_input", if self.closed() { DEFAULT_INPUT } else { "" }),
@@ -69,6 +74,10 @@ impl Renderer<'_> {
                 ("step1", &self.step1()?),
                 ("http_port", &http_port),
                 ("https_port", &https_port),
+                ("to_backend", &self.of_backend(|port| {
+                    format!("tcp dport {port} fib daddr type != unicast goto backend_gate comment \"ka:backend\"")
+                })),
+                ("backend_gate", self.backend_gate()),
                 (
                     "service_chains",
                     &self.segment_chains(&self.layout.services, "svc", Way::In, counted, Some("drop"))?,
@@ -147,10 +156,12 @@ impl Renderer<'_> {
             return String::new();
         }
         let options = self.layout.options;
-        [(options.http_port, "step1"), (options.https_port, "step2")]
-            .map(|(port, step)| {
-                format!("\t\ttcp sport {port} {}accept comment \"ka:mark:{step}\"\n", self.mark())
-            })
-            .concat()
+        let line = |port: &str, what: &str| {
+            format!("tcp sport {port} {}accept comment \"ka:mark:{what}\"", self.mark())
+        };
+        let steps = [(options.http_port, "step1"), (options.https_port, "step2")]
+            .map(|(port, step)| format!("\t\t{}\n", line(&port.to_string(), step)))
+            .concat();
+        steps + &self.of_backend(|port| line(port, "backend"))
     }
 }
