@@ -184,6 +184,41 @@ fn a_connection_between_hosts_of_the_inside_is_nobody_s_risk() {
 }
 
 #[test]
+fn what_a_reload_adopted_outlasts_a_flush_and_what_the_table_lost_is_not_adopted() {
+    let net = Topology::new();
+    let to = Family::V4.router();
+    let _services =
+        [Server::tcp(&net.router, 2222, Habit::Echo), Server::tcp(&net.router, 3333, Habit::Echo)];
+    let home = Installation::new(&Config::ssh(&["duration: 600"]));
+    let agent = home.start(&net.router);
+    let stream = dial(&net.a, (to, 3333).into(), GENEROUS).unwrap();
+    echoes(&stream);
+    home.rewrite_config(Config::ssh(&["duration: 600"]).app("web", "3333", "tcp", "local", &[]).text());
+    agent.reload();
+    echoes(&stream);
+    net.router.run("nft", &["flush", "ruleset"]).success();
+    eventually("the guard comes back", || is_guarded(&net.router));
+    echoes(&stream);
+
+    // Where another program keeps flushing, repairs wait; a reload meanwhile takes nothing that is missing for new.
+    home.grant(&net.router, "ssh", Family::V4.client_a(), 300);
+    for flushed in 0.. {
+        assert!(flushed < 60, "repairs never wait");
+        net.router.run("nft", &["flush", "ruleset"]).success();
+        sleep(Duration::from_millis(300));
+        if !is_guarded(&net.router) {
+            break;
+        }
+    }
+    let stranger = dial(&net.b, (to, 2222).into(), GENEROUS).unwrap();
+    agent.reload();
+    assert_eq!(elements(&net.router, "adopted_4").len(), 1, "only the one that was adopted before");
+    assert_eq!(elements(&net.router, "app_ssh_4").len(), 1, "the grant goes on");
+    drop(stranger);
+    agent.terminate();
+}
+
+#[test]
 fn a_reload_adopts_what_is_open_to_ports_that_it_guards() {
     let net = Topology::new();
     let _services =

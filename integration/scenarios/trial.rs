@@ -158,3 +158,31 @@ fn an_earlier_guard_comes_back_with_its_grants() {
     assert_echoes(&net.a, Family::V4.router(), 2222);
     assert_silent(&net.b, Family::V4.router(), 2222);
 }
+
+#[test]
+fn a_reload_before_the_confirmation_keeps_no_plan_and_one_that_is_confirmed_is_kept() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&[]));
+    let kept = || std::fs::read_to_string(home.path("state").join("last-good-plan")).unwrap_or_default();
+    let reload = |agent: &Background| {
+        home.rewrite_config(Config::ssh(&[]).app("web", "3333", "tcp", "local", &[]).text());
+        agent.signal(Signal::SIGHUP);
+        eventually("it is reloaded", || log(&home).contains("the new configuration is in force"));
+        // What is kept is written after that is in force.
+        sleep(Duration::from_millis(500));
+    };
+    let mut agent = start(&home, &net.router, "600s");
+    reload(&agent);
+    assert!(kept().is_empty(), "an unconfirmed plan is no good one");
+    agent.signal(Signal::SIGTERM);
+    assert_eq!(code(&mut agent), Some(1), "{}", log(&home));
+    assert!(kept().is_empty(), "an unconfirmed plan is no good one");
+
+    home.rewrite_config(Config::ssh(&[]).text());
+    let mut agent = start(&home, &net.router, "600s");
+    reload(&agent);
+    home.verb(&net.router, &["confirm"]).success();
+    assert!(kept().contains("3333"), "the plan in force is kept, not the one it began with");
+    agent.signal(Signal::SIGTERM);
+    assert_eq!(code(&mut agent), Some(0), "{}", log(&home));
+}

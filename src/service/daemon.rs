@@ -201,7 +201,7 @@ pub fn run(mut daemon: Daemon, watcher: Option<Watcher>) -> Result<(), DaemonErr
         watcher.zip(daemon.confirm).map(|(watcher, limit)| trial(&daemon, watcher, limit)).transpose()?;
     let outcome = guard(&daemon, firewall, trial.is_some()).and_then(|(operations, state)| {
         let enforcer = Enforcer::new(operations, gatekeeper, used_codes, state, trial.clone(), random);
-        run_guarded(&daemon, enforcer, events, tls, pair, presence, trial.as_deref())
+        run_guarded(&daemon, enforcer, events, tls, pair, presence, trial.as_ref())
     });
     match trial.map_or(Ok(false), |trial| trial.end())? {
         true => Err(match outcome {
@@ -222,7 +222,7 @@ fn run_guarded(
     tls: Tls,
     pair: Option<Pair>,
     presence: Option<UnixListener>,
-    trial: Option<&Trial>,
+    trial: Option<&Arc<Trial>>,
 ) -> Result<(), DaemonError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Process)?;
@@ -311,12 +311,12 @@ fn trial(daemon: &Daemon, mut watcher: Watcher, limit: Duration) -> Result<Arc<T
     let options = firewall.options(daemon.http_port, daemon.https_port)?;
     let good = LastGood::of(&daemon.settings, firewall.plan(&daemon.settings, options)?);
     let state_dir = daemon.state_dir.clone();
-    let on_confirmed = move || keep(&good, &state_dir);
+    let on_confirmed = move |good: &LastGood| keep(good, &state_dir);
     tracing::warn!(
         seconds = limit.as_secs(),
         "say `knock-agent confirm` in time, else all is put back as it was"
     );
-    Ok(Arc::new(Trial::new(watcher, limit, Box::new(on_confirmed))))
+    Ok(Arc::new(Trial::new(watcher, limit, good, Box::new(on_confirmed))))
 }
 
 fn keep(good: &LastGood, state_dir: &Path) {
@@ -361,7 +361,7 @@ async fn serve(
     events: Option<Events>,
     tls: Tls,
     pair: Option<Pair>,
-    trial: Option<&Trial>,
+    trial: Option<&Arc<Trial>>,
 ) -> Result<(), DaemonError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Process)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Process)?;
@@ -381,6 +381,7 @@ async fn serve(
         source: daemon.source.clone(),
         pair,
         users: UserFiles::new(&daemon.settings),
+        trial: trial.cloned(),
         state_dir: daemon.state_dir.clone(),
         served: Served { step1: step1_sender, step2: step2_sender, tls: tls_sender },
         enforcer: reload_sender,
@@ -412,7 +413,7 @@ async fn serve(
             Ok(Stopped::TornDown) => Ok(()),
             Ok(Stopped::Unused) | Err(_) => Err(DaemonError::Died("the enforcer")),
         }),
-        seconds = overdue(trial) => (false, Err(DaemonError::NotConfirmed(seconds))),
+        seconds = overdue(trial.map(Arc::as_ref)) => (false, Err(DaemonError::NotConfirmed(seconds))),
         _ = ear1 => (false, Err(DaemonError::Died("step 1"))),
         _ = ear2 => (false, Err(DaemonError::Died("step 2"))),
         _ = ear3 => (false, Err(DaemonError::Died("the control socket"))),

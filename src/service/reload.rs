@@ -18,6 +18,7 @@ use super::front::{Step1Config, Step2Config, Tls};
 use super::last_good::LastGood;
 use super::lockout::adopt;
 use super::operations::{OperationError, Operations, TRIES};
+use super::trial::Trial;
 use crate::backend::{BackendError, Plan};
 use crate::config::{Checked, Problems, Settings};
 use crate::grant::{Ledger, Note, Succession};
@@ -132,6 +133,8 @@ pub(super) struct Reloader {
     pub(super) source: Source,
     pub(super) pair: Option<Pair>,
     pub(super) users: UserFiles,
+    /// A start that may still be taken back.
+    pub(super) trial: Option<Arc<Trial>>,
     pub(super) state_dir: PathBuf,
     pub(super) served: Served,
     pub(super) enforcer: mpsc::Sender<Reload>,
@@ -242,6 +245,9 @@ impl Reloader {
         self.served.step1.send_replace(Arc::new(step1));
         self.served.step2.send_replace(Arc::new(step2));
         let state_dir = self.state_dir.clone();
+        if self.trial.as_ref().is_some_and(|trial| !trial.reloaded(&good)) {
+            return Ok((changes, ended));
+        }
         let kept = spawn_blocking(move || good.keep(&state_dir)).await.map_err(|_| ReloadError::Ending)?;
         if let Err(error) = kept {
             tracing::warn!(%error, "this plan is not kept: `knock-agent guard` would fall back on the one before");
@@ -307,6 +313,10 @@ impl Operations {
     /// [`OperationError`]; everything is then as it was.
     pub(super) fn reload(&mut self, settings: Settings, now: Now) -> Result<Reloaded, OperationError> {
         self.ledger.expire(now);
+        // What is missing is not new: connections to ports that were guarded before needed a grant.
+        if let Err(error) = self.repair(false, now) {
+            tracing::warn!(%error, "the table is not as it was before the reload");
+        }
         let prefix = settings.global.ipv6_prefix;
         let before = std::mem::replace(&mut self.settings, settings);
         let (ledger, allowed) = (self.ledger.clone(), self.allowed.clone());
@@ -361,6 +371,13 @@ impl Operations {
                     }
                     for (slug, succession) in &successions {
                         self.ledger.succeed(slug, None, succession);
+                    }
+                    // In case somebody removes the table: those that live on from now on are not in memory yet.
+                    match self.firewall.read() {
+                        Ok(live) => self.adopted.learn(&live.unwrap_or_default(), now),
+                        Err(error) => {
+                            tracing::warn!(%error, "connections that live on would not outlast a flush")
+                        }
                     }
                     return Ok(Reloaded { changes, ended, good });
                 }

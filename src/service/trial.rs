@@ -12,6 +12,7 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::getppid;
 use serde::{Deserialize, Serialize};
 
+use super::last_good::LastGood;
 use super::snapshot::Snapshot;
 use crate::backend::{BackendError, Firewall};
 use crate::sys::{clock, process};
@@ -106,20 +107,40 @@ impl Watcher {
     }
 }
 
+/// What is tried: a reload changes it.
+struct InForce {
+    good: LastGood,
+    confirmed: bool,
+}
+
 /// A start that waits for its confirmation.
 pub struct Trial {
     watcher: Mutex<Option<Watcher>>,
-    on_confirmed: Box<dyn Fn() + Send + Sync>,
+    plan: Mutex<InForce>,
+    on_confirmed: Box<dyn Fn(&LastGood) + Send + Sync>,
     /// How long it waits.
     pub limit: Duration,
     started: Instant,
 }
 
 impl Trial {
-    /// A trial that begins now; `on_confirmed` is called when it is over and went well.
+    /// A trial of a plan that begins now; `on_confirmed` is called with the plan in force when it is over and went well.
     #[must_use]
-    pub fn new(watcher: Watcher, limit: Duration, on_confirmed: Box<dyn Fn() + Send + Sync>) -> Self {
-        Self { watcher: Mutex::new(Some(watcher)), on_confirmed, limit, started: Instant::now() }
+    pub fn new(
+        watcher: Watcher,
+        limit: Duration,
+        good: LastGood,
+        on_confirmed: Box<dyn Fn(&LastGood) + Send + Sync>,
+    ) -> Self {
+        let plan = Mutex::new(InForce { good, confirmed: false });
+        Self { watcher: Mutex::new(Some(watcher)), plan, on_confirmed, limit, started: Instant::now() }
+    }
+
+    /// Takes note that a reload put another plan in force; false: it is not confirmed, so it is not to be kept yet.
+    pub fn reloaded(&self, good: &LastGood) -> bool {
+        let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        plan.good = good.clone();
+        plan.confirmed
     }
 
     fn take(&self) -> Option<Watcher> {
@@ -133,7 +154,10 @@ impl Trial {
     pub fn confirm(&self) -> io::Result<bool> {
         let Some(watcher) = self.take() else { return Ok(false) };
         watcher.confirm()?;
-        (self.on_confirmed)();
+        // Held while it is kept, so that a reload keeps its plan later than this one.
+        let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        plan.confirmed = true;
+        (self.on_confirmed)(&plan.good);
         Ok(true)
     }
 
