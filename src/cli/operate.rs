@@ -16,10 +16,26 @@ use crate::sys::{clock, users};
 
 /// Has a request carried out and says what came of it.
 pub(super) fn operate(file: &ConfigArg, request: Request) -> Exit {
+    carry_out(file, request, by_ourselves)
+}
+
+/// Has the daemon carry a request out and says what came of it; where none runs, these lines.
+pub(super) fn tell_daemon(file: &ConfigArg, request: Request, nobody: &[&str]) -> Exit {
+    carry_out(file, request, |_, _, err| {
+        nobody.iter().for_each(|line| err.line(line));
+        Err(Exit::Unavailable)
+    })
+}
+
+fn carry_out(
+    file: &ConfigArg,
+    request: Request,
+    without_daemon: impl FnOnce(&ConfigArg, Request, &mut Printer) -> Result<Reply, Exit>,
+) -> Exit {
     let mut err = Printer::stderr();
     let outcome = match ask_daemon(file, &request, &mut err) {
         Ok(Some(reply)) => Ok(reply),
-        Ok(None) => by_ourselves(file, request, &mut err),
+        Ok(None) => without_daemon(file, request, &mut err),
         Err(exit) => Err(exit),
     };
     match outcome {

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use clap::Args;
 
-use crate::cli::operate::{ask_daemon, exit_of};
-use crate::cli::{ConfigArg, Exit, Printer};
-use crate::service::control::{Reply, Request};
+use crate::cli::operate::tell_daemon;
+use crate::cli::{ConfigArg, Exit};
+use crate::service::control::Request;
 
 /// The arguments of `unblock`.
 #[derive(Args, Clone, Debug)]
@@ -31,23 +31,6 @@ pub struct UnblockArgs {
 /// Has the daemon lift lock-outs.
 #[must_use]
 pub fn run(args: UnblockArgs) -> Exit {
-    let mut err = Printer::stderr();
-    let mut out = Printer::stdout();
-    let exit = match ask_daemon(&args.file, &Request::Unblock { address: args.address }, &mut err) {
-        Ok(Some(Reply::Done { message })) => {
-            out.line(message);
-            Exit::Done
-        }
-        Ok(Some(Reply::Failed { failure, message })) => {
-            err.line(format!("error: {message}"));
-            exit_of(failure)
-        }
-        Ok(Some(Reply::Status { .. })) => Exit::Bug,
-        Ok(None) => {
-            err.line("error: no daemon runs here: nobody is locked out, as nobody can knock");
-            Exit::Unavailable
-        }
-        Err(exit) => exit,
-    };
-    out.finish(err.finish(exit))
+    let nobody = ["error: no daemon runs here: nobody is locked out, as nobody can knock"];
+    tell_daemon(&args.file, Request::Unblock { address: args.address }, &nobody)
 }
