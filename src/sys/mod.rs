@@ -25,6 +25,8 @@ pub mod presence;
 pub mod private;
 pub mod process;
 pub mod random;
+#[cfg(feature = "gateway")]
+mod receive;
 #[cfg(all(feature = "client", unix))]
 pub mod signals;
 #[cfg(feature = "gateway")]
