@@ -25,7 +25,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 fn program(folder: &TempDir, name: &str, before: &str) -> String {
     let path = folder.path().join(name);
     let told = folder.path().join(format!("{name}.told"));
-    folder.write(name, &format!("#!/bin/sh\n{before}\ncat >> {}\n", told.display()));
+    folder.write(name, format!("#!/bin/sh\n{before}\ncat >> {}\n", told.display()));
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     path.to_str().unwrap().to_owned()
 }

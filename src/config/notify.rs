@@ -180,7 +180,7 @@ fn webhook(section: &Section<'_>, outside: &dyn Outside, report: &mut Report) ->
         fits.then_some(url)
     });
     let authorization = said_secret(section, "authorization", AUTHORIZATION, outside, report);
-    let authorization = authorization.and_then(|said| match (said, section.get("authorization")) {
+    let authorization = authorization.and_then(|said| match (said, section.secret("authorization")) {
         (Some(secret), Some(field)) if !is_header_value(secret.expose()) => {
             report.error(
                 field.spot(),
