@@ -1,7 +1,10 @@
 //! The enforcer: the one who judges knocks and changes the firewall.
 
 mod mending;
+mod rotation;
 mod telling;
+
+pub use rotation::Step1Sender;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +56,10 @@ pub struct Enforcer {
     /// With whoever makes the host's own chains anew.
     host_patience: Patience,
     herald: Herald,
+    /// Who hears step 1; none in tests.
+    listener: Option<Step1Sender>,
+    /// When to try again what the kernel refused.
+    path_again_at: Option<Instant>,
 }
 
 /// Why the enforcer stopped.
@@ -90,7 +97,16 @@ impl Enforcer {
             refusals: Refusals::new(&random),
             host_patience: Patience::with_reloads(),
             herald: Herald::new(),
+            listener: None,
+            path_again_at: None,
         }
+    }
+
+    /// Has the listener of step 1 follow what the kernel lets through.
+    #[must_use]
+    pub fn with_listener(mut self, listener: Step1Sender) -> Self {
+        self.listener = Some(listener);
+        self
     }
 
     /// Answers the front and operators until neither is there any more.
@@ -127,7 +143,9 @@ impl Enforcer {
             // After the answer to a knock, which does not wait for the disk.
             self.keep(clock::now());
             self.tell_turns(clock::now());
-            let (repair_at, summary_at, end_at) = (self.repair_at, self.refusals.due(), self.end_due());
+            self.follow_path(clock::now());
+            let (repair_at, summary_at) = (self.repair_at, self.refusals.due());
+            let (end_at, path_at) = (self.end_due(), self.path_due());
             tokio::select! {
                 biased;
                 _ = &mut stop => break,
@@ -136,14 +154,15 @@ impl Enforcer {
                 () = due(repair_at) => self.repair(clock::now()),
                 () = due(summary_at) => self.summarise(clock::now()),
                 () = due(end_at) => {}
+                () = due(path_at) => {}
                 () = due(look_at) => {
                     self.look(clock::now());
                     look_at = look_every.map(|every| Instant::now() + every);
                 }
                 Some(reload) = reloads.recv() => self.on_reload(reload, clock::now()),
-                // The calendar was set, and with it all ends in the state file.
-                () = calendar_set(&mut calendar), if self.state.is_some() => {}
-                () = tokio::time::sleep(LOOK_AT_CALENDAR), if self.state.is_some() => {}
+                // The calendar was set, and with it all ends in the state file and the paths of step 1.
+                () = calendar_set(&mut calendar), if self.heeds_calendar() => {}
+                () = tokio::time::sleep(LOOK_AT_CALENDAR), if self.heeds_calendar() => {}
                 Some(pending) = asks.recv() => {
                     let (Ask::Knock(attempt), answer) = pending.split();
                     self.on_knock(attempt, answer, clock::now());
@@ -206,13 +225,16 @@ impl Enforcer {
     }
 
     fn on_reload(&mut self, reload: Reload, now: Now) {
-        let Reload { settings, two_factor, random, done } = reload;
+        let Reload { mut settings, two_factor, random, done } = reload;
+        // It was read a moment ago.
+        settings.follow_time(now.wall);
         let outcome = self.operations.reload(settings, now);
         if outcome.is_ok() {
             self.operations.follow_mark();
             self.gatekeeper.reload(self.operations.settings(), &two_factor, random);
             self.follow_state_file(now);
             self.follow_notify(now);
+            self.tell_listener();
         }
         let _ = done.send(outcome);
     }
