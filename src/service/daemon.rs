@@ -173,9 +173,9 @@ pub fn run(mut daemon: Daemon, watcher: Option<Watcher>) -> Result<(), DaemonErr
     if matches!(firewall, Firewall::Iptables(_)) && !daemon.host.is_empty() {
         return Err(BackendError::from(IptablesError::HostChains).into());
     }
-    if matches!(firewall, Firewall::Iptables(_)) && daemon.settings.global.adopt_established {
+    if !firewall.adopts() && daemon.settings.global.adopt_established {
         tracing::warn!(
-            "adopt_established: with iptables, connections that are open before the first start are cut"
+            "adopt_established: without ipset, connections that are open before the first start are cut"
         );
         daemon.settings.global.adopt_established = false;
     }

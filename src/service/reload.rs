@@ -19,7 +19,7 @@ use super::last_good::LastGood;
 use super::lockout::adopt;
 use super::operations::{OperationError, Operations, TRIES};
 use super::trial::Trial;
-use crate::backend::{BackendError, Plan};
+use crate::backend::BackendError;
 use crate::config::{Checked, Problems, Settings};
 use crate::grant::{Ledger, Note, Succession};
 use crate::knock::TwoFactor;
@@ -360,8 +360,8 @@ impl Operations {
                 ended += less;
             }
             more.extend(self.allowed_changes(have, now));
-            // iptables could not tell them from the rest.
-            if matches!(good.plan(), Plan::Nftables(_)) {
+            // Without ipset nobody could tell them from the rest.
+            if good.plan().adopts() {
                 more.extend(adopt(&self.settings, self.options, live.as_ref()));
             }
             match self.firewall.install_over(live.as_ref(), good.plan(), more) {

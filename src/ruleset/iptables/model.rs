@@ -43,6 +43,8 @@ pub enum SetContent {
     Admissions,
     /// What rules put there.
     Packets,
+    /// Flows of before, which end by themselves and are renewed by rules.
+    Flows,
 }
 
 /// A table with what of it is ours.
