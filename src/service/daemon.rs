@@ -338,6 +338,10 @@ fn guard(
     let changes = firewall.install_over(live.as_ref(), good.plan(), adoption)?;
     let mut operations = Operations::adopt(firewall, daemon.settings.clone(), options, clock::now())?;
     let state = StateFile::resume(&mut operations, clock::now()).and_then(resumed);
+    let ended = operations.end_grants_of_those_gone(clock::now())?;
+    if ended > 0 {
+        tracing::info!(ended, "grants of users and keys that are not in the configuration any more end");
+    }
     operations.sync_allowed(clock::now())?;
     operations.make_addresses_known(good.plan());
     outside::tell(&daemon.settings);

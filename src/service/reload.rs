@@ -429,7 +429,7 @@ fn grants_of(slugs: &[&str], live: &Live) -> usize {
 }
 
 /// The changes to an app's grants after a change of its keys, and how many end.
-fn hand_over(
+pub(super) fn hand_over(
     slug: &str,
     succession: &Succession,
     live: &Live,
