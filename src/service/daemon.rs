@@ -337,7 +337,10 @@ fn guard(
     let adoption = adopt(&daemon.settings, options, live.as_ref());
     let changes = firewall.install_over(live.as_ref(), good.plan(), adoption)?;
     let mut operations = Operations::adopt(firewall, daemon.settings.clone(), options, clock::now())?;
-    let state = StateFile::resume(&mut operations, clock::now()).and_then(resumed);
+    let mut state = StateFile::resume(&mut operations, clock::now()).and_then(resumed);
+    if let Some(state) = state.as_mut().filter(|_| on_trial) {
+        state.begin_trial(&operations, clock::now());
+    }
     let ended = operations.end_grants_of_those_gone(clock::now())?;
     if ended > 0 {
         tracing::info!(ended, "grants of users and keys that are not in the configuration any more end");

@@ -208,7 +208,12 @@ impl Enforcer {
         if self.state.as_ref().map(StateFile::path) != wanted {
             // What it says is soon out of date.
             self.forget();
+            let had = self.state.take();
             self.state = StateFile::resume(&mut self.operations, now).and_then(resumed);
+            let on_trial = self.trial.as_ref().is_some_and(|trial| !trial.is_confirmed());
+            if let Some(state) = &mut self.state {
+                state.succeed(had, on_trial);
+            }
         }
     }
 
@@ -345,7 +350,7 @@ impl Enforcer {
         Ok(reply)
     }
 
-    fn confirm(&self, user: &str) -> Reply {
+    fn confirm(&mut self, user: &str) -> Reply {
         let failed = |failure, message: &str| Reply::Failed { failure, message: message.to_owned() };
         match self.trial.as_ref().map(|trial| trial.confirm()) {
             None => {
@@ -353,6 +358,9 @@ impl Enforcer {
             }
             Some(Ok(fresh)) => {
                 tracing::info!(user, fresh, "confirmed by an operator");
+                if let Some(state) = &mut self.state {
+                    state.confirmed();
+                }
                 Reply::Done { message: "confirmed: the guard stays".to_owned() }
             }
             Some(Err(error)) => {
