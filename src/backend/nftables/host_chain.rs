@@ -15,8 +15,6 @@ use crate::ruleset::wire;
 use crate::sys::nftnl::{self as sys, Body, BuildError, Message, flag, msg};
 use crate::units::Mark;
 
-/// `NFT_TABLE_F_OWNER` (Linux 5.12): only the program that made the table may write to it.
-const OWNED: u32 = 2;
 /// How often it is tried again when somebody else changes the ruleset at the same time.
 const TRIES: u32 = 10;
 
@@ -127,7 +125,7 @@ impl Nftables {
             })?;
             tables.retain(|(name, _)| concerns(name) && !(family == HostFamily::Inet && name == TABLE));
             for (name, flags) in tables {
-                let owned = flags & OWNED != 0;
+                let owned = flags & wire::OWNED != 0;
                 let mut table = HostTable { family, name, owned, chains: Vec::new(), handles: Vec::new() };
                 self.fill(&mut table, number)?;
                 out.push(table);
