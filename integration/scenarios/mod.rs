@@ -25,6 +25,7 @@ mod iptables;
 mod life_cycle;
 mod limits;
 mod lockout;
+mod notify;
 mod operator;
 mod path_filter;
 mod privileges;

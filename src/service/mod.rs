@@ -13,6 +13,7 @@ mod enforcer;
 pub mod front;
 mod gone;
 mod hasher;
+pub mod herald;
 pub mod host_chains;
 pub mod last_good;
 pub mod link;

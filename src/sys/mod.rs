@@ -21,10 +21,14 @@ pub mod nftnl;
 #[cfg(feature = "gateway")]
 pub mod notify;
 #[cfg(feature = "gateway")]
+pub mod pipes;
+#[cfg(feature = "gateway")]
 pub mod presence;
 pub mod private;
 pub mod process;
 pub mod random;
+#[cfg(feature = "gateway")]
+mod receive;
 #[cfg(all(feature = "client", unix))]
 pub mod signals;
 #[cfg(feature = "gateway")]
