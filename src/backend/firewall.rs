@@ -391,6 +391,17 @@ impl Firewall {
         }
     }
 
+    /// Puts rules into the host's chains that accept this mark as well.
+    ///
+    /// # Errors
+    /// As [`Firewall::put_host`].
+    pub fn add_to_host(&mut self, wanted: &HostChains, mark: Mark) -> Result<HostPlan, BackendError> {
+        match self {
+            Self::Nftables(nft) => nft.add_to_host(wanted, mark),
+            Self::Iptables(_) => Ok(HostPlan::default()),
+        }
+    }
+
     /// Removes everything of ours; false if there was nothing.
     ///
     /// # Errors

@@ -318,6 +318,7 @@ impl Operations {
             tracing::warn!(%error, "the table is not as it was before the reload");
         }
         let prefix = settings.global.ipv6_prefix;
+        self.expect_mark(settings.global.mark);
         let before = std::mem::replace(&mut self.settings, settings);
         let (ledger, allowed) = (self.ledger.clone(), self.allowed.clone());
         let outcome = self.succeed(&before, now);
@@ -331,6 +332,7 @@ impl Operations {
             Err(_) => {
                 (self.settings, self.ledger, self.allowed) = (before, ledger, allowed);
                 // Nothing to do, unless somebody else was at the table at the same time.
+                self.follow_mark();
                 if let Err(error) = self.repair(false, now) {
                     tracing::error!(%error, "the table is neither as before nor as it should be");
                 }
