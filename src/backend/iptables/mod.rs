@@ -266,6 +266,9 @@ impl Iptables {
             self.remember(wanted, &seen);
         }
         let lists = self.lists()?;
+        if lists.is_empty() {
+            return Ok(count);
+        }
         self.recent.check(&lists)?;
         self.recent.tidy(&lists)?;
         self.recent.apply(&lists, more)?;
