@@ -32,6 +32,7 @@ mod privileges;
 mod reboot;
 mod reload;
 mod repair;
+mod rotation;
 mod secrecy;
 mod sequence_of_steps;
 mod several_apps;
