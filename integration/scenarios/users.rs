@@ -87,6 +87,34 @@ fn a_client_closes_what_was_opened_for_it_and_nothing_of_others_behind_its_addre
 }
 
 #[test]
+fn who_was_removed_while_no_daemon_ran_has_no_access_afterwards() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let both = format!(
+        "users: {{alice: {{access_key_http: {}, access_key_https: {}}}, bob: {{access_key_http: {}, access_key_https: {}}}}}",
+        ALICE.0, ALICE.1, BOB.0, BOB.1
+    );
+    let home = Installation::new(&config(&[&both]));
+    let agent = home.start(&net.router);
+    for keys in [ALICE, BOB] {
+        assert_eq!(try_knock(&net, keys, "&duration=90"), Some(200));
+    }
+    home.grant(&net.router, "ssh", Family::V4.client_b(), 90);
+    agent.terminate();
+    home.rewrite_config(config(&[&in_line("bob", BOB)]).text());
+    let agent = home.start(&net.router);
+    let left: Vec<String> = grants(&home, &net.router).into_iter().map(|(by, _)| by).collect();
+    assert_eq!(left, ["bob", "root"], "{}", home.log());
+    agent.terminate();
+    home.rewrite_config(config(&[]).text());
+    let _agent = home.start(&net.router);
+    let left: Vec<String> = grants(&home, &net.router).into_iter().map(|(by, _)| by).collect();
+    assert_eq!(left, ["root"], "{}", home.log());
+    assert_silent(&net.a, Family::V4.router(), 2222);
+    assert_echoes(&net.b, Family::V4.router(), 2222);
+}
+
+#[test]
 fn files_of_users_come_and_go_without_a_restart() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);

@@ -25,8 +25,8 @@ const LOOK: Duration = Duration::from_secs(2);
 const RETRY: std::ops::RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::from_secs(60);
 
 const AFTER_HELP: &str = "\
-A profile is a file of yours, mode 0600, in ~/.config/knock-agent/: NAME.yaml. Without NAME the only one there is, or
-`default`. docs/client.md lists its keys. Keys and codes come from there, or are asked for; never from the command line.
+A profile is a file of yours, mode 0600, in ~/.config/knock-agent/: NAME.yaml. Without NAME the only one there is, or `default`. \
+docs/client.md lists its keys. Keys and codes come from there, or are asked for; never from the command line.
 
 Examples:
   knock-agent knock home                       open what the profile `home` says

@@ -173,9 +173,9 @@ pub fn run(mut daemon: Daemon, watcher: Option<Watcher>) -> Result<(), DaemonErr
     if matches!(firewall, Firewall::Iptables(_)) && !daemon.host.is_empty() {
         return Err(BackendError::from(IptablesError::HostChains).into());
     }
-    if matches!(firewall, Firewall::Iptables(_)) && daemon.settings.global.adopt_established {
+    if !firewall.adopts() && daemon.settings.global.adopt_established {
         tracing::warn!(
-            "adopt_established: with iptables, connections that are open before the first start are cut"
+            "adopt_established: without ipset, connections that are open before the first start are cut"
         );
         daemon.settings.global.adopt_established = false;
     }
@@ -337,7 +337,14 @@ fn guard(
     let adoption = adopt(&daemon.settings, options, live.as_ref());
     let changes = firewall.install_over(live.as_ref(), good.plan(), adoption)?;
     let mut operations = Operations::adopt(firewall, daemon.settings.clone(), options, clock::now())?;
-    let state = StateFile::resume(&mut operations, clock::now()).and_then(resumed);
+    let mut state = StateFile::resume(&mut operations, clock::now()).and_then(resumed);
+    if let Some(state) = state.as_mut().filter(|_| on_trial) {
+        state.begin_trial(&operations, clock::now());
+    }
+    let ended = operations.end_grants_of_those_gone(clock::now())?;
+    if ended > 0 {
+        tracing::info!(ended, "grants of users and keys that are not in the configuration any more end");
+    }
     operations.sync_allowed(clock::now())?;
     operations.make_addresses_known(good.plan());
     outside::tell(&daemon.settings);

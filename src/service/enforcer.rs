@@ -244,7 +244,12 @@ impl Enforcer {
         if self.state.as_ref().map(StateFile::path) != wanted {
             // What it says is soon out of date.
             self.forget();
+            let had = self.state.take();
             self.state = StateFile::resume(&mut self.operations, now).and_then(resumed);
+            let on_trial = self.trial.as_ref().is_some_and(|trial| !trial.is_confirmed());
+            if let Some(state) = &mut self.state {
+                state.succeed(had, on_trial);
+            }
         }
     }
 

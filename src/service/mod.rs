@@ -11,6 +11,7 @@ pub mod control;
 pub mod daemon;
 mod enforcer;
 pub mod front;
+mod gone;
 mod hasher;
 pub mod herald;
 pub mod host_chains;

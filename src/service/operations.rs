@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::backend::iptables::IptablesError;
 use crate::backend::{BackendError, Firewall, Plan};
 use crate::config::{App, Settings};
-use crate::grant::{How, Journal, Ledger, Note};
+use crate::grant::{How, Journal, Ledger, Note, Succession};
 use crate::ruleset::allow::{address_key, key_address};
 use crate::ruleset::diff::{Change, Live, SetRef};
 use crate::ruleset::layout::Options;
@@ -164,6 +164,11 @@ impl Operations {
     #[must_use]
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// Has the ledger follow who is there.
+    pub(super) fn succeed_to(&mut self, app: &str, succession: &Succession) {
+        self.ledger.succeed(app, None, succession);
     }
 
     /// What is in the kernel right now.

@@ -19,7 +19,7 @@ use super::last_good::LastGood;
 use super::lockout::adopt;
 use super::operations::{OperationError, Operations, TRIES};
 use super::trial::Trial;
-use crate::backend::{BackendError, Plan};
+use crate::backend::BackendError;
 use crate::config::{Checked, Problems, Settings};
 use crate::grant::{Ledger, Note, Succession};
 use crate::knock::TwoFactor;
@@ -316,6 +316,7 @@ impl Operations {
             tracing::warn!(%error, "the table is not as it was before the reload");
         }
         let prefix = settings.global.ipv6_prefix;
+        self.expect_mark(settings.global.mark);
         let before = std::mem::replace(&mut self.settings, settings);
         let (ledger, allowed) = (self.ledger.clone(), self.allowed.clone());
         let outcome = self.succeed(&before, now);
@@ -329,6 +330,7 @@ impl Operations {
             Err(_) => {
                 (self.settings, self.ledger, self.allowed) = (before, ledger, allowed);
                 // Nothing to do, unless somebody else was at the table at the same time.
+                self.follow_mark();
                 if let Err(error) = self.repair(false, now) {
                     tracing::error!(%error, "the table is neither as before nor as it should be");
                 }
@@ -358,8 +360,8 @@ impl Operations {
                 ended += less;
             }
             more.extend(self.allowed_changes(have, now));
-            // iptables could not tell them from the rest.
-            if matches!(good.plan(), Plan::Nftables(_)) {
+            // Without ipset nobody could tell them from the rest.
+            if good.plan().adopts() {
                 more.extend(adopt(&self.settings, self.options, live.as_ref()));
             }
             match self.firewall.install_over(live.as_ref(), good.plan(), more) {
@@ -427,7 +429,7 @@ fn grants_of(slugs: &[&str], live: &Live) -> usize {
 }
 
 /// The changes to an app's grants after a change of its keys, and how many end.
-fn hand_over(
+pub(super) fn hand_over(
     slug: &str,
     succession: &Succession,
     live: &Live,
