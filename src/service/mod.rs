@@ -32,3 +32,4 @@ pub mod trial;
 pub mod two_factor;
 mod unblock;
 mod used_codes;
+mod user_files;
