@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use super::limits::locked_out;
 use crate::agent::Installation;
 use crate::configuration::{Config, STEP1_PATH};
 use crate::firewall::{admission_left, table};
 use crate::knocking::form;
-use crate::probe::{Reach, assert_silent, tcp};
+use crate::probe::{Reach, assert_echoes, assert_silent, tcp};
 use crate::proxies::{
-    BACKEND, Proxy, assert_nothing_for, config, example, installation, post, status, step1, step2,
+    BACKEND, Proxy, assert_nothing_for, config, example, installation, knock, post, status, step1, step2,
 };
+use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
 
 #[test]
@@ -137,4 +139,52 @@ fn the_limit_counts_clients_and_not_the_proxy_or_what_a_client_calls_itself() {
     assert_eq!(statuses, [403, 403, 403, 429, 429, 429]);
     assert_eq!(status(&step1(&net.b, to, &[])), 200);
     assert!(admission_left(&net.router, Family::V4.client_b()).is_some());
+}
+
+/// Failures behind a proxy, whatever the client calls itself, lock out the client and neither the proxy nor others.
+fn locks_out_clients(header: &str, start: impl Fn(&Topology) -> Proxy) {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let header = format!("proxy_header: {header}");
+    let home = installation(&config(&["lockout: {after: 3, first: 10m, longest: 1d}", &header]), &[]);
+    let _agent = home.start(&net.router);
+    let _proxy = start(&net);
+    let wrong = form("ssh", "not-the-key-of-anything");
+    for family in Family::BOTH {
+        let (to, own, other) = (family.router(), family.client_a(), family.client_b());
+        let named: Vec<String> =
+            [other.to_string(), "127.0.0.1".to_owned(), "198.51.100.3".to_owned()].into();
+        let statuses: Vec<u16> = named
+            .iter()
+            .map(|lie| {
+                let lie = format!("X-Forwarded-For: {lie}");
+                status(&post(&net.a, "http", to, STEP1_PATH, &wrong, &[&lie]))
+            })
+            .collect();
+        assert_eq!(statuses, [403; 3], "{header}");
+        let locked: Vec<String> = locked_out(&home, &net.router).into_iter().map(|row| row.0).collect();
+        let row = if family == Family::V4 { own.to_string() } else { "2001:db8:1::/64".to_owned() };
+        assert_eq!(locked, [row], "{header}");
+        assert_ne!(status(&step1(&net.a, to, &[])), 200, "{header}: the right key while locked out");
+        assert_nothing_for(&net.router, own, "locked out");
+        if family == Family::V4 {
+            // Of IPv6 both are in one /64.
+            knock(&net.b, to);
+            assert_echoes(&net.b, to, 2222);
+        }
+        home.verb(&net.router, &["unblock", &own.to_string()]).success();
+        assert_eq!(locked_out(&home, &net.router), [], "{header}");
+        knock(&net.a, to);
+        assert_echoes(&net.a, to, 2222);
+    }
+}
+
+#[test]
+fn nginx_s_clients_are_locked_out_each_by_its_own_address() {
+    locks_out_clients("x-forwarded-for", |net| Proxy::nginx(&net.router, &example("nginx.conf")));
+}
+
+#[test]
+fn haproxy_s_clients_are_locked_out_each_by_its_own_address() {
+    locks_out_clients("proxy-protocol", |net| Proxy::haproxy(&net.router, &example("haproxy.cfg")));
 }

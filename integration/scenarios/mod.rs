@@ -14,6 +14,7 @@ mod closed_host;
 mod container;
 mod crashes;
 mod docker;
+mod fail2ban;
 mod forwarding;
 mod host_audit;
 mod host_chains;
