@@ -33,6 +33,7 @@ mod reboot;
 mod reload;
 mod repair;
 mod secrecy;
+mod secrets_search;
 mod sequence_of_steps;
 mod several_apps;
 mod shared_hosts;

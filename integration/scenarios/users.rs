@@ -218,15 +218,19 @@ fn keys_can_be_kept_in_files_and_credentials_and_as_hashes() {
     assert_eq!(names, ["alice", "bob"]);
 }
 
-/// The proof that a shell script with openssl makes, without the key on a command line.
 fn proof(from: &Namespace, key: &str, address: &str, nonce: &str) -> String {
+    proof_of(from, key, "alice", address, nonce)
+}
+
+/// The form with the proof that a shell script with openssl makes.
+pub fn proof_of(from: &Namespace, key: &str, user: &str, address: &str, nonce: &str) -> String {
     let script = format!(
         "K=$(printf 'knock-agent key 1' | openssl dgst -sha256 -hmac '{key}' | sed 's/.* //')\n\
          T=$(( $(date +%s) / 30 ))\n\
-         printf 'knock-agent proof 1\\nssh\\nalice\\n{address}\\n%s\\n{nonce}' \"$T\" | openssl dgst -sha256 -mac HMAC -macopt hexkey:\"$K\" | sed 's/.* //'"
+         printf 'knock-agent proof 1\\nssh\\n{user}\\n{address}\\n%s\\n{nonce}' \"$T\" | openssl dgst -sha256 -mac HMAC -macopt hexkey:\"$K\" | sed 's/.* //'"
     );
     let code = from.run("sh", &["-c", &script]).success().text();
-    format!("app=ssh&user=alice&proof={nonce}.{}", code.trim())
+    format!("app=ssh&user={user}&proof={nonce}.{}", code.trim())
 }
 
 #[test]
