@@ -23,6 +23,7 @@ mod host_random;
 mod https_abuse;
 mod interfaces;
 mod iptables;
+mod key_timing;
 mod life_cycle;
 mod limits;
 mod lockout;
