@@ -27,6 +27,7 @@ mod key_timing;
 mod life_cycle;
 mod limits;
 mod lockout;
+mod notify;
 mod operator;
 mod path_filter;
 mod privileges;

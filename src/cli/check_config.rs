@@ -53,7 +53,7 @@ pub fn run(args: CheckConfigArgs) -> Exit {
 }
 
 fn summary(checked: &Checked, daemon: &DaemonArgs, out: &mut Printer) {
-    let Settings { global, apps, users } = &checked.settings;
+    let Settings { global, apps, users, notify } = &checked.settings;
     let count = |n: usize, what: &str| {
         if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
     };
@@ -88,6 +88,14 @@ fn summary(checked: &Checked, daemon: &DaemonArgs, out: &mut Printer) {
         let off = users.iter().filter(|user| user.disabled).count();
         let disabled = if off == 0 { String::new() } else { format!(", {off} of them disabled") };
         out.line(format!("  {}{disabled}", count(users.len(), "user")));
+    }
+    if !notify.is_empty() {
+        let told = [
+            count(notify.exec.len(), "program"),
+            count(notify.webhooks.len(), "web server"),
+            count(notify.mails.len(), "mail server"),
+        ];
+        out.line(format!("  told of what happens: {}", told.join(", ")));
     }
     let rows: Vec<[String; 5]> = apps
         .iter()

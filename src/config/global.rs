@@ -35,6 +35,7 @@ pub(super) const KEYS: &[&str] = &[
     "lockout",
     "proxy_header",
     "proxy_step2",
+    "notify",
 ];
 /// Keys of later releases: never ignored, because who writes them relies on them.
 pub(super) const LATER: &[&str] = &["sequence"];

@@ -7,6 +7,7 @@ mod global;
 mod keys;
 mod lockout;
 mod node;
+mod notify;
 mod outside;
 mod problem;
 #[cfg(feature = "client")]
@@ -23,6 +24,7 @@ mod tests;
 mod user;
 mod users;
 
+pub use notify::{ExecHook, Mail, MailSecurity, Notify, Webhook};
 pub use outside::{Alone, Outside, SecretFrom, UserFile};
 pub use problem::{Place, Problem, Problems, Severity};
 #[cfg(feature = "client")]
@@ -118,13 +120,15 @@ fn read(
 ) -> Option<Settings> {
     let document = document(text, "write a `global` section and one section per app", report)?;
     let file = Section::open("", Spot::at("", Place::START), &document, report)?;
-    let global = match file.get("global") {
-        Some(field) => field.section(report).map(|section| global::read(&section, report)),
+    let section = match file.get("global") {
+        Some(field) => field.section(report),
         None => {
             missing_global(&file, report);
             None
         }
     };
+    let global = section.as_ref().map(|section| global::read(section, report));
+    let notify = section.and_then(|section| notify::read(section.get("notify"), outside, report));
     let nothing = global::GlobalDraft::unknown();
     let known = global.as_ref().unwrap_or(&nothing);
     let mut apps = Vec::new();
@@ -146,7 +150,7 @@ fn read(
     let proxy = proxy.settle(ports, behind, report)?;
     let global = Global { proxy, ..global.settings? };
     let apps = apps.into_iter().map(|app| app.settings).collect::<Option<Vec<_>>>()?;
-    all_read.then_some(Settings { global, apps, users: users.list? })
+    all_read.then_some(Settings { global, apps, users: users.list?, notify: notify? })
 }
 
 /// The first document of a text, which has sections; `fix` says what to write where it has not.

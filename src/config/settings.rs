@@ -1,6 +1,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use crate::config::notify::Notify;
 use crate::config::proxy::Proxy;
 use crate::units::{
     AccessKey, AppName, Family, HttpPath, IfName, Lifetime, Mark, Network, PortRange, Protocols, Timestamp,
@@ -16,6 +17,8 @@ pub struct Settings {
     pub apps: Vec<App>,
     /// The users, those of the file first.
     pub users: Vec<User>,
+    /// Who else is told of what happens.
+    pub notify: Notify,
 }
 
 /// Somebody with keys of their own.

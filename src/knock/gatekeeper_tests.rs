@@ -63,6 +63,7 @@ fn settings(two_factor_step: TwoFactorStep) -> Settings {
         },
         apps: vec![app("a", two_factor_step), app("b", two_factor_step)],
         users: Vec::new(),
+        notify: crate::config::Notify::default(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The enforcer: the one who judges knocks and changes the firewall.
 
 mod mending;
+mod telling;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use tokio::time::Instant;
 
 use super::control::{Call, Failure, Reply, Request};
 use super::hasher::{Hashed, Hasher, Job};
+use super::herald::Herald;
 use super::link::{Answer, Ask, Pending};
 use super::operations::{OperationError, Operations};
 use super::refusals::Refusals;
@@ -50,6 +52,7 @@ pub struct Enforcer {
     refusals: Refusals,
     /// With whoever makes the host's own chains anew.
     host_patience: Patience,
+    herald: Herald,
 }
 
 /// Why the enforcer stopped.
@@ -86,6 +89,7 @@ impl Enforcer {
             hasher: Hasher::default(),
             refusals: Refusals::new(&random),
             host_patience: Patience::with_reloads(),
+            herald: Herald::new(),
         }
     }
 
@@ -118,17 +122,20 @@ impl Enforcer {
         if self.operations.host_is_pending() {
             self.repair_at = Some(Instant::now() + AGAIN);
         }
+        self.begin_telling(clock::now());
         loop {
             // After the answer to a knock, which does not wait for the disk.
             self.keep(clock::now());
-            let (repair_at, summary_at) = (self.repair_at, self.refusals.due());
+            self.tell_turns(clock::now());
+            let (repair_at, summary_at, end_at) = (self.repair_at, self.refusals.due(), self.end_due());
             tokio::select! {
                 biased;
                 _ = &mut stop => break,
                 // Before the asks, which a flood could keep coming.
                 happened = next(&mut watch) => self.on_happened(happened),
                 () = due(repair_at) => self.repair(clock::now()),
-                () = due(summary_at) => self.refusals.summarise(),
+                () = due(summary_at) => self.summarise(clock::now()),
+                () = due(end_at) => {}
                 () = due(look_at) => {
                     self.look(clock::now());
                     look_at = look_every.map(|every| Instant::now() + every);
@@ -161,7 +168,14 @@ impl Enforcer {
             self.close_everything(clock::now());
         }
         self.keep(clock::now());
+        self.tell_turns(clock::now());
         Stopped::Unused
+    }
+
+    fn summarise(&mut self, now: Now) {
+        if let Some(attempts) = self.refusals.summarise() {
+            self.tell_denials(attempts, now);
+        }
     }
 
     fn on_happened(&mut self, happened: Happened) {
@@ -198,6 +212,7 @@ impl Enforcer {
             self.operations.follow_mark();
             self.gatekeeper.reload(self.operations.settings(), &two_factor, random);
             self.follow_state_file(now);
+            self.follow_notify(now);
         }
         let _ = done.send(outcome);
     }
@@ -255,6 +270,10 @@ impl Enforcer {
             }
             Verdict::Refuse(reason) => {
                 let lockout = self.gatekeeper.defence_mut().take_begun();
+                let told = self.refusals.lines_left();
+                if let Some(lasts) = lockout.filter(|_| told) {
+                    self.tell_lockout(client, lasts, now);
+                }
                 self.refusals.on_refusal(attempt, reason, lockout, now.boot)
             }
             // Judged by now, unless its key is gone since.

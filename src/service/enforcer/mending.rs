@@ -65,7 +65,11 @@ impl Enforcer {
 
     fn on_repaired(&mut self, changes: usize, now: Now) {
         self.removed = false;
+        let fought = !self.patience.wait(now.boot).is_zero();
         let fight = self.patience.on_repair(now.boot);
+        if !fought || fight.is_some() {
+            self.tell_repair(changes, now);
+        }
         tracing::warn!(by = self.by, changes, "somebody changed our table: it is as it should be again");
         if let Some(repairs) = fight {
             tracing::error!(

@@ -75,7 +75,7 @@ pub(super) fn settings(step1_reply: Step1Reply) -> Settings {
         allow: Vec::new(),
         proxy: None,
     };
-    Settings { global, apps: Vec::new(), users: Vec::new() }
+    Settings { global, apps: Vec::new(), users: Vec::new(), notify: crate::config::Notify::default() }
 }
 
 /// A good request for a path, with these extra headers.
