@@ -103,6 +103,9 @@ fn house(host: &Namespace) -> House {
         ("a wrong key", WRONG[0]),
         ("a wrong code", WRONG[1]),
         ("a key in a query", WRONG[2]),
+        ("the address of a webhook", "a-hook-that-is-secret"),
+        ("the token of a webhook", "a-token-of-a-webhook"),
+        ("the password of a mail server", "a-password-of-a-mail-server"),
     ] {
         secrets.add(name, value);
     }
@@ -123,8 +126,15 @@ fn house(host: &Namespace) -> House {
          bob: {{access_key_http: {{credential: cred}}, access_key_https: {{file: {folder}/file}}}}, \
          carol: {{access_key_http: carols-first-key, access_key_https: \"{hash}\"}}}}"
     );
+    files.write("password", "a-password-of-a-mail-server\n");
+    let notify = format!(
+        "notify: {{exec: {{command: [/bin/sh, -c, \"cat >{folder}/told\"]}}, \
+         webhook: {{url: \"https://127.0.0.1:9/a-hook-that-is-secret\", authorization: Bearer a-token-of-a-webhook}}, \
+         mail: {{server: \"127.0.0.1:9\", user: router, password: {{file: {folder}/password}}, from: r@gate.test, to: a@gate.test}}}}"
+    );
     let lines = [
         users,
+        notify,
         format!("users_folder: {folder}/users"),
         format!("state_file: {folder}/state.json"),
         format!("2fa_config_folder: {folder}/2fa"),
@@ -244,6 +254,22 @@ fn answers(home: &Installation, host: &Namespace) -> Vec<u8> {
     out
 }
 
+/// A process and all that it started and that still run.
+fn family_of(pid: u32) -> Vec<u32> {
+    let mut all = vec![pid];
+    let mut at = 0;
+    while let Some(pid) = all.get(at) {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+        let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+        let found: Vec<u32> = children
+            .flat_map(|list| list.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>())
+            .collect();
+        all.extend(found);
+        at += 1;
+    }
+    all
+}
+
 fn files_below(folder: &Path, out: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap().flatten() {
         let kind = entry.file_type().unwrap();
@@ -292,12 +318,22 @@ fn secrets_are_nowhere_but_where_they_belong() {
     home.rewrite_config(&good);
     agent.reload();
     secrets.assert_not_in("answers of the control socket", &answers(home, &net.router), &[]);
-    let pid = agent.pid();
-    for file in ["cmdline", "environ", "comm", "status"] {
+    let family = family_of(agent.pid());
+    assert!(family.len() > 1, "the daemon and the process that tells others");
+    for (pid, file) in
+        family.iter().flat_map(|pid| ["cmdline", "environ", "comm", "status"].map(|file| (pid, file)))
+    {
         let text = fs::read(format!("/proc/{pid}/{file}")).unwrap();
         assert!(!text.is_empty(), "{file}");
         secrets.assert_not_in(file, &text, &[]);
     }
+    let told = house.files.path().join("told");
+    let end = Instant::now() + Duration::from_secs(30);
+    while !told.exists() {
+        assert!(Instant::now() < end, "nobody is told:\n{}", home.log());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    secrets.assert_not_in("what a program is told", &fs::read(&told).unwrap(), &[]);
     agent.terminate();
     let log = home.log();
     for told in ["granted", "wrong-key", "replayed-code", "DEBUG", "not a duration"] {
