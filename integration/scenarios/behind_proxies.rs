@@ -1,17 +1,19 @@
 //! Behind a proxy: what is refused before anything starts, what a reload may change, limits that count clients.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use super::behind_nginx::lies;
 use super::limits::locked_out;
 use crate::agent::Installation;
-use crate::configuration::{Config, STEP1_PATH};
-use crate::firewall::{admission_left, table};
-use crate::knocking::form;
+use crate::configuration::{Config, STEP1_PATH, STEP2_PATH, http_key, https_key};
+use crate::firewall::{admission_left, table, time_left};
+use crate::knocking::{STEP1_PORT, STEP2_PORT, form, parse_reply};
 use crate::probe::{Reach, assert_echoes, assert_silent, tcp};
 use crate::proxies::{
     BACKEND, Proxy, assert_nothing_for, config, example, installation, knock, post, status, step1, step2,
 };
-use crate::server::{Habit, Server};
+use crate::server::{Habit, Server, in_url};
 use crate::topology::{Family, Topology};
 
 #[test]
@@ -187,4 +189,47 @@ fn nginx_s_clients_are_locked_out_each_by_its_own_address() {
 #[test]
 fn haproxy_s_clients_are_locked_out_each_by_its_own_address() {
     locks_out_clients("proxy-protocol", |net| Proxy::haproxy(&net.router, &example("haproxy.cfg")));
+}
+
+/// Sends the request of a step to the agent itself, with these headers; how it was answered, 0 for silence.
+fn directly(net: &Topology, step: u8, to: IpAddr, headers: &[String]) -> u16 {
+    let to = in_url(to);
+    let (url, key) = match step {
+        1 => (format!("http://{to}:{STEP1_PORT}{STEP1_PATH}"), http_key("ssh")),
+        _ => (format!("https://{to}:{STEP2_PORT}{STEP2_PATH}"), https_key("ssh")),
+    };
+    let form = form("ssh", &key);
+    let mut args = vec!["-sS", "-k", "-g", "-i", "-m", "8", "-d", &form];
+    args.extend(headers.iter().flat_map(|header| ["-H", header]));
+    args.push(&url);
+    let done = net.a.run("curl", &args);
+    if done.code == Some(0) { parse_reply(&done.text()).status } else { 0 }
+}
+
+#[test]
+fn without_a_proxy_no_header_makes_a_client_somebody_else() {
+    let net = Topology::new();
+    let config = Config::new(&["step1_reply: http", "step1_max_bytes: 1000"]);
+    let home = Installation::new(&config.app("ssh", "2222", "tcp", "local", &["duration: 60"]));
+    let _agent = home.start(&net.router);
+    for family in Family::BOTH {
+        let (to, own, other) = (family.router(), family.client_a(), family.client_b());
+        let mut let_in = 0;
+        for lie in lies(other) {
+            let first = directly(&net, 1, to, &lie);
+            assert_nothing_for(&net.router, other, &format!("{lie:?}"));
+            if first != 200 {
+                // Malformed: two of one header, a blank before the colon, too long for one packet.
+                assert_nothing_for(&net.router, own, &format!("{first} {lie:?}"));
+                continue;
+            }
+            assert_eq!(directly(&net, 2, to, &lie), 200, "{lie:?}");
+            assert!(time_left(&net.router, "ssh", own).is_some(), "{lie:?}");
+            assert_nothing_for(&net.router, other, &format!("{lie:?}"));
+            let_in += 1;
+            home.verb(&net.router, &["revoke", "--all"]).success();
+            net.router.nft(&format!("flush set inet knock_agent step2_{}", family.digit()));
+        }
+        assert!(let_in > 10, "{let_in}");
+    }
 }

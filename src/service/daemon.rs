@@ -51,6 +51,8 @@ pub struct Daemon {
     pub settings: Settings,
     /// Where it comes from, for a reload.
     pub source: Source,
+    /// The files of users, as they were when the configuration was read.
+    pub users: UserFiles,
     /// What firewall is to be used.
     pub firewall: Choice,
     /// The port of step 1 that clients use.
@@ -381,7 +383,7 @@ async fn serve(
     let reloader = Reloader {
         source: daemon.source.clone(),
         pair,
-        users: UserFiles::new(&daemon.settings),
+        users: daemon.users.clone(),
         trial: trial.cloned(),
         state_dir: daemon.state_dir.clone(),
         served: Served { step1: step1_sender, step2: step2_sender, tls: tls_sender },

@@ -33,4 +33,4 @@ pub mod trial;
 pub mod two_factor;
 mod unblock;
 mod used_codes;
-mod user_files;
+pub mod user_files;

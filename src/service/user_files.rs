@@ -15,8 +15,8 @@ const MOST_LOOKS: u32 = 15;
 type Stamps = Vec<(PathBuf, Stamp)>;
 
 /// The files of users, as they were last taken over and as they were last looked at.
-#[derive(Debug)]
-pub(super) struct UserFiles {
+#[derive(Clone, Debug)]
+pub struct UserFiles {
     folder: Option<PathBuf>,
     taken: Stamps,
     last: Stamps,
@@ -24,8 +24,10 @@ pub(super) struct UserFiles {
 }
 
 impl UserFiles {
-    /// The folder that these settings name; what changes from here on is a change.
-    pub(super) fn new(settings: &Settings) -> Self {
+    /// The folder that these settings name, to be called as soon as they were read: what changes from here on is a
+    /// change.
+    #[must_use]
+    pub fn new(settings: &Settings) -> Self {
         Self::in_folder(settings.global.users_folder.clone())
     }
 
