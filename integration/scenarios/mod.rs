@@ -34,6 +34,7 @@ mod privileges;
 mod reboot;
 mod reload;
 mod repair;
+mod rotation;
 mod secrecy;
 mod secrets_search;
 mod sequence_of_steps;

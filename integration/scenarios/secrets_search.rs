@@ -30,6 +30,7 @@ const SEEDS: [(&str, &str); 2] = [
     ("JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP", "48656c6c6f21deadbeef48656c6c6f21deadbeef"),
     ("GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ", "3132333435363738393031323334353637383930"),
 ];
+const PATH_SECRET: &str = "by-which-the-path-changes";
 const WRONG: [&str; 3] = ["a-wrong-key-that-is-secret-elsewhere", "91827364", "a-key-in-the-wrong-place"];
 
 /// What is searched for, each with a name.
@@ -62,6 +63,8 @@ struct House {
     home: Installation,
     files: TempDir,
     secrets: Secrets,
+    /// The path of step 1, which changes once a day.
+    path: String,
     /// Alice's keys.
     generated: [String; 2],
 }
@@ -100,6 +103,7 @@ fn house(host: &Namespace) -> House {
         ("a seed in hexadecimal digits", SEEDS[0].1),
         ("another seed", SEEDS[1].0),
         ("another seed in hexadecimal digits", SEEDS[1].1),
+        ("the secret of the path", PATH_SECRET),
         ("a wrong key", WRONG[0]),
         ("a wrong code", WRONG[1]),
         ("a key in a query", WRONG[2]),
@@ -135,6 +139,9 @@ fn house(host: &Namespace) -> House {
     let lines = [
         users,
         notify,
+        format!("http_post_path_secret: {PATH_SECRET}"),
+        "http_post_path_every: 1d".to_owned(),
+        "step1_max_bytes: 800".to_owned(),
         format!("users_folder: {folder}/users"),
         format!("state_file: {folder}/state.json"),
         format!("2fa_config_folder: {folder}/2fa"),
@@ -149,7 +156,13 @@ fn house(host: &Namespace) -> House {
         .flags(&["--log-level", "trace"]);
     let key = fs::read_to_string(home.path("key.pem")).unwrap();
     secrets.add("the key of the certificate", key.lines().nth(1).unwrap());
-    House { home, files, secrets, generated: [first, second] }
+    let token = format!(
+        "printf 'knock-agent path 1\\n%s' $(($(date +%s) / 86400)) | openssl dgst -sha256 -hmac {PATH_SECRET} | sed 's/.*= *//' | cut -c1-32"
+    );
+    let token = host.run("sh", &["-c", &token]).success().text();
+    let token = secrets.add("the end of the path of step 1", token.trim());
+    let path = format!("{STEP1_PATH}/{token}");
+    House { home, files, secrets, path, generated: [first, second] }
 }
 
 fn code(host: &Namespace, seed: &str, digits: &str) -> String {
@@ -171,11 +184,15 @@ fn knock_well(net: &Topology, house: &mut House) {
         house.files.path().display()
     );
     house.files.write("seed", SEEDS[0].0);
-    let client = Knocker::new().with_keys(
-        "203.0.113.1",
-        keys,
-        &[&format!("user: \"{id}\""), &script, &pin(&house.home)],
-    );
+    let more = [
+        format!("user: \"{id}\""),
+        script,
+        pin(&house.home),
+        format!("http_post_path_secret: {PATH_SECRET}"),
+        "http_post_path_every: 1d".to_owned(),
+    ];
+    let more: Vec<&str> = more.iter().map(String::as_str).collect();
+    let client = Knocker::new().with_keys("203.0.113.1", keys, &more);
     let told = client.run(&net.a, &["knock", "gate"]).success();
     house.secrets.assert_not_in("what the client says", told.stderr.as_bytes(), &[]);
     assert!(time_left(&net.router, "ssh", Family::V4.client_a()).is_some());
@@ -186,17 +203,17 @@ fn knock_well(net: &Topology, house: &mut House) {
     let sent = house.secrets.add("a proof", proof.rsplit_once('=').unwrap().1);
     house.secrets.add("the code in a proof", sent.rsplit_once('.').unwrap().1);
     for _ in 0..2 {
-        post_step1(&net.a, to, STEP1_PATH, &proof);
+        post_step1(&net.a, to, &house.path, &proof);
     }
     assert_step2_answers(second("a-key-in-a-file-of-its-own", ""), 200);
     revoke(house);
     // Carol by a hash, wrong and right.
-    post_step1(&net.a, to, STEP1_PATH, "app=ssh&access_key=carols-first-key");
+    post_step1(&net.a, to, &house.path, "app=ssh&access_key=carols-first-key");
     assert_step2_answers(second("another+chosen+key", "&user=carol"), 403);
     assert_step2_answers(second("a+chosen+key+of+carol", "&user=carol"), 200);
     revoke(house);
     // Dave by a code, missing, wrong, right, and used again.
-    post_step1(&net.a, to, STEP1_PATH, "app=ssh&access_key=daves-first-key-of-a-file");
+    post_step1(&net.a, to, &house.path, "app=ssh&access_key=daves-first-key-of-a-file");
     let key = "daves-second-key-of-a-file";
     assert_step2_answers(second(key, ""), 401);
     assert_step2_answers(second(key, &format!("&token={}", WRONG[1])), 403);
@@ -207,12 +224,12 @@ fn knock_well(net: &Topology, house: &mut House) {
 }
 
 /// What strangers and broken clients send.
-fn knock_badly(net: &Topology) {
+fn knock_badly(net: &Topology, house: &House) {
     let to = Family::V4.router();
     let wrong = format!("{}&token={}", form("ssh", WRONG[0]), WRONG[1]);
-    post_step1(&net.b, to, STEP1_PATH, &wrong);
-    post_step1(&net.b, to, STEP1_PATH, &form("unknown", WRONG[0]));
-    post_step1(&net.a, to, STEP1_PATH, &form("ssh", &http_key("ssh")));
+    post_step1(&net.b, to, &house.path, &wrong);
+    post_step1(&net.b, to, &house.path, &form("unknown", WRONG[0]));
+    post_step1(&net.a, to, &house.path, &form("ssh", &http_key("ssh")));
     for (head, body) in [
         (format!("POST {STEP2_PATH}"), wrong.clone()),
         (format!("POST {STEP2_PATH}"), format!("{wrong}&unknown=1")),
@@ -305,7 +322,7 @@ fn secrets_are_nowhere_but_where_they_belong() {
     house.home = house.home.wrapper(&words);
     let agent = house.home.start(&net.router);
     knock_well(&net, &mut house);
-    knock_badly(&net);
+    knock_badly(&net, &house);
     let (home, secrets) = (&house.home, &house.secrets);
     // A reload with what is wrong, and one with what is right.
     let good = fs::read_to_string(home.path("config.yaml")).unwrap();
@@ -358,7 +375,7 @@ fn secrets_are_nowhere_but_where_they_belong() {
         secrets.assert_not_in(
             &path.display().to_string(),
             &fs::read(&path).unwrap(),
-            &["the path of step 1"],
+            &["the path of step 1", "the end of the path of step 1"],
         );
     }
 }

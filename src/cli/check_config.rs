@@ -70,6 +70,9 @@ fn summary(checked: &Checked, daemon: &DaemonArgs, out: &mut Printer) {
     };
     let (http, https) = daemon.public_ports();
     out.line(format!("  step 1 on tcp port {http} ({reply}), step 2 on tcp port {https}"));
+    if global.path_rotation.is_some() {
+        out.line("  the path of step 1 changes with time");
+    }
     if let Some(proxy) = &global.proxy {
         let speaks = match proxy.step2 {
             ProxyStep2::Https => "HTTPS",

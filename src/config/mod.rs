@@ -14,6 +14,7 @@ mod problem;
 mod profile;
 mod proxy;
 mod report;
+mod rotation;
 mod section;
 mod settings;
 mod shared_keys;
@@ -127,7 +128,13 @@ fn read(
             None
         }
     };
-    let global = section.as_ref().map(|section| global::read(section, report));
+    let mut global = section.as_ref().map(|section| global::read(section, report));
+    let prefix = global.as_ref().and_then(|global| global.step1.as_ref()).map(|(path, ..)| path.clone());
+    let rotation =
+        section.as_ref().and_then(|section| rotation::read(section, prefix.as_ref(), outside, report));
+    if let Some(draft) = &mut global {
+        draft.follow(rotation.as_ref().and_then(Option::as_ref));
+    }
     let notify = section.and_then(|section| notify::read(section.get("notify"), outside, report));
     let nothing = global::GlobalDraft::unknown();
     let known = global.as_ref().unwrap_or(&nothing);
@@ -148,7 +155,7 @@ fn read(
     let mut global = global?;
     let proxy = std::mem::replace(&mut global.proxy, proxy::ProxyDraft::unknown());
     let proxy = proxy.settle(ports, behind, report)?;
-    let global = Global { proxy, ..global.settings? };
+    let global = Global { proxy, path_rotation: rotation?, ..global.settings? };
     let apps = apps.into_iter().map(|app| app.settings).collect::<Option<Vec<_>>>()?;
     all_read.then_some(Settings { global, apps, users: users.list?, notify: notify? })
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
-use crate::config::keys::secret_of;
+use crate::config::keys::{said_secret, secret_of};
 use crate::config::outside::Outside;
 use crate::config::report::Report;
 use crate::config::section::{Field, Section};
@@ -14,9 +14,7 @@ use crate::units::{EventKind, Lifetime, Secret};
 const KEYS: &[&str] = &["exec", "webhook", "mail"];
 const EXEC: &[&str] = &["command", "events", "timeout"];
 const WEBHOOK: &[&str] = &["url", "file", "credential", "authorization", "ca_file", "events"];
-const AUTHORIZATION: &[&str] = &["value", "file", "credential"];
 const MAIL: &[&str] = &["server", "security", "ca_file", "user", "password", "from", "to", "whois", "events"];
-const PASSWORD: &[&str] = &["value", "file", "credential"];
 
 /// How many of a kind there may be: each is a thread of its own.
 const MOST: usize = 16;
@@ -179,7 +177,7 @@ fn webhook(section: &Section<'_>, outside: &dyn Outside, report: &mut Report) ->
         }
         fits.then_some(url)
     });
-    let authorization = said_secret(section, "authorization", AUTHORIZATION, outside, report);
+    let authorization = said_secret(section, "authorization", outside, report);
     let authorization = authorization.and_then(|said| match (said, section.secret("authorization")) {
         (Some(secret), Some(field)) if !is_header_value(secret.expose()) => {
             report.error(
@@ -204,23 +202,6 @@ fn is_url(text: &str) -> bool {
     host.is_some_and(|host| !host.is_empty() && !host.starts_with(':') && !host.contains('@'))
         && text.bytes().all(|byte| byte.is_ascii_graphic())
         && text.len() <= 2_048
-}
-
-/// A secret that may be left out: the text itself, or a section that says where it is.
-fn said_secret(
-    section: &Section<'_>,
-    key: &str,
-    keys: &[&str],
-    outside: &dyn Outside,
-    report: &mut Report,
-) -> Option<Option<Secret>> {
-    let Some(field) = section.secret(key) else { return Some(None) };
-    if !field.is_section() {
-        return field.text(report).map(|text| Some(Secret::new(text.to_owned())));
-    }
-    let place = field.section(report)?;
-    place.refuse_unknown(keys, &[], "", report);
-    secret_of(&place, "value", outside, report).map(|(secret, _)| Some(secret))
 }
 
 fn ca_file(section: &Section<'_>, report: &mut Report) -> Option<Option<PathBuf>> {
@@ -264,7 +245,7 @@ fn mail(section: &Section<'_>, outside: &dyn Outside, report: &mut Report) -> Op
             field.each(MOST_WORDS, report, address).map(|all| all.into_iter().map(|(to, _)| to).collect())
         }
     };
-    let password = said_secret(section, "password", PASSWORD, outside, report);
+    let password = said_secret(section, "password", outside, report);
     let user = Said::read(section.get("user"), |field| field.text(report).map(|user| Some(user.to_owned())));
     let login = match (user.or(None)?, password?) {
         (None, None) => None,

@@ -213,6 +213,18 @@ impl Operations {
         Ok(left)
     }
 
+    /// Puts settings in force that differ in nothing that grants depend on.
+    ///
+    /// # Errors
+    /// [`OperationError`]; everything is then as it was.
+    pub(super) fn put_in_force(&mut self, settings: Settings) -> Result<(), OperationError> {
+        let plan = self.firewall.plan(&settings, self.options)?;
+        let live = self.firewall.read()?;
+        self.firewall.install_over(live.as_ref(), &plan, Vec::new())?;
+        self.settings = settings;
+        Ok(())
+    }
+
     /// Forgets grants that have ended.
     pub fn forget_expired(&mut self, now: Now) {
         self.ledger.expire(now);

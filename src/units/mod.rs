@@ -7,6 +7,7 @@ mod lifetime;
 mod mark;
 mod names;
 mod now;
+mod path_rotation;
 mod ports;
 mod secret;
 mod timestamp;
@@ -21,6 +22,7 @@ pub use names::{
     AppName, AppNameError, HttpPath, HttpPathError, IfName, IfNameError, UserName, UserNameError,
 };
 pub use now::Now;
+pub use path_rotation::{PathRotation, PathRotationError};
 pub use ports::{PortRange, PortRangeError, Protocol, Protocols};
 pub use secret::Secret;
 pub use timestamp::{Timestamp, TimestampError};

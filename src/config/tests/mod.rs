@@ -5,6 +5,7 @@ mod good;
 mod hostile;
 mod notify;
 mod proxy;
+mod rotation;
 
 use super::{Checked, Problems, StepPorts, parse};
 
