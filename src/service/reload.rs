@@ -187,6 +187,9 @@ impl Reloader {
                 true
             }
             Err(error) => {
+                if matches!(error, ReloadError::Operation(_)) {
+                    self.users.failed();
+                }
                 tracing::warn!("not reloaded: the configuration of before stays in force");
                 for line in reasons(&error) {
                     tracing::warn!("not reloaded: {line}");

@@ -21,6 +21,8 @@ pub struct UserFiles {
     taken: Stamps,
     last: Stamps,
     restless: u32,
+    /// What was read could not be put in force, through no fault of the files.
+    failed: bool,
 }
 
 impl UserFiles {
@@ -33,7 +35,7 @@ impl UserFiles {
 
     fn in_folder(folder: Option<PathBuf>) -> Self {
         let taken = folder.as_deref().map(stamps).unwrap_or_default();
-        Self { folder, last: taken.clone(), taken, restless: 0 }
+        Self { folder, last: taken.clone(), taken, restless: 0, failed: false }
     }
 
     /// The folder, where there is one.
@@ -46,6 +48,12 @@ impl UserFiles {
         self.last = self.folder.as_deref().map(stamps).unwrap_or_default();
         self.taken.clone_from(&self.last);
         self.restless = 0;
+        self.failed = false;
+    }
+
+    /// Notes that what was taken is not in force, although nothing was wrong with it: it is tried again after a while.
+    pub(super) fn failed(&mut self) {
+        self.failed = self.folder.is_some();
     }
 
     /// Whether a file is another one than was taken over and has come to rest: it was the same at two looks.
@@ -57,12 +65,13 @@ impl UserFiles {
         let now = stamps(folder);
         let rests = now == self.last;
         self.last = now;
-        if self.last == self.taken {
+        let same = self.last == self.taken;
+        if same && !self.failed {
             self.restless = 0;
             return false;
         }
         self.restless += 1;
-        rests || self.restless >= MOST_LOOKS
+        (rests && !same) || self.restless >= MOST_LOOKS
     }
 }
 
@@ -124,6 +133,17 @@ mod tests {
                 break;
             }
         }
+    }
+
+    #[test]
+    fn what_could_not_be_put_in_force_is_tried_again_after_a_while() {
+        let folder = Folder::new("again");
+        let mut files = UserFiles::in_folder(Some(folder.0.clone()));
+        files.failed();
+        assert_eq!((1..).find(|_| files.changed()), Some(15));
+        files.failed();
+        files.take();
+        assert!((0..40).all(|_| !files.changed()));
     }
 
     #[test]
