@@ -22,12 +22,13 @@ use super::link;
 use super::lockout::adopt;
 use super::operations::{OperationError, Operations};
 use super::outside;
-use super::reload::{Pair, Reloader, Served, Source, UserFiles};
+use super::reload::{Pair, Reloader, Served, Source};
 use super::snapshot::Snapshot;
 use super::state::{StateFile, resumed};
 use super::trial::{Trial, TrialError, Watcher};
 use super::two_factor::{self, TwoFactorError};
 use super::used_codes::UsedCodesFile;
+use super::user_files::UserFiles;
 use crate::backend::iptables::IptablesError;
 use crate::backend::{BackendError, Choice, Firewall};
 use crate::config::Settings;
@@ -50,6 +51,8 @@ pub struct Daemon {
     pub settings: Settings,
     /// Where it comes from, for a reload.
     pub source: Source,
+    /// The files of users, as they were when the configuration was read.
+    pub users: UserFiles,
     /// What firewall is to be used.
     pub firewall: Choice,
     /// The port of step 1 that clients use.
@@ -387,7 +390,7 @@ async fn serve(
     let reloader = Reloader {
         source: daemon.source.clone(),
         pair,
-        users: UserFiles::new(&daemon.settings),
+        users: daemon.users.clone(),
         trial: trial.cloned(),
         state_dir: daemon.state_dir.clone(),
         served: Served { step2: step2_sender, tls: tls_sender },

@@ -344,7 +344,7 @@ impl Enforcer {
         match self.operations.grant(app.as_str(), client, &note, Some(lifetime), now) {
             Ok(_) => {
                 tracing::info!(%client, %app, user, %lifetime, "granted");
-                Answer::Opened
+                Answer::Granted(lifetime)
             }
             Err(error) => failed("a grant could not be made", client, app, &error),
         }

@@ -34,3 +34,4 @@ pub mod trial;
 pub mod two_factor;
 mod unblock;
 mod used_codes;
+pub mod user_files;

@@ -19,6 +19,7 @@ use super::last_good::LastGood;
 use super::lockout::adopt;
 use super::operations::{OperationError, Operations, TRIES};
 use super::trial::Trial;
+use super::user_files::{LOOK_AT_USERS, UserFiles};
 use crate::backend::BackendError;
 use crate::config::{Checked, Problems, Settings};
 use crate::grant::{Ledger, Note, Succession};
@@ -32,8 +33,6 @@ use crate::units::{AccessKey, AppName, Family, Now};
 
 /// How often the files of the certificate are looked at.
 const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(60);
-/// How often the files of users are looked at.
-const LOOK_AT_USERS: Duration = Duration::from_secs(2);
 /// A grant that ends by less than this later than its heir's counts as ending with it.
 const SLACK: Duration = Duration::from_millis(250);
 
@@ -139,31 +138,6 @@ pub(super) struct Reloader {
     pub(super) enforcer: mpsc::Sender<Reload>,
 }
 
-/// The folder with a file for each user, as it was last read.
-#[derive(Debug)]
-pub(super) struct UserFiles {
-    folder: Option<PathBuf>,
-    seen: Vec<(PathBuf, files::Stamp)>,
-}
-
-impl UserFiles {
-    /// The folder that these settings name; what changes from here on is a change.
-    pub(super) fn new(settings: &Settings) -> Self {
-        let folder = settings.global.users_folder.clone();
-        let seen = folder.as_deref().map(files::stamps).unwrap_or_default();
-        Self { folder, seen }
-    }
-
-    /// Whether a file was written, replaced, added or removed since it was last asked.
-    fn changed(&mut self) -> bool {
-        let Some(folder) = &self.folder else { return false };
-        let now = files::stamps(folder);
-        let changed = now != self.seen;
-        self.seen = now;
-        changed
-    }
-}
-
 impl Reloader {
     /// Waits for SIGHUP and for changes of the certificate, for ever.
     pub(super) async fn run(mut self, mut hangup: Signal) {
@@ -213,6 +187,9 @@ impl Reloader {
                 true
             }
             Err(error) => {
+                if matches!(error, ReloadError::Operation(_)) {
+                    self.users.failed();
+                }
                 tracing::warn!("not reloaded: the configuration of before stays in force");
                 for line in reasons(&error) {
                     tracing::warn!("not reloaded: {line}");
@@ -226,11 +203,11 @@ impl Reloader {
     async fn reload(&mut self) -> Result<(usize, usize), ReloadError> {
         let source = self.source.clone();
         // Before reading, so that what is written meanwhile is a change.
-        self.users.changed();
+        self.users.take();
         // Files may be slow, and step 1 and step 2 are served meanwhile.
         let read = spawn_blocking(move || read(&source)).await.map_err(|_| ReloadError::Ending)?;
         let (settings, two_factor) = read?;
-        if settings.global.users_folder != self.users.folder {
+        if settings.global.users_folder.as_deref() != self.users.folder() {
             self.users = UserFiles::new(&settings);
         }
         let random = random::bytes().map_err(ReloadError::Random)?;
