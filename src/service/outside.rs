@@ -27,6 +27,12 @@ fn ports<'a>(settings: &'a Settings, present: &[InterfaceState]) -> Vec<(&'a IfN
     named(settings).into_iter().filter_map(|name| Some((name, port_of(name)?))).collect()
 }
 
+/// Those that are VRFs or belong to one.
+fn in_vrf<'a>(settings: &'a Settings, present: &[InterfaceState]) -> Vec<&'a IfName> {
+    let is = |name: &IfName| present.iter().any(|have| have.name == name.as_str() && have.in_vrf);
+    named(settings).into_iter().filter(|name| is(name)).collect()
+}
+
 /// What an operator should know of them before anything is applied.
 pub(super) fn findings(settings: &Settings) -> Vec<Finding> {
     let Ok(present) = interfaces::states() else { return Vec::new() };
@@ -47,7 +53,15 @@ pub(super) fn findings(settings: &Settings) -> Vec<Finding> {
         ),
         fix: format!("# in the configuration: interface_ext: {of}"),
     });
-    missing.chain(ports).collect()
+    let vrfs = in_vrf(settings, &present).into_iter().map(|name| Finding {
+        severity: Severity::Error,
+        code: "interface-in-vrf",
+        message: format!(
+            "interface_ext {name} is a VRF or belongs to one: its addresses are not in the main routing tables, so that packets to them are not recognised as for this host, and nothing is guarded"
+        ),
+        fix: format!("ip link set {name} nomaster   # VRFs are not supported"),
+    });
+    missing.chain(ports).chain(vrfs).collect()
 }
 
 /// Logs the same when the guard is put in place.
@@ -56,6 +70,11 @@ pub(super) fn tell(settings: &Settings) {
     for name in missing(settings, &present) {
         tracing::warn!(
             "interface_ext {name} does not exist now: its ports are guarded as soon as it does, unless the name is wrong"
+        );
+    }
+    for name in in_vrf(settings, &present) {
+        tracing::error!(
+            "interface_ext {name} is a VRF or belongs to one, which is not supported: nothing is guarded on it"
         );
     }
     for (name, of) in ports(settings, &present) {

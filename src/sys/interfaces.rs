@@ -23,6 +23,8 @@ pub struct InterfaceState {
     pub has_xdp: bool,
     /// The bridge or bond whose port it is: packets come in by that, as far as rules can tell.
     pub port_of: Option<String>,
+    /// Whether it is a VRF or belongs to one, whose addresses are not among this host's as far as rules can tell.
+    pub in_vrf: bool,
 }
 
 /// Their names, sorted.
@@ -82,6 +84,7 @@ pub fn states() -> io::Result<Vec<InterfaceState>> {
         let link = links.iter().find(|link| link.index == state.index);
         state.has_xdp = link.is_some_and(|link| link.has_xdp);
         state.port_of = link.and_then(|link| link.port_of).and_then(name_of);
+        state.in_vrf = link.is_some_and(|link| link.in_vrf);
     }
     Ok(out.into_values().collect())
 }
@@ -108,6 +111,7 @@ struct Link {
     index: u32,
     has_xdp: bool,
     port_of: Option<u32>,
+    in_vrf: bool,
 }
 
 /// All links (`linux/rtnetlink.h`).
@@ -150,18 +154,22 @@ fn links() -> io::Result<Vec<Link>> {
 fn link(message: &[u8]) -> Option<Link> {
     const IFLA_MASTER: u16 = 10;
     const IFLA_LINKINFO: u16 = 18;
+    const IFLA_INFO_KIND: u16 = 1;
     const IFLA_INFO_SLAVE_KIND: u16 = 4;
+    const VRF: Option<&[u8]> = Some(b"vrf\0");
     const IFLA_XDP: u16 = 43;
     const IFLA_XDP_ATTACHED: u16 = 2;
     let index = u32::from_ne_bytes(*message.get(20..)?.first_chunk::<4>()?);
     let attributes = message.get(32..)?;
     let attached = attribute(attributes, IFLA_XDP).and_then(|xdp| attribute(xdp, IFLA_XDP_ATTACHED));
     let has_xdp = attached.and_then(|attached| attached.first()).is_some_and(|&attached| attached != 0);
-    let kind = attribute(attributes, IFLA_LINKINFO).and_then(|info| attribute(info, IFLA_INFO_SLAVE_KIND));
+    let info = attribute(attributes, IFLA_LINKINFO).unwrap_or_default();
+    let as_member = attribute(info, IFLA_INFO_SLAVE_KIND);
+    let in_vrf = as_member == VRF || attribute(info, IFLA_INFO_KIND) == VRF;
     let master = attribute(attributes, IFLA_MASTER).and_then(|master| master.first_chunk::<4>());
     // What comes in by an interface of a VRF passes prerouting by its own name first.
-    let port_of = master.filter(|_| kind != Some(b"vrf\0")).map(|&master| u32::from_ne_bytes(master));
-    Some(Link { index, has_xdp, port_of })
+    let port_of = master.filter(|_| as_member != VRF).map(|&master| u32::from_ne_bytes(master));
+    Some(Link { index, has_xdp, port_of, in_vrf })
 }
 
 fn attribute(mut list: &[u8], wanted: u16) -> Option<&[u8]> {
@@ -197,8 +205,8 @@ mod tests {
             out.extend([12, 0, 43, 0x80, 5, 0, 2, 0, attached, 0, 0, 0]);
             out
         };
-        assert_eq!(link(&message(2)), Some(Link { index: 7, has_xdp: true, port_of: None }));
-        assert_eq!(link(&message(0)), Some(Link { index: 7, has_xdp: false, port_of: None }));
+        assert_eq!(link(&message(2)), Some(Link { index: 7, has_xdp: true, port_of: None, in_vrf: false }));
+        assert_eq!(link(&message(0)), Some(Link { index: 7, has_xdp: false, port_of: None, in_vrf: false }));
         assert_eq!(link(&[0; 20]), None);
     }
 
@@ -218,5 +226,9 @@ mod tests {
         assert_eq!(port_of(b"bridge\0\0"), Some(3));
         assert_eq!(port_of(b"bond\0\0\0\0"), Some(3));
         assert_eq!(port_of(b"vrf\0\0\0\0\0"), None);
+        assert!(
+            link(&message(b"vrf\0\0\0\0\0")).unwrap().in_vrf
+                && !link(&message(b"bond\0\0\0\0")).unwrap().in_vrf
+        );
     }
 }
