@@ -1,10 +1,11 @@
 # shellcheck shell=bash
 # Sourced by integration/demo and integration/test: gets a machine ready and builds the program.
 #
-#   root_dir          the top of the source tree
-#   ensure_packages   installs what is missing, on Debian and Ubuntu; elsewhere says what is needed
-#   ensure_rust       a Rust new enough for Cargo.toml, from rustup if need be
-#   build             cargo build; sets KNOCK_AGENT to the program's path
+#   root_dir              the top of the source tree
+#   ensure_packages       installs what is missing, on Debian and Ubuntu; elsewhere says what is needed
+#   ensure_test_packages  the same for all that the end-to-end tests start
+#   ensure_rust           a Rust new enough for Cargo.toml, from rustup if need be
+#   build                 cargo build; sets KNOCK_AGENT to the program's path
 
 root_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 
@@ -78,6 +79,24 @@ ensure_servers() {
     if [ ${#missing[@]} -gt 0 ] && [ -d /run/systemd/system ]; then
         as_root systemctl disable --quiet "${missing[@]}" || true
     fi
+}
+
+# ensure_test_packages: whatever the end-to-end tests start.
+ensure_test_packages() {
+    local service mask
+    ensure_servers nginx haproxy caddy
+    # Installed, these would change this machine's firewall; the tests start them in namespaces of their own only. Masked,
+    # they can be started by nobody else.
+    for service in firewalld fail2ban; do
+        mask=/etc/systemd/system/$service.service
+        if command -v dpkg-query >/dev/null && ! has_package "$service" && [ ! -e "$mask" ] && [ -d "${mask%/*}" ]; then
+            say "masking $service.service before it is installed (systemctl unmask $service undoes it)"
+            as_root ln -s /dev/null "$mask"
+        fi
+    done
+    ensure_packages curl nmap tcpdump conntrack openssl python3 python3-requests netcat-openbsd procps strace sudo util-linux \
+        iptables ipset ufw firewalld fail2ban dbus iputils-ping dash oathtool zbar-tools openssh-client openssh-server \
+        python3-aiosmtpd whois pass gnupg
 }
 
 # True if the first version is at least the second.
