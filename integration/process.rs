@@ -116,3 +116,12 @@ impl Drop for Background {
         let _ = self.0.wait();
     }
 }
+
+/// Tells threads of a scope to stop when it is dropped, also by a panic, which would else wait for them for ever.
+pub struct Stop<'f>(pub &'f std::sync::atomic::AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}

@@ -14,6 +14,7 @@ use crate::firewall::{elements, everything, is_guarded, remove_guard, table, tim
 use crate::knocking::{STEP2_PORT, knock};
 use crate::namespace::Namespace;
 use crate::probe::{Reach, assert_echoes, assert_open, assert_silent, tcp};
+use crate::process::Stop;
 use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
 
@@ -159,12 +160,13 @@ fn the_daemon_takes_over_from_the_guard_without_a_gap() {
             }
             got_in
         });
+        let stopping = Stop(&stop);
         while probes.load(Ordering::Relaxed) < 200 && !probing.is_finished() {
             home.start(&net.router).terminate();
             home.guard(&net.router).success();
             home.start(&net.router).kill();
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         probing.join().unwrap()
     });
     assert_eq!(got_in, 0, "of {} probes", probes.load(Ordering::Relaxed));

@@ -385,11 +385,11 @@ fn nothing_that_was_let_in_is_lost_while_a_reload_changes_the_mark() {
                 std::thread::sleep(Duration::from_micros(200));
             }
         });
+        let _stopping = crate::process::Stop(&ends);
         for mark in 2..6 {
             home.rewrite_config(config(mark).text());
             agent.reload();
         }
-        ends.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     let chain = net.router.run("nft", &["list", "chain", "inet", "site", "in"]).success().text();
     assert!(chain.contains(&format!("{lost} packets 0 bytes 0")), "{chain}");

@@ -18,6 +18,7 @@ use crate::namespace::Namespace;
 use crate::probe::{
     assert_echo, assert_echoes, assert_on_time, assert_open, assert_silent, dial, udp_socket, when_silent,
 };
+use crate::process::Stop;
 use crate::server::{Habit, Server, in_url};
 use crate::tls::Tls;
 use crate::topology::{Family, Topology};
@@ -97,13 +98,14 @@ fn not_one_probe_gets_through_while_the_configuration_changes_to_and_fro() {
                 tries += 1;
             }
         });
+        let stopping = Stop(&stop);
         for round in 1..=12 {
             home.rewrite_config(configs[round % configs.len()].text());
             let said = agent.reload();
             assert!(said.contains("STATUS=guarding\n"), "round {round}: {said}\n{}", home.log());
             assert_echo(stream.try_clone().unwrap());
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         dialling.join().unwrap();
         let sent = flooding.join().unwrap();
         assert!(sent > 10_000, "a flood of {sent} is none");
