@@ -105,8 +105,8 @@ pub(super) struct Folder(PathBuf);
 
 impl Folder {
     pub(super) fn new() -> Result<Self, GatewayError> {
-        // mkdtemp(3) puts random letters in place of these.
-        let template = std::env::temp_dir().join("knock-agent-demo-XXXXXX");
+        // mkdtemp(3) puts random letters in place of the six at the end.
+        let template = std::env::temp_dir().join(format!("knock-agent-demo-{}", "X".repeat(6)));
         let path = nix::unistd::mkdtemp(&template)
             .map_err(|errno| system("make a temporary folder")(errno.into()))?;
         Ok(Self(path))

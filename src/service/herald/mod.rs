@@ -139,9 +139,7 @@ impl Teller {
         }
         self.pipe.write_all(line.as_bytes())
     }
-}
 
-impl Teller {
     /// Lets it tell what it knows already; it ends by itself then, of which somebody has to take note.
     fn dismiss(self) {
         let Self { mut child, pipe } = self;
