@@ -1,6 +1,5 @@
 //! Before the network is up, after a reboot, and with a configuration that cannot be used.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -12,7 +11,6 @@ use crate::backend::on_every_firewall;
 use crate::configuration::Config;
 use crate::firewall::{elements, everything, is_guarded, remove_guard, table, time_left};
 use crate::knocking::{STEP2_PORT, knock};
-use crate::namespace::Namespace;
 use crate::probe::{Reach, assert_echoes, assert_open, assert_silent, tcp};
 use crate::process::Stop;
 use crate::server::{Habit, Server};
@@ -195,47 +193,6 @@ fn without_the_capability_the_guard_says_so() {
     net.router.finish(command, b"", Duration::from_secs(10)).exits(77);
     assert!(!is_guarded(&net.router));
     assert!(!home.path("state/last-good-plan").exists(), "a plan that is not in force is not kept");
-}
-
-#[test]
-fn kill_9_at_any_moment_leaves_a_whole_guard_or_none_and_a_whole_plan() {
-    let net = Topology::new();
-    let configs = [Config::ssh(&[]), Config::ssh(&[]).app("web", "3333", "tcp", "local", &[])];
-    let home = Installation::new(&configs[1]);
-    let whole = configs.each_ref().map(|config| {
-        home.rewrite_config(config.text());
-        home.guard(&net.router).success();
-        blocks(&net.router)
-    });
-    let mut unfinished = 0;
-    for round in 0_usize..24 {
-        if round % 3 == 0 {
-            net.router.nft("delete table inet knock_agent");
-        }
-        home.rewrite_config(configs[round % 2].text());
-        let mut command = home.guard_command(&[]);
-        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
-        let guard = net.router.background(command);
-        thread::sleep(Duration::from_micros(500 * u64::try_from(round).unwrap()));
-        drop(guard);
-        if is_guarded(&net.router) {
-            let left = blocks(&net.router);
-            assert!(whole.contains(&left), "round {round}:\n{left:#?}");
-            unfinished += usize::from(left != whole[round % 2]);
-        } else {
-            unfinished += 1;
-        }
-        home.rewrite_config("global: nonsense\n");
-        home.guard(&net.router).success();
-        assert!(whole.contains(&blocks(&net.router)), "round {round}: the plan that is kept");
-    }
-    assert!(unfinished > 0, "no round was interrupted in time to tell");
-}
-
-/// Sets and chains in no order: that depends on what was there before.
-fn blocks(host: &Namespace) -> BTreeSet<String> {
-    let listing = table(host).replacen("table inet knock_agent {\n", "", 1);
-    listing.split("\n\t}\n").map(|block| block.trim().to_owned()).collect()
 }
 
 #[test]

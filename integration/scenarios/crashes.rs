@@ -281,6 +281,47 @@ fn kill_9_at_random_moments_of_reloads_opens_nothing() {
 }
 
 #[test]
+fn kill_9_at_messages_of_a_guard_leaves_a_whole_guard_or_none_and_a_whole_plan() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let configs = [Config::ssh(&[]), Config::ssh(&[]).app("web", "3333", "tcp", "local", &[])];
+    let home = Installation::new(&configs[0]);
+    let whole = configs.each_ref().map(|config| {
+        home.rewrite_config(config.text());
+        home.guard(&net.router).success();
+        sorted_table(&net.router)
+    });
+    // On a host without a guard, and over the guard of the other configuration.
+    for over in [false, true] {
+        for nth in (1..).step_by(3) {
+            let case = format!("killed at message {nth}, over a guard: {over}");
+            if !over {
+                net.router.nft("delete table inet knock_agent");
+            }
+            home.rewrite_config(configs[nth % 2].text());
+            let words = ending("sendmsg", nth);
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let done = net.router.finish(home.guard_command(&words), b"", LIMIT);
+            // Amid a change the same rules are there in other words.
+            if (over || is_guarded(&net.router)) && !whole.contains(&sorted_table(&net.router)) {
+                assert!(over, "{case}");
+                assert_silent(&net.a, Family::V4.router(), 2222);
+            }
+            home.rewrite_config("global: nonsense\n");
+            home.guard(&net.router).success();
+            assert!(whole.contains(&sorted_table(&net.router)), "{case}: the plan that is kept");
+            home.rewrite_config(configs[nth % 2].text());
+            home.guard(&net.router).success();
+            assert_eq!(sorted_table(&net.router), whole[nth % 2], "{case}");
+            if done.code == Some(0) {
+                assert!(nth > 10, "{case}: hardly a message");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
 fn grants_end_on_their_second_whatever_dies_around_them() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
@@ -336,7 +377,7 @@ fn kill_9_at_every_step_of_writing_the_state_file_leaves_one_that_is_whole() {
     let granted = || if is_guarded(&net.router) { elements(&net.router, "app_ssh_4").len() } else { 0 };
     let mut round = 0;
     for (call, times) in FILE_CALLS {
-        for nth in 1.. {
+        for nth in 30.. {
             round += 1;
             let case = format!("killed at {call} {nth}");
             fs::write(&boot_id, format!("{round:08x}-0000-4000-8000-000000000000\n")).unwrap();
