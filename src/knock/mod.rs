@@ -1,6 +1,7 @@
 //! What a request means and whether it opens anything: decisions without I/O, `now` given.
 
 mod attempt;
+pub mod automaton;
 mod form;
 mod gatekeeper;
 mod keyring;

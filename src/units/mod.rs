@@ -2,6 +2,7 @@
 
 mod access_key;
 mod address;
+mod knock;
 mod lifetime;
 mod mark;
 mod names;
@@ -13,6 +14,7 @@ mod totp;
 
 pub use access_key::{AccessKey, AccessKeyError, KeyCheck, Verifier, form_bytes, id_of, is_invisible};
 pub use address::{ClientAddr, Family, Network, NetworkError};
+pub use knock::{Knock, KnockError};
 pub use lifetime::{Lifetime, LifetimeError};
 pub use mark::{Mark, MarkError};
 pub use names::{
