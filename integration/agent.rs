@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::backend::Backend;
 use crate::configuration::Config;
 use crate::namespace::Namespace;
 use crate::process::{Background, Finished, finish, wait};
@@ -29,6 +30,7 @@ pub struct Installation {
     flags: Vec<String>,
     /// Variables of the environment of `run`.
     environment: Vec<(String, String)>,
+    with_certificate: bool,
 }
 
 impl Installation {
@@ -49,14 +51,27 @@ impl Installation {
             folder,
             program: PROGRAM.into(),
             wrapper: Vec::new(),
-            flags: Vec::new(),
+            flags: Backend::current().flags().iter().map(|&flag| flag.to_owned()).collect(),
             environment: Vec::new(),
+            with_certificate: true,
         }
+    }
+
+    /// Starts `run` without a certificate.
+    pub fn without_certificate(mut self) -> Self {
+        self.with_certificate = false;
+        self
     }
 
     /// Adds flags to `run`.
     pub fn flags(mut self, flags: &[&str]) -> Self {
         self.flags.extend(flags.iter().map(|&f| f.to_owned()));
+        self
+    }
+
+    /// Takes a flag away from `run`.
+    pub fn without_flag(mut self, flag: &str) -> Self {
+        self.flags.retain(|have| have != flag);
         self
     }
 
@@ -105,7 +120,9 @@ impl Installation {
         words.push(self.program.as_os_str());
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).arg("run").arg("--config").arg(self.path("config.yaml"));
-        command.arg("--cert").arg(self.path("cert.pem")).arg("--key").arg(self.path("key.pem"));
+        if self.with_certificate {
+            command.arg("--cert").arg(self.path("cert.pem")).arg("--key").arg(self.path("key.pem"));
+        }
         command.arg("--runtime-dir").arg(self.path("run"));
         command.arg("--state-dir").arg(self.path("state")).args(&self.flags);
         command.envs(self.environment.iter().map(|(n, v)| (n, v)));
@@ -115,6 +132,13 @@ impl Installation {
     /// Runs `run` where it is expected to give up by itself.
     pub fn run_in_vain(&self, host: &Namespace) -> Finished {
         host.finish(self.run_command(), b"", Duration::from_secs(10))
+    }
+
+    /// The same with more flags.
+    pub fn run_in_vain_with(&self, host: &Namespace, flags: &[&str]) -> Finished {
+        let mut command = self.run_command();
+        command.args(flags);
+        host.finish(command, b"", Duration::from_secs(20))
     }
 
     /// Starts the daemon and waits until it says that it is ready.
@@ -178,6 +202,7 @@ impl Installation {
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).arg("--config").arg(self.path("config.yaml"));
         command.arg("--runtime-dir").arg(self.path("run")).arg("--state-dir").arg(self.path("state"));
+        command.args(Backend::current().flags());
         command
     }
 
@@ -200,7 +225,7 @@ fn path_text(path: &Path) -> &str {
 }
 
 /// A certificate and its key, made once by the program itself.
-fn certificate() -> &'static (Vec<u8>, Vec<u8>) {
+pub fn certificate() -> &'static (Vec<u8>, Vec<u8>) {
     static MADE: OnceLock<(Vec<u8>, Vec<u8>)> = OnceLock::new();
     MADE.get_or_init(|| {
         let folder = TempDir::new();

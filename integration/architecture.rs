@@ -6,7 +6,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The top-level modules, lowest layer first; each may name itself and those before it.
-const LAYERS: &[&str] = &["units", "config", "knock", "grant", "ruleset", "sys", "backend", "service", "cli"];
+const LAYERS: &[&str] =
+    &["units", "config", "knock", "grant", "ruleset", "sys", "client", "backend", "service", "cli"];
+
+/// All that the client may name: it is built where there is neither netlink nor a firewall.
+const CLIENT_MAY: &[&str] = &["units", "config", "knock", "sys", "client"];
 
 const MAX_LINES: usize = 500;
 
@@ -48,6 +52,10 @@ fn what_breaks_a_rule_is_found() {
 
     assert!(found("src/units/port.rs", "use crate::knock::Verdict;").starts_with("src/units/port.rs:1: "));
     assert!(found("src/units/port.rs", "use crate::{\n    units::A,\n    cli::B,\n};").contains("cli"));
+    assert!(found("src/client/mod.rs", "use crate::grant::Ledger;").contains("not built with it"));
+    assert!(found("src/client/mod.rs", "use crate::backend::Backend;").contains("not built with it"));
+    assert!(found("src/service/mod.rs", "use crate::client::Client;").contains("does without"));
+    assert_eq!(found("src/client/mod.rs", "use crate::knock::Proof;\nuse crate::sys::random;"), "");
     assert!(found("src/knock/mod.rs", "let a = unsafe { b() };").contains("unsafe"));
     assert!(
         found("src/service/mod.rs", "fn a() {\n    eprintln!(\"b\");\n}")
@@ -89,6 +97,15 @@ fn judge(path: &str, text: &str) -> Vec<String> {
 /// Why a module of this layer may not name that one; files outside any layer may name all.
 fn overreach(layer: Option<&str>, name: &str) -> Option<String> {
     let layer = layer?;
+    if !LAYERS.contains(&name) {
+        return None;
+    }
+    if layer == "client" && !CLIENT_MAY.contains(&name) {
+        return Some(format!("`client` may not name `{name}`, which is not built with it"));
+    }
+    if name == "client" && !["client", "cli"].contains(&layer) {
+        return Some(format!("`{layer}` may not name `client`, which the gateway does without"));
+    }
     let height = |of: &str| LAYERS.iter().position(|&l| l == of);
     let named = height(name)?;
     (named > height(layer)?).then(|| format!("`{layer}` may not name `{name}`, a layer above it"))

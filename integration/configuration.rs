@@ -15,6 +15,9 @@ impl Config {
             "global:\n  http_post_path: \"{STEP1_PATH}\"\n  https_post_path: \"{STEP2_PATH}\"\n  \
              interface_ext: ext0\n  interface_int: int0\n"
         );
+        if !more.iter().any(|line| line.starts_with("lockout")) {
+            text += "  lockout: off\n";
+        }
         if !more.iter().any(|line| line.starts_with("step1_2_rate_limit_per_minute")) {
             text += "  step1_2_rate_limit_per_minute: 600\n";
         }

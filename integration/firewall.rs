@@ -1,9 +1,12 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::backend::Backend;
+use crate::ipset;
 use crate::namespace::Namespace;
+use crate::recent;
 
-/// An element of one of the agent's sets, as `nft` lists it.
+/// An element of one of the agent's sets, as `nft` or `ipset` lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Element {
     /// Address, network or range.
@@ -17,6 +20,9 @@ pub struct Element {
 /// The elements of a set of the agent's table; stops the test when there is no such set.
 #[track_caller]
 pub fn elements(host: &Namespace, set: &str) -> Vec<Element> {
+    if Backend::current().is_iptables() {
+        return ipset::elements(host, set);
+    }
     let listing = host.run("nft", &["list", "set", "inet", "knock_agent", set]).success().text();
     parse_elements(&listing)
 }
@@ -42,18 +48,105 @@ pub fn admission_left(host: &Namespace, address: IpAddr) -> Option<Duration> {
 
 /// Whether the agent's table exists.
 pub fn is_guarded(host: &Namespace) -> bool {
+    if Backend::current().is_iptables() {
+        return ipset::is_guarded(host);
+    }
     host.run("nft", &["list", "tables"]).success().text().lines().any(|l| l == "table inet knock_agent")
+}
+
+/// Removes all that the agent has in force, if anything, as somebody would who starts anew.
+pub fn remove_guard(host: &Namespace) {
+    let backend = Backend::current();
+    if !backend.is_iptables() {
+        host.run("nft", &["delete", "table", "inet", "knock_agent"]);
+        return;
+    }
+    for family in ['4', '6'] {
+        for table in ["mangle", "raw", "nat", "filter"] {
+            for what in ["-F", "-X"] {
+                // A daemon may put it back in the middle of it.
+                host.run(&backend.program(family, ""), &["-w", "-t", table, what]);
+            }
+        }
+    }
+    host.run("ipset", &["destroy"]);
+}
+
+/// Removes all rules and sets of everybody, as somebody would who starts anew.
+#[track_caller]
+pub fn flush_host(host: &Namespace) {
+    if Backend::current().is_iptables() {
+        remove_guard(host);
+        host.run("ipset", &["flush"]).success();
+    } else {
+        host.run("nft", &["flush", "ruleset"]).success();
+    }
+}
+
+/// Adds a rule that is none of the agent's, named `of_the_host`.
+pub fn add_foreign_rule(host: &Namespace) {
+    let backend = Backend::current();
+    if backend.is_iptables() {
+        let words = "-w -A INPUT -m comment --comment of_the_host".split(' ').collect::<Vec<_>>();
+        host.run(&backend.program('4', ""), &words).success();
+    } else {
+        host.nft("table inet of_the_host { chain input { type filter hook input priority 0; counter; }; }");
+    }
+}
+
+/// Whether the agent has a set of that name.
+pub fn has_set(host: &Namespace, name: &str) -> bool {
+    if Backend::current().is_recent() {
+        return !recent::lists(host, name).is_empty();
+    }
+    if Backend::current().is_iptables() {
+        let names = host.run("ipset", &["list", "-n"]).success().text();
+        return names.lines().any(|line| line == format!("ka_{name}"));
+    }
+    let sets = host.run("nft", &["list", "sets", "inet"]).success().text();
+    sets.lines().any(|line| line.trim() == format!("set {name} {{"))
+}
+
+/// Adds addresses to a set for so many seconds, as an administrator could.
+pub fn add_elements(host: &Namespace, set: &str, addresses: &[String], seconds: u32) {
+    if Backend::current().is_iptables() {
+        let line = |address| format!("add ka_{set} {address} timeout {seconds}\n");
+        let lines: String = addresses.iter().map(line).collect();
+        host.feed("ipset", &["restore"], lines.as_bytes()).success();
+    } else {
+        let each: Vec<String> = addresses.iter().map(|a| format!("{a} timeout {seconds}s")).collect();
+        host.nft(&format!("add element inet knock_agent {set} {{ {} }}", each.join(", ")));
+    }
+}
+
+/// Removes one element, as an administrator would.
+#[track_caller]
+pub fn remove_element(host: &Namespace, set: &str, key: &str) {
+    if Backend::current().is_recent() {
+        return recent::command(host, set, &format!("-{key}"));
+    }
+    if Backend::current().is_iptables() {
+        host.run("ipset", &["del", &format!("ka_{set}"), key]).success();
+    } else {
+        host.nft(&format!("delete element inet knock_agent {set} {{ {key} }}"));
+    }
 }
 
 /// The agent's table without what changes by itself, and without elements.
 #[track_caller]
 pub fn table(host: &Namespace) -> String {
+    if Backend::current().is_iptables() {
+        return ipset::guard(host);
+    }
     let listing = host.run("nft", &["-s", "list", "table", "inet", "knock_agent"]).success().text();
     without_elements(&listing)
 }
 
 /// Everything the kernel lists, with handles, without counters and time left.
 pub fn everything(host: &Namespace) -> String {
+    if Backend::current().is_iptables() {
+        return ipset::everything(host);
+    }
     host.run("nft", &["-s", "-a", "list", "ruleset"]).success().text()
 }
 

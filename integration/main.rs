@@ -11,14 +11,23 @@
 )]
 
 mod agent;
+mod audit;
+mod backend;
 mod capture;
 mod configuration;
+mod docker;
 mod firewall;
 mod handmade;
+mod hosts;
+mod ipset;
+mod knocker;
 mod knocking;
+mod machine;
 mod namespace;
 mod probe;
 mod process;
+mod proxies;
+mod recent;
 mod requirements;
 mod scenarios;
 mod server;

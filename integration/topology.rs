@@ -58,7 +58,7 @@ pub struct Topology {
     pub router: Namespace,
     pub lan: Namespace,
     /// Holds the bridge.
-    _switch: Namespace,
+    pub switch: Namespace,
 }
 
 impl Topology {
@@ -94,7 +94,7 @@ impl Topology {
         join(&lan, "10.0.0.5/24", "fd00:5::5/64", "10.0.0.1", "fd00:5::1");
         join(&a, "203.0.113.2/24", "2001:db8:1::2/64", "203.0.113.1", "2001:db8:1::1");
         join(&b, "203.0.113.3/24", "2001:db8:1::3/64", "203.0.113.1", "2001:db8:1::1");
-        let topology = Self { a, b, router, lan, _switch: switch };
+        let topology = Self { a, b, router, lan, switch };
         topology.await_packets();
         topology
     }

@@ -8,7 +8,7 @@ use std::num::NonZeroU16;
 use std::process::{Command, Output};
 
 use knock_agent::backend::nftables::Nftables;
-use knock_agent::config::{Settings, StepPorts, parse};
+use knock_agent::config::{Behind, Settings, StepPorts, parse_behind};
 use knock_agent::ruleset::diff::{Change, diff};
 use knock_agent::ruleset::layout::Options;
 use knock_agent::ruleset::plan::plan;
@@ -41,6 +41,8 @@ fn cases() -> Vec<(&'static str, String)> {
     let ssh = || app("ssh", "  port: 22\n");
     vec![
         ("one local service", global("") + &ssh()),
+        ("the whole host closed", global("  default_input: drop\n") + &ssh()),
+        ("the whole host closed, without a mark", global("  default_input: drop\n  mark: 0\n") + &ssh()),
         ("no mark", global("  mark: 0\n") + &ssh()),
         ("a mark with a mask", global("  mark: 0x100/0xff00\n") + &ssh()),
         ("one packet only", global("  step1_segments: 1\n") + &ssh()),
@@ -113,12 +115,23 @@ fn cases() -> Vec<(&'static str, String)> {
             global("").replace("/quiet-door", &format!("/{}", "a".repeat(25))) + &ssh(),
         ),
         ("the longest path", global("").replace("/quiet-door", &format!("/{}", "b".repeat(99))) + &ssh()),
+        ("a proxy on this host", global("  step1_reply: http\n") + &ssh()),
+        ("a proxy elsewhere", global("  step1_reply: http\n") + &ssh()),
+        ("a proxy elsewhere, no mark", global("  step1_reply: http\n  mark: 0\n") + &ssh()),
         ("a name that nft cannot have", global("") + &app("\"My App (v2)\"", "  port: 22\n")),
     ]
 }
 
 fn settings(name: &str, text: &str) -> Settings {
-    let checked = parse(name, text, Some(StepPorts { http: 8080, https: 8443 }), &knock_agent::config::Alone);
+    let ports = Some(StepPorts { http: 8080, https: 8443 });
+    let port = |number| NonZeroU16::new(number).unwrap();
+    let trusted = match name.starts_with("a proxy elsewhere") {
+        true => "127.0.0.1,10.0.0.5,10.1.0.0/16,10.1.2.0/24,fd00::5,2001:db8:1::/48",
+        false => "127.0.0.1,::1",
+    };
+    let behind = Behind { http: port(8081), https: port(8444), trusted: trusted.parse().unwrap() };
+    let behind = name.starts_with("a proxy").then_some(&behind);
+    let checked = parse_behind(name, text, ports, behind, &knock_agent::config::Alone);
     checked.unwrap_or_else(|problems| panic!("{name}: {problems}")).settings
 }
 

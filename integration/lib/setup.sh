@@ -11,7 +11,7 @@ root_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 # What `cargo build` and the program need: a compiler, pkg-config, the two netfilter libraries, libclang for bindgen.
 build_packages=(build-essential pkg-config libmnl-dev libnftnl-dev libclang-dev ca-certificates curl)
 # What the demo and the tests call: ip and nft.
-run_packages=(iproute2 nftables)
+run_packages=(iproute2 nftables iptables ipset)
 
 say() { printf '== %s\n' "$*" >&2; }
 fail() {
@@ -55,6 +55,29 @@ ensure_packages() {
             as_root apt-get update >&2 &&
                 as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}" >&2
         } || fail "could not install ${missing[*]}"
+}
+
+# ensure_servers PACKAGE...: the same for packages of servers, of which only the programs are wanted: they are neither started
+# nor enabled. On systems that are not Debian or Ubuntu it only says what is needed.
+ensure_servers() {
+    local package missing=() policy=/usr/sbin/policy-rc.d made='' status=0
+    if command -v dpkg-query >/dev/null && command -v apt-get >/dev/null; then
+        for package in "$@"; do
+            has_package "$package" || missing+=("$package")
+        done
+        [ ${#missing[@]} -eq 0 ] && return 0
+        if [ ! -e "$policy" ]; then
+            made=yes
+            # shellcheck disable=SC2016 # for the other shell
+            as_root sh -c 'printf "#!/bin/sh\nexit 101\n" >"$1" && chmod 0755 "$1"' sh "$policy"
+        fi
+    fi
+    (ensure_packages "$@") || status=$?
+    [ -z "$made" ] || as_root rm -f "$policy"
+    [ "$status" -eq 0 ] || exit "$status"
+    if [ ${#missing[@]} -gt 0 ] && [ -d /run/systemd/system ]; then
+        as_root systemctl disable --quiet "${missing[@]}" || true
+    fi
 }
 
 # True if the first version is at least the second.

@@ -4,10 +4,18 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::agent::Installation;
+use crate::backend::on_every_firewall;
 use crate::configuration::Config;
 use crate::probe::{assert_echoes, assert_on_time, assert_silent, when_silent};
 use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
+
+on_every_firewall! {
+    a_wide_network_and_networks_inside_it_may_all_be_configured,
+    an_operator_allows_networks_for_a_while_while_the_daemon_runs,
+    an_operator_allows_networks_for_a_while_without_a_daemon,
+    where_networks_overlap_the_longest_wins,
+}
 
 fn two_apps(global: &[&str], ssh: &[&str]) -> Config {
     Config::new(global).app("ssh", "2222", "tcp", "local", ssh).app("web", "3333", "tcp", "local", &[])
@@ -42,7 +50,6 @@ fn networks_of_the_configuration_pass_without_knocking() {
     }
 }
 
-#[test]
 fn a_wide_network_and_networks_inside_it_may_all_be_configured() {
     let net = Topology::new();
     let _services = services(&net);
@@ -89,12 +96,10 @@ fn allow_for_a_while(daemon: bool) {
     assert!(!list.contains("2001:db8:1::2"), "{list}");
 }
 
-#[test]
 fn an_operator_allows_networks_for_a_while_while_the_daemon_runs() {
     allow_for_a_while(true);
 }
 
-#[test]
 fn an_operator_allows_networks_for_a_while_without_a_daemon() {
     allow_for_a_while(false);
 }
@@ -113,7 +118,6 @@ fn flushing_keeps_what_the_configuration_allows() {
     assert_silent(&net.b, Family::V4.router(), 3333);
 }
 
-#[test]
 fn where_networks_overlap_the_longest_wins() {
     let net = Topology::new();
     let _services = services(&net);
@@ -143,4 +147,114 @@ fn where_networks_overlap_the_longest_wins() {
     agent.terminate();
     let _agent = home.start(&net.router);
     as_it_should_be();
+}
+
+/// The networks that `allow --list` shows, in the order of the listing.
+fn listed(net: &Topology, home: &Installation) -> Vec<String> {
+    let text = home.verb(&net.router, &["allow", "--list"]).success().text();
+    text.lines().skip(1).map(|line| line.split_whitespace().nth(1).unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn the_list_shows_what_was_allowed_and_not_what_became_of_it_in_the_kernel() {
+    let net = Topology::new();
+    let home = Installation::new(&two_apps(&["allow: [203.0.112.0/22]"], &[]));
+    let agent = home.start(&net.router);
+    for words in [
+        &["allow", "203.0.0.0/16", "--for", "1h"][..],
+        &["allow", "203.0.113.2", "--for", "2h"],
+        &["allow", "2001:db8:1::/64", "--app", "ssh", "--for", "2h"],
+        &["allow", "2001:db8:1::2", "--app", "ssh"],
+    ] {
+        home.verb(&net.router, words).success();
+    }
+    let mut wanted = vec!["203.0.112.0/22", "203.0.0.0/16", "2001:db8:1::2", "2001:db8:1::/64"];
+    wanted.sort_unstable();
+    let sorted = || {
+        let mut have = listed(&net, &home);
+        have.sort();
+        have
+    };
+    assert_eq!(sorted(), wanted);
+    agent.kill();
+    assert_eq!(sorted(), wanted, "the kernel alone knows");
+    let agent = home.start(&net.router);
+    assert_eq!(sorted(), wanted, "a restart takes them over as they were");
+    let wrong = home.verb(&net.router, &["allow", "--list", "--app", "nosuch"]).exits(2);
+    assert!(wrong.stderr.contains("there is no app `nosuch`; the apps are: ssh, web"), "{}", wrong.stderr);
+    home.verb(&net.router, &["allow", "--list", "--app", "web"]).success();
+    agent.kill();
+}
+
+#[test]
+fn an_element_that_an_administrator_removed_is_taken_back() {
+    let net = Topology::new();
+    let _services = services(&net);
+    let home = Installation::new(&two_apps(&["allow: [203.0.113.3]"], &[]));
+    let agent = home.start(&net.router);
+    let to = Family::V4.router();
+    home.verb(&net.router, &["allow", "203.0.113.0/30", "--for", "1h"]).success();
+    assert_echoes(&net.a, to, 2222);
+    let remove = |set: &str, what: &str| {
+        let what = format!("{{ {what} }}");
+        net.router.run("nft", &["delete", "element", "inet", "knock_agent", set, &what]).success();
+    };
+    // What an operator allowed is gone; what the configuration allows comes back.
+    remove("allow_all_4", "203.0.113.0-203.0.113.2");
+    remove("allow_all_4", "203.0.113.3");
+    sleep(Duration::from_millis(700));
+    assert_silent(&net.a, to, 2222);
+    assert_echoes(&net.b, to, 2222);
+    assert_eq!(listed(&net, &home), ["203.0.113.3"]);
+    net.router.run("nft", &["flush", "ruleset"]).success();
+    sleep(Duration::from_millis(700));
+    assert_silent(&net.a, to, 2222);
+    assert_echoes(&net.b, to, 2222);
+    // A part of a network leaves the others.
+    home.verb(&net.router, &["allow", "2001:db8:1::/64", "--for", "1h"]).success();
+    home.verb(&net.router, &["allow", "2001:db8:1::2", "--for", "2h"]).success();
+    remove("allow_all_6", "2001:db8:1::2");
+    sleep(Duration::from_millis(700));
+    assert_silent(&net.a, Family::V6.router(), 2222);
+    assert_echoes(&net.b, Family::V6.router(), 2222);
+    agent.kill();
+    let _agent = home.start(&net.router);
+    assert_silent(&net.a, Family::V6.router(), 2222);
+    assert_echoes(&net.b, Family::V6.router(), 2222);
+}
+
+#[test]
+fn closing_does_not_wait_for_a_good_configuration() {
+    let net = Topology::new();
+    let _services = services(&net);
+    let home = Installation::new(&two_apps(&["allow: [203.0.113.3]", "ipv6_prefix: 64"], &[]));
+    let agent = home.start(&net.router);
+    home.grant(&net.router, "ssh", Family::V4.client_a(), 600);
+    home.grant(&net.router, "web", Family::V4.client_a(), 600);
+    home.grant(&net.router, "ssh", Family::V6.client_a(), 600);
+    home.verb(&net.router, &["allow", "2001:db8:1::3", "--for", "1h"]).success();
+    home.verb(&net.router, &["allow", "203.0.113.2", "--app", "web"]).success();
+    agent.kill();
+    home.rewrite_config("global: nonsense\n");
+    let (v4, v6) = (Family::V4.router(), Family::V6.router());
+    assert_echoes(&net.b, v6, 2222);
+    assert_echoes(&net.a, v6, 2222);
+    home.verb(&net.router, &["revoke", "ssh", "203.0.113.2"]).success();
+    home.verb(&net.router, &["revoke", "ssh", "2001:db8:1::2"]).success();
+    assert_silent(&net.a, v4, 2222);
+    assert_silent(&net.a, v6, 2222);
+    assert_echoes(&net.b, v6, 2222);
+    assert_echoes(&net.a, v4, 3333);
+    home.verb(&net.router, &["revoke", "--all", "--app", "web"]).success();
+    assert_echoes(&net.a, v4, 3333);
+    home.verb(&net.router, &["allow", "--flush", "--app", "web"]).success();
+    assert_silent(&net.a, v4, 3333);
+    assert_echoes(&net.b, v6, 2222);
+    home.verb(&net.router, &["allow", "--flush"]).success();
+    assert_silent(&net.b, v6, 2222);
+    assert_echoes(&net.b, v4, 2222);
+    home.verb(&net.router, &["revoke", "nosuch", "203.0.113.2"]).exits(2);
+    home.verb(&net.router, &["grant", "ssh", "203.0.113.2"]).exits(78);
+    home.verb(&net.router, &["allow", "203.0.113.2"]).exits(78);
+    assert_silent(&net.a, v4, 2222);
 }

@@ -8,15 +8,23 @@ use std::thread;
 use std::time::Duration;
 
 use crate::agent::Installation;
+use crate::backend::on_every_firewall;
 use crate::configuration::Config;
-use crate::firewall::{elements, everything, is_guarded, table, time_left};
+use crate::firewall::{elements, everything, is_guarded, remove_guard, table, time_left};
 use crate::knocking::{STEP2_PORT, knock};
 use crate::namespace::Namespace;
 use crate::probe::{Reach, assert_echoes, assert_open, assert_silent, tcp};
 use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
 
-#[test]
+on_every_firewall! {
+    the_guard_alone_closes_the_ports,
+    the_guard_is_there_before_its_interface_is,
+    with_a_configuration_that_cannot_be_used_the_last_good_plan_guards,
+    the_last_good_plan_keeps_what_operators_allowed_and_granted,
+    beside_a_daemon_the_guard_changes_nothing,
+}
+
 fn the_guard_alone_closes_the_ports() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
@@ -36,7 +44,6 @@ fn the_guard_alone_closes_the_ports() {
     assert_eq!(everything(&net.router), before, "a second run changes nothing");
 }
 
-#[test]
 fn the_guard_is_there_before_its_interface_is() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
@@ -54,7 +61,6 @@ fn the_guard_is_there_before_its_interface_is() {
     assert_silent(&net.a, to, 2222);
 }
 
-#[test]
 fn with_a_configuration_that_cannot_be_used_the_last_good_plan_guards() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
@@ -64,7 +70,7 @@ fn with_a_configuration_that_cannot_be_used_the_last_good_plan_guards() {
     let guard = table(&net.router);
     let config = home.path("config.yaml");
     for what in ["broken", "missing", "a directory"] {
-        net.router.nft("delete table inet knock_agent");
+        remove_guard(&net.router);
         let _ = fs::remove_file(&config);
         match what {
             "broken" => home.rewrite_config("global: nonsense\n"),
@@ -86,7 +92,6 @@ fn with_a_configuration_that_cannot_be_used_the_last_good_plan_guards() {
     assert_echoes(&net.a, Family::V4.router(), 2222);
 }
 
-#[test]
 fn the_last_good_plan_keeps_what_operators_allowed_and_granted() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
@@ -115,7 +120,7 @@ fn without_a_last_good_plan_nothing_is_changed() {
     // Nor with one that is damaged: every byte counts.
     let good = Installation::new(&Config::ssh(&[]));
     good.guard(&net.router).success();
-    net.router.nft("delete table inet knock_agent");
+    remove_guard(&net.router);
     let plan = fs::read(good.path("state/last-good-plan")).unwrap();
     for round in 0..12 {
         let mut bytes = plan.clone();
@@ -169,7 +174,6 @@ fn the_daemon_takes_over_from_the_guard_without_a_gap() {
     assert_echoes(&net.a, Family::V4.router(), 2222);
 }
 
-#[test]
 fn beside_a_daemon_the_guard_changes_nothing() {
     let net = Topology::new();
     let home = Installation::new(&Config::ssh(&[]));
@@ -230,4 +234,36 @@ fn kill_9_at_any_moment_leaves_a_whole_guard_or_none_and_a_whole_plan() {
 fn blocks(host: &Namespace) -> BTreeSet<String> {
     let listing = table(host).replacen("table inet knock_agent {\n", "", 1);
     listing.split("\n\t}\n").map(|block| block.trim().to_owned()).collect()
+}
+
+#[test]
+fn a_plan_that_the_kernel_refuses_is_no_reason_to_leave_the_ports_open() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Installation::new(&Config::ssh(&[]));
+    home.guard(&net.router).success();
+    let guard = table(&net.router);
+    // A hook takes 1024 chains (MAX_HOOK_COUNT), and forwarding takes one more.
+    let chain = |n| {
+        format!("add chain inet full c{n} {{ type filter hook prerouting priority 0; policy accept; }}\n")
+    };
+    net.router.nft(&format!("add table inet full\n{}", (0..1000).map(chain).collect::<String>()));
+    let full =
+        (1000..1024).find(|&n| net.router.feed("nft", &["-f", "-"], chain(n).as_bytes()).code != Some(0));
+    assert!(full.is_some(), "the hook is full");
+    net.router.nft("delete table inet knock_agent");
+    let config = Config::ssh(&[]).app("lan", "7000", "tcp", "10.0.0.5", &[]);
+    home.rewrite_config(config.text());
+    let done = home.guard(&net.router).success();
+    assert!(done.stderr.contains("the kernel refused to"), "{}", done.stderr);
+    assert!(done.stderr.contains("NOT IN FORCE"), "{}", done.stderr);
+    assert_eq!(table(&net.router), guard);
+    assert_silent(&net.a, Family::V4.router(), 2222);
+    // The plan that failed is not kept as a good one, and without a good one the failure is one.
+    net.router.nft("delete table inet knock_agent");
+    home.guard(&net.router).success();
+    net.router.nft("delete table inet knock_agent");
+    fs::remove_file(home.path("state/last-good-plan")).unwrap();
+    home.guard(&net.router).exits(69);
+    assert!(!is_guarded(&net.router));
 }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::agent::Installation;
+use crate::backend::on_every_firewall;
 use crate::configuration::Config;
 use crate::knocking::knock;
 use crate::namespace::Namespace;
@@ -13,6 +14,14 @@ use crate::probe::{
 };
 use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
+
+on_every_firewall! {
+    outgoing_connections_may_use_a_guarded_port_as_their_source,
+    a_routed_lan_host_may_use_a_guarded_port_as_its_source,
+    a_service_that_another_table_forwards_is_guarded,
+    ports_that_nobody_asked_to_guard_are_left_alone,
+    an_address_that_others_forward_is_not_ours_even_at_a_guarded_port_number,
+}
 
 #[track_caller]
 fn assert_reaches_from(from: &Namespace, source: u16, to: IpAddr) {
@@ -27,7 +36,6 @@ fn assert_reaches_from(from: &Namespace, source: u16, to: IpAddr) {
     );
 }
 
-#[test]
 fn outgoing_connections_may_use_a_guarded_port_as_their_source() {
     let net = Topology::new();
     let _services = [Server::tcp(&net.a, 7, Habit::Echo), Server::udp(&net.a, 7, Habit::Echo)];
@@ -52,7 +60,6 @@ fn outgoing_connections_may_use_a_guarded_port_as_their_source() {
     }
 }
 
-#[test]
 fn a_routed_lan_host_may_use_a_guarded_port_as_its_source() {
     let net = Topology::new();
     let _services = [Server::tcp(&net.a, 7, Habit::Echo), Server::udp(&net.a, 7, Habit::Echo)];
@@ -68,7 +75,6 @@ fn a_routed_lan_host_may_use_a_guarded_port_as_its_source() {
     }
 }
 
-#[test]
 fn a_service_that_another_table_forwards_is_guarded() {
     let net = Topology::new();
     let _services = [
@@ -113,7 +119,6 @@ fn a_service_that_another_table_forwards_is_guarded() {
     }
 }
 
-#[test]
 fn ports_that_nobody_asked_to_guard_are_left_alone() {
     let net = Topology::new();
     let _services = [
@@ -133,7 +138,6 @@ fn ports_that_nobody_asked_to_guard_are_left_alone() {
     }
 }
 
-#[test]
 fn an_address_that_others_forward_is_not_ours_even_at_a_guarded_port_number() {
     let net = Topology::new();
     let _server = Server::tcp(&net.lan, 2222, Habit::Echo);

@@ -8,11 +8,17 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::agent::Installation;
+use crate::backend::on_every_firewall;
 use crate::configuration::Config;
 use crate::firewall::{everything, table, time_left};
 use crate::namespace::Namespace;
 use crate::process::wait;
 use crate::topology::{Family, Topology};
+
+on_every_firewall! {
+    check_ruleset_changes_nothing_while_the_daemon_runs,
+    a_difference_to_what_is_live_is_told,
+}
 
 /// A configuration with a bit of everything.
 fn rich() -> Config {
@@ -68,7 +74,6 @@ fn check_ruleset_changes_nothing_before_there_is_anything() {
     assert_eq!(everything(&net.router), before);
 }
 
-#[test]
 fn check_ruleset_changes_nothing_while_the_daemon_runs() {
     let net = Topology::new();
     let home = Installation::new(&rich());
@@ -104,7 +109,6 @@ fn the_printed_text_loads_to_the_ruleset_that_run_makes() {
     }
 }
 
-#[test]
 fn a_difference_to_what_is_live_is_told() {
     let net = Topology::new();
     let home = Installation::new(&Config::ssh(&[]));

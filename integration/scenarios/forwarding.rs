@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::agent::Installation;
+use crate::backend::{on_every_firewall, without_ipset};
 use crate::capture::Capture;
 use crate::configuration::Config;
 use crate::knocking::knock;
@@ -14,6 +15,24 @@ use crate::probe::{
 };
 use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
+
+on_every_firewall! {
+    a_lan_service_is_reachable_while_granted_over_ipv4,
+    a_lan_service_is_reachable_while_granted_over_ipv6,
+    the_lan_hosts_own_address_and_port_is_no_way_around,
+    the_lan_host_sees_the_router_unless_masquerade_is_off,
+    a_grant_for_one_family_forwards_nothing_of_the_other,
+    hosts_of_the_lan_are_not_guarded_against_each_other_and_the_router,
+}
+
+without_ipset! {
+    a_lan_service_is_reachable_while_granted_over_ipv4,
+    a_lan_service_is_reachable_while_granted_over_ipv6,
+    the_lan_hosts_own_address_and_port_is_no_way_around,
+    the_lan_host_sees_the_router_unless_masquerade_is_off,
+    a_grant_for_one_family_forwards_nothing_of_the_other,
+    hosts_of_the_lan_are_not_guarded_against_each_other_and_the_router,
+}
 
 /// One app per family, as a LAN destination has one: port 2222 to port 22, and udp 5555 to the same port.
 fn forwarding(more: &[&str]) -> Config {
@@ -51,17 +70,14 @@ fn open_forwarded(family: Family) {
     assert_udp_silent(&net.a, to, 5555);
 }
 
-#[test]
 fn a_lan_service_is_reachable_while_granted_over_ipv4() {
     open_forwarded(Family::V4);
 }
 
-#[test]
 fn a_lan_service_is_reachable_while_granted_over_ipv6() {
     open_forwarded(Family::V6);
 }
 
-#[test]
 fn the_lan_hosts_own_address_and_port_is_no_way_around() {
     let net = Topology::new();
     let _services = [Server::tcp(&net.lan, 22, Habit::Echo), Server::tcp(&net.lan, 80, Habit::Echo)];
@@ -103,7 +119,6 @@ fn address_seen(net: &Topology, family: Family, port: u16) -> IpAddr {
     listener.accept().unwrap().1.ip().to_canonical()
 }
 
-#[test]
 fn the_lan_host_sees_the_router_unless_masquerade_is_off() {
     for (masquerade, expected) in [(true, "10.0.0.1"), (false, "203.0.113.2")] {
         let net = Topology::new();
@@ -119,7 +134,6 @@ fn the_lan_host_sees_the_router_unless_masquerade_is_off() {
     }
 }
 
-#[test]
 fn a_grant_for_one_family_forwards_nothing_of_the_other() {
     let net = Topology::new();
     let _service = Server::tcp(&net.lan, 22, Habit::Echo);
@@ -135,7 +149,6 @@ fn a_grant_for_one_family_forwards_nothing_of_the_other() {
     );
 }
 
-#[test]
 fn hosts_of_the_lan_are_not_guarded_against_each_other_and_the_router() {
     let net = Topology::new();
     let _services = [

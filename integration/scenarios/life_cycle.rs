@@ -4,14 +4,31 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::agent::Installation;
+use crate::backend::{on_every_firewall, without_ipset};
 use crate::configuration::Config;
-use crate::firewall::{is_guarded, table, time_left};
+use crate::firewall::{everything, has_set, is_guarded, remove_element, table, time_left};
 use crate::knocking::{STEP2_PORT, knock};
 use crate::probe::{assert_echoes, assert_on_time, assert_open, assert_silent, when_silent};
 use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
 
-#[test]
+on_every_firewall! {
+    grants_end_on_time_with_nobody_alive_after_kill_9,
+    a_restart_after_kill_9_keeps_the_time_that_is_left,
+    with_cleanup_sigterm_ends_the_grants_and_keeps_the_guard,
+    a_daemon_that_was_stopped_and_started_ten_times_still_guards_and_opens,
+    somebody_else_who_removes_a_grant_is_obeyed,
+    a_restart_with_another_configuration_keeps_the_grants_it_still_knows,
+}
+
+without_ipset! {
+    grants_end_on_time_with_nobody_alive_after_kill_9,
+    a_restart_after_kill_9_keeps_the_time_that_is_left,
+    with_cleanup_sigterm_ends_the_grants_and_keeps_the_guard,
+    a_daemon_that_was_stopped_and_started_ten_times_still_guards_and_opens,
+    somebody_else_who_removes_a_grant_is_obeyed,
+}
+
 fn grants_end_on_time_with_nobody_alive_after_kill_9() {
     let net = Topology::new();
     let _services = [Server::tcp(&net.router, 2222, Habit::Echo), Server::tcp(&net.lan, 22, Habit::Echo)];
@@ -41,7 +58,6 @@ fn grants_end_on_time_with_nobody_alive_after_kill_9() {
     }
 }
 
-#[test]
 fn a_restart_after_kill_9_keeps_the_time_that_is_left() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
@@ -105,7 +121,6 @@ fn sigterm_leaves_guard_and_grants_in_place() {
     assert!(is_guarded(&net.router), "the guard stays");
 }
 
-#[test]
 fn with_cleanup_sigterm_ends_the_grants_and_keeps_the_guard() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
@@ -125,7 +140,6 @@ fn with_cleanup_sigterm_ends_the_grants_and_keeps_the_guard() {
     }
 }
 
-#[test]
 fn a_daemon_that_was_stopped_and_started_ten_times_still_guards_and_opens() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
@@ -159,13 +173,52 @@ fn a_second_daemon_does_not_disturb_the_first() {
 }
 
 #[test]
+fn a_second_daemon_with_other_files_gives_up_before_it_touches_anything() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&["duration: 60"]));
+    let mut agent = home.start(&net.router);
+    let before = everything(&net.router);
+    let other = Installation::new(&Config::new(&[]).app("web", "3333", "tcp", "local", &[]));
+    let other = other.flags(&["--http-port", "8081", "--https-port", "8444"]);
+    // Also while the first one is busy with repairs.
+    for round in 0..6 {
+        if round > 2 {
+            net.router.nft("delete table inet knock_agent");
+        }
+        let second = other.run_in_vain(&net.router).exits(69);
+        assert!(second.stderr.contains(&format!("pid {}", agent.pid())), "{}", second.stderr);
+        other.guard(&net.router).success();
+        assert!(!table(&net.router).contains("3333"), "round {round}");
+    }
+    assert!(agent.is_alive());
+    agent.kill();
+    // The name dies with its owner, and a user who holds it does not keep the ports open.
+    net.router.nft("delete table inet knock_agent");
+    let squatter = "import socket,time; s=socket.socket(socket.AF_UNIX); s.bind('\\0knock-agent'); LISTEN time.sleep(60)";
+    for (listens, script) in ["", "s.listen(0);"].map(|listen| (listen, squatter.replace("LISTEN", listen))) {
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "/usr/bin/python3", "-c", &script]);
+        let _squatter = net.router.background(command);
+        let named = || net.router.run("ss", &["-xa"]).text().contains("@knock-agent");
+        let end = Instant::now() + Duration::from_secs(10);
+        while !named() {
+            assert!(Instant::now() < end, "nobody took the name");
+            sleep(Duration::from_millis(20));
+        }
+        let agent = home.start(&net.router);
+        assert!(home.log().contains("ignored"), "{listens}: {}", home.log());
+        agent.kill();
+    }
+    assert!(before.contains("2222") && table(&net.router).contains("2222"));
+}
+
 fn somebody_else_who_removes_a_grant_is_obeyed() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
     let home = Installation::new(&Config::ssh(&["duration: 600"]));
     let agent = home.start(&net.router);
     knock(&net.a, Family::V4.router(), "ssh");
-    net.router.nft("delete element inet knock_agent app_ssh_4 { 203.0.113.2 }");
+    remove_element(&net.router, "app_ssh_4", "203.0.113.2");
     assert_silent(&net.a, Family::V4.router(), 2222);
     sleep(Duration::from_secs(2));
     assert_eq!(time_left(&net.router, "ssh", Family::V4.client_a()), None, "it is not repaired");
@@ -176,7 +229,6 @@ fn somebody_else_who_removes_a_grant_is_obeyed() {
     assert_echoes(&net.a, Family::V4.router(), 2222);
 }
 
-#[test]
 fn a_restart_with_another_configuration_keeps_the_grants_it_still_knows() {
     let net = Topology::new();
     let _services = [2222, 3333, 4444].map(|port| Server::tcp(&net.router, port, Habit::Echo));
@@ -198,8 +250,7 @@ fn a_restart_with_another_configuration_keeps_the_grants_it_still_knows() {
     assert_echoes(&net.a, to, 2222);
     assert_silent(&net.a, to, 3333);
     assert_open(&net.b, to, 4444);
-    let sets = net.router.run("nft", &["list", "sets", "inet"]).success().text();
-    assert!(!sets.contains("app_old"), "what is no longer configured is gone: {sets}");
+    assert!(!has_set(&net.router, "app_old_4"), "what is no longer configured is gone");
     knock(&net.b, to, "web");
     assert_echoes(&net.b, to, 3333);
 }

@@ -3,9 +3,10 @@
 use std::io::Write;
 use std::net::IpAddr;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::agent::Installation;
+use crate::backend::on_every_firewall;
 use crate::configuration::{Config, STEP1_PATH, STEP2_PATH, http_key, https_key};
 use crate::firewall::{admission_left, time_left};
 use crate::handmade;
@@ -14,23 +15,33 @@ use crate::probe::{GENEROUS, dial};
 use crate::server::in_url;
 use crate::topology::{Family, Topology};
 
+on_every_firewall! {
+    requests_whose_first_segment_does_not_match_reach_no_process,
+    more_than_step1_max_bytes_over_one_connection_are_refused,
+    more_segments_than_step1_segments_are_not_heard,
+    python_requests_sends_two_segments_and_gets_in,
+    the_longest_path_is_matched_to_its_last_character,
+}
+
 /// Sends the pieces as segments of one connection, 150 ms apart, and stays connected for a while.
 /// Returns the sockets of the step-1 port that got beyond the handshake while it lasted.
 fn send_segments(net: &Topology, to: IpAddr, pieces: &[&[u8]]) -> Vec<String> {
     let mut stream = dial(&net.a, (to, STEP1_PORT).into(), GENEROUS).unwrap();
     stream.set_nodelay(true).unwrap();
     let mut seen = Vec::new();
-    for piece in pieces {
-        stream.write_all(piece).unwrap();
-        for _ in 0..5 {
+    // By the clock: on a slow machine a look alone takes long, and a connection has only so much time.
+    let watch = |time: Duration, seen: &mut Vec<String>| {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
             seen.extend(sockets(net));
             sleep(Duration::from_millis(30));
         }
+    };
+    for piece in pieces {
+        stream.write_all(piece).unwrap();
+        watch(Duration::from_millis(150), &mut seen);
     }
-    for _ in 0..5 {
-        seen.extend(sockets(net));
-        sleep(Duration::from_millis(60));
-    }
+    watch(Duration::from_millis(300), &mut seen);
     seen.dedup();
     seen
 }
@@ -54,7 +65,6 @@ fn assert_nobody_admitted(net: &Topology, what: &str) {
     }
 }
 
-#[test]
 fn requests_whose_first_segment_does_not_match_reach_no_process() {
     let net = Topology::new();
     let home = Installation::new(&Config::ssh(&[]));
@@ -140,10 +150,9 @@ fn a_second_request_in_the_same_connection_is_not_heard() {
     assert!(admission_left(&net.router, Family::V4.client_a()).is_some(), "the right one alone is heard");
 }
 
-#[test]
 fn more_than_step1_max_bytes_over_one_connection_are_refused() {
     let net = Topology::new();
-    let home = Installation::new(&Config::ssh(&[]));
+    let home = Installation::new(&Config::ssh(&["step2_https_duration: 30"]));
     let mut agent = home.start(&net.router);
     let to = Family::V4.router();
     let right = form("ssh", &http_key("ssh"));
@@ -157,11 +166,14 @@ fn more_than_step1_max_bytes_over_one_connection_are_refused() {
     assert_nobody_admitted(&net, "three segments of more than 500 bytes together");
     assert!(agent.is_alive());
     let short = "Y: y\r\n\r\n";
-    send_segments(&net, to, &[first.as_bytes(), short.as_bytes(), right.as_bytes()]);
-    assert!(admission_left(&net.router, Family::V4.client_a()).is_some(), "three segments of less are heard");
+    // On a busy machine the pauses between segments may outlast the kernel's memory of the first.
+    let heard = || {
+        send_segments(&net, to, &[first.as_bytes(), short.as_bytes(), right.as_bytes()]);
+        admission_left(&net.router, Family::V4.client_a()).is_some()
+    };
+    assert!((0..3).any(|_| heard()), "three segments of less are heard");
 }
 
-#[test]
 fn more_segments_than_step1_segments_are_not_heard() {
     let net = handmade::topology();
     let config = Config::new(&["step1_segments: 1"]).app("ssh", "2222", "tcp", "local", &[]);
@@ -176,7 +188,6 @@ fn more_segments_than_step1_segments_are_not_heard() {
     assert!(admission_left(&net.router, Family::V4.client_a()).is_some(), "one segment is heard");
 }
 
-#[test]
 fn python_requests_sends_two_segments_and_gets_in() {
     let net = Topology::new();
     let home = Installation::new(&Config::ssh(&[]));
@@ -209,7 +220,6 @@ fn python_requests_sends_two_segments_and_gets_in() {
     }
 }
 
-#[test]
 fn the_longest_path_is_matched_to_its_last_character() {
     let net = Topology::new();
     let longest = format!("/{}", "abcdefghi/".repeat(10).trim_end_matches('/'));

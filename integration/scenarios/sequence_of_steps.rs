@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::agent::Installation;
+use crate::backend::{on_every_firewall, without_ipset};
 use crate::configuration::{Config, STEP1_PATH, STEP2_PATH, http_key, https_key};
 use crate::firewall::{admission_left, elements, time_left};
 use crate::knocking::{
@@ -11,6 +12,24 @@ use crate::knocking::{
 use crate::probe::{assert_echoes, assert_silent, assert_udp_open, assert_udp_silent};
 use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
+
+on_every_firewall! {
+    two_steps_open_a_local_tcp_service_over_ipv4_for_that_address_only,
+    two_steps_open_a_local_tcp_service_over_ipv6_for_that_address_only,
+    two_steps_open_a_local_udp_service_for_that_address_only,
+    step_2_cannot_be_reached_before_step_1_and_opens_nothing,
+    a_wrong_first_step_does_not_admit_to_the_second,
+    the_first_step_of_one_app_does_not_open_the_second_of_another,
+}
+
+without_ipset! {
+    two_steps_open_a_local_tcp_service_over_ipv4_for_that_address_only,
+    two_steps_open_a_local_tcp_service_over_ipv6_for_that_address_only,
+    two_steps_open_a_local_udp_service_for_that_address_only,
+    step_2_cannot_be_reached_before_step_1_and_opens_nothing,
+    a_wrong_first_step_does_not_admit_to_the_second,
+    the_first_step_of_one_app_does_not_open_the_second_of_another,
+}
 
 fn open_local_tcp(family: Family) {
     let net = Topology::new();
@@ -36,17 +55,14 @@ fn open_local_tcp(family: Family) {
     assert_eq!(elements(&net.router, other), []);
 }
 
-#[test]
 fn two_steps_open_a_local_tcp_service_over_ipv4_for_that_address_only() {
     open_local_tcp(Family::V4);
 }
 
-#[test]
 fn two_steps_open_a_local_tcp_service_over_ipv6_for_that_address_only() {
     open_local_tcp(Family::V6);
 }
 
-#[test]
 fn two_steps_open_a_local_udp_service_for_that_address_only() {
     let net = Topology::new();
     let service = Server::udp(&net.router, 1194, Habit::Echo);
@@ -67,7 +83,6 @@ fn two_steps_open_a_local_udp_service_for_that_address_only() {
     }
 }
 
-#[test]
 fn step_2_cannot_be_reached_before_step_1_and_opens_nothing() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
@@ -82,7 +97,6 @@ fn step_2_cannot_be_reached_before_step_1_and_opens_nothing() {
     }
 }
 
-#[test]
 fn a_wrong_first_step_does_not_admit_to_the_second() {
     let net = Topology::new();
     let home = Installation::new(&Config::ssh(&[]));
@@ -136,7 +150,6 @@ fn a_wrong_second_step_is_refused_alike_and_opens_nothing() {
     assert_step2_opens(&net.a, to, "ssh");
 }
 
-#[test]
 fn the_first_step_of_one_app_does_not_open_the_second_of_another() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2223, Habit::Echo);

@@ -3,11 +3,26 @@
 use std::time::Duration;
 
 use crate::agent::Installation;
+use crate::backend::{on_every_firewall, without_ipset};
 use crate::configuration::Config;
 use crate::knocking::knock;
 use crate::probe::{assert_echoes, assert_silent, assert_udp_open, assert_udp_silent, dial};
 use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
+
+on_every_firewall! {
+    two_apps_share_a_port_with_keys_and_destinations_of_their_own,
+    a_list_of_ports_and_ranges_opens_with_one_knock_in_both_protocols,
+    a_range_is_forwarded_port_by_port,
+    a_grant_for_a_lan_host_keeps_no_connection_to_this_host_at_the_same_port,
+}
+
+without_ipset! {
+    two_apps_share_a_port_with_keys_and_destinations_of_their_own,
+    a_list_of_ports_and_ranges_opens_with_one_knock_in_both_protocols,
+    a_range_is_forwarded_port_by_port,
+    a_grant_for_a_lan_host_keeps_no_connection_to_this_host_at_the_same_port,
+}
 
 /// What the service says first; a pushing server says `tick`, an echoing one nothing.
 fn speaks_first(net: &Topology, from_a: bool, port: u16) -> bool {
@@ -20,7 +35,6 @@ fn speaks_first(net: &Topology, from_a: bool, port: u16) -> bool {
     matches!(stream.read(&mut word), Ok(1..))
 }
 
-#[test]
 fn two_apps_share_a_port_with_keys_and_destinations_of_their_own() {
     let net = Topology::new();
     let _local = Server::tcp(&net.router, 2222, Habit::Echo);
@@ -46,7 +60,6 @@ fn two_apps_share_a_port_with_keys_and_destinations_of_their_own() {
     assert_echoes(&net.a, to, 2222);
 }
 
-#[test]
 fn a_list_of_ports_and_ranges_opens_with_one_knock_in_both_protocols() {
     let net = Topology::new();
     let ports = [5000, 6000, 6005, 6010];
@@ -78,7 +91,6 @@ fn a_list_of_ports_and_ranges_opens_with_one_knock_in_both_protocols() {
     }
 }
 
-#[test]
 fn a_range_is_forwarded_port_by_port() {
     let net = Topology::new();
     let _services = [
@@ -128,7 +140,6 @@ fn any_first_key_of_an_app_goes_with_any_second_one() {
     assert_echoes(&net.b, to, 2222);
 }
 
-#[test]
 fn a_grant_for_a_lan_host_keeps_no_connection_to_this_host_at_the_same_port() {
     use std::io::{Read, Write};
     let net = Topology::new();

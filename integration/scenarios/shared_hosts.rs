@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::agent::Installation;
+use crate::backend::on_every_firewall;
 use crate::configuration::Config;
 use crate::knocking::{assert_step2_opens, knock, step1};
 use crate::probe::{
@@ -10,6 +11,13 @@ use crate::probe::{
 };
 use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
+
+on_every_firewall! {
+    all_works_on_a_host_that_accepts_only_established_output_and_our_mark,
+    all_works_on_a_host_that_accepts_established_packets_and_our_mark,
+    a_stream_is_cut_on_a_host_that_accepts_established_packets,
+    a_client_granted_one_lan_host_does_not_get_another_by_the_mark,
+}
 
 /// Everything is dropped but loopback, neighbour discovery, what `output` lets out, and our mark.
 fn drop_by_default(established_in: bool) -> String {
@@ -63,17 +71,14 @@ fn everything_works_through_the_mark(established_in: bool) {
     }
 }
 
-#[test]
 fn all_works_on_a_host_that_accepts_only_established_output_and_our_mark() {
     everything_works_through_the_mark(false);
 }
 
-#[test]
 fn all_works_on_a_host_that_accepts_established_packets_and_our_mark() {
     everything_works_through_the_mark(true);
 }
 
-#[test]
 fn a_stream_is_cut_on_a_host_that_accepts_established_packets() {
     let net = Topology::new();
     let _services = [Server::tcp(&net.router, 2222, Habit::Push), Server::tcp(&net.lan, 22, Habit::Push)];
@@ -99,7 +104,6 @@ fn a_stream_is_cut_on_a_host_that_accepts_established_packets() {
     }
 }
 
-#[test]
 fn a_client_granted_one_lan_host_does_not_get_another_by_the_mark() {
     let net = Topology::new();
     let _services = [Server::tcp(&net.lan, 22, Habit::Echo), Server::tcp(&net.lan, 80, Habit::Echo)];

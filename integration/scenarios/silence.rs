@@ -4,6 +4,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::agent::Installation;
+use crate::backend::on_every_firewall;
 use crate::capture::{Capture, Packet};
 use crate::configuration::{Config, STEP1_PATH, http_key};
 use crate::firewall::admission_left;
@@ -11,11 +12,16 @@ use crate::knocking::{STEP1_PORT, STEP2_PORT, form, post_step1, step1};
 use crate::server::{Habit, Server, in_url};
 use crate::topology::{Family, Topology};
 
+on_every_firewall! {
+    nothing_but_syn_acks_ever_leaves_the_step_1_port,
+    step_1_leaves_neither_a_conntrack_entry_nor_a_socket,
+    closed_ports_answer_nothing_at_all,
+}
+
 fn from_router(packets: &[Packet], family: Family) -> Vec<&Packet> {
     packets.iter().filter(|p| p.source == family.router()).collect()
 }
 
-#[test]
 fn nothing_but_syn_acks_ever_leaves_the_step_1_port() {
     let net = Topology::new();
     let home = Installation::new(&Config::ssh(&["step2_https_duration: 60"]));
@@ -49,7 +55,6 @@ fn nothing_but_syn_acks_ever_leaves_the_step_1_port() {
     }
 }
 
-#[test]
 fn step_1_leaves_neither_a_conntrack_entry_nor_a_socket() {
     let net = Topology::new();
     let home = Installation::new(&Config::ssh(&["step2_https_duration: 60"]));
@@ -79,7 +84,6 @@ fn step_1_leaves_neither_a_conntrack_entry_nor_a_socket() {
     assert!(entries.contains("dport=80 "), "{entries}");
 }
 
-#[test]
 fn closed_ports_answer_nothing_at_all() {
     let net = Topology::new();
     let _services = [

@@ -1,13 +1,18 @@
 //! `step1_reply: http`: the first step answers those who know the path, and nobody else.
 
 use crate::agent::Installation;
+use crate::backend::on_every_firewall;
 use crate::configuration::{Config, STEP1_PATH, STEP2_PATH, http_key, https_key};
 use crate::firewall::{admission_left, time_left};
 use crate::knocking::{STEP1_PORT, assert_step2_opens, form, parse_reply};
 use crate::server::{Habit, Server, in_url};
 use crate::topology::{Family, Topology};
 
-#[test]
+on_every_firewall! {
+    the_first_step_answers_those_who_know_its_path,
+    too_many_answered_first_steps_are_turned_away,
+}
+
 fn the_first_step_answers_those_who_know_its_path() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
@@ -36,7 +41,6 @@ fn the_first_step_answers_those_who_know_its_path() {
     }
 }
 
-#[test]
 fn too_many_answered_first_steps_are_turned_away() {
     let net = Topology::new();
     let config = Config::new(&["step1_reply: http", "step1_2_rate_limit_per_minute: 3"]).app(

@@ -6,11 +6,30 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::agent::Installation;
+use crate::backend::{on_every_firewall, without_ipset};
 use crate::configuration::Config;
 use crate::namespace::Namespace;
 use crate::probe::{GENEROUS, assert_on_time, assert_silent, assert_udp_silent, dial, udp_socket};
 use crate::server::{Habit, Server, TICK, last_piece};
 use crate::topology::{Family, Topology};
+
+on_every_firewall! {
+    tcp_streams_are_cut_at_the_end_of_their_grant_over_ipv4,
+    tcp_streams_are_cut_at_the_end_of_their_grant_over_ipv6,
+    udp_streams_are_cut_at_the_end_of_their_grant_over_ipv4,
+    udp_streams_are_cut_at_the_end_of_their_grant_over_ipv6,
+    tcp_streams_live_on_where_established_is_kept,
+    udp_streams_live_on_where_established_is_kept,
+}
+
+without_ipset! {
+    tcp_streams_are_cut_at_the_end_of_their_grant_over_ipv4,
+    tcp_streams_are_cut_at_the_end_of_their_grant_over_ipv6,
+    udp_streams_are_cut_at_the_end_of_their_grant_over_ipv4,
+    udp_streams_are_cut_at_the_end_of_their_grant_over_ipv6,
+    tcp_streams_live_on_where_established_is_kept,
+    udp_streams_live_on_where_established_is_kept,
+}
 
 /// How long each grant lasts.
 const GRANT: Duration = Duration::from_secs(5);
@@ -31,7 +50,8 @@ fn config(family: Family, protocol: &str, fate: Fate) -> Config {
         Fate::Kept => "established: keep",
     };
     let lan = format!("\"{}\"", family.lan());
-    let more = ["duration: 60", established];
+    let duration = format!("duration: {}", GRANT.as_secs());
+    let more = [duration.as_str(), established];
     Config::new(&[]).app("local", "[7001, 7003]", protocol, "local", &more).app(
         "lan",
         "[7002, 7004]",
@@ -131,27 +151,22 @@ fn datagrams(from: &Namespace, to: IpAddr, port: u16) -> UdpSocket {
     socket
 }
 
-#[test]
 fn tcp_streams_are_cut_at_the_end_of_their_grant_over_ipv4() {
     run(Family::V4, "tcp", Fate::Cut);
 }
 
-#[test]
 fn tcp_streams_are_cut_at_the_end_of_their_grant_over_ipv6() {
     run(Family::V6, "tcp", Fate::Cut);
 }
 
-#[test]
 fn udp_streams_are_cut_at_the_end_of_their_grant_over_ipv4() {
     run(Family::V4, "udp", Fate::Cut);
 }
 
-#[test]
 fn udp_streams_are_cut_at_the_end_of_their_grant_over_ipv6() {
     run(Family::V6, "udp", Fate::Cut);
 }
 
-#[test]
 fn tcp_streams_live_on_where_established_is_kept() {
     run(Family::V4, "tcp", Fate::Kept);
 }
@@ -161,7 +176,6 @@ fn tcp_streams_live_on_where_established_is_kept_over_ipv6() {
     run(Family::V6, "tcp", Fate::Kept);
 }
 
-#[test]
 fn udp_streams_live_on_where_established_is_kept() {
     run(Family::V4, "udp", Fate::Kept);
 }

@@ -4,6 +4,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::agent::Installation;
+use crate::backend::{on_every_firewall, without_ipset};
 use crate::configuration::{Config, STEP2_PATH, https_key};
 use crate::firewall::{admission_left, time_left};
 use crate::knocking::{STEP2_PORT, assert_step2_opens, form, knock, parse_reply, request, step1};
@@ -11,6 +12,21 @@ use crate::probe::{assert_echoes, assert_on_time, assert_open, assert_udp_open, 
 use crate::server::{Habit, Server};
 use crate::tls::Tls;
 use crate::topology::{Family, Topology};
+
+on_every_firewall! {
+    a_service_closes_ten_seconds_after_step_2_over_ipv4,
+    a_udp_service_closes_ten_seconds_after_step_2,
+    step_2_stays_open_for_its_window_and_no_longer,
+    knocking_again_moves_the_end,
+    knocking_again_never_shortens,
+}
+
+without_ipset! {
+    a_service_closes_ten_seconds_after_step_2_over_ipv4,
+    a_udp_service_closes_ten_seconds_after_step_2,
+    step_2_stays_open_for_its_window_and_no_longer,
+    knocking_again_moves_the_end,
+}
 
 #[track_caller]
 fn assert_about(left: Duration, seconds: f64) {
@@ -33,7 +49,6 @@ fn closes_after_ten_seconds(family: Family) {
     assert_on_time(closed, due);
 }
 
-#[test]
 fn a_service_closes_ten_seconds_after_step_2_over_ipv4() {
     closes_after_ten_seconds(Family::V4);
 }
@@ -43,7 +58,6 @@ fn a_service_closes_ten_seconds_after_step_2_over_ipv6() {
     closes_after_ten_seconds(Family::V6);
 }
 
-#[test]
 fn a_udp_service_closes_ten_seconds_after_step_2() {
     let net = Topology::new();
     let _service = Server::udp(&net.router, 1194, Habit::Echo);
@@ -61,7 +75,6 @@ fn a_udp_service_closes_ten_seconds_after_step_2() {
     assert_on_time(last, due);
 }
 
-#[test]
 fn step_2_stays_open_for_its_window_and_no_longer() {
     let net = Topology::new();
     let home = Installation::new(&Config::ssh(&["step2_https_duration: 5"]));
@@ -97,7 +110,6 @@ fn a_second_step_that_began_within_the_window_may_finish_after_it() {
     assert!([200, 403].contains(&reply.status), "an answer to the whole request: {}", reply.head);
 }
 
-#[test]
 fn knocking_again_moves_the_end() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
@@ -118,7 +130,6 @@ fn knocking_again_moves_the_end() {
     }
 }
 
-#[test]
 fn knocking_again_never_shortens() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);

@@ -5,9 +5,21 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::agent::{Agent, Installation};
+use crate::backend::{on_every_firewall, without_ipset};
 use crate::configuration::Config;
 use crate::probe::udp_socket;
 use crate::topology::{Family, Topology};
+
+on_every_firewall! {
+    a_service_that_speaks_first_after_the_grant_does_not_bring_it_back,
+    a_conversation_that_turned_around_during_the_grant_ends_with_it,
+    this_host_may_still_ask_a_former_client_from_a_guarded_port,
+}
+
+without_ipset! {
+    a_service_that_speaks_first_after_the_grant_does_not_bring_it_back,
+    a_conversation_that_turned_around_during_the_grant_ends_with_it,
+}
 
 const SERVICE: u16 = 5000;
 const UNUSED: u16 = 5001;
@@ -78,7 +90,6 @@ fn heard(socket: &UdpSocket) -> bool {
     socket.recv_from(&mut [0; 64]).is_ok()
 }
 
-#[test]
 fn a_service_that_speaks_first_after_the_grant_does_not_bring_it_back() {
     for family in Family::BOTH {
         let talk = Conversation::begun(family);
@@ -88,7 +99,6 @@ fn a_service_that_speaks_first_after_the_grant_does_not_bring_it_back() {
     }
 }
 
-#[test]
 fn a_conversation_that_turned_around_during_the_grant_ends_with_it() {
     for family in Family::BOTH {
         let talk = Conversation::begun(family);
@@ -101,7 +111,6 @@ fn a_conversation_that_turned_around_during_the_grant_ends_with_it() {
     }
 }
 
-#[test]
 fn this_host_may_still_ask_a_former_client_from_a_guarded_port() {
     for family in Family::BOTH {
         let talk = Conversation::begun(family);

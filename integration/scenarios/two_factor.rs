@@ -12,7 +12,7 @@ use crate::topology::{Family, Topology};
 const SECRET: &str = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP";
 
 /// A code of RFC 6238 (30 s, six digits), so many steps from now, by another implementation than ours.
-fn code(host: &Namespace, steps: i32) -> String {
+pub(super) fn code(host: &Namespace, steps: i32) -> String {
     let script = format!(
         "import hmac, base64, struct, time\n\
          counter = struct.pack('>Q', int(time.time()) // 30 + {steps})\n\
@@ -24,7 +24,7 @@ fn code(host: &Namespace, steps: i32) -> String {
 }
 
 /// An app `ssh` whose `key` needs a code at the step that `more` says.
-fn install(key: &str, more: &[&str]) -> Installation {
+pub(super) fn install(key: &str, more: &[&str]) -> Installation {
     let home = Installation::with_text("");
     let folder = home.path("2fa");
     home.folder()

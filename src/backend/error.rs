@@ -2,6 +2,7 @@
 
 use nix::errno::Errno;
 
+use crate::backend::iptables::IptablesError;
 use crate::sys::netlink::NetlinkError;
 use crate::sys::nftnl::BuildError;
 
@@ -32,6 +33,9 @@ pub enum BackendError {
     /// The kernel could not be asked, or not understood.
     #[error("nftables cannot be reached: {0}")]
     Netlink(#[source] NetlinkError),
+    /// iptables or ipset would not.
+    #[error(transparent)]
+    Iptables(#[from] IptablesError),
     /// What was read back is not what was written.
     #[error("what the kernel lists is not what was written; still to do: {}", .0.join(", "))]
     NotAsWritten(Vec<String>),

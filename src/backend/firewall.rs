@@ -1,16 +1,24 @@
 //! The firewall of this host, whatever programs it: what the service asks of it, in the model's terms.
 
 use std::num::NonZeroU16;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::BackendError;
-use super::nftables::Nftables;
+use super::iptables::{Iptables, IptablesError, Variant, legacy_guards};
+use super::nftables::{HostReading, Nftables, Scope};
 use crate::config::Settings;
 use crate::ruleset::diff::{Change, Live, SetRef, diff};
+use crate::ruleset::host_chain::{HostChains, HostPlan};
+use crate::ruleset::iptables::elements::as_networks;
+use crate::ruleset::iptables::model::Tables;
+use crate::ruleset::iptables::names;
+use crate::ruleset::iptables::recent::LIMITS;
 use crate::ruleset::layout::Options;
-use crate::ruleset::model::{Element, Ruleset};
+use crate::ruleset::model::{Element, Elements, Ruleset};
 use crate::ruleset::plan::plan;
+use crate::units::Mark;
 
 /// What a firewall is to enforce, as its kind is told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +26,19 @@ use crate::ruleset::plan::plan;
 pub enum Plan {
     /// A table of nftables.
     Nftables(Ruleset),
+    /// Tables of iptables, with ipsets.
+    Iptables(Tables),
+}
+
+impl Plan {
+    /// The kind of firewall that it is for.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Nftables(_) => Kind::Nftables,
+            Self::Iptables(_) => Kind::Iptables,
+        }
+    }
 }
 
 /// A firewall this host can enforce with.
@@ -25,6 +46,30 @@ pub enum Plan {
 pub enum Firewall {
     /// The table `inet knock_agent`.
     Nftables(Nftables),
+    /// Chains `KA-...` and sets `ka_...`.
+    Iptables(Box<Iptables>),
+}
+
+/// The kinds of firewalls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// nftables.
+    Nftables,
+    /// iptables and ipset.
+    Iptables,
+}
+
+/// What firewall is to be used.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Choice {
+    /// The kind; none: nftables, or iptables where the kernel has no nf_tables or iptables guards already.
+    pub kind: Option<Kind>,
+    /// Which iptables; none: what the host uses.
+    pub variant: Option<Variant>,
+    /// Whether iptables' programs are run through sudo.
+    pub use_sudo: bool,
+    /// Whether iptables does without ipset even where it is there.
+    pub without_ipset: bool,
 }
 
 impl Firewall {
@@ -36,11 +81,124 @@ impl Firewall {
         Ok(Self::Nftables(Nftables::open()?))
     }
 
+    /// The firewall of that choice; changes nothing.
+    ///
+    /// # Errors
+    /// [`BackendError`] where it is not there, or another kind guards already.
+    pub fn open(choice: Choice) -> Result<Self, BackendError> {
+        match choice.kind {
+            Some(Kind::Nftables) => alone(Nftables::open()?),
+            Some(Kind::Iptables) => {
+                match nftables_guards() {
+                    Ok(true) => return Err(IptablesError::BesideNftables.into()),
+                    // Whoever needs sudo for iptables may not look into nftables.
+                    Err(BackendError::NotPermitted) if choice.use_sudo => {}
+                    Ok(false) => {}
+                    Err(error) => return Err(error),
+                }
+                iptables(choice)
+            }
+            None => match Nftables::open().and_then(|mut nft| {
+                // nf_tables may have been loaded since iptables had to do: what guards goes on.
+                let by_iptables = !nft.has_table()? && iptables_guards(&mut nft)?;
+                Ok((nft, by_iptables))
+            }) {
+                Ok((_, true)) => iptables(choice),
+                Ok((nft, false)) => alone(nft),
+                Err(BackendError::Unsupported(_)) => iptables(choice),
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    /// The firewall that guards; nftables, where it is there at all, if none does.
+    ///
+    /// # Errors
+    /// [`BackendError`] where neither is there.
+    pub fn in_place() -> Result<Self, BackendError> {
+        let nft = Nftables::open().and_then(|mut nft| Ok((nft.has_table()?, nft)));
+        if let Ok((true, nft)) = nft {
+            return Ok(Self::Nftables(nft));
+        }
+        match (Iptables::open(None, false), nft) {
+            (Ok(mut iptables), Ok((_, nft))) => match iptables.read() {
+                Ok(Some(_)) => Ok(Self::Iptables(Box::new(iptables))),
+                Ok(None) | Err(_) => Ok(Self::Nftables(nft)),
+            },
+            (Ok(iptables), Err(BackendError::Unsupported(_))) => Ok(Self::Iptables(Box::new(iptables))),
+            (Err(_), Ok((_, nft))) => Ok(Self::Nftables(nft)),
+            (_, Err(error)) => Err(error),
+        }
+    }
+
+    /// Removes everything of ours, whatever kind of firewall it is in; false if there was nothing.
+    ///
+    /// # Errors
+    /// [`BackendError`] when it cannot be removed.
+    pub fn remove_all() -> Result<bool, BackendError> {
+        let (mut removed, may) = match Nftables::open().and_then(|mut nft| nft.teardown()) {
+            Ok(removed) => (removed, true),
+            Err(BackendError::Unsupported(_)) => (false, false),
+            Err(error) => return Err(error),
+        };
+        // Once for each variant of iptables that may have some.
+        for _ in 0..2 {
+            match Iptables::open(None, false).and_then(|mut iptables| iptables.teardown()) {
+                Ok(false) | Err(IptablesError::Missing { .. }) => break,
+                Ok(true) => removed = true,
+                // Whoever may use nftables only cannot have guarded with iptables.
+                Err(IptablesError::NotPermitted { .. }) if may => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(removed)
+    }
+
+    /// How often it has to be looked at, because nobody tells of changes; none where the kernel does.
+    #[must_use]
+    pub fn look_every(&self) -> Option<Duration> {
+        match self {
+            Self::Nftables(_) => None,
+            Self::Iptables(iptables) => Some(iptables.look_every()),
+        }
+    }
+
+    /// Elements of ranges as this firewall holds and lists them.
+    #[must_use]
+    pub fn as_held(&self, elements: Elements) -> Elements {
+        match self {
+            Self::Nftables(_) => elements,
+            Self::Iptables(_) => as_networks(&elements),
+        }
+    }
+
+    /// Live and wanted times up to this many milliseconds apart are the same: one counts down while the other is
+    /// worked out, and ipset counts whole seconds.
+    #[must_use]
+    pub fn slack_ms(&self) -> u64 {
+        match self {
+            Self::Nftables(_) => 250,
+            Self::Iptables(_) => 2_000,
+        }
+    }
+
     /// The number by which notifications of changes tell ours from others'; none where there are none.
     #[must_use]
     pub fn port(&self) -> Option<u32> {
         match self {
             Self::Nftables(nft) => Some(nft.port()),
+            Self::Iptables(_) => None,
+        }
+    }
+
+    /// What is lost without ipset, where that is so.
+    #[must_use]
+    pub fn limits(&self) -> Option<String> {
+        match self {
+            Self::Nftables(_) => None,
+            Self::Iptables(iptables) => {
+                iptables.room().map(|room| format!("{LIMITS}; {room} addresses at most for each app"))
+            }
         }
     }
 
@@ -49,6 +207,7 @@ impl Firewall {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Nftables(_) => "nftables",
+            Self::Iptables(_) => "iptables",
         }
     }
 
@@ -65,6 +224,7 @@ impl Firewall {
             Self::Nftables(nft) => {
                 Ok(Options { http_port, https_port, inner_header: nft.knows_inner_header()? })
             }
+            Self::Iptables(_) => Ok(Options { http_port, https_port, inner_header: true }),
         }
     }
 
@@ -75,6 +235,7 @@ impl Firewall {
     pub fn plan(&self, settings: &Settings, options: Options) -> Result<Plan, BackendError> {
         match self {
             Self::Nftables(_) => Ok(Plan::Nftables(plan(settings, options))),
+            Self::Iptables(iptables) => Ok(Plan::Iptables(iptables.plan(settings, options)?)),
         }
     }
 
@@ -85,6 +246,7 @@ impl Firewall {
     pub fn read(&mut self) -> Result<Option<Live>, BackendError> {
         match self {
             Self::Nftables(nft) => nft.read(),
+            Self::Iptables(iptables) => Ok(iptables.read()?),
         }
     }
 
@@ -95,6 +257,7 @@ impl Firewall {
     pub fn guards(&mut self) -> Result<bool, BackendError> {
         match self {
             Self::Nftables(nft) => nft.has_table(),
+            Self::Iptables(iptables) => Ok(iptables.guards()?),
         }
     }
 
@@ -105,6 +268,7 @@ impl Firewall {
     pub fn element(&mut self, set: &SetRef, key: &[u8]) -> Result<Option<Element>, BackendError> {
         match self {
             Self::Nftables(nft) => nft.element(set, key),
+            Self::Iptables(iptables) => Ok(iptables.element(&set.name, key)?),
         }
     }
 
@@ -115,6 +279,7 @@ impl Firewall {
     pub fn apply(&mut self, changes: &[Change]) -> Result<(), BackendError> {
         match self {
             Self::Nftables(nft) => nft.apply(changes),
+            Self::Iptables(iptables) => Ok(iptables.apply(changes)?),
         }
     }
 
@@ -125,6 +290,8 @@ impl Firewall {
     pub fn install(&mut self, wanted: &Plan) -> Result<usize, BackendError> {
         match (self, wanted) {
             (Self::Nftables(nft), Plan::Nftables(wanted)) => Ok(nft.install(wanted)?.len()),
+            (Self::Iptables(iptables), Plan::Iptables(wanted)) => iptables.install(wanted, &[]),
+            _ => Err(IptablesError::OtherPlan.into()),
         }
     }
 
@@ -140,11 +307,13 @@ impl Firewall {
     ) -> Result<usize, BackendError> {
         match (self, wanted) {
             (Self::Nftables(nft), Plan::Nftables(wanted)) => Ok(nft.install_over(live, wanted, more)?.len()),
+            (Self::Iptables(iptables), Plan::Iptables(wanted)) => iptables.install_over(wanted, &more),
+            _ => Err(IptablesError::OtherPlan.into()),
         }
     }
 
-    /// Puts right what somebody else did to it, with further changes of elements; returns how much had to be
-    /// changed.
+    /// Puts right what somebody else did to it, with further changes of elements and of the host's chains; returns
+    /// how much had to be changed, those apart.
     ///
     /// # Errors
     /// [`BackendError`]; it is then as somebody left it.
@@ -153,14 +322,52 @@ impl Firewall {
         live: Option<&Live>,
         wanted: &Plan,
         more: Vec<Change>,
+        host: Option<HostReading>,
     ) -> Result<usize, BackendError> {
         match (self, wanted) {
             (Self::Nftables(nft), Plan::Nftables(wanted)) => {
                 let mut changes = diff(live, wanted);
                 changes.extend(more);
-                nft.apply(&changes)?;
-                Ok(changes.len())
+                let own = changes.len();
+                let host = host.filter(|host| !host.plan.changes.is_empty());
+                changes.extend(host.iter().flat_map(HostReading::changes));
+                nft.apply_at(&changes, host.map(|host| host.generation))?;
+                Ok(own)
             }
+            (Self::Iptables(iptables), Plan::Iptables(wanted)) => iptables.install_over(wanted, &more),
+            _ => Err(IptablesError::OtherPlan.into()),
+        }
+    }
+
+    /// Plans what is to be done to chains of the host; changes nothing.
+    ///
+    /// # Errors
+    /// [`BackendError`] when they cannot be read.
+    pub fn read_host(
+        &mut self,
+        wanted: &HostChains,
+        mark: Option<Mark>,
+        scope: Scope,
+    ) -> Result<HostReading, BackendError> {
+        match self {
+            Self::Nftables(nft) => nft.read_host(wanted, mark, scope),
+            Self::Iptables(_) => Ok(HostReading { plan: HostPlan::default(), generation: 0 }),
+        }
+    }
+
+    /// Makes the host's chains what is wanted.
+    ///
+    /// # Errors
+    /// [`BackendError`]; they are then as they were.
+    pub fn put_host(
+        &mut self,
+        wanted: &HostChains,
+        mark: Option<Mark>,
+        scope: Scope,
+    ) -> Result<HostPlan, BackendError> {
+        match self {
+            Self::Nftables(nft) => nft.put_host(wanted, mark, scope),
+            Self::Iptables(_) => Ok(HostPlan::default()),
         }
     }
 
@@ -171,6 +378,38 @@ impl Firewall {
     pub fn teardown(&mut self) -> Result<bool, BackendError> {
         match self {
             Self::Nftables(nft) => nft.teardown(),
+            Self::Iptables(iptables) => Ok(iptables.teardown()?),
         }
     }
+}
+
+fn iptables(choice: Choice) -> Result<Firewall, BackendError> {
+    let mut found = Iptables::open(choice.variant, choice.use_sudo)?;
+    if choice.without_ipset {
+        found = found.without_ipset()?;
+    }
+    found.probe_lists()?;
+    Ok(Firewall::Iptables(Box::new(found)))
+}
+
+/// Whether our table of nftables is there; where the kernel has none, it is not.
+fn nftables_guards() -> Result<bool, BackendError> {
+    match Nftables::open().and_then(|mut nft| nft.has_table()) {
+        Err(BackendError::Unsupported(_)) => Ok(false),
+        other => other,
+    }
+}
+
+/// nftables, unless iptables guards already.
+fn alone(mut nft: Nftables) -> Result<Firewall, BackendError> {
+    if iptables_guards(&mut nft)? {
+        return Err(IptablesError::BesideIptables.into());
+    }
+    Ok(Firewall::Nftables(nft))
+}
+
+/// Whether a gate by either kind of iptables is in force.
+fn iptables_guards(nft: &mut Nftables) -> Result<bool, BackendError> {
+    let gate = names::chain("gate");
+    Ok(nft.has_chain(2, "mangle", &gate)? || nft.has_chain(10, "mangle", &gate)? || legacy_guards())
 }

@@ -2,8 +2,10 @@
 
 mod error;
 mod firewall;
+pub mod iptables;
 pub mod nftables;
 pub mod survey;
 
 pub use error::BackendError;
-pub use firewall::{Firewall, Plan};
+pub use firewall::{Choice, Firewall, Kind, Plan};
+pub use nftables::{HostReading, Scope};

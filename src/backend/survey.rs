@@ -1,49 +1,71 @@
-//! What else on this host filters packets: everybody's tables and base chains.
+//! What else on this host filters packets: everybody's tables, chains, rules and sets, and what is beside them.
 //!
 //! Two readings that must agree: rustables lists tables and chains, and our own decoder
 //! reads what rustables 0.9 gets wrong (it takes every policy for accept) or does not
-//! tell (the family of a table).
+//! tell (the family of a table, most of what rules are made of).
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
 
 use super::BackendError;
 use super::nftables::Nftables;
-use crate::ruleset::audit::HostChain;
+use crate::ruleset::audit::host::{Host, HostFamily};
+use crate::ruleset::audit::situation::{HostInterface, Listener, Process, Situation};
 use crate::ruleset::model::TABLE;
+use crate::sys::{interfaces, listeners};
+use crate::units::Protocol;
 
-/// The base chains of everybody else on the input, forward and output hooks, and whether
-/// both readings found the same ones.
+/// What was found, and whether both readings found the same.
 #[derive(Clone, Debug)]
 pub struct Survey {
-    /// The chains, as our own decoder reads them.
-    pub chains: Vec<HostChain>,
+    /// What was found.
+    pub situation: Situation,
     /// What the other reading has against it.
     pub doubt: Option<String>,
 }
 
+/// Files that load rules at boot or on reload, and what shows that somebody does load them.
+const RULE_FILES: [(&str, &[&str]); 3] = [
+    ("/etc/nftables.conf", &["/etc/systemd/system/sysinit.target.wants/nftables.service"]),
+    ("/etc/sysconfig/nftables.conf", &["/etc/systemd/system/multi-user.target.wants/nftables.service"]),
+    ("/etc/nftables.nft", &["/etc/runlevels/default/nftables", "/etc/runlevels/boot/nftables"]),
+];
+
 /// Surveys the host.
 ///
 /// # Errors
-/// [`BackendError`] when the kernel cannot be read.
+/// [`BackendError`] when the kernel's tables cannot be read; the rest is taken as far as it can be read.
 pub fn survey(nft: &mut Nftables) -> Result<Survey, BackendError> {
-    let mut chains = Vec::new();
-    for (number, family) in [(1, "inet"), (2, "ip"), (10, "ip6")] {
-        chains.extend(nft.base_chains(number, family)?);
-    }
-    chains.retain(|chain| !(chain.table == TABLE && chain.family == "inet"));
-    let doubt = match by_rustables() {
-        Err(error) => Some(format!("the host's tables cannot be listed by rustables: {error}")),
-        Ok(theirs) => {
-            let known = |(table, chain): &(String, String)| {
-                chains.iter().any(|have| have.table == *table && have.chain == *chain)
-            };
-            theirs
-                .iter()
-                .find(|name| !known(name))
-                .map(|(table, chain)| format!("base chain {chain} of table {table} cannot be read"))
-        }
+    let mut host = nft.host()?;
+    let ours = |family: HostFamily, table: &str| family == HostFamily::Inet && table == TABLE;
+    host.chains.retain(|chain| !ours(chain.table.family, &chain.table.table));
+    host.sets.retain(|(table, _), _| !ours(table.family, &table.table));
+    let doubt = doubt(&host);
+    let situation = Situation {
+        host,
+        interfaces: interfaces(),
+        listeners: listeners(),
+        legacy_tables: legacy_tables(),
+        flushing_files: flushing_files(),
     };
-    Ok(Survey { chains, doubt })
+    Ok(Survey { situation, doubt })
+}
+
+fn doubt(host: &Host) -> Option<String> {
+    let theirs = match by_rustables() {
+        Err(error) => return Some(format!("the host's tables cannot be listed by rustables: {error}")),
+        Ok(theirs) => theirs,
+    };
+    let known = |(table, chain): &(String, String)| {
+        host.chains
+            .iter()
+            .any(|have| have.base.is_some() && have.table.table == *table && have.name == *chain)
+    };
+    theirs
+        .iter()
+        .find(|name| !known(name))
+        .map(|(table, chain)| format!("base chain {chain} of table {table} cannot be read"))
 }
 
 /// Table and name of every base chain on the input, forward and output hooks but ours.
@@ -80,4 +102,56 @@ fn ip_family(table: &rustables::Table) -> bool {
         }
         same == *table
     })
+}
+
+fn interfaces() -> Vec<HostInterface> {
+    let states = interfaces::states().unwrap_or_default();
+    states
+        .into_iter()
+        .map(|state| HostInterface {
+            is_bridge: Path::new("/sys/class/net").join(&state.name).join("bridge").is_dir(),
+            name: state.name,
+            index: state.index,
+            addresses: state.addresses,
+            has_xdp: state.has_xdp,
+        })
+        .collect()
+}
+
+fn listeners() -> Option<Vec<Listener>> {
+    let found = listeners::listening().ok()?;
+    Some(
+        found
+            .into_iter()
+            .map(|socket| Listener {
+                protocol: if socket.is_tcp { Protocol::Tcp } else { Protocol::Udp },
+                address: socket.address,
+                port: socket.port,
+                process: socket.process.map(|(pid, name)| Process { pid, name }),
+            })
+            .collect(),
+    )
+}
+
+/// The kernel names the tables of iptables-legacy that were ever touched in this network namespace.
+fn legacy_tables() -> Vec<String> {
+    let mut out = Vec::new();
+    for (file, family) in [("ip_tables_names", "ip"), ("ip6_tables_names", "ip6")] {
+        let text = fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap_or_default();
+        out.extend(text.lines().map(|table| format!("{family} {table}")));
+    }
+    out
+}
+
+fn flushing_files() -> Vec<String> {
+    let enabled = |signs: &[&str]| signs.iter().any(|sign| fs::symlink_metadata(sign).is_ok());
+    let flushes = |file: &str| {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        text.lines().any(|line| line.trim_start().starts_with("flush ruleset"))
+    };
+    RULE_FILES
+        .into_iter()
+        .filter(|(file, signs)| enabled(signs) && flushes(file))
+        .map(|(file, _)| file.to_owned())
+        .collect()
 }

@@ -2,9 +2,10 @@
 
 use clap::Args;
 
+use crate::cli::load::{self, Exposure};
 use crate::cli::operate::operate;
 use crate::cli::status;
-use crate::cli::{ConfigArg, Exit};
+use crate::cli::{ConfigArg, Exit, Printer};
 use crate::service::control::Request;
 use crate::service::status::Kind;
 use crate::units::{AppName, Lifetime, Network};
@@ -53,9 +54,28 @@ pub fn run(args: AllowArgs) -> Exit {
             operate(&args.file, Request::Allow { network: network.to_string(), app, seconds })
         }
         None if args.flush => operate(&args.file, Request::AllowFlush { app }),
-        None => status::show(&args.file, false, |row| {
-            let asked = app.as_deref().is_none_or(|app| row.app == app || row.app == "*");
-            row.kind == Kind::Allow && asked
-        }),
+        None => match app.as_deref().map_or(Ok(()), |app| exists(&args.file, app)) {
+            Ok(()) => list(&args.file, app.as_deref()),
+            Err(exit) => exit,
+        },
     }
+}
+
+/// An app that is misspelt is not one to which nobody is let in.
+fn exists(file: &ConfigArg, app: &str) -> Result<(), Exit> {
+    let Ok(checked) = load::read(&file.config, None, Exposure::Warn) else { return Ok(()) };
+    let names: Vec<&str> = checked.settings.apps.iter().map(|app| app.name.as_str()).collect();
+    if names.contains(&app) {
+        return Ok(());
+    }
+    let mut err = Printer::stderr();
+    err.line(format!("error: there is no app `{app}`; the apps are: {}", names.join(", ")));
+    Err(err.finish(Exit::Usage))
+}
+
+fn list(file: &ConfigArg, app: Option<&str>) -> Exit {
+    status::show_grants(file, |row| {
+        let asked = app.is_none_or(|app| row.app == app || row.app == "*");
+        row.kind == Kind::Allow && asked
+    })
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::cli::companions;
 use crate::cli::load::{self, Exposure, Refused};
 use crate::cli::{DaemonArgs, Exit, Printer, Tone};
-use crate::config::{App, Checked, Destination, Problem, Problems, Settings, Step1Reply, User};
+use crate::config::{App, Checked, Destination, Problem, Problems, ProxyStep2, Settings, Step1Reply, User};
 
 /// The arguments of `check-config`.
 #[derive(Args, Clone, Debug)]
@@ -27,11 +27,9 @@ pub struct CheckConfigArgs {
 #[must_use]
 pub fn run(args: CheckConfigArgs) -> Exit {
     let mut err = Printer::stderr();
-    if let Err(exit) = args.daemon.vet(&mut err) {
-        return err.finish(exit);
-    }
+    args.daemon.vet(&mut err);
     let exposure = Exposure::of_strict(args.daemon.strict);
-    let mut read = load::read(&args.daemon.file.config, Some(args.daemon.step_ports()), exposure);
+    let mut read = load::read(&args.daemon.file.config, Some(&args.daemon.steps()), exposure);
     if let Ok(checked) = &mut read {
         let found = companions::check(&checked.settings, &args.daemon);
         if companions::exit(&found) == Exit::Done {
@@ -70,10 +68,22 @@ fn summary(checked: &Checked, daemon: &DaemonArgs, out: &mut Printer) {
         Step1Reply::Silent => "silent",
         Step1Reply::Http => "answers those who know the path",
     };
-    out.line(format!(
-        "  step 1 on tcp port {} ({reply}), step 2 on tcp port {}",
-        daemon.http_port, daemon.https_port
-    ));
+    let (http, https) = daemon.public_ports();
+    out.line(format!("  step 1 on tcp port {http} ({reply}), step 2 on tcp port {https}"));
+    if let Some(proxy) = &global.proxy {
+        let speaks = match proxy.step2 {
+            ProxyStep2::Https => "HTTPS",
+            ProxyStep2::Http => "plain HTTP",
+        };
+        let from: Vec<String> = proxy.trusted.networks().iter().map(ToString::to_string).collect();
+        out.line(format!(
+            "  a proxy has these ports; it speaks from {} to tcp ports {} and {} ({speaks}), clients by {}",
+            from.join(", "),
+            proxy.http_port,
+            proxy.https_port,
+            proxy.header.word(),
+        ));
+    }
     if !users.is_empty() {
         let off = users.iter().filter(|user| user.disabled).count();
         let disabled = if off == 0 { String::new() } else { format!(", {off} of them disabled") };

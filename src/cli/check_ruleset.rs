@@ -4,16 +4,18 @@ use clap::{Args, ValueEnum};
 
 use serde_json::json;
 
-use crate::backend::nftables::Nftables;
+use crate::backend::iptables::IptablesError;
+use crate::backend::{BackendError, Firewall, Kind};
 use crate::cli::load::{self, Exposure};
 use crate::cli::operate::exit_of_backend;
 use crate::cli::{DaemonArgs, Exit, Printer, Tone};
 use crate::config::Settings;
 use crate::ruleset::audit::Severity;
-use crate::ruleset::diff::Change;
+use crate::ruleset::iptables::plan::{Keeping, Matcher, plan};
 use crate::ruleset::layout::Options;
-use crate::ruleset::text::render;
+use crate::ruleset::text::{render, vyos_commands};
 use crate::service::check::{self, Report};
+use crate::service::check_iptables;
 
 /// The arguments of `check-ruleset`.
 #[derive(Args, Clone, Debug)]
@@ -47,9 +49,9 @@ pub struct CheckRulesetArgs {
 pub enum RuleLanguage {
     /// Text for `nft -f`
     Nft,
-    /// iptables-restore (a later release)
+    /// Text for ipset restore, iptables-restore and ip6tables-restore
     Iptables,
-    /// VyOS commands (a later release)
+    /// VyOS commands that have it accept what is let in
     Vyos,
 }
 
@@ -64,28 +66,55 @@ pub fn run(args: CheckRulesetArgs) -> Exit {
 }
 
 fn check(args: &CheckRulesetArgs, err: &mut Printer) -> Result<Exit, Exit> {
-    args.daemon.vet(err)?;
-    if matches!(args.print, Some(RuleLanguage::Iptables | RuleLanguage::Vyos)) {
-        err.line("error: --print iptables and --print vyos come with a later release: this one has nft");
-        return Err(Exit::Usage);
-    }
+    args.daemon.vet(err);
     let exposure = Exposure::of_strict(args.daemon.strict);
-    let ports = Some(args.daemon.step_ports());
-    let settings = load::load(&args.daemon.file.config, ports, exposure, err)?.settings;
-    let mut options =
-        Options { http_port: args.daemon.http_port, https_port: args.daemon.https_port, inner_header: true };
-    if args.offline {
-        return show(args, &settings, options, &check::offline(&settings, options), err);
+    let steps = args.daemon.steps();
+    let settings = load::load(&args.daemon.file.config, Some(&steps), exposure, err)?.settings;
+    let host = args.daemon.host_chains(settings.global.mark, err)?;
+    if args.print == Some(RuleLanguage::Vyos) {
+        return vyos(args, &settings, err);
     }
-    let online = Nftables::open().and_then(|mut nft| {
-        options.inner_header = nft.knows_inner_header()?;
-        check::online(&mut nft, &settings, options)
-    });
-    let report = online.map_err(|error| {
+    let (http_port, https_port) = args.daemon.public_ports();
+    let mut options = Options { http_port, https_port, inner_header: true };
+    let failed = |error: &BackendError, err: &mut Printer| {
         err.line(format!("error: {error}"));
-        exit_of_backend(&error)
-    })?;
+        exit_of_backend(error)
+    };
+    let impossible = |error| failed(&IptablesError::Impossible(error).into(), &mut Printer::stderr());
+    if args.offline {
+        let report = match args.daemon.firewall_choice().kind {
+            Some(Kind::Iptables) => {
+                check_iptables::offline(&settings, options, keeping(args)).map_err(impossible)?
+            }
+            Some(Kind::Nftables) | None => check::offline(&settings, options),
+        };
+        return show(args, &settings, options, &report, err);
+    }
+    let online = Firewall::open(args.daemon.firewall_choice()).and_then(|firewall| match firewall {
+        Firewall::Nftables(mut nft) => {
+            options.inner_header = nft.knows_inner_header()?;
+            check::online(&mut nft, &settings, options, &host)
+        }
+        Firewall::Iptables(mut iptables) => check_iptables::online(&mut iptables, &settings, options),
+    });
+    let report = online.map_err(|error| failed(&error, err))?;
     show(args, &settings, options, &report, err)
+}
+
+/// Prints VyOS's commands, for what it has loaded or, without a kernel, for every release.
+fn vyos(args: &CheckRulesetArgs, settings: &Settings, err: &mut Printer) -> Result<Exit, Exit> {
+    let tables = if args.offline {
+        Vec::new()
+    } else {
+        let found = crate::backend::nftables::Nftables::open().and_then(|mut nft| nft.vyos_tables());
+        found.map_err(|error| {
+            err.line(format!("error: {error}"));
+            exit_of_backend(&error)
+        })?
+    };
+    let mut out = Printer::stdout();
+    out.line(vyos_commands(settings.global.mark, &tables).trim_end());
+    Ok(out.finish(Exit::Done))
 }
 
 fn show(
@@ -96,7 +125,13 @@ fn show(
     err: &mut Printer,
 ) -> Result<Exit, Exit> {
     let mut out = Printer::stdout();
-    if args.print.is_some() {
+    if args.print == Some(RuleLanguage::Iptables) {
+        let tables = plan(settings, options, Matcher::Bpf, keeping(args)).map_err(|error| {
+            err.line(format!("error: {error}"));
+            Exit::BadConfig
+        })?;
+        out.line(check_iptables::printed(&tables).trim_end());
+    } else if args.print.is_some() {
         let text = render(settings, options).map_err(|error| {
             err.line(format!("error: {error}"));
             Exit::Bug
@@ -109,6 +144,11 @@ fn show(
     }
     let found = !report.ok() || (args.diff_exit && !report.changes.is_empty());
     Ok(out.finish(if found { Exit::Found } else { Exit::Done }))
+}
+
+/// Without a kernel, ipset is taken to be there unless it is said otherwise.
+fn keeping(args: &CheckRulesetArgs) -> Keeping {
+    if args.daemon.without_ipset { Keeping::Recent } else { Keeping::Ipset }
 }
 
 fn as_json(report: &Report) -> serde_json::Value {
@@ -124,8 +164,7 @@ fn as_json(report: &Report) -> serde_json::Value {
             })
         })
         .collect();
-    let changes: Vec<String> = report.changes.iter().map(Change::to_string).collect();
-    json!({ "version": 1, "ok": report.ok(), "findings": findings, "changes": changes })
+    json!({ "version": 1, "ok": report.ok(), "findings": findings, "changes": report.changes })
 }
 
 fn print(report: &Report, offline: bool, out: &mut Printer) {
@@ -137,8 +176,9 @@ fn print(report: &Report, offline: bool, out: &mut Printer) {
         };
         let severity = out.paint(tone, finding.severity.word());
         out.line(format!("{severity}: {} [{}]", finding.message, finding.code));
-        if !finding.fix.is_empty() {
-            out.line(format!("  fix: {}", finding.fix));
+        for (index, line) in finding.fix.lines().enumerate() {
+            let lead = if index == 0 { "  fix: " } else { "       " };
+            out.line(format!("{lead}{line}"));
         }
     }
     let against = if offline { "an empty kernel" } else { "what is in the kernel" };
@@ -150,5 +190,5 @@ fn print(report: &Report, offline: bool, out: &mut Printer) {
     for change in &report.changes {
         out.line(format!("  {change}"));
     }
-    out.line("(--print nft shows the rules themselves)");
+    out.line("(--print nft and --print iptables show the rules themselves)");
 }

@@ -1,7 +1,8 @@
-//! The files that a configuration leans on: certificate and key, 2FA.
+//! What a configuration leans on: certificate and key, 2FA, and the flags beside it.
 
 use std::io::ErrorKind;
 
+use super::flags::{UNMARKED, UNMARKED_FIX};
 use crate::cli::{DaemonArgs, Exit};
 use crate::config::{Problem, Settings, Severity};
 use crate::service::daemon::{self, DaemonError};
@@ -10,6 +11,10 @@ use crate::service::two_factor::{self, TwoFactorError};
 /// Every problem with those files, as far as this process may read them.
 pub(super) fn check(settings: &Settings, args: &DaemonArgs) -> Vec<Problem> {
     let mut out = two_factor(settings, args);
+    if settings.global.mark.is_none() && !args.host.wishes(args.kind()).is_empty() {
+        let unmarked = problem(args, Severity::Error, "global.mark", UNMARKED.to_owned());
+        out.push(Problem { fix: Some(UNMARKED_FIX.to_owned()), ..unmarked });
+    }
     if let (Some(certificate), Some(key)) = (&args.cert, &args.key)
         && let Err(error) = daemon::tls(certificate, key)
     {
@@ -45,7 +50,9 @@ fn two_factor(settings: &Settings, args: &DaemonArgs) -> Vec<Problem> {
                     {
                         Severity::Warning
                     }
-                    TwoFactorError::Unreadable { .. } | TwoFactorError::Malformed { .. } => Severity::Error,
+                    TwoFactorError::Unreadable { .. }
+                    | TwoFactorError::Exposed { .. }
+                    | TwoFactorError::Malformed { .. } => Severity::Error,
                 };
                 problem(args, severity, key, error.to_string())
             })

@@ -9,6 +9,22 @@ pub enum Exit {
     Found,
     /// 2: the command line makes no sense.
     Usage,
+    /// 10: the client could not send step 1.
+    NoGateway,
+    /// 11: step 2 did not open to the client.
+    NoStep2,
+    /// 12: the certificate of step 2 is not trusted.
+    Untrusted,
+    /// 13: step 2 refused the client.
+    Refused,
+    /// 14: a one-time code is needed, and there is none.
+    NoCode,
+    /// 15: the client knocked too often.
+    TooMany,
+    /// 16: step 2 did not answer as a gateway does.
+    BadAnswer,
+    /// The exit code of a program that was started, or 130 where a signal came first.
+    Other(u8),
     /// 69: the daemon or the kernel cannot be reached.
     Unavailable,
     /// 70: a fault of the program itself.
@@ -29,6 +45,14 @@ impl Exit {
             Self::Done => 0,
             Self::Found => 1,
             Self::Usage => 2,
+            Self::NoGateway => 10,
+            Self::NoStep2 => 11,
+            Self::Untrusted => 12,
+            Self::Refused => 13,
+            Self::NoCode => 14,
+            Self::TooMany => 15,
+            Self::BadAnswer => 16,
+            Self::Other(code) => code,
             Self::Unavailable => 69,
             Self::Bug => 70,
             Self::Io => 74,

@@ -1,11 +1,15 @@
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 
-use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
 
+use super::host_flags::HostArgs;
+use crate::backend::iptables::Variant;
+use crate::backend::{Choice, Kind};
+use crate::cli::proxy_flags::ProxyArgs;
 use crate::cli::{Exit, Printer};
-use crate::config::StepPorts;
+use crate::ruleset::host_chain::HostChains;
+use crate::units::Mark;
 
 /// The flag every verb has.
 #[derive(Args, Clone, Debug)]
@@ -27,12 +31,16 @@ pub struct DaemonArgs {
     pub file: ConfigArg,
 
     /// Port of step 1 (plain HTTP)
-    #[arg(long, value_name = "PORT", default_value = "8080", value_parser = step_port)]
-    pub http_port: NonZeroU16,
+    #[arg(long = "http-port", value_name = "PORT", default_value = "8080", value_parser = step_port)]
+    pub own_http_port: NonZeroU16,
 
     /// Port of step 2 (HTTPS)
-    #[arg(long, value_name = "PORT", default_value = "8443", value_parser = step_port)]
-    pub https_port: NonZeroU16,
+    #[arg(long = "https-port", value_name = "PORT", default_value = "8443", value_parser = step_port)]
+    pub own_https_port: NonZeroU16,
+
+    /// A proxy in front.
+    #[command(flatten)]
+    pub proxy: ProxyArgs,
 
     /// TLS certificate of step 2: PEM, the server's first, then those of its issuers
     #[arg(long, value_name = "FILE")]
@@ -46,9 +54,17 @@ pub struct DaemonArgs {
     #[arg(long, value_name = "DIR", default_value = "/var/lib/knock-agent", hide = true)]
     pub state_dir: PathBuf,
 
-    /// How the host's firewall is programmed; this release has nftables only
-    #[arg(long, value_name = "TYPE", value_enum, default_value_t = FirewallType::Nftables)]
-    pub firewall_type: FirewallType,
+    /// How the host's firewall is programmed [default: nftables, or iptables where the kernel has no nf_tables]
+    #[arg(long, value_name = "TYPE", value_enum)]
+    pub firewall_type: Option<FirewallType>,
+
+    /// With iptables, which of its programs [default: those with which the host has rules already]
+    #[arg(long, value_name = "VARIANT", value_enum)]
+    pub iptables_variant: Option<IptablesVariant>,
+
+    /// With iptables, do without ipset even where it is there: lists of -m recent, with their limits
+    #[arg(long)]
+    pub without_ipset: bool,
 
     /// Close the services too when the daemon stops (they stay open for their time otherwise)
     #[arg(long)]
@@ -62,162 +78,91 @@ pub struct DaemonArgs {
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = ["error", "warn", "info", "debug", "trace"])]
     pub log_level: String,
 
-    /// Accepted for knock-port's command lines; not needed, a capability does it
+    /// Run iptables and ipset through sudo (packaging/sudoers.d); with nftables not needed, a capability does it
     #[arg(long)]
     pub use_sudo: bool,
 
-    /// Flags of knock-port that come with later releases.
+    /// Tables and chains of the host.
     #[command(flatten)]
-    pub later: LaterArgs,
+    pub host: HostArgs,
 }
 
-/// Above them in the help.
-const LATER: &str = "Flags of knock-port that come with a later release (refused)";
-
-/// Flags that are understood and refused, so that nobody believes they work.
-#[derive(Args, Clone, Debug, Default)]
-pub struct LaterArgs {
-    /// The host's filter table
-    #[arg(long, help_heading = LATER, value_name = "TABLE")]
-    pub nftables_table_filter: Option<String>,
-
-    /// The host's nat table
-    #[arg(long, help_heading = LATER, value_name = "TABLE")]
-    pub nftables_table_nat: Option<String>,
-
-    /// The host's chain for local services
-    #[arg(long, help_heading = LATER, value_name = "CHAIN")]
-    pub nftables_chain_input: Option<String>,
-
-    /// The host's chain for forwarded services
-    #[arg(long, help_heading = LATER, value_name = "CHAIN")]
-    pub nftables_chain_forward: Option<String>,
-
-    /// The host's chain hooked to input
-    #[arg(long, help_heading = LATER, value_name = "CHAIN")]
-    pub nftables_chain_default_input: Option<String>,
-
-    /// The host's chain hooked to output
-    #[arg(long, help_heading = LATER, value_name = "CHAIN")]
-    pub nftables_chain_default_output: Option<String>,
-
-    /// The host's chain hooked to forward
-    #[arg(long, help_heading = LATER, value_name = "CHAIN")]
-    pub nftables_chain_default_forward: Option<String>,
-
-    /// The host's chain hooked to nat prerouting
-    #[arg(long, help_heading = LATER, value_name = "CHAIN")]
-    pub nftables_chain_default_prerouting: Option<String>,
-
-    /// The host's chain hooked to nat postrouting
-    #[arg(long, help_heading = LATER, value_name = "CHAIN")]
-    pub nftables_chain_default_postrouting: Option<String>,
-
-    /// HTTP port of a proxy in front
-    #[arg(long, help_heading = LATER, value_name = "PORT", value_parser = port())]
-    pub waf_http_port: Option<u16>,
-
-    /// HTTPS port of a proxy in front
-    #[arg(long, help_heading = LATER, value_name = "PORT", value_parser = port())]
-    pub waf_https_port: Option<u16>,
-
-    /// Addresses of a proxy in front
-    #[arg(long, help_heading = LATER, value_name = "ADDR,...")]
-    pub waf_trusted_ips: Option<String>,
-}
+/// Chains of the host are to accept our mark, and there is none.
+pub(super) const UNMARKED: &str =
+    "the host's chains cannot accept what is let in: with global.mark: 0 nothing tells it from the rest";
+/// What to do about it.
+pub(super) const UNMARKED_FIX: &str =
+    "set global.mark, or leave out --nftables-table-filter, --nftables-chain-... and --firewall-type vyos";
 
 /// What programs the host's firewall.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum FirewallType {
     /// A table of our own in nftables
     Nftables,
-    /// VyOS (a later release)
+    /// The same, and the chains that VyOS has are to accept what is let in
     Vyos,
-    /// iptables and ipset (a later release)
+    /// iptables and ipset, for kernels without nf_tables
     Iptables,
 }
 
-/// A flag that this release refuses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotYet {
-    /// Another firewall than nftables.
-    #[error("--firewall-type {0} comes with a later release: this one has nftables only")]
-    Firewall(&'static str),
-    /// A chain of the host.
-    #[error(
-        "{0} comes with a later release: this one writes to its own table only; where the host drops by default, `knock-agent check-ruleset` prints the rule to add"
-    )]
-    Chain(&'static str),
-    /// A table or base chain of the host.
-    #[error("{0} comes with a later release: leave it out, this one writes to its own table only")]
-    Table(&'static str),
-    /// A proxy in front.
-    #[error("{0} comes with a later release: this one must be reached by its clients directly")]
-    Proxy(&'static str),
+/// Which programs speak for iptables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum IptablesVariant {
+    /// iptables-legacy-restore and so on
+    Legacy,
+    /// iptables-nft-restore and so on
+    Nft,
 }
 
 impl DaemonArgs {
-    /// The ports of the two steps.
+    /// The kind of firewall, as far as it was said.
     #[must_use]
-    pub fn step_ports(&self) -> StepPorts {
-        StepPorts { http: self.http_port.get(), https: self.https_port.get() }
+    pub fn kind(&self) -> FirewallType {
+        self.firewall_type.unwrap_or(FirewallType::Nftables)
     }
 
-    /// Prints what these flags do not do: [`Exit::Usage`] if one of them comes with a later release.
+    /// The firewall they choose.
+    #[must_use]
+    pub fn firewall_choice(&self) -> Choice {
+        let kind = self.firewall_type.map(|kind| match kind {
+            FirewallType::Iptables => Kind::Iptables,
+            FirewallType::Nftables | FirewallType::Vyos => Kind::Nftables,
+        });
+        let variant = self.iptables_variant.map(|variant| match variant {
+            IptablesVariant::Legacy => Variant::Legacy,
+            IptablesVariant::Nft => Variant::Nft,
+        });
+        Choice { kind, variant, use_sudo: self.use_sudo, without_ipset: self.without_ipset }
+    }
+
+    /// The chains of the host that are to accept our mark.
     ///
     /// # Errors
-    /// [`Exit::Usage`], after every flag concerned has been named.
-    pub fn vet(&self, err: &mut Printer) -> Result<(), Exit> {
-        if self.use_sudo {
+    /// [`Exit::BadConfig`], after the reason was printed, where packets are not marked.
+    pub fn host_chains(&self, mark: Option<Mark>, err: &mut Printer) -> Result<HostChains, Exit> {
+        let chains = self.host.wishes(self.kind());
+        if chains.is_empty() || mark.is_some() {
+            return Ok(chains);
+        }
+        err.line(format!("error: {UNMARKED}"));
+        err.line(format!("  fix: {UNMARKED_FIX}"));
+        Err(Exit::BadConfig)
+    }
+
+    /// Prints which of these flags do nothing here, and why.
+    pub fn vet(&self, err: &mut Printer) {
+        if self.use_sudo && self.firewall_type != Some(FirewallType::Iptables) {
             err.line(
                 "note: --use-sudo is not needed: the capability CAP_NET_ADMIN does it, no command is run",
             );
         }
-        let refused = self.not_yet();
-        for reason in &refused {
-            err.line(format!("error: {reason}"));
+        for note in self.host.notes(self.kind()) {
+            err.line(format!("note: {note}"));
         }
-        if refused.is_empty() { Ok(()) } else { Err(Exit::Usage) }
-    }
-
-    /// The flags given that come with a later release.
-    #[must_use]
-    pub fn not_yet(&self) -> Vec<NotYet> {
-        let firewall = match self.firewall_type {
-            FirewallType::Nftables => None,
-            FirewallType::Vyos => Some(NotYet::Firewall("vyos")),
-            FirewallType::Iptables => Some(NotYet::Firewall("iptables")),
-        };
-        let l = &self.later;
-        let given = [
-            (l.nftables_chain_input.is_some(), NotYet::Chain("--nftables-chain-input")),
-            (l.nftables_chain_forward.is_some(), NotYet::Chain("--nftables-chain-forward")),
-            (l.nftables_table_filter.is_some(), NotYet::Table("--nftables-table-filter")),
-            (l.nftables_table_nat.is_some(), NotYet::Table("--nftables-table-nat")),
-            (l.nftables_chain_default_input.is_some(), NotYet::Table("--nftables-chain-default-input")),
-            (l.nftables_chain_default_output.is_some(), NotYet::Table("--nftables-chain-default-output")),
-            (l.nftables_chain_default_forward.is_some(), NotYet::Table("--nftables-chain-default-forward")),
-            (
-                l.nftables_chain_default_prerouting.is_some(),
-                NotYet::Table("--nftables-chain-default-prerouting"),
-            ),
-            (
-                l.nftables_chain_default_postrouting.is_some(),
-                NotYet::Table("--nftables-chain-default-postrouting"),
-            ),
-            (l.waf_http_port.is_some(), NotYet::Proxy("--waf-http-port")),
-            (l.waf_https_port.is_some(), NotYet::Proxy("--waf-https-port")),
-            (l.waf_trusted_ips.is_some(), NotYet::Proxy("--waf-trusted-ips")),
-        ];
-        let flags = given.into_iter().filter(|(is_given, _)| *is_given).map(|(_, reason)| reason);
-        firewall.into_iter().chain(flags).collect()
     }
 }
 
-fn step_port(text: &str) -> Result<NonZeroU16, String> {
+/// A port that a step may be on.
+pub(super) fn step_port(text: &str) -> Result<NonZeroU16, String> {
     text.parse().map_err(|_| "a port is a number from 1 to 65535".to_owned())
-}
-
-fn port() -> RangedU64ValueParser<u16> {
-    RangedU64ValueParser::new().range(1..=65_535)
 }

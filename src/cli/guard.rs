@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::backend::{BackendError, Firewall};
+use crate::backend::{BackendError, Firewall, Scope};
 use crate::cli::load::{self, Exposure};
 use crate::cli::operate::exit_of_backend;
 use crate::cli::{DaemonArgs, Exit, Printer, Tone};
@@ -10,11 +10,13 @@ use crate::config::Settings;
 use crate::service::daemon;
 use crate::service::last_good::LastGood;
 use crate::sys::files;
+use crate::sys::presence::{self, Claim};
+use crate::units::Mark;
 
 /// The arguments of `guard`.
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "For early boot, before the network is up; `knock-agent run` takes over what is there, with the same\nflags. Where the configuration cannot be used, the last good plan of `run` or `guard` is put in place\nand the reason printed; exit code 78 only if there is none either.\n\nExample:\n  sudo knock-agent guard -c config.yaml --http-port 80 --https-port 443"
+    after_help = "For early boot, before the network is up; `knock-agent run` takes over what is there, with the same\nflags. Where the configuration cannot be used, the last good plan of `run` or `guard` is put in place and the reason printed; exit code 78 only if there is none either.\n\nExample:\n  sudo knock-agent guard -c config.yaml --http-port 80 --https-port 443"
 )]
 pub struct GuardArgs {
     /// What all verbs of the daemon have.
@@ -41,27 +43,54 @@ pub fn run(args: GuardArgs) -> Exit {
 }
 
 fn guard(args: &DaemonArgs, out: &mut Printer, err: &mut Printer) -> Result<(), Exit> {
-    args.vet(err)?;
+    args.vet(err);
     let source = source(args, err)?;
     let failed = |error: &BackendError, err: &mut Printer| {
         err.line(format!("error: {error}"));
         exit_of_backend(error)
     };
-    let mut firewall = Firewall::nftables().map_err(|error| failed(&error, err))?;
+    let mut choice = args.firewall_choice();
+    if let Source::LastGood(plan) = &source {
+        choice.kind = choice.kind.or(Some(plan.kind()));
+    }
+    let mut firewall = Firewall::open(choice).map_err(|error| failed(&error, err))?;
+    if let Some(limits) = firewall.limits() {
+        err.line(format!("warning: {limits}"));
+    }
     if daemon_guards(args, &mut firewall).map_err(|error| failed(&error, err))? {
         out.line("a daemon runs and guards here: nothing was changed");
         return Ok(());
     }
-    let (plan, fresh) = match source {
+    // Without the configuration, what stands in the host's chains stays: nobody is let in before `run`.
+    let mut mark = None;
+    let (plan, mut fresh) = match source {
         Source::Configuration(settings) => {
-            let planned = firewall
-                .options(args.http_port, args.https_port)
-                .and_then(|options| firewall.plan(&settings, options));
-            (LastGood::of(&settings, planned.map_err(|error| failed(&error, err))?), true)
+            mark = Some(settings.global.mark);
+            let (http_port, https_port) = args.public_ports();
+            let planned =
+                firewall.options(http_port, https_port).and_then(|options| firewall.plan(&settings, options));
+            match planned {
+                Ok(planned) => (LastGood::of(&settings, planned), true),
+                // What this firewall cannot do is no reason to leave the ports open.
+                Err(error) => {
+                    let exit = failed(&error, err);
+                    (last_good(args, exit, err)?, false)
+                }
+            }
         }
         Source::LastGood(plan) => (*plan, false),
     };
-    let changes = plan.install(&mut firewall).map_err(|error| failed(&error, err))?;
+    let changes = match plan.install(&mut firewall) {
+        Ok(changes) => changes,
+        // Another kernel than yesterday's may lack what today's configuration asks for the first time.
+        Err(error) if fresh => {
+            fresh = false;
+            let exit = failed(&error, err);
+            let fallback = last_good(args, exit, err)?;
+            fallback.install(&mut firewall).map_err(|error| failed(&error, err))?
+        }
+        Err(error) => return Err(failed(&error, err)),
+    };
     let plural = if changes == 1 { "" } else { "s" };
     let by = if fresh { "the configuration" } else { "the last good plan" };
     out.line(format!("the guard is in place as {by} has it ({changes} change{plural})"));
@@ -69,16 +98,45 @@ fn guard(args: &DaemonArgs, out: &mut Printer, err: &mut Printer) -> Result<(), 
         let path = LastGood::path(&args.state_dir);
         err.line(format!("warning: {}: this plan is not kept for worse times: {error}", path.display()));
     }
-    Ok(())
+    mark.map_or(Ok(()), |mark| host_chains(args, mark, &mut firewall, err))
+}
+
+/// After the guard, which must not depend on the host's chains.
+fn host_chains(
+    args: &DaemonArgs,
+    mark: Option<Mark>,
+    firewall: &mut Firewall,
+    err: &mut Printer,
+) -> Result<(), Exit> {
+    let chains = args.host_chains(mark, err)?;
+    match firewall.put_host(&chains, mark, Scope::Everywhere) {
+        Ok(done) => {
+            for trouble in done.troubles {
+                err.line(format!("warning: {trouble}"));
+            }
+            Ok(())
+        }
+        Err(error) => {
+            err.line(format!(
+                "error: the guard is in place, but the host's chains could not be changed: {error}"
+            ));
+            Err(exit_of_backend(&error))
+        }
+    }
 }
 
 /// The plan of the configuration, or what there is instead.
 fn source(args: &DaemonArgs, err: &mut Printer) -> Result<Source, Exit> {
     let exposure = Exposure::of_strict(args.strict);
-    let exit = match load::load(&args.file.config, Some(args.step_ports()), exposure, err) {
+    let exit = match load::load(&args.file.config, Some(&args.steps()), exposure, err) {
         Ok(checked) => return Ok(Source::Configuration(Box::new(checked.settings))),
         Err(exit) => exit,
     };
+    last_good(args, exit, err).map(|plan| Source::LastGood(Box::new(plan)))
+}
+
+/// The last good plan; without one, the exit code for what made it needed.
+fn last_good(args: &DaemonArgs, exit: Exit, err: &mut Printer) -> Result<LastGood, Exit> {
     let path = LastGood::path(&args.state_dir);
     match LastGood::read(&args.state_dir) {
         Ok(plan) => {
@@ -86,7 +144,7 @@ fn source(args: &DaemonArgs, err: &mut Printer) -> Result<Source, Exit> {
             let loud = err.paint(Tone::Bad, loud);
             err.line(format!("{loud} ({})", path.display()));
             err.line("  fix: `knock-agent check-config` until it is quiet, then `knock-agent guard` again");
-            Ok(Source::LastGood(Box::new(plan)))
+            Ok(plan)
         }
         Err(error) => {
             err.line(format!("error: {}: {error}", path.display()));
@@ -103,6 +161,7 @@ fn source(args: &DaemonArgs, err: &mut Printer) -> Result<Source, Exit> {
 fn daemon_guards(args: &DaemonArgs, firewall: &mut Firewall) -> Result<bool, BackendError> {
     let lock = daemon::lock_path(&args.file.runtime_dir);
     // A lock that cannot be looked at is no reason to leave the ports open.
-    let runs = files::is_locked(&lock).unwrap_or(false);
-    Ok(runs && firewall.guards()?)
+    let locked = files::is_locked(&lock).unwrap_or(false);
+    let present = matches!(presence::holder(), Ok(Some(Claim::Theirs(_))));
+    Ok((locked || present) && firewall.guards()?)
 }

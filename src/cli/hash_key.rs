@@ -33,7 +33,7 @@ pub struct HashKeyArgs {
 #[must_use]
 pub fn run(args: HashKeyArgs) -> Exit {
     let mut err = Printer::stderr();
-    let exit = match process::harden() {
+    let exit = match process::harden(false) {
         Err(errno) => {
             err.line(format!("error: the process cannot be protected: {errno}"));
             Exit::Bug

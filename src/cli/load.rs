@@ -6,8 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::cli::outside::Disk;
-use crate::cli::{Exit, Printer, Tone};
-use crate::config::{self, Checked, MAX_BYTES, Place, Problem, Problems, Severity, StepPorts};
+use crate::cli::{Exit, Printer, Steps, Tone};
+use crate::config::{self, Checked, MAX_BYTES, Place, Problem, Problems, Severity};
 use crate::sys::files;
 
 /// What becomes of a configuration file that others can read or change.
@@ -49,11 +49,11 @@ pub struct Refused {
 /// The exit code, after its reasons have been printed.
 pub fn load(
     path: &Path,
-    ports: Option<StepPorts>,
+    steps: Option<&Steps>,
     exposure: Exposure,
     err: &mut Printer,
 ) -> Result<Checked, Exit> {
-    match read(path, ports, exposure) {
+    match read(path, steps, exposure) {
         Ok(checked) => {
             print_all(&checked.warnings, 0, err);
             Ok(checked)
@@ -88,11 +88,12 @@ pub fn print_all(problems: &[Problem], more: usize, err: &mut Printer) {
 ///
 /// # Errors
 /// Every problem, with the exit code they come to.
-pub fn read(path: &Path, ports: Option<StepPorts>, exposure: Exposure) -> Result<Checked, Refused> {
+pub fn read(path: &Path, steps: Option<&Steps>, exposure: Exposure) -> Result<Checked, Refused> {
     let name = path.display().to_string();
     let (text, mut about_file) = read_text(path, &name, exposure)?;
     let refused = |problems| Refused { problems, exit: Exit::BadConfig };
-    match config::parse(&name, &text, ports, &Disk) {
+    let (ports, behind) = (steps.map(|s| s.ports), steps.and_then(|s| s.behind.as_ref()));
+    match config::parse_behind(&name, &text, ports, behind, &Disk) {
         Ok(checked) if about_file.iter().any(|p| p.severity == Severity::Error) => {
             about_file.extend(checked.warnings);
             Err(refused(Problems { list: about_file, more: 0 }))
@@ -150,6 +151,12 @@ fn unreadable(name: &str, error: &io::Error) -> Refused {
 
 fn refusal(problem: Problem, exit: Exit) -> Refused {
     Refused { problems: Problems { list: vec![problem], more: 0 }, exit }
+}
+
+/// One error about a key of a configuration.
+pub fn one_problem(path: &Path, key: &str, message: &str, fix: &str) -> Problems {
+    let found = problem(&path.display().to_string(), message, fix);
+    Problems { list: vec![Problem { path: key.to_owned(), ..found }], more: 0 }
 }
 
 fn problem(name: &str, message: &str, fix: &str) -> Problem {
@@ -213,9 +220,8 @@ mod tests {
 
     #[test]
     fn a_missing_file_and_a_directory_are_bad_configurations() {
-        let ports = StepPorts { http: 1, https: 2 };
         for (path, part) in [("/nonexistent/config.yaml", "no such file"), ("/", "a directory")] {
-            let refused = read(Path::new(path), Some(ports), Exposure::Warn).unwrap_err();
+            let refused = read(Path::new(path), None, Exposure::Warn).unwrap_err();
             assert_eq!(refused.exit, Exit::BadConfig);
             assert!(refused.problems.to_string().contains(part), "{}", refused.problems);
         }

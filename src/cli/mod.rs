@@ -1,28 +1,68 @@
 //! The command line: one file per verb, and the only place that prints.
 
+#[cfg(feature = "gateway")]
 pub mod allow;
+#[cfg(feature = "gateway")]
 pub mod cert;
+#[cfg(feature = "gateway")]
 pub mod check_config;
+#[cfg(feature = "gateway")]
 pub mod check_ruleset;
+#[cfg(feature = "gateway")]
 mod companions;
+#[cfg(feature = "gateway")]
+pub mod confirm;
+#[cfg(feature = "client")]
+pub mod connect;
+#[cfg(feature = "gateway")]
+mod consent;
+#[cfg(feature = "gateway")]
 pub mod demo;
+#[cfg(feature = "gateway")]
+pub mod enroll;
 mod exit;
+#[cfg(feature = "gateway")]
 mod flags;
+#[cfg(feature = "gateway")]
 pub mod grant;
+#[cfg(feature = "gateway")]
 pub mod guard;
+#[cfg(feature = "gateway")]
 pub mod hash_key;
+#[cfg(feature = "gateway")]
+mod host_flags;
+#[cfg(feature = "client")]
+pub mod knock;
+#[cfg(feature = "gateway")]
 pub mod load;
+#[cfg(feature = "gateway")]
 mod operate;
 mod output;
+#[cfg(feature = "gateway")]
 mod outside;
+#[cfg(feature = "client")]
+mod person;
+#[cfg(feature = "gateway")]
+mod proxy_flags;
+#[cfg(feature = "gateway")]
 pub mod revoke;
+#[cfg(feature = "gateway")]
 pub mod run;
+#[cfg(feature = "gateway")]
 pub mod status;
+#[cfg(feature = "gateway")]
 pub mod teardown;
+#[cfg(feature = "gateway")]
+pub mod unblock;
 
 pub use exit::Exit;
-pub use flags::{ConfigArg, DaemonArgs, FirewallType, LaterArgs, NotYet};
+#[cfg(feature = "gateway")]
+pub use flags::{ConfigArg, DaemonArgs, FirewallType};
+#[cfg(feature = "gateway")]
+pub use host_flags::HostArgs;
 pub use output::{Printer, Tone};
+#[cfg(feature = "gateway")]
+pub use proxy_flags::{ProxyArgs, Steps};
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -30,6 +70,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+#[cfg(feature = "gateway")]
+use crate::service::trial;
+
+#[cfg(feature = "gateway")]
 const EXAMPLES: &str = "\
 Examples:
   knock-agent demo                                 see it work, nothing of this host is touched
@@ -38,10 +82,21 @@ Examples:
   sudo knock-agent run --cert cert.pem --key key.pem
   sudo knock-agent status                          who is in, and for how long?
   sudo knock-agent grant ssh 203.0.113.7 --for 2h  let somebody in by hand
+  knock-agent knock home                           knock, as the profile `home` says
 
 Exit codes:
   0 done   1 something was found   2 wrong usage   69 daemon or kernel unreachable   70 a bug
   74 input or output failed   77 no permission   78 bad configuration";
+
+/// What is built is the client alone.
+#[cfg(not(feature = "gateway"))]
+const EXAMPLES: &str = "\
+Examples:
+  knock-agent knock home                           open what the profile `home` says
+  knock-agent knock home --watch --for 1h          keep it open
+  ssh -o 'ProxyCommand=knock-agent connect home %h %p' gate.example.com
+
+`knock-agent knock --help` lists the exit codes.";
 
 /// Opens closed ports to those who knock: two secret requests, one address, a limited time
 ///
@@ -60,28 +115,55 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Guard the ports and let in who knocks (the daemon)
+    #[cfg(feature = "gateway")]
     Run(run::RunArgs),
     /// Close the ports and exit (early boot); with a bad configuration, as the last good one said
+    #[cfg(feature = "gateway")]
     Guard(guard::GuardArgs),
     /// Check the configuration file, and nothing else
+    #[cfg(feature = "gateway")]
     CheckConfig(check_config::CheckConfigArgs),
     /// Show what would change in the firewall and what stands in its way; changes nothing
+    #[cfg(feature = "gateway")]
     CheckRuleset(check_ruleset::CheckRulesetArgs),
+    /// Keep what `run --confirm` put in force
+    #[cfg(feature = "gateway")]
+    Confirm(confirm::ConfirmArgs),
     /// Show who is let in and for how long
+    #[cfg(feature = "gateway")]
     Status(status::StatusArgs),
     /// Let an address in by hand
+    #[cfg(feature = "gateway")]
     Grant(grant::GrantArgs),
     /// Take back what was granted
+    #[cfg(feature = "gateway")]
     Revoke(revoke::RevokeArgs),
     /// Let a network in without a knock
+    #[cfg(feature = "gateway")]
     Allow(allow::AllowArgs),
+    /// Lift the lock-out of an address that failed too often
+    #[cfg(feature = "gateway")]
+    Unblock(unblock::UnblockArgs),
     /// Remove everything of knock-agent from the firewall; guarded ports are open afterwards
+    #[cfg(feature = "gateway")]
     Teardown(teardown::TeardownArgs),
     /// Make a self-signed certificate and key for step 2
+    #[cfg(feature = "gateway")]
     Cert(cert::CertArgs),
     /// Print what the configuration stores instead of a key, or make a new one
+    #[cfg(feature = "gateway")]
     HashKey(hash_key::HashKeyArgs),
+    /// Make a secret for one-time codes: QR code, files, one code checked
+    #[cfg(feature = "gateway")]
+    Enroll(enroll::EnrollArgs),
+    /// Knock: open what a profile says, keep it open, or close it (the client)
+    #[cfg(feature = "client")]
+    Knock(knock::KnockArgs),
+    /// Connect to a port that opens to a knock, for ssh's ProxyCommand (the client)
+    #[cfg(feature = "client")]
+    Connect(connect::ConnectArgs),
     /// Show the whole story in private namespaces; nothing of this host is touched
+    #[cfg(feature = "gateway")]
     Demo(demo::DemoArgs),
 }
 
@@ -89,7 +171,13 @@ pub enum Verb {
 #[must_use]
 pub fn main() -> ExitCode {
     // The default hook has printed where it happened; the code tells a bug from everything else.
-    let outcome = std::panic::catch_unwind(|| run_with(std::env::args_os()));
+    let outcome = std::panic::catch_unwind(|| {
+        #[cfg(feature = "gateway")]
+        if std::env::args_os().nth(1).is_some_and(|word| word == trial::WATCHER) {
+            return if trial::watch() { Exit::Done } else { Exit::Unavailable };
+        }
+        run_with(std::env::args_os())
+    });
     outcome.unwrap_or(Exit::Bug).into()
 }
 
@@ -109,22 +197,44 @@ fn run_with(args: impl Iterator<Item = OsString>) -> Exit {
 
 fn dispatch(verb: Verb) -> Exit {
     match verb {
+        #[cfg(feature = "gateway")]
         Verb::Run(args) => run::run(args),
+        #[cfg(feature = "gateway")]
         Verb::Guard(args) => guard::run(args),
+        #[cfg(feature = "gateway")]
         Verb::CheckConfig(args) => check_config::run(args),
+        #[cfg(feature = "gateway")]
         Verb::CheckRuleset(args) => check_ruleset::run(args),
+        #[cfg(feature = "gateway")]
+        Verb::Confirm(args) => confirm::run(args),
+        #[cfg(feature = "gateway")]
         Verb::Status(args) => status::run(args),
+        #[cfg(feature = "gateway")]
         Verb::Grant(args) => grant::run(args),
+        #[cfg(feature = "gateway")]
         Verb::Revoke(args) => revoke::run(args),
+        #[cfg(feature = "gateway")]
         Verb::Allow(args) => allow::run(args),
+        #[cfg(feature = "gateway")]
+        Verb::Unblock(args) => unblock::run(args),
+        #[cfg(feature = "gateway")]
         Verb::Teardown(args) => teardown::run(args),
+        #[cfg(feature = "gateway")]
         Verb::Cert(args) => cert::run(args),
+        #[cfg(feature = "gateway")]
         Verb::HashKey(args) => hash_key::run(args),
+        #[cfg(feature = "gateway")]
+        Verb::Enroll(args) => enroll::run(args),
+        #[cfg(feature = "client")]
+        Verb::Knock(args) => knock::run(args),
+        #[cfg(feature = "client")]
+        Verb::Connect(args) => connect::run(args),
+        #[cfg(feature = "gateway")]
         Verb::Demo(args) => demo::run(args),
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "gateway", feature = "client"))]
 mod tests {
     use clap::CommandFactory;
 
@@ -144,7 +254,8 @@ mod tests {
         for verb in Cli::command().get_subcommands() {
             assert!(verb.get_about().is_some(), "{}", verb.get_name());
             let configured = verb.get_arguments().any(|arg| arg.get_short() == Some('c'));
-            assert_eq!(configured, verb.get_name() != "hash-key", "{}", verb.get_name());
+            let others = ["hash-key", "enroll", "knock", "connect"].contains(&verb.get_name());
+            assert_eq!(configured, !others, "{}", verb.get_name());
             for arg in verb.get_arguments() {
                 assert!(arg.get_help().is_some(), "{} {}", verb.get_name(), arg.get_id());
             }
@@ -155,42 +266,39 @@ mod tests {
     fn daemon_flags_have_the_reference_s_defaults() {
         let Ok(Verb::Run(args)) = parsed("knock-agent run") else { panic!("run") };
         assert_eq!(args.daemon.file.config.to_str(), Some("/etc/knock-agent/config.yaml"));
-        assert_eq!((args.daemon.http_port.get(), args.daemon.https_port.get()), (8080, 8443));
-        assert_eq!(args.daemon.firewall_type, FirewallType::Nftables);
-        assert_eq!(args.daemon.not_yet(), []);
+        assert_eq!(args.daemon.public_ports(), (8080.try_into().unwrap(), 8443.try_into().unwrap()));
+        assert!(args.daemon.steps().behind.is_none());
+        assert_eq!(args.daemon.firewall_type, None);
+        assert_eq!(args.daemon.kind(), FirewallType::Nftables);
     }
 
     #[test]
-    fn flags_of_later_releases_are_refused_one_by_one() {
-        for flags in [
-            "--firewall-type vyos",
-            "--firewall-type iptables",
-            "--nftables-table-filter x",
-            "--nftables-table-nat x",
-            "--nftables-chain-input x",
-            "--nftables-chain-forward x",
-            "--nftables-chain-default-input x",
-            "--nftables-chain-default-output x",
-            "--nftables-chain-default-forward x",
-            "--nftables-chain-default-prerouting x",
-            "--nftables-chain-default-postrouting x",
-            "--waf-http-port 80",
-            "--waf-https-port 443",
-            "--waf-trusted-ips 10.0.0.1",
-        ] {
-            let Ok(Verb::CheckConfig(args)) = parsed(&format!("knock-agent check-config {flags}")) else {
-                panic!("{flags}")
-            };
-            let refused = args.daemon.not_yet();
-            let flag = flags.split(' ').next().unwrap();
-            assert_eq!(refused.len(), 1, "{flags}");
-            assert!(refused[0].to_string().starts_with(flag), "{flags}: {}", refused[0]);
-        }
-        let Ok(Verb::Run(args)) = parsed("knock-agent run --use-sudo --service-rule-cleanup-on-shutdown")
-        else {
-            panic!("harmless")
+    fn with_a_proxy_in_front_clients_use_its_ports() {
+        let line =
+            "knock-agent guard --waf-http-port 80 --waf-https-port 443 --http-port 8081 --https-port 8444";
+        let Ok(Verb::Guard(args)) = parsed(line) else { panic!("guard") };
+        let steps = args.daemon.steps();
+        let behind = steps.behind.unwrap();
+        assert_eq!((steps.ports.http, steps.ports.https), (80, 443));
+        assert_eq!((behind.http.get(), behind.https.get()), (8081, 8444));
+        assert!(behind.trusted.is_loopback());
+        let Ok(Verb::Guard(args)) = parsed(&format!("{line} --waf-trusted-ips 10.0.0.5,fd00::/64")) else {
+            panic!("guard")
         };
-        assert_eq!(args.daemon.not_yet(), []);
+        assert_eq!(args.daemon.steps().behind.unwrap().trusted.networks().len(), 2);
+    }
+
+    #[test]
+    fn lines_of_the_reference_are_understood() {
+        for flags in [
+            "--use-sudo --service-rule-cleanup-on-shutdown",
+            "--firewall-type iptables --iptables-variant legacy --use-sudo",
+            "--firewall-type vyos --nftables-table-filter x --nftables-chain-input x --nftables-chain-forward x",
+            "--nftables-chain-default-input x --nftables-chain-default-output x --nftables-chain-default-forward x",
+            "--nftables-table-nat x --nftables-chain-default-prerouting x --nftables-chain-default-postrouting x",
+        ] {
+            assert!(parsed(&format!("knock-agent run {flags}")).is_ok(), "{flags}");
+        }
     }
 
     #[test]
@@ -201,6 +309,11 @@ mod tests {
             "knock-agent run --http-port 0",
             "knock-agent run --http-port 65536",
             "knock-agent run --firewall-type pf",
+            "knock-agent run --waf-http-port 80",
+            "knock-agent run --waf-https-port 443",
+            "knock-agent run --waf-trusted-ips 10.0.0.1",
+            "knock-agent run --waf-http-port 80 --waf-https-port 443 --waf-trusted-ips 0.0.0.0/0",
+            "knock-agent run --waf-http-port 80 --waf-https-port 443 --waf-trusted-ips proxy.example",
             "knock-agent grant ssh",
             "knock-agent grant ssh nowhere",
             "knock-agent grant ssh fe80::1%eth0",
@@ -216,7 +329,16 @@ mod tests {
             "knock-agent allow 10.0.0.0/8 --list",
             "knock-agent allow --list --flush",
             "knock-agent allow --list --for 1h",
+            "knock-agent unblock",
+            "knock-agent unblock 10.0.0.1 --all",
             "knock-agent check-ruleset --print pf",
+            "knock-agent knock home --close --watch",
+            "knock-agent knock home --close --for 1h",
+            "knock-agent knock home -4 -6",
+            "knock-agent connect home gate.example.com",
+            "knock-agent enroll ../alice",
+            "knock-agent enroll alice --file a --folder b",
+            "knock-agent enroll alice --digits 5",
         ] {
             assert!(parsed(line).is_err(), "{line}");
         }
@@ -229,6 +351,9 @@ mod tests {
             "knock-agent check-config --strict --json -c x.yaml",
             "knock-agent check-ruleset --offline --print nft --http-port 80",
             "knock-agent check-ruleset --json --diff-exit",
+            "knock-agent run --confirm 60s --yes",
+            "knock-agent run --ask",
+            "knock-agent confirm",
             "knock-agent status --json",
             "knock-agent grant ssh 10.0.0.1 --for 2h",
             "knock-agent grant ssh 2001:db8::1",
@@ -239,9 +364,17 @@ mod tests {
             "knock-agent allow 2001:db8::/32 --app ssh --for 30d",
             "knock-agent allow --list",
             "knock-agent allow --flush",
+            "knock-agent unblock 2001:db8::1",
+            "knock-agent unblock --all",
             "knock-agent teardown",
             "knock-agent cert",
             "knock-agent demo",
+            "knock-agent enroll alice --png a.png --svg a.svg --uri --force",
+            "knock-agent knock",
+            "knock-agent knock home --for 2h --wait=10s --port 22 -6",
+            "knock-agent knock home --watch --for 1h --then ssh -v home",
+            "knock-agent knock home --close",
+            "knock-agent connect home gate.example.com 22",
         ] {
             assert!(parsed(line).is_ok(), "{line}: {:?}", parsed(line).err());
         }

@@ -3,21 +3,39 @@
 use std::io::ErrorKind;
 use std::num::NonZeroU16;
 
+use crate::backend::iptables::IptablesError;
 use crate::backend::{BackendError, Firewall};
 use crate::cli::load::{self, Exposure};
 use crate::cli::{ConfigArg, Exit, Printer};
 use crate::ruleset::layout::Options;
+use crate::service::bare;
 use crate::service::control::{self, Failure, Reply, Request};
-use crate::service::operations::{OperationError, Operations, end_every_grant};
+use crate::service::operations::{OperationError, Operations};
 use crate::service::state::{Resumed, StateFile};
 use crate::sys::{clock, users};
 
 /// Has a request carried out and says what came of it.
 pub(super) fn operate(file: &ConfigArg, request: Request) -> Exit {
+    carry_out(file, request, by_ourselves)
+}
+
+/// Has the daemon carry a request out and says what came of it; where none runs, these lines.
+pub(super) fn tell_daemon(file: &ConfigArg, request: Request, nobody: &[&str]) -> Exit {
+    carry_out(file, request, |_, _, err| {
+        nobody.iter().for_each(|line| err.line(line));
+        Err(Exit::Unavailable)
+    })
+}
+
+fn carry_out(
+    file: &ConfigArg,
+    request: Request,
+    without_daemon: impl FnOnce(&ConfigArg, Request, &mut Printer) -> Result<Reply, Exit>,
+) -> Exit {
     let mut err = Printer::stderr();
     let outcome = match ask_daemon(file, &request, &mut err) {
         Ok(Some(reply)) => Ok(reply),
-        Ok(None) => by_ourselves(file, request, &mut err),
+        Ok(None) => without_daemon(file, request, &mut err),
         Err(exit) => Err(exit),
     };
     match outcome {
@@ -61,7 +79,7 @@ fn by_ourselves(file: &ConfigArg, request: Request, err: &mut Printer) -> Result
     let settings = match load::load(&file.config, None, Exposure::Warn, err) {
         Ok(checked) => checked.settings,
         // Closing must not wait for a good configuration.
-        Err(_) if request == (Request::RevokeAll { app: None }) => return close_everything(err),
+        Err(_) if bare::only_closes(&request) => return close(&request, err),
         Err(exit) => return Err(exit),
     };
     let user = users::name(users::own());
@@ -69,7 +87,7 @@ fn by_ourselves(file: &ConfigArg, request: Request, err: &mut Printer) -> Result
         err.line(format!("error: {error}"));
         exit_of(error.failure())
     };
-    let firewall = Firewall::nftables().map_err(|error| failed(&error.into()))?;
+    let firewall = Firewall::in_place().map_err(|error| failed(&error.into()))?;
     // Nothing is planned here, so that the ports do not matter.
     let port = NonZeroU16::MIN;
     let options = Options { http_port: port, https_port: port, inner_header: true };
@@ -82,7 +100,7 @@ fn by_ourselves(file: &ConfigArg, request: Request, err: &mut Printer) -> Result
         if let Err(error) = restored {
             err.line(format!("warning: state_file is refused, nothing of it was restored: {error}"));
         }
-        let kept = file.map(|mut file| file.keep(operations.ledger(), now)).transpose();
+        let kept = file.map(|mut file| file.keep(&operations, now)).transpose();
         if let Err(error) = kept {
             err.line(format!("warning: state_file cannot be written: {error}"));
         }
@@ -90,12 +108,18 @@ fn by_ourselves(file: &ConfigArg, request: Request, err: &mut Printer) -> Result
     Ok(Reply::Done { message })
 }
 
-fn close_everything(err: &mut Printer) -> Result<Reply, Exit> {
-    let ended = Firewall::nftables()
+fn close(request: &Request, err: &mut Printer) -> Result<Reply, Exit> {
+    let closed = Firewall::in_place()
         .map_err(OperationError::from)
-        .and_then(|mut firewall| end_every_grant(&mut firewall));
-    match ended {
-        Ok(ended) => Ok(Reply::Done { message: format!("grants ended, without a configuration: {ended}") }),
+        .and_then(|mut firewall| bare::close(&mut firewall, request));
+    match closed {
+        Ok(message) => {
+            err.line("warning: this was done without the configuration: a state_file still has what was taken back,");
+            err.line(
+                "  and a reboot brings it back, unless knock-agent has run before, or the file is removed",
+            );
+            Ok(Reply::Done { message })
+        }
         Err(error) => {
             err.line(format!("error: {error}"));
             Err(exit_of(error.failure()))
@@ -115,7 +139,20 @@ pub(super) fn exit_of(failure: Failure) -> Exit {
 /// The exit code of a firewall that would not.
 pub(super) fn exit_of_backend(error: &BackendError) -> Exit {
     match error {
-        BackendError::NotPermitted => Exit::NoPermission,
+        BackendError::NotPermitted | BackendError::Iptables(IptablesError::NotPermitted { .. }) => {
+            Exit::NoPermission
+        }
+        BackendError::Iptables(
+            IptablesError::Impossible(_)
+            | IptablesError::OtherPlan
+            | IptablesError::HostChains
+            | IptablesError::Confirm
+            | IptablesError::NotWithSudo
+            | IptablesError::BesideIptables
+            | IptablesError::BesideNftables,
+        ) => Exit::BadConfig,
+        BackendError::Iptables(IptablesError::Element(_)) => Exit::Usage,
+        BackendError::Iptables(_) => Exit::Unavailable,
         BackendError::Unsupported(_) | BackendError::Refused { .. } | BackendError::Netlink(_) => {
             Exit::Unavailable
         }

@@ -5,45 +5,70 @@ use clap::Args;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
+use crate::cli::consent::{Wishes, consent};
 use crate::cli::load::{self, Exposure};
 use crate::cli::operate::{exit_of, exit_of_backend};
 use crate::cli::{DaemonArgs, Exit, Printer};
-use crate::service::daemon::{self, Daemon, DaemonError};
+use crate::config::{ProxyStep2, Settings};
+use crate::service::daemon::{self, Daemon, DaemonError, TlsFiles};
 use crate::service::reload::Source;
+use crate::service::trial::Watcher;
 use crate::sys::process;
+use crate::units::Lifetime;
 
 /// The arguments of `run`.
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Needs the capabilities CAP_NET_ADMIN and, for ports below 1024, CAP_NET_BIND_SERVICE.\nSIGHUP has it read the configuration and the certificate again; if they are wrong, those of before stay in force. The flags stay as they are.\nSIGTERM stops the daemon; the guard and what is granted stay.\n\nExample:\n  sudo knock-agent run -c config.yaml --http-port 80 --https-port 443 --cert cert.pem --key key.pem"
+    after_help = "Needs the capabilities CAP_NET_ADMIN and, for ports below 1024, CAP_NET_BIND_SERVICE.\nSIGHUP has it read the configuration and the certificate again; if they are wrong, those of before stay in force. The flags stay as they are.\nSIGTERM stops the daemon; the guard and what is granted stay.\n\nOn a terminal it asks before it guards a port that somebody is connected to from outside; without one it goes on and says so in the log. Such connections live on (adopt_established).\n--confirm: also where the daemon is killed, everything is put back, by a second process that does nothing else; only if both are killed at once (kill -9 of all, a crash of the host) nothing is. Exit code 1: it was put back.\n\nExample:\n  sudo knock-agent run -c config.yaml --http-port 80 --https-port 443 --cert cert.pem --key key.pem"
 )]
 pub struct RunArgs {
     /// What all verbs of the daemon have.
     #[command(flatten)]
     pub daemon: DaemonArgs,
+
+    /// Show the rules and ask before anything is changed; needs a terminal
+    #[arg(long)]
+    pub ask: bool,
+
+    /// Do not ask about connections that are open to ports that will be guarded
+    #[arg(short, long, conflicts_with = "ask")]
+    pub yes: bool,
+
+    /// Put everything back as it was unless `knock-agent confirm` is said within this time
+    #[arg(long, value_name = "TIME")]
+    pub confirm: Option<Lifetime>,
 }
 
 /// Guards until it is told to stop.
 #[must_use]
 pub fn run(args: RunArgs) -> Exit {
     let mut err = Printer::stderr();
+    // Before privileges that come with the file of the program can no longer be had.
+    let watcher = match args.confirm.map(|_| Watcher::start()).transpose() {
+        Ok(watcher) => watcher,
+        Err(error) => {
+            err.line(format!("error: {error}"));
+            return err.finish(Exit::Unavailable);
+        }
+    };
     // Before the first key is in memory.
-    if let Err(errno) = process::harden() {
+    if let Err(errno) = process::harden(args.daemon.use_sudo) {
         err.line(format!("error: the process cannot be protected: {errno}"));
         return err.finish(Exit::Bug);
     }
-    let daemon = match prepare(args.daemon, &mut err) {
+    let on_trial = watcher.is_some();
+    let daemon = match prepare(args, &mut err) {
         Ok(daemon) => daemon,
         Err(exit) => return err.finish(exit),
     };
-    match daemon::run(daemon) {
+    match daemon::run(daemon, watcher) {
         Ok(()) => err.finish(Exit::Done),
         Err(error) => {
             err.line(format!("error: {error}"));
             if let Some(advice) = advice(&error) {
                 err.line(format!("  fix: {advice}"));
             }
-            if matches!(error, DaemonError::Listen { .. } | DaemonError::Died(_)) {
+            if matches!(error, DaemonError::Listen { .. } | DaemonError::Died(_)) && !on_trial {
                 err.line("  note: the guard is in place and stays: guarded ports are closed (`knock-agent teardown` removes it)");
             }
             err.finish(exit_code(&error))
@@ -51,32 +76,67 @@ pub fn run(args: RunArgs) -> Exit {
     }
 }
 
-fn prepare(args: DaemonArgs, err: &mut Printer) -> Result<Daemon, Exit> {
-    args.vet(err)?;
+fn prepare(args: RunArgs, err: &mut Printer) -> Result<Daemon, Exit> {
+    let wishes = Wishes { ask: args.ask, yes: args.yes };
+    let confirm = args.confirm.map(Lifetime::as_duration);
+    let args = args.daemon;
+    args.vet(err);
     log_to_stderr(&args.log_level);
     let exposure = Exposure::of_strict(args.strict);
-    let settings = load::load(&args.file.config, Some(args.step_ports()), exposure, err)?.settings;
-    let (path, ports) = (args.file.config.clone(), args.step_ports());
-    let source =
-        Source::new(move || load::read(&path, Some(ports), exposure).map_err(|refused| refused.problems));
-    let pem = |given: Option<PathBuf>, flag: &str, err: &mut Printer| {
-        given.ok_or_else(|| {
-            err.line(format!("error: {flag} FILE is missing: step 2 is HTTPS and needs a certificate"));
-            err.line("  fix: give --cert and --key; `knock-agent cert` makes a self-signed pair");
-            Exit::BadConfig
-        })
-    };
+    let steps = args.steps();
+    let settings = load::load(&args.file.config, Some(&steps), exposure, err)?.settings;
+    consent(wishes, &args, &settings, err)?;
+    let firewall = args.firewall_choice();
+    let (http_port, https_port) = args.public_ports();
+    let host = args.host_chains(settings.global.mark, err)?;
+    let tls = tls_files(args.cert, args.key, &settings, err)?;
+    let (path, with_tls) = (args.file.config.clone(), tls.is_some());
+    let source = Source::new(move || {
+        let checked = load::read(&path, Some(&steps), exposure).map_err(|refused| refused.problems)?;
+        match needs_certificate(&checked.settings) && !with_tls {
+            true => Err(load::one_problem(&path, "global.proxy_step2", NO_CERTIFICATE, RESTART_WITH_ONE)),
+            false => Ok(checked),
+        }
+    });
     Ok(Daemon {
-        certificate: pem(args.cert, "--cert", err)?,
-        key: pem(args.key, "--key", err)?,
+        host,
+        tls,
+        firewall,
         settings,
         source,
-        http_port: args.http_port,
-        https_port: args.https_port,
+        http_port,
+        https_port,
         cleanup: args.service_rule_cleanup_on_shutdown,
         runtime_dir: args.file.runtime_dir,
         state_dir: args.state_dir,
+        confirm,
     })
+}
+
+const NO_CERTIFICATE: &str = "step 2 would be HTTPS, and the daemon was started without a certificate";
+const RESTART_WITH_ONE: &str = "start it again with --cert and --key";
+
+/// Whether step 2 is HTTPS: always, unless TLS ends at a proxy.
+fn needs_certificate(settings: &Settings) -> bool {
+    settings.global.proxy.as_ref().is_none_or(|proxy| proxy.step2 == ProxyStep2::Https)
+}
+
+/// The pair of files, which only step 2 in plain HTTP does without.
+fn tls_files(
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    settings: &Settings,
+    err: &mut Printer,
+) -> Result<Option<TlsFiles>, Exit> {
+    let missing = match (certificate, key) {
+        (Some(certificate), Some(key)) => return Ok(Some(TlsFiles { certificate, key })),
+        (None, None) if !needs_certificate(settings) => return Ok(None),
+        (None, _) => "--cert",
+        (_, None) => "--key",
+    };
+    err.line(format!("error: {missing} FILE is missing: step 2 is HTTPS and needs a certificate"));
+    err.line("  fix: give --cert and --key; `knock-agent cert` makes a self-signed pair");
+    Err(Exit::BadConfig)
 }
 
 /// Without the time under systemd, whose journal has its own.
@@ -102,7 +162,7 @@ fn exit_code(error: &DaemonError) -> Exit {
         _ => Exit::Io,
     };
     match error {
-        DaemonError::AlreadyRuns(_) => Exit::Unavailable,
+        DaemonError::AlreadyRuns(_) | DaemonError::AlreadyGuards(_) => Exit::Unavailable,
         DaemonError::CertificateFile { source, .. } => match source.kind() {
             ErrorKind::PermissionDenied => Exit::NoPermission,
             _ => Exit::BadConfig,
@@ -111,6 +171,8 @@ fn exit_code(error: &DaemonError) -> Exit {
         DaemonError::Backend(error) => exit_of_backend(error),
         DaemonError::Operation(error) => exit_of(error.failure()),
         DaemonError::Listen { error } => of_io(&error.source),
+        DaemonError::Trial(_) => Exit::Unavailable,
+        DaemonError::NotConfirmed(_) | DaemonError::EndedUnconfirmed => Exit::Found,
         DaemonError::Runtime { source, .. } | DaemonError::Process(source) => of_io(source),
         DaemonError::Died(_) => Exit::Bug,
     }

@@ -27,11 +27,15 @@ pub struct StatusArgs {
 /// Shows who is let in.
 #[must_use]
 pub fn run(args: StatusArgs) -> Exit {
-    show(&args.file, args.json, |_| true)
+    show(&args.file, args.json, |_| true, true)
 }
 
-/// Shows the rows that are wanted.
-pub(super) fn show(file: &ConfigArg, as_json: bool, wanted: impl Fn(&Row) -> bool) -> Exit {
+/// Shows the rows that are wanted and nothing else.
+pub(super) fn show_grants(file: &ConfigArg, wanted: impl Fn(&Row) -> bool) -> Exit {
+    show(file, false, wanted, false)
+}
+
+fn show(file: &ConfigArg, as_json: bool, wanted: impl Fn(&Row) -> bool, strangers: bool) -> Exit {
     let mut err = Printer::stderr();
     let found = match ask_daemon(file, &Request::Status {}, &mut err) {
         Ok(Some(Reply::Status { status })) => Ok(Some(status)),
@@ -50,7 +54,7 @@ pub(super) fn show(file: &ConfigArg, as_json: bool, wanted: impl Fn(&Row) -> boo
         Ok(Some(found)) => found,
         Ok(None) => {
             err.line(
-                "error: nothing is guarded here: there is no table inet knock_agent; start knock-agent first",
+                "error: nothing is guarded here: no rules of knock-agent are in force; start knock-agent first",
             );
             return err.finish(Exit::Unavailable);
         }
@@ -65,6 +69,9 @@ pub(super) fn show(file: &ConfigArg, as_json: bool, wanted: impl Fn(&Row) -> boo
         }
     } else {
         print(&found, &mut out);
+        if strangers {
+            print_strangers(&found, &mut out);
+        }
     }
     out.finish(err.finish(Exit::Done))
 }
@@ -76,11 +83,16 @@ fn from_kernel(file: &ConfigArg) -> Result<Option<Status>, BackendError> {
     let apps = settings.map(|settings| settings.apps).unwrap_or_default();
     let names: BTreeMap<String, String> =
         apps.into_iter().map(|app| (app.slug, app.name.to_string())).collect();
-    let live = Firewall::nftables()?.read()?;
-    Ok(live.map(|live| status(&live, &names, prefix, None)))
+    let mut firewall = Firewall::in_place()?;
+    let live = firewall.read()?;
+    let limits = firewall.limits();
+    Ok(live.map(|live| Status { limits, ..status(firewall.name(), &live, &names, prefix, None) }))
 }
 
 fn print(status: &Status, out: &mut Printer) {
+    if let Some(limits) = &status.limits {
+        out.line(format!("note: {limits}"));
+    }
     if status.grants.is_empty() {
         out.line("nobody is let in");
         return;
@@ -100,6 +112,25 @@ fn print(status: &Status, out: &mut Printer) {
         ]
     }));
     out.table(&rows);
+}
+
+/// Who is locked out, and what was refused.
+fn print_strangers(status: &Status, out: &mut Printer) {
+    if !status.locked_out.is_empty() {
+        out.line("");
+        let mut rows = vec![["LOCKED OUT", "TIME LEFT", "OF", "TIMES"].map(str::to_owned)];
+        rows.extend(status.locked_out.iter().map(|locked| {
+            let whole = u32::try_from(locked.lifetime_s).unwrap_or(u32::MAX);
+            let (left, whole) = (time_left(locked.expires_in_s), time_left(f64::from(whole)));
+            [locked.address.clone(), left, whole, locked.times.to_string()]
+        }));
+        out.table(&rows);
+    }
+    if !status.refused.is_empty() {
+        out.line("");
+        let words: Vec<String> = status.refused.iter().map(|(reason, n)| format!("{reason} {n}")).collect();
+        out.line(format!("refused since the start: {}", words.join(", ")));
+    }
 }
 
 fn services(services: &[Service]) -> String {

@@ -13,7 +13,7 @@ use crate::sys::files;
 /// The arguments of `teardown`.
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "A running daemon removes everything itself and stops. Guarded ports are open afterwards."
+    after_help = "A running daemon removes everything itself and stops. Guarded ports are open afterwards.\nOf the chains of the host, only rules whose comment begins with ka:host- are removed."
 )]
 pub struct TeardownArgs {
     /// The configuration file.
@@ -37,10 +37,10 @@ pub fn run(args: TeardownArgs) -> Exit {
             Exit::Done
         }
         Ok(Some(Reply::Status { .. })) => Exit::Bug,
-        Ok(None) => match Firewall::nftables().and_then(|mut firewall| firewall.teardown()) {
+        Ok(None) => match Firewall::remove_all() {
             Ok(true) => {
                 forget(&args.file, &mut err);
-                out.line("the table inet knock_agent is removed; nothing is guarded any more");
+                out.line("all rules of knock-agent are removed, those in chains of the host too; nothing is guarded any more");
                 Exit::Done
             }
             Ok(false) => {

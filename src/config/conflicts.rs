@@ -2,17 +2,31 @@
 
 use std::collections::HashMap;
 
-use crate::config::StepPorts;
 use crate::config::app::AppDraft;
 use crate::config::global::GlobalDraft;
+use crate::config::proxy::taken;
 use crate::config::report::{Report, Spot};
 use crate::config::settings::Established;
 use crate::config::users::UsersDraft;
+use crate::config::{Behind, StepPorts};
 use crate::units::{PortRange, Protocol, form_bytes};
 
-/// Checks the ports of the two steps against each other.
-pub(super) fn check_step_ports(ports: Option<StepPorts>, report: &mut Report) {
+/// Checks the ports of the two steps, and those behind a proxy, against each other.
+pub(super) fn check_step_ports(ports: Option<StepPorts>, behind: Option<&Behind>, report: &mut Report) {
     let Some(ports) = ports else { return };
+    if behind.is_some() {
+        let all = taken(ports, behind);
+        for (n, (port, flag)) in all.iter().enumerate() {
+            if let Some((_, first)) = all.iter().take(n).find(|(other, _)| other == port) {
+                report.error_fix(
+                    Spot::elsewhere(flag),
+                    format!("port {port} is that of {first} too"),
+                    "the proxy has two ports and knock-agent two others: give the four flags different ports",
+                );
+            }
+        }
+        return;
+    }
     if ports.http == ports.https {
         report.error_fix(
             Spot::elsewhere("--https-port"),
@@ -27,13 +41,11 @@ pub(super) fn check(
     global: Option<&GlobalDraft<'_>>,
     apps: &[AppDraft<'_>],
     users: &UsersDraft,
-    ports: Option<StepPorts>,
+    taken: &[(u16, &'static str)],
     report: &mut Report,
 ) {
     slugs(apps, report);
-    if let Some(ports) = ports {
-        step_ports(apps, ports, report);
-    }
+    step_ports(apps, taken, report);
     shared_ports(apps, report);
     if let Some(global) = global {
         healthcheck(global, apps, report);
@@ -67,10 +79,10 @@ fn slugs(apps: &[AppDraft<'_>], report: &mut Report) {
     }
 }
 
-fn step_ports(apps: &[AppDraft<'_>], ports: StepPorts, report: &mut Report) {
+fn step_ports(apps: &[AppDraft<'_>], taken: &[(u16, &'static str)], report: &mut Report) {
     for app in apps.iter().filter(|app| has(app, Protocol::Tcp)) {
         for (range, spot) in &app.ports {
-            for (port, flag) in [(ports.http, "--http-port"), (ports.https, "--https-port")] {
+            for &(port, flag) in taken {
                 if range.contains(port) {
                     report.error_fix(
                         spot.clone(),

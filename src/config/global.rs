@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
+use crate::config::proxy::ProxyDraft;
 use crate::config::report::{Report, Spot};
 use crate::config::section::{Field, Section};
-use crate::config::settings::{Global, Step1Proof, Step1Reply, TwoFactorStep};
+use crate::config::settings::{DefaultInput, Global, LockoutRule, Step1Proof, Step1Reply, TwoFactorStep};
 use crate::config::shared_keys::{Said, TWO_FACTOR_STEPS, allow, interfaces};
 use crate::units::{AppName, HttpPath, HttpPathError, IfName, Lifetime, Mark};
 
@@ -25,10 +26,15 @@ pub(super) const KEYS: &[&str] = &[
     "ipv6_prefix",
     "token_window",
     "state_file",
+    "adopt_established",
+    "default_input",
     "allow",
     "users",
     "users_folder",
     "step1_proof",
+    "lockout",
+    "proxy_header",
+    "proxy_step2",
 ];
 /// Keys of later releases: never ignored, because who writes them relies on them.
 pub(super) const LATER: &[&str] = &["sequence"];
@@ -58,6 +64,8 @@ pub(super) struct GlobalDraft<'n> {
     pub users: Option<Field<'n>>,
     /// The folder with a file for each user.
     pub users_folder: Option<(PathBuf, Field<'n>)>,
+    /// What is said of a proxy in front.
+    pub proxy: ProxyDraft<'n>,
 }
 
 impl GlobalDraft<'_> {
@@ -73,6 +81,7 @@ impl GlobalDraft<'_> {
             with_users: false,
             users: None,
             users_folder: None,
+            proxy: ProxyDraft::unknown(),
         }
     }
 }
@@ -115,12 +124,17 @@ pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraf
     let healthcheck = Said::read(healthcheck_field.clone(), |f| app_name_text(f, report).map(Some)).or(None);
     let replies = &[("silent", Step1Reply::Silent), ("http", Step1Reply::Http)];
     let step1_reply = Said::read(section.get("step1_reply"), |f| f.choice(replies, report));
+    let step1_reply = step1_reply.or(Step1Reply::Silent);
+    let proxy = ProxyDraft::read(section, step1_reply, report);
     let max_bytes = Said::read(section.get("step1_max_bytes"), |f| f.number(100..=1400, report));
     let max_bytes = max_bytes.or(STEP1_MAX_BYTES);
     let segments = Said::read(section.get("step1_segments"), |f| f.number(1..=16, report));
     let mark = Said::read(section.get("mark"), |f| f.parse_with(Mark::parse_optional, report));
     let ipv6_prefix = Said::read(section.get("ipv6_prefix"), |f| f.number(32..=128, report));
     let state_file = Said::read(section.get("state_file"), |f| absolute_file(f, report).map(Some));
+    let adopt = Said::read(section.get("adopt_established"), |f| f.switch(report));
+    let inputs = &[("accept", DefaultInput::Accept), ("drop", DefaultInput::Drop)];
+    let default_input = Said::read(section.get("default_input"), |f| f.choice(inputs, report));
     let allow = allow(section, report).or(Vec::new());
     let proofs = &[
         ("accept", Step1Proof::Accept),
@@ -128,6 +142,7 @@ pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraf
         ("require_address", Step1Proof::RequireAddress),
     ];
     let step1_proof = Said::read(section.get("step1_proof"), |f| f.choice(proofs, report));
+    let lockout = Said::read(section.get("lockout"), |f| crate::config::lockout::read(f, report));
     let users = section.get("users");
     let folder_field = section.get("users_folder");
     let users_folder = Said::read(folder_field.clone(), |f| absolute_file(f, report).map(Some)).or(None);
@@ -153,13 +168,17 @@ pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraf
             healthcheck_app_name: healthcheck?.map(str::to_owned),
             step1_proof: step1_proof.or(Step1Proof::Accept)?,
             users_folder: users_folder.clone()?,
-            step1_reply: step1_reply.or(Step1Reply::Silent)?,
+            lockout: lockout.or(LockoutRule::usual())?,
+            step1_reply: step1_reply?,
             step1_max_bytes: max_bytes?,
             step1_segments: segments.or(STEP1_SEGMENTS)?,
             mark: mark.or(Some(Mark::DEFAULT))?,
             ipv6_prefix: ipv6_prefix.or(128)?,
             state_file: state_file.or(None)?,
+            adopt_established: adopt.or(true)?,
+            default_input: default_input.or(DefaultInput::Accept)?,
             allow: allow?,
+            proxy: None,
         })
     })();
     GlobalDraft {
@@ -172,6 +191,7 @@ pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraf
         with_users: users.is_some() || folder_field.is_some(),
         users,
         users_folder: users_folder.flatten().zip(folder_field),
+        proxy,
     }
 }
 

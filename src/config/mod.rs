@@ -5,9 +5,13 @@ mod conflicts;
 mod destination;
 mod global;
 mod keys;
+mod lockout;
 mod node;
 mod outside;
 mod problem;
+#[cfg(feature = "client")]
+mod profile;
+mod proxy;
 mod report;
 mod section;
 mod settings;
@@ -21,8 +25,14 @@ mod users;
 
 pub use outside::{Alone, Outside, SecretFrom, UserFile};
 pub use problem::{Place, Problem, Problems, Severity};
+#[cfg(feature = "client")]
+pub use profile::{
+    CodeSource, Families, Profile, ProofAddress, SecretSource, Step1Form, Trust, parse_profile,
+};
+pub use proxy::{Behind, Proxy, ProxyHeader, ProxyStep2, Trusted, TrustedError};
 pub use settings::{
-    App, Destination, Established, Global, Settings, Step1Proof, Step1Reply, TwoFactorStep, User, UserApp,
+    App, DefaultInput, Destination, Established, Global, LockoutRule, Settings, Step1Proof, Step1Reply,
+    TwoFactorStep, User, UserApp,
 };
 pub use syntax::MAX_BYTES;
 
@@ -30,7 +40,7 @@ use node::Kind;
 use report::{Report, Show, Spot};
 use section::Section;
 
-/// The ports the two steps listen on, as the command line says.
+/// The ports clients use for the two steps, as the command line says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepPorts {
     /// The port of step 1.
@@ -61,12 +71,26 @@ pub fn parse(
     ports: Option<StepPorts>,
     outside: &dyn Outside,
 ) -> Result<Checked, Problems> {
+    parse_behind(file, text, ports, None, outside)
+}
+
+/// The same with a proxy in front: `ports` are then the proxy's.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_behind(
+    file: &str,
+    text: &str,
+    ports: Option<StepPorts>,
+    behind: Option<&Behind>,
+    outside: &dyn Outside,
+) -> Result<Checked, Problems> {
     // Some editors put a byte-order mark in front of UTF-8, where it says nothing.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut report = Report::default();
-    conflicts::check_step_ports(ports, &mut report);
+    conflicts::check_step_ports(ports, behind, &mut report);
     let mut of_users = Problems { list: Vec::new(), more: 0 };
-    let settings = read(text, ports, outside, &mut report, &mut of_users);
+    let settings = read(text, (ports, behind), outside, &mut report, &mut of_users);
     if settings.is_none() && !report.has_errors() && of_users.errors() == 0 {
         report.error(
             Spot::at("", Place::START),
@@ -87,12 +111,12 @@ pub fn parse(
 
 fn read(
     text: &str,
-    ports: Option<StepPorts>,
+    (ports, behind): (Option<StepPorts>, Option<&Behind>),
     outside: &dyn Outside,
     report: &mut Report,
     of_users: &mut Problems,
 ) -> Option<Settings> {
-    let document = document(text, report)?;
+    let document = document(text, "write a `global` section and one section per app", report)?;
     let file = Section::open("", Spot::at("", Place::START), &document, report)?;
     let global = match file.get("global") {
         Some(field) => field.section(report).map(|section| global::read(&section, report)),
@@ -115,14 +139,18 @@ fn read(
         report.warning(file.spot(), "there is no app: nothing is guarded", "add a section for each service");
     }
     let users = users::read(known, &apps, outside, report, of_users);
-    conflicts::check(global.as_ref(), &apps, &users, ports, report);
-    let global = global?.settings?;
+    let taken = ports.map(|ports| proxy::taken(ports, behind)).unwrap_or_default();
+    conflicts::check(global.as_ref(), &apps, &users, &taken, report);
+    let mut global = global?;
+    let proxy = std::mem::replace(&mut global.proxy, proxy::ProxyDraft::unknown());
+    let proxy = proxy.settle(ports, behind, report)?;
+    let global = Global { proxy, ..global.settings? };
     let apps = apps.into_iter().map(|app| app.settings).collect::<Option<Vec<_>>>()?;
     all_read.then_some(Settings { global, apps, users: users.list? })
 }
 
-/// The first document of a text, which has sections.
-fn document(text: &str, report: &mut Report) -> Option<node::Node> {
+/// The first document of a text, which has sections; `fix` says what to write where it has not.
+fn document(text: &str, fix: &str, report: &mut Report) -> Option<node::Node> {
     if let Some(fault) = syntax::precheck(text) {
         report.fault(fault);
         return None;
@@ -142,18 +170,14 @@ fn document(text: &str, report: &mut Report) -> Option<node::Node> {
         );
     }
     let Some(root) = document.root else {
-        report.error_fix(
-            Spot::at("", Place::START),
-            "the file has no content",
-            "write a `global` section and one section per app",
-        );
+        report.error_fix(Spot::at("", Place::START), "the file has no content", fix);
         return None;
     };
     if !matches!(root.kind, Kind::Map(_)) {
         report.error_fix(
             Spot::node("", &root, Show::Nothing),
             format!("the file must have sections, it is {}", root.what()),
-            "write a `global:` section and one section per app",
+            fix,
         );
         return None;
     }

@@ -1,6 +1,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use crate::config::proxy::Proxy;
 use crate::units::{
     AccessKey, AppName, Family, HttpPath, IfName, Lifetime, Mark, Network, PortRange, Protocols, Timestamp,
     TotpSecret, UserName,
@@ -76,6 +77,8 @@ pub struct Global {
     pub users_folder: Option<PathBuf>,
     /// Whether step 1 takes keys, or only proofs of them.
     pub step1_proof: Step1Proof,
+    /// When addresses are locked out; none: never.
+    pub lockout: Option<LockoutRule>,
     /// Whether step 1 answers.
     pub step1_reply: Step1Reply,
     /// The longest step-1 packet (IP length, bytes) and connection (TCP payload, bytes).
@@ -88,8 +91,43 @@ pub struct Global {
     pub ipv6_prefix: u8,
     /// Where grants are kept across a reboot.
     pub state_file: Option<PathBuf>,
+    /// Whether flows live on that were there before their port was guarded.
+    pub adopt_established: bool,
+    /// What becomes of other new connections to this host from outside.
+    pub default_input: DefaultInput,
     /// Networks that may always reach every app.
     pub allow: Vec<Network>,
+    /// The proxy in front, if the command line names one.
+    pub proxy: Option<Proxy>,
+}
+
+/// When an address is locked out, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LockoutRule {
+    /// After how many failures, 1 to 1,000.
+    pub after: u32,
+    /// The first time.
+    pub first: Lifetime,
+    /// The longest time; each lock-out is twice as long as the one before.
+    pub longest: Lifetime,
+}
+
+impl LockoutRule {
+    /// The rule where none is given: after 5 failures, a minute at first and a day at most.
+    #[must_use]
+    pub fn usual() -> Option<Self> {
+        let (first, longest) = (Lifetime::from_secs(60).ok()?, Lifetime::from_secs(86_400).ok()?);
+        Some(Self { after: 5, first, longest })
+    }
+}
+
+/// What becomes of new connections to this host from outside that concern no app.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DefaultInput {
+    /// They are none of our business.
+    Accept,
+    /// They are dropped, but for what a network needs.
+    Drop,
 }
 
 /// One app: a guarded service and how it is opened.

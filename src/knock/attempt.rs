@@ -13,7 +13,7 @@ pub enum Step {
 /// What a client presented at a step. Everything in it is unverified.
 #[derive(Clone, Debug)]
 pub struct Attempt {
-    /// Who asks, as the socket says.
+    /// Who asks, as the socket says or a trusted proxy.
     pub client: ClientAddr,
     /// At which step.
     pub step: Step,
@@ -120,4 +120,53 @@ pub enum Refusal {
     TooMany,
     /// The table of pending knocks is full.
     TableFull,
+    /// The address is locked out after repeated failures; nothing was judged.
+    LockedOut,
+    /// More requests from everybody together than the cap allows.
+    Busy,
+}
+
+impl Refusal {
+    /// Whether this is what guessing comes to, so that repeating it locks the address out.
+    ///
+    /// What was right once, or right but for a date or a missing code, guesses nothing: impatience and old clients look
+    /// like that. What was not judged tells nothing.
+    #[must_use]
+    pub fn is_a_guess(self) -> bool {
+        match self {
+            Self::UnknownApp | Self::WrongKey | Self::WrongToken => true,
+            Self::Expired
+            | Self::KeyNotTaken
+            | Self::ReplayedProof
+            | Self::ReplayedToken
+            | Self::MissingToken
+            | Self::NoStep1
+            | Self::WrongFamily
+            | Self::TooMany
+            | Self::TableFull
+            | Self::LockedOut
+            | Self::Busy => false,
+        }
+    }
+
+    /// The word for it in the log and in `status`, which stays the same over releases.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::UnknownApp => "unknown-app",
+            Self::WrongKey => "wrong-key",
+            Self::Expired => "expired",
+            Self::KeyNotTaken => "key-not-taken",
+            Self::ReplayedProof => "replayed-proof",
+            Self::WrongToken => "wrong-code",
+            Self::ReplayedToken => "replayed-code",
+            Self::MissingToken => "missing-code",
+            Self::NoStep1 => "no-step1",
+            Self::WrongFamily => "wrong-family",
+            Self::TooMany => "too-many",
+            Self::TableFull => "table-full",
+            Self::LockedOut => "locked-out",
+            Self::Busy => "busy",
+        }
+    }
 }

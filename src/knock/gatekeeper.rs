@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{App, Settings, Step1Proof};
 use crate::knock::attempt::{Action, Attempt, Credential, Refusal, Step, Verdict};
+use crate::knock::defence::Defence;
 use crate::knock::keyring::{Factor, Holder, Keyring, TwoFactor};
 use crate::knock::pending::{Digest, Pending, Step1};
 use crate::knock::proof::{Claim, UsedProofs};
-use crate::knock::rate_limit::RateLimit;
 use crate::units::{AppName, ClientAddr, Lifetime, Now, Secret, TotpKind, TotpSecret};
 
 /// Step 1s that may be live at once.
@@ -29,7 +29,7 @@ pub struct Gatekeeper {
     step1_proof: Step1Proof,
     token_window: Lifetime,
     ipv6_prefix: u8,
-    rate: RateLimit,
+    defence: Defence,
     pending: Pending,
     used: bool,
 }
@@ -79,10 +79,21 @@ impl Gatekeeper {
             step1_proof: settings.global.step1_proof,
             token_window: settings.global.token_window,
             ipv6_prefix: settings.global.ipv6_prefix,
-            rate: RateLimit::new(settings.global.step1_2_rate_limit_per_minute, &random),
+            defence: Defence::new(settings, &random),
             pending: Pending::new(MAX_PENDING),
             used: false,
         }
+    }
+
+    /// Who keeps guessers off.
+    #[must_use]
+    pub fn defence(&self) -> &Defence {
+        &self.defence
+    }
+
+    /// Who keeps guessers off, to change what it knows.
+    pub fn defence_mut(&mut self) -> &mut Defence {
+        &mut self.defence
     }
 
     /// Whether a code or proof was used up since this was last asked; then [`Gatekeeper::used_up`] is worth keeping.
@@ -118,7 +129,7 @@ impl Gatekeeper {
 
     /// Takes over settings that have been reloaded.
     ///
-    /// The rate limit and what is used up go on; step 1s that are pending are forgotten and have to be knocked again,
+    /// What is known of addresses and what is used up go on; step 1s that are pending are forgotten and have to be knocked again,
     /// because what they were right for may be gone.
     pub fn reload(&mut self, settings: &Settings, two_factor: &[TwoFactor], random: [u8; 16]) {
         let mut fresh = Self::new(settings, two_factor, random);
@@ -126,8 +137,8 @@ impl Gatekeeper {
         fresh.remember_used(&self.used_up());
         std::mem::swap(&mut fresh.proofs, &mut self.proofs);
         fresh.used = self.used;
-        std::mem::swap(&mut fresh.rate, &mut self.rate);
-        fresh.rate.set_limit(settings.global.step1_2_rate_limit_per_minute);
+        std::mem::swap(&mut fresh.defence, &mut self.defence);
+        fresh.defence.reload(settings);
         *self = fresh;
     }
 
@@ -142,6 +153,9 @@ impl Gatekeeper {
         now: Now,
     ) -> Verdict {
         self.expire(now);
+        if self.defence.locks_out(attempt.client, now.boot) {
+            return Verdict::Refuse(Refusal::LockedOut);
+        }
         let presented = self.presented(attempt);
         // A code works once, so whoever has to repeat a request with one gets what is left of the first. Without
         // a code the same request again is a fresh knock: somebody tries anew, and should have the whole time.
@@ -152,14 +166,18 @@ impl Gatekeeper {
         {
             return self.admit(app, deadline.saturating_sub(now.boot));
         }
-        if !self.rate.allows(attempt.client, now.boot) {
-            return Verdict::Refuse(Refusal::TooMany);
+        let live = self.pending.any(self.masked(attempt.client));
+        if let Some(reason) = self.defence.turn_away(attempt.client, live, now.boot) {
+            return Verdict::Refuse(reason);
         }
         let app = self.index_of(&attempt.app);
         if let Credential::Key(key) = &attempt.credential
             && let Some((_, hash)) = self.keyring.by_hash(attempt.step, app, attempt.user.as_deref())
             && self.takes_keys(attempt.step)
         {
+            if !self.defence.allows_hash(attempt.client, live, now.boot) {
+                return Verdict::Refuse(Refusal::Busy);
+            }
             return Verdict::Hash { hash, key: key.clone() };
         }
         let right = self.check(attempt, app, now);
@@ -256,7 +274,9 @@ impl Gatekeeper {
             Step::One => self.conclude_step1(attempt, right, presented, now),
             Step::Two => self.conclude_step2(attempt, right, session, now),
         };
-        verdict.unwrap_or_else(Verdict::Refuse)
+        let verdict = verdict.unwrap_or_else(Verdict::Refuse);
+        self.defence.learn(attempt.client, &verdict, now.boot);
+        verdict
     }
 
     fn conclude_step1(
@@ -464,3 +484,7 @@ mod tests;
 #[cfg(test)]
 #[path = "users_tests.rs"]
 mod users_tests;
+
+#[cfg(test)]
+#[path = "defence_tests.rs"]
+mod defence_tests;

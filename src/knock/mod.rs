@@ -2,19 +2,30 @@
 
 mod attempt;
 pub mod automaton;
+mod cap;
+mod defence;
 mod form;
+mod forwarded;
 mod gatekeeper;
 mod keyring;
+mod lockout;
 mod pending;
+mod places;
 mod proof;
+mod proxy_protocol;
 mod rate_limit;
 mod request;
 mod used_codes;
 
 pub use attempt::{Action, Attempt, Credential, Refusal, Step, Verdict};
+pub use defence::Defence;
 pub use form::Form;
+pub use forwarded::{NoClient, forwarded_client};
 pub use gatekeeper::{Gatekeeper, UsedUp};
 pub use keyring::TwoFactor;
+pub use lockout::{LockedOut, Lockout};
+pub use places::Places;
 pub use proof::{Claim, INTERVAL as PROOF_INTERVAL, Proof};
+pub use proxy_protocol::{MAX_PROXY_HEADER, ProxyLine, read_proxy_line};
 pub use rate_limit::RateLimit;
 pub use request::{Limits, Problem, Progress, read_request};

@@ -65,6 +65,11 @@ impl Pending {
         true
     }
 
+    /// Whether an address has a step 1.
+    pub(crate) fn any(&self, client: ClientAddr) -> bool {
+        self.by_knocker.range((client, 0, 0)..=(client, usize::MAX, usize::MAX)).next().is_some()
+    }
+
     /// Gives the step 1s of an address for an app time until `deadline`, each once; whether any had not had it yet.
     pub(crate) fn prolong(&mut self, client: ClientAddr, app: usize, deadline: Duration) -> bool {
         let mut any = false;

@@ -1,7 +1,7 @@
 use crate::knock::form::Form;
 use crate::units::HttpPath;
 
-const MAX_HEADERS: usize = 32;
+pub(super) const MAX_HEADERS: usize = 32;
 
 /// How much of one connection is read, in bytes of its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,14 @@ impl Limits {
     pub fn step1(max_bytes: u16) -> Self {
         let total = usize::from(max_bytes);
         Self { head: total, body: total, total }
+    }
+
+    /// The bounds of step 1 behind a proxy, which adds headers to what the kernel let through: a head of 4 KiB, a
+    /// body of `max_bytes`.
+    #[must_use]
+    pub fn step1_behind_proxy(max_bytes: u16) -> Self {
+        let body = usize::from(max_bytes);
+        Self { head: 4_096, body, total: 4_096 + body }
     }
 
     /// The bounds of step 2: a head of 4 KiB, a body of 1 KiB.

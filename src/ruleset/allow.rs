@@ -6,14 +6,44 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::model::{Element, Elements, Timeout};
 use crate::units::{Family, Network};
 
-/// Words on elements that come from the configuration.
-pub const BY_CONFIG: &str = "config";
-/// Words on elements that an operator added.
-pub const BY_OPERATOR: &str = "operator";
+/// The first word on elements that come from the configuration.
+const BY_CONFIG: &str = "config";
+/// The first word on elements that an operator added.
+const BY_OPERATOR: &str = "operator";
+
+/// Who allowed what an element stands for, as the words on it tell: `operator 10.0.0.0/8`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Whether it was the configuration; else an operator.
+    pub by_config: bool,
+    /// The network as it was allowed, of which the element may be a part.
+    pub network: Option<Network>,
+}
+
+impl Origin {
+    /// Reads the words on an element; none if they are not of this program.
+    #[must_use]
+    pub fn parse(comment: Option<&str>) -> Option<Self> {
+        let (who, network) = comment.map(|text| text.split_once(' ').unwrap_or((text, "")))?;
+        let by_config = match who {
+            BY_CONFIG => true,
+            BY_OPERATOR => false,
+            _ => return None,
+        };
+        Some(Self { by_config, network: network.parse().ok() })
+    }
+
+    /// The networks that an element stands for: the one that was allowed, or what can be told from its range.
+    #[must_use]
+    pub fn networks(self, first: &[u8], last: &[u8]) -> Vec<Network> {
+        self.network.map_or_else(|| networks(first, last), |network| vec![network])
+    }
+}
 
 /// An allowed range of addresses of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
+    network: Network,
     /// First address, as a number.
     first: u128,
     /// Last address, included.
@@ -39,12 +69,17 @@ impl Span {
 
     fn of(network: Network, left_ms: Option<u64>, by_config: bool) -> Self {
         Self {
+            network,
             first: number(network.first()),
             last: number(network.last()),
             family: network.family(),
             left_ms,
             by_config,
         }
+    }
+
+    fn words(&self) -> String {
+        format!("{} {}", if self.by_config { BY_CONFIG } else { BY_OPERATOR }, self.network)
     }
 
     /// Longer is more; the configuration wins a draw, because it stays.
@@ -84,7 +119,7 @@ pub fn elements(spans: &[Span], family: Family) -> Elements {
                 last: (first != last).then(|| key(last, family)),
                 verdict: None,
                 timeout: span.left_ms.map(Timeout::fresh_ms),
-                comment: Some(if span.by_config { BY_CONFIG } else { BY_OPERATOR }.to_owned()),
+                comment: Some(span.words()),
             };
             (key(first, family), element)
         })
@@ -113,6 +148,25 @@ pub fn networks(first: &[u8], last: &[u8]) -> Vec<Network> {
             break;
         };
         at = next;
+    }
+    out
+}
+
+/// What is left of a network without a range of keys.
+#[must_use]
+pub fn without(network: Network, first: &[u8], last: &[u8]) -> Vec<Network> {
+    let whole = || vec![network];
+    let (Some((from, family)), Some((to, _))) = (from_key(first), from_key(last)) else { return whole() };
+    let (start, end) = (number(network.first()), number(network.last()));
+    if family != network.family() || to < start || end < from {
+        return whole();
+    }
+    let mut out = Vec::new();
+    if let Some(before) = from.checked_sub(1).filter(|_| start < from) {
+        out.extend(networks(&key(start, family), &key(before, family)));
+    }
+    if let Some(after) = to.checked_add(1).filter(|_| to < end) {
+        out.extend(networks(&key(after, family), &key(end, family)));
     }
     out
 }
@@ -219,7 +273,35 @@ mod tests {
     fn the_configuration_wins_a_draw() {
         let both = [span("10.0.0.0/8", None), Span::configured("10.0.0.0/8".parse().unwrap())];
         let got = elements(&both, Family::V4);
-        assert_eq!(got.values().next().unwrap().comment.as_deref(), Some(BY_CONFIG));
+        assert_eq!(got.values().next().unwrap().comment.as_deref(), Some("config 10.0.0.0/8"));
+    }
+
+    #[test]
+    fn each_piece_says_which_network_it_is_of() {
+        let wide: Network = "10.0.0.0/8".parse().unwrap();
+        let pieces = elements(&[span("10.0.0.0/8", Some(1_000)), span("10.1.0.0/16", None)], Family::V4);
+        let origins: Vec<Origin> =
+            pieces.values().map(|piece| Origin::parse(piece.comment.as_deref()).unwrap()).collect();
+        assert_eq!(origins.len(), 3);
+        assert_eq!(origins[0], Origin { by_config: false, network: Some(wide) });
+        assert_eq!(origins[2], origins[0]);
+        assert_eq!(Origin::parse(Some("config")), Some(Origin { by_config: true, network: None }));
+        assert_eq!(Origin::parse(Some("operators 10.0.0.0/8")), None);
+        assert_eq!(Origin::parse(None), None);
+    }
+
+    #[test]
+    fn a_range_is_taken_out_of_a_network() {
+        let left = |network: &str, first: &str, last: &str| -> Vec<String> {
+            let keys = [first, last].map(|text| address_key(text.parse().unwrap()));
+            without(network.parse().unwrap(), &keys[0], &keys[1]).iter().map(Network::to_string).collect()
+        };
+        assert_eq!(left("10.0.0.0/30", "10.0.0.1", "10.0.0.1"), ["10.0.0.0", "10.0.0.2/31"]);
+        assert_eq!(left("10.0.0.0/30", "10.0.0.0", "10.255.0.0"), [""; 0]);
+        assert_eq!(left("10.0.0.0/30", "10.0.0.4", "10.0.0.9"), ["10.0.0.0/30"]);
+        assert_eq!(left("0.0.0.0/0", "0.0.0.0", "127.255.255.255"), ["128.0.0.0/1"]);
+        assert_eq!(left("::/0", "::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), [""; 0]);
+        assert_eq!(left("::/0", "10.0.0.1", "10.0.0.1"), ["::/0"]);
     }
 
     #[test]

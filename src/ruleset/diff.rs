@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::expr::Expr;
+use super::host_chain::HostChange;
 use super::model::{Chain, Content, Elements, Rule, Ruleset, Set};
 
 /// What was read from the kernel.
@@ -83,6 +84,8 @@ pub enum Change {
         /// Which.
         elements: Elements,
     },
+    /// Change a chain of the host's, not ours.
+    Host(HostChange),
 }
 
 impl fmt::Display for Change {
@@ -106,6 +109,7 @@ impl fmt::Display for Change {
             Self::AddElements { set, elements: all } => elements(f, "add", set, all),
             Self::RenewElements { set, elements: all } => elements(f, "renew", set, all),
             Self::DeleteElements { set, elements: all } => elements(f, "delete", set, all),
+            Self::Host(change) => change.fmt(f),
         }
     }
 }
@@ -119,7 +123,7 @@ impl fmt::Display for Change {
 pub fn diff(live: Option<&Live>, wanted: &Ruleset) -> Vec<Change> {
     match live {
         None => build(wanted, None),
-        Some(live) if needs_rebuild(live, wanted) => {
+        Some(live) if makes_anew(live, wanted) => {
             let mut out = vec![Change::AddTable, Change::DeleteTable];
             out.extend(build(wanted, Some(live)));
             out
@@ -128,7 +132,9 @@ pub fn diff(live: Option<&Live>, wanted: &Ruleset) -> Vec<Change> {
     }
 }
 
-fn needs_rebuild(live: &Live, wanted: &Ruleset) -> bool {
+/// Whether the changes that [`diff`] gives make the whole table anew, so that what packets put there is lost.
+#[must_use]
+pub fn makes_anew(live: &Live, wanted: &Ruleset) -> bool {
     let set_changed = |set: &Set| {
         live.foreign_sets.contains(&set.name)
             || (set.content == Content::Living
@@ -159,7 +165,7 @@ fn carried(set: &Set, carry: Option<&Live>) -> Elements {
     let Some(live) = carry else { return Elements::new() };
     // What the packet path put there lives for seconds, and may not be set from outside.
     let same_keys = live.ruleset.set(&set.name).is_some_and(|have| {
-        have.key == set.key && have.flags.interval == set.flags.interval && !set.flags.dynamic
+        have.key == set.key && have.flags.interval == set.flags.interval && !set.is_fleeting()
     });
     live.elements.get(&set.name).filter(|_| same_keys).cloned().unwrap_or_default()
 }

@@ -73,6 +73,8 @@ pub mod ct_state {
     pub const INVALID: u32 = 1;
     /// Packets were seen both ways.
     pub const ESTABLISHED: u32 = 2;
+    /// Begun by another one, such as an ICMP error about it.
+    pub const RELATED: u32 = 4;
     /// The first packet of a connection.
     pub const NEW: u32 = 8;
     /// Not tracked at all.

@@ -6,14 +6,14 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use crate::config::{App, Established, Settings};
-use crate::units::{Family, IfName, PortRange, Protocol};
+use crate::units::{Family, IfName, Network, PortRange, Protocol};
 
 /// What the command line adds to the settings, and what the kernel can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// The port of step 1.
+    /// The port of step 1 that clients use: that of a proxy in front, if there is one.
     pub http_port: NonZeroU16,
-    /// The port of step 2.
+    /// The port of step 2 that clients use, likewise.
     pub https_port: NonZeroU16,
     /// Whether the kernel knows the inner header (Linux 5.16).
     pub inner_header: bool,
@@ -133,6 +133,22 @@ impl<'a> Layout<'a> {
     #[must_use]
     pub fn keeps_established(&self, segment: &Segment) -> bool {
         self.apps(segment).all(|app| app.established == Established::Keep)
+    }
+
+    /// The ports that only a proxy in front may use; none where there is no proxy.
+    #[must_use]
+    pub fn backend_ports(&self) -> Vec<NonZeroU16> {
+        let proxy = self.settings.global.proxy.as_ref();
+        proxy.map(|proxy| vec![proxy.http_port, proxy.https_port]).unwrap_or_default()
+    }
+
+    /// From where a proxy on another host speaks. Loopback is not in it, which is an interface rather than an address:
+    /// a packet that comes in by another one has no right to such a source.
+    #[must_use]
+    pub fn proxies(&self) -> Vec<Network> {
+        let proxy = self.settings.global.proxy.as_ref();
+        let networks = proxy.map(|proxy| proxy.trusted.networks()).unwrap_or_default();
+        networks.iter().copied().filter(|network| !network.first().is_loopback()).collect()
     }
 
     /// The apps whose service is a LAN host.

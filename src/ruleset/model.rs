@@ -7,11 +7,14 @@ use serde::{Deserialize, Serialize};
 use super::expr::{Expr, Verdict};
 use super::hex;
 
-/// The only table this program writes to, family `inet`.
+/// The table that is ours, family `inet`; of others, only single rules are changed, where the operator named them.
 pub const TABLE: &str = "knock_agent";
 
 /// Comment on the table: what made it and the version of the layout.
 pub const TABLE_COMMENT: &str = "knock-agent 1";
+
+/// Stem of the sets of flows that were there before the guard.
+pub const ADOPTED_SET: &str = "adopted";
 
 /// Everything in the table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -169,6 +172,12 @@ impl Set {
             [single] => single.length(),
             parts => parts.iter().map(|part| part.padded_length()).sum(),
         }
+    }
+
+    /// Whether only packets fill it, and with what lasts for seconds or is learnt again.
+    #[must_use]
+    pub fn is_fleeting(&self) -> bool {
+        self.flags.dynamic && !self.name.starts_with(ADOPTED_SET)
     }
 
     /// Whether kernel and configuration agree on everything but the elements.

@@ -8,6 +8,8 @@ use super::expr::{
 use super::model::Rule;
 use crate::units::{Family, Mark, PortRange, Protocol};
 
+mod flow;
+
 const R0: Reg = Reg(0);
 
 /// TCP flag bits FIN, SYN, RST and ACK, the ones that tell how a connection stands.
@@ -50,6 +52,13 @@ impl RuleText {
     /// `iifname @set`
     pub(super) fn iifname(self, set: &str) -> Self {
         self.meta(MetaKey::IifName, R0).lookup(set, false)
+    }
+
+    /// `iifname "lo"`
+    pub(super) fn on_loopback(self) -> Self {
+        let mut name = [0; 16];
+        name[..2].copy_from_slice(b"lo");
+        self.meta(MetaKey::IifName, R0).cmp(R0, CmpOp::Eq, &name)
     }
 
     /// `oifname @set`

@@ -38,7 +38,8 @@ pub fn changing_sets(changes: &[Change], old: &Ruleset, wanted: &Ruleset) -> BTr
             | Change::AddChain(_)
             | Change::DeleteChain(_)
             | Change::FlushChain(_)
-            | Change::AddRule { .. } => Vec::new(),
+            | Change::AddRule { .. }
+            | Change::Host(_) => Vec::new(),
         })
         .filter(|name| planned(name))
         .map(str::to_owned)

@@ -4,41 +4,49 @@ use std::time::Duration;
 
 use super::operations::{OperationError, Operations, TRIES};
 use crate::backend::BackendError;
-use crate::ruleset::allow::{self, BY_OPERATOR, Span, networks};
+use crate::ruleset::allow::{self, Origin, Span, key_address};
 use crate::ruleset::diff::{Change, Live, SetRef};
 use crate::ruleset::model::{Element, Elements};
 use crate::ruleset::plan::allow_set;
 use crate::units::{Family, Lifetime, Network, Now};
 
-/// Live and wanted times up to this far apart are the same: one counts down while the other is worked out.
-const SLACK_MS: u64 = 250;
-
 /// A network an operator allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Allowed {
-    network: Network,
+    pub(super) network: Network,
     /// Slug of the app; none: every app.
     pub(super) app: Option<String>,
     /// On the clock that never goes back; none: for ever.
-    until: Option<Duration>,
+    pub(super) until: Option<Duration>,
 }
 
 impl Operations {
     pub(super) fn adopt_allowed(&mut self, live: &Live, now: Now) {
         let apps = self.settings.apps.iter().map(|app| Some(app.slug.clone()));
-        for app in apps.chain([None]) {
+        let apps: Vec<Option<String>> = apps.chain([None]).collect();
+        for app in apps {
             for family in Family::BOTH {
                 let set = allow_set(app.as_deref().unwrap_or("all"), family);
                 for (first, element) in live.elements.get(&set).into_iter().flatten() {
-                    if element.comment.as_deref() != Some(BY_OPERATOR) {
-                        continue;
-                    }
+                    let origin = Origin::parse(element.comment.as_deref());
+                    let Some(origin) = origin.filter(|origin| !origin.by_config) else { continue };
                     let last = element.last.as_ref().unwrap_or(first);
                     let until = element.timeout.map(|t| now.boot + Duration::from_millis(t.left_ms));
-                    let found = networks(first, last).into_iter();
-                    self.allowed.extend(found.map(|network| Allowed { network, app: app.clone(), until }));
+                    for network in origin.networks(first, last) {
+                        self.remember(Allowed { network, app: app.clone(), until });
+                    }
                 }
             }
+        }
+    }
+
+    /// The same network again replaces itself, unless it lasts longer as it is.
+    pub(super) fn remember(&mut self, new: Allowed) {
+        let lasts = |until: Option<Duration>| until.unwrap_or(Duration::MAX);
+        let same = |a: &Allowed| a.network == new.network && a.app == new.app;
+        if !self.allowed.iter().any(|have| same(have) && lasts(have.until) >= lasts(new.until)) {
+            self.allowed.retain(|have| !same(have));
+            self.allowed.push(new);
         }
     }
 
@@ -56,14 +64,7 @@ impl Operations {
         let app = app.map(|name| self.app(name).map(|app| app.slug.clone())).transpose()?;
         let until = lifetime.map(|lifetime| now.boot + lifetime.as_duration());
         let before = self.allowed.clone();
-        // The same network again replaces itself, unless it lasts longer as it is.
-        let lasts = |until: Option<Duration>| until.unwrap_or(Duration::MAX);
-        let new = Allowed { network, app, until };
-        let same = |a: &Allowed| a.network == new.network && a.app == new.app;
-        if !self.allowed.iter().any(|have| same(have) && lasts(have.until) >= lasts(until)) {
-            self.allowed.retain(|have| !same(have));
-            self.allowed.push(new);
-        }
+        self.remember(Allowed { network, app, until });
         self.sync_allowed(now).inspect_err(|_| self.allowed = before)
     }
 
@@ -105,31 +106,87 @@ impl Operations {
         let apps = self.settings.apps.iter().map(|app| (Some(app.slug.as_str()), &app.allow));
         let mut changes = Vec::new();
         for (app, configured) in apps.chain([global]) {
-            let mut spans: Vec<Span> = configured.iter().map(|&network| Span::configured(network)).collect();
-            spans.extend(self.allowed.iter().filter(|have| have.app.as_deref() == app).map(|have| {
-                let left = have.until.map(|until| until.saturating_sub(now.boot));
-                let left_ms = left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
-                Span::by_operator(have.network, left_ms)
-            }));
+            let spans = self.spans(app, configured, now);
             for family in Family::BOTH {
                 let name = allow_set(app.unwrap_or("all"), family);
-                let wanted = allow::elements(&spans, family);
+                let wanted = self.firewall.as_held(allow::elements(&spans, family));
                 let empty = Elements::new();
                 let have = live.elements.get(&name).unwrap_or(&empty);
                 let set = SetRef { name, interval: true, concatenated: false };
-                changes.extend(replace(&set, have, wanted));
+                changes.extend(replace(&set, have, wanted, self.firewall.slack_ms()));
             }
         }
         changes
     }
+
+    /// The elements that should be in sets which are there, and are not.
+    pub(super) fn networks_gone(&self, live: &Live, now: Now) -> Vec<(String, Vec<u8>)> {
+        let global = (None, &self.settings.global.allow);
+        let apps = self.settings.apps.iter().map(|app| (Some(app.slug.as_str()), &app.allow));
+        let mut out = Vec::new();
+        for (app, configured) in apps.chain([global]) {
+            let spans = self.spans(app, configured, now);
+            for family in Family::BOTH {
+                let set = allow_set(app.unwrap_or("all"), family);
+                let Some(have) = live.ruleset.set(&set).and_then(|_| live.elements.get(&set)) else {
+                    continue;
+                };
+                let ending = |element: &Element| {
+                    element.timeout.is_some_and(|left| left.left_ms <= self.firewall.slack_ms())
+                };
+                let wanted = self.firewall.as_held(allow::elements(&spans, family));
+                let gone =
+                    wanted.into_iter().filter(|(key, element)| !ending(element) && !have.contains_key(key));
+                out.extend(gone.map(|(key, _)| (set.clone(), key)));
+            }
+        }
+        out
+    }
+
+    fn spans(&self, app: Option<&str>, configured: &[Network], now: Now) -> Vec<Span> {
+        let mut spans: Vec<Span> = configured.iter().map(|&network| Span::configured(network)).collect();
+        spans.extend(self.allowed.iter().filter(|have| have.app.as_deref() == app).map(|have| {
+            let left = have.until.map(|until| until.saturating_sub(now.boot));
+            let left_ms = left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+            Span::by_operator(have.network, left_ms)
+        }));
+        spans
+    }
+
+    /// Takes note that somebody removed an element from a set of allowed networks: what an operator allowed is taken
+    /// back, as far as the element went. What the configuration allows, it goes on allowing.
+    pub(super) fn on_network_removed(&mut self, set: &str, key: &[u8], now: Now) {
+        let global = (None, &self.settings.global.allow);
+        let apps = self.settings.apps.iter().map(|app| (Some(app.slug.as_str()), &app.allow));
+        let Some(family) = key_address(key).map(Family::of) else { return };
+        let named = |app: Option<&str>| allow_set(app.unwrap_or("all"), family) == set;
+        let Some((app, configured)) = apps.chain([global]).find(|&(app, _)| named(app)) else { return };
+        let pieces = self.firewall.as_held(allow::elements(&self.spans(app, configured, now), family));
+        let Some(piece) = pieces.get(key) else { return };
+        if Origin::parse(piece.comment.as_deref()).is_none_or(|origin| origin.by_config) {
+            return;
+        }
+        let last = piece.last.as_deref().unwrap_or(key);
+        let app = app.map(str::to_owned);
+        self.allowed = std::mem::take(&mut self.allowed)
+            .into_iter()
+            .flat_map(|have| match have.app == app {
+                true => allow::without(have.network, key, last)
+                    .into_iter()
+                    .map(|network| Allowed { network, ..have.clone() })
+                    .collect(),
+                false => vec![have],
+            })
+            .collect();
+    }
 }
 
-/// Removes what is not wanted before adding what is not there.
-pub(super) fn replace(set: &SetRef, have: &Elements, want: Elements) -> Vec<Change> {
+/// Removes what is not wanted before adding what is not there; times up to `slack_ms` apart are the same.
+pub(super) fn replace(set: &SetRef, have: &Elements, want: Elements, slack_ms: u64) -> Vec<Change> {
     let same = |a: &Element, b: &Element| {
         let times = match (a.timeout, b.timeout) {
             (None, None) => true,
-            (Some(a), Some(b)) => a.left_ms.abs_diff(b.left_ms) <= SLACK_MS,
+            (Some(a), Some(b)) => a.left_ms.abs_diff(b.left_ms) <= slack_ms,
             (None, Some(_)) | (Some(_), None) => false,
         };
         times && a.last == b.last && a.comment == b.comment

@@ -1,19 +1,17 @@
 //! The dry run: what would be done, whether the kernel would take it, and what in the
 //! host's own rules would defeat it.
 
-use crate::backend::BackendError;
 use crate::backend::nftables::Nftables;
 use crate::backend::survey::survey;
+use crate::backend::{BackendError, Scope};
 use crate::config::Settings;
-use crate::ruleset::audit::{Always, Finding, HostChain, Severity, accepts_mark, always, audit};
+use crate::ruleset::audit::host::{Host, HostFamily, TableRef};
+use crate::ruleset::audit::{Finding, Severity, audit};
 use crate::ruleset::diff::{Change, diff};
+use crate::ruleset::host_chain::{ChainName, HostChains, HostChange, Trouble};
 use crate::ruleset::layout::{Layout, Options};
 use crate::ruleset::plan::plan;
-use crate::sys::interfaces;
-use crate::units::Mark;
-
-/// How far jumps between a host's chains are followed (`NFT_JUMP_STACK_SIZE` in the kernel).
-const DEPTH: u8 = 16;
+use crate::service::{lockout, outside};
 
 /// What a dry run found out.
 #[derive(Clone, Debug, Default)]
@@ -21,7 +19,7 @@ pub struct Report {
     /// What an operator should know.
     pub findings: Vec<Finding>,
     /// What applying would change.
-    pub changes: Vec<Change>,
+    pub changes: Vec<String>,
 }
 
 impl Report {
@@ -35,15 +33,20 @@ impl Report {
 /// Plans without a kernel: everything would be new.
 #[must_use]
 pub fn offline(settings: &Settings, options: Options) -> Report {
-    Report { findings: Vec::new(), changes: diff(None, &plan(settings, options)) }
+    Report { findings: Vec::new(), changes: words(&diff(None, &plan(settings, options))) }
 }
 
 /// Plans, compares with what is live and has the kernel check the difference; changes nothing.
 ///
 /// # Errors
 /// [`BackendError`] when the kernel cannot be asked; what it has against the plan is a finding.
-pub fn online(nft: &mut Nftables, settings: &Settings, options: Options) -> Result<Report, BackendError> {
-    let mut report = Report { findings: missing_interfaces(settings), ..Report::default() };
+pub fn online(
+    nft: &mut Nftables,
+    settings: &Settings,
+    options: Options,
+    host: &HostChains,
+) -> Result<Report, BackendError> {
+    let mut report = Report { findings: outside::findings(settings), ..Report::default() };
     if !options.inner_header {
         report.findings.push(Finding {
             severity: Severity::Info,
@@ -52,103 +55,85 @@ pub fn online(nft: &mut Nftables, settings: &Settings, options: Options) -> Resu
             fix: String::new(),
         });
     }
-    report.changes = diff(nft.read()?.as_ref(), &plan(settings, options));
-    match nft.validate(&report.changes) {
+    let live = nft.read()?;
+    let changes = diff(live.as_ref(), &plan(settings, options));
+    let hosts = nft.read_host(host, settings.global.mark, Scope::Everywhere)?;
+    let changes = [changes, hosts.changes()].concat();
+    report.changes = words(&changes);
+    report.findings.extend(hosts.plan.troubles.iter().map(trouble));
+    match nft.validate(&changes) {
         Ok(()) => {}
         Err(error @ BackendError::Refused { .. }) => report.findings.push(Finding {
             severity: Severity::Error,
             code: "kernel-refuses",
             message: error.to_string(),
-            fix: "load the modules nf_tables needs here: modprobe -a nft_ct nft_fib_inet nft_nat nft_masq nft_limit; if it stays, report it with the output of uname -r".to_owned(),
+            fix: "modprobe -a nft_ct nft_fib_inet nft_nat nft_masq nft_limit\n# if it stays, report it with the output of uname -r".to_owned(),
         }),
         Err(error) => return Err(error),
     }
     let layout = Layout::new(settings, options);
+    report.findings.extend(lockout::finding(&layout, live.as_ref()));
     let mut found = survey(nft)?;
-    let mark = settings.global.mark;
-    let mut accepting = Vec::new();
-    for chain in &mut found.chains {
-        let end = mark
-            .map(|mark| host_end(nft, chain, &chain.chain, mark, DEPTH))
-            .transpose()?
-            .unwrap_or(End::Open);
-        chain.drops |= end == End::Drops;
-        if end == End::AcceptsMark {
-            accepting.push(chain.clone());
-        }
-    }
-    report.findings.extend(audit(&layout, &found.chains, |chain| accepting.contains(chain)));
+    foresee(&mut found.situation.host, &hosts.plan.changes, settings);
+    report.findings.extend(audit(&layout, &found.situation));
     report.findings.extend(found.doubt.map(|doubt| Finding {
         severity: Severity::Warning,
         code: "host-unknown",
         message: format!("{doubt}; the host may drop what is let in without this being noticed"),
-        fix: "look at the output of nft list ruleset for chains with policy drop".to_owned(),
+        fix: "nft list ruleset\n# look for chains with policy drop".to_owned(),
     }));
+    report.findings.sort_by_key(|finding| finding.severity);
     Ok(report)
 }
 
-/// What a host's chain does with a packet that carries our mark and that none of its other rules matches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    AcceptsMark,
-    Drops,
-    Open,
+fn words(changes: &[Change]) -> Vec<String> {
+    changes.iter().map(Change::to_string).collect()
 }
 
-/// Follows a host's chain, and the chains it always goes to, up to the first rule that decides.
-fn host_end(
-    nft: &mut Nftables,
-    host: &HostChain,
-    chain: &str,
-    mark: Mark,
-    depth: u8,
-) -> Result<End, BackendError> {
-    // The kernel sees to it that chains do not loop; deeper ones are not followed.
-    if depth == 0 {
-        return Ok(End::Open);
-    }
-    for rule in nft.rules_of(&host.family, &host.table, chain)? {
-        if accepts_mark(&rule, mark) {
-            return Ok(End::AcceptsMark);
-        }
-        match always(&rule) {
-            Always::Drops => return Ok(End::Drops),
-            Always::Goes { to, returns } => match host_end(nft, host, &to, mark, depth - 1)? {
-                End::Open if returns => {}
-                end => return Ok(end),
-            },
-            Always::Nothing => {}
-        }
-    }
-    Ok(End::Open)
-}
-
-fn missing_interfaces(settings: &Settings) -> Vec<Finding> {
-    let Ok(present) = interfaces::names() else {
-        return Vec::new();
+/// Judges the host as it will be once our rules are in the chains that the operator named.
+fn foresee(host: &mut Host, changes: &[HostChange], settings: &Settings) {
+    let table = |name: &ChainName| {
+        let family = HostFamily::ALL.into_iter().find(|family| family.word() == name.family.word());
+        family.map(|family| TableRef { family, table: name.table.clone() })
     };
-    let mut names: Vec<&str> = settings
-        .apps
-        .iter()
-        .flat_map(|app| &app.interface_ext)
-        .chain(&settings.global.interface_ext)
-        .map(|name| name.as_str())
-        .filter(|name| !present.iter().any(|have| have == name))
-        .collect();
-    names.sort_unstable();
-    names.dedup();
-    names
-        .into_iter()
-        .map(|name| Finding {
-            severity: Severity::Warning,
-            code: "no-such-interface",
-            message: format!(
-                "interface_ext {name} does not exist now; ports are guarded on it as soon as it does"
-            ),
-            fix: format!(
-                "if {name} is misspelt, nothing is guarded: the interfaces are {}",
-                present.join(", ")
-            ),
-        })
-        .collect()
+    for change in changes {
+        match change {
+            HostChange::Insert { chain, before, .. } => {
+                if let (Some(table), Some(mark)) = (table(chain), settings.global.mark) {
+                    host.accept_mark(&table, &chain.chain, *before, mark);
+                }
+            }
+            HostChange::Delete { chain, handle, .. } => {
+                if let Some(table) = table(chain) {
+                    host.forget(&table, &chain.chain, *handle);
+                }
+            }
+        }
+    }
+}
+
+fn trouble(trouble: &Trouble) -> Finding {
+    let (severity, code, fix) = match trouble {
+        Trouble::NoChain(_) => (
+            Severity::Warning,
+            "no-host-chain",
+            "# make the chain and jump to it from the hooked one, or correct --nftables-chain-input and --nftables-chain-forward",
+        ),
+        Trouble::NotReached(_) => (
+            Severity::Warning,
+            "host-chain-not-reached",
+            "# jump to it from the hooked chain, or name the hooked chain instead",
+        ),
+        Trouble::Owned(..) => (
+            Severity::Error,
+            "host-table-owned",
+            "# have its program accept our mark or the ports (firewalld: --add-port in the zone, or NftablesTableOwner=no in firewalld.conf), and leave out the flags that name its chains",
+        ),
+        Trouble::Nowhere { .. } => (
+            Severity::Error,
+            "no-host-chain",
+            "# look at `nft list chains`, and correct --nftables-table-filter and the names of the chains",
+        ),
+    };
+    Finding { severity, code, message: trouble.to_string(), fix: fix.to_owned() }
 }

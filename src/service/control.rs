@@ -64,6 +64,13 @@ pub enum Request {
         /// For this app only; none: all of them.
         app: Option<String>,
     },
+    /// Lift lock-outs.
+    Unblock {
+        /// Of this address only; none: all of them.
+        address: Option<IpAddr>,
+    },
+    /// Keep what `run --confirm` put in force.
+    Confirm {},
     /// Remove everything and stop.
     Teardown {},
 }

@@ -1,26 +1,33 @@
 //! The enforcer: the one who judges knocks and changes the firewall.
 
+mod mending;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::control::{Call, Reply, Request};
+use super::control::{Call, Failure, Reply, Request};
 use super::hasher::{Hashed, Hasher, Job};
 use super::link::{Answer, Ask, Pending};
 use super::operations::{OperationError, Operations};
+use super::refusals::Refusals;
 use super::reload::Reload;
 use super::repair::{AGAIN, Happened, Patience, Watch};
 use super::state::{StateFile, resumed};
 use super::status::status;
+use super::trial::Trial;
+use super::unblock;
 use super::used_codes::UsedCodesFile;
 use crate::grant::{How, Note};
-use crate::knock::{Attempt, Gatekeeper, Refusal, Verdict};
+use crate::knock::{Attempt, Gatekeeper, Verdict};
+use crate::sys::calendar::Calendar;
 use crate::sys::clock;
 use crate::sys::netlink::Events;
 use crate::units::{AppName, ClientAddr, Lifetime, Now};
 
-/// How often the calendar is compared with the clock that never goes back.
+/// How often the calendar is compared with the clock that never goes back, as it may be corrected gradually.
 const LOOK_AT_CALENDAR: Duration = Duration::from_secs(60);
 
 /// Judge, ledger and kernel in one hand.
@@ -36,7 +43,13 @@ pub struct Enforcer {
     /// Who touched it last.
     by: String,
     patience: Patience,
+    /// When something was last put right.
+    fought_at: Option<Duration>,
+    trial: Option<Arc<Trial>>,
     hasher: Hasher,
+    refusals: Refusals,
+    /// With whoever makes the host's own chains anew.
+    host_patience: Patience,
 }
 
 /// Why the enforcer stopped.
@@ -56,6 +69,8 @@ impl Enforcer {
         gatekeeper: Gatekeeper,
         used_codes: UsedCodesFile,
         state: Option<StateFile>,
+        trial: Option<Arc<Trial>>,
+        random: [u8; 16],
     ) -> Self {
         Self {
             operations,
@@ -66,7 +81,11 @@ impl Enforcer {
             removed: false,
             by: String::new(),
             patience: Patience::default(),
+            fought_at: None,
+            trial,
             hasher: Hasher::default(),
+            refusals: Refusals::new(&random),
+            host_patience: Patience::with_reloads(),
         }
     }
 
@@ -76,31 +95,47 @@ impl Enforcer {
         mut asks: mpsc::Receiver<Pending>,
         mut calls: mpsc::Receiver<Call>,
         mut reloads: mpsc::Receiver<Reload>,
-        events: Events,
+        events: Option<Events>,
         cleanup: bool,
         stop: oneshot::Receiver<()>,
     ) -> Stopped {
         let mut stop = stop;
         let port = self.operations.firewall().port();
-        let mut watch = match port.map(|port| Watch::new(events, port)).transpose() {
+        let look_every = self.operations.firewall().look_every();
+        let hosts = self.operations.host_tables();
+        let heard = port.zip(events).map(|(port, events)| Watch::new(events, port, hosts));
+        let mut watch = match heard.transpose() {
             Ok(watch) => watch,
             Err(error) => {
                 tracing::error!(%error, "changes to the table by others are not noticed");
                 None
             }
         };
+        let mut look_at = look_every.map(|every| Instant::now() + every);
+        let mut calendar = Calendar::watch()
+            .inspect_err(|error| tracing::warn!(%error, "a calendar that is set is noticed late"))
+            .ok();
+        if self.operations.host_is_pending() {
+            self.repair_at = Some(Instant::now() + AGAIN);
+        }
         loop {
-            // After the answer to whatever came before, which does not wait for the disk.
+            // After the answer to a knock, which does not wait for the disk.
             self.keep(clock::now());
-            let repair_at = self.repair_at;
+            let (repair_at, summary_at) = (self.repair_at, self.refusals.due());
             tokio::select! {
                 biased;
                 _ = &mut stop => break,
                 // Before the asks, which a flood could keep coming.
                 happened = next(&mut watch) => self.on_happened(happened),
                 () = due(repair_at) => self.repair(clock::now()),
+                () = due(summary_at) => self.refusals.summarise(),
+                () = due(look_at) => {
+                    self.look(clock::now());
+                    look_at = look_every.map(|every| Instant::now() + every);
+                }
                 Some(reload) = reloads.recv() => self.on_reload(reload, clock::now()),
-                // The calendar may have been set, and with it all ends in the state file.
+                // The calendar was set, and with it all ends in the state file.
+                () = calendar_set(&mut calendar), if self.state.is_some() => {}
                 () = tokio::time::sleep(LOOK_AT_CALENDAR), if self.state.is_some() => {}
                 Some(pending) = asks.recv() => {
                     let (Ask::Knock(attempt), answer) = pending.split();
@@ -109,8 +144,11 @@ impl Enforcer {
                 hashed = self.hasher.next() => self.on_hashed(hashed, clock::now()),
                 Some(call) = calls.recv() => {
                     let teardown = call.request == Request::Teardown {};
-                    let reply = self.on_call(call.request, &call.user, clock::now());
+                    let mut reply = self.on_call(call.request, &call.user, clock::now());
                     let done = matches!(reply, Reply::Done { .. });
+                    // Whoever is told that something was taken back can rely on it, also if the power fails now.
+                    self.keep(clock::now());
+                    self.warn_of_stale_file(&mut reply);
                     let _ = call.reply.send(reply);
                     if teardown && done {
                         self.forget();
@@ -127,6 +165,8 @@ impl Enforcer {
     }
 
     fn on_happened(&mut self, happened: Happened) {
+        let boot = clock::now().boot;
+        let mut wait = self.patience.wait(boot);
         match happened {
             Happened::Lost => {
                 tracing::warn!(
@@ -138,47 +178,24 @@ impl Enforcer {
                     self.removed = true;
                 }
                 for (set, key) in &touched.removed {
-                    self.operations.on_removed(set, key);
+                    self.operations.on_removed(set, key, clock::now());
                 }
                 self.by = format!("{} (pid {})", touched.process, touched.pid);
-            }
-        }
-        let wait = self.patience.wait(clock::now().boot);
-        self.repair_at.get_or_insert(Instant::now() + wait);
-    }
-
-    fn repair(&mut self, now: Now) {
-        self.repair_at = None;
-        match self.operations.repair(self.removed, now) {
-            Ok(0) => {}
-            Ok(changes) => {
-                self.removed = false;
-                let wait = self.patience.on_repair(now.boot);
-                tracing::warn!(
-                    by = self.by,
-                    changes,
-                    "somebody changed our table: it is as it should be again"
-                );
-                if !wait.is_zero() {
-                    let seconds = wait.as_secs();
-                    tracing::error!(
-                        by = self.by,
-                        seconds,
-                        "another program keeps changing our table: stop it; the next repair waits"
-                    );
+                if !touched.ours {
+                    wait = self.host_patience.wait(boot);
                 }
             }
-            Err(error) => {
-                tracing::error!(by = self.by, %error, "our table was changed and cannot be put right: ports may stand open; trying again");
-                self.repair_at = Some(Instant::now() + AGAIN);
-            }
         }
+        // A fight about the one must not hold up the other.
+        let at = Instant::now() + wait;
+        self.repair_at = Some(self.repair_at.map_or(at, |planned| planned.min(at)));
     }
 
     fn on_reload(&mut self, reload: Reload, now: Now) {
         let Reload { settings, two_factor, random, done } = reload;
         let outcome = self.operations.reload(settings, now);
         if outcome.is_ok() {
+            self.operations.follow_mark();
             self.gatekeeper.reload(self.operations.settings(), &two_factor, random);
             self.follow_state_file(now);
         }
@@ -237,8 +254,8 @@ impl Enforcer {
                 }
             }
             Verdict::Refuse(reason) => {
-                tracing::debug!(%client, ?reason, "refused");
-                if reason == Refusal::TooMany { Answer::TooMany } else { Answer::Refused }
+                let lockout = self.gatekeeper.defence_mut().take_begun();
+                self.refusals.on_refusal(attempt, reason, lockout, now.boot)
             }
             // Judged by now, unless its key is gone since.
             Verdict::Hash { .. } => Answer::Refused,
@@ -301,10 +318,20 @@ impl Enforcer {
                 let live = self.operations.live()?;
                 let names = self.operations.names();
                 let prefix = self.operations.settings().global.ipv6_prefix;
-                Reply::Status { status: status(&live, &names, prefix, Some((self.operations.ledger(), now))) }
+                let name = self.operations.firewall().name();
+                let mut status = status(name, &live, &names, prefix, Some((self.operations.ledger(), now)));
+                status.limits = self.operations.firewall().limits();
+                unblock::tell(&mut status, &self.gatekeeper, &self.refusals, now);
+                Reply::Status { status }
             }
+            Request::Unblock { address } => unblock::unblock(&mut self.gatekeeper, address, user, now),
+            Request::Confirm {} => self.confirm(user),
             Request::Teardown {} => {
                 self.operations.firewall().teardown()?;
+                // What is removed by hand is not to come back.
+                if let Some(trial) = &self.trial {
+                    trial.dismiss();
+                }
                 tracing::warn!(user, "an operator had everything removed: nothing is guarded any more");
                 Reply::Done {
                     message: "the daemon removed its table and stops; nothing is guarded any more".to_owned(),
@@ -318,12 +345,41 @@ impl Enforcer {
         Ok(reply)
     }
 
+    fn confirm(&self, user: &str) -> Reply {
+        let failed = |failure, message: &str| Reply::Failed { failure, message: message.to_owned() };
+        match self.trial.as_ref().map(|trial| trial.confirm()) {
+            None => {
+                failed(Failure::Request, "there is nothing to confirm: `run` was started without --confirm")
+            }
+            Some(Ok(fresh)) => {
+                tracing::info!(user, fresh, "confirmed by an operator");
+                Reply::Done { message: "confirmed: the guard stays".to_owned() }
+            }
+            Some(Err(error)) => {
+                tracing::error!(%error, "confirmed too late");
+                failed(Failure::Unavailable, "too late: everything is being put back")
+            }
+        }
+    }
+
     /// Has the state file say what the ledger says.
     fn keep(&mut self, now: Now) {
         if let Some(state) = &mut self.state
-            && let Err(error) = state.keep(self.operations.ledger(), now)
+            && let Err(error) = state.keep(&self.operations, now)
         {
             tracing::error!(file = %state.path().display(), %error, "grants are not kept across a reboot");
+        }
+    }
+
+    /// Whoever takes something back is told where that would not last.
+    fn warn_of_stale_file(&self, reply: &mut Reply) {
+        if let (Some(state), Reply::Done { message }) = (&self.state, reply)
+            && state.is_stale()
+        {
+            let file = state.path().display();
+            message.push_str(&format!(
+                "; but {file} cannot be changed: a reboot brings back what it says, so remove it"
+            ));
         }
     }
 
@@ -366,6 +422,18 @@ async fn next(watch: &mut Option<Watch>) -> Happened {
         }
     }
     *watch = None;
+    std::future::pending().await
+}
+
+/// Waits until the calendar is set; where that cannot be heard, for ever.
+async fn calendar_set(calendar: &mut Option<Calendar>) {
+    if let Some(watching) = calendar {
+        match watching.set().await {
+            Ok(()) => return,
+            Err(error) => tracing::warn!(%error, "a calendar that is set is noticed late"),
+        }
+    }
+    *calendar = None;
     std::future::pending().await
 }
 

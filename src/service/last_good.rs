@@ -9,9 +9,10 @@ use super::allowed::replace;
 use super::operations::TRIES;
 use super::sealed::Kind;
 pub use super::sealed::SealError;
+use crate::backend::Kind as FirewallKind;
 use crate::backend::{BackendError, Firewall, Plan};
 use crate::config::Settings;
-use crate::ruleset::allow::{self, BY_OPERATOR, Span, networks};
+use crate::ruleset::allow::{self, Origin, Span};
 use crate::ruleset::diff::{Change, Live, SetRef};
 use crate::ruleset::model::Elements;
 use crate::ruleset::plan::allow_set;
@@ -56,6 +57,12 @@ impl LastGood {
         &self.ruleset
     }
 
+    /// The kind of firewall that it is for.
+    #[must_use]
+    pub fn kind(&self) -> FirewallKind {
+        self.ruleset.kind()
+    }
+
     /// Where it is kept.
     #[must_use]
     pub fn path(state_dir: &Path) -> PathBuf {
@@ -94,7 +101,7 @@ impl LastGood {
         let mut changes = firewall.install(&self.ruleset)?;
         let mut result = Ok(());
         for _ in 0..TRIES {
-            let allowed = self.allowed_changes(&firewall.read()?.unwrap_or_default());
+            let allowed = self.allowed_changes(&firewall.read()?.unwrap_or_default(), firewall);
             result = firewall.apply(&allowed);
             match &result {
                 Ok(()) => {
@@ -109,7 +116,7 @@ impl LastGood {
         result.map(|()| changes)
     }
 
-    fn allowed_changes(&self, live: &Live) -> Vec<Change> {
+    fn allowed_changes(&self, live: &Live, firewall: &Firewall) -> Vec<Change> {
         let mut changes = Vec::new();
         for AllowedByConfig { app, networks: configured } in &self.allow {
             for family in Family::BOTH {
@@ -118,9 +125,9 @@ impl LastGood {
                 let mut spans: Vec<Span> =
                     configured.iter().map(|&network| Span::configured(network)).collect();
                 spans.extend(by_operators(have));
-                let wanted = allow::elements(&spans, family);
+                let wanted = firewall.as_held(allow::elements(&spans, family));
                 let set = SetRef { name, interval: true, concatenated: false };
-                changes.extend(replace(&set, have, wanted));
+                changes.extend(replace(&set, have, wanted, firewall.slack_ms()));
             }
         }
         changes
@@ -129,12 +136,13 @@ impl LastGood {
 
 fn by_operators(have: &Elements) -> Vec<Span> {
     have.iter()
-        .filter(|(_, element)| element.comment.as_deref() == Some(BY_OPERATOR))
-        .flat_map(|(first, element)| {
+        .filter_map(|(first, element)| {
+            let origin = Origin::parse(element.comment.as_deref()).filter(|origin| !origin.by_config)?;
             let left_ms = element.timeout.map(|timeout| timeout.left_ms);
-            let found = networks(first, element.last.as_ref().unwrap_or(first));
-            found.into_iter().map(move |network| Span::by_operator(network, left_ms))
+            let found = origin.networks(first, element.last.as_ref().unwrap_or(first));
+            Some(found.into_iter().map(move |network| Span::by_operator(network, left_ms)))
         })
+        .flatten()
         .collect()
 }
 

@@ -1,22 +1,34 @@
 //! The running daemon, and what the command line does without one.
 
+mod adopted;
 mod allowed;
+pub mod bare;
 pub mod certificate;
 pub mod check;
+pub mod check_iptables;
 mod close;
 pub mod control;
 pub mod daemon;
 mod enforcer;
 pub mod front;
 mod hasher;
+pub mod host_chains;
 pub mod last_good;
 pub mod link;
+pub mod lockout;
+mod look;
 mod operate;
 pub mod operations;
+mod outside;
+mod own;
+mod refusals;
 pub mod reload;
 mod repair;
 mod sealed;
+pub mod snapshot;
 pub mod state;
 pub mod status;
+pub mod trial;
 pub mod two_factor;
+mod unblock;
 mod used_codes;

@@ -5,16 +5,19 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::backend::iptables::IptablesError;
 use crate::backend::{BackendError, Firewall};
 use crate::config::{App, Settings};
 use crate::grant::{How, Ledger, Note};
 use crate::ruleset::allow::{address_key, key_address};
 use crate::ruleset::diff::{Change, Live, SetRef};
 use crate::ruleset::layout::Options;
-use crate::ruleset::model::{Element, Elements, Timeout};
+use crate::ruleset::model::{ADOPTED_SET, Element, Elements, Timeout};
 use crate::ruleset::plan::{app_set, step2_set};
+use crate::service::adopted::{self, Adopted};
 use crate::service::allowed::Allowed;
 use crate::service::control::Failure;
+use crate::service::host_chains::{HostKept, Repaired};
 use crate::units::{ClientAddr, Family, Lifetime, Now};
 
 /// An element may expire between being read and being removed, which fails the whole change.
@@ -45,7 +48,7 @@ pub enum OperationError {
         max: Lifetime,
     },
     /// There is no guard to make a hole in.
-    #[error("nothing is guarded here: there is no table inet knock_agent; start knock-agent first")]
+    #[error("nothing is guarded here: no rules of knock-agent are in force; start knock-agent first")]
     NoTable,
     /// Not a time that a grant can last.
     #[error(transparent)]
@@ -68,7 +71,10 @@ impl OperationError {
             | Self::TooLong { .. }
             | Self::Lifetime(_)
             | Self::Network(_) => Failure::Request,
-            Self::Backend(BackendError::NotPermitted) => Failure::Permission,
+            Self::Backend(BackendError::Iptables(IptablesError::Element(_))) => Failure::Request,
+            Self::Backend(
+                BackendError::NotPermitted | BackendError::Iptables(IptablesError::NotPermitted { .. }),
+            ) => Failure::Permission,
             Self::NoTable | Self::Backend(_) => Failure::Unavailable,
         }
     }
@@ -83,9 +89,11 @@ pub fn end_every_grant(firewall: &mut Firewall) -> Result<usize, OperationError>
     let live = firewall.read()?.ok_or(OperationError::NoTable)?;
     let grants = |name: &str| name.starts_with("app_");
     let named = live.ruleset.sets.iter().map(|set| set.name.as_str());
-    let sets = named.filter(|name| grants(name) || name.starts_with("step2_"));
+    let sets =
+        named.filter(|name| grants(name) || name.starts_with("step2_") || name.starts_with(ADOPTED_SET));
     let changes: Vec<Change> = sets.map(|name| Change::FlushSet(name.to_owned())).collect();
     firewall.apply(&changes)?;
+    adopted::cut_all(&live);
     Ok(live.elements.iter().filter(|(name, _)| grants(name)).map(|(_, elements)| elements.len()).sum())
 }
 
@@ -97,6 +105,8 @@ pub struct Operations {
     pub(super) options: Options,
     pub(super) ledger: Ledger,
     pub(super) allowed: Vec<Allowed>,
+    pub(super) adopted: Adopted,
+    pub(super) host: HostKept,
 }
 
 impl Operations {
@@ -111,7 +121,16 @@ impl Operations {
         now: Now,
     ) -> Result<Self, OperationError> {
         let live = firewall.read()?.ok_or(OperationError::NoTable)?;
-        let mut out = Self { firewall, settings, options, ledger: Ledger::default(), allowed: Vec::new() };
+        let mut out = Self {
+            firewall,
+            settings,
+            options,
+            ledger: Ledger::default(),
+            allowed: Vec::new(),
+            adopted: Adopted::default(),
+            host: HostKept::default(),
+        };
+        out.adopted.learn(&live, now);
         out.adopt_grants(&live, now);
         out.adopt_allowed(&live, now);
         Ok(out)
@@ -267,6 +286,7 @@ impl Operations {
         let Some(name) = app else {
             let ended = end_every_grant(&mut self.firewall)?;
             self.ledger.revoke_everything();
+            self.adopted.forget();
             return Ok(ended);
         };
         let slug = self.app(name)?.slug.clone();
@@ -274,12 +294,15 @@ impl Operations {
         let sets = Family::BOTH.map(|family| app_set(&slug, family));
         let ended = sets.iter().filter_map(|set| live.elements.get(set)).map(BTreeMap::len).sum();
         self.firewall.apply(&sets.map(Change::FlushSet))?;
+        self.end_adopted(name)?;
         self.ledger.revoke_app(&slug);
         Ok(ended)
     }
 
-    /// Takes note that somebody removed an element: from a set of grants, that is a revocation.
-    pub fn on_removed(&mut self, set: &str, key: &[u8]) {
+    /// Takes note that somebody removed an element: from a set of grants or of networks, that is a revocation.
+    pub fn on_removed(&mut self, set: &str, key: &[u8], now: Now) {
+        self.adopted.on_removed(set, key);
+        self.on_network_removed(set, key, now);
         let Some(addr) = key_address(key) else { return };
         let family = Family::of(addr);
         let app = self.settings.apps.iter().find(|app| app_set(&app.slug, family) == set);
@@ -288,49 +311,35 @@ impl Operations {
         }
     }
 
-    /// Puts the table right in one transaction; returns how much had to be done.
+    /// Puts the table right, and with it the host's chains, in one transaction; returns how much had to be done.
     ///
     /// Where a set of grants was lost, or the whole table (`removed`, even if somebody made it anew), the
     /// ledger says what belongs there and for how much longer. Where it was not, the kernel does.
     ///
     /// # Errors
     /// [`OperationError`]; the table is then as somebody left it.
-    pub fn repair(&mut self, removed: bool, now: Now) -> Result<usize, OperationError> {
+    pub fn repair(&mut self, removed: bool, now: Now) -> Result<Repaired, OperationError> {
         self.ledger.expire(now);
-        let mut result = Ok(0);
-        for _ in 0..TRIES {
+        let mut result = Ok(Repaired::default());
+        for tried in 1..=TRIES {
+            // The last try leaves the host's chains out, in case they are what the kernel refuses.
+            let host = if tried < TRIES { self.read_host() } else { None };
+            let with_host = host.is_some();
             let live = self.firewall.read()?;
-            let lost =
-                |set: &str| removed || live.as_ref().is_none_or(|live| live.ruleset.set(set).is_none());
-            let wanted = self.firewall.plan(&self.settings, self.options)?;
-            let mut more = Vec::new();
-            for app in &self.settings.apps {
-                for family in Family::BOTH {
-                    let set = app_set(&app.slug, family);
-                    if lost(&set) {
-                        more.extend(self.regrant(&app.slug, family, now));
-                    }
+            match self.mend(live.as_ref(), removed, host, now) {
+                Err(OperationError::Backend(error))
+                    if with_host || matches!(error, BackendError::Refused { .. }) =>
+                {
+                    result = Err(error.into());
                 }
-            }
-            let none = Live::default();
-            let have = live.as_ref().unwrap_or(&none);
-            more.extend(self.allowed_changes(have, now));
-            match self.firewall.mend(live.as_ref(), &wanted, more) {
-                Ok(changes) => {
-                    if !removed {
-                        self.adopt_grants(have, now);
-                    }
-                    return Ok(changes);
-                }
-                Err(error @ BackendError::Refused { .. }) => result = Err(error.into()),
-                Err(error) => return Err(error.into()),
+                other => return other,
             }
         }
         result
     }
 
     /// A set of grants as the ledger has it, whatever is in it.
-    fn regrant(&self, slug: &str, family: Family, now: Now) -> Vec<Change> {
+    pub(super) fn regrant(&self, slug: &str, family: Family, now: Now) -> Vec<Change> {
         let name = app_set(slug, family);
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let elements: Elements = self

@@ -14,10 +14,12 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::daemon::{DaemonError, load_two_factor, tls};
-use super::front::{Step1Config, Step2Config};
+use super::front::{Step1Config, Step2Config, Tls};
 use super::last_good::LastGood;
+use super::lockout::adopt;
 use super::operations::{OperationError, Operations, TRIES};
-use crate::backend::BackendError;
+use super::trial::Trial;
+use crate::backend::{BackendError, Plan};
 use crate::config::{Checked, Problems, Settings};
 use crate::grant::{Ledger, Note, Succession};
 use crate::knock::TwoFactor;
@@ -123,14 +125,16 @@ impl Pair {
 pub(super) struct Served {
     pub(super) step1: watch::Sender<Arc<Step1Config>>,
     pub(super) step2: watch::Sender<Arc<Step2Config>>,
-    pub(super) tls: watch::Sender<Arc<ServerConfig>>,
+    pub(super) tls: watch::Sender<Tls>,
 }
 
 /// Reloads when it is told to, and the certificate also when its files change.
 pub(super) struct Reloader {
     pub(super) source: Source,
-    pub(super) pair: Pair,
+    pub(super) pair: Option<Pair>,
     pub(super) users: UserFiles,
+    /// A start that may still be taken back.
+    pub(super) trial: Option<Arc<Trial>>,
     pub(super) state_dir: PathBuf,
     pub(super) served: Served,
     pub(super) enforcer: mpsc::Sender<Reload>,
@@ -176,7 +180,7 @@ impl Reloader {
                     None => return,
                 },
                 _ = certificate.tick() => {
-                    if self.pair.changed() {
+                    if self.pair.as_ref().is_some_and(Pair::changed) {
                         self.reload_certificate();
                     }
                 }
@@ -241,6 +245,9 @@ impl Reloader {
         self.served.step1.send_replace(Arc::new(step1));
         self.served.step2.send_replace(Arc::new(step2));
         let state_dir = self.state_dir.clone();
+        if self.trial.as_ref().is_some_and(|trial| !trial.reloaded(&good)) {
+            return Ok((changes, ended));
+        }
         let kept = spawn_blocking(move || good.keep(&state_dir)).await.map_err(|_| ReloadError::Ending)?;
         if let Err(error) = kept {
             tracing::warn!(%error, "this plan is not kept: `knock-agent guard` would fall back on the one before");
@@ -249,10 +256,11 @@ impl Reloader {
     }
 
     fn reload_certificate(&mut self) {
-        let changed = self.pair.changed();
-        match self.pair.read() {
+        let Some(pair) = &mut self.pair else { return };
+        let changed = pair.changed();
+        match pair.read() {
             Ok(tls) => {
-                self.served.tls.send_replace(tls);
+                self.served.tls.send_replace(Some(tls));
                 if changed {
                     tracing::info!("step 2 is served with the new certificate");
                 }
@@ -305,6 +313,10 @@ impl Operations {
     /// [`OperationError`]; everything is then as it was.
     pub(super) fn reload(&mut self, settings: Settings, now: Now) -> Result<Reloaded, OperationError> {
         self.ledger.expire(now);
+        // What is missing is not new: connections to ports that were guarded before needed a grant.
+        if let Err(error) = self.repair(false, now) {
+            tracing::warn!(%error, "the table is not as it was before the reload");
+        }
         let prefix = settings.global.ipv6_prefix;
         let before = std::mem::replace(&mut self.settings, settings);
         let (ledger, allowed) = (self.ledger.clone(), self.allowed.clone());
@@ -348,6 +360,10 @@ impl Operations {
                 ended += less;
             }
             more.extend(self.allowed_changes(have, now));
+            // iptables could not tell them from the rest.
+            if matches!(good.plan(), Plan::Nftables(_)) {
+                more.extend(adopt(&self.settings, self.options, live.as_ref()));
+            }
             match self.firewall.install_over(live.as_ref(), good.plan(), more) {
                 Ok(changes) => {
                     for slug in gone {
@@ -355,6 +371,13 @@ impl Operations {
                     }
                     for (slug, succession) in &successions {
                         self.ledger.succeed(slug, None, succession);
+                    }
+                    // In case somebody removes the table: those that live on from now on are not in memory yet.
+                    match self.firewall.read() {
+                        Ok(live) => self.adopted.learn(&live.unwrap_or_default(), now),
+                        Err(error) => {
+                            tracing::warn!(%error, "connections that live on would not outlast a flush")
+                        }
                     }
                     return Ok(Reloaded { changes, ended, good });
                 }

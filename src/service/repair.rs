@@ -9,8 +9,10 @@ use crate::ruleset::model::TABLE;
 use crate::ruleset::wire::{Touched, Transactions};
 use crate::sys::netlink::{Events, NetlinkError};
 
-/// This many repairs within [`WINDOW`] are a fight with another program.
+/// This many repairs of our table within [`WINDOW`] are a fight with another program.
 const MANY: usize = 10;
+/// The same for the host's chains, which others make anew without meaning us: VyOS at each commit.
+const MANY_RELOADS: usize = 40;
 const WINDOW: Duration = Duration::from_secs(60);
 /// In a fight, the longest wait before the next repair.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -32,16 +34,19 @@ pub(super) struct Watch {
     transactions: Transactions,
     heard: VecDeque<Happened>,
     own_port: u32,
+    /// Tables of the host's that matter too.
+    hosts: Vec<String>,
 }
 
 impl Watch {
-    /// Watches for everybody's changes but those from `own_port`. Needs a tokio runtime.
+    /// Watches for everybody's changes to our table and these of the host's but those from `own_port`. Needs a
+    /// tokio runtime.
     ///
     /// # Errors
     /// When the runtime would not.
-    pub(super) fn new(events: Events, own_port: u32) -> std::io::Result<Self> {
+    pub(super) fn new(events: Events, own_port: u32, hosts: Vec<String>) -> std::io::Result<Self> {
         let events = events.watched()?;
-        Ok(Self { events, transactions: Transactions::default(), heard: VecDeque::new(), own_port })
+        Ok(Self { events, transactions: Transactions::default(), heard: VecDeque::new(), own_port, hosts })
     }
 
     /// The next thing that happened. May be dropped and called again without loss.
@@ -58,10 +63,10 @@ impl Watch {
                 .readable_mut()
                 .await
                 .map_err(|error| NetlinkError::Open(std::io::Error::other(error)))?;
-            let (transactions, heard, own_port) = (&mut self.transactions, &mut self.heard, self.own_port);
+            let Self { transactions, heard, own_port, hosts, .. } = self;
             let whole = ready.get_inner_mut().drain(|message| {
-                let touched = transactions.on_message(message, TABLE);
-                heard.extend(touched.filter(|touched| touched.port != own_port).map(Happened::Touched));
+                let touched = transactions.on_message(message, TABLE, hosts);
+                heard.extend(touched.filter(|touched| touched.port != *own_port).map(Happened::Touched));
             })?;
             if !whole {
                 *transactions = Transactions::default();
@@ -73,13 +78,26 @@ impl Watch {
 }
 
 /// How long to wait with a repair: not at all, unless there were many of late.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Patience {
+    /// So many within the window are too many.
+    many: usize,
     repairs: VecDeque<Duration>,
     wait: Duration,
 }
 
+impl Default for Patience {
+    fn default() -> Self {
+        Self { many: MANY, repairs: VecDeque::new(), wait: Duration::ZERO }
+    }
+}
+
 impl Patience {
+    /// Patience with those who make the host's chains anew.
+    pub(super) fn with_reloads() -> Self {
+        Self { many: MANY_RELOADS, ..Self::default() }
+    }
+
     /// The wait before a repair that is needed at `now` (time since some start).
     pub(super) fn wait(&self, now: Duration) -> Duration {
         match self.repairs.back() {
@@ -96,8 +114,8 @@ impl Patience {
         while self.repairs.front().is_some_and(|&at| at + WINDOW < now) {
             self.repairs.pop_front();
         }
-        self.repairs.drain(..self.repairs.len().saturating_sub(MANY));
-        self.wait = if fighting || self.repairs.len() >= MANY {
+        self.repairs.drain(..self.repairs.len().saturating_sub(self.many));
+        self.wait = if fighting || self.repairs.len() >= self.many {
             (self.wait * 2).clamp(Duration::from_secs(1), LONGEST)
         } else {
             Duration::ZERO

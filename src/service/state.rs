@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use super::allowed::Allowed;
 use super::operations::{OperationError, Operations};
 use super::sealed::{Kind, SealError};
 use crate::grant::{How, Ledger, Note};
@@ -17,7 +18,7 @@ use crate::ruleset::diff::{Change, SetRef};
 use crate::ruleset::model::{Element, Elements, Timeout};
 use crate::ruleset::plan::app_set;
 use crate::sys::files;
-use crate::units::{ClientAddr, Lifetime, Now};
+use crate::units::{ClientAddr, Lifetime, Network, Now};
 
 const KIND: Kind = Kind { name: "grants", version: 1, max_bytes: 256 << 20 };
 /// The kernel's words on an element are as long at most.
@@ -57,6 +58,19 @@ struct Saved {
     /// When, in milliseconds since 1970.
     written_ms: u64,
     grants: Vec<Grant>,
+    /// Networks that operators allowed.
+    #[serde(default)]
+    allowed: Vec<AllowedNetwork>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AllowedNetwork {
+    /// Slug of the app; none: every app.
+    app: Option<String>,
+    network: Network,
+    /// When it ends, in milliseconds since 1970; none: never.
+    end_ms: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,7 +97,7 @@ struct Rest {
 }
 
 impl Saved {
-    fn of(ledger: &Ledger, boot_id: &str, now: Now) -> Self {
+    fn of(ledger: &Ledger, allowed: &[Allowed], boot_id: &str, now: Now) -> Self {
         let written_ms = since_1970(now.wall);
         let grants = ledger
             .longest(now)
@@ -95,7 +109,35 @@ impl Saved {
                 lifetime_ms: ms(lifetime.max(left)),
             })
             .collect();
-        Self { boot_id: boot_id.to_owned(), written_ms, grants }
+        let left_of = |until: Duration| until.checked_sub(now.boot).filter(|left| !left.is_zero());
+        let allowed = allowed
+            .iter()
+            .filter(|have| have.until.is_none_or(|until| left_of(until).is_some()))
+            .map(|have| AllowedNetwork {
+                app: have.app.clone(),
+                network: have.network,
+                end_ms: have.until.and_then(left_of).map(|left| written_ms.saturating_add(ms(left))),
+            })
+            .collect();
+        Self { boot_id: boot_id.to_owned(), written_ms, grants, allowed }
+    }
+
+    /// What is left of the networks; one that cannot be makes all of them doubtful.
+    fn networks(&self, now: Now) -> Result<Vec<Allowed>, StateError> {
+        let now_ms = since_1970(now.wall);
+        let longest = ms(Lifetime::MAX.as_duration());
+        let mut out = Vec::new();
+        for AllowedNetwork { app, network, end_ms } in &self.allowed {
+            if end_ms.is_some_and(|end| end > self.written_ms.saturating_add(longest)) {
+                return Err(StateError::Impossible("a network is allowed for longer than anything can be"));
+            }
+            let left_ms = end_ms.map(|end| end.saturating_sub(now_ms));
+            if left_ms != Some(0) {
+                let until = left_ms.map(|left| now.boot + Duration::from_millis(left));
+                out.push(Allowed { network: *network, app: app.clone(), until });
+            }
+        }
+        Ok(out)
     }
 
     /// What is left of the grants; one that cannot be makes all of them doubtful.
@@ -126,15 +168,28 @@ impl Saved {
     }
 }
 
+/// What was true when the file was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Written {
+    /// The ledger's changes.
+    changes: u64,
+    /// The networks.
+    allowed: Vec<Allowed>,
+    /// The calendar's distance from the clock that never goes back.
+    offset: Duration,
+}
+
 /// The file, and what it says.
 #[derive(Debug)]
 pub struct StateFile {
     path: PathBuf,
     boot_id: String,
-    /// The ledger's changes and the calendar's distance from the clock that never goes back, when it was written.
-    written: Option<(u64, Duration)>,
+    /// What it says.
+    written: Option<Written>,
     /// After a failure, when to try again.
     again: Duration,
+    /// Whether the last attempt to write failed.
+    failed: bool,
 }
 
 /// How it went at the start.
@@ -142,7 +197,7 @@ pub struct StateFile {
 pub struct Resumed {
     /// For writing; none where there is a file that is not ours, or the host has no boot id.
     pub file: Option<StateFile>,
-    /// How many grants were restored.
+    /// How many grants and networks were restored.
     pub restored: Result<usize, StateError>,
 }
 
@@ -164,35 +219,56 @@ impl StateFile {
             Err(error @ (SealError::Damaged | SealError::Version(_))) => Err(error.into()),
             // Within one run of the kernel, the kernel knows better: what is gone was taken back.
             Ok(saved) if saved.boot_id == boot_id => Ok(0),
-            Ok(saved) => saved.rest(now).and_then(|rest| Ok(restore(operations, rest, now)?)),
+            Ok(saved) => saved.networks(now).and_then(|networks| {
+                let rest = saved.rest(now)?;
+                Ok(restore_networks(operations, networks, now)? + restore(operations, rest, now)?)
+            }),
         };
-        Some(Resumed { file: Some(Self { path, boot_id, written: None, again: Duration::ZERO }), restored })
+        Some(Resumed {
+            file: Some(Self { path, boot_id, written: None, again: Duration::ZERO, failed: false }),
+            restored,
+        })
     }
 
-    /// Writes the ledger, if it has changed since, and waits for the disk.
+    /// Writes the ledger and what operators allowed, if it has changed since, and waits for the disk.
     ///
     /// # Errors
     /// The reason; there is no file then, so that nothing that was taken back can come again.
-    pub fn keep(&mut self, ledger: &Ledger, now: Now) -> io::Result<()> {
+    pub fn keep(&mut self, operations: &Operations, now: Now) -> io::Result<()> {
+        self.keep_what(operations.ledger(), &operations.allowed, now)
+    }
+
+    fn keep_what(&mut self, ledger: &Ledger, allowed: &[Allowed], now: Now) -> io::Result<()> {
         let calendar = now.wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let offset = calendar.saturating_sub(now.boot);
-        let current =
-            |(changes, then): (u64, Duration)| changes == ledger.changes() && then.abs_diff(offset) <= SLACK;
-        if self.written.is_some_and(current) || now.boot < self.again {
+        let current = |have: &Written| {
+            have.changes == ledger.changes()
+                && have.allowed == allowed
+                && have.offset.abs_diff(offset) <= SLACK
+        };
+        if self.written.as_ref().is_some_and(current) || now.boot < self.again {
             return Ok(());
         }
         let written = KIND
-            .seal(&Saved::of(ledger, &self.boot_id, now))
+            .seal(&Saved::of(ledger, allowed, &self.boot_id, now))
             .map_err(io::Error::other)
             .and_then(|text| files::replace(&self.path, 0o600, text.as_bytes()));
         if written.is_ok() {
-            self.written = Some((ledger.changes(), offset));
+            let allowed = allowed.to_vec();
+            self.written = Some(Written { changes: ledger.changes(), allowed, offset });
         } else {
             self.again = now.boot + RETRY;
             // Where even that is impossible, the error is the same.
             let _ = files::remove(&self.path);
         }
+        self.failed = written.is_err();
         written
+    }
+
+    /// Whether there is a file that says something else than the ledger, and cannot be changed.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.failed && files::exists(&self.path)
     }
 
     /// Where it is.
@@ -237,6 +313,26 @@ pub fn forget(path: &Path) -> io::Result<()> {
         Err(SealError::Missing | SealError::Foreign) => Ok(()),
         Err(SealError::Read(error)) => Err(error),
     }
+}
+
+/// Allows the networks again; those of apps that are no more are nobody's.
+fn restore_networks(
+    operations: &mut Operations,
+    networks: Vec<Allowed>,
+    now: Now,
+) -> Result<usize, OperationError> {
+    let before = operations.allowed.len();
+    for network in networks {
+        let slugs = operations.settings().apps.iter().map(|app| app.slug.as_str());
+        if network.app.as_deref().is_none_or(|app| slugs.into_iter().any(|slug| slug == app)) {
+            operations.remember(network);
+        }
+    }
+    let more = operations.allowed.len().saturating_sub(before);
+    if more > 0 {
+        operations.sync_allowed(now)?;
+    }
+    Ok(more)
 }
 
 /// Puts the rest of grants into the kernel, in one transaction, where it has not got longer ones.
@@ -286,160 +382,5 @@ fn since_1970(wall: SystemTime) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::collection::vec;
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn ledger(grants: &[(u8, u64, u64)]) -> Ledger {
-        let mut ledger = Ledger::default();
-        for &(host, from, secs) in grants {
-            let note = Note { by: format!("user {host}"), how: How::TwoStep };
-            let address = IpAddr::from([203, 0, 113, host]);
-            ledger.grant("ssh", address, &note, Lifetime::from_secs(secs).unwrap(), Now::at_secs(from));
-        }
-        ledger
-    }
-
-    /// After a restart the clock of the kernel begins anew.
-    fn after_reboot(wall_secs: u64) -> Now {
-        Now { boot: Duration::from_secs(3), ..Now::at_secs(wall_secs) }
-    }
-
-    fn saved(grant: Grant) -> Saved {
-        Saved { boot_id: "a".into(), written_ms: 1_700_000_000_000, grants: vec![grant] }
-    }
-
-    fn grant() -> Grant {
-        Grant {
-            app: "ssh".into(),
-            address: IpAddr::from([203, 0, 113, 2]),
-            note: "alice two-step".into(),
-            end_ms: 1_700_000_060_000,
-            lifetime_ms: 60_000,
-        }
-    }
-
-    #[test]
-    fn what_is_left_is_what_the_calendar_leaves() {
-        let kept = Saved::of(&ledger(&[(1, 0, 100), (2, 0, 30)]), "a", Now::at_secs(10));
-        let rest = kept.rest(after_reboot(50)).unwrap();
-        assert_eq!(rest.len(), 1, "the other one has ended meanwhile");
-        assert_eq!(rest[0].note, "user 1 two-step");
-        assert_eq!(rest[0].timeout, Timeout { total_ms: 100_000, left_ms: 50_000 });
-    }
-
-    #[test]
-    fn a_file_from_the_future_is_refused_as_a_whole() {
-        let kept = Saved::of(&ledger(&[(1, 0, 100)]), "a", Now::at_secs(10));
-        assert!(matches!(kept.clone().rest(Now::at_secs(9)), Err(StateError::Future)));
-        assert!(kept.rest(Now { wall: SystemTime::UNIX_EPOCH, ..Now::at_secs(0) }).is_err());
-    }
-
-    #[test]
-    fn one_grant_that_cannot_be_makes_all_doubtful() {
-        let now = Now::at_secs(0);
-        assert_eq!(saved(grant()).rest(now).unwrap().len(), 1);
-        for bad in [
-            Grant { end_ms: 1_700_000_060_001, ..grant() },
-            Grant { end_ms: u64::MAX, ..grant() },
-            Grant { lifetime_ms: 0, ..grant() },
-            Grant { lifetime_ms: u64::MAX, ..grant() },
-            Grant { end_ms: u64::MAX, lifetime_ms: u64::MAX, ..grant() },
-            Grant { note: "a".repeat(200), ..grant() },
-        ] {
-            let mut all = saved(grant());
-            all.grants.push(bad.clone());
-            assert!(matches!(all.rest(now), Err(StateError::Impossible(_))), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn it_is_written_at_changes_and_when_the_calendar_is_set() {
-        let folder = std::env::temp_dir().join(format!("knock-agent-state-{}", std::process::id()));
-        files::make_directory(&folder, 0o700).unwrap();
-        let path = folder.join("grants");
-        let mut file =
-            StateFile { path: path.clone(), boot_id: "a".into(), written: None, again: Duration::ZERO };
-        let mut grants = ledger(&[(1, 0, 100)]);
-        let mut written = |grants: &Ledger, now: Now| {
-            files::remove(&path).unwrap();
-            file.keep(grants, now).unwrap();
-            files::exists(&path)
-        };
-        assert!(written(&grants, Now::at_secs(1)));
-        assert!(!written(&grants, Now::at_secs(60)), "nothing has changed");
-        grants.revoke("ssh", IpAddr::from([203, 0, 113, 9]));
-        assert!(!written(&grants, Now::at_secs(61)), "nobody was there to be revoked");
-        grants.revoke("ssh", IpAddr::from([203, 0, 113, 1]));
-        assert!(written(&grants, Now::at_secs(61)));
-        let set_back = Now { wall: Now::at_secs(0).wall, ..Now::at_secs(62) };
-        assert!(written(&grants, set_back));
-        let text = KIND.read(&path);
-        assert!(text.is_ok_and(|text| KIND.open::<Saved>(&text).unwrap().grants.is_empty()));
-        std::fs::remove_dir_all(folder).unwrap();
-    }
-
-    proptest! {
-        #[test]
-        fn nothing_lasts_longer_than_it_was_granted_whatever_the_clock_says(
-            grants in vec((0_u8..20, 0_u64..1000, 1_u64..100_000), 0..10),
-            written in 1000_u64..2000,
-            read in 0_u64..200_000,
-        ) {
-            let ledger = ledger(&grants);
-            let then = Now::at_secs(written);
-            let text = KIND.seal(&Saved::of(&ledger, "a", then)).unwrap();
-            let kept: Saved = KIND.open(&text).unwrap();
-            match kept.rest(after_reboot(read)) {
-                Err(_) => prop_assert!(read < written),
-                Ok(rest) => {
-                    let passed = Duration::from_secs(read.checked_sub(written).expect("not in the future"));
-                    let due: Vec<_> = ledger
-                        .longest(then)
-                        .filter_map(|(_, address, _, left, _)| {
-                            let left = left.checked_sub(passed).filter(|left| !left.is_zero())?;
-                            Some((address, ms(left)))
-                        })
-                        .collect();
-                    let got: Vec<_> = rest.iter().map(|rest| (rest.address, rest.timeout.left_ms)).collect();
-                    prop_assert_eq!(got, due);
-                }
-            }
-        }
-
-        #[test]
-        fn made_up_times_never_grant_more_than_they_say(
-            end_ms in any::<u64>(),
-            lifetime_ms in any::<u64>(),
-            written_ms in any::<u64>(),
-            read in 0_u64..1 << 33,
-        ) {
-            let made_up = Saved { written_ms, ..saved(Grant { end_ms, lifetime_ms, ..grant() }) };
-            let now = after_reboot(read);
-            if let Ok(rest) = made_up.rest(now) {
-                prop_assert!(written_ms <= since_1970(now.wall));
-                for rest in rest {
-                    prop_assert!(rest.timeout.left_ms <= lifetime_ms);
-                    prop_assert!(rest.timeout.left_ms <= end_ms - since_1970(now.wall));
-                }
-            }
-        }
-
-        #[test]
-        fn a_damaged_file_restores_nothing(
-            at in any::<prop::sample::Index>(),
-            byte in any::<u8>(),
-            cut in any::<bool>(),
-        ) {
-            let whole = KIND.seal(&saved(grant())).unwrap().into_bytes();
-            let mut bytes = whole.clone();
-            let at = at.index(bytes.len());
-            if cut { bytes.truncate(at) } else { bytes[at] = byte }
-            if let Ok(text) = String::from_utf8(bytes.clone()) {
-                prop_assert_eq!(KIND.open::<Saved>(&text).is_ok(), bytes == whole);
-            }
-        }
-    }
-}
+#[path = "state_tests.rs"]
+mod tests;

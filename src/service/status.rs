@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::grant::{How, Ledger, Note};
-use crate::ruleset::allow::{BY_CONFIG, BY_OPERATOR, key_address, networks};
+use crate::knock::LockedOut;
+use crate::ruleset::allow::{Origin, key_address, networks};
 use crate::ruleset::diff::Live;
 use crate::ruleset::expr::{Expr, Verdict};
 use crate::ruleset::model::{Element, Elements};
@@ -17,10 +18,46 @@ use crate::units::{Family, Now};
 pub struct Status {
     /// Version of this layout.
     pub version: u32,
-    /// What enforces: `nftables`.
+    /// What enforces: `nftables` or `iptables`.
     pub backend: String,
+    /// What this firewall cannot do here; none: nothing to tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<String>,
     /// What stands open.
     pub grants: Vec<Row>,
+    /// Who is locked out; nobody where no daemon runs, as nobody can knock there.
+    #[serde(default)]
+    pub locked_out: Vec<Locked>,
+    /// How many attempts the daemon refused since its start, by reason.
+    #[serde(default)]
+    pub refused: BTreeMap<String, u64>,
+}
+
+/// An address that is locked out after repeated failures.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Locked {
+    /// The address, or the IPv6 network in CIDR notation.
+    pub address: String,
+    /// Seconds until it may knock again.
+    pub expires_in_s: f64,
+    /// Seconds it was locked out for.
+    pub lifetime_s: u64,
+    /// How often it was locked out, this time included.
+    pub times: u32,
+}
+
+impl Locked {
+    /// A row for an address that is locked out.
+    #[must_use]
+    pub fn row(locked: &LockedOut) -> Self {
+        let prefix = if locked.client.family() == Family::V6 { "/64" } else { "" };
+        Self {
+            address: format!("{}{prefix}", locked.client),
+            expires_in_s: tenths(locked.left),
+            lifetime_s: locked.whole.as_secs(),
+            times: locked.times,
+        }
+    }
 }
 
 /// One address or network and what it may do.
@@ -73,6 +110,7 @@ pub struct Service {
 /// IPv6 address a grant covers.
 #[must_use]
 pub fn status(
+    backend: &str,
     live: &Live,
     names: &BTreeMap<String, String>,
     ipv6_prefix: u8,
@@ -105,12 +143,11 @@ pub fn status(
             if all { "*".to_owned() } else { names.get(&slug).cloned().unwrap_or_else(|| slug.clone()) };
         let services = if all { Vec::new() } else { services(live, &slug) };
         for family in Family::BOTH {
-            for (first, element) in of(&format!("allow_{slug}_{}", family.digit())) {
-                grants.extend(allow_rows(&app, &services, first, element));
-            }
+            grants.extend(allow_rows(&app, &services, of(&format!("allow_{slug}_{}", family.digit()))));
         }
     }
-    Status { version: 1, backend: "nftables".to_owned(), grants }
+    let (locked_out, refused) = (Vec::new(), BTreeMap::new());
+    Status { version: 1, backend: backend.to_owned(), limits: None, grants, locked_out, refused }
 }
 
 fn slugs(live: &Live) -> Vec<String> {
@@ -188,21 +225,28 @@ fn service_rows(
         .collect()
 }
 
-fn allow_rows(app: &str, services: &[Service], first: &[u8], element: &Element) -> Vec<Row> {
-    let how = match element.comment.as_deref() {
-        Some(BY_CONFIG) => How::Config,
-        Some(BY_OPERATOR) => How::Operator,
-        Some(_) | None => How::Unknown,
-    };
-    let note = Note { by: String::new(), how };
-    let last = element.last.as_deref().unwrap_or(first);
-    networks(first, last)
-        .into_iter()
-        .filter_map(|network| {
-            let row = row(Kind::Allow, app, services, first, element, &note)?;
-            Some(Row { address: network.to_string(), ..row })
-        })
-        .collect()
+/// One row per network as it was allowed, however many elements stand for it.
+fn allow_rows(app: &str, services: &[Service], elements: &Elements) -> Vec<Row> {
+    let mut rows: Vec<Row> = Vec::new();
+    for (first, element) in elements {
+        let origin = Origin::parse(element.comment.as_deref());
+        let how = match origin {
+            Some(Origin { by_config: true, .. }) => How::Config,
+            Some(Origin { by_config: false, .. }) => How::Operator,
+            None => How::Unknown,
+        };
+        let note = Note { by: String::new(), how };
+        let last = element.last.as_deref().unwrap_or(first);
+        let found = origin.map_or_else(|| networks(first, last), |origin| origin.networks(first, last));
+        for network in found {
+            let Some(row) = row(Kind::Allow, app, services, first, element, &note) else { continue };
+            let address = network.to_string();
+            if !rows.iter().any(|have| have.address == address && have.how == row.how) {
+                rows.push(Row { address, ..row });
+            }
+        }
+    }
+    rows
 }
 
 fn row(
@@ -267,7 +311,7 @@ mod tests {
         elements.insert("app_my_app_6".into(), Elements::from([(key, grant)]));
         let network = Element {
             last: Some(address_key("10.255.255.255".parse().unwrap())),
-            comment: Some(BY_CONFIG.into()),
+            comment: Some("config 10.0.0.0/8".into()),
             ..Element::default()
         };
         let key = address_key("10.0.0.0".parse().unwrap());
@@ -281,7 +325,7 @@ mod tests {
 
     #[test]
     fn the_kernel_alone_tells_who_what_and_how_long() {
-        let status = status(&live(), &names(), 64, None);
+        let status = status("nftables", &live(), &names(), 64, None);
         let json = serde_json::to_value(&status).unwrap();
         assert_eq!(
             json,
@@ -291,7 +335,7 @@ mod tests {
                  "expires_in_s": 3599.2, "lifetime_s": 3600, "by": "alice", "how": "two-step"},
                 {"kind": "allow", "app": "*", "address": "10.0.0.0/8", "services": [],
                  "expires_in_s": null, "lifetime_s": null, "by": "", "how": "config"},
-            ]})
+            ], "locked_out": [], "refused": {}})
         );
     }
 
@@ -302,7 +346,7 @@ mod tests {
         let note = |by: &str| Note { by: by.into(), how: How::TwoStep };
         ledger.grant("my_app", addr, &note("alice"), Lifetime::from_secs(7_200).unwrap(), Now::at_secs(0));
         ledger.grant("my_app", addr, &note("bob"), Lifetime::from_secs(60).unwrap(), Now::at_secs(0));
-        let status = status(&live(), &names(), 128, Some((&ledger, Now::at_secs(10))));
+        let status = status("nftables", &live(), &names(), 128, Some((&ledger, Now::at_secs(10))));
         let rows: Vec<_> = status
             .grants
             .iter()

@@ -11,6 +11,8 @@ use crate::sys::files;
 use crate::units::TotpSecret;
 
 const MAX_BYTES: u64 = 16_384;
+/// Readable or writable to everybody, or writable to the group, through which the daemon may read it.
+const FORBIDDEN: u32 = 0o027;
 
 /// Why a 2FA file cannot be used; does not name the file, whose name is the access key.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +30,22 @@ pub enum TwoFactorError {
         folder: PathBuf,
         /// The reason.
         source: io::Error,
+    },
+    /// Others can read it, who would have the second factor then, or change it.
+    #[error(
+        "the 2FA file of {app}'s {step} key {position} in {} has mode {mode:04o}: chmod 0600, or 0640 for the daemon's group", folder.display()
+    )]
+    Exposed {
+        /// The app.
+        app: String,
+        /// `http` or `https`.
+        step: &'static str,
+        /// Position of the key in its list, from 1.
+        position: usize,
+        /// Where it was looked for.
+        folder: PathBuf,
+        /// Its permissions.
+        mode: u32,
     },
     /// It is not as it should be.
     #[error("the 2FA file of {app}'s {step} key {position} in {} is not usable: {reason}", folder.display())]
@@ -78,7 +96,11 @@ pub fn load(settings: &Settings) -> Result<Found, Vec<TwoFactorError>> {
                 let (app, position) = (app.name.to_string(), index + 1);
                 match read(&folder.join(format!("{}.json", key.expose()))) {
                     Ok(None) => {}
-                    Ok(Some(text)) => match TotpSecret::parse(&text) {
+                    Ok(Some((mode, _))) if mode & FORBIDDEN != 0 => {
+                        let folder = folder.clone();
+                        errors.push(TwoFactorError::Exposed { app, step, position, folder, mode });
+                    }
+                    Ok(Some((_, text))) => match TotpSecret::parse(&text) {
                         Ok(secret) => found.factors.push(TwoFactor { access_key: key.clone(), secret }),
                         Err(error) => errors.push(TwoFactorError::Malformed {
                             app,
@@ -99,10 +121,67 @@ pub fn load(settings: &Settings) -> Result<Found, Vec<TwoFactorError>> {
     if errors.is_empty() { Ok(found) } else { Err(errors) }
 }
 
-fn read(path: &Path) -> io::Result<Option<zeroize::Zeroizing<String>>> {
-    match files::read_text(path, MAX_BYTES) {
-        Ok(text) => Ok(Some(zeroize::Zeroizing::new(text))),
+/// The mode of a file and what is in it.
+fn read(path: &Path) -> io::Result<Option<(u32, zeroize::Zeroizing<String>)>> {
+    match files::read_text_and_mode(path, MAX_BYTES) {
+        Ok((mode, text)) => Ok(Some((mode, zeroize::Zeroizing::new(text)))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    struct Nothing;
+
+    impl config::Outside for Nothing {
+        fn secret(&self, _: config::SecretFrom<'_>) -> Result<crate::units::Secret, String> {
+            Err("nothing".to_owned())
+        }
+
+        fn users(&self, _: &Path) -> Result<Vec<config::UserFile>, String> {
+            Err("nothing".to_owned())
+        }
+    }
+
+    fn settings(folder: &Path) -> Settings {
+        let text = format!(
+            "global:\n  http_post_path: /first-one-4711\n  https_post_path: /second-one-0815\n  interface_ext: eth0\n  2fa_config_folder: {}\nssh:\n  port: 22\n  destination: local\n  access_key_http: first-key-of-ssh\n  access_key_https: second-key-of-ssh\n  duration: 60\n",
+            folder.display()
+        );
+        config::parse("x", &text, None, &Nothing).unwrap().settings
+    }
+
+    #[test]
+    fn a_file_that_others_can_read_or_change_is_refused() {
+        let folder = std::env::temp_dir().join(format!("ka-2fa-{}", std::process::id()));
+        files::make_directory(&folder, 0o700).unwrap();
+        let path = folder.join("first-key-of-ssh.json");
+        let settings = settings(&folder);
+        files::create(&path, 0o600, b"{\"secret\": \"GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ\", \"interval\": 30}")
+            .unwrap();
+        for (mode, good) in [
+            (0o600, true),
+            (0o400, true),
+            (0o640, true),
+            (0o644, false),
+            (0o660, false),
+            (0o602, false),
+            (0o601, false),
+            (0o610, true),
+        ] {
+            files::set_mode(&path, mode).unwrap();
+            let found = load(&settings);
+            assert_eq!(found.as_ref().is_ok_and(|found| found.factors.len() == 1), good, "{mode:o}");
+            if let Err(errors) = found {
+                let text = errors[0].to_string();
+                assert!(text.contains(&format!("mode {mode:04o}")), "{text}");
+                assert!(!text.contains("first-key"), "{text}");
+            }
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

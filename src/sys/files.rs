@@ -28,16 +28,25 @@ pub fn open_regular(path: &Path) -> io::Result<(File, fs::Metadata)> {
 /// # Errors
 /// The reason, as [`io::ErrorKind::InvalidData`] where the file is too large or no text.
 pub fn read_text(path: &Path, max: u64) -> io::Result<String> {
-    let (file, _) = open_regular(path)?;
+    read_text_and_mode(path, max).map(|(_, text)| text)
+}
+
+/// The same, with the permission bits of the file that was read.
+///
+/// # Errors
+/// As above.
+pub fn read_text_and_mode(path: &Path, max: u64) -> io::Result<(u32, String)> {
+    let (file, about) = open_regular(path)?;
     let mut bytes = Vec::new();
     // One more than allowed, to tell a full file from one that is too large.
     file.take(max + 1).read_to_end(&mut bytes)?;
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > max {
         return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it is larger than {max} bytes")));
     }
-    String::from_utf8(bytes).map_err(|error| {
+    let text = String::from_utf8(bytes).map_err(|error| {
         io::Error::new(io::ErrorKind::InvalidData, format!("it is not UTF-8 text: {}", error.utf8_error()))
-    })
+    })?;
+    Ok((about.mode() & 0o7777, text))
 }
 
 /// Writes a file that must not exist yet, with that mode from the first moment, and waits for the disk.
@@ -71,9 +80,12 @@ pub fn replace(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
         // The daemon, which is not root, must be able to read what root's command left.
         fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
     }
-    file.write_all(content)?;
-    file.sync_all()?;
-    fs::rename(new, path)?;
+    let written = file.write_all(content).and_then(|()| file.sync_all()).and_then(|()| fs::rename(new, path));
+    if written.is_err() {
+        // On a full disk it takes room that others need.
+        let _ = remove(new);
+    }
+    written?;
     directory.sync_all()
 }
 

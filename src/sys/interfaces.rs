@@ -1,6 +1,27 @@
-//! Network interfaces of this network namespace.
+//! Network interfaces of this network namespace, and their addresses.
 
+use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsRawFd;
+
+use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType};
+use nix::sys::socket::{SockaddrLike, SockaddrStorage, recv, sendto, socket};
+
+/// An interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InterfaceState {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub index: u32,
+    /// Its addresses, each with the length of its network's prefix.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// Whether an XDP program is attached; false where the kernel does not say.
+    pub has_xdp: bool,
+    /// The bridge or bond whose port it is: packets come in by that, as far as rules can tell.
+    pub port_of: Option<String>,
+}
 
 /// Their names, sorted.
 ///
@@ -13,4 +34,187 @@ pub fn names() -> io::Result<Vec<String>> {
         .collect();
     out.sort();
     Ok(out)
+}
+
+/// The name of the interface with this index; none if there is none.
+#[must_use]
+pub fn name_of(index: u32) -> Option<String> {
+    nix::net::if_::if_indextoname(index).ok().and_then(|name| name.into_string().ok())
+}
+
+/// Every address of this host, those of the loopback interface included.
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn addresses() -> io::Result<Vec<IpAddr>> {
+    let addresses = nix::ifaddrs::getifaddrs()?.filter_map(|interface| interface.address);
+    Ok(addresses
+        .filter_map(|address| {
+            let v4 = address.as_sockaddr_in().map(|at| IpAddr::V4(at.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|at| IpAddr::V6(at.ip())))
+        })
+        .collect())
+}
+
+/// All interfaces with their addresses.
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn states() -> io::Result<Vec<InterfaceState>> {
+    let mut out: BTreeMap<String, InterfaceState> = nix::net::if_::if_nameindex()?
+        .iter()
+        .map(|interface| {
+            let name = interface.name().to_string_lossy().into_owned();
+            (name.clone(), InterfaceState { name, index: interface.index(), ..InterfaceState::default() })
+        })
+        .collect();
+    for entry in nix::ifaddrs::getifaddrs()? {
+        let address = entry.address.as_ref().and_then(ip);
+        if let (Some(state), Some(address)) = (out.get_mut(&entry.interface_name), address) {
+            let prefix = entry.netmask.as_ref().and_then(ip).map_or(u8::MAX, prefix);
+            state.addresses.push((address, prefix));
+        }
+    }
+    let links = links().unwrap_or_default();
+    for state in out.values_mut() {
+        let link = links.iter().find(|link| link.index == state.index);
+        state.has_xdp = link.is_some_and(|link| link.has_xdp);
+        state.port_of = link.and_then(|link| link.port_of).and_then(name_of);
+    }
+    Ok(out.into_values().collect())
+}
+
+fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
+    match address.family()? {
+        AddressFamily::Inet => address.as_sockaddr_in().map(|v4| v4.ip().into()),
+        AddressFamily::Inet6 => address.as_sockaddr_in6().map(|v6| v6.ip().into()),
+        _ => None,
+    }
+}
+
+fn prefix(mask: IpAddr) -> u8 {
+    let ones = match mask {
+        IpAddr::V4(v4) => v4.to_bits().count_ones(),
+        IpAddr::V6(v6) => v6.to_bits().count_ones(),
+    };
+    u8::try_from(ones).unwrap_or(u8::MAX)
+}
+
+/// What the kernel tells of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Link {
+    index: u32,
+    has_xdp: bool,
+    port_of: Option<u32>,
+}
+
+/// All links (`linux/rtnetlink.h`).
+fn links() -> io::Result<Vec<Link>> {
+    const RTM_GETLINK: u16 = 18;
+    const NLM_F_REQUEST_DUMP: u16 = 0x301;
+    const NLMSG_ERROR: u16 = 2;
+    const NLMSG_DONE: u16 = 3;
+    let fd =
+        socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
+    // A header of 16 bytes and `struct ifinfomsg` of 16.
+    let mut request = 32_u32.to_ne_bytes().to_vec();
+    request.extend(RTM_GETLINK.to_ne_bytes());
+    request.extend(NLM_F_REQUEST_DUMP.to_ne_bytes());
+    request.resize(32, 0);
+    sendto(fd.as_raw_fd(), &request, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+    let (mut out, mut received) = (Vec::new(), vec![0; 64 * 1024]);
+    loop {
+        let length = recv(fd.as_raw_fd(), &mut received, MsgFlags::empty())?;
+        let mut rest = received.get(..length).unwrap_or_default();
+        if rest.is_empty() {
+            return Ok(out);
+        }
+        while let Some(&[l0, l1, l2, l3, k0, k1, ..]) = rest.get(..16) {
+            let length = usize::try_from(u32::from_ne_bytes([l0, l1, l2, l3])).unwrap_or(0);
+            let kind = u16::from_ne_bytes([k0, k1]);
+            let Some(message) = rest.get(..length).filter(|message| message.len() >= 16) else {
+                return Ok(out);
+            };
+            if kind == NLMSG_DONE || kind == NLMSG_ERROR {
+                return Ok(out);
+            }
+            out.extend(link(message));
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        }
+    }
+}
+
+/// What a link message tells (`linux/if_link.h`).
+fn link(message: &[u8]) -> Option<Link> {
+    const IFLA_MASTER: u16 = 10;
+    const IFLA_LINKINFO: u16 = 18;
+    const IFLA_INFO_SLAVE_KIND: u16 = 4;
+    const IFLA_XDP: u16 = 43;
+    const IFLA_XDP_ATTACHED: u16 = 2;
+    let index = u32::from_ne_bytes(*message.get(20..)?.first_chunk::<4>()?);
+    let attributes = message.get(32..)?;
+    let attached = attribute(attributes, IFLA_XDP).and_then(|xdp| attribute(xdp, IFLA_XDP_ATTACHED));
+    let has_xdp = attached.and_then(|attached| attached.first()).is_some_and(|&attached| attached != 0);
+    let kind = attribute(attributes, IFLA_LINKINFO).and_then(|info| attribute(info, IFLA_INFO_SLAVE_KIND));
+    let master = attribute(attributes, IFLA_MASTER).and_then(|master| master.first_chunk::<4>());
+    // What comes in by an interface of a VRF passes prerouting by its own name first.
+    let port_of = master.filter(|_| kind != Some(b"vrf\0")).map(|&master| u32::from_ne_bytes(master));
+    Some(Link { index, has_xdp, port_of })
+}
+
+fn attribute(mut list: &[u8], wanted: u16) -> Option<&[u8]> {
+    while let &[l0, l1, k0, k1, ..] = list {
+        let length = usize::from(u16::from_ne_bytes([l0, l1]));
+        let payload = list.get(4..length)?;
+        // NLA_F_NESTED is a flag of the type.
+        if u16::from_ne_bytes([k0, k1]) & 0x3fff == wanted {
+            return Some(payload);
+        }
+        list = list.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loopback_interface_has_its_address() {
+        let states = states().unwrap();
+        let lo = states.iter().find(|state| state.name == "lo").unwrap();
+        assert!(lo.index > 0 && !lo.has_xdp);
+        assert!(lo.addresses.is_empty() || lo.addresses.contains(&([127, 0, 0, 1].into(), 8)), "{lo:?}");
+    }
+
+    #[test]
+    fn an_xdp_program_is_seen_in_a_link_message() {
+        let message = |attached: u8| {
+            let mut out = vec![0; 32];
+            out[20..24].copy_from_slice(&7_u32.to_ne_bytes());
+            out.extend([12, 0, 43, 0x80, 5, 0, 2, 0, attached, 0, 0, 0]);
+            out
+        };
+        assert_eq!(link(&message(2)), Some(Link { index: 7, has_xdp: true, port_of: None }));
+        assert_eq!(link(&message(0)), Some(Link { index: 7, has_xdp: false, port_of: None }));
+        assert_eq!(link(&[0; 20]), None);
+    }
+
+    #[test]
+    fn a_port_of_a_bridge_is_one_and_a_member_of_a_vrf_is_not() {
+        let message = |kind: &[u8; 8]| {
+            let mut out = vec![0; 32];
+            out[20..24].copy_from_slice(&7_u32.to_ne_bytes());
+            out.extend([8, 0, 10, 0]);
+            out.extend(3_u32.to_ne_bytes());
+            let length = 4 + kind.iter().position(|&b| b == 0).unwrap() as u8 + 1;
+            out.extend([4 + length.next_multiple_of(4), 0, 18, 0x80, length, 0, 4, 0]);
+            out.extend(&kind[..usize::from(length.next_multiple_of(4) - 4)]);
+            out
+        };
+        let port_of = |kind| link(&message(kind)).unwrap().port_of;
+        assert_eq!(port_of(b"bridge\0\0"), Some(3));
+        assert_eq!(port_of(b"bond\0\0\0\0"), Some(3));
+        assert_eq!(port_of(b"vrf\0\0\0\0\0"), None);
+    }
 }

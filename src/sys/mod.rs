@@ -1,13 +1,34 @@
 //! System calls, sockets and files: the only place with `unsafe`.
 
+#[cfg(feature = "gateway")]
+pub mod calendar;
+#[cfg(feature = "gateway")]
 pub mod clock;
+#[cfg(feature = "gateway")]
+pub mod command;
+#[cfg(feature = "gateway")]
 pub mod files;
+#[cfg(feature = "gateway")]
+pub mod flows;
+#[cfg(feature = "gateway")]
 pub mod interfaces;
+#[cfg(feature = "gateway")]
+pub mod listeners;
+#[cfg(feature = "gateway")]
 pub mod netlink;
+#[cfg(feature = "gateway")]
 pub mod nftnl;
+#[cfg(feature = "gateway")]
 pub mod notify;
+#[cfg(feature = "gateway")]
+pub mod presence;
+pub mod private;
 pub mod process;
 pub mod random;
+#[cfg(all(feature = "client", unix))]
+pub mod signals;
+#[cfg(feature = "gateway")]
 pub mod tcp;
 pub mod terminal;
+#[cfg(feature = "gateway")]
 pub mod users;

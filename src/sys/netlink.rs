@@ -17,9 +17,9 @@ use tokio::io::unix::AsyncFd;
 use super::nftnl::{Body, Message, msg};
 
 const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
+pub(super) const NLMSG_DONE: u16 = 3;
 const NLM_F_DUMP_INTR: u16 = 0x10;
-const HEADER: usize = 16;
+pub(super) const HEADER: usize = 16;
 /// The kernel caps one dump datagram below this.
 const RECEIVE: usize = 64 * 1024;
 /// Pieces of one datagram that are sent as they are.
@@ -105,6 +105,14 @@ impl Netlink {
     /// # Errors
     /// [`NetlinkError::Refused`] with every message that the kernel has something against.
     pub fn commit(&mut self, messages: &[Message]) -> Result<(), NetlinkError> {
+        self.commit_at(messages, None)
+    }
+
+    /// The same, unless the ruleset has changed since that generation (`ERESTART`): then nothing is done.
+    ///
+    /// # Errors
+    /// As [`Netlink::commit`].
+    pub fn commit_at(&mut self, messages: &[Message], generation: Option<u32>) -> Result<(), NetlinkError> {
         if messages.is_empty() {
             return Ok(());
         }
@@ -113,7 +121,12 @@ impl Netlink {
             batch.add(message, MsgType::Add);
         }
         let finished = batch.finalize();
-        let pages: Vec<&[u8]> = finished.iter().collect();
+        let mut pages: Vec<&[u8]> = finished.iter().collect();
+        let begin = generation.and_then(|generation| begin_at(pages.first()?, generation));
+        if let (Some((begin, rest)), Some(first)) = (&begin, pages.first_mut()) {
+            *first = rest;
+            pages.insert(0, begin);
+        }
         self.send(&pages)?;
         let refusals = self.refusals(messages)?;
         if refusals.is_empty() { Ok(()) } else { Err(NetlinkError::Refused(refusals)) }
@@ -360,6 +373,19 @@ impl Events {
     }
 }
 
+/// The beginning of a batch, with the generation it is meant for, and what follows it on its page.
+fn begin_at(page: &[u8], generation: u32) -> Option<(Vec<u8>, &[u8])> {
+    let length = usize::try_from(u32::from_ne_bytes(*page.first_chunk::<4>()?)).ok()?;
+    let (begin, rest) = page.split_at_checked(length.next_multiple_of(4))?;
+    // NFNL_BATCH_GENID (1): a 32-bit number in network byte order.
+    let attribute = [&8_u16.to_ne_bytes()[..], &1_u16.to_ne_bytes(), &generation.to_be_bytes()].concat();
+    let total = u32::try_from(begin.len() + attribute.len()).ok()?;
+    let mut out = total.to_ne_bytes().to_vec();
+    out.extend(begin.get(4..)?);
+    out.extend(attribute);
+    Some((out, rest))
+}
+
 /// The fields of a netlink header that matter here.
 struct Header {
     kind: u16,
@@ -376,7 +402,7 @@ impl Header {
 }
 
 /// Cuts a datagram into messages; stops at the first one whose length is impossible.
-fn split_messages(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn split_messages(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let length = datagram.first_chunk::<4>().map(|bytes| u32::from_ne_bytes(*bytes))?;
         let length = usize::try_from(length).ok().filter(|&length| length >= HEADER)?;
@@ -386,8 +412,13 @@ fn split_messages(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// The type of a message.
+pub(super) fn kind_of(message: &[u8]) -> Option<u16> {
+    Header::of(message).map(|header| header.kind)
+}
+
 /// Error number (positive; 0 acknowledges) and sequence number of the message it is about.
-fn error_of(message: &[u8]) -> Option<(i32, u32)> {
+pub(super) fn error_of(message: &[u8]) -> Option<(i32, u32)> {
     if Header::of(message)?.kind != NLMSG_ERROR {
         return None;
     }

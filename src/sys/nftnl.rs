@@ -49,6 +49,8 @@ pub mod msg {
     pub const DEL_ELEMENTS: u16 = 14;
     /// Asks for the generation of the whole ruleset.
     pub const GET_GENERATION: u16 = 16;
+    /// Dumps flowtables.
+    pub const GET_FLOWTABLE: u16 = 23;
 }
 
 /// Flags of a request (`linux/netlink.h`).
@@ -214,6 +216,12 @@ impl Rule {
     /// [`BuildError::Alloc`] without memory.
     pub fn new() -> Result<Self, BuildError> {
         alloc!(sys::nftnl_rule_alloc()).map(Self)
+    }
+
+    /// Sets a 64-bit attribute.
+    pub fn set_u64(&mut self, attr: u32, value: u64) {
+        // SAFETY: the object is alive; libnftnl copies the value.
+        unsafe { sys::nftnl_rule_set_u64(self.0.as_ptr(), attr as u16, value) }
     }
 
     /// Appends an expression.

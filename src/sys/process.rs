@@ -1,15 +1,77 @@
 //! What this process may do and leave behind.
 
+#[cfg(feature = "client")]
+use std::process::Command;
+
+#[cfg(target_os = "linux")]
 use nix::sys::prctl;
+#[cfg(feature = "gateway")]
 use nix::sys::resource::{Resource, setrlimit};
 
 /// Keeps the process's memory, which holds secrets, out of core dumps and debuggers, and forbids it
-/// and its children new privileges.
+/// and its children new privileges, unless it has to run sudo.
 ///
 /// # Errors
 /// When the kernel would not.
-pub fn harden() -> Result<(), nix::Error> {
+#[cfg(feature = "gateway")]
+pub fn harden(runs_sudo: bool) -> Result<(), nix::Error> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     prctl::set_dumpable(false)?;
-    prctl::set_no_new_privs()
+    if runs_sudo { Ok(()) } else { prctl::set_no_new_privs() }
+}
+
+/// Keeps the process's memory out of core dumps and debuggers, where the system can do that; programs that it
+/// starts are as free as ever.
+///
+/// # Errors
+/// When the kernel would not.
+#[cfg(feature = "client")]
+pub fn conceal() -> std::io::Result<()> {
+    #[cfg(target_os = "linux")]
+    prctl::set_dumpable(false)?;
+    Ok(())
+}
+
+/// Becomes another program; comes back only where that fails.
+#[cfg(all(feature = "client", unix))]
+#[must_use]
+pub fn become_program(mut command: Command) -> std::io::Error {
+    std::os::unix::process::CommandExt::exec(&mut command)
+}
+
+/// Runs another program and ends as it does; comes back only where that fails.
+#[cfg(all(feature = "client", not(unix)))]
+#[must_use]
+pub fn become_program(mut command: Command) -> std::io::Error {
+    match command.status() {
+        Ok(status) => std::process::exit(status.code().unwrap_or(1)),
+        Err(error) => error,
+    }
+}
+
+/// How far up the line of parents is looked.
+#[cfg(feature = "gateway")]
+const GENERATIONS: usize = 32;
+
+/// A variable of the environment of the nearest parent process that has it and can be read.
+#[cfg(feature = "gateway")]
+#[must_use]
+pub fn variable_of_parents(name: &str) -> Option<String> {
+    let mut pid = nix::unistd::getppid().as_raw();
+    for _ in 0..GENERATIONS {
+        if pid <= 1 {
+            return None;
+        }
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let found = environment.split(|&byte| byte == 0).find_map(|variable| {
+            std::str::from_utf8(variable).ok()?.strip_prefix(name)?.strip_prefix('=').map(str::to_owned)
+        });
+        if found.is_some() {
+            return found;
+        }
+        // The name in brackets may hold anything; state and parent follow the last one.
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        pid = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+    }
+    None
 }

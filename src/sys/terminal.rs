@@ -1,26 +1,147 @@
 //! What a person types.
 
-use std::io::{self, BufRead};
-
-use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
+use std::io;
 
 use crate::units::Secret;
 
-/// Reads a line from standard input, a terminal, without showing it.
+/// The longest line that is read.
+#[cfg(unix)]
+const MAX: usize = 1_024;
+
+#[cfg(unix)]
+pub use unix::{ask, read_secret};
+
+#[cfg(not(unix))]
+pub use elsewhere::ask;
+
+/// Reads a line from standard input that is no terminal.
 ///
 /// # Errors
-/// The reason; the terminal shows what is typed again in any case.
-pub fn read_secret() -> io::Result<Secret> {
-    let stdin = io::stdin();
-    let before = tcgetattr(&stdin)?;
-    let mut silent = before.clone();
-    silent.local_flags.remove(LocalFlags::ECHO);
-    tcsetattr(&stdin, SetArg::TCSAFLUSH, &silent)?;
+/// The reason; [`io::ErrorKind::UnexpectedEof`] where there is nothing.
+pub fn read_line() -> io::Result<Secret> {
+    use io::BufRead;
     let mut line = zeroize::Zeroizing::new(String::with_capacity(256));
-    let read = stdin.lock().read_line(&mut line);
-    tcsetattr(&stdin, SetArg::TCSANOW, &before)?;
-    if read? == 0 {
+    if io::stdin().lock().read_line(&mut line)? == 0 {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "nothing was typed"));
     }
     Ok(Secret::new(line.trim_end_matches(['\r', '\n']).to_owned()))
+}
+
+#[cfg(unix)]
+mod unix {
+    use std::fs::{File, OpenOptions};
+    use std::io::{self, BufRead, Read, Write};
+
+    use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+
+    use super::MAX;
+    use crate::units::Secret;
+
+    /// Reads a line from standard input, a terminal, without showing it.
+    ///
+    /// # Errors
+    /// The reason; the terminal shows what is typed again in any case.
+    pub fn read_secret() -> io::Result<Secret> {
+        let stdin = io::stdin();
+        let before = tcgetattr(&stdin)?;
+        let mut silent = before.clone();
+        silent.local_flags.remove(LocalFlags::ECHO);
+        tcsetattr(&stdin, SetArg::TCSAFLUSH, &silent)?;
+        let mut line = zeroize::Zeroizing::new(String::with_capacity(256));
+        let read = stdin.lock().read_line(&mut line);
+        tcsetattr(&stdin, SetArg::TCSANOW, &before)?;
+        if read? == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "nothing was typed"));
+        }
+        Ok(Secret::new(line.trim_end_matches(['\r', '\n']).to_owned()))
+    }
+
+    /// Asks at the terminal of this process, wherever standard input and output lead, and reads a line without
+    /// showing it; none where there is no terminal.
+    ///
+    /// # Errors
+    /// The reason; [`io::ErrorKind::Interrupted`] for Ctrl-C, [`io::ErrorKind::UnexpectedEof`] for Ctrl-D.
+    pub fn ask(question: &str) -> io::Result<Option<Secret>> {
+        let Ok(mut tty) = OpenOptions::new().read(true).write(true).open("/dev/tty") else {
+            return Ok(None);
+        };
+        tty.write_all(format!("{question} ").as_bytes())?;
+        let silent = Silent::new(&tty)?;
+        let line = read_line(&mut tty);
+        drop(silent);
+        tty.write_all(b"\n")?;
+        line.map(Some)
+    }
+
+    /// A terminal that shows nothing and leaves Ctrl-C to us, until it is dropped.
+    struct Silent(File, Termios);
+
+    impl Silent {
+        fn new(tty: &File) -> io::Result<Self> {
+            let before = tcgetattr(tty)?;
+            let mut silent = before.clone();
+            silent.local_flags.remove(LocalFlags::ECHO | LocalFlags::ICANON | LocalFlags::ISIG);
+            tcsetattr(tty, SetArg::TCSAFLUSH, &silent)?;
+            Ok(Self(tty.try_clone()?, before))
+        }
+    }
+
+    impl Drop for Silent {
+        fn drop(&mut self) {
+            // Nobody can be told; the shell sets its terminal anew.
+            let _ = tcsetattr(&self.0, SetArg::TCSANOW, &self.1);
+        }
+    }
+
+    fn read_line(tty: &mut impl Read) -> io::Result<Secret> {
+        let mut line = zeroize::Zeroizing::new(Vec::with_capacity(MAX));
+        let mut byte = [0];
+        loop {
+            if tty.read(&mut byte)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            match byte {
+                [b'\r' | b'\n'] => break,
+                [3] => return Err(io::ErrorKind::Interrupted.into()),
+                [4] => return Err(io::ErrorKind::UnexpectedEof.into()),
+                // Ctrl-U: anew.
+                [21] => line.clear(),
+                [8 | 127] => while line.pop().is_some_and(|last| last & 0xc0 == 0x80) {},
+                [other] if line.len() < MAX => line.push(other),
+                [_] => {}
+            }
+        }
+        let text = std::str::from_utf8(&line).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+        Ok(Secret::new(text.to_owned()))
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn a_typed_line_can_be_corrected_and_given_up() {
+            let read = |typed: &str| read_line(&mut typed.as_bytes());
+            assert_eq!(read("secrxä\u{7f}\u{7f}et\r").unwrap().expose(), "secret");
+            assert_eq!(read("wrong\u{15}right\n").unwrap().expose(), "right");
+            assert_eq!(read("abc\u{3}").unwrap_err().kind(), io::ErrorKind::Interrupted);
+            assert_eq!(read("\u{4}").unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+            assert_eq!(read("abc").unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        }
+    }
+}
+
+#[cfg(not(unix))]
+mod elsewhere {
+    use std::io;
+
+    use crate::units::Secret;
+
+    /// Asks at the console and reads a line without showing it.
+    ///
+    /// # Errors
+    /// The reason.
+    pub fn ask(question: &str) -> io::Result<Option<Secret>> {
+        rpassword::prompt_password(format!("{question} ")).map(|line| Some(Secret::new(line)))
+    }
 }

@@ -22,6 +22,9 @@ pub enum LifetimeError {
 }
 
 impl Lifetime {
+    /// The longest there is: ten years.
+    pub const MAX: Self = Self(MAX_SECS as u32);
+
     /// A lifetime of `secs` seconds.
     ///
     /// # Errors

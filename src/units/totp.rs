@@ -144,6 +144,18 @@ impl TotpSecret {
         Secret::new(self.code(self.counter(wall)))
     }
 
+    /// For how many seconds a code is shown.
+    #[must_use]
+    pub fn interval(&self) -> u64 {
+        self.kind.interval
+    }
+
+    /// Whether this is a code that is taken at this moment.
+    #[must_use]
+    pub fn is_current(&self, code: &Secret, wall: SystemTime) -> bool {
+        self.matching(code, wall).is_some()
+    }
+
     /// The time step whose code this is, one of those that are taken now.
     ///
     /// All of them are always compared, and the time it takes does not tell which one fits.

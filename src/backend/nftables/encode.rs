@@ -95,6 +95,7 @@ fn one(change: &Change, set_id: &mut u32, out: &mut Vec<Message>) -> Result<(), 
             add(set, elements, out)?;
         }
         Change::DeleteElements { set, elements } => delete(set, elements, out)?,
+        Change::Host(change) => out.push(super::host_chain::message(change)?),
     }
     Ok(())
 }
@@ -118,6 +119,17 @@ pub fn rules_of_chain(table: &str, chain: &str) -> Result<Body, BuildError> {
     rule.set_text(nft::NFTNL_RULE_TABLE, table)?;
     rule.set_text(nft::NFTNL_RULE_CHAIN, chain)?;
     Ok(Body::Rule(rule))
+}
+
+/// A request body that names anybody's set, for a dump of its elements.
+///
+/// # Errors
+/// [`BuildError`] where libnftnl cannot.
+pub fn elements_of_host(table: &str, set: &str) -> Result<Body, BuildError> {
+    let mut named = sys::Set::new()?;
+    named.set_text(nft::NFTNL_SET_TABLE, table)?;
+    named.set_text(nft::NFTNL_SET_NAME, set)?;
+    Ok(Body::Elements(named))
 }
 
 /// A request body that names one of our sets, for dumps of it or its elements.
@@ -393,7 +405,7 @@ fn tlv(kind: u8, body: &[u8]) -> Vec<u8> {
 }
 
 /// nft keeps comments, at most 128 bytes long, as user data of kind 0.
-fn comment(text: &str) -> Vec<u8> {
+pub(super) fn comment(text: &str) -> Vec<u8> {
     let mut body: Vec<u8> = Vec::new();
     for c in text.chars() {
         if body.len() + c.len_utf8() > 127 {

@@ -2,22 +2,27 @@
 
 mod encode;
 mod encode_expr;
+mod host;
+mod host_chain;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use nix::errno::Errno;
 
 use crate::backend::BackendError;
-use crate::ruleset::audit::HostChain;
 use crate::ruleset::diff::{Change, Live, SetRef, diff};
 use crate::ruleset::expr::{Base, Expr, Reg};
 use crate::ruleset::model::{Chain, Element, Elements, Rule, Ruleset, Set, TABLE};
 use crate::ruleset::transition::{as_planned, changing_sets, rules_only, written_out};
 use crate::ruleset::wire;
 use crate::sys::netlink::{Netlink, NetlinkError};
-use crate::sys::nftnl::{Body, FAMILY_INET, Message, msg};
+use crate::sys::nftnl::{Body, Message, msg};
 
 use encode::{Encoded, encode};
+pub use host_chain::{HostReading, Scope};
+
+/// How often the table is written when somebody else changes it at the same time.
+const INSTALL_TRIES: u32 = 3;
 
 /// The table `inet knock_agent` of this network namespace.
 #[derive(Debug)]
@@ -69,7 +74,7 @@ impl Nftables {
         live.foreign_sets = foreign;
         for set in &live.ruleset.sets {
             // What the packet path put there may be much, and is nobody's business but its own.
-            if !set.flags.dynamic {
+            if !set.is_fleeting() {
                 live.elements.insert(set.name.clone(), self.elements(set)?);
             }
         }
@@ -107,11 +112,26 @@ impl Nftables {
         Ok(self.table_flags()?.is_some())
     }
 
+    /// Whether somebody's table of a family (`NFPROTO_*`) has a chain of that name.
+    ///
+    /// # Errors
+    /// [`BackendError`] when the kernel cannot be read.
+    pub fn has_chain(&mut self, number: u16, table: &str, chain: &str) -> Result<bool, BackendError> {
+        let mut found = false;
+        self.netlink.dump(&query(msg::GET_CHAIN, Body::Empty).of_family(number), |payload| {
+            found |= wire::chain(payload, table).is_some_and(|have| have.name == chain);
+        })?;
+        Ok(found)
+    }
+
     fn table_flags(&mut self) -> Result<Option<u32>, BackendError> {
         let mut found = None;
-        self.netlink.dump(&query(msg::GET_TABLE, Body::Empty), |payload| {
+        let listed = self.netlink.dump(&query(msg::GET_TABLE, Body::Empty), |payload| {
             found = found.or(wire::table(payload).filter(|(name, _)| *name == TABLE).map(|(_, flags)| flags));
-        })?;
+        });
+        listed.map_err(
+            |error| if is_unknown(&error) { BackendError::Unsupported(error) } else { error.into() },
+        )?;
         Ok(found)
     }
 
@@ -120,8 +140,17 @@ impl Nftables {
     /// # Errors
     /// [`BackendError::Refused`] names the first change that the kernel refused.
     pub fn apply(&mut self, changes: &[Change]) -> Result<(), BackendError> {
+        self.apply_at(changes, None)
+    }
+
+    /// The same, but not if anybody has changed any table since that generation.
+    ///
+    /// # Errors
+    /// As [`Nftables::apply`].
+    pub fn apply_at(&mut self, changes: &[Change], generation: Option<u32>) -> Result<(), BackendError> {
         let encoded = encode(changes)?;
-        self.netlink.commit(&encoded.messages).map_err(|error| refused(changes, &encoded, error))
+        let committed = self.netlink.commit_at(&encoded.messages, generation);
+        committed.map_err(|error| refused(changes, &encoded, error))
     }
 
     /// Has the kernel check all changes and carry out none.
@@ -143,8 +172,16 @@ impl Nftables {
     /// [`BackendError`]; the table is then as it was, or, for [`BackendError::NotAsWritten`], somebody
     /// else changed it at the same time.
     pub fn install(&mut self, wanted: &Ruleset) -> Result<Vec<Change>, BackendError> {
-        let live = self.read()?;
-        self.install_over(live.as_ref(), wanted, Vec::new())
+        let mut tries = INSTALL_TRIES;
+        loop {
+            let live = self.read()?;
+            tries -= 1;
+            match self.install_over(live.as_ref(), wanted, Vec::new()) {
+                // Somebody else may have been at the table between two of our steps.
+                Err(BackendError::Refused { .. } | BackendError::NotAsWritten(_)) if tries > 0 => {}
+                outcome => return outcome,
+            }
+        }
     }
 
     /// The same for what was read just now, with these further changes in the same transaction.
@@ -197,18 +234,6 @@ impl Nftables {
         self.apply(&rules_only(&to, wanted))
     }
 
-    /// Removes the table and all in it; false if there was none.
-    ///
-    /// # Errors
-    /// [`BackendError`] when the kernel refuses.
-    pub fn teardown(&mut self) -> Result<bool, BackendError> {
-        if !self.has_table()? {
-            return Ok(false);
-        }
-        self.apply(&[Change::DeleteTable])?;
-        Ok(true)
-    }
-
     /// Whether the kernel can match what TCP carries by itself (Linux 5.16), found out by a dry run.
     ///
     /// # Errors
@@ -228,44 +253,22 @@ impl Nftables {
         }
     }
 
-    /// Everybody's base chains of one family (`NFPROTO_*`) on the hooks where a drop is final.
-    ///
-    /// # Errors
-    /// [`BackendError`] when the kernel cannot be read.
-    pub fn base_chains(&mut self, number: u16, family: &str) -> Result<Vec<HostChain>, BackendError> {
-        let mut out = Vec::new();
-        self.netlink.dump(&query(msg::GET_CHAIN, Body::Empty).of_family(number), |payload| {
-            out.extend(wire::host_chain(payload, family));
-        })?;
-        Ok(out)
-    }
-
-    /// The rules of somebody else's chain, as far as they are understood.
-    ///
-    /// # Errors
-    /// [`BackendError`] when the kernel cannot be read.
-    pub fn rules_of(&mut self, family: &str, table: &str, chain: &str) -> Result<Vec<Rule>, BackendError> {
-        let family = match family {
-            "ip" => 2,
-            "ip6" => 10,
-            _ => FAMILY_INET,
-        };
-        let mut out = Vec::new();
-        let request = query(msg::GET_RULE, encode::rules_of_chain(table, chain)?).of_family(family);
-        self.netlink.dump(&request, |payload| {
-            out.extend(
-                wire::rule(payload, table).filter(|found| found.chain == chain).map(|found| found.rule),
-            );
-        })?;
-        Ok(out)
-    }
-
     /// The number of the last change to any table of this network namespace.
     ///
     /// # Errors
     /// [`BackendError`] when the kernel does not answer.
     pub fn generation(&mut self) -> Result<u32, BackendError> {
         Ok(self.netlink.generation()?)
+    }
+}
+
+/// What netfilter's netlink says to questions for a part that the kernel does not have.
+fn is_unknown(error: &NetlinkError) -> bool {
+    let all = [Errno::EINVAL, Errno::EOPNOTSUPP];
+    match error {
+        NetlinkError::Refused(refusals) => refusals.iter().any(|refusal| all.contains(&refusal.errno)),
+        NetlinkError::Send(errno) | NetlinkError::Receive(errno) => all.contains(errno),
+        NetlinkError::Open(_) | NetlinkError::Restless => false,
     }
 }
 

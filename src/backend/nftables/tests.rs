@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::encode::encode;
 use crate::ruleset::allow::address_key;
+use crate::ruleset::audit::host::HostFamily;
 use crate::ruleset::diff::{Change, SetRef, diff};
 use crate::ruleset::model::{Content, Element, Elements, Set, TABLE, Timeout};
 use crate::ruleset::plan::arbitrary::{options, settings};
@@ -49,7 +50,13 @@ proptest! {
         let _ = wire::rule(&bytes, TABLE);
         let _ = wire::set(&bytes, TABLE);
         let _ = wire::elements(&bytes);
-        let _ = wire::host_chain(&bytes, "inet");
+        for family in HostFamily::ALL {
+            let _ = wire::host_chain(&bytes, family);
+            let _ = wire::host_rule(&bytes, family);
+            let _ = wire::host_set(&bytes, family);
+            let _ = wire::host_elements(&bytes);
+            let _ = wire::host_flowtable(&bytes, family);
+        }
     }
 }
 

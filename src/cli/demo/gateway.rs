@@ -105,6 +105,7 @@ pub(super) struct Folder(PathBuf);
 
 impl Folder {
     pub(super) fn new() -> Result<Self, GatewayError> {
+        // mkdtemp(3) puts random letters in place of these.
         let template = std::env::temp_dir().join("knock-agent-demo-XXXXXX");
         let path = nix::unistd::mkdtemp(&template)
             .map_err(|errno| system("make a temporary folder")(errno.into()))?;

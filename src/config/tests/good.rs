@@ -72,6 +72,8 @@ fn what_is_left_out_has_its_default() {
     let settings = loads(&format!("{GLOBAL}{APP}}}")).settings;
     let global = &settings.global;
     assert_eq!(global.step1_2_rate_limit_per_minute, 10);
+    let lockout = global.lockout.unwrap();
+    assert_eq!((lockout.after, secs(lockout.first), secs(lockout.longest)), (5, 60, 86_400));
     assert_eq!(
         (global.step1_reply, global.step1_max_bytes, global.step1_segments),
         (Step1Reply::Silent, 500, 3)

@@ -3,6 +3,7 @@
 mod broken;
 mod good;
 mod hostile;
+mod proxy;
 
 use super::{Checked, Problems, StepPorts, parse};
 

@@ -6,7 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::config::{Settings, StepPorts, parse};
+use crate::config::{Behind, Settings, StepPorts, parse_behind};
 use crate::ruleset::layout::Options;
 
 /// Settings that the configuration accepts, by way of its text.
@@ -17,7 +17,9 @@ pub(crate) fn settings() -> impl Strategy<Value = Settings> {
         select(&["0", "24107", "\"0x100/0xff00\""][..]),
         select(&[128_u8, 64, 61][..]),
         select(&["eth0", "[eth0, ppp0]"][..]),
+        select(&["accept", "drop"][..]),
         select(&["[]", "[10.0.0.0/8]", "[192.0.2.1, \"2001:db8::/32\"]"][..]),
+        select(&["", "127.0.0.1,::1", "10.0.0.9,10.1.0.0/16,fd00::/64"][..]),
     );
     let app = (
         vec((1_u16..=300, 0_u16..=20), 1..4),
@@ -27,9 +29,10 @@ pub(crate) fn settings() -> impl Strategy<Value = Settings> {
         select(&["", "  interface_ext: wan2\n"][..]),
     );
     (global, vec(app, 0..5), select(&["cut", "keep"][..])).prop_map(|(global, apps, established)| {
-        let (reply, segments, mark, prefix, ext, allow) = global;
+        let (reply, segments, mark, prefix, ext, input, allow, proxies) = global;
+        let reply = if proxies.is_empty() { reply } else { "http" };
         let mut text = format!(
-            "global:\n  interface_ext: {ext}\n  interface_int: eth1\n  http_post_path: /quiet-door\n  https_post_path: /second-door\n  step1_reply: {reply}\n  step1_segments: {segments}\n  mark: {mark}\n  ipv6_prefix: {prefix}\n  allow: {allow}\n"
+            "global:\n  interface_ext: {ext}\n  interface_int: eth1\n  http_post_path: /quiet-door\n  https_post_path: /second-door\n  step1_reply: {reply}\n  step1_segments: {segments}\n  mark: {mark}\n  ipv6_prefix: {prefix}\n  default_input: {input}\n  allow: {allow}\n"
         );
         for (index, (ports, protocol, destination, masquerade, more)) in apps.into_iter().enumerate() {
             let mut last = 0;
@@ -45,7 +48,13 @@ pub(crate) fn settings() -> impl Strategy<Value = Settings> {
             );
         }
         let ports = StepPorts { http: 60_001, https: 60_002 };
-        parse("generated", &text, Some(ports), &crate::config::Alone).unwrap_or_else(|problems| panic!("{problems}\n{text}")).settings
+        let own = |port| NonZeroU16::new(port).unwrap();
+        let behind = (!proxies.is_empty()).then(|| Behind {
+            http: own(60_003),
+            https: own(60_004),
+            trusted: proxies.parse().unwrap(),
+        });
+        parse_behind("generated", &text, Some(ports), behind.as_ref(), &crate::config::Alone).unwrap_or_else(|problems| panic!("{problems}\n{text}")).settings
     })
 }
 

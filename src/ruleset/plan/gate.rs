@@ -6,9 +6,10 @@ use crate::ruleset::model::{Chain, Hook, Rule};
 use crate::ruleset::rule::rule;
 use crate::units::{Family, Protocol};
 
+use super::adopted::{self, adopted_set};
 use super::replies::{SPOKEN_MS, own_set, spoken_set};
 use super::step1::to_port;
-use super::{chain, drop_the_rest, filter, for_clients, step2_set};
+use super::{backend, chain, drop_the_rest, filter, for_clients, step2_set};
 
 pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
     let mut out = vec![filter("gate", Hook::Prerouting, -150, gate(layout))];
@@ -28,6 +29,7 @@ fn gate(layout: &Layout<'_>) -> Vec<Rule> {
         to_port(layout.options.http_port).goto("step1_gate").named("step1"),
         to_port(layout.options.https_port).goto("step2_gate").named("step2"),
     ];
+    rules.extend(backend::to_gate(layout));
     rules.extend(Family::BOTH.map(|family| {
         rule()
             .iifname("ext")
@@ -56,6 +58,15 @@ fn gate_own() -> Vec<Rule> {
                 .named("turned")
         })
         .collect();
+    // Connection tracking may learn of a flow of before from a packet of the service.
+    rules.extend(Family::BOTH.map(|family| {
+        rule()
+            .iifname("ext")
+            .tuple_in(family, Side::Source, &adopted_set(family))
+            .for_this_host()
+            .service_vmap("services")
+            .named("adopted:turned")
+    }));
     rules.push(rule().accept().named("own"));
     rules
 }
@@ -124,6 +135,16 @@ fn gate_forward_own(layout: &Layout<'_>) -> Vec<Rule> {
                 .named("turned"),
         );
     }
+    for family in lan_families(layout) {
+        let map = format!("lan_{}", family.digit());
+        rules.push(
+            rule()
+                .iifname("ext")
+                .tuple_in(family, Side::Source, &adopted_set(family))
+                .host_service_vmap_here(family, Side::Destination, &map)
+                .named("adopted:turned"),
+        );
+    }
     rules.push(rule().accept().named("own"));
     rules
 }
@@ -147,6 +168,7 @@ fn service_chain(layout: &Layout<'_>, segment: &Segment, stem: &str, with_mark: 
     if layout.keeps_established(segment) {
         rules.push(rule().established().mark(mark).counter().accept().named("keep"));
     }
+    rules.push(adopted::jump(if with_mark { "adopted_in" } else { "adopted_gate" }));
     rules.extend(drop_the_rest(layout, segment, true, "drop"));
     chain(format!("{stem}_{}", segment.name()), rules)
 }

@@ -9,6 +9,7 @@ use crate::units::{Family, Protocol};
 
 use super::replies::own_set;
 use super::step1::{from_port, to_port};
+use super::{adopted, backend, default_input};
 use super::{chain, drop_the_rest, filter, for_clients};
 
 pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
@@ -32,6 +33,7 @@ fn input_chain(layout: &Layout<'_>, segment: &Segment) -> Chain {
     if layout.keeps_established(segment) && !here.apps.is_empty() {
         rules.push(rule().established().mark(mark).accept().named("keep"));
     }
+    rules.push(adopted::jump("adopted_in"));
     rules.extend(drop_the_rest(layout, segment, true, "drop:here"));
     chain(format!("inp_{}", segment.name()), rules)
 }
@@ -44,6 +46,7 @@ fn mark_in(layout: &Layout<'_>) -> Vec<Rule> {
         to_port(options.http_port).mark(mark).accept().named("mark:step1"),
         to_port(options.https_port).mark(mark).accept().named("mark:step2"),
     ];
+    rules.extend(backend::marks_in(layout, mark));
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         let map = format!("in_{protocol}");
         rules.push(
@@ -64,6 +67,7 @@ fn mark_in(layout: &Layout<'_>) -> Vec<Rule> {
                 .named("here:untracked"),
         );
     }
+    rules.extend(default_input::last(layout));
     rules
 }
 
@@ -96,6 +100,7 @@ fn mark_out(layout: &Layout<'_>) -> Vec<Rule> {
     if mark.is_some() {
         rules.push(from_port(options.http_port).mark(mark).accept().named("mark:step1"));
         rules.push(from_port(options.https_port).mark(mark).accept().named("mark:step2"));
+        rules.extend(backend::marks_out(layout, mark));
     }
     rules.push(rule().oifname("ext").jump("replies").named("replies"));
     rules
@@ -108,5 +113,6 @@ fn mark_chain(layout: &Layout<'_>, segment: &Segment) -> Chain {
     if layout.keeps_established(segment) {
         rules.push(rule().established().mark(mark).accept().named("keep"));
     }
+    rules.push(adopted::jump("adopted_in"));
     chain(format!("mrk_{}", segment.name()), rules)
 }

@@ -1,5 +1,8 @@
 //! Settings to the ruleset that enforces them: the only place that decides rules.
 
+mod adopted;
+mod backend;
+mod default_input;
 mod forward;
 mod gate;
 mod marks;
@@ -13,7 +16,11 @@ use super::rule::{RuleText, rule};
 use crate::config::Settings;
 use crate::ruleset::expr::Side;
 
+pub use adopted::adopted_set;
+pub(super) use adopted::{TCP_MS, UDP_MS};
+pub use replies::{SPOKEN_MS, own_set};
 pub use sets::{allow_set, app_set, step2_set};
+pub(in crate::ruleset) use step1::{meter_rate, request_line_start};
 
 /// The ruleset that these settings want, with the elements that are known beforehand.
 #[must_use]
@@ -22,8 +29,11 @@ pub fn plan(settings: &Settings, options: Options) -> Ruleset {
     let mut chains = Vec::new();
     chains.extend(step1::chains(&layout));
     chains.extend(gate::chains(&layout));
+    chains.extend(adopted::chains(&layout));
+    chains.extend(backend::chains(&layout));
     chains.extend(replies::chains(&layout));
     chains.extend(marks::chains(&layout));
+    chains.extend(default_input::chains(&layout));
     chains.extend(forward::chains(&layout));
     Ruleset { sets: sets::sets(&layout), chains }
 }

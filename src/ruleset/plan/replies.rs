@@ -7,6 +7,7 @@ use crate::ruleset::model::{Chain, Rule};
 use crate::ruleset::rule::rule;
 use crate::units::{Family, Protocol};
 
+use super::adopted::{self, adopted_set};
 use super::gate::lan_families;
 use super::{chain, drop_the_rest, for_clients};
 
@@ -15,8 +16,8 @@ pub(super) const SPOKEN_SET: &str = "spoken";
 /// Stem of the sets of this host's own addresses, as packets to it name them. A connection to another
 /// address that somebody forwards (one-to-one NAT of a routed address) is none of ours, whatever its port.
 pub(super) const OWN_SET: &str = "own";
-/// How long that is remembered: a service may know its peer's address for long.
-pub(super) const SPOKEN_MS: u64 = 30 * 86_400_000;
+/// How long that is remembered, in milliseconds: a service may know its peer's address for long.
+pub const SPOKEN_MS: u64 = 30 * 86_400_000;
 
 const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
 
@@ -55,11 +56,18 @@ fn replies() -> Vec<Rule> {
             .goto("replies_stray")
             .named("replies:turned")
     }));
+    rules.extend(Family::BOTH.map(|family| {
+        rule()
+            .tuple_in(family, Side::Destination, &adopted_set(family))
+            .goto("replies_stray")
+            .named("replies:adopted")
+    }));
     rules
 }
 
 /// The set of this host's addresses that somebody has begun to talk to.
-pub(super) fn own_set(family: Family) -> String {
+#[must_use]
+pub fn own_set(family: Family) -> String {
     format!("{OWN_SET}_{}", family.digit())
 }
 
@@ -110,7 +118,7 @@ fn from_lan(layout: &Layout<'_>) -> Vec<Rule> {
 /// `clients` is the segment with those apps whose grants count here.
 fn reply_chain(layout: &Layout<'_>, segment: &Segment, clients: &Segment, stem: &str) -> Chain {
     let mark = layout.settings.global.mark;
-    let mut rules = Vec::new();
+    let mut rules = vec![adopted::jump("adopted_out")];
     if segment.protocol == Protocol::Tcp {
         // In the middle of a connection that is not tracked (any more): the client's next packet makes it
         // one again, the right way round; the service's would turn it around.

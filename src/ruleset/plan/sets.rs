@@ -2,9 +2,10 @@ use std::net::IpAddr;
 
 use crate::ruleset::expr::Verdict;
 use crate::ruleset::layout::{Layout, Segment};
-use crate::ruleset::model::{Content, Element, Elements, KeyPart, Set, SetFlags};
+use crate::ruleset::model::{ADOPTED_SET, Content, Element, Elements, KeyPart, Set, SetFlags};
 use crate::units::{Family, IfName};
 
+use super::default_input::{self, ECHO_SET};
 use super::replies::{OWN_SET, SPOKEN_SET};
 use super::step1::{FLOW_SET, METER_SET};
 
@@ -52,6 +53,16 @@ pub(super) fn sets(layout: &Layout<'_>) -> Vec<Set> {
     }
     for family in Family::BOTH {
         out.push(from_packets(OWN_SET, vec![address(family)], family));
+    }
+    out.extend(super::backend::sets(layout));
+    for family in Family::BOTH {
+        let key = [KeyPart::Protocol, address(family), KeyPart::Port, address(family), KeyPart::Port];
+        out.push(from_packets(ADOPTED_SET, key.to_vec(), family));
+    }
+    if default_input::wanted(layout) {
+        for family in Family::BOTH {
+            out.push(from_packets(ECHO_SET, vec![address(family)], family));
+        }
     }
     if layout.settings.global.step1_segments > 1 {
         for family in Family::BOTH {
@@ -101,7 +112,7 @@ fn maps(layout: &Layout<'_>) -> Vec<Set> {
     out
 }
 
-fn address(family: Family) -> KeyPart {
+pub(super) fn address(family: Family) -> KeyPart {
     match family {
         Family::V4 => KeyPart::Ipv4,
         Family::V6 => KeyPart::Ipv6,

@@ -105,8 +105,7 @@ fn a_syn() -> RuleText {
 }
 
 fn syn(layout: &Layout<'_>, pass: impl Fn(RuleText) -> RuleText) -> Vec<Rule> {
-    let rate =
-        layout.settings.global.step1_2_rate_limit_per_minute.saturating_mul(METER_FACTOR).max(METER_LEAST);
+    let rate = meter_rate(layout);
     let limit = Limit { rate: u64::from(rate), unit_secs: 60, burst: rate, over: true };
     let mut rules: Vec<Rule> = Family::BOTH
         .into_iter()
@@ -170,6 +169,11 @@ fn data_starts(inner_header: bool) -> Box<dyn Iterator<Item = (RuleText, Base, u
                 .map(move |words| (tcp().tcp_header_words(words), Base::Transport, u32::from(words) * 4)),
         )
     }
+}
+
+/// New connections per source and minute beyond which step 1 is a flood.
+pub(in crate::ruleset) fn meter_rate(layout: &Layout<'_>) -> u32 {
+    layout.settings.global.step1_2_rate_limit_per_minute.saturating_mul(METER_FACTOR).max(METER_LEAST)
 }
 
 /// The bytes a right first packet begins with.

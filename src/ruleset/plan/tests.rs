@@ -75,6 +75,7 @@ fn apply(live: Option<Live>, changes: &[Change]) -> Option<Live> {
                     assert!(table.elements.get_mut(&set.name).unwrap().remove(key).is_some());
                 }
             }
+            Change::Host(_) => panic!("a plan of our own table leaves the host's alone"),
         }
         for target in targets(live.as_ref().unwrap()) {
             assert!(live.as_ref().unwrap().ruleset.chain(&target).is_some(), "{change}: no chain {target}");

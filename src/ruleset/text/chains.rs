@@ -32,14 +32,20 @@ impl Renderer<'_> {
                     _ => segment.clone(),
                 };
                 let mut rules = match stem {
-                    "rep" | "lrp" if tcp => {
-                        "\t\tct state new counter drop comment \"ka:cut:stray\"\n".to_owned()
-                    }
+                    "rep" | "lrp" => jump("adopted_out"),
                     _ => String::new(),
                 };
+                if tcp && matches!(stem, "rep" | "lrp") {
+                    rules += "\t\tct state new counter drop comment \"ka:cut:stray\"\n";
+                }
                 rules += &self.clients(&clients, way, &let_in)?;
                 if self.layout.keeps_established(segment) && !clients.apps.is_empty() {
                     rules += &format!("\t\tct state established {action} comment \"ka:keep\"\n");
+                }
+                match stem {
+                    "svc" => rules += &jump("adopted_gate"),
+                    "lan" | "inp" | "mrk" => rules += &jump("adopted_in"),
+                    _ => {}
                 }
                 if let Some(what) = otherwise {
                     rules += &self.drop_rest(segment, way, what);
@@ -105,6 +111,14 @@ impl Renderer<'_> {
 
     /// Like those to LAN hosts, for clients to whom the service began to talk by itself.
     pub(super) fn turned_lan_rules(&self) -> String {
+        let adopted = [(Family::V4, "ip", 4), (Family::V6, "ip6", 6)]
+            .into_iter()
+            .filter(|(family, ..)| self.layout.lan.iter().any(|s| s.host.map(Family::of) == Some(*family)))
+            .map(|(_, ip, n)| {
+                format!(
+                    "\t\tiifname @ext meta l4proto . {ip} saddr . th sport . {ip} daddr . th dport @adopted_{n} {ip} daddr . meta l4proto . th dport vmap @lan_{n} comment \"ka:adopted:turned\"\n"
+                )
+            });
         [(Family::V4, "ip", 4), (Family::V6, "ip6", 6)]
             .into_iter()
             .filter(|(family, ..)| self.layout.lan.iter().any(|s| s.host.map(Family::of) == Some(*family)))
@@ -113,6 +127,7 @@ impl Renderer<'_> {
                     "\t\tiifname @ext {ip} saddr . udp sport @spoken_{n} {ip} daddr . meta l4proto . th dport vmap @lan_{n} comment \"ka:turned\"\n"
                 )
             })
+            .chain(adopted)
             .collect()
     }
 
@@ -129,6 +144,10 @@ impl Renderer<'_> {
             })
             .collect()
     }
+}
+
+fn jump(chain: &str) -> String {
+    format!("\t\tjump {chain} comment \"ka:adopted\"\n")
 }
 
 pub(super) fn allow_rules(

@@ -1,11 +1,14 @@
-//! The ruleset as nft text, from the templates in `nft-templates/`.
+//! The ruleset as nft text, from the templates in `nft-templates/`, and what VyOS is told.
 
+mod backend;
 mod chains;
 mod forwarding;
 mod render;
 mod sets;
 mod step1;
 mod template;
+mod vyos;
 
 pub use render::render;
 pub use template::TemplateError;
+pub use vyos::vyos_commands;

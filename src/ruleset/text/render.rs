@@ -2,13 +2,16 @@
 
 use super::sets::elements;
 use super::template::{TemplateError, fill};
-use crate::config::Settings;
+use crate::config::{DefaultInput, Settings};
 use crate::ruleset::layout::{Layout, Options};
 use crate::units::{Family, Protocol};
 
 const TABLE: &str = include_str!("../../../nft-templates/table.nft");
 pub(super) const CHAIN: &str = include_str!("../../../nft-templates/chain.nft");
 const MARKS: &str = include_str!("../../../nft-templates/marks.nft");
+
+const ADOPTED: &str = include_str!("../../../nft-templates/adopted.nft");
+const DEFAULT_INPUT: &str = include_str!("../../../nft-templates/default-input.nft");
 
 pub(super) const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
 
@@ -44,7 +47,16 @@ impl Renderer<'_> {
         let https_port = self.layout.options.https_port.to_string();
         let marks_in = fill(
             MARKS,
-            &[("http_port", &http_port), ("https_port", &https_port), ("mark", self.mark().trim())],
+            &[
+                ("http_port", &http_port),
+                ("https_port", &https_port),
+                ("mark", self.mark().trim()),
+                ("backend", &self.of_backend(|port| {
+                    let mark = self.mark();
+                    format!("tcp dport {port} fib daddr type != unicast {mark}accept comment \"ka:mark:backend\"")
+                })),
+                ("default", self.default_rule()),
+            ],
         )?;
         fill(
             TABLE,
@@ -52,12 +64,20 @@ impl Renderer<'_> {
                 ("interface_sets", &self.interface_sets()),
                 ("allow_all_4", &elements(&global.allow, Family::V4)),
                 ("allow_all_6", &elements(&global.allow, Family::V6)),
+                ("proxy_sets", &self.proxy_sets()?),
+                ("echo_sets", &self.echo_sets()),
+                ("adopted", &fill(ADOPTED, &[("mark", self.mark().trim())])?),
+                ("default_input", if self.closed() { DEFAULT_INPUT } else { "" }),
                 ("flow_sets", &self.flow_sets()),
                 ("app_sets", &self.app_sets()?),
                 ("maps", &self.maps()?),
                 ("step1", &self.step1()?),
                 ("http_port", &http_port),
                 ("https_port", &https_port),
+                ("to_backend", &self.of_backend(|port| {
+                    format!("tcp dport {port} fib daddr type != unicast goto backend_gate comment \"ka:backend\"")
+                })),
+                ("backend_gate", self.backend_gate()),
                 (
                     "service_chains",
                     &self.segment_chains(&self.layout.services, "svc", Way::In, counted, Some("drop"))?,
@@ -106,6 +126,16 @@ impl Renderer<'_> {
             Some(mark) => format!("meta mark set meta mark & {:#x} | {:#x} ", !mark.mask(), mark.value()),
         }
     }
+
+    /// Whether the whole host is closed.
+    pub(super) fn closed(&self) -> bool {
+        self.settings().global.default_input == DefaultInput::Drop
+    }
+
+    fn default_rule(&self) -> &'static str {
+        if self.closed() { "\t\tiifname @ext goto default_in comment \"ka:default\"\n" } else { "" }
+    }
+
     fn marks_forwarded(&self) -> String {
         if !self.marks() {
             return String::new();
@@ -126,10 +156,12 @@ impl Renderer<'_> {
             return String::new();
         }
         let options = self.layout.options;
-        [(options.http_port, "step1"), (options.https_port, "step2")]
-            .map(|(port, step)| {
-                format!("\t\ttcp sport {port} {}accept comment \"ka:mark:{step}\"\n", self.mark())
-            })
-            .concat()
+        let line = |port: &str, what: &str| {
+            format!("tcp sport {port} {}accept comment \"ka:mark:{what}\"", self.mark())
+        };
+        let steps = [(options.http_port, "step1"), (options.https_port, "step2")]
+            .map(|(port, step)| format!("\t\t{}\n", line(&port.to_string(), step)))
+            .concat();
+        steps + &self.of_backend(|port| line(port, "backend"))
     }
 }

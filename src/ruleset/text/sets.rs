@@ -2,7 +2,7 @@
 
 use super::render::{PROTOCOLS, Renderer};
 use super::template::{TemplateError, fill};
-use crate::ruleset::allow::{self, BY_CONFIG, Span, key_address};
+use crate::ruleset::allow::{self, Span, key_address};
 use crate::ruleset::layout::Segment;
 use crate::units::{Family, Network};
 
@@ -33,6 +33,19 @@ impl Renderer<'_> {
             .map(|n| {
                 format!(
                     "\tset step1_flow_{n} {{\n\t\ttype ipv{n}_addr . inet_service\n\t\tsize 65536\n\t\tflags dynamic, timeout\n\t}}\n\n"
+                )
+            })
+            .concat()
+    }
+
+    pub(super) fn echo_sets(&self) -> String {
+        if !self.closed() {
+            return String::new();
+        }
+        ["4", "6"]
+            .map(|n| {
+                format!(
+                    "\tset echo_meter_{n} {{\n\t\ttype ipv{n}_addr\n\t\tsize 65536\n\t\tflags dynamic, timeout\n\t}}\n\n"
                 )
             })
             .concat()
@@ -127,7 +140,7 @@ pub(super) fn elements(networks: &[Network], family: Family) -> String {
             let from = key_address(&first)?;
             let to = element.last.as_deref().and_then(key_address);
             let range = to.map_or_else(|| from.to_string(), |to| format!("{from}-{to}"));
-            Some(format!("{range} comment \"{BY_CONFIG}\""))
+            Some(format!("{range} comment \"{}\"", element.comment.unwrap_or_default()))
         })
         .collect();
     if listed.is_empty() { String::new() } else { format!("\t\telements = {{ {} }}", listed.join(", ")) }

@@ -1,4 +1,5 @@
-//! What the kernel tells everybody about changes to tables (`NFNLGRP_NFTABLES`), as far as our table goes.
+//! What the kernel tells everybody about changes to tables (`NFNLGRP_NFTABLES`), as far as our table goes and
+//! those of the host that hold a rule of ours.
 //!
 //! The messages of one transaction come one after the other and end with a new
 //! generation, which names the process that made it (nf_tables_gen_notify in the
@@ -9,13 +10,16 @@ use super::attr::Attributes;
 use super::objects::elements;
 
 const DEL_TABLE: u8 = 2;
+/// The last of the types about tables, chains and rules; sets and what is in them follow.
+const DEL_RULE: u8 = 8;
 const DEL_SET_ELEMENTS: u8 = 14;
 const NEW_GENERATION: u8 = 15;
 const SUBSYS_NFTABLES: u8 = 10;
 const FAMILY_INET: u8 = 1;
+const FAMILIES: [u8; 3] = [FAMILY_INET, 2, 10];
 const HEADER: usize = 16;
 
-/// Somebody's transaction that touched our table.
+/// Somebody's transaction that touched our table, or a table of the host's that concerns us.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Touched {
     /// The netlink port it came from; ours or somebody else's.
@@ -24,7 +28,9 @@ pub struct Touched {
     pub pid: u32,
     /// Its name.
     pub process: String,
-    /// Whether the table was removed, and perhaps made anew.
+    /// Whether it touched our table.
+    pub ours: bool,
+    /// Whether our table was removed, and perhaps made anew.
     pub table_removed: bool,
     /// Elements that were removed: set and key.
     pub removed: Vec<(String, Vec<u8>)>,
@@ -37,8 +43,9 @@ pub struct Transactions {
 }
 
 impl Transactions {
-    /// Takes one message; gives a transaction back once it is complete, if it touched our table.
-    pub fn on_message(&mut self, message: &[u8], table: &str) -> Option<Touched> {
+    /// Takes one message; gives a transaction back once it is complete, if it touched our table, or chains and
+    /// rules of one of these tables of the host's.
+    pub fn on_message(&mut self, message: &[u8], table: &str, hosts: &[String]) -> Option<Touched> {
         let &[_, _, _, _, kind, subsystem, ..] = message else { return None };
         if subsystem != SUBSYS_NFTABLES {
             return None;
@@ -53,10 +60,15 @@ impl Transactions {
             return Some(done);
         }
         // The table's name is the first attribute of every message about tables and what is in them.
-        if family != FAMILY_INET || attributes.text(1) != Some(table) {
+        let name = attributes.text(1)?;
+        if family != FAMILY_INET || name != table {
+            if kind <= DEL_RULE && FAMILIES.contains(&family) && hosts.iter().any(|host| host == name) {
+                self.current.get_or_insert_default();
+            }
             return None;
         }
         let touched = self.current.get_or_insert_default();
+        touched.ours = true;
         match kind {
             DEL_TABLE => {
                 touched.table_removed = true;
@@ -106,19 +118,42 @@ mod tests {
         let mut transactions = Transactions::default();
         let ours = attribute(1, b"knock_agent\0");
         assert_eq!(
-            transactions.on_message(&message(8, FAMILY_INET, std::slice::from_ref(&ours)), "knock_agent"),
+            transactions.on_message(
+                &message(8, FAMILY_INET, std::slice::from_ref(&ours)),
+                "knock_agent",
+                &[]
+            ),
             None
         );
         let element = attribute(1, &attribute(1, &attribute(1, &[192, 0, 2, 1])));
         let deleted = [ours, attribute(2, b"app_ssh_4\0"), attribute(3, &element)];
         assert_eq!(
-            transactions.on_message(&message(DEL_SET_ELEMENTS, FAMILY_INET, &deleted), "knock_agent"),
+            transactions.on_message(&message(DEL_SET_ELEMENTS, FAMILY_INET, &deleted), "knock_agent", &[]),
             None
         );
-        let touched = transactions.on_message(&generation(), "knock_agent").unwrap();
+        let touched = transactions.on_message(&generation(), "knock_agent", &[]).unwrap();
         assert_eq!((touched.port, touched.pid, touched.process.as_str()), (4_711, 42, "nft"));
         assert_eq!(touched.removed, [("app_ssh_4".to_owned(), vec![192, 0, 2, 1])]);
-        assert!(!touched.table_removed);
+        assert!(touched.ours && !touched.table_removed);
+    }
+
+    #[test]
+    fn chains_and_rules_of_the_host_s_tables_matter_where_they_are_asked_for() {
+        let hosts = ["vyos_filter".to_owned()];
+        let name = attribute(1, b"vyos_filter\0");
+        let mut transactions = Transactions::default();
+        let told = |transactions: &mut Transactions, kind, family, hosts: &[String]| {
+            let named = message(kind, family, std::slice::from_ref(&name));
+            assert_eq!(transactions.on_message(&named, "knock_agent", hosts), None);
+            transactions.on_message(&generation(), "knock_agent", hosts)
+        };
+        for (kind, family) in [(0, 2), (DEL_TABLE, 10), (3, FAMILY_INET), (DEL_RULE, 2)] {
+            let touched = told(&mut transactions, kind, family, &hosts).expect("it matters");
+            assert!(!touched.ours && !touched.table_removed, "{kind} {family}");
+        }
+        assert_eq!(told(&mut transactions, 12, 2, &hosts), None, "elements do not");
+        assert_eq!(told(&mut transactions, DEL_RULE, 7, &hosts), None, "nor do bridges");
+        assert_eq!(told(&mut transactions, DEL_RULE, 2, &[]), None, "nor does what nobody asked for");
     }
 
     #[test]
@@ -126,12 +161,16 @@ mod tests {
         let mut transactions = Transactions::default();
         for (family, name) in [(FAMILY_INET, &b"filter\0"[..]), (2, b"knock_agent\0")] {
             assert_eq!(
-                transactions.on_message(&message(DEL_TABLE, family, &[attribute(1, name)]), "knock_agent"),
+                transactions.on_message(
+                    &message(DEL_TABLE, family, &[attribute(1, name)]),
+                    "knock_agent",
+                    &[]
+                ),
                 None
             );
         }
-        assert_eq!(transactions.on_message(&generation(), "knock_agent"), None);
-        assert_eq!(transactions.on_message(&[0; 40], "knock_agent"), None);
-        assert_eq!(transactions.on_message(&[], "knock_agent"), None);
+        assert_eq!(transactions.on_message(&generation(), "knock_agent", &[]), None);
+        assert_eq!(transactions.on_message(&[0; 40], "knock_agent", &[]), None);
+        assert_eq!(transactions.on_message(&[], "knock_agent", &[]), None);
     }
 }

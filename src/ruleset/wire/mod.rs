@@ -3,11 +3,14 @@
 mod attr;
 mod events;
 mod expr;
+mod flows;
+mod host;
+mod host_expr;
 mod objects;
 
 pub use attr::Attributes;
 pub use events::{Touched, Transactions};
 pub use expr::expressions;
-pub use objects::{
-    DecodedRule, RawElement, chain, elements, host_chain, pair_ranges, rule, set, set_name, table,
-};
+pub use flows::{Socket, Tracked, socket, socket_request, tracked};
+pub use host::{RawHostElement, host_chain, host_elements, host_flowtable, host_ranges, host_rule, host_set};
+pub use objects::{DecodedRule, RawElement, chain, elements, pair_ranges, rule, set, set_name, table};

@@ -2,7 +2,6 @@
 
 use super::attr::Attributes;
 use super::expr::{expressions, verdict};
-use crate::ruleset::audit::{HostChain, HostHook};
 use crate::ruleset::expr::Expr;
 use crate::ruleset::model::{
     BaseChain, Chain, ChainType, Content, Element, Elements, Hook, KeyPart, Rule, Set, SetFlags, Timeout,
@@ -49,32 +48,13 @@ pub fn chain(payload: &[u8], table: &str) -> Option<Chain> {
     Some(Chain { name: chain.text(3)?.to_owned(), base, rules: Vec::new() })
 }
 
-/// Anybody's base chain on a hook where a drop is final; `None` for other chains.
-#[must_use]
-pub fn host_chain(payload: &[u8], family: &str) -> Option<HostChain> {
-    let chain = Attributes(payload);
-    let hook = chain.nested(4);
-    Some(HostChain {
-        family: family.to_owned(),
-        table: chain.text(1)?.to_owned(),
-        chain: chain.text(3)?.to_owned(),
-        hook: match hook.be32(1)? {
-            1 => HostHook::Input,
-            2 => HostHook::Forward,
-            3 => HostHook::Output,
-            _ => return None,
-        },
-        priority: hook.be32(2).unwrap_or(0).cast_signed(),
-        // NF_DROP is 0, NF_ACCEPT 1.
-        drops: chain.be32(5) == Some(0),
-    })
-}
-
 /// A rule with the chain it is in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecodedRule {
     /// The chain.
     pub chain: String,
+    /// The number by which its table knows it.
+    pub handle: u64,
     /// The rule.
     pub rule: Rule,
 }
@@ -87,12 +67,13 @@ pub fn rule(payload: &[u8], table: &str) -> Option<DecodedRule> {
         return None;
     }
     let exprs: Vec<Expr> = expressions(rule.nested(4));
-    let comment = rule.get(7).and_then(comment);
-    Some(DecodedRule { chain: rule.text(2)?.to_owned(), rule: Rule { comment, exprs } })
+    let comment = rule.get(7).and_then(comment).or_else(|| match_comment(rule.nested(4)));
+    let handle = rule.be64(3).unwrap_or(0);
+    Some(DecodedRule { chain: rule.text(2)?.to_owned(), handle, rule: Rule { comment, exprs } })
 }
 
 /// nft's own user data: type (0 is a comment), length, bytes.
-fn comment(mut userdata: &[u8]) -> Option<String> {
+pub(super) fn comment(mut userdata: &[u8]) -> Option<String> {
     while let &[kind, length, ref rest @ ..] = userdata {
         let body = rest.get(..usize::from(length))?;
         if kind == 0 {
@@ -102,6 +83,15 @@ fn comment(mut userdata: &[u8]) -> Option<String> {
         userdata = rest.get(usize::from(length)..)?;
     }
     None
+}
+
+/// A comment as iptables keeps it, in a match of that name: what it saves and restores has its comments there.
+fn match_comment(exprs: Attributes<'_>) -> Option<String> {
+    let mut all = exprs.map(|(_, expr)| Attributes(expr));
+    let found =
+        all.find(|expr| expr.text(1) == Some("match") && expr.nested(2).text(1) == Some("comment"))?;
+    let text = found.nested(2).get(3)?.split(|&byte| byte == 0).next()?;
+    Some(String::from_utf8_lossy(text).into_owned())
 }
 
 /// The name of a set; `None` for a set of another table.

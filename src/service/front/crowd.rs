@@ -3,9 +3,10 @@ use std::convert::Infallible;
 use std::io;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
+use crate::service::front::listen::Ears;
 use crate::units::ClientAddr;
 
 /// How long to wait when the process has run out of descriptors or memory.
@@ -20,20 +21,27 @@ pub(super) struct Bounds {
     pub(super) per_client: usize,
 }
 
-/// Accepts for ever and holds a conversation with everybody who comes, within the bounds.
+impl Bounds {
+    /// Those for a proxy, which speaks for all clients.
+    pub(super) fn for_proxy(self) -> Self {
+        Self { per_client: self.total, ..self }
+    }
+}
+
+/// Accepts for ever and holds a conversation with everybody who comes and is to have one, within the bounds.
 ///
 /// Where a bound is reached the oldest connection goes (of that address, or of all): an honest client is
 /// done within milliseconds, and whoever only holds connections pushes out his own.
-pub(super) async fn serve<F, C>(listener: TcpListener, bounds: Bounds, mut converse: F) -> Infallible
+pub(super) async fn serve<F, C>(ears: Ears, bounds: Bounds, mut converse: F) -> Infallible
 where
-    F: FnMut(TcpStream, ClientAddr) -> C,
+    F: FnMut(TcpStream, ClientAddr) -> Option<C>,
     C: Future<Output = ()> + Send + 'static,
 {
     let mut crowd = Crowd::new(bounds);
     let mut failing = false;
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = ears.accept() => accepted,
             Some(ended) = crowd.tasks.join_next_with_id() => {
                 crowd.leave(&ended);
                 continue;
@@ -43,7 +51,9 @@ where
             Ok((stream, from)) => {
                 failing = false;
                 let client = ClientAddr::new(from.ip());
-                crowd.enter(client, converse(stream, client));
+                if let Some(conversation) = converse(stream, client) {
+                    crowd.enter(client, conversation);
+                }
             }
             Err(e) if gone_before_accepted(&e) => {}
             Err(error) => {

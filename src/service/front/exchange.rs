@@ -4,10 +4,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
-use crate::knock::{Attempt, Form, Limits, Problem, Progress, Step, read_request};
+use crate::knock::{Attempt, Form, Limits, NoClient, Problem, Progress, Step, read_request};
 use crate::service::front::reply::Reply;
+use crate::service::front::sender::Sender;
 use crate::units::{ClientAddr, HttpPath};
 
 /// What is read and thrown away of a client that goes on sending after its answer.
@@ -15,16 +17,26 @@ const MAX_DRAINED: usize = 256 * 1024;
 
 /// What a connection brought.
 pub(super) enum Received {
-    /// One good request and nothing else.
-    Form(Form),
+    /// One good request and nothing else, and who sent it.
+    Form(ClientAddr, Form),
+    /// One good request, and the proxy does not say whose.
+    Nobody(NoClient),
     /// Something else.
     Problem(Problem),
     /// Nothing: it was closed or broke before the first byte.
     Nothing,
+    /// Not a byte until the time was over.
+    Silence,
 }
 
-/// Reads one request, at most [`Limits::total`] bytes and one more; the caller sets the time.
-pub(super) async fn receive<S>(io: &mut S, path: &HttpPath, limits: Limits) -> Received
+/// Reads one request, at most [`Limits::total`] bytes and one more, until then.
+pub(super) async fn receive<S>(
+    io: &mut S,
+    path: &HttpPath,
+    limits: Limits,
+    sender: Sender<'_>,
+    until: Instant,
+) -> Received
 where
     S: AsyncRead + Unpin,
 {
@@ -35,16 +47,21 @@ where
         let Some(room) = buffer.get_mut(filled..).filter(|room| !room.is_empty()) else {
             return Received::Problem(Problem::TooLarge);
         };
-        match io.read(room).await {
-            Ok(0) | Err(_) if filled == 0 => return Received::Nothing,
-            Ok(0) | Err(_) => return Received::Problem(Problem::Malformed),
-            Ok(count) => filled += count,
+        match timeout_at(until, io.read(room)).await {
+            Err(_) if filled == 0 => return Received::Silence,
+            Err(_) => return Received::Problem(Problem::TooSlow),
+            Ok(Ok(0) | Err(_)) if filled == 0 => return Received::Nothing,
+            Ok(Ok(0) | Err(_)) => return Received::Problem(Problem::Malformed),
+            Ok(Ok(count)) => filled += count,
         }
-        match read_request(buffer.get(..filled).unwrap_or_default(), path, limits) {
+        let bytes = buffer.get(..filled).unwrap_or_default();
+        match read_request(bytes, path, limits) {
             Progress::NeedMore => {}
             Progress::Bad(problem) => return Received::Problem(problem),
             Progress::Done(_) if more_is_there(io).await => return Received::Problem(Problem::Malformed),
-            Progress::Done(form) => return Received::Form(form),
+            Progress::Done(form) => {
+                return sender.of(bytes).map_or_else(Received::Nobody, |client| Received::Form(client, form));
+            }
         }
     }
 }

@@ -62,14 +62,18 @@ pub(super) fn settings(step1_reply: Step1Reply) -> Settings {
         token_window: Lifetime::from_secs(60).unwrap(),
         healthcheck_app_name: None,
         users_folder: None,
+        lockout: None,
         step1_proof: crate::config::Step1Proof::Accept,
         step1_reply,
         step1_max_bytes: 500,
         step1_segments: 3,
         mark: None,
         ipv6_prefix: 128,
+        adopt_established: true,
+        default_input: crate::config::DefaultInput::Accept,
         state_file: None,
         allow: Vec::new(),
+        proxy: None,
     };
     Settings { global, apps: Vec::new(), users: Vec::new() }
 }

@@ -1,8 +1,10 @@
+use std::future::poll_fn;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::task::Poll;
 
 use nix::errno::Errno;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::sys::tcp;
 
@@ -23,34 +25,78 @@ pub struct ListenError {
     pub source: io::Error,
 }
 
-/// Listens for step 1, on every address of both families; on a host without IPv6, of IPv4. Needs a tokio runtime.
+/// Who can reach a port at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Every host.
+    Everybody,
+    /// Processes on this host, over its loopback interface.
+    ThisHost,
+}
+
+/// The sockets that listen on a port.
+#[derive(Debug)]
+pub struct Ears(Vec<TcpListener>);
+
+impl Ears {
+    /// The next connection, and from where it is.
+    pub(super) async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        poll_fn(|cx| {
+            let mut ears = self.0.iter().map(|ear| ear.poll_accept(cx));
+            ears.find(Poll::is_ready).unwrap_or(Poll::Pending)
+        })
+        .await
+    }
+
+    /// The address of the first of them.
+    ///
+    /// # Errors
+    /// What the kernel says; none is known.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.first().ok_or(io::ErrorKind::NotConnected)?.local_addr()
+    }
+}
+
+/// Listens for step 1, in both families; on a host without IPv6, in IPv4. Needs a tokio runtime.
 ///
 /// # Errors
 /// [`ListenError`] when the port is taken or forbidden.
-pub fn bind_step1(port: u16) -> Result<TcpListener, ListenError> {
-    bind(port, |socket| tcp::limit_handshake_retries(socket, SYN_ACK_RETRIES))
+pub fn bind_step1(port: u16, reach: Reach) -> Result<Ears, ListenError> {
+    bind(port, reach, |socket| tcp::limit_handshake_retries(socket, SYN_ACK_RETRIES))
 }
 
-/// Listens for step 2, on every address of both families; on a host without IPv6, of IPv4. Needs a tokio runtime.
+/// Listens for step 2, in both families; on a host without IPv6, in IPv4. Needs a tokio runtime.
 ///
 /// # Errors
 /// [`ListenError`] when the port is taken or forbidden.
-pub fn bind_step2(port: u16) -> Result<TcpListener, ListenError> {
-    bind(port, |_| Ok(()))
+pub fn bind_step2(port: u16, reach: Reach) -> Result<Ears, ListenError> {
+    bind(port, reach, |_| Ok(()))
 }
 
-fn bind(port: u16, prepare: impl Fn(&TcpSocket) -> io::Result<()>) -> Result<TcpListener, ListenError> {
-    let dual = || {
+fn bind(
+    port: u16,
+    reach: Reach,
+    prepare: impl Fn(&TcpSocket) -> io::Result<()>,
+) -> Result<Ears, ListenError> {
+    let v4 = |at: Ipv4Addr| listen(TcpSocket::new_v4()?, (at, port).into(), &prepare);
+    let v6 = |at: Ipv6Addr| {
         let socket = TcpSocket::new_v6()?;
-        tcp::serve_both_families(&socket)?;
-        listen(socket, (Ipv6Addr::UNSPECIFIED, port).into(), &prepare)
+        if at.is_unspecified() {
+            tcp::serve_both_families(&socket)?;
+        }
+        listen(socket, (IpAddr::from(at), port).into(), &prepare)
     };
-    let v4 = || listen(TcpSocket::new_v4()?, (Ipv4Addr::UNSPECIFIED, port).into(), &prepare);
-    let listener = match dual() {
-        Err(e) if without_ipv6(&e) => v4(),
-        other => other,
+    let ears = match reach {
+        Reach::Everybody => match v6(Ipv6Addr::UNSPECIFIED) {
+            Err(e) if without_ipv6(&e) => v4(Ipv4Addr::UNSPECIFIED).map(|ear| vec![ear]),
+            other => other.map(|ear| vec![ear]),
+        },
+        Reach::ThisHost => v4(Ipv4Addr::LOCALHOST).and_then(|first| match v6(Ipv6Addr::LOCALHOST) {
+            Err(e) if without_ipv6(&e) => Ok(vec![first]),
+            other => other.map(|second| vec![first, second]),
+        }),
     };
-    listener.map_err(|source| ListenError { port, source })
+    ears.map(Ears).map_err(|source| ListenError { port, source })
 }
 
 /// A kernel built without IPv6 knows no such family; one that had it switched off has no such address.
@@ -73,11 +119,10 @@ fn listen(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::net::TcpStream;
 
     #[tokio::test]
     async fn one_listener_serves_both_families() {
-        for listener in [bind_step1(0).unwrap(), bind_step2(0).unwrap()] {
+        for listener in [bind_step1(0, Reach::Everybody).unwrap(), bind_step2(0, Reach::Everybody).unwrap()] {
             let at = listener.local_addr().unwrap();
             TcpStream::connect((Ipv4Addr::LOCALHOST, at.port())).await.unwrap();
             if at.is_ipv6() {
@@ -88,10 +133,25 @@ mod tests {
 
     #[tokio::test]
     async fn a_taken_port_is_named() {
-        let first = bind_step1(0).unwrap();
+        let first = bind_step1(0, Reach::Everybody).unwrap();
         let port = first.local_addr().unwrap().port();
-        let error = bind_step2(port).unwrap_err();
+        let error = bind_step2(port, Reach::Everybody).unwrap_err();
         assert_eq!(error.port, port);
         assert!(error.to_string().contains(&port.to_string()));
+    }
+
+    #[tokio::test]
+    async fn what_is_for_this_host_is_heard_on_loopback_in_both_families_and_nowhere_else() {
+        let port = bind_step1(0, Reach::Everybody).unwrap().local_addr().unwrap().port();
+        let ears = bind_step2(port, Reach::ThisHost).unwrap();
+        for ear in &ears.0 {
+            let at = ear.local_addr().unwrap();
+            assert!(at.ip().is_loopback() && at.port() == port, "{at}");
+            let client = TcpStream::connect(at).await.unwrap();
+            let (_, from) = ears.accept().await.unwrap();
+            assert_eq!(from, client.local_addr().unwrap());
+        }
+        // Another address of this host, which 127.0.0.1 does not stand for.
+        assert!(TcpStream::connect((Ipv4Addr::new(127, 0, 0, 2), port)).await.is_err());
     }
 }

@@ -2,15 +2,17 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use crate::config::{Settings, Step1Reply};
+use crate::config::{Proxy, Settings, Step1Reply};
 use crate::knock::{Limits, Problem, Step};
 use crate::service::front::crowd::{self, Bounds};
 use crate::service::front::exchange::{Received, attempt, drain, receive, send};
+use crate::service::front::listen::Ears;
 use crate::service::front::reply::Reply;
+use crate::service::front::sender::{Sender, may_speak, note_nobody};
 use crate::service::link::{Answer, Ask, Front};
 use crate::sys::tcp;
 use crate::units::{ClientAddr, HttpPath};
@@ -26,35 +28,38 @@ pub struct Step1Config {
     path: HttpPath,
     reply: Step1Reply,
     limits: Limits,
+    proxy: Option<Proxy>,
 }
 
 impl Step1Config {
     /// The part of the settings that is about step 1.
     #[must_use]
     pub fn of(settings: &Settings) -> Self {
+        let global = &settings.global;
         Self {
-            path: settings.global.http_post_path.clone(),
-            reply: settings.global.step1_reply,
-            limits: Limits::step1(settings.global.step1_max_bytes),
+            path: global.http_post_path.clone(),
+            reply: global.step1_reply,
+            limits: match global.proxy {
+                None => Limits::step1(global.step1_max_bytes),
+                Some(_) => Limits::step1_behind_proxy(global.step1_max_bytes),
+            },
+            proxy: global.proxy.clone(),
         }
     }
 }
 
 /// Serves step 1 for ever, each connection by what is configured when it is accepted; dropping it closes what
 /// is open.
-pub async fn serve_step1(
-    listener: TcpListener,
-    config: watch::Receiver<Arc<Step1Config>>,
-    link: Front,
-) -> Infallible {
-    crowd::serve(listener, BOUNDS, |stream, client| {
+pub async fn serve_step1(ears: Ears, config: watch::Receiver<Arc<Step1Config>>, link: Front) -> Infallible {
+    let bounds = if config.borrow().proxy.is_some() { BOUNDS.for_proxy() } else { BOUNDS };
+    crowd::serve(ears, bounds, |stream, peer| {
         let (config, link) = (Arc::clone(&config.borrow()), link.clone());
-        async move {
-            match config.reply {
-                Step1Reply::Silent => listen_in_silence(stream, client, &config, &link).await,
-                Step1Reply::Http => answer(stream, client, &config, &link).await,
+        may_speak(peer, config.proxy.as_ref(), "step 1").then_some(async move {
+            match (config.reply, &config.proxy) {
+                (Step1Reply::Silent, None) => listen_in_silence(stream, peer, &config, &link).await,
+                (Step1Reply::Http, _) | (_, Some(_)) => answer(stream, peer, &config, &link).await,
             }
-        }
+        })
     })
     .await
 }
@@ -66,49 +71,63 @@ async fn listen_in_silence(mut stream: TcpStream, client: ClientAddr, config: &S
         tracing::debug!(%client, %error, "step 1: the connection cannot be closed in silence");
         return;
     }
+    let until = Instant::now() + REQUEST;
     let conversation = async {
-        match hear(&mut stream, config).await {
-            Received::Form(form) => {
+        match hear(&mut stream, config, Sender::Known(client), until).await {
+            Received::Form(client, form) => {
                 let answer = link.ask(Ask::Knock(attempt(client, Step::One, form))).await;
                 tracing::debug!(%client, ?answer, "step 1");
             }
             Received::Problem(problem) => tracing::debug!(%client, ?problem, "step 1: no knock"),
-            Received::Nothing => tracing::debug!(%client, "step 1: nothing came"),
+            Received::Nobody(why) => note_nobody(client, why, "step 1"),
+            Received::Nothing | Received::Silence => tracing::debug!(%client, "step 1: nothing came"),
         }
     };
-    if timeout_at(Instant::now() + REQUEST, conversation).await.is_err() {
+    if timeout_at(until, conversation).await.is_err() {
         tracing::debug!(%client, "step 1: too slow");
     }
 }
 
 /// The variant that answers those who know the path.
-async fn answer(mut stream: TcpStream, client: ClientAddr, config: &Step1Config, link: &Front) {
+async fn answer(mut stream: TcpStream, peer: ClientAddr, config: &Step1Config, link: &Front) {
     let start = Instant::now();
     let conversation = async {
-        let received = timeout_at(start + REQUEST, hear(&mut stream, config)).await;
-        let reply = match received.unwrap_or(Received::Problem(Problem::TooSlow)) {
-            Received::Form(form) => {
-                let asked =
-                    timeout_at(start + REQUEST, link.ask(Ask::Knock(attempt(client, Step::One, form))));
+        let until = start + REQUEST;
+        let sender = match timeout_at(until, Sender::on(&mut stream, peer, config.proxy.as_ref())).await {
+            Ok(Ok(sender)) => sender,
+            // Whoever does not speak the protocol of the proxy has no use for an answer.
+            Ok(Err(why)) => return note_nobody(peer, why, "step 1"),
+            Err(_) => return tracing::debug!(%peer, "step 1: no header of the proxy in time"),
+        };
+        let reply = match hear(&mut stream, config, sender, until).await {
+            Received::Form(client, form) => {
+                let asked = timeout_at(until, link.ask(Ask::Knock(attempt(client, Step::One, form))));
                 Reply::from(asked.await.unwrap_or(Answer::Unavailable))
             }
+            Received::Nobody(why) => {
+                note_nobody(peer, why, "step 1");
+                Reply::Problem(Problem::Malformed)
+            }
             Received::Problem(problem) => Reply::Problem(problem),
-            Received::Nothing => return,
+            // The kernel lets through what begins with the path: who sends nothing does not know it.
+            Received::Nothing | Received::Silence => return,
         };
-        tracing::debug!(%client, status = reply.status(), "step 1");
+        tracing::debug!(%peer, status = reply.status(), "step 1");
         if send(&mut stream, reply).await.is_ok() {
             drain(&mut stream).await;
         }
     };
     if timeout_at(start + WHOLE, conversation).await.is_err() {
-        tracing::debug!(%client, "step 1: too slow");
+        tracing::debug!(%peer, "step 1: too slow");
     }
 }
 
-async fn hear(stream: &mut TcpStream, config: &Step1Config) -> Received {
-    match receive(stream, &config.path, config.limits).await {
+async fn hear(stream: &mut TcpStream, config: &Step1Config, sender: Sender<'_>, until: Instant) -> Received {
+    match receive(stream, &config.path, config.limits, sender, until).await {
         // The runtime may not know yet that more has arrived; the kernel does.
-        Received::Form(_) if tcp::has_unread(stream) => Received::Problem(Problem::Malformed),
+        Received::Form(..) | Received::Nobody(_) if tcp::has_unread(stream) => {
+            Received::Problem(Problem::Malformed)
+        }
         received => received,
     }
 }

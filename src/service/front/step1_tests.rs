@@ -1,14 +1,14 @@
 use super::*;
 use crate::knock::Credential;
-use crate::service::front::bind_step1;
 use crate::service::front::fake::{Asked, FORM, enforcer, post, settings};
+use crate::service::front::{Reach, bind_step1};
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 fn start(reply: Step1Reply, answer: Answer) -> (SocketAddr, Asked) {
     let (link, asked) = enforcer(answer);
-    let listener = bind_step1(0).unwrap();
+    let listener = bind_step1(0, Reach::Everybody).unwrap();
     let at = (Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port()).into();
     let (_, config) = watch::channel(Arc::new(Step1Config::of(&settings(reply))));
     tokio::spawn(serve_step1(listener, config, link));
@@ -18,7 +18,7 @@ fn start(reply: Step1Reply, answer: Answer) -> (SocketAddr, Asked) {
 #[tokio::test]
 async fn the_next_connection_meets_what_is_configured_by_then() {
     let (link, asked) = enforcer(Answer::Opened);
-    let listener = bind_step1(0).unwrap();
+    let listener = bind_step1(0, Reach::Everybody).unwrap();
     let at = (Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port()).into();
     let mut changed = settings(Step1Reply::Silent);
     let (change, config) = watch::channel(Arc::new(Step1Config::of(&changed)));
@@ -182,6 +182,15 @@ async fn the_other_variant_answers_those_who_know_the_path() {
         stream.read_to_string(&mut heard).await.unwrap();
         assert!(heard.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{request}: {heard}");
     }
+}
+
+#[tokio::test]
+async fn the_other_variant_says_nothing_to_who_sends_nothing() {
+    let (at, _asked) = start(Step1Reply::Http, Answer::Opened);
+    let mut stream = connected(at).await;
+    let mut heard = Vec::new();
+    stream.read_to_end(&mut heard).await.unwrap();
+    assert_eq!(heard, b"");
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
 use super::*;
 use crate::config::Step1Reply;
 use crate::service::certificate::{self_signed, server_config};
-use crate::service::front::bind_step2;
 use crate::service::front::fake::{Asked, FORM, enforcer, post, settings};
+use crate::service::front::{Reach, bind_step2};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -25,10 +25,10 @@ fn start(answer: Answer) -> Gate {
     let tls = server_config(made.certificate_pem.as_bytes(), made.key_pem.as_bytes()).unwrap();
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(made.certificate_pem.as_bytes()).unwrap()).unwrap();
-    let listener = bind_step2(0).unwrap();
+    let listener = bind_step2(0, Reach::Everybody).unwrap();
     let at = ([127, 0, 0, 1], listener.local_addr().unwrap().port()).into();
     let (_, config) = watch::channel(Arc::new(Step2Config::of(&settings(Step1Reply::Silent))));
-    tokio::spawn(serve_step2(listener, watch::channel(tls).1, config, link));
+    tokio::spawn(serve_step2(listener, watch::channel(Some(tls)).1, config, link));
     Gate { at, roots, asked }
 }
 
@@ -216,10 +216,10 @@ async fn without_an_enforcer_it_says_unavailable() {
     let made = self_signed(&["gate.example".to_owned()], 30, SystemTime::now()).unwrap();
     let tls = server_config(made.certificate_pem.as_bytes(), made.key_pem.as_bytes()).unwrap();
     gate.roots.add(CertificateDer::from_pem_slice(made.certificate_pem.as_bytes()).unwrap()).unwrap();
-    let listener = bind_step2(0).unwrap();
+    let listener = bind_step2(0, Reach::Everybody).unwrap();
     gate.at.set_port(listener.local_addr().unwrap().port());
     let (_, config) = watch::channel(Arc::new(Step2Config::of(&settings(Step1Reply::Silent))));
-    tokio::spawn(serve_step2(listener, watch::channel(tls).1, config, link));
+    tokio::spawn(serve_step2(listener, watch::channel(Some(tls)).1, config, link));
     assert!(gate.exchange(&post("/two", "")).await.starts_with("HTTP/1.1 503 "));
     assert!(FORM.len() == 29, "the requests above replace this length");
 }

@@ -1,0 +1,140 @@
+//! Behind a proxy: what is refused before anything starts, what a reload may change, limits that count clients.
+
+use std::time::Duration;
+
+use crate::agent::Installation;
+use crate::configuration::{Config, STEP1_PATH};
+use crate::firewall::{admission_left, table};
+use crate::knocking::form;
+use crate::probe::{Reach, assert_silent, tcp};
+use crate::proxies::{
+    BACKEND, Proxy, assert_nothing_for, config, example, installation, post, status, step1, step2,
+};
+use crate::topology::{Family, Topology};
+
+#[test]
+fn what_does_not_fit_together_does_not_start() {
+    let net = Topology::new();
+    let silent = Config::ssh(&[]);
+    let taken = Config::new(&["step1_reply: http"]).app("ssh", "8081", "tcp", "local", &[]);
+    let no_certificate = installation(&config(&[]), &[]).without_certificate();
+    let half = Installation::new(&config(&[])).flags(&["--waf-http-port", "80"]);
+    for (home, code, part) in [
+        (installation(&silent, &[]), 78, "behind a proxy step 1 must answer"),
+        (installation(&taken, &[]), 78, "tcp port 8081 belongs to knock-agent itself (--http-port)"),
+        (Installation::new(&config(&["proxy_header: forwarded"])), 78, "the command line names none"),
+        (no_certificate, 78, "--cert FILE is missing"),
+        (half, 2, "--waf-https-port"),
+        (installation(&config(&[]), &["--waf-trusted-ips", "0.0.0.0/0"]), 2, "trusts everybody"),
+        (installation(&config(&[]), &["--waf-trusted-ips", "10.0.0.1/8"]), 2, "did you mean 10.0.0.0/8"),
+    ] {
+        let done = home.run_in_vain(&net.router).exits(code);
+        assert!(done.stderr.contains(part), "{part}: {}", done.stderr);
+        assert!(!crate::firewall::is_guarded(&net.router), "{part}");
+    }
+}
+
+/// The addresses that somebody listens at on these ports.
+fn ears(net: &Topology) -> Vec<String> {
+    let listing = net.router.run("ss", &["-Htln"]).success().text();
+    let mut found: Vec<String> = listing
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(3))
+        .filter(|at| BACKEND.iter().any(|port| at.ends_with(&format!(":{port}"))))
+        .map(str::to_owned)
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn for_a_proxy_on_this_host_the_agent_listens_on_loopback_only_and_guards_that_too() {
+    let net = Topology::new();
+    let home = installation(&config(&["proxy_step2: http"]), &[]).without_certificate();
+    let agent = home.start(&net.router);
+    assert_eq!(ears(&net), ["127.0.0.1:8081", "127.0.0.1:8444", "[::1]:8081", "[::1]:8444"]);
+    for family in Family::BOTH {
+        for port in BACKEND {
+            assert_silent(&net.a, family.router(), port);
+        }
+    }
+    // Whatever becomes of the rules, there is nobody to speak plain HTTP with.
+    agent.kill();
+    home.verb(&net.router, &["teardown"]).success();
+    let _agent = home.start(&net.router);
+    let stop = net.router.run("nft", &["delete", "table", "inet", "knock_agent"]);
+    for port in BACKEND {
+        let reach = tcp(&net.a, (Family::V4.router(), port).into(), Duration::from_secs(1));
+        assert!(matches!(reach, Reach::Refused | Reach::Silent), "{stop:?} {reach:?}");
+    }
+}
+
+#[test]
+fn guard_alone_closes_the_ports_behind_the_proxy() {
+    let net = Topology::new();
+    let home = installation(&config(&[]), &["--waf-trusted-ips", "10.0.0.5"]);
+    let mut command = home.guard_command(&[]);
+    command.args(["--waf-http-port", "80", "--waf-https-port", "443", "--http-port", "8081"]);
+    command.args(["--https-port", "8444", "--waf-trusted-ips", "10.0.0.5"]);
+    net.router.finish(command, b"", Duration::from_secs(20)).success();
+    for family in Family::BOTH {
+        for port in BACKEND {
+            assert_silent(&net.a, family.router(), port);
+        }
+    }
+    let guarded = table(&net.router);
+    let _agent = home.start(&net.router);
+    assert_eq!(table(&net.router), guarded, "the daemon has nothing to change");
+}
+
+#[test]
+fn a_reload_may_change_the_header_and_never_takes_tls_away_or_for_granted() {
+    let net = Topology::new();
+    let text = |more: &[&str]| config(more).text().to_owned();
+    let home = installation(&config(&["proxy_step2: http"]), &[]).without_certificate();
+    let agent = home.start(&net.router);
+    let _nginx = Proxy::nginx(&net.router, &example("nginx-plain.conf"));
+    let to = Family::V4.router();
+    assert_eq!(status(&step1(&net.a, to, &[])), 200);
+
+    // This nginx sends no such header.
+    home.rewrite_config(&text(&["proxy_step2: http", "proxy_header: forwarded"]));
+    agent.reload();
+    assert_eq!(status(&step1(&net.b, to, &[])), 400);
+    assert_nothing_for(&net.router, Family::V4.client_b(), "no header");
+
+    for (refused, reason) in [
+        (text(&["proxy_header: x-real-ip"]), "step 2 would be HTTPS"),
+        (text(&["proxy_step2: http"]).replace("step1_reply: http", "step1_reply: silent"), "must answer"),
+    ] {
+        home.rewrite_config(&refused);
+        assert!(agent.reload().contains("refused"), "{reason}");
+        assert!(home.log().contains(reason), "{reason}: {}", home.log());
+        assert_eq!(status(&step1(&net.b, to, &[])), 400, "as before: {reason}");
+    }
+
+    home.rewrite_config(&text(&["proxy_step2: http"]));
+    agent.reload();
+    assert_eq!(status(&step1(&net.a, to, &[])), 200);
+    assert_eq!(status(&step2(&net.a, to, &[])), 200);
+}
+
+#[test]
+fn the_limit_counts_clients_and_not_the_proxy_or_what_a_client_calls_itself() {
+    let net = Topology::new();
+    let limit = "step1_2_rate_limit_per_minute: 3";
+    let home = installation(&config(&[limit, "proxy_header: x-forwarded-for"]), &[]);
+    let _agent = home.start(&net.router);
+    let _nginx = Proxy::nginx(&net.router, &example("nginx.conf"));
+    let to = Family::V4.router();
+    let wrong = form("ssh", "not-the-key-of-anything");
+    let statuses: Vec<u16> = (1..=6)
+        .map(|n| {
+            let lie = format!("X-Forwarded-For: 198.51.100.{n}");
+            status(&post(&net.a, "http", to, STEP1_PATH, &wrong, &[&lie]))
+        })
+        .collect();
+    assert_eq!(statuses, [403, 403, 403, 429, 429, 429]);
+    assert_eq!(status(&step1(&net.b, to, &[])), 200);
+    assert!(admission_left(&net.router, Family::V4.client_b()).is_some());
+}

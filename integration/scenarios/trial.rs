@@ -1,0 +1,188 @@
+//! `run --confirm`: everything is put back unless somebody says that all is well.
+
+use std::process::Stdio;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::agent::Installation;
+use crate::configuration::Config;
+use crate::firewall::{elements, everything, is_guarded, table, time_left};
+use crate::namespace::Namespace;
+use crate::probe::{assert_echoes, assert_silent};
+use crate::process::{Background, wait};
+use crate::server::{Habit, Server};
+use crate::topology::{Family, Topology};
+
+fn start(home: &Installation, host: &Namespace, limit: &str) -> Background {
+    let mut command = home.run_command();
+    command.args(["--confirm", limit]).stdin(Stdio::null()).stdout(Stdio::null());
+    command.stderr(std::fs::File::create(home.path("trial.log")).unwrap());
+    let process = host.background(command);
+    let end = Instant::now() + Duration::from_secs(20);
+    while !log(home).contains("listening") {
+        assert!(Instant::now() < end, "it does not start: {}", log(home));
+        sleep(Duration::from_millis(50));
+    }
+    process
+}
+
+fn log(home: &Installation) -> String {
+    std::fs::read_to_string(home.path("trial.log")).unwrap_or_default()
+}
+
+/// Sets and chains in the order of their names: what is made again is listed last.
+fn parts(host: &Namespace) -> Vec<String> {
+    let mut parts: Vec<String> = table(host).split("\n\n").map(|part| part.trim().to_owned()).collect();
+    parts.sort();
+    parts
+}
+
+fn code(process: &mut Background) -> Option<i32> {
+    wait(&mut process.0, Duration::from_secs(30)).expect("it ends").code()
+}
+
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(15);
+    while !holds() {
+        assert!(Instant::now() < end, "{what}");
+        sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn without_a_confirmation_a_first_start_leaves_nothing() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Installation::new(&Config::ssh(&[]));
+    let before = everything(&net.router);
+    let begin = Instant::now();
+    let mut agent = start(&home, &net.router, "4s");
+    assert_silent(&net.a, Family::V4.router(), 2222);
+    assert_eq!(code(&mut agent), Some(1), "{}", log(&home));
+    assert!(begin.elapsed() >= Duration::from_secs(4), "too early");
+    assert!(log(&home).contains("everything was put back"), "{}", log(&home));
+    assert_eq!(everything(&net.router), before);
+    assert_echoes(&net.a, Family::V4.router(), 2222);
+    let plan = home.path("state").join("last-good-plan");
+    assert!(!plan.exists(), "an unconfirmed plan is no good one");
+    home.verb(&net.router, &["confirm"]).exits(69);
+}
+
+#[test]
+fn what_was_confirmed_stays() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Installation::new(&Config::ssh(&[]));
+    let mut agent = start(&home, &net.router, "5s");
+    home.verb(&net.router, &["confirm"]).success();
+    home.verb(&net.router, &["confirm"]).success();
+    sleep(Duration::from_secs(7));
+    assert!(agent.is_alive() && is_guarded(&net.router));
+    assert_silent(&net.a, Family::V4.router(), 2222);
+    assert!(home.path("state").join("last-good-plan").exists());
+    agent.signal(Signal::SIGTERM);
+    assert_eq!(code(&mut agent), Some(0));
+    assert!(is_guarded(&net.router), "a stop is no end of the guard");
+    let plain = home.start(&net.router);
+    let vain = home.verb(&net.router, &["confirm"]).exits(2);
+    assert!(vain.stderr.contains("nothing to confirm"), "{}", vain.stderr);
+    plain.terminate();
+}
+
+#[test]
+fn ending_or_killing_the_daemon_before_a_confirmation_puts_everything_back() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&[]));
+    let before = everything(&net.router);
+    let mut agent = start(&home, &net.router, "600s");
+    agent.signal(Signal::SIGTERM);
+    assert_eq!(code(&mut agent), Some(1), "{}", log(&home));
+    assert_eq!(everything(&net.router), before);
+
+    let mut agent = start(&home, &net.router, "600s");
+    assert!(is_guarded(&net.router));
+    agent.signal(Signal::SIGKILL);
+    assert_eq!(code(&mut agent), None);
+    eventually("it is put back", || !is_guarded(&net.router));
+
+    // A daemon that hangs is ended.
+    let mut agent = start(&home, &net.router, "2s");
+    agent.signal(Signal::SIGSTOP);
+    eventually("it is put back", || !is_guarded(&net.router));
+    assert_eq!(code(&mut agent), None);
+
+    // What an operator removed does not come back, and what he removed stays so.
+    let mut agent = start(&home, &net.router, "600s");
+    home.verb(&net.router, &["teardown"]).success();
+    assert_eq!(code(&mut agent), Some(0), "{}", log(&home));
+    assert_eq!(everything(&net.router), before);
+}
+
+#[test]
+fn an_earlier_guard_comes_back_with_its_grants() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let config = || Config::ssh(&["duration: 600"]);
+    let home = Installation::new(&config().app("web", "8081", "tcp", "local", &["allow: [192.0.2.0/24]"]));
+    let agent = home.start(&net.router);
+    let (a, b) = (Family::V4.client_a(), Family::V4.client_b());
+    home.grant(&net.router, "ssh", a, 300);
+    home.grant(&net.router, "web", a, 300);
+    home.grant(&net.router, "ssh", b, 300);
+    home.verb(&net.router, &["allow", "198.51.100.0/24", "--app", "ssh", "--for", "1h"]).success();
+    agent.terminate();
+    let before = parts(&net.router);
+
+    home.rewrite_config(
+        Config::new(&["mark: 77"]).app("ssh", "[2222, 2300-2400]", "tcp", "local", &[]).text(),
+    );
+    let mut trial = start(&home, &net.router, "600s");
+    assert_ne!(parts(&net.router), before);
+    home.verb(&net.router, &["revoke", "ssh", &b.to_string()]).success();
+    home.grant(&net.router, "ssh", "203.0.113.77", 300);
+    trial.signal(Signal::SIGTERM);
+    assert_eq!(code(&mut trial), Some(1), "{}", log(&home));
+    assert_eq!(parts(&net.router), before);
+    let left = |app, address| time_left(&net.router, app, address);
+    for app in ["ssh", "web"] {
+        let rest = left(app, a).unwrap_or_else(|| panic!("the grant of {app}"));
+        assert!(rest < Duration::from_secs(300) && rest > Duration::from_secs(200), "{rest:?}");
+    }
+    assert_eq!(left("ssh", b), None, "revoked in the meantime");
+    assert_eq!(left("ssh", "203.0.113.77".parse().unwrap()), None, "granted in the meantime");
+    let allowed = |set| elements(&net.router, set).into_iter().map(|e| e.key).collect::<Vec<_>>();
+    assert_eq!(allowed("allow_web_4"), ["192.0.2.0/24"]);
+    assert_eq!(allowed("allow_ssh_4"), ["198.51.100.0/24"]);
+    assert_echoes(&net.a, Family::V4.router(), 2222);
+    assert_silent(&net.b, Family::V4.router(), 2222);
+}
+
+#[test]
+fn a_reload_before_the_confirmation_keeps_no_plan_and_one_that_is_confirmed_is_kept() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&[]));
+    let kept = || std::fs::read_to_string(home.path("state").join("last-good-plan")).unwrap_or_default();
+    let reload = |agent: &Background| {
+        home.rewrite_config(Config::ssh(&[]).app("web", "3333", "tcp", "local", &[]).text());
+        agent.signal(Signal::SIGHUP);
+        eventually("it is reloaded", || log(&home).contains("the new configuration is in force"));
+        // What is kept is written after that is in force.
+        sleep(Duration::from_millis(500));
+    };
+    let mut agent = start(&home, &net.router, "600s");
+    reload(&agent);
+    assert!(kept().is_empty(), "an unconfirmed plan is no good one");
+    agent.signal(Signal::SIGTERM);
+    assert_eq!(code(&mut agent), Some(1), "{}", log(&home));
+    assert!(kept().is_empty(), "an unconfirmed plan is no good one");
+
+    home.rewrite_config(Config::ssh(&[]).text());
+    let mut agent = start(&home, &net.router, "600s");
+    reload(&agent);
+    home.verb(&net.router, &["confirm"]).success();
+    assert!(kept().contains("3333"), "the plan in force is kept, not the one it began with");
+    agent.signal(Signal::SIGTERM);
+    assert_eq!(code(&mut agent), Some(0), "{}", log(&home));
+}

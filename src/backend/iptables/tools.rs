@@ -1,0 +1,343 @@
+//! The programs: which of their variants this host uses, and how they are run.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::error::IptablesError;
+use crate::ruleset::iptables::plan::Matcher;
+use crate::ruleset::iptables::save::{Listing, listing};
+use crate::sys::{command, files};
+use crate::units::Family;
+
+/// Longer than a million elements take.
+const LIMIT: Duration = Duration::from_secs(25);
+/// Seconds to wait for others who change tables.
+const LOCK_SECS: &str = "10";
+
+/// Which iptables: the kernel's old tables, or nf_tables under the same commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// `iptables-legacy-restore`
+    Legacy,
+    /// `iptables-nft-restore`
+    Nft,
+    /// `iptables-restore`, where neither goes by its own name.
+    Plain,
+}
+
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Legacy => "iptables-legacy",
+            Self::Nft => "iptables-nft",
+            Self::Plain => "iptables",
+        })
+    }
+}
+
+impl Variant {
+    fn program(self, family: Family, verb: &str) -> String {
+        let stem = match family {
+            Family::V4 => "iptables",
+            Family::V6 => "ip6tables",
+        };
+        match self {
+            Self::Legacy => format!("{stem}-legacy-{verb}"),
+            Self::Nft => format!("{stem}-nft-{verb}"),
+            Self::Plain => format!("{stem}-{verb}"),
+        }
+    }
+
+    fn exists(self) -> bool {
+        command::find(&self.program(Family::V4, "restore")).is_some()
+    }
+}
+
+/// The programs of one variant, by absolute path.
+#[derive(Debug)]
+pub struct Tools {
+    /// Which.
+    pub variant: Variant,
+    restore: [PathBuf; 2],
+    save: [PathBuf; 2],
+    ipset: Option<PathBuf>,
+    sudo: Option<PathBuf>,
+}
+
+impl Tools {
+    /// Finds the programs of the variant that the host uses, unless one is named.
+    ///
+    /// # Errors
+    /// [`IptablesError::Missing`] names what is not installed and its package.
+    pub fn find(variant: Option<Variant>, use_sudo: bool) -> Result<Self, IptablesError> {
+        let sudo = if use_sudo { Some(found("sudo", "sudo")?) } else { None };
+        match variant {
+            Some(variant) => Self::of(variant, sudo),
+            None => Self::in_use(sudo),
+        }
+    }
+
+    fn of(variant: Variant, sudo: Option<PathBuf>) -> Result<Self, IptablesError> {
+        let missing = IptablesError::Missing {
+            tool: match variant {
+                Variant::Legacy => "iptables-legacy-restore",
+                Variant::Nft => "iptables-nft-restore",
+                Variant::Plain => "iptables-restore",
+            },
+            package: "iptables",
+        };
+        let of = |verb: &str| {
+            let [v4, v6] = Family::BOTH.map(|family| command::find(&variant.program(family, verb)));
+            Some([v4?, v6?])
+        };
+        let (Some(restore), Some(save)) = (of("restore"), of("save")) else { return Err(missing) };
+        // Through sudo nothing else could be written.
+        let ipset = if sudo.is_some() { Some(found("ipset", "ipset")?) } else { command::find("ipset") };
+        Ok(Self { variant, restore, save, ipset, sudo })
+    }
+
+    /// The variant in which ours is already; else the one that has rules; else the one that `iptables` is.
+    fn in_use(sudo: Option<PathBuf>) -> Result<Self, IptablesError> {
+        let named: Vec<Variant> =
+            [Variant::Legacy, Variant::Nft].into_iter().filter(|variant| variant.exists()).collect();
+        let mut used = Vec::new();
+        for &variant in &named {
+            let tools = Self::of(variant, sudo.clone())?;
+            // A kernel without the one or the other refuses even to list it.
+            let Ok(listings) = tools.listings() else { continue };
+            if listings.iter().any(Listing::has_ours) {
+                return Ok(tools);
+            }
+            if listings.iter().any(|listing| listing.used) {
+                used.push(variant);
+            }
+        }
+        match used.as_slice() {
+            [only] => Self::of(*only, sudo),
+            _ => Self::of(default(&named), sudo),
+        }
+    }
+
+    /// Whether the programs are run through sudo.
+    #[must_use]
+    pub fn uses_sudo(&self) -> bool {
+        self.sudo.is_some()
+    }
+
+    /// Whether the kernel knows IPv6 at all; without, there is nothing to guard and ip6tables fails.
+    #[must_use]
+    pub fn has_ipv6(&self) -> bool {
+        files::exists(Path::new("/proc/net/if_inet6"))
+    }
+
+    /// What both families' tables hold.
+    ///
+    /// # Errors
+    /// [`IptablesError`] when they cannot be listed.
+    pub fn listings(&self) -> Result<[Listing; 2], IptablesError> {
+        let [v4, v6] = &self.save;
+        let v6 = if self.has_ipv6() { listing(&self.run(v6, &[], "")?) } else { Listing::default() };
+        Ok([listing(&self.run(v4, &[], "")?), v6])
+    }
+
+    /// Loads text into a family's tables; what it does not name stays.
+    ///
+    /// # Errors
+    /// [`IptablesError`]; tables before the one that was refused are changed.
+    pub fn restore(&self, family: Family, text: &str) -> Result<(), IptablesError> {
+        self.run(self.restorer(family), &["--noflush", "-w", LOCK_SECS], text).map(drop)
+    }
+
+    /// Has text checked and loads nothing.
+    ///
+    /// # Errors
+    /// [`IptablesError::Refused`] with the reason.
+    pub fn test(&self, family: Family, text: &str) -> Result<(), IptablesError> {
+        self.run(self.restorer(family), &["--test", "--noflush", "-w", LOCK_SECS], text).map(drop)
+    }
+
+    fn restorer(&self, family: Family) -> &PathBuf {
+        let [v4, v6] = &self.restore;
+        match family {
+            Family::V4 => v4,
+            Family::V6 => v6,
+        }
+    }
+
+    /// The names of all sets.
+    ///
+    /// # Errors
+    /// [`IptablesError`] when they cannot be listed.
+    pub fn set_names(&self) -> Result<Vec<String>, IptablesError> {
+        let Some(ipset) = &self.ipset else { return Ok(Vec::new()) };
+        Ok(self.run(ipset, &["list", "-n"], "")?.lines().map(str::to_owned).collect())
+    }
+
+    /// These sets with their elements, as `ipset save` writes them.
+    ///
+    /// # Errors
+    /// [`IptablesError`] when one of them is gone.
+    pub fn save_sets(&self, names: &[&str]) -> Result<String, IptablesError> {
+        if names.is_empty() {
+            return Ok(String::new());
+        }
+        let commands: String = names.iter().map(|name| format!("save {name}\n")).collect();
+        self.run(self.ipset()?, &["-"], &commands)
+    }
+
+    /// Carries out commands for sets; what is there already, or gone already, is no error.
+    ///
+    /// # Errors
+    /// [`IptablesError`]; the commands before the one that was refused are carried out.
+    pub fn sets(&self, commands: &str) -> Result<(), IptablesError> {
+        if commands.is_empty() {
+            return Ok(());
+        }
+        self.run(self.ipset()?, &["restore", "-exist"], commands).map(drop)
+    }
+
+    /// Goes on without ipset where the program is missing or the kernel has none; whether it does.
+    ///
+    /// # Errors
+    /// [`IptablesError`] where nobody can tell.
+    pub fn without_ipset(&mut self) -> Result<bool, IptablesError> {
+        match self.set_names() {
+            Err(IptablesError::Refused { .. }) if !self.uses_sudo() => self.ipset = None,
+            Ok(_) | Err(IptablesError::Refused { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(self.ipset.is_none())
+    }
+
+    /// `-m bpf` where the kernel has it.
+    #[must_use]
+    pub fn matcher(&self) -> Matcher {
+        match self.probe("-m bpf --bytecode \"1,6 0 0 0\"") {
+            Err(IptablesError::Refused { .. }) => Matcher::U32,
+            Ok(()) | Err(_) => Matcher::Bpf,
+        }
+    }
+
+    /// Whether the kernel has `-m recent`.
+    ///
+    /// # Errors
+    /// [`IptablesError::NoSets`] where it does not.
+    pub fn probe_lists(&self) -> Result<(), IptablesError> {
+        match self.probe("-m recent --rcheck --seconds 1 --name ka_probe --rsource") {
+            Err(IptablesError::Refused { .. }) => Err(IptablesError::NoSets),
+            other => other,
+        }
+    }
+
+    fn probe(&self, matching: &str) -> Result<(), IptablesError> {
+        let text = format!("*mangle\n:KA-probe - [0:0]\n-A KA-probe {matching} -j RETURN\nCOMMIT\n");
+        self.test(Family::V4, &text)
+    }
+
+    fn ipset(&self) -> Result<&Path, IptablesError> {
+        self.ipset.as_deref().ok_or(IptablesError::Missing { tool: "ipset", package: "ipset" })
+    }
+
+    fn run(&self, program: &Path, arguments: &[&str], input: &str) -> Result<String, IptablesError> {
+        let path = program.to_string_lossy();
+        let mut words: Vec<&str> = Vec::new();
+        let sudo = self.sudo.as_ref().map(|sudo| sudo.to_string_lossy());
+        if let Some(sudo) = &sudo {
+            words.extend([sudo.as_ref(), "-n"]);
+        }
+        words.push(path.as_ref());
+        words.extend(arguments);
+        let tool = program.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let done = command::run(&words, input, LIMIT)
+            .map_err(|source| IptablesError::Run { tool: tool.clone(), source })?;
+        if !done.status.success() {
+            return Err(refusal(tool, input, &done.complaints));
+        }
+        // ipset's interactive mode goes on after an error and ends well.
+        if arguments == ["-"] && !done.complaints.trim().is_empty() {
+            return Err(refusal(tool, "", &done.complaints));
+        }
+        Ok(done.output)
+    }
+}
+
+fn found(tool: &'static str, package: &'static str) -> Result<PathBuf, IptablesError> {
+    command::find(tool).ok_or(IptablesError::Missing { tool, package })
+}
+
+/// The variant behind the plain name.
+fn default(named: &[Variant]) -> Variant {
+    let real = |name: &str| command::find(name).and_then(|path| command::real(&path));
+    let plain = real("iptables-restore");
+    named
+        .iter()
+        .copied()
+        .find(|variant| plain.is_some() && real(&variant.program(Family::V4, "restore")) == plain)
+        .unwrap_or(Variant::Plain)
+}
+
+/// What a program said, without what it repeats of its input: that may hold the path of step 1.
+fn refusal(tool: String, input: &str, complaints: &str) -> IptablesError {
+    let denied = ["Permission denied", "Operation not permitted", "must be root", "a password is required"];
+    if denied.iter().any(|words| complaints.contains(words)) {
+        return IptablesError::NotPermitted { tool };
+    }
+    let numbered = complaints.lines().find_map(line_number);
+    let rule = numbered.and_then(|number| input.lines().nth(number.checked_sub(1)?)).and_then(about);
+    let said = complaints.lines().find(|line| !line.trim().is_empty() && !line.starts_with('#'));
+    let secret = ["bytecode", "bpf", "u32", "0x"];
+    let harmless = |line: &&str| !secret.iter().any(|word| line.contains(word)) && line.len() < 200;
+    let mut reason = said.filter(harmless).unwrap_or("it did not say why").to_owned();
+    if let Some(rule) = rule {
+        reason = format!("{reason} (at {rule})");
+    }
+    IptablesError::Refused { tool, reason }
+}
+
+fn line_number(line: &str) -> Option<usize> {
+    let rest = line
+        .split_once("line: ")
+        .or_else(|| line.split_once("in line "))
+        .or_else(|| line.split_once("line "))?
+        .1;
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
+/// What a line of the input is for.
+fn about(line: &str) -> Option<String> {
+    if let Some((_, rest)) = line.split_once("--comment \"") {
+        return rest.split('"').next().map(str::to_owned);
+    }
+    (line == "COMMIT").then(|| "the end of a table".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INPUT: &str =
+        "*raw\n-A KA-a -m comment --comment \"ka:step1:path\" -m bpf --bytecode \"3,1 2 3 4\" -j X\nCOMMIT\n";
+
+    #[test]
+    fn a_refusal_names_the_rule_and_repeats_nothing_secret() {
+        let complaints =
+            "iptables-restore v1.8.9 (legacy): bad bytecode \"3,1 2 3 4\"\n\nError occurred at line: 2\n";
+        let text = refusal("iptables-restore".into(), INPUT, complaints).to_string();
+        assert_eq!(text, "iptables-restore refused: it did not say why (at ka:step1:path)");
+        let commit = refusal("x".into(), INPUT, "iptables-restore: line 3 failed\n").to_string();
+        assert_eq!(commit, "x refused: iptables-restore: line 3 failed (at the end of a table)");
+    }
+
+    #[test]
+    fn a_lack_of_permission_is_told_apart() {
+        for complaints in [
+            "iptables v1.8.9 (legacy): can't initialize iptables table `raw': Permission denied (you must be root)",
+            "ipset v7.17: Kernel error received: Operation not permitted",
+            "sudo: a password is required",
+        ] {
+            assert!(matches!(refusal("x".into(), "", complaints), IptablesError::NotPermitted { .. }));
+        }
+    }
+}

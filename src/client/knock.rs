@@ -1,0 +1,307 @@
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::SystemTime;
+
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+
+use crate::client::codes::{CodeError, Codes};
+use crate::client::reach;
+use crate::client::request::{FormText, post};
+use crate::client::secrets::{self, Ask, SecretError};
+use crate::client::steps::{self, Step1};
+use crate::client::tls::{self, TlsError};
+use crate::config::{Profile, ProofAddress, Step1Form, TwoFactorStep};
+use crate::knock::{Action, Claim, Proof};
+use crate::sys::random;
+use crate::units::{AccessKey, AccessKeyError, Lifetime, Secret, Verifier};
+
+/// Why a knock opened nothing, as far as a client can know; tells no secret.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The name leads nowhere.
+    #[error("{host} cannot be resolved: {source}")]
+    Unresolved {
+        /// The name.
+        host: String,
+        /// The resolver's reason.
+        source: io::Error,
+    },
+    /// The profile's host is no name for a certificate.
+    #[error("{0} is not a name or address that a certificate can have")]
+    Name(String),
+    /// A key or code cannot be had.
+    #[error("{what}: {source}")]
+    Secret {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        source: SecretError,
+    },
+    /// A key is none.
+    #[error("{what}: {source}")]
+    Key {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        source: AccessKeyError,
+    },
+    /// It is what the gateway has instead of the key.
+    #[error("{0}: this is what the gateway stores; the client needs the key itself")]
+    Stored(&'static str),
+    /// Certificates cannot be verified.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The system gives no random bytes.
+    #[error("no random bytes: {0}")]
+    Random(io::Error),
+    /// Step 1 could not be sent.
+    #[error(
+        "step 1: nothing answers at {to} ({source}): is it the right host and port, and is the gateway running?"
+    )]
+    NoGateway {
+        /// Where.
+        to: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// Step 2 stayed closed.
+    #[error(
+        "step 2: {to} did not open ({source}): step 1 was not accepted (app, key, path, code, clock or rate limit), or something between drops it; the gateway tells nobody which"
+    )]
+    NoStep2 {
+        /// Where.
+        to: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is somebody else, or may be.
+    #[error("step 2: the certificate of {to} is not trusted: {reason}; no key was sent to it")]
+    Untrusted {
+        /// Where.
+        to: SocketAddr,
+        /// Why.
+        reason: String,
+    },
+    /// Step 2 took the connection and said nothing.
+    #[error("step 2: {to} took the connection and did not answer ({source})")]
+    NoAnswer {
+        /// Where.
+        to: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// Step 2 answered something else than HTTP.
+    #[error("step 2: what {to} answers is not HTTP")]
+    NotHttp {
+        /// Where.
+        to: SocketAddr,
+    },
+    /// 403.
+    #[error("step 2: refused (403): the app, the user, the key of step 2 or the code is not right")]
+    Refused,
+    /// 401, or a code for step 1.
+    #[error("a one-time code is needed: {0}")]
+    NoCode(CodeError),
+    /// 429.
+    #[error("step 2: too many requests (429): wait a minute")]
+    TooMany,
+    /// 404 or another status.
+    #[error("step 2: answered with {0}: {what}", what = if *.0 == 404 { "the path of step 2 is not right" } else { "see the gateway's log" })]
+    Status(u16),
+}
+
+/// What a knock at one address came to.
+#[derive(Debug)]
+pub struct Attempted {
+    /// Which address of the gateway.
+    pub address: IpAddr,
+    /// Whether it was opened, or closed, as asked.
+    pub outcome: Result<(), Failure>,
+}
+
+/// A client that has its keys.
+pub struct Client<'a> {
+    profile: Profile,
+    name: ServerName<'static>,
+    key_http: Secret,
+    key_https: Secret,
+    tls: Arc<ClientConfig>,
+    ask: &'a dyn Ask,
+    codes: Mutex<Codes>,
+}
+
+impl<'a> Client<'a> {
+    /// Gets everything that a knock needs, asking for keys where the profile says so.
+    ///
+    /// # Errors
+    /// [`Failure`] for what is missing.
+    pub fn new(profile: Profile, ask: &'a dyn Ask) -> Result<Self, Failure> {
+        let name = ServerName::try_from(profile.host.clone())
+            .map_err(|_| Failure::Name(profile.host.clone()))?
+            .to_owned();
+        let tls = tls::config(&profile.trust)?;
+        let key = |source, what: &'static str| -> Result<Secret, Failure> {
+            let key = secrets::fetch(source, what, ask).map_err(|source| Failure::Secret { what, source })?;
+            let parsed: AccessKey = key.expose().parse().map_err(|source| Failure::Key { what, source })?;
+            if parsed.plain().is_none() { Err(Failure::Stored(what)) } else { Ok(key) }
+        };
+        let key_http = key(&profile.key_http, "key of step 1")?;
+        let key_https = key(&profile.key_https, "key of step 2")?;
+        let codes = Mutex::new(Codes::new(profile.codes.clone()));
+        Ok(Self { profile, name, key_http, key_https, tls, ask, codes })
+    }
+
+    /// The gateway's addresses, one of each wanted family.
+    ///
+    /// # Errors
+    /// [`Failure::Unresolved`].
+    pub fn addresses(&self) -> Result<Vec<IpAddr>, Failure> {
+        let host = &self.profile.host;
+        reach::resolve(host, self.profile.families)
+            .map_err(|source| Failure::Unresolved { host: host.clone(), source })
+    }
+
+    /// Both steps at each of these addresses: at the same time, or one after the other where codes are needed.
+    #[must_use]
+    pub fn knock(&self, addresses: &[IpAddr], action: Action, duration: Option<Lifetime>) -> Vec<Attempted> {
+        let in_turn = {
+            let mut codes = self.codes.lock().unwrap_or_else(PoisonError::into_inner);
+            // Each of the two steps wants a code of its own.
+            codes.begin(if self.profile.code_step == Some(TwoFactorStep::Both) { 2 } else { 1 });
+            codes.are_expected() || self.profile.code_step.is_some()
+        };
+        let one = |address: IpAddr| Attempted { address, outcome: self.one(address, action, duration) };
+        if in_turn {
+            return addresses.iter().copied().map(one).collect();
+        }
+        thread::scope(|scope| {
+            let running: Vec<_> =
+                addresses.iter().map(|&address| scope.spawn(move || one(address))).collect();
+            let done = running.into_iter().map(thread::ScopedJoinHandle::join);
+            done.map(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        })
+    }
+
+    fn one(&self, address: IpAddr, action: Action, duration: Option<Lifetime>) -> Result<(), Failure> {
+        let code_at = |step| [Some(step), Some(TwoFactorStep::Both)].contains(&self.profile.code_step);
+        let first_code = if code_at(TwoFactorStep::Http) { Some(self.code()?) } else { None };
+        let to = SocketAddr::new(address, self.profile.http_port);
+        let step1: Step1 = steps::step1(to, |own| self.request1(address, own, first_code.as_ref()))?;
+        let mut code = if code_at(TwoFactorStep::Https) { Some(self.code()?) } else { None };
+        let to = SocketAddr::new(address, self.profile.https_port);
+        loop {
+            let request = self.request2(code.as_ref(), action, duration);
+            let answer = steps::step2(to, &self.name, &self.tls, &step1, &request)?;
+            match answer.status {
+                200 => return Ok(()),
+                // Asked once: whoever is asked again gave a wrong one.
+                401 if answer.wants_code && code.is_none() => code = Some(self.code()?),
+                401 | 403 => return Err(Failure::Refused),
+                429 => return Err(Failure::TooMany),
+                other => return Err(Failure::Status(other)),
+            }
+        }
+    }
+
+    fn code(&self) -> Result<Secret, Failure> {
+        let mut codes = self.codes.lock().unwrap_or_else(PoisonError::into_inner);
+        codes.next(self.ask).map_err(Failure::NoCode)
+    }
+
+    fn request1(&self, gateway: IpAddr, own: IpAddr, code: Option<&Secret>) -> Result<Secret, Failure> {
+        let (app, profile) = (self.profile.app.as_str(), &self.profile);
+        let mut form = FormText::new();
+        form.add("app", app);
+        if let Some(user) = &profile.user {
+            form.add("user", user.as_str());
+        }
+        match (profile.step1, &profile.user) {
+            (Step1Form::Proof, Some(user)) => {
+                let nonce = random::bytes::<16>().map_err(Failure::Random)?;
+                let nonce: String = nonce.iter().map(|byte| format!("{byte:02x}")).collect();
+                let claim = Claim { app, user: user.as_str() };
+                let seen = seen_as(profile.proof_address, own, gateway);
+                let key = Verifier::of(&self.key_http);
+                let proof = Proof::make(&key, &claim, seen, &nonce, SystemTime::now());
+                form.add("proof", proof.text().expose());
+            }
+            (Step1Form::Proof | Step1Form::Key, _) => form.add("access_key", self.key_http.expose()),
+        }
+        if let Some(code) = code {
+            form.add("token", code.expose());
+        }
+        Ok(post(&profile.host, &profile.http_path, &form))
+    }
+
+    fn request2(&self, code: Option<&Secret>, action: Action, duration: Option<Lifetime>) -> Secret {
+        let mut form = FormText::new();
+        form.add("app", self.profile.app.as_str());
+        form.add("access_key", self.key_https.expose());
+        if let Some(user) = &self.profile.user {
+            form.add("user", user.as_str());
+        }
+        if let Some(code) = code {
+            form.add("token", code.expose());
+        }
+        if let (Some(duration), Action::Open) = (duration, action) {
+            form.add("duration", &duration.to_string());
+        }
+        if action == Action::Close {
+            form.add("action", "close");
+        }
+        post(&self.profile.host, &self.profile.https_path, &form)
+    }
+}
+
+/// As which address the gateway sees this host, where that can be told: a private address is translated on the way to
+/// a public one.
+fn seen_as(wanted: ProofAddress, own: IpAddr, gateway: IpAddr) -> Option<IpAddr> {
+    match wanted {
+        ProofAddress::None => None,
+        ProofAddress::Is(address) if address.is_ipv4() == own.is_ipv4() => Some(address),
+        ProofAddress::Is(_) | ProofAddress::Auto if is_private(own) && !is_private(gateway) => None,
+        ProofAddress::Is(_) | ProofAddress::Auto => Some(own),
+    }
+}
+
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let [first, second, ..] = v4.octets();
+            // 100.64.0.0/10 is for the NAT of carriers (RFC 6598).
+            let carrier = first == 100 && second & 0xc0 == 64;
+            v4.is_private() || v4.is_loopback() || v4.is_link_local() || carrier
+        }
+        IpAddr::V6(v6) => v6.is_unique_local() || v6.is_unicast_link_local() || v6.is_loopback(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proof_names_the_address_that_the_gateway_is_bound_to_see() {
+        let seen = |wanted, own: &str, gateway: &str| {
+            seen_as(wanted, own.parse().unwrap(), gateway.parse().unwrap()).map(|seen| seen.to_string())
+        };
+        let auto = ProofAddress::Auto;
+        for (own, gateway, seen_address) in [
+            ("192.168.1.5", "203.0.113.1", None),
+            ("100.64.3.4", "203.0.113.1", None),
+            ("192.168.1.5", "192.168.1.1", Some("192.168.1.5")),
+            ("198.51.100.7", "203.0.113.1", Some("198.51.100.7")),
+            ("fd00::5", "2001:db8::1", None),
+            ("2001:db8::5", "2001:db8::1", Some("2001:db8::5")),
+        ] {
+            assert_eq!(seen(auto, own, gateway).as_deref(), seen_address, "{own} {gateway}");
+        }
+        assert_eq!(seen(ProofAddress::None, "2001:db8::5", "2001:db8::1"), None);
+        let nat = ProofAddress::Is("198.51.100.7".parse().unwrap());
+        assert_eq!(seen(nat, "10.0.0.5", "203.0.113.1").as_deref(), Some("198.51.100.7"));
+        assert_eq!(seen(nat, "2001:db8::5", "2001:db8::1").as_deref(), Some("2001:db8::5"));
+    }
+}

@@ -1,0 +1,19 @@
+//! Who knocks: both steps over each address family, the certificate verified, secrets from where the profile says.
+//!
+//! Blocking sockets and a thread per address family; nothing here prints.
+
+mod codes;
+mod knock;
+mod profiles;
+mod reach;
+mod request;
+mod secrets;
+mod steps;
+mod tls;
+
+pub use codes::{CodeError, Codes};
+pub use knock::{Attempted, Client, Failure};
+pub use profiles::{Found, ProfileError, folder, load};
+pub use reach::{Stream, open, own_addresses, pipe, resolve};
+pub use secrets::{Ask, SecretError};
+pub use tls::TlsError;

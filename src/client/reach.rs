@@ -1,0 +1,123 @@
+//! Addresses, ports that are open or not, and bytes from one end to the other.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::config::Families;
+
+/// A connection to the service.
+pub type Stream = TcpStream;
+
+/// How long one try to reach the service takes.
+const TRY: Duration = Duration::from_millis(1_500);
+
+/// The first address of a host in each family, in the order in which the system prefers them.
+///
+/// # Errors
+/// The resolver's reason; [`io::ErrorKind::NotFound`] where there is none of the wanted families.
+pub fn resolve(host: &str, families: Families) -> io::Result<Vec<IpAddr>> {
+    let mut found: Vec<IpAddr> = Vec::new();
+    // Port 9 stands for none: only addresses are asked for.
+    for address in (host, 9).to_socket_addrs()?.map(|socket| socket.ip()) {
+        let wanted = match families {
+            Families::Both => true,
+            Families::V4 => address.is_ipv4(),
+            Families::V6 => address.is_ipv6(),
+        };
+        if wanted && !found.iter().any(|known| known.is_ipv4() == address.is_ipv4()) {
+            found.push(address);
+        }
+    }
+    if found.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "it has no address of the wanted family"));
+    }
+    Ok(found)
+}
+
+/// From which address this host reaches each of these; none where there is no route. Sends nothing.
+#[must_use]
+pub fn own_addresses(to: &[IpAddr]) -> Vec<Option<IpAddr>> {
+    let own = |to: &IpAddr| {
+        let any: SocketAddr = if to.is_ipv4() { ([0; 4], 0).into() } else { ([0; 16], 0).into() };
+        let socket = UdpSocket::bind(any).ok()?;
+        socket.connect((*to, 9)).ok()?;
+        socket.local_addr().ok().map(|socket| socket.ip())
+    };
+    to.iter().map(own).collect()
+}
+
+/// Connects to the first of these addresses that answers, until `end`; all are tried at the same time.
+#[must_use]
+pub fn open(addresses: &[IpAddr], port: u16, end: Instant) -> Option<Stream> {
+    loop {
+        let (tell, told) = channel();
+        for address in addresses {
+            let (tell, to) = (tell.clone(), SocketAddr::from((*address, port)));
+            thread::spawn(move || {
+                if let Ok(stream) = TcpStream::connect_timeout(&to, TRY) {
+                    // Nobody listens any more once another was first.
+                    let _ = tell.send(stream);
+                }
+            });
+        }
+        drop(tell);
+        let begun = Instant::now();
+        // Ends when one succeeded or all have failed.
+        if let Ok(stream) = told.recv() {
+            return Some(stream);
+        }
+        if Instant::now() >= end {
+            return None;
+        }
+        thread::sleep(Duration::from_millis(100).saturating_sub(begun.elapsed()));
+    }
+}
+
+/// Carries bytes between standard input and output and a connection, until the service closes it.
+///
+/// # Errors
+/// What broke.
+pub fn pipe(stream: &Stream) -> io::Result<()> {
+    let mut to = stream.try_clone()?;
+    // Ends with the process, where nothing more is typed.
+    thread::spawn(move || {
+        let copied = carry(&mut io::stdin().lock(), &mut to);
+        if copied.is_ok() {
+            let _ = to.shutdown(Shutdown::Write);
+        }
+    });
+    let mut from = stream.try_clone()?;
+    carry(&mut from, &mut io::stdout().lock())
+}
+
+fn carry(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
+    let mut piece = vec![0; 65_536];
+    loop {
+        let length = match from.read(&mut piece) {
+            Ok(0) => return Ok(()),
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        to.write_all(piece.get(..length).unwrap_or_default())?;
+        // Standard output waits for the end of a line otherwise.
+        to.flush()?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_of_each_wanted_family_is_found() {
+        let of = |host: &str, families| resolve(host, families).ok();
+        assert_eq!(of("127.0.0.1", Families::Both), Some(vec!["127.0.0.1".parse().unwrap()]));
+        assert_eq!(of("::1", Families::V6), Some(vec!["::1".parse().unwrap()]));
+        assert_eq!(of("::1", Families::V4), None);
+        assert_eq!(own_addresses(&["127.0.0.1".parse().unwrap()]), [Some("127.0.0.1".parse().unwrap())]);
+    }
+}

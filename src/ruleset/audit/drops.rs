@@ -1,0 +1,198 @@
+//! Chains of others that lose what we let through.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Trip;
+use super::finding::{Finding, Severity};
+use super::host::{HostHook, TableRef};
+use super::journey::{Journey, Meeting, Route, loss};
+use super::machine::Place;
+use super::situation::Situation;
+use crate::ruleset::layout::Layout;
+use crate::ruleset::remedy::{self, Admission, Need};
+use crate::units::{Family, PortRange, Protocol};
+
+/// A base chain: its table, its name, its hook.
+type ChainKey = (TableRef, String, HostHook);
+
+/// What became of one kind of packet for the clients that were tried.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    tried: u32,
+    lost: u32,
+    doubtful: u32,
+}
+
+/// A kind of packet: the same but for the client.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Kind {
+    what: String,
+    route: Route,
+    family: Family,
+    protocol: Protocol,
+    ports: PortRange,
+    state: u32,
+    flags: Option<u8>,
+}
+
+/// What a chain does to everything that must get through.
+#[derive(Clone, Debug, Default)]
+struct Obstacle {
+    sees_mark: bool,
+    tallies: BTreeMap<Kind, Tally>,
+    lost: Vec<Journey>,
+    places: Vec<Place>,
+    visited: Vec<String>,
+    saved_by_mark: bool,
+}
+
+/// Judges every base chain that a packet of ours meets.
+#[must_use]
+pub(super) fn drops(layout: &Layout<'_>, situation: &Situation, trips: &[Trip]) -> Vec<Finding> {
+    let mut obstacles: BTreeMap<ChainKey, Obstacle> = BTreeMap::new();
+    for Trip { journey, met } in trips {
+        for meeting in met {
+            let key = (meeting.table.clone(), meeting.chain.clone(), meeting.hook);
+            obstacles.entry(key).or_default().note(journey, meeting);
+        }
+    }
+    obstacles.iter().filter_map(|(key, obstacle)| obstacle.finding(layout, situation, key)).collect()
+}
+
+impl Obstacle {
+    fn note(&mut self, journey: &Journey, meeting: &Meeting) {
+        self.sees_mark |= meeting.sees_mark;
+        let packet = &journey.packet;
+        let kind = Kind {
+            what: journey.what.clone(),
+            route: journey.route,
+            family: packet.family,
+            protocol: packet.protocol,
+            ports: journey.ports,
+            state: packet.tracking.state,
+            flags: packet.transport.get(13).copied().flatten(),
+        };
+        let tally = self.tallies.entry(kind).or_default();
+        tally.tried += 1;
+        match meeting.loss() {
+            Some((place, certain)) => {
+                if certain {
+                    tally.lost += 1;
+                } else {
+                    tally.doubtful += 1;
+                }
+                self.lost.push(journey.clone());
+                if !self.places.contains(place) {
+                    self.places.push(place.clone());
+                }
+                for chain in &meeting.passage.visited {
+                    if !self.visited.contains(chain) {
+                        self.visited.push(chain.clone());
+                    }
+                }
+            }
+            None => {
+                let without = meeting.unmarked.as_ref().and_then(loss);
+                self.saved_by_mark |= matches!(without, Some((_, true)));
+            }
+        }
+    }
+
+    fn finding(&self, layout: &Layout<'_>, situation: &Situation, key: &ChainKey) -> Option<Finding> {
+        let (table, chain, hook) = key;
+        let which = format!("chain {table} {chain}");
+        if self.lost.is_empty() {
+            return self.saved_by_mark.then(|| Finding {
+                severity: Severity::Info,
+                code: "host-accepts-mark",
+                message: format!("{which} drops by default and accepts our mark"),
+                fix: String::new(),
+            });
+        }
+        let worst = |tally: &Tally| match tally {
+            Tally { lost, tried, .. } if lost == tried => Certainty::All,
+            Tally { doubtful: 0, .. } => Certainty::SomeClients,
+            Tally { .. } => Certainty::Doubtful,
+        };
+        let hit = || self.tallies.values().filter(|tally| tally.lost + tally.doubtful > 0);
+        let certainty = hit().map(worst).max().unwrap_or(Certainty::Doubtful);
+        let by_mark = layout.settings.global.mark.filter(|_| self.sees_mark);
+        let need = Need {
+            table,
+            chain,
+            hook: *hook,
+            place: self.places.first(),
+            only_place: self.places.len() == 1 && hit().all(|tally| tally.doubtful == 0),
+            visited: &self.visited,
+            admission: by_mark.map_or(Admission::Ports, Admission::Mark),
+            journeys: &self.lost,
+        };
+        Some(Finding {
+            severity: match certainty {
+                Certainty::All => Severity::Error,
+                Certainty::SomeClients | Certainty::Doubtful => Severity::Warning,
+            },
+            code: code(*hook, self.sees_mark),
+            message: self.message(&which, *hook, certainty, layout),
+            fix: match certainty {
+                // Whoever wrote that rule may have meant it.
+                Certainty::SomeClients => format!(
+                    "# only if those clients, too, shall be able to knock:\n{}",
+                    remedy::admit(&situation.host, &need)
+                ),
+                Certainty::All | Certainty::Doubtful => remedy::admit(&situation.host, &need),
+            },
+        })
+    }
+
+    fn message(&self, which: &str, hook: HostHook, certainty: Certainty, layout: &Layout<'_>) -> String {
+        let names: BTreeSet<&str> = self.lost.iter().map(|journey| journey.what.as_str()).collect();
+        let names = names.into_iter().collect::<Vec<_>>().join(", ");
+        let victims = match self.lost.iter().all(|journey| journey.route == Route::Out) {
+            true => format!("the answers of {names}"),
+            false => names,
+        };
+        let verb = match certainty {
+            Certainty::All => "drops",
+            Certainty::SomeClients => "drops, for some clients,",
+            Certainty::Doubtful => "may drop",
+        };
+        let why = self.places.iter().map(describe).collect::<Vec<_>>().join("; ");
+        let mut out = format!("{which} {verb} {victims}: {why}");
+        if layout.settings.global.mark.is_none() {
+            out.push_str(", and with global.mark: 0 it cannot tell what we let through");
+        } else if !self.sees_mark {
+            out.push_str(match hook {
+                HostHook::Ingress | HostHook::Prerouting => ", before routing, where nothing is marked yet",
+                _ => ", before our chains at priority -10 can mark anything",
+            });
+        }
+        out
+    }
+}
+
+/// How sure it is that packets are lost; the last is the worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Certainty {
+    Doubtful,
+    SomeClients,
+    All,
+}
+
+fn code(hook: HostHook, sees_mark: bool) -> &'static str {
+    match hook {
+        HostHook::Output | HostHook::Postrouting | HostHook::Egress => "host-drops-output",
+        HostHook::Ingress | HostHook::Prerouting => "host-drops-early",
+        HostHook::Input | HostHook::Forward if sees_mark => "host-drops-by-default",
+        HostHook::Input | HostHook::Forward => "host-drops-early",
+    }
+}
+
+fn describe(place: &Place) -> String {
+    let Place { chain, rule } = place;
+    match rule {
+        None => "no rule of it accepts them and its policy is drop".to_owned(),
+        Some((handle, Some(comment))) => format!("the rule \"{comment}\" of {chain} (handle {handle})"),
+        Some((handle, None)) => format!("the rule with handle {handle} of {chain}"),
+    }
+}

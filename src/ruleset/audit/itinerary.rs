@@ -1,0 +1,209 @@
+//! Which packets must get through, for these settings on this machine.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::journey::{Journey, Route};
+use super::packet::{Interface, Packet, TcpFlags, Tracking};
+use super::situation::{HostInterface, Situation};
+use crate::config::{App, Step1Reply};
+use crate::ruleset::expr::CT_STATUS_DNAT;
+use crate::ruleset::layout::Layout;
+use crate::units::{Family, PortRange, Protocol};
+
+/// Addresses that clients may have, far from each other; a list of strangers' addresses that has all of them
+/// has nearly everybody.
+const CLIENTS_4: [Ipv4Addr; 3] =
+    [Ipv4Addr::new(45, 83, 12, 7), Ipv4Addr::new(93, 201, 77, 21), Ipv4Addr::new(178, 20, 55, 90)];
+const CLIENTS_6: [Ipv6Addr; 3] = [
+    Ipv6Addr::new(0x2a01, 0x4f8, 0x1c17, 0x4c2, 0, 0, 0, 7),
+    Ipv6Addr::new(0x2600, 0x1700, 0x51, 0x9d, 0, 0, 0, 0x21),
+    Ipv6Addr::new(0x2401, 0xfa00, 0x8, 0x17, 0, 0, 0, 0x90),
+];
+/// The port a client happens to use.
+const CLIENT_PORT: u16 = 51_515;
+
+/// All journeys, for every outside interface, family and client.
+#[must_use]
+pub fn journeys(layout: &Layout<'_>, situation: &Situation) -> Vec<Journey> {
+    let mut out = Vec::new();
+    for name in &layout.ext {
+        let known = situation.interface(name.as_str());
+        let interface = Interface { name: name.as_str().to_owned(), index: known.map(|known| known.index) };
+        for family in Family::BOTH {
+            // Before an interface exists, nobody knows its addresses; one without an address of a family is not
+            // reached by it.
+            let own = known.and_then(|known| known.address(family));
+            if known.is_some() && own.is_none() {
+                continue;
+            }
+            for client in clients(family, known) {
+                let scene = Scene { layout, situation, interface: &interface, family, own, client };
+                scene.all(&mut out);
+            }
+        }
+    }
+    out
+}
+
+/// First packets to ports of this host of which only the protocol is known.
+#[must_use]
+pub fn strangers(layout: &Layout<'_>, situation: &Situation) -> Vec<Journey> {
+    let mut out = Vec::new();
+    for name in &layout.ext {
+        let known = situation.interface(name.as_str());
+        let interface = Interface { name: name.as_str().to_owned(), index: known.map(|known| known.index) };
+        for family in Family::BOTH {
+            let own = known.and_then(|known| known.address(family));
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                let from = (None, Some(CLIENT_PORT));
+                let mut packet = Packet::new(family, protocol, from, (own, None), TcpFlags::Syn);
+                packet.iif = Some(interface.clone());
+                out.push(Journey {
+                    what: "any other port".to_owned(),
+                    ports: layout.options.http_port.into(),
+                    packet,
+                    route: Route::In,
+                    untracked: false,
+                    forwarded: None,
+                });
+            }
+        }
+    }
+    out
+}
+
+/// Clients from everywhere, and one from the network of the interface.
+fn clients(family: Family, interface: Option<&HostInterface>) -> Vec<IpAddr> {
+    let mut out: Vec<IpAddr> = match family {
+        Family::V4 => CLIENTS_4.into_iter().map(IpAddr::from).collect(),
+        Family::V6 => CLIENTS_6.into_iter().map(IpAddr::from).collect(),
+    };
+    match interface.and_then(|interface| interface.address(family)) {
+        Some(IpAddr::V4(own)) => out.push(Ipv4Addr::from_bits(own.to_bits() ^ 3).into()),
+        Some(IpAddr::V6(own)) => out.push(Ipv6Addr::from_bits(own.to_bits() ^ 3).into()),
+        None => {}
+    }
+    out
+}
+
+/// One client at one interface.
+struct Scene<'a, 'l> {
+    layout: &'a Layout<'l>,
+    situation: &'a Situation,
+    interface: &'a Interface,
+    family: Family,
+    own: Option<IpAddr>,
+    client: IpAddr,
+}
+
+impl Scene<'_, '_> {
+    fn all(&self, out: &mut Vec<Journey>) {
+        let options = self.layout.options;
+        let silent = self.layout.settings.global.step1_reply == Step1Reply::Silent;
+        self.conversation("step 1", Protocol::Tcp, (options.http_port.into(), None), silent, out);
+        self.conversation("step 2", Protocol::Tcp, (options.https_port.into(), None), false, out);
+        for segment in &self.layout.local {
+            for port in [segment.ports.first(), segment.ports.last()] {
+                for app in self.layout.apps(segment).filter(|app| self.is_here(app)) {
+                    let ports = (segment.ports, Some(port));
+                    self.conversation(app.name.as_str(), segment.protocol, ports, false, out);
+                }
+            }
+        }
+        for (app, host) in self.layout.forwarded() {
+            if Family::of(host) == self.family && self.is_here(app) {
+                for (&protocol, range) in
+                    app.protocol.each().iter().flat_map(|p| app.ports.iter().map(move |range| (p, range)))
+                {
+                    let there = app.destination.port().unwrap_or(range.first());
+                    self.forwarded(app, protocol, *range, (host, there), out);
+                }
+            }
+        }
+    }
+
+    fn is_here(&self, app: &App) -> bool {
+        app.interface_ext.iter().any(|name| name.as_str() == self.interface.name)
+    }
+
+    /// The first packet to a port of this host, a later one, and the answer.
+    fn conversation(
+        &self,
+        what: &str,
+        protocol: Protocol,
+        (ports, port): (PortRange, Option<u16>),
+        untracked: bool,
+        out: &mut Vec<Journey>,
+    ) {
+        let to = (self.own, Some(port.unwrap_or(ports.first())));
+        let from = (Some(self.client), Some(CLIENT_PORT));
+        let (first, later, reply) = if untracked {
+            (Tracking::UNTRACKED, Tracking::UNTRACKED, Tracking::UNTRACKED)
+        } else {
+            (Tracking::NEW, Tracking::ESTABLISHED, Tracking::REPLY)
+        };
+        let mut go = |packet: Packet, tracking, route| {
+            let mut packet = Packet { tracking, ..packet };
+            match route {
+                Route::Out => packet.oif = Some(self.interface.clone()),
+                Route::In | Route::Through => packet.iif = Some(self.interface.clone()),
+            }
+            out.push(Journey { what: what.to_owned(), ports, packet, route, untracked, forwarded: None });
+        };
+        go(Packet::new(self.family, protocol, from, to, TcpFlags::Syn), first, Route::In);
+        go(Packet::new(self.family, protocol, from, to, TcpFlags::Data), later, Route::In);
+        go(Packet::new(self.family, protocol, to, from, TcpFlags::SynAck), reply, Route::Out);
+        if !untracked {
+            go(Packet::new(self.family, protocol, to, from, TcpFlags::Data), reply, Route::Out);
+        }
+    }
+
+    /// The same to a LAN host.
+    fn forwarded(
+        &self,
+        app: &App,
+        protocol: Protocol,
+        ports: PortRange,
+        there: (IpAddr, u16),
+        out: &mut Vec<Journey>,
+    ) {
+        let from = (Some(self.client), Some(CLIENT_PORT));
+        let to = (self.own, Some(ports.first()));
+        for (flags, tracking) in [(TcpFlags::Syn, Tracking::NEW), (TcpFlags::Data, Tracking::ESTABLISHED)] {
+            let mut packet = Packet::new(self.family, protocol, from, to, flags);
+            packet.iif = Some(self.interface.clone());
+            packet.tracking = tracking;
+            out.push(Journey {
+                what: app.name.as_str().to_owned(),
+                ports,
+                packet,
+                route: Route::Through,
+                untracked: false,
+                forwarded: Some(there),
+            });
+        }
+        let sender = (Some(there.0), Some(there.1));
+        let mut packet = Packet::new(self.family, protocol, sender, from, TcpFlags::SynAck);
+        packet.for_here = false;
+        packet.tracking = Tracking { status: CT_STATUS_DNAT, ..Tracking::REPLY };
+        packet.iif = Some(self.towards(there.0, app));
+        packet.oif = Some(self.interface.clone());
+        out.push(Journey {
+            what: app.name.as_str().to_owned(),
+            ports,
+            packet,
+            route: Route::Through,
+            untracked: false,
+            forwarded: None,
+        });
+    }
+
+    fn towards(&self, addr: IpAddr, app: &App) -> Interface {
+        let found = self.situation.towards(addr);
+        let name = found
+            .map(|interface| interface.name.as_str())
+            .or(app.interface_int.first().map(|name| name.as_str()))
+            .unwrap_or_default();
+        Interface { name: name.to_owned(), index: found.map(|interface| interface.index) }
+    }
+}

@@ -1,0 +1,314 @@
+//! The packets that must get through, and the ways they take past the chains of others.
+
+use std::net::IpAddr;
+
+use super::host::{Host, HostBase, HostChain, HostChainKind, HostFamily, HostHook, TableRef};
+use super::machine::{Deed, End, Fate, Passage, Place, pass};
+use super::packet::{Interface, Packet, Tracking};
+use super::situation::Situation;
+use crate::ruleset::expr::CT_STATUS_DNAT;
+use crate::units::{Family, Mark, PortRange};
+
+/// Connection tracking comes at this priority of prerouting and output.
+const TRACKING_PRIORITY: i32 = -200;
+/// Our `raw_in` and `raw_out`.
+const RAW_PRIORITY: i32 = -300;
+/// Our chains that set the mark.
+pub const MARK_PRIORITY: i32 = -10;
+
+/// Which way a packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Route {
+    /// To this host.
+    In,
+    /// Through this host.
+    Through,
+    /// From this host.
+    Out,
+}
+
+/// A packet that must get through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Journey {
+    /// What it is, for people: `step 1`, `ssh`.
+    pub what: String,
+    /// The ports it stands for, as a client uses them.
+    pub ports: PortRange,
+    /// The packet as it starts.
+    pub packet: Packet,
+    /// Its way.
+    pub route: Route,
+    /// Whether our table keeps it out of connection tracking.
+    pub untracked: bool,
+    /// Where our table sends it: LAN host and port there.
+    pub forwarded: Option<(IpAddr, u16)>,
+}
+
+/// A base chain that a packet met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meeting {
+    /// Its table.
+    pub table: TableRef,
+    /// Its name.
+    pub chain: String,
+    /// Its hook.
+    pub hook: HostHook,
+    /// Whether it sees our mark.
+    pub sees_mark: bool,
+    /// What became of the packet there.
+    pub passage: Passage,
+    /// What would have become of it without our mark, where that is something else.
+    pub unmarked: Option<Passage>,
+}
+
+impl Meeting {
+    /// The first place where the packet may be lost, and whether it is lost in any case.
+    #[must_use]
+    pub fn loss(&self) -> Option<(&Place, bool)> {
+        loss(&self.passage)
+    }
+}
+
+/// The first place where a packet may be lost, and whether it is lost in any case.
+#[must_use]
+pub fn loss(passage: &Passage) -> Option<(&Place, bool)> {
+    let lost = |end: &&End| matches!(end.fate, Fate::Dropped | Fate::SentOn | Fate::Queued);
+    let certain = passage.ends.iter().all(|end| matches!(end.fate, Fate::Dropped | Fate::SentOn));
+    let sure = passage.ends.iter().find(|end| lost(end) && end.certain);
+    sure.or_else(|| passage.ends.iter().rev().find(lost)).map(|end| (&end.place, certain))
+}
+
+/// Sends a packet on its way, past every chain, even those behind one that drops it.
+#[must_use]
+pub fn travel(situation: &Situation, journey: &Journey, mark: Option<Mark>) -> Vec<Meeting> {
+    let mut traveller =
+        Traveller { situation, mark, packet: journey.packet.clone(), journey, met: Vec::new() };
+    traveller.go();
+    traveller.met
+}
+
+struct Traveller<'a> {
+    situation: &'a Situation,
+    journey: &'a Journey,
+    mark: Option<Mark>,
+    packet: Packet,
+    met: Vec<Meeting>,
+}
+
+impl Traveller<'_> {
+    fn go(&mut self) {
+        match self.journey.route {
+            Route::In => {
+                self.arrive();
+                self.translate();
+                match self.packet.for_here {
+                    true => self.hook(HostHook::Input),
+                    false => self.leave_through(),
+                }
+            }
+            Route::Through => {
+                self.arrive();
+                if let Some((host, port)) = self.journey.forwarded {
+                    self.readdress(Some(host), Some(port));
+                }
+                self.leave_through();
+            }
+            Route::Out => {
+                self.hook(HostHook::Output);
+                self.hook(HostHook::Postrouting);
+                self.depart();
+            }
+        }
+    }
+
+    fn arrive(&mut self) {
+        self.hook(HostHook::Ingress);
+        self.bridge(&[HostHook::Prerouting, HostHook::Input], true);
+        self.hook(HostHook::Prerouting);
+    }
+
+    fn depart(&mut self) {
+        self.bridge(&[HostHook::Output, HostHook::Postrouting], false);
+        self.hook(HostHook::Egress);
+    }
+
+    /// A bridge's own chains: they see ports of the bridge where others see the bridge.
+    fn bridge(&mut self, hooks: &[HostHook], coming: bool) {
+        let interface = if coming { &self.packet.iif } else { &self.packet.oif };
+        let name = interface.as_ref().map_or("", |interface| interface.name.as_str());
+        if !self.situation.interface(name).is_some_and(|interface| interface.is_bridge) {
+            return;
+        }
+        let host = &self.situation.host;
+        let mut frame = self.packet.clone();
+        let port = Some(Interface { name: String::new(), index: None });
+        match coming {
+            true => (frame.iif, frame.tracking) = (port, Tracking::NOT_YET),
+            false => frame.oif = port,
+        }
+        for hook in hooks {
+            for (chain, base) in host.on(*hook) {
+                if chain.table.family == HostFamily::Bridge {
+                    let passage = pass(host, chain, &mut frame);
+                    self.note(chain, base, passage, None, !coming);
+                }
+            }
+        }
+    }
+
+    fn leave_through(&mut self) {
+        self.hook(HostHook::Forward);
+        self.hook(HostHook::Postrouting);
+        self.depart();
+    }
+
+    /// What somebody else's translation does to the first packet of a connection.
+    fn translate(&mut self) {
+        if self.packet.tracking != Tracking::NEW {
+            return;
+        }
+        let host = &self.situation.host;
+        for (chain, base) in host.on(HostHook::Prerouting) {
+            if base.kind != HostChainKind::Nat || !self.is_concerned(chain, base) {
+                continue;
+            }
+            let passage = pass(host, chain, &mut self.packet);
+            let deed = passage.deeds.iter().find_map(|(deed, _, certain)| certain.then(|| deed.clone()));
+            self.note(chain, base, passage, None, false);
+            match deed {
+                Some(Deed::Dnat { addr, port }) => {
+                    let addr = addr.and_then(|bytes| address(&bytes, self.packet.family));
+                    return self.readdress(addr, port);
+                }
+                Some(Deed::Redirect { port }) => {
+                    self.packet.put_port(true, port.or(self.packet.port(true)));
+                    self.packet.tracking.status |= CT_STATUS_DNAT;
+                    return;
+                }
+                Some(Deed::Tproxy | Deed::FlowAdd(_) | Deed::Notrack) | None => {}
+            }
+        }
+    }
+
+    fn readdress(&mut self, addr: Option<IpAddr>, port: Option<u16>) {
+        let port = port.or(self.packet.port(true));
+        self.packet.put_address(true, addr);
+        self.packet.put_port(true, port);
+        self.packet.tracking.status |= CT_STATUS_DNAT;
+        self.packet.for_here = addr.is_some_and(|addr| self.situation.is_own(addr));
+        if !self.packet.for_here {
+            let towards = addr.and_then(|addr| self.situation.towards(addr));
+            self.packet.oif = Some(match towards {
+                Some(interface) => Interface { name: interface.name.clone(), index: Some(interface.index) },
+                None => Interface { name: String::new(), index: None },
+            });
+        }
+    }
+
+    fn hook(&mut self, hook: HostHook) {
+        let host: &Host = &self.situation.host;
+        let tracked = self.packet.tracking;
+        let mut after = tracked;
+        let may_mark = matches!(hook, HostHook::Input | HostHook::Forward | HostHook::Output);
+        let mut marked = !may_mark && self.packet.mark != [Some(0); 4];
+        for (chain, base) in host.on(hook) {
+            if base.kind == HostChainKind::Nat || !self.is_concerned(chain, base) {
+                continue;
+            }
+            if may_mark && !marked && base.priority > MARK_PRIORITY {
+                self.put_mark();
+                marked = true;
+            }
+            self.packet.tracking = self.tracking_at(hook, base, after);
+            let before = self.packet.clone();
+            let passage = pass(host, chain, &mut self.packet);
+            let untracked = passage.deeds.iter().any(|(deed, _, sure)| *sure && *deed == Deed::Notrack);
+            if untracked {
+                after = Tracking::UNTRACKED;
+            }
+            let unmarked = marked.then(|| {
+                let mut packet = before;
+                packet.mark = self.journey.packet.mark;
+                pass(host, chain, &mut packet)
+            });
+            self.note(chain, base, passage, unmarked, marked);
+        }
+        if may_mark && !marked {
+            self.put_mark();
+        }
+        self.packet.tracking = after;
+    }
+
+    /// Before connection tracking has seen a packet, only our own table can have kept it out.
+    fn tracking_at(&self, hook: HostHook, base: &HostBase, after: Tracking) -> Tracking {
+        match hook {
+            HostHook::Ingress => Tracking::NOT_YET,
+            HostHook::Prerouting | HostHook::Output if base.priority < TRACKING_PRIORITY => {
+                let ours = self.journey.untracked && base.priority > RAW_PRIORITY;
+                if ours || after == Tracking::UNTRACKED && !self.journey.untracked {
+                    Tracking::UNTRACKED
+                } else {
+                    Tracking::NOT_YET
+                }
+            }
+            _ => after,
+        }
+    }
+
+    fn put_mark(&mut self) {
+        let Some(mark) = self.mark else { return };
+        let pairs = mark.value().to_ne_bytes().into_iter().zip(mark.mask().to_ne_bytes());
+        for (byte, (value, mask)) in self.packet.mark.iter_mut().zip(pairs) {
+            *byte = match *byte {
+                _ if mask == u8::MAX => Some(value),
+                Some(have) => Some((have & !mask) | value),
+                None => None,
+            };
+        }
+    }
+
+    fn note(
+        &mut self,
+        chain: &HostChain,
+        base: &HostBase,
+        passage: Passage,
+        unmarked: Option<Passage>,
+        sees_mark: bool,
+    ) {
+        self.met.push(Meeting {
+            table: chain.table.clone(),
+            chain: chain.name.clone(),
+            hook: base.hook,
+            sees_mark,
+            passage,
+            unmarked,
+        });
+    }
+
+    /// Whether the packet passes the chain at all.
+    fn is_concerned(&self, chain: &HostChain, base: &HostBase) -> bool {
+        use HostFamily::{Bridge, Inet, Ip, Ip6, Netdev};
+        let interface = match base.hook {
+            HostHook::Egress | HostHook::Postrouting | HostHook::Output => self.packet.oif.as_ref(),
+            HostHook::Ingress | HostHook::Prerouting | HostHook::Input | HostHook::Forward => {
+                self.packet.iif.as_ref()
+            }
+        };
+        let name = interface.map_or("", |interface| interface.name.as_str());
+        let device = base.devices.is_empty() || base.devices.iter().any(|device| device == name);
+        match chain.table.family {
+            Inet | Netdev => device,
+            Ip => self.packet.family == Family::V4,
+            Ip6 => self.packet.family == Family::V6,
+            Bridge => false,
+        }
+    }
+}
+
+/// iptables keeps an IPv4 address at the beginning of a longer field.
+fn address(bytes: &[u8], family: Family) -> Option<IpAddr> {
+    match family {
+        Family::V4 => bytes.first_chunk::<4>().map(|&bytes| IpAddr::from(bytes)),
+        Family::V6 => bytes.first_chunk::<16>().map(|&bytes| IpAddr::from(bytes)),
+    }
+}

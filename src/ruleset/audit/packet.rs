@@ -1,0 +1,334 @@
+//! A packet as far as it is known beforehand.
+
+use std::net::IpAddr;
+
+use super::step::Source;
+use crate::ruleset::expr::{addr_type, ct_state};
+use crate::units::{Family, Protocol};
+
+/// The length of a small packet of any kind.
+const LENGTH: u8 = 80;
+
+/// A byte that may be unknown.
+pub type Byte = Option<u8>;
+
+/// An interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its number, if it exists.
+    pub index: Option<u32>,
+}
+
+/// How connection tracking sees a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tracking {
+    /// State bits ([`ct_state`]).
+    pub state: u32,
+    /// Whether it belongs to a connection at all.
+    pub tracked: bool,
+    /// Original (0) or reply (1).
+    pub direction: u8,
+    /// `IPS_*`.
+    pub status: u32,
+}
+
+impl Tracking {
+    /// Before connection tracking has seen it.
+    pub const NOT_YET: Self = Self { state: ct_state::INVALID, tracked: false, direction: 0, status: 0 };
+    /// Kept out of connection tracking.
+    pub const UNTRACKED: Self = Self { state: ct_state::UNTRACKED, tracked: false, direction: 0, status: 0 };
+    /// The first packet.
+    pub const NEW: Self = Self { state: ct_state::NEW, tracked: true, direction: 0, status: 0 };
+    /// A later one of the client.
+    pub const ESTABLISHED: Self =
+        Self { state: ct_state::ESTABLISHED, tracked: true, direction: 0, status: 0 };
+    /// An answer.
+    pub const REPLY: Self = Self { state: ct_state::ESTABLISHED, tracked: true, direction: 1, status: 0 };
+}
+
+/// What a packet of TCP says about its connection (`tcp flags`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TcpFlags {
+    /// SYN.
+    Syn,
+    /// SYN and ACK.
+    SynAck,
+    /// ACK and PSH.
+    Data,
+}
+
+impl TcpFlags {
+    fn byte(self) -> u8 {
+        match self {
+            Self::Syn => 0x02,
+            Self::SynAck => 0x12,
+            Self::Data => 0x18,
+        }
+    }
+}
+
+/// A packet on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// IPv4 or IPv6.
+    pub family: Family,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// Where it came in.
+    pub iif: Option<Interface>,
+    /// Where it goes out.
+    pub oif: Option<Interface>,
+    /// The IP header.
+    pub network: Vec<Byte>,
+    /// The TCP or UDP header.
+    pub transport: Vec<Byte>,
+    /// The packet mark, host byte order.
+    pub mark: [Byte; 4],
+    /// How connection tracking sees it.
+    pub tracking: Tracking,
+    /// Whether its destination is an address of this host.
+    pub for_here: bool,
+}
+
+impl Packet {
+    /// A packet from one end to the other; none stands for an address or port that is not known.
+    #[must_use]
+    pub fn new(
+        family: Family,
+        protocol: Protocol,
+        from: (Option<IpAddr>, Option<u16>),
+        to: (Option<IpAddr>, Option<u16>),
+        flags: TcpFlags,
+    ) -> Self {
+        let mut packet = Self {
+            family,
+            protocol,
+            iif: None,
+            oif: None,
+            network: Vec::new(),
+            transport: Vec::new(),
+            mark: [Some(0); 4],
+            tracking: Tracking::NEW,
+            for_here: true,
+        };
+        match family {
+            Family::V4 => {
+                packet.network = vec![None; 20];
+                set(&mut packet.network, 0, &[0x45, 0, 0, LENGTH]);
+                // Not a fragment, of any size.
+                set(&mut packet.network, 6, &[0x40, 0]);
+                set(&mut packet.network, 8, &[60, protocol.number()]);
+            }
+            Family::V6 => {
+                packet.network = vec![None; 40];
+                set(&mut packet.network, 0, &[0x60, 0, 0, 0, 0, LENGTH - 40, protocol.number(), 60]);
+            }
+        }
+        match protocol {
+            Protocol::Tcp => {
+                packet.transport = vec![None; 20];
+                set(&mut packet.transport, 12, &[0x80, flags.byte()]);
+            }
+            Protocol::Udp => packet.transport = vec![None; 8],
+        }
+        packet.put_address(false, from.0);
+        packet.put_address(true, to.0);
+        packet.put_port(false, from.1);
+        packet.put_port(true, to.1);
+        packet
+    }
+
+    /// Writes the source or destination address.
+    pub fn put_address(&mut self, destination: bool, addr: Option<IpAddr>) {
+        let (offset, len) = self.address_at(destination);
+        match addr {
+            Some(IpAddr::V4(v4)) if self.family == Family::V4 => set(&mut self.network, offset, &v4.octets()),
+            Some(IpAddr::V6(v6)) if self.family == Family::V6 => set(&mut self.network, offset, &v6.octets()),
+            Some(_) | None => self.network.iter_mut().skip(offset).take(len).for_each(|byte| *byte = None),
+        }
+    }
+
+    fn address_at(&self, destination: bool) -> (usize, usize) {
+        match (self.family, destination) {
+            (Family::V4, false) => (12, 4),
+            (Family::V4, true) => (16, 4),
+            (Family::V6, false) => (8, 16),
+            (Family::V6, true) => (24, 16),
+        }
+    }
+
+    /// The source or destination address.
+    #[must_use]
+    pub fn address(&self, destination: bool) -> &[Byte] {
+        let (offset, len) = self.address_at(destination);
+        self.network.get(offset..offset + len).unwrap_or_default()
+    }
+
+    /// The same as one value, where all of it is known.
+    #[must_use]
+    pub fn ip(&self, destination: bool) -> Option<IpAddr> {
+        let bytes: Vec<u8> = self.address(destination).iter().copied().collect::<Option<_>>()?;
+        match self.family {
+            Family::V4 => bytes.first_chunk::<4>().map(|&bytes| IpAddr::from(bytes)),
+            Family::V6 => bytes.first_chunk::<16>().map(|&bytes| IpAddr::from(bytes)),
+        }
+    }
+
+    /// Writes the source or destination port.
+    pub fn put_port(&mut self, destination: bool, port: Option<u16>) {
+        let offset = if destination { 2 } else { 0 };
+        match port {
+            Some(port) => set(&mut self.transport, offset, &port.to_be_bytes()),
+            None => self.transport.iter_mut().skip(offset).take(2).for_each(|byte| *byte = None),
+        }
+    }
+
+    /// The source or destination port, where it is known.
+    #[must_use]
+    pub fn port(&self, destination: bool) -> Option<u16> {
+        let offset = if destination { 2 } else { 0 };
+        match self.transport.get(offset..offset + 2) {
+            Some(&[Some(high), Some(low)]) => Some(u16::from_be_bytes([high, low])),
+            Some(_) | None => None,
+        }
+    }
+
+    /// What a step would load; none where the packet has no such thing, and the rule does not match.
+    #[must_use]
+    pub fn load(&self, source: Source, len: Option<usize>) -> Option<Vec<Byte>> {
+        match source {
+            Source::Meta(key) => self.meta(key),
+            Source::Payload { base, offset } => self.payload(base, offset, len.unwrap_or(4)),
+            Source::Ct { key, direction } => self.ct(key, direction),
+            Source::Fib { result, flags } => Some(self.fib(result, flags)),
+            Source::Unknown => Some(vec![None; len.unwrap_or(4)]),
+        }
+    }
+
+    fn payload(&self, base: u32, offset: usize, len: usize) -> Option<Vec<Byte>> {
+        let bytes = match base {
+            1 => &self.network,
+            2 => &self.transport,
+            _ => return Some(vec![None; len]),
+        };
+        if base == 1 && bytes.len() < offset + len {
+            return Some(vec![None; len]);
+        }
+        match bytes.get(offset..offset + len) {
+            Some(found) => Some(found.to_vec()),
+            // Options of TCP may be there; UDP has none.
+            None if self.protocol == Protocol::Tcp => Some(vec![None; len]),
+            None => None,
+        }
+    }
+
+    /// `NFT_META_*`.
+    fn meta(&self, key: u32) -> Option<Vec<Byte>> {
+        const NFPROTO_IPV4: u8 = 2;
+        const NFPROTO_IPV6: u8 = 10;
+        Some(match key {
+            0 => known(&u32::from(LENGTH).to_ne_bytes()),
+            // Ethernet's number for the protocol, network byte order.
+            1 => known(match self.family {
+                Family::V4 => &[0x08, 0x00],
+                Family::V6 => &[0x86, 0xdd],
+            }),
+            3 => self.mark.to_vec(),
+            4 => index_of(self.iif.as_ref())?,
+            5 => index_of(self.oif.as_ref())?,
+            6 => name_of(self.iif.as_ref())?,
+            7 => name_of(self.oif.as_ref())?,
+            15 => known(&[match self.family {
+                Family::V4 => NFPROTO_IPV4,
+                Family::V6 => NFPROTO_IPV6,
+            }]),
+            16 => known(&[self.protocol.number()]),
+            // PACKET_HOST, and no IPsec.
+            19 | 25 => known(&[0]),
+            _ => vec![None; 16],
+        })
+    }
+
+    /// `NFT_CT_*`.
+    fn ct(&self, key: u32, direction: Option<u8>) -> Option<Vec<Byte>> {
+        let tracking = self.tracking;
+        if key == 0 {
+            return Some(known(&tracking.state.to_ne_bytes()));
+        }
+        if !tracking.tracked {
+            return None;
+        }
+        let network = |at: usize, len| self.network.get(at..at + len).map(<[Byte]>::to_vec);
+        Some(match (key, direction) {
+            (1, None) => known(&[tracking.direction]),
+            (2, None) => known(&tracking.status.to_ne_bytes()),
+            // Nobody has marked the connection so far.
+            (3, None) => known(&[0; 4]),
+            // Without translation, the original direction is what the packet says.
+            (8 | 19 | 21, Some(0)) if tracking.direction == 0 => match self.family {
+                Family::V4 => network(12, 4)?,
+                Family::V6 => network(8, 16)?,
+            },
+            (12, Some(0)) if tracking.direction == 0 && tracking.status == 0 => {
+                self.transport.get(2..4)?.to_vec()
+            }
+            _ => vec![None; 16],
+        })
+    }
+
+    fn fib(&self, result: u32, flags: u32) -> Vec<Byte> {
+        const PRESENT: u32 = 32;
+        const SOURCE: u32 = 1;
+        let unknown = Interface { name: String::new(), index: None };
+        // The client is reached by where it came from.
+        let interface = self.iif.as_ref().or(self.oif.as_ref()).unwrap_or(&unknown);
+        match result {
+            _ if flags & PRESENT != 0 => known(&[1, 0, 0, 0]),
+            1 if flags & SOURCE != 0 => index_of(Some(interface)).unwrap_or_default(),
+            2 if flags & SOURCE != 0 => name_of(Some(interface)).unwrap_or_default(),
+            3 => {
+                let outgoing = self.iif.is_none();
+                let here = if flags & SOURCE != 0 { outgoing } else { self.for_here && !outgoing };
+                let kind = if here { addr_type::LOCAL } else { addr_type::UNICAST };
+                known(&kind.to_ne_bytes())
+            }
+            _ => vec![None; 16],
+        }
+    }
+}
+
+/// Bytes that are known.
+#[must_use]
+pub fn known(bytes: &[u8]) -> Vec<Byte> {
+    bytes.iter().copied().map(Some).collect()
+}
+
+fn set(bytes: &mut [Byte], offset: usize, data: &[u8]) {
+    for (byte, &new) in bytes.iter_mut().skip(offset).zip(data) {
+        *byte = Some(new);
+    }
+}
+
+/// None where the hook has no such interface: nf_tables then loads 0.
+fn index_of(interface: Option<&Interface>) -> Option<Vec<Byte>> {
+    Some(match interface {
+        None => known(&[0; 4]),
+        Some(Interface { index: Some(index), .. }) => known(&index.to_ne_bytes()),
+        Some(Interface { index: None, .. }) => vec![None; 4],
+    })
+}
+
+fn name_of(interface: Option<&Interface>) -> Option<Vec<Byte>> {
+    const IFNAMSIZ: usize = 16;
+    Some(match interface {
+        None => known(&[0; IFNAMSIZ]),
+        Some(Interface { name, .. }) if name.is_empty() => vec![None; IFNAMSIZ],
+        Some(Interface { name, .. }) => {
+            let mut bytes = name.clone().into_bytes();
+            bytes.resize(IFNAMSIZ, 0);
+            known(&bytes)
+        }
+    })
+}

@@ -1,0 +1,244 @@
+//! Rules of others that send elsewhere what is meant for our ports, or bring to them what did not pass the gate.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::Trip;
+use super::finding::{Finding, Severity};
+use super::host::{HostHook, TableRef};
+use super::itinerary::strangers;
+use super::journey::{Journey, Route, travel};
+use super::machine::{Deed, Place};
+use super::situation::Situation;
+use super::step::Step;
+use crate::ruleset::layout::Layout;
+use crate::ruleset::remedy::{Program, program_of};
+use crate::units::{Family, PortRange, Protocol};
+
+/// Our gate.
+const GATE_PRIORITY: i32 = -150;
+
+/// Judges what others do with packets beside dropping them.
+#[must_use]
+pub(super) fn redirects(layout: &Layout<'_>, situation: &Situation, trips: &[Trip]) -> Vec<Finding> {
+    let mut out = Vec::new();
+    for Trip { journey, met } in trips {
+        for meeting in met {
+            for (deed, place, _) in &meeting.passage.deeds {
+                let found = match deed {
+                    Deed::Dnat { .. } | Deed::Redirect { .. } if meeting.hook == HostHook::Prerouting => {
+                        translated(situation, journey, &meeting.table, &meeting.chain, place, deed)
+                    }
+                    Deed::Tproxy => Some(diverted(journey, &meeting.table, place)),
+                    Deed::Notrack if meeting.hook == HostHook::Prerouting => {
+                        untracked(journey, &meeting.table, place)
+                    }
+                    Deed::Dnat { .. } | Deed::Redirect { .. } | Deed::FlowAdd(_) | Deed::Notrack => None,
+                };
+                out.extend(found);
+            }
+        }
+    }
+    out.extend(aliases(layout, situation));
+    out.extend(rewritten(situation));
+    let mut seen = BTreeSet::new();
+    out.retain(|finding| seen.insert(finding.message.clone()));
+    out
+}
+
+fn rule_of(table: &TableRef, place: &Place) -> String {
+    match &place.rule {
+        Some((handle, _)) => format!("rule {handle} of chain {table} {}", place.chain),
+        None => format!("chain {table} {}", place.chain),
+    }
+}
+
+/// VyOS writes the number of its rule beside it.
+fn delete(table: &TableRef, place: &Place) -> String {
+    match &place.rule {
+        Some((_, Some(comment))) if comment.starts_with("DST-NAT-") => format!(
+            "configure\ndelete nat destination rule {}\ncommit\nsave",
+            comment.trim_start_matches("DST-NAT-")
+        ),
+        Some((handle, _)) => format!("nft delete rule {table} {} handle {handle}", place.chain),
+        None => String::new(),
+    }
+}
+
+fn target(deed: &Deed, family: Family) -> String {
+    match deed {
+        Deed::Dnat { addr, port } => {
+            let addr = addr.as_deref().and_then(|bytes| address(bytes, family));
+            let addr = addr.map_or_else(|| "another address".to_owned(), |addr| addr.to_string());
+            port.map_or(addr.clone(), |port| format!("{addr} port {port}"))
+        }
+        Deed::Redirect { port: Some(port) } => format!("port {port} of this host"),
+        Deed::Redirect { port: None } | Deed::Tproxy | Deed::FlowAdd(_) | Deed::Notrack => {
+            "this host".to_owned()
+        }
+    }
+}
+
+fn translated(
+    situation: &Situation,
+    journey: &Journey,
+    table: &TableRef,
+    chain: &str,
+    place: &Place,
+    deed: &Deed,
+) -> Option<Finding> {
+    if journey.route != Route::In {
+        return None;
+    }
+    let Journey { what, ports, packet, .. } = journey;
+    let rule = rule_of(table, place);
+    let to = target(deed, packet.family);
+    if what == "step 1" || what == "step 2" {
+        return Some(Finding {
+            severity: Severity::Error,
+            code: "step-port-redirected",
+            message: format!("{rule} sends {} port {ports}, where {what} listens, to {to}", packet.protocol),
+            fix: format!(
+                "{}\n# or choose another port for {what}: --http-port, --https-port",
+                delete(table, place)
+            ),
+        });
+    }
+    let program = program_of(&situation.host, table, chain);
+    let docker = matches!(program, Program::DockerNft | Program::DockerIptables);
+    let subject = format!("{} port {ports} of {what}", packet.protocol);
+    let message = if docker {
+        format!("{subject} is published by Docker ({rule}) to {to}: the gate comes first and guards it")
+    } else {
+        format!("{subject} is forwarded by {rule} to {to}: the gate comes first and guards it")
+    };
+    let code = if docker { "docker-published" } else { "port-forwarded" };
+    Some(Finding { severity: Severity::Info, code, message, fix: String::new() })
+}
+
+fn diverted(journey: &Journey, table: &TableRef, place: &Place) -> Finding {
+    let rule = rule_of(table, place);
+    Finding {
+        severity: Severity::Warning,
+        code: "tproxy",
+        message: format!(
+            "{rule} gives packets to {} port {} ({}) to a socket of another program",
+            journey.packet.protocol, journey.ports, journey.what
+        ),
+        fix: delete(table, place),
+    }
+}
+
+/// Without connection tracking, nothing is forwarded to a LAN host.
+fn untracked(journey: &Journey, table: &TableRef, place: &Place) -> Option<Finding> {
+    journey.forwarded?;
+    let rule = rule_of(table, place);
+    let message = format!(
+        "{rule} keeps packets out of connection tracking, without which {} cannot be forwarded to its LAN host",
+        journey.what
+    );
+    let fix = if table.table == "vyos_conntrack" {
+        "# VyOS tracks connections as soon as something needs it:\nconfigure\nset firewall global-options state-policy established action accept\ncommit\nsave".to_owned()
+    } else {
+        delete(table, place)
+    };
+    Some(Finding { severity: Severity::Error, code: "host-untracks", message, fix })
+}
+
+/// Other ports of this host by which others bring packets to ours.
+fn aliases(layout: &Layout<'_>, situation: &Situation) -> Vec<Finding> {
+    let mut out = Vec::new();
+    let single = |port: std::num::NonZeroU16| PortRange::from(port);
+    let mut guarded: Vec<(String, Protocol, PortRange)> = vec![
+        ("step 1".to_owned(), Protocol::Tcp, single(layout.options.http_port)),
+        ("step 2".to_owned(), Protocol::Tcp, single(layout.options.https_port)),
+    ];
+    for segment in &layout.local {
+        let names: Vec<&str> = layout.apps(segment).map(|app| app.name.as_str()).collect();
+        guarded.push((names.join(", "), segment.protocol, segment.ports));
+    }
+    for stranger in strangers(layout, situation) {
+        for meeting in travel(situation, &stranger, None) {
+            for (deed, place, _) in &meeting.passage.deeds {
+                let Some(port) = brought(situation, deed, stranger.packet.family) else { continue };
+                let protocol = stranger.packet.protocol;
+                let ours = guarded.iter().filter(|(_, p, ports)| *p == protocol && ports.contains(port));
+                out.extend(ours.map(|(what, ..)| alias(what, port, protocol, &meeting.table, place)));
+            }
+        }
+    }
+    out
+}
+
+/// The port of this host that packets are brought to.
+fn brought(situation: &Situation, deed: &Deed, family: Family) -> Option<u16> {
+    match deed {
+        Deed::Redirect { port } => *port,
+        Deed::Dnat { addr, port } => {
+            let addr = address(addr.as_deref()?, family)?;
+            situation.is_own(addr).then_some(*port).flatten()
+        }
+        Deed::Tproxy | Deed::FlowAdd(_) | Deed::Notrack => None,
+    }
+}
+
+fn alias(what: &str, port: u16, protocol: Protocol, table: &TableRef, place: &Place) -> Finding {
+    let rule = rule_of(table, place);
+    Finding {
+        severity: Severity::Warning,
+        code: "guarded-port-alias",
+        message: format!(
+            "{rule} brings packets for other ports to {protocol} port {port} ({what}): by those ports it is reached without a grant"
+        ),
+        fix: format!(
+            "{}\n# or guard those ports as well: add them to port: of the app",
+            delete(table, place)
+        ),
+    }
+}
+
+/// Rules that write other ports or addresses into packets before the gate sees them.
+fn rewritten(situation: &Situation) -> Vec<Finding> {
+    let host = &situation.host;
+    let early = |table: &TableRef| {
+        host.chains.iter().any(|chain| {
+            chain.table == *table
+                && chain.base.as_ref().is_some_and(|base| match base.hook {
+                    HostHook::Ingress => true,
+                    HostHook::Prerouting => base.priority < GATE_PRIORITY,
+                    _ => false,
+                })
+        })
+    };
+    let mut out = Vec::new();
+    for chain in host.chains.iter().filter(|chain| early(&chain.table)) {
+        for rule in &chain.rules {
+            let writes = rule.steps.iter().any(|step| match step {
+                Step::Write { base: 2, offset, .. } => *offset == 2,
+                Step::Write { base: 1, offset, .. } => *offset == 16 || *offset == 24,
+                _ => false,
+            });
+            if writes {
+                let place =
+                    Place { chain: chain.name.clone(), rule: Some((rule.handle, rule.comment.clone())) };
+                out.push(Finding {
+                    severity: Severity::Warning,
+                    code: "stateless-translation",
+                    message: format!(
+                        "{} writes other destinations into packets before our gate sees them: what it sends to a guarded port needs no grant",
+                        rule_of(&chain.table, &place)
+                    ),
+                    fix: delete(&chain.table, &place),
+                });
+            }
+        }
+    }
+    out
+}
+
+fn address(bytes: &[u8], family: Family) -> Option<IpAddr> {
+    match family {
+        Family::V4 => bytes.first_chunk::<4>().map(|&bytes| IpAddr::from(bytes)),
+        Family::V6 => bytes.first_chunk::<16>().map(|&bytes| IpAddr::from(bytes)),
+    }
+}

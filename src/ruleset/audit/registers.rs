@@ -1,0 +1,111 @@
+//! Registers of the nf_tables machine whose bytes may be unknown, and what can be said about them.
+
+use super::host::HostSet;
+use super::packet::Byte;
+use super::step::Comparison;
+
+/// Sixteen registers of four bytes.
+pub(super) const REGISTER_BYTES: usize = 64;
+
+/// All registers.
+pub(super) type Registers = [Byte; REGISTER_BYTES];
+
+/// Whether something holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tri {
+    /// Certainly not.
+    No,
+    /// It cannot be told.
+    Maybe,
+    /// Certainly.
+    Yes,
+}
+
+impl Tri {
+    pub(super) fn not(self) -> Self {
+        match self {
+            Self::No => Self::Yes,
+            Self::Maybe => Self::Maybe,
+            Self::Yes => Self::No,
+        }
+    }
+
+    pub(super) fn of(holds: bool) -> Self {
+        if holds { Self::Yes } else { Self::No }
+    }
+}
+
+pub(super) fn store(registers: &mut Registers, at: usize, bytes: &[Byte]) {
+    for (register, byte) in registers.iter_mut().skip(at).zip(bytes) {
+        *register = *byte;
+    }
+    // What does not fill a register leaves zeros behind it.
+    let end = at + bytes.len();
+    for register in registers.iter_mut().take(end.next_multiple_of(4)).skip(end) {
+        *register = Some(0);
+    }
+}
+
+pub(super) fn fetch(registers: &Registers, at: usize, len: usize) -> &[Byte] {
+    registers.get(at..at + len).unwrap_or_default()
+}
+
+pub(super) fn all_known(bytes: &[Byte]) -> Option<Vec<u8>> {
+    bytes.iter().copied().collect::<Option<Vec<u8>>>().filter(|bytes| !bytes.is_empty())
+}
+
+pub(super) fn port_in(registers: &Registers, at: usize) -> Option<u16> {
+    let bytes = all_known(fetch(registers, at, 2))?;
+    bytes.try_into().ok().map(u16::from_be_bytes)
+}
+
+/// In a concatenation, each part has its own range; else the key as a whole is one number.
+pub(super) fn in_range(set: &HostSet, key: &[Byte], first: &[u8], last: &[u8]) -> Tri {
+    let whole = [set.key_len];
+    let fields = if set.fields.is_empty() { whole.as_slice() } else { set.fields.as_slice() };
+    let (mut at, mut found) = (0, Tri::Yes);
+    for len in fields {
+        let end = at + len;
+        let (Some(key), Some(first), Some(last)) = (key.get(at..end), first.get(at..end), last.get(at..end))
+        else {
+            return Tri::Maybe;
+        };
+        found = found.min(compare(key, Comparison::Ge, first)).min(compare(key, Comparison::Le, last));
+        at = end.next_multiple_of(4);
+    }
+    found
+}
+
+pub(super) fn compare(bytes: &[Byte], how: Comparison, data: &[u8]) -> Tri {
+    use std::cmp::Ordering;
+    if bytes.len() < data.len() {
+        return Tri::Maybe;
+    }
+    // Up to the first unknown byte, the order is known.
+    let mut order = Some(Ordering::Equal);
+    let mut differs = false;
+    for (byte, datum) in bytes.iter().zip(data) {
+        match byte {
+            Some(byte) if byte != datum => {
+                differs = true;
+                if order == Some(Ordering::Equal) {
+                    order = Some(byte.cmp(datum));
+                }
+            }
+            Some(_) => {}
+            None if order == Some(Ordering::Equal) => order = None,
+            None => {}
+        }
+    }
+    match (how, order) {
+        (Comparison::Eq, _) if differs => Tri::No,
+        (Comparison::Ne, _) if differs => Tri::Yes,
+        (_, None) => Tri::Maybe,
+        (Comparison::Eq, Some(order)) => Tri::of(order.is_eq()),
+        (Comparison::Ne, Some(order)) => Tri::of(order.is_ne()),
+        (Comparison::Lt, Some(order)) => Tri::of(order.is_lt()),
+        (Comparison::Le, Some(order)) => Tri::of(order.is_le()),
+        (Comparison::Gt, Some(order)) => Tri::of(order.is_gt()),
+        (Comparison::Ge, Some(order)) => Tri::of(order.is_ge()),
+    }
+}

@@ -1,0 +1,103 @@
+//! What an audit is told about the machine; whoever reads it is elsewhere.
+
+use std::net::IpAddr;
+
+use super::host::Host;
+use crate::units::{Family, Protocol};
+
+/// An interface of this host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostInterface {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub index: u32,
+    /// Its addresses, each with the length of its network's prefix.
+    pub addresses: Vec<(IpAddr, u8)>,
+    /// Whether it is a bridge.
+    pub is_bridge: bool,
+    /// Whether a program sees its packets before anything else does (XDP).
+    pub has_xdp: bool,
+}
+
+/// A process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    /// Its name, at most 15 bytes.
+    pub name: String,
+}
+
+/// A port that somebody listens on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The address, which may be unspecified.
+    pub address: IpAddr,
+    /// The port.
+    pub port: u16,
+    /// Who, where that can be told.
+    pub process: Option<Process>,
+}
+
+/// Everything an audit judges.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Situation {
+    /// What is loaded.
+    pub host: Host,
+    /// The interfaces.
+    pub interfaces: Vec<HostInterface>,
+    /// Who listens; none: it cannot be read.
+    pub listeners: Option<Vec<Listener>>,
+    /// Tables of iptables-legacy, as `ip filter` or `ip6 nat`.
+    pub legacy_tables: Vec<String>,
+    /// Files that are loaded at boot or on reload and begin by flushing everything.
+    pub flushing_files: Vec<String>,
+}
+
+impl Situation {
+    /// The interface of that name.
+    #[must_use]
+    pub fn interface(&self, name: &str) -> Option<&HostInterface> {
+        self.interfaces.iter().find(|interface| interface.name == name)
+    }
+
+    /// The interface in whose network an address is.
+    #[must_use]
+    pub fn towards(&self, addr: IpAddr) -> Option<&HostInterface> {
+        self.interfaces.iter().find(|interface| {
+            interface.addresses.iter().any(|&(own, prefix)| {
+                crate::units::Network::around(own, prefix).is_ok_and(|network| {
+                    Family::of(addr) == network.family() && network.first() <= addr && addr <= network.last()
+                })
+            })
+        })
+    }
+
+    /// Whether an address is one of this host's.
+    #[must_use]
+    pub fn is_own(&self, addr: IpAddr) -> bool {
+        addr.is_loopback()
+            || self.interfaces.iter().any(|interface| interface.addresses.iter().any(|&(own, _)| own == addr))
+    }
+}
+
+impl HostInterface {
+    /// An address of a family by which clients could reach it.
+    #[must_use]
+    pub fn address(&self, family: Family) -> Option<IpAddr> {
+        self.addresses
+            .iter()
+            .map(|&(addr, _)| addr)
+            .find(|&addr| Family::of(addr) == family && !is_link_local(addr))
+    }
+}
+
+fn is_link_local(addr: IpAddr) -> bool {
+    match addr {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
+}

@@ -1,0 +1,334 @@
+//! Changes of elements, for `ipset restore -exist`, and elements as `ipset save` lists them.
+
+use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::model::{IpSet, SetContent};
+use super::names;
+use super::plan::MAX_SECS;
+use super::save::{ListedElement, ListedSet};
+use crate::ruleset::allow::{address_key, key_address, networks};
+use crate::ruleset::diff::Change;
+use crate::ruleset::model::{Element, Elements, Timeout};
+use crate::units::{Family, Network};
+
+/// An element that is in every set of grants or networks: where it is gone, somebody flushed the set; where it is there, an
+/// element that is gone was taken back. A multicast address is the source of no packet that a kernel takes, and
+/// these two are reserved, so that nothing is sent there.
+#[must_use]
+pub fn sentinel(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::new(224, 0, 0, 0).into(),
+        Family::V6 => Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0).into(),
+    }
+}
+
+/// Longest comment, in bytes (`IPSET_MAX_COMMENT_SIZE` is 255), without the time.
+const MAX_COMMENT: usize = 200;
+
+/// Why a change cannot be written for ipset.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ElementError {
+    /// Longer than an ipset counts.
+    #[error("with iptables nothing can be open for more than {MAX_SECS} s (24 days): choose less")]
+    TooLong,
+    /// A list of `-m recent` has one time for all.
+    #[error(
+        "without ipset a grant lasts {0}, no less and no more: leave the time out, or install ipset (apt-get install ipset)"
+    )]
+    OneTime(String),
+    /// The networks that may always come are in the rules.
+    #[error(
+        "without ipset only the configuration can allow networks (`allow`): write it there and reload, or install ipset (apt-get install ipset)"
+    )]
+    NoNetworks,
+    /// The next address would push out the oldest.
+    #[error(
+        "{set} is full: {room} addresses have access, and the kernel holds no more (ip_list_tot of the module xt_recent); revoke one, or install ipset (apt-get install ipset)"
+    )]
+    Full {
+        /// The set.
+        set: String,
+        /// How many fit.
+        room: usize,
+    },
+    /// Changes of rules are not for ipset.
+    #[error("not a change of elements: {0}")]
+    NotElements(String),
+}
+
+/// Changes of elements as commands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Commands {
+    /// What closes.
+    pub closing: String,
+    /// What opens.
+    pub opening: String,
+}
+
+/// Writes changes of elements as commands for ipset.
+///
+/// # Errors
+/// [`ElementError`] where ipset cannot do it.
+pub fn commands(changes: &[Change]) -> Result<Commands, ElementError> {
+    let mut out = Commands::default();
+    for (index, change) in changes.iter().enumerate() {
+        match change {
+            Change::FlushSet(name) => {
+                let _ = writeln!(out.closing, "flush {}", names::set(name));
+                out.closing.push_str(&sentinel_line(name));
+            }
+            Change::DeleteElements { set, elements } => {
+                for (key, element) in elements {
+                    let again = |later: &Change| adds(later, &set.name, key);
+                    if !changes.iter().skip(index).any(again) {
+                        for text in texts(key, element) {
+                            let _ = writeln!(out.closing, "del {} {text}", names::set(&set.name));
+                        }
+                    }
+                }
+            }
+            Change::AddElements { set, elements } | Change::RenewElements { set, elements } => {
+                for (key, element) in elements {
+                    let Some(options) = options(element)? else { continue };
+                    for text in texts(key, element) {
+                        let _ = writeln!(out.opening, "add {} {text} {options}", names::set(&set.name));
+                    }
+                }
+            }
+            other => return Err(ElementError::NotElements(other.to_string())),
+        }
+    }
+    Ok(out)
+}
+
+/// Whether the set that the model calls so has the sentinel.
+#[must_use]
+pub fn has_sentinel(meaning: &str) -> bool {
+    meaning.starts_with("app_") || meaning.starts_with("allow_")
+}
+
+fn sentinel_line(meaning: &str) -> String {
+    if !has_sentinel(meaning) {
+        return String::new();
+    }
+    let family = if meaning.ends_with("_4") { Family::V4 } else { Family::V6 };
+    format!("add {} {} timeout 0\n", names::set(meaning), sentinel(family))
+}
+
+/// What makes a set, with its sentinel.
+#[must_use]
+pub fn creation(set: &IpSet) -> String {
+    let mut text = format!("create {} {}\n", set.name, set.kind);
+    if set.content == SetContent::Kept {
+        text.push_str(&sentinel_line(&set.meaning));
+    }
+    text
+}
+
+/// Whether a change puts exactly this key, or the same range, into the set.
+fn adds(change: &Change, name: &str, key: &[u8]) -> bool {
+    match change {
+        Change::AddElements { set, elements } | Change::RenewElements { set, elements } => {
+            set.name == name
+                && elements.get(key).is_some_and(|element| element.timeout.is_none_or(|t| t.left_ms >= 1000))
+        }
+        _ => false,
+    }
+}
+
+/// Time and comment; none for an element that has less than a second left, because ipset counts whole ones.
+fn options(element: &Element) -> Result<Option<String>, ElementError> {
+    let (left, total) = match element.timeout {
+        None => (0, None),
+        Some(Timeout { left_ms, .. }) if left_ms < 1_000 => return Ok(None),
+        Some(Timeout { left_ms, total_ms }) => (left_ms / 1_000, Some(total_ms.div_ceil(1_000))),
+    };
+    if left > MAX_SECS {
+        return Err(ElementError::TooLong);
+    }
+    let comment = plain(element.comment.as_deref().unwrap_or_default());
+    let total = total.map(|secs| format!(" ({secs} s)")).unwrap_or_default();
+    Ok(Some(format!("timeout {left} comment \"{comment}{total}\"")))
+}
+
+/// A comment that ipset can read back: no quotes, no control characters, not too long.
+fn plain(comment: &str) -> String {
+    let mut out = String::new();
+    for c in comment.chars() {
+        let c = if c.is_control() || "\"\\".contains(c) { '_' } else { c };
+        if out.len() + c.len_utf8() > MAX_COMMENT {
+            break;
+        }
+        out.push(c);
+    }
+    out
+}
+
+/// The addresses or networks that an element stands for.
+fn texts(first: &[u8], element: &Element) -> Vec<String> {
+    match &element.last {
+        None => key_address(first).map(|addr| addr.to_string()).into_iter().collect(),
+        Some(last) => pieces(first, last).iter().map(Network::to_string).collect(),
+    }
+}
+
+/// Networks as ipset takes them: all of a family are two halves.
+fn pieces(first: &[u8], last: &[u8]) -> Vec<Network> {
+    let whole = |network: &Network| network.prefix_len() == 0;
+    networks(first, last)
+        .into_iter()
+        .flat_map(|network| {
+            if !whole(&network) {
+                return vec![network];
+            }
+            let upper = match network.family() {
+                Family::V4 => IpAddr::V4(Ipv4Addr::new(128, 0, 0, 0)),
+                Family::V6 => IpAddr::V6(Ipv6Addr::new(0x8000, 0, 0, 0, 0, 0, 0, 0)),
+            };
+            let halves = [Network::around(network.first(), 1), Network::around(upper, 1)];
+            halves.into_iter().flatten().collect()
+        })
+        .collect()
+}
+
+/// Elements of ranges as ipset holds them: one per network.
+#[must_use]
+pub fn as_networks(elements: &Elements) -> Elements {
+    let mut out = Elements::new();
+    for (first, element) in elements {
+        let last = element.last.as_ref().unwrap_or(first);
+        for network in pieces(first, last) {
+            out.insert(address_key(network.first()), Element { last: last_key(network), ..element.clone() });
+        }
+    }
+    out
+}
+
+fn last_key(network: Network) -> Option<Vec<u8>> {
+    (network.prefix_len() < network.family().bits()).then(|| address_key(network.last()))
+}
+
+/// The elements of a listed set, without the sentinel, and whether that was there.
+#[must_use]
+pub fn listed(set: &ListedSet) -> (Elements, bool) {
+    let mut out = Elements::new();
+    let mut guarded = false;
+    for listed in &set.elements {
+        let Some(network) = listed.key.parse::<Network>().ok() else { continue };
+        if network == Network::host(sentinel(network.family())) && listed.left_secs.is_none() {
+            guarded = true;
+            continue;
+        }
+        out.insert(address_key(network.first()), element(network, listed));
+    }
+    (out, guarded)
+}
+
+fn element(network: Network, listed: &ListedElement) -> Element {
+    let comment = listed.comment.as_deref().unwrap_or_default();
+    let (comment, total) = match comment.rsplit_once(" (") {
+        Some((words, rest)) => match rest.strip_suffix(" s)").and_then(|secs| secs.parse::<u64>().ok()) {
+            Some(secs) => (words, Some(secs)),
+            None => (comment, None),
+        },
+        None => (comment, None),
+    };
+    let timeout = listed.left_secs.map(|left| {
+        let total_ms = total.unwrap_or(left).max(left).saturating_mul(1_000);
+        Timeout { total_ms, left_ms: left.saturating_mul(1_000) }
+    });
+    Element {
+        last: last_key(network),
+        verdict: None,
+        timeout,
+        comment: (!comment.is_empty()).then(|| comment.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ruleset::diff::SetRef;
+    use crate::ruleset::iptables::save;
+
+    fn set(name: &str) -> SetRef {
+        SetRef { name: name.into(), interval: false, concatenated: false }
+    }
+
+    fn grant(addr: &str, left_ms: u64) -> (Vec<u8>, Element) {
+        let timeout = Some(Timeout { total_ms: 60_000, left_ms });
+        let comment = Some("bob \"the\\ two-step".to_owned());
+        (address_key(addr.parse().unwrap()), Element { timeout, comment, ..Element::default() })
+    }
+
+    #[test]
+    fn a_grant_is_written_in_whole_seconds_and_never_more() {
+        let elements = Elements::from([grant("203.0.113.2", 59_999), grant("203.0.113.3", 999)]);
+        let written = commands(&[Change::RenewElements { set: set("app_ssh_4"), elements }]).unwrap();
+        assert_eq!(
+            written.opening,
+            "add ka_app_ssh_4 203.0.113.2 timeout 59 comment \"bob _the_ two-step (60 s)\"\n"
+        );
+        assert_eq!(written.closing, "");
+    }
+
+    #[test]
+    fn what_is_removed_and_added_again_is_not_gone_in_between() {
+        let elements = || Elements::from([grant("203.0.113.2", 10_000)]);
+        let name = || set("app_ssh_4");
+        let changes = [
+            Change::DeleteElements { set: name(), elements: elements() },
+            Change::AddElements { set: name(), elements: elements() },
+        ];
+        assert_eq!(commands(&changes).unwrap().closing, "");
+        assert_eq!(commands(&changes[..1]).unwrap().closing, "del ka_app_ssh_4 203.0.113.2\n");
+    }
+
+    #[test]
+    fn a_flushed_set_of_grants_keeps_its_sentinel() {
+        let written = commands(&[Change::FlushSet("app_ssh_6".into()), Change::FlushSet("step2_4".into())]);
+        assert_eq!(
+            written.unwrap().closing,
+            "flush ka_app_ssh_6\nadd ka_app_ssh_6 ff00:: timeout 0\nflush ka_step2_4\n"
+        );
+    }
+
+    #[test]
+    fn nothing_lasts_longer_than_ipset_counts_and_rules_are_not_elements() {
+        let elements = Elements::from([grant("203.0.113.2", (MAX_SECS + 1) * 1000)]);
+        let change = Change::RenewElements { set: set("app_ssh_4"), elements };
+        assert_eq!(commands(&[change]), Err(ElementError::TooLong));
+        assert!(matches!(commands(&[Change::AddTable]), Err(ElementError::NotElements(_))));
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let elements = Elements::from([grant("2001:db8::2", 10_000)]);
+        let written =
+            commands(&[Change::AddElements { set: set("app_ssh_6"), elements: elements.clone() }]).unwrap();
+        let text =
+            format!("create ka_app_ssh_6 hash:ip\nadd ka_app_ssh_6 ff00:: timeout 0\n{}", written.opening);
+        let (read, guarded) = listed(&save::sets(&text)["ka_app_ssh_6"]);
+        assert!(guarded);
+        let timeouts = |all: &Elements| all.values().map(|e| e.timeout).collect::<Vec<_>>();
+        assert_eq!(timeouts(&read), timeouts(&elements));
+        assert_eq!(read.values().next().unwrap().comment.as_deref(), Some("bob _the_ two-step"));
+    }
+
+    #[test]
+    fn ranges_are_held_as_networks_and_all_of_a_family_as_halves() {
+        let range = |first: &str, last: &str| {
+            let (first, last) = (address_key(first.parse().unwrap()), address_key(last.parse().unwrap()));
+            Elements::from([(first, Element { last: Some(last), ..Element::default() })])
+        };
+        let held = |elements: &Elements| -> Vec<String> {
+            as_networks(elements).iter().flat_map(|(key, element)| texts(key, element)).collect()
+        };
+        assert_eq!(held(&range("10.0.0.1", "10.0.0.4")), ["10.0.0.1", "10.0.0.2/31", "10.0.0.4"]);
+        assert_eq!(held(&range("0.0.0.0", "255.255.255.255")), ["0.0.0.0/1", "128.0.0.0/1"]);
+        let all = range("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff");
+        assert_eq!(held(&all), ["::/1", "8000::/1"]);
+        assert_eq!(as_networks(&as_networks(&all)), as_networks(&all));
+    }
+}

@@ -1,0 +1,149 @@
+//! The gate: every packet towards a guarded port needs a grant, whoever forwards it afterwards.
+
+use super::model::Chain;
+use super::phrase::{Phrase, Side, for_this_host, rule};
+use super::plan::{Draft, Keeping, port, stem};
+use super::step1;
+use super::{names, path};
+use crate::ruleset::layout::Segment;
+use crate::ruleset::plan::step2_set;
+use crate::units::{Family, Protocol};
+
+/// The client's ends of UDP conversations, for the case that the service takes one up by itself.
+pub(super) const SPOKEN: &str = "spoken";
+/// The client's ends of TCP connections to guarded ports, which tell ours from others that somebody forwards.
+pub(super) const TALKED: &str = "talked";
+/// Seconds that an end is remembered after its last packet: nearly all that an ipset can count.
+pub(super) const SPOKEN_SECS: u32 = 2_147_000;
+pub(super) const TALKED_SECS: u32 = 86_400;
+
+pub(super) fn chains(draft: &Draft<'_>, family: Family) -> Vec<Chain> {
+    let mut out = step1::gate(draft, family);
+    out.push(Chain::new("gate", gate(draft, family)));
+    out.push(Chain::new("gate_here", gate_here(draft)));
+    out.push(Chain::new("gate_own", gate_own(draft, family)));
+    out.push(Chain::new("turned", this_host(family, |text| text.goto("services", "turned"))));
+    out.push(Chain::new("services", services(draft)));
+    out.push(Chain::new("step2_gate", step2_gate(draft, family)));
+    out.push(Chain::new("spoke", remember(draft, SPOKEN, family, Protocol::Udp, SPOKEN_SECS)));
+    out.push(Chain::new("talk", remember(draft, TALKED, family, Protocol::Tcp, TALKED_SECS)));
+    out.extend(draft.layout.services.iter().map(|segment| service_chain(draft, family, segment)));
+    out.push(Chain::new("forward", forward(draft, family)));
+    out.push(Chain::new("forward_own", forward_own(draft, family)));
+    out.extend(draft.lan(family).map(|segment| lan_chain(draft, family, segment)));
+    out
+}
+
+fn this_host(family: Family, finish: impl Fn(Phrase) -> String) -> Vec<String> {
+    for_this_host(family).into_iter().map(finish).collect()
+}
+
+fn gate(draft: &Draft<'_>, family: Family) -> Vec<String> {
+    let _ = draft;
+    let mut rules = vec![rule().reply().goto("gate_own", "own")];
+    rules.extend(this_host(family, |text| text.goto("gate_here", "here")));
+    rules
+}
+
+fn gate_here(draft: &Draft<'_>) -> Vec<String> {
+    let options = draft.layout.options;
+    let mut rules = vec![
+        rule().dport(Protocol::Tcp, port(options.http_port)).goto("step1_gate", "step1"),
+        rule().dport(Protocol::Tcp, port(options.https_port)).goto("step2_gate", "step2"),
+    ];
+    rules.extend(draft.layout.ext.iter().map(|name| rule().iif(name).goto("services", "services")));
+    rules
+}
+
+/// Answers to connections of this host's or a LAN host's own, from a port that happens to be guarded; but not
+/// those of a client to whom a service began to talk by itself after connection tracking had forgotten it.
+fn gate_own(draft: &Draft<'_>, family: Family) -> Vec<String> {
+    let set = format!("{SPOKEN}_{}", family.digit());
+    let turned = |text: Phrase| draft.remembered(text.protocol(Protocol::Udp), &set, Side::Source);
+    draft.layout.ext.iter().map(|name| turned(rule().iif(name)).goto("turned", "turned")).collect()
+}
+
+fn services(draft: &Draft<'_>) -> Vec<String> {
+    let each = draft.layout.services.iter();
+    each.map(|segment| rule().dport(segment.protocol, segment.ports).goto(&stem("svc", segment), "services"))
+        .collect()
+}
+
+fn step2_gate(draft: &Draft<'_>, family: Family) -> Vec<String> {
+    let admitted = draft.asked(&rule(), &step2_set(family), family, Side::Source).into_iter();
+    let mut rules: Vec<String> = admitted.map(|text| text.pass("step2:admitted")).collect();
+    rules.push(rule().state("ESTABLISHED").pass("step2:begun"));
+    rules.push(rule().drop("drop:step2"));
+    rules
+}
+
+fn remember(draft: &Draft<'_>, stem: &str, family: Family, protocol: Protocol, secs: u32) -> Vec<String> {
+    if draft.keeping == Keeping::Recent {
+        return Vec::new();
+    }
+    let set = names::set(&format!("{stem}_{}", family.digit()));
+    let target = format!("-j SET --add-set {set} src,src --exist --timeout {secs}");
+    vec![rule().protocol(protocol).target(&target, stem)]
+}
+
+/// Where a granted packet goes: to the memory of conversations.
+pub(super) fn spoke(segment: &Segment) -> &'static str {
+    match segment.protocol {
+        Protocol::Tcp => "talk",
+        Protocol::Udp => "spoke",
+    }
+}
+
+fn service_chain(draft: &Draft<'_>, family: Family, segment: &Segment) -> Chain {
+    let mut rules =
+        draft.for_clients(segment, family, Side::Source, |text, what| text.goto(spoke(segment), what));
+    rules.extend(draft.keep(segment, Phrase::pass));
+    rules.extend(draft.drop_the_rest(segment, Side::Source, "drop"));
+    Chain { name: names::chain(&stem("svc", segment)), rules }
+}
+
+/// Packets from outside straight to a LAN host, whether somebody translated them or not.
+fn forward(draft: &Draft<'_>, family: Family) -> Vec<String> {
+    let mut rules = vec![rule().reply().goto("forward_own", "own")];
+    for name in &draft.layout.ext {
+        // Only a source route takes a packet for this host elsewhere, and it names the LAN host too late to be seen.
+        if let (Family::V4, Some(options)) = (family, path::ip_options(draft.matcher)) {
+            let text = rule().iif(name).with(options).address_type(Side::Destination, "LOCAL");
+            rules.push(text.drop("drop:source-route"));
+        }
+        for segment in draft.lan(family) {
+            rules.push(to_lan(rule().iif(name), segment).goto(&stem("lan", segment), "lan"));
+        }
+    }
+    rules
+}
+
+fn forward_own(draft: &Draft<'_>, family: Family) -> Vec<String> {
+    let set = format!("{SPOKEN}_{}", family.digit());
+    let mut rules = Vec::new();
+    for name in &draft.layout.ext {
+        for segment in draft.lan(family).filter(|segment| segment.protocol == Protocol::Udp) {
+            let text = draft.remembered(to_lan(rule().iif(name), segment), &set, Side::Source);
+            rules.push(text.goto(&stem("lan", segment), "turned"));
+        }
+    }
+    rules
+}
+
+fn to_lan(text: Phrase, segment: &Segment) -> Phrase {
+    let text = match segment.host {
+        Some(host) => text.sent_to(host),
+        None => text,
+    };
+    text.dport(segment.protocol, segment.ports)
+}
+
+fn lan_chain(draft: &Draft<'_>, family: Family, segment: &Segment) -> Chain {
+    let mut rules = draft.for_clients(segment, family, Side::Source, |text, what| match segment.protocol {
+        Protocol::Tcp => text.goto("mark", what),
+        Protocol::Udp => text.goto("spoke_mark", what),
+    });
+    rules.extend(draft.keep(segment, |text, what| text.goto("mark", what)));
+    rules.extend(draft.drop_the_rest(segment, Side::Source, "drop"));
+    Chain { name: names::chain(&stem("lan", segment)), rules }
+}

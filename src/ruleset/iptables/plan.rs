@@ -1,0 +1,280 @@
+//! Settings to tables and sets, or why iptables cannot do what they want.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU16;
+
+use super::model::{Chain, Hook, Table, Tables};
+use super::path;
+pub use super::path::Matcher;
+use super::phrase::{Phrase, Side, rule};
+use super::{forward, gate, marks, names, recent, replies, sets, step1};
+use crate::config::{App, DefaultInput, Settings, Step1Reply};
+use crate::ruleset::layout::{Layout, Options, Segment};
+use crate::ruleset::plan::{allow_set, app_set, request_line_start};
+use crate::units::{Family, IfName, Lifetime, PortRange};
+
+/// The longest time of an element of an ipset, in seconds (`IPSET_MAX_TIMEOUT`): 24 days and 20 hours.
+pub const MAX_SECS: u64 = 2_147_483;
+
+/// What these settings want and iptables cannot do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Impossible {
+    /// Longer than an ipset counts.
+    #[error(
+        "{what} of {app} is {long}: with iptables, at most {MAX_SECS} s (24 days); choose less, or nftables"
+    )]
+    TooLong {
+        /// The app.
+        app: String,
+        /// The key of the configuration.
+        what: &'static str,
+        /// What it says.
+        long: Lifetime,
+    },
+    /// A name that means something else to iptables.
+    #[error(
+        "interface_ext {0}: with iptables, a name has letters, digits and . _ - @ only, and begins with none of the latter"
+    )]
+    Interface(IfName),
+    /// Too long for the matches there are.
+    #[error(
+        "http_post_path is too long for what this kernel has (xt_u32: 33 characters): shorten it, or load the module xt_bpf"
+    )]
+    Path,
+    /// Cannot be told without the packet filter's programs.
+    #[error(
+        "step1_reply: http needs the kernel module xt_bpf with iptables: load it, or leave step 1 silent"
+    )]
+    Answers,
+    /// A proxy in front.
+    #[error(
+        "--waf-http-port and --waf-https-port are for nftables only: with iptables, the ports behind the proxy would not be guarded"
+    )]
+    Proxy,
+    /// The whole host closed.
+    #[error(
+        "default_input: drop is for nftables only: with iptables, set the policy of its INPUT chains yourself"
+    )]
+    DefaultInput,
+    /// A list of `-m recent` has one time for all.
+    #[error(
+        "without ipset every grant of {app} lasts {only} (duration): leave other durations of users out, or install ipset (apt-get install ipset)"
+    )]
+    OneTime {
+        /// The app.
+        app: String,
+        /// How long it is open.
+        only: Lifetime,
+    },
+    /// Two apps whose names are one where they are cut.
+    #[error("two apps have names that iptables cannot tell apart ({0}): rename one of them")]
+    Names(String),
+}
+
+/// Where it is kept who is let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeping {
+    /// In ipsets.
+    Ipset,
+    /// In lists of `-m recent`.
+    Recent,
+}
+
+/// A plan in the making.
+pub(super) struct Draft<'a> {
+    pub(super) layout: Layout<'a>,
+    pub(super) matcher: Matcher,
+    pub(super) keeping: Keeping,
+}
+
+/// What these settings want, in iptables' words.
+///
+/// # Errors
+/// [`Impossible`] where it cannot be had: it is refused rather than done differently.
+pub fn plan(
+    settings: &Settings,
+    options: Options,
+    matcher: Matcher,
+    keeping: Keeping,
+) -> Result<Tables, Impossible> {
+    let draft = Draft { layout: Layout::new(settings, options), matcher, keeping };
+    refuse(&draft)?;
+    let [ipv4, ipv6] = Family::BOTH.map(|family| tables(&draft, family));
+    let tables = Tables { ipsets: sets::sets(&draft), ipv4, ipv6 };
+    let meanings = tables.ipsets.iter().map(|set| set.meaning.as_str());
+    if let Some(name) = names::clash(meanings, names::set) {
+        return Err(Impossible::Names(name));
+    }
+    for table in tables.ipv4.iter().chain(&tables.ipv6) {
+        let mut seen = BTreeSet::new();
+        if let Some(chain) = table.chains.iter().find(|chain| !seen.insert(&chain.name)) {
+            return Err(Impossible::Names(chain.name.clone()));
+        }
+    }
+    Ok(tables)
+}
+
+/// The gate first, then what marks and what keeps untracked, and last what forwards: what opens anything comes
+/// after what closes.
+fn tables(draft: &Draft<'_>, family: Family) -> Vec<Table> {
+    let mut mangle = gate::chains(draft, family);
+    mangle.extend(replies::chains(draft, family));
+    mangle.extend(marks::chains(draft, family));
+    if draft.keeping == Keeping::Recent {
+        mangle.push(recent::chain(draft.layout.settings, family));
+    }
+    let hooks = vec![
+        step1::hook("PREROUTING", "gate"),
+        step1::hook("INPUT", "in"),
+        step1::hook("FORWARD", "forward"),
+        step1::hook("FORWARD", "back"),
+        step1::hook("OUTPUT", "out"),
+    ];
+    let mut out = vec![table("mangle", hooks, mangle)];
+    out.extend(marks::filter(draft, family));
+    out.extend(step1::raw(draft, family));
+    out.extend(forward::nat(draft, family));
+    out
+}
+
+pub(super) fn table(name: &str, hooks: Vec<Hook>, chains: Vec<Chain>) -> Table {
+    Table { name: name.to_owned(), hooks, chains }
+}
+
+fn refuse(draft: &Draft<'_>) -> Result<(), Impossible> {
+    if !draft.layout.backend_ports().is_empty() {
+        return Err(Impossible::Proxy);
+    }
+    let settings = draft.layout.settings;
+    if settings.global.default_input != DefaultInput::Accept {
+        return Err(Impossible::DefaultInput);
+    }
+    if draft.keeping == Keeping::Recent {
+        recent::refuse(settings)?;
+    }
+    for app in &settings.apps {
+        let times = [
+            ("duration", app.duration),
+            ("max_duration", app.max_duration),
+            ("step2_https_duration", app.step2_https_duration),
+        ];
+        for (what, long) in times {
+            if long.as_secs() > MAX_SECS {
+                return Err(Impossible::TooLong { app: app.name.to_string(), what, long });
+            }
+        }
+    }
+    let odd = |name: &IfName| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || ".@_-".contains(c);
+        !name.as_str().starts_with(|c: char| c.is_ascii_alphanumeric()) || !name.as_str().chars().all(plain)
+    };
+    if let Some(name) = draft.layout.ext.iter().find(|name| odd(name)) {
+        return Err(Impossible::Interface((*name).clone()));
+    }
+    let wanted = request_line_start(&draft.layout);
+    if Family::BOTH.iter().any(|&family| path::begins(draft.matcher, family, &wanted).is_none()) {
+        return Err(Impossible::Path);
+    }
+    if draft.reply() == Step1Reply::Http && path::has_data(draft.matcher, Family::V4).is_none() {
+        return Err(Impossible::Answers);
+    }
+    Ok(())
+}
+
+impl Draft<'_> {
+    pub(super) fn reply(&self) -> Step1Reply {
+        self.layout.settings.global.step1_reply
+    }
+
+    pub(super) fn segments(&self) -> u8 {
+        match self.keeping {
+            Keeping::Ipset => self.layout.settings.global.step1_segments,
+            // Nothing remembers a connection: the strict form.
+            Keeping::Recent => 1,
+        }
+    }
+
+    /// That the client is in the set, in one phrase for each way to be there.
+    pub(super) fn asked(&self, text: &Phrase, set: &str, family: Family, side: Side) -> Vec<Phrase> {
+        match self.keeping {
+            Keeping::Ipset => vec![text.clone().in_set(set, side)],
+            Keeping::Recent => recent::asked(self, text, set, family, side),
+        }
+    }
+
+    /// That the client's end is remembered; where nothing can be, every end counts as remembered, which closes more.
+    pub(super) fn remembered(&self, text: Phrase, set: &str, side: Side) -> Phrase {
+        match self.keeping {
+            Keeping::Ipset => text.end_in_set(set, side),
+            Keeping::Recent => text,
+        }
+    }
+
+    /// The outside interfaces of an app where they are not simply all of them.
+    pub(super) fn own_interfaces<'s>(&'s self, app: &'s App) -> Option<&'s [IfName]> {
+        self.layout.own_interfaces(app).map(|_| app.interface_ext.as_slice())
+    }
+
+    /// One rule per set that lets clients in, with what it does left to `finish`.
+    pub(super) fn for_clients(
+        &self,
+        segment: &Segment,
+        family: Family,
+        side: Side,
+        finish: impl Fn(Phrase, &str) -> String,
+    ) -> Vec<String> {
+        let mut rules = Vec::new();
+        for app in self.layout.apps(segment).filter(|app| app.families().contains(&family)) {
+            let begin: Vec<Phrase> = match self.own_interfaces(app) {
+                Some(names) => names.iter().map(|name| rule().interface(side, name)).collect(),
+                None => vec![rule()],
+            };
+            let sets = [
+                (app_set(&app.slug, family), format!("grant:{}", app.slug)),
+                (allow_set(&app.slug, family), format!("allow:{}", app.slug)),
+            ];
+            for (set, what) in sets {
+                let each = begin.iter().flat_map(|text| self.asked(text, &set, family, side));
+                rules.extend(each.map(|text| finish(text, &what)));
+            }
+        }
+        if self.layout.families(segment).contains(&family) {
+            let each = self.asked(&rule(), &allow_set("all", family), family, side);
+            rules.extend(each.into_iter().map(|text| finish(text, "allow:all")));
+        }
+        rules
+    }
+
+    /// The rules that drop what nothing let in: for every interface the segment is guarded on.
+    pub(super) fn drop_the_rest(&self, segment: &Segment, side: Side, what: &str) -> Vec<String> {
+        let what = format!("{what}:{}", segment.name());
+        let own: Option<Vec<&[IfName]>> =
+            self.layout.apps(segment).map(|app| self.own_interfaces(app)).collect();
+        match own {
+            None => vec![rule().drop(&what)],
+            Some(lists) => {
+                let names = lists.into_iter().flatten();
+                names.map(|name| rule().interface(side, name).drop(&what)).collect()
+            }
+        }
+    }
+
+    /// Lets through what was established with a grant, where it may live on.
+    pub(super) fn keep(&self, segment: &Segment, finish: impl Fn(Phrase, &str) -> String) -> Option<String> {
+        self.layout.keeps_established(segment).then(|| finish(rule().state("ESTABLISHED"), "keep"))
+    }
+
+    /// The LAN destinations of a family.
+    pub(super) fn lan(&self, family: Family) -> impl Iterator<Item = &Segment> {
+        self.layout.lan.iter().filter(move |segment| segment.host.map(Family::of) == Some(family))
+    }
+}
+
+pub(super) fn port(port: NonZeroU16) -> PortRange {
+    port.into()
+}
+
+/// The stem of a segment's chain: `svc_tcp_22`. An IPv6 host is long, and cut in the name.
+pub(super) fn stem(prefix: &str, segment: &Segment) -> String {
+    format!("{prefix}_{}", segment.name())
+}

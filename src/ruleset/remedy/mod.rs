@@ -1,0 +1,181 @@
+//! What an operator does so that a host's own rules let our packets through, in the language of
+//! whoever owns those rules.
+
+mod docker;
+mod firewalld;
+mod fw4;
+mod iptables;
+mod libvirt;
+mod nft;
+mod program;
+mod proxmox;
+mod ufw;
+mod vyos;
+
+use std::net::IpAddr;
+
+use crate::ruleset::audit::host::{Host, HostFamily, HostHook, TableRef};
+use crate::ruleset::audit::journey::{Journey, Route};
+use crate::ruleset::audit::machine::Place;
+use crate::units::{Mark, PortRange, Protocol};
+
+pub use program::{Program, program_of, programs};
+
+/// By what a host's chain can tell what we let through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// By our mark.
+    Mark(Mark),
+    /// By ports: the gate has let through only what may be there.
+    Ports,
+}
+
+/// A base chain that must let packets of ours through, and does not.
+#[derive(Clone, Copy, Debug)]
+pub struct Need<'a> {
+    /// Its table.
+    pub table: &'a TableRef,
+    /// Its name.
+    pub chain: &'a str,
+    /// Its hook.
+    pub hook: HostHook,
+    /// Where packets are lost first.
+    pub place: Option<&'a Place>,
+    /// Whether that is the only place, and certain: a rule right before it does, and what the host decides
+    /// earlier, such as bans, stays as it is.
+    pub only_place: bool,
+    /// The chains that lost packets came through.
+    pub visited: &'a [String],
+    /// How it can tell them.
+    pub admission: Admission,
+    /// What is lost.
+    pub journeys: &'a [Journey],
+}
+
+/// A place in a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spot {
+    /// Before all other rules.
+    First,
+    /// Before the rule with this handle.
+    Before(u64),
+    /// After all other rules.
+    Last,
+}
+
+/// A port that must be let through: from or to it, of this host or of a LAN host.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Passer {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Whether it is the source port.
+    pub is_source: bool,
+    /// The ports.
+    pub ports: PortRange,
+    /// Whose they are: rules in front of others' hosts must not open them as well.
+    pub owner: Owner,
+}
+
+/// Whose port it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Owner {
+    /// This host's, where only packets to or from this host come by.
+    Plain,
+    /// This host's, where others' packets come by as well.
+    Here,
+    /// A LAN host's.
+    Host(IpAddr),
+}
+
+impl Need<'_> {
+    /// The ports of what is lost, as packets have them at that chain.
+    #[must_use]
+    pub fn passers(&self) -> Vec<Passer> {
+        let mut out: Vec<Passer> = self.journeys.iter().map(|journey| self.passer(journey)).collect();
+        out.sort();
+        out.dedup();
+        out
+    }
+
+    /// Where in the chain itself the rule belongs.
+    #[must_use]
+    pub fn spot(&self) -> Spot {
+        match self.place {
+            Some(Place { chain, rule }) if self.only_place && chain == self.chain => {
+                rule.as_ref().map_or(Spot::Last, |(handle, _)| Spot::Before(*handle))
+            }
+            Some(_) | None => Spot::First,
+        }
+    }
+
+    /// On ingress, tables of family inet cannot ask routing (tried on Linux 6.18).
+    fn here(&self) -> Owner {
+        match (self.hook, self.table.family) {
+            (HostHook::Ingress, HostFamily::Inet) => Owner::Plain,
+            (HostHook::Ingress | HostHook::Prerouting, HostFamily::Bridge) => Owner::Plain,
+            (HostHook::Ingress | HostHook::Prerouting, _) => Owner::Here,
+            _ => Owner::Plain,
+        }
+    }
+
+    fn passer(&self, journey: &Journey) -> Passer {
+        let packet = &journey.packet;
+        let protocol = packet.protocol;
+        let of = |port: Option<u16>| {
+            port.and_then(|port| PortRange::new(port, port).ok()).unwrap_or(journey.ports)
+        };
+        let host = |addr: Option<IpAddr>| addr.map_or(Owner::Plain, Owner::Host);
+        match (journey.route, journey.forwarded) {
+            (Route::Out, _) => {
+                Passer { protocol, is_source: true, ports: journey.ports, owner: Owner::Plain }
+            }
+            (Route::Through, None) => Passer {
+                protocol,
+                is_source: true,
+                ports: of(packet.port(false)),
+                owner: host(packet.ip(false)),
+            },
+            // In a bridge, nothing has been translated yet.
+            (Route::Through, Some((addr, port)))
+                if self.hook >= HostHook::Input && self.table.family != HostFamily::Bridge =>
+            {
+                Passer { protocol, is_source: false, ports: of(Some(port)), owner: Owner::Host(addr) }
+            }
+            (Route::In | Route::Through, _) => {
+                Passer { protocol, is_source: false, ports: journey.ports, owner: self.here() }
+            }
+        }
+    }
+}
+
+/// What matches our mark, in nft's words.
+#[must_use]
+pub fn mark_matcher(mark: Mark) -> String {
+    nft::matcher(mark)
+}
+
+/// What matches our mark, in iptables' words.
+#[must_use]
+pub fn iptables_mark(mark: Mark) -> String {
+    iptables::by_mark(mark)
+}
+
+/// What to do, as lines for a shell; lines for people begin with `#`.
+#[must_use]
+pub fn admit(host: &Host, need: &Need<'_>) -> String {
+    let lines = match program_of(host, need.table, need.chain) {
+        Program::Vyos14 => vyos::admit_14(host, need),
+        Program::Vyos13 => vyos::admit_13(need),
+        Program::Fw4 => fw4::admit(host, need),
+        Program::Ufw => ufw::admit(need),
+        Program::Firewalld => firewalld::admit(need),
+        Program::DockerNft => docker::admit_nft(need),
+        Program::DockerIptables if need.hook == HostHook::Forward => docker::admit_iptables(need),
+        Program::Proxmox => proxmox::admit(need),
+        Program::ProxmoxNft => proxmox::admit_nft(need),
+        Program::Libvirt => libvirt::admit(need),
+        Program::Iptables | Program::DockerIptables => iptables::admit(need, "iptables", need.chain),
+        Program::Fail2ban | Program::Crowdsec | Program::PlainNft => nft::admit(need),
+    };
+    lines.join("\n")
+}

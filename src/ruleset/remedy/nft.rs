@@ -1,0 +1,92 @@
+//! Rules in nft's own language.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::{Admission, Need, Owner, Passer, Spot};
+use crate::ruleset::audit::host::HostHook;
+use crate::units::{Mark, PortRange, Protocol};
+
+/// The rule itself, without where it goes; several where ports of both protocols are concerned.
+pub(super) fn rules(need: &Need<'_>) -> Vec<String> {
+    match need.admission {
+        Admission::Mark(mark) => vec![format!("{} accept", matcher(mark))],
+        Admission::Ports => by_ports(&need.passers()),
+    }
+}
+
+/// A line for a shell that puts the rule where it belongs, and how it stays.
+pub(super) fn admit(need: &Need<'_>) -> Vec<String> {
+    let rules = rules(need);
+    let mut out = insert(need, &rules);
+    let (table, chain) = (need.table, need.chain);
+    let spot = match need.spot() {
+        Spot::First => "first",
+        Spot::Last => "last",
+        Spot::Before(_) => "right before the one that drops",
+    };
+    out.push(format!(
+        "# to keep it, write it {spot} into chain {chain} of table {table} where that is defined, such as /etc/nftables.conf:"
+    ));
+    out.extend(rules.iter().map(|rule| format!("#   {}", rule.replace('\'', ""))));
+    if let (Admission::Mark(_), HostHook::Input | HostHook::Forward | HostHook::Output) =
+        (need.admission, need.hook)
+    {
+        out.push(format!(
+            "# or have the daemon keep it there: run it with --nftables-table-filter {}",
+            table.table
+        ));
+    }
+    out
+}
+
+pub(super) fn insert(need: &Need<'_>, rules: &[String]) -> Vec<String> {
+    let (table, chain) = (need.table, need.chain);
+    let line = |rule: &String| match need.spot() {
+        Spot::First => format!("nft insert rule {table} {chain} {rule}"),
+        Spot::Before(handle) => format!("nft insert rule {table} {chain} position {handle} {rule}"),
+        Spot::Last => format!("nft add rule {table} {chain} {rule}"),
+    };
+    rules.iter().map(line).collect()
+}
+
+pub(super) fn matcher(mark: Mark) -> String {
+    if mark.mask() == u32::MAX {
+        format!("meta mark {}", mark.value())
+    } else {
+        format!("meta mark and {:#x} == {:#x}", mark.mask(), mark.value())
+    }
+}
+
+fn by_ports(passers: &[Passer]) -> Vec<String> {
+    let mut groups: BTreeMap<(Owner, bool, Protocol), Vec<String>> = BTreeMap::new();
+    for passer in passers {
+        let group = (passer.owner, passer.is_source, passer.protocol);
+        groups.entry(group).or_default().push(passer.ports.to_string());
+    }
+    let mut out = Vec::new();
+    for ((owner, is_source, protocol), ports) in groups {
+        let side = if is_source { 's' } else { 'd' };
+        let lead = match owner {
+            Owner::Plain => String::new(),
+            Owner::Here => "fib daddr type local ".to_owned(),
+            Owner::Host(addr @ IpAddr::V4(_)) => format!("ip {side}addr {addr} "),
+            Owner::Host(addr @ IpAddr::V6(_)) => format!("ip6 {side}addr {addr} "),
+        };
+        let ports = match ports.as_slice() {
+            [one] => one.clone(),
+            several => format!("'{{ {} }}'", several.join(", ")),
+        };
+        out.push(format!("{lead}{protocol} {side}port {ports} accept"));
+    }
+    out
+}
+
+/// `22`, `6000:6010`: how iptables and firewalld-like programs write ports.
+pub(super) fn with_separator(ports: PortRange, separator: char) -> String {
+    if ports.is_single() {
+        ports.first().to_string()
+    } else {
+        format!("{}{separator}{}", ports.first(), ports.last())
+    }
+}

@@ -1,0 +1,154 @@
+//! Taking back without a configuration: the kernel's own listing is enough for that. Closing must not wait for a good
+//! configuration.
+
+use super::control::Request;
+use super::operations::{OperationError, TRIES, end_every_grant};
+use crate::backend::{BackendError, Firewall};
+use crate::ruleset::allow::{Origin, address_key};
+use crate::ruleset::diff::{Change, Live, SetRef};
+use crate::ruleset::expr::Expr;
+use crate::ruleset::model::Elements;
+use crate::ruleset::plan::{allow_set, app_set};
+use crate::units::{AppName, ClientAddr, Family};
+
+/// Whether a request only takes back, which works without a configuration.
+#[must_use]
+pub fn only_closes(request: &Request) -> bool {
+    match request {
+        Request::Revoke { .. } | Request::RevokeAll { .. } | Request::AllowFlush { .. } => true,
+        Request::Grant { .. }
+        | Request::Allow { .. }
+        | Request::Status {}
+        | Request::Unblock { .. }
+        | Request::Confirm {}
+        | Request::Teardown {} => false,
+    }
+}
+
+/// Takes back what the kernel lists; returns a sentence that says what was done.
+///
+/// # Errors
+/// [`OperationError`] when there is no such app in the kernel, or the kernel would not.
+pub fn close(firewall: &mut Firewall, request: &Request) -> Result<String, OperationError> {
+    let mut outcome = Err(OperationError::NoTable);
+    for _ in 0..TRIES {
+        let live = firewall.read()?.ok_or(OperationError::NoTable)?;
+        outcome = close_what_is(firewall, &live, request);
+        // An element may have ended between being read and being removed.
+        if !matches!(outcome, Err(OperationError::Backend(BackendError::Refused { .. }))) {
+            break;
+        }
+    }
+    outcome
+}
+
+fn close_what_is(firewall: &mut Firewall, live: &Live, request: &Request) -> Result<String, OperationError> {
+    match request {
+        Request::Revoke { app, address } => {
+            let client = ClientAddr::new(*address);
+            let name = app_set(&slug(live, app)?, client.family());
+            let key = address_key(client.masked_v6(prefix(live, &name)).ip());
+            let element = live.elements.get(&name).and_then(|elements| elements.get(&key));
+            let Some(element) = element else { return Ok(format!("{client} had no grant for {app}")) };
+            let set = SetRef { name, interval: false, concatenated: false };
+            let elements = Elements::from([(key, element.clone())]);
+            firewall.apply(&[Change::DeleteElements { set, elements }])?;
+            Ok(format!("{client} may no longer reach {app}"))
+        }
+        Request::RevokeAll { app: None } => {
+            let ended = end_every_grant(firewall)?;
+            Ok(format!("grants ended, without a configuration: {ended}"))
+        }
+        Request::RevokeAll { app: Some(app) } => {
+            let slug = slug(live, app)?;
+            let sets = Family::BOTH.map(|family| app_set(&slug, family));
+            let ended: usize = sets.iter().filter_map(|set| live.elements.get(set)).map(Elements::len).sum();
+            firewall.apply(&sets.map(Change::FlushSet))?;
+            Ok(format!("grants ended, without a configuration: {ended}"))
+        }
+        Request::AllowFlush { app } => {
+            let slugs = match app {
+                Some(app) => vec![slug(live, app)?],
+                None => slugs(live).chain(["all".to_owned()]).collect(),
+            };
+            let sets = slugs.iter().flat_map(|slug| Family::BOTH.map(|family| allow_set(slug, family)));
+            let changes: Vec<Change> = sets.filter_map(|name| without_operators(live, name)).collect();
+            firewall.apply(&changes)?;
+            Ok("networks that operators allowed are removed, without a configuration".to_owned())
+        }
+        Request::Grant { .. }
+        | Request::Allow { .. }
+        | Request::Status {}
+        | Request::Unblock { .. }
+        | Request::Confirm {}
+        | Request::Teardown {} => Ok(String::new()),
+    }
+}
+
+/// The change that takes what operators allowed out of a set; none if there is nothing.
+fn without_operators(live: &Live, name: String) -> Option<Change> {
+    let by_operator = |comment: Option<&str>| Origin::parse(comment).is_some_and(|origin| !origin.by_config);
+    let elements: Elements = live
+        .elements
+        .get(&name)?
+        .iter()
+        .filter(|(_, element)| by_operator(element.comment.as_deref()))
+        .map(|(key, element)| (key.clone(), element.clone()))
+        .collect();
+    let set = SetRef { name, interval: true, concatenated: false };
+    (!elements.is_empty()).then_some(Change::DeleteElements { set, elements })
+}
+
+fn slugs(live: &Live) -> impl Iterator<Item = String> {
+    let names = live.ruleset.sets.iter().map(|set| set.name.as_str());
+    names.filter_map(|name| name.strip_prefix("app_")?.strip_suffix("_4").map(str::to_owned))
+}
+
+/// The app's name in the kernel.
+fn slug(live: &Live, app: &str) -> Result<String, OperationError> {
+    let wanted = app.parse::<AppName>().map(|name| name.slug()).unwrap_or_default();
+    slugs(live).find(|slug| *slug == wanted).ok_or_else(|| {
+        let known: Vec<String> = slugs(live).collect();
+        OperationError::NoApp(app.to_owned(), known.join(", "))
+    })
+}
+
+/// How many bits of an address the rules compare with a set of grants, as the mask before the look-up tells.
+fn prefix(live: &Live, set: &str) -> u8 {
+    let asks = |expr: &Expr| matches!(expr, Expr::Lookup { set: asked, .. } if asked == set);
+    let rules = live.ruleset.chains.iter().flat_map(|chain| &chain.rules);
+    let masks = rules.filter(|rule| rule.exprs.iter().any(asks)).flat_map(|rule| &rule.exprs);
+    let mask = masks
+        .filter_map(|expr| match expr {
+            Expr::Bitwise { mask, .. } => <[u8; 16]>::try_from(mask.as_slice()).ok(),
+            _ => None,
+        })
+        .next();
+    mask.and_then(|mask| u8::try_from(u128::from_be_bytes(mask).leading_ones()).ok()).unwrap_or(128)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU16;
+
+    use super::*;
+    use crate::ruleset::layout::Options;
+    use crate::ruleset::plan::plan;
+
+    #[test]
+    fn the_prefix_of_grants_is_read_from_the_rules() {
+        for prefix_wanted in [128, 64, 56, 33] {
+            let text = format!(
+                "global:\n  interface_ext: eth0\n  http_post_path: /a-path\n  https_post_path: /b-path\n  ipv6_prefix: {prefix_wanted}\nMy-App:\n  port: 22\n  duration: 1h\n  access_key_http: [first-secret]\n  access_key_https: [other-secret]\n"
+            );
+            let settings = crate::config::parse("x", &text, None, &crate::config::Alone).unwrap().settings;
+            let port = NonZeroU16::MIN;
+            let options = Options { http_port: port, https_port: port, inner_header: true };
+            let live = Live { ruleset: plan(&settings, options), ..Live::default() };
+            assert_eq!(prefix(&live, "app_my_app_6"), prefix_wanted);
+            assert_eq!(prefix(&live, "app_my_app_4"), 128);
+            assert_eq!(slug(&live, "My-App").unwrap(), "my_app");
+            assert!(matches!(slug(&live, "other"), Err(OperationError::NoApp(..))));
+        }
+    }
+}

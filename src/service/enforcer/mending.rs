@@ -1,0 +1,80 @@
+//! Putting right what others did to our rules, and saying so.
+
+use tokio::time::Instant;
+
+use super::super::host_chains::Repaired;
+use super::super::operations::OperationError;
+use super::super::repair::AGAIN;
+use super::Enforcer;
+use crate::units::Now;
+
+impl Enforcer {
+    pub(super) fn repair(&mut self, now: Now) {
+        self.repair_at = None;
+        let outcome = self.operations.repair(self.removed, now);
+        self.after_repair(outcome, now);
+    }
+
+    /// Where nobody tells of changes: looks for itself. In a fight, the next looks wait.
+    pub(super) fn look(&mut self, now: Now) {
+        let wait = self.patience.wait(now.boot);
+        if self.fought_at.is_some_and(|at| now.boot < at + wait) {
+            return;
+        }
+        self.by = "somebody, whom iptables does not name".to_owned();
+        let outcome = self.operations.look(now);
+        self.after_repair(outcome, now);
+    }
+
+    fn after_repair(&mut self, outcome: Result<Repaired, OperationError>, now: Now) {
+        match outcome {
+            Ok(Repaired { own, host }) => {
+                if host > 0 {
+                    self.on_host_repaired(host, now);
+                }
+                if self.operations.host_is_pending() {
+                    self.repair_at = Some(Instant::now() + AGAIN);
+                }
+                if own > 0 {
+                    self.fought_at = Some(now.boot);
+                    self.on_repaired(own, now);
+                }
+            }
+            Err(error) => {
+                tracing::error!(by = self.by, %error, "our table was changed and cannot be put right: ports may stand open; trying again");
+                self.repair_at = Some(Instant::now() + AGAIN);
+            }
+        }
+    }
+
+    fn on_host_repaired(&mut self, changes: usize, now: Now) {
+        let wait = self.host_patience.on_repair(now.boot);
+        tracing::info!(
+            by = self.by,
+            changes,
+            "the host's chains were made anew or changed: the rule that accepts our mark is in place"
+        );
+        if !wait.is_zero() {
+            let seconds = wait.as_secs();
+            tracing::error!(
+                by = self.by,
+                seconds,
+                "another program keeps taking our rule out of the host's chains: the next repair waits"
+            );
+        }
+    }
+
+    fn on_repaired(&mut self, changes: usize, now: Now) {
+        self.removed = false;
+        let wait = self.patience.on_repair(now.boot);
+        tracing::warn!(by = self.by, changes, "somebody changed our table: it is as it should be again");
+        if !wait.is_zero() {
+            let seconds = wait.as_secs();
+            tracing::error!(
+                by = self.by,
+                seconds,
+                "another program keeps changing our table: stop it; the next repair waits"
+            );
+        }
+    }
+}

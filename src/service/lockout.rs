@@ -1,0 +1,90 @@
+//! Looks who would be locked out, before anything is guarded.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+
+use crate::config::Settings;
+use crate::ruleset::audit::{Finding, Severity};
+use crate::ruleset::diff::{Change, Live};
+use crate::ruleset::layout::{Layout, Options};
+use crate::ruleset::lockout::{self, Flow, Seen, adoption, endangered};
+use crate::sys::{flows, interfaces};
+use crate::units::Protocol;
+
+/// Connections that the log names.
+const NAMED: usize = 50;
+
+/// What looking came to.
+#[derive(Clone, Debug)]
+pub struct Found<'a> {
+    /// Connections that the rules would cut.
+    pub flows: Vec<Flow<'a>>,
+    /// Whether connection tracking could be asked: without it, forwarded connections and UDP are not seen.
+    pub tracking: bool,
+}
+
+/// Looks for connections from outside to ports that are not guarded yet.
+///
+/// # Errors
+/// When the kernel does not tell of its sockets.
+pub fn look<'a>(layout: &Layout<'a>, live: Option<&Live>) -> io::Result<Found<'a>> {
+    let seen = Seen {
+        sockets: flows::sockets()?,
+        tracked: flows::tracked_connections().ok(),
+        own: interfaces::addresses()?.into_iter().collect(),
+    };
+    let mut ways = BTreeMap::new();
+    let outside = |addr: IpAddr| *ways.entry(addr).or_insert_with(|| comes_from_outside(layout, addr));
+    Ok(Found { flows: endangered(layout, live, &seen, outside), tracking: seen.tracked.is_some() })
+}
+
+/// What an operator should know beforehand; none where nobody would be locked out.
+#[must_use]
+pub fn finding(layout: &Layout<'_>, live: Option<&Live>) -> Option<Finding> {
+    match look(layout, live) {
+        Ok(found) => lockout::finding(&found.flows, layout.settings.global.adopt_established),
+        Err(error) => Some(Finding {
+            severity: Severity::Warning,
+            code: "lockout",
+            message: format!(
+                "open connections cannot be looked at ({error}): who would be locked out is not known"
+            ),
+            fix: "load the modules that ss needs: modprobe -a tcp_diag inet_diag".to_owned(),
+        }),
+    }
+}
+
+/// Logs who would be locked out; the changes that let them live on, if the settings want that.
+pub(super) fn adopt(settings: &Settings, options: Options, live: Option<&Live>) -> Vec<Change> {
+    let layout = Layout::new(settings, options);
+    let found = match look(&layout, live) {
+        Ok(found) => found,
+        Err(error) => {
+            tracing::warn!(%error, "connections that are open now cannot be seen: they are cut");
+            return Vec::new();
+        }
+    };
+    if !found.tracking
+        && (!layout.lan.is_empty() || layout.services.iter().any(|s| s.protocol == Protocol::Udp))
+    {
+        tracing::info!(
+            "connection tracking cannot be asked: open connections that are forwarded, and UDP, are not seen"
+        );
+    }
+    let adopts = settings.global.adopt_established;
+    let fate = if adopts { "it lives on until it ends" } else { "it is cut" };
+    for flow in found.flows.iter().take(NAMED) {
+        tracing::warn!(%flow, "an open connection to a port that is guarded from now on: {fate}");
+    }
+    if found.flows.len() > NAMED {
+        tracing::warn!(more = found.flows.len() - NAMED, "and further ones");
+    }
+    if adopts { adoption(&found.flows) } else { Vec::new() }
+}
+
+/// Where it cannot be told it counts as outside.
+fn comes_from_outside(layout: &Layout<'_>, addr: IpAddr) -> bool {
+    let way = flows::interface_towards(addr).ok().flatten().and_then(interfaces::name_of);
+    way.is_none_or(|name| layout.ext.iter().any(|ext| ext.as_str() == name))
+}

@@ -1,0 +1,172 @@
+//! What was in force before, to be put back.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::allowed::replace;
+use super::operations::TRIES;
+use crate::backend::{BackendError, Firewall, Plan};
+use crate::ruleset::diff::{Change, Live, SetRef};
+use crate::ruleset::model::{Content, Elements, Ruleset, Set, Timeout};
+use crate::ruleset::transition::as_planned;
+use crate::units::Now;
+
+/// Times in nftables up to this far apart are the same.
+const SLACK_MS: u64 = 250;
+
+/// What was in force at some moment. It holds the secret path of step 1.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Snapshot {
+    /// Rules, maps and, as far as they outlast a moment, the elements of all sets; none: nothing was guarded.
+    guard: Option<Ruleset>,
+    /// When, on the clock that never goes back.
+    taken_at: Duration,
+}
+
+impl Snapshot {
+    /// Of what was read just now; none where somebody else's rules are among ours.
+    #[must_use]
+    pub fn of(live: Option<&Live>, now: Now) -> Option<Self> {
+        let guard = match live {
+            None => None,
+            Some(live) => {
+                let mut ruleset = as_planned(live)?;
+                for set in ruleset.sets.iter_mut().filter(|set| !set.is_fleeting()) {
+                    set.content = Content::Planned(live.elements.get(&set.name).cloned().unwrap_or_default());
+                }
+                Some(ruleset)
+            }
+        };
+        Some(Self { guard, taken_at: now.boot })
+    }
+
+    /// Puts it in force again. What ended meanwhile, by time or by hand, stays ended; what was let in meanwhile
+    /// ends. Returns whether anything is guarded then.
+    ///
+    /// # Errors
+    /// [`BackendError`] when the kernel would not.
+    pub fn put_back(&self, firewall: &mut Firewall, now: Now) -> Result<bool, BackendError> {
+        let Some(guard) = &self.guard else {
+            firewall.teardown()?;
+            return Ok(false);
+        };
+        let passed = now.boot.saturating_sub(self.taken_at);
+        let (plan, kept) = split(guard, passed);
+        let mut result = Ok(true);
+        for _ in 0..TRIES {
+            let live = firewall.read()?;
+            let more = changes(live.as_ref(), &kept);
+            result = firewall.install_over(live.as_ref(), &plan, more).map(|_| true);
+            match &result {
+                // An element may have ended between being read and being removed.
+                Err(BackendError::Refused { .. }) => {}
+                Ok(_) | Err(_) => break,
+            }
+        }
+        result
+    }
+}
+
+/// The rules, and the elements of the sets that plans leave alone, with what is left of their time.
+fn split(guard: &Ruleset, passed: Duration) -> (Plan, BTreeMap<String, (Set, Elements)>) {
+    let passed = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
+    let mut ruleset = guard.clone();
+    let mut kept = BTreeMap::new();
+    for set in ruleset.sets.iter_mut().filter(|set| set.flags.timeout) {
+        let Content::Planned(mut elements) = std::mem::replace(&mut set.content, Content::Living) else {
+            continue;
+        };
+        elements.retain(|_, element| match element.timeout {
+            None => true,
+            Some(Timeout { total_ms, left_ms }) => {
+                let left_ms = left_ms.saturating_sub(passed);
+                element.timeout = Some(Timeout { total_ms, left_ms });
+                left_ms > 0
+            }
+        });
+        kept.insert(set.name.clone(), (set.clone(), elements));
+    }
+    (Plan::Nftables(ruleset), kept)
+}
+
+fn changes(live: Option<&Live>, kept: &BTreeMap<String, (Set, Elements)>) -> Vec<Change> {
+    let mut out = Vec::new();
+    for (name, (set, before)) in kept {
+        let same = live.and_then(|live| live.ruleset.set(name)).is_some_and(|have| have.same_shape(set));
+        let set = SetRef::from(set);
+        let have = live.and_then(|live| live.elements.get(name)).filter(|_| same);
+        match have {
+            Some(have) if set.interval => out.extend(replace(&set, have, before.clone(), SLACK_MS)),
+            Some(have) => {
+                let elements: Elements = have
+                    .iter()
+                    .filter(|(key, _)| !before.contains_key(*key))
+                    .map(|(key, element)| (key.clone(), element.clone()))
+                    .collect();
+                if !elements.is_empty() {
+                    out.push(Change::DeleteElements { set, elements });
+                }
+            }
+            None if before.is_empty() => {}
+            None => out.push(Change::AddElements { set, elements: before.clone() }),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ruleset::model::{Element, KeyPart, SetFlags};
+
+    fn set(name: &str) -> Set {
+        Set {
+            name: name.into(),
+            key: vec![KeyPart::Ipv4],
+            verdicts: false,
+            flags: SetFlags { timeout: true, ..SetFlags::default() },
+            size: Some(9),
+            content: Content::Living,
+        }
+    }
+
+    fn element(left_ms: u64) -> Element {
+        Element { timeout: Some(Timeout { total_ms: 60_000, left_ms }), ..Element::default() }
+    }
+
+    fn live(sets: &[(&str, &[(u8, u64)])]) -> Live {
+        let mut live = Live::default();
+        for (name, elements) in sets {
+            live.ruleset.sets.push(set(name));
+            let elements = elements.iter().map(|&(key, left)| (vec![key; 4], element(left))).collect();
+            live.elements.insert((*name).to_owned(), elements);
+        }
+        live
+    }
+
+    fn now(secs: u64) -> Now {
+        Now { boot: Duration::from_secs(secs), ..crate::sys::clock::now() }
+    }
+
+    #[test]
+    fn what_ended_stays_ended_what_came_ends_and_lost_grants_come_back_with_their_rest() {
+        let before =
+            live(&[("app_ssh_4", &[(1, 50_000), (2, 50_000)]), ("app_web_4", &[(3, 50_000), (4, 5_000)])]);
+        let snapshot = Snapshot::of(Some(&before), now(100)).unwrap();
+        let snapshot: Snapshot = serde_json::from_str(&serde_json::to_string(&snapshot).unwrap()).unwrap();
+        let (_, kept) = split(snapshot.guard.as_ref().unwrap(), Duration::from_secs(10));
+        // Client 2 was revoked, client 9 was let in, the app `web` was removed.
+        let after = live(&[("app_ssh_4", &[(1, 40_000), (9, 60_000)])]);
+        let changes = changes(Some(&after), &kept);
+        let [Change::DeleteElements { elements: ended, .. }, Change::AddElements { elements: back, .. }] =
+            changes.as_slice()
+        else {
+            panic!("{changes:?}")
+        };
+        assert_eq!(*ended, Elements::from([(vec![9; 4], element(60_000))]));
+        assert_eq!(*back, Elements::from([(vec![3; 4], element(40_000))]));
+    }
+}

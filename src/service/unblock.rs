@@ -1,0 +1,32 @@
+//! Lock-outs as operators see them.
+
+use super::control::Reply;
+use super::refusals::Refusals;
+use super::status::{Locked, Status};
+use crate::knock::Gatekeeper;
+use crate::units::{ClientAddr, Now};
+use std::net::IpAddr;
+
+/// Adds to the status what only the daemon knows.
+pub(super) fn tell(status: &mut Status, gatekeeper: &Gatekeeper, refusals: &Refusals, now: Now) {
+    status.locked_out = gatekeeper.defence().locked_out(now.boot).iter().map(Locked::row).collect();
+    status.refused = refusals.counts();
+}
+
+/// Lifts the lock-out of an address, or all.
+pub(super) fn unblock(gatekeeper: &mut Gatekeeper, address: Option<IpAddr>, user: &str, now: Now) -> Reply {
+    let client = address.map(ClientAddr::new);
+    let lifted = gatekeeper.defence_mut().unblock(client, now.boot);
+    let message = match client {
+        Some(client) if lifted > 0 => {
+            tracing::info!(%client, user, "a lock-out was lifted by an operator");
+            format!("{client} may knock again")
+        }
+        Some(client) => format!("{client} was not locked out; its failures are forgotten"),
+        None => {
+            tracing::info!(lifted, user, "all lock-outs were lifted by an operator");
+            format!("{lifted} lock-outs lifted; all failures are forgotten")
+        }
+    };
+    Reply::Done { message }
+}

@@ -1,0 +1,196 @@
+//! Open connections of this network namespace, as the kernel lists them, and which way a peer is reached.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, setsockopt, socket,
+    sockopt,
+};
+use nix::sys::time::TimeVal;
+
+use super::netlink::{HEADER, NLMSG_DONE, error_of, kind_of, split_messages};
+use crate::ruleset::wire::{Attributes, Socket, Tracked, socket as decode_socket, socket_request, tracked};
+
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+/// Subsystem 1 (ctnetlink), message 1 (get).
+const CT_GET: u16 = 0x101;
+const CT_DELETE: u16 = 0x102;
+const ACK: u16 = 4;
+/// `NLA_F_NESTED`
+const NESTED: u16 = 0x8000;
+const RTM_GETROUTE: u16 = 26;
+const REQUEST: u16 = 1;
+const DUMP: u16 = 0x300;
+/// Length of `struct nfgenmsg`.
+const NFGENMSG: usize = 4;
+/// Length of `struct rtmsg`.
+const RTMSG: usize = 12;
+const PATIENCE_SECS: i64 = 20;
+
+/// TCP sockets that listen or carry a connection, of both families.
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn sockets() -> io::Result<Vec<Socket>> {
+    let mut out = Vec::new();
+    // AF_INET and AF_INET6
+    for family in [2, 10] {
+        let netlink = open(SockProtocol::NetlinkSockDiag)?;
+        ask(&netlink, SOCK_DIAG_BY_FAMILY, REQUEST | DUMP, &socket_request(family))?;
+        read_all(&netlink, |payload| out.extend(decode_socket(payload)))?;
+    }
+    Ok(out)
+}
+
+/// Connections that connection tracking knows and both ends have spoken on.
+///
+/// # Errors
+/// When the kernel does not say, among others because it does not track connections.
+pub fn tracked_connections() -> io::Result<Vec<Tracked>> {
+    let netlink = open(SockProtocol::NetlinkNetFilter)?;
+    ask(&netlink, CT_GET, REQUEST | DUMP, &[0; NFGENMSG])?;
+    let mut out = Vec::new();
+    read_all(&netlink, |payload| out.extend(payload.get(NFGENMSG..).and_then(tracked)))?;
+    Ok(out)
+}
+
+/// Has connection tracking forget the connection between two ends, whoever of them it takes for the originator.
+///
+/// # Errors
+/// When the kernel cannot be asked; a connection that it does not know is none.
+pub fn forget_connection(protocol: u8, client: SocketAddr, server: SocketAddr) -> io::Result<()> {
+    let netlink = open(SockProtocol::NetlinkNetFilter)?;
+    let (family, body) = tuple_attribute(protocol, client, server);
+    let mut message = vec![family, 0, 0, 0];
+    message.extend(body);
+    ask(&netlink, CT_DELETE, REQUEST | ACK, &message)?;
+    let mut buffer = vec![0; 8192];
+    let length = recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+    let answer = split_messages(buffer.get(..length).unwrap_or_default()).find_map(error_of);
+    match answer.map_or(Errno::EBADMSG, |(errno, _)| Errno::from_raw(errno)) {
+        Errno::UnknownErrno if answer.is_some_and(|(errno, _)| errno == 0) => Ok(()),
+        Errno::ENOENT => Ok(()),
+        errno => Err(errno.into()),
+    }
+}
+
+/// `AF_INET` or `AF_INET6`, and `CTA_TUPLE_ORIG`.
+fn tuple_attribute(protocol: u8, client: SocketAddr, server: SocketAddr) -> (u8, Vec<u8>) {
+    let (family, first) = if client.is_ipv4() { (2, 1) } else { (10, 3) };
+    let octets = |addr: IpAddr| match addr {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    };
+    let ends = [attribute(first, &octets(client.ip())), attribute(first + 1, &octets(server.ip()))].concat();
+    let ports = [
+        attribute(1, &[protocol]),
+        attribute(2, &client.port().to_be_bytes()),
+        attribute(3, &server.port().to_be_bytes()),
+    ]
+    .concat();
+    let tuple = [attribute(NESTED | 1, &ends), attribute(NESTED | 2, &ports)].concat();
+    (family, attribute(NESTED | 1, &tuple))
+}
+
+fn attribute(kind: u16, payload: &[u8]) -> Vec<u8> {
+    let mut out = u16::try_from(payload.len() + 4).unwrap_or(u16::MAX).to_ne_bytes().to_vec();
+    out.extend(kind.to_ne_bytes());
+    out.extend(payload);
+    out.resize(out.len().next_multiple_of(4), 0);
+    out
+}
+
+/// Index of the interface by which packets to an address would leave; none where there is no route.
+///
+/// # Errors
+/// When the kernel cannot be asked.
+pub fn interface_towards(addr: IpAddr) -> io::Result<Option<u32>> {
+    let (family, bytes) = match addr {
+        IpAddr::V4(v4) => (2, v4.octets().to_vec()),
+        IpAddr::V6(v6) => (10, v6.octets().to_vec()),
+    };
+    let bits = u8::try_from(bytes.len() * 8).unwrap_or(u8::MAX);
+    let mut body = vec![family, bits];
+    body.resize(RTMSG, 0);
+    // RTA_DST
+    body.extend(u16::try_from(bytes.len() + 4).unwrap_or(u16::MAX).to_ne_bytes());
+    body.extend(1_u16.to_ne_bytes());
+    body.extend(bytes);
+    let netlink = open(SockProtocol::NetlinkRoute)?;
+    ask(&netlink, RTM_GETROUTE, REQUEST, &body)?;
+    let mut buffer = vec![0; 8192];
+    let length = recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+    for message in split_messages(buffer.get(..length).unwrap_or_default()) {
+        if error_of(message).is_some() {
+            return Ok(None);
+        }
+        // RTA_OIF
+        let found = message.get(HEADER + RTMSG..).and_then(|attributes| Attributes(attributes).get(4));
+        if let Some(index) = found.and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes) {
+            return Ok(Some(index));
+        }
+    }
+    Ok(None)
+}
+
+fn open(protocol: SockProtocol) -> io::Result<OwnedFd> {
+    let netlink = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
+    setsockopt(&netlink, sockopt::ReceiveTimeout, &TimeVal::new(PATIENCE_SECS, 0))?;
+    Ok(netlink)
+}
+
+fn ask(netlink: &OwnedFd, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
+    let mut message = Vec::new();
+    message.extend(u32::try_from(HEADER + body.len()).unwrap_or(u32::MAX).to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
+    message.extend(flags.to_ne_bytes());
+    message.extend([0; 8]);
+    message.extend(body);
+    sendto(netlink.as_raw_fd(), &message, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+    Ok(())
+}
+
+/// Hands the payload of each message of a dump to `take`.
+fn read_all(netlink: &OwnedFd, mut take: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let length = recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+        for message in split_messages(buffer.get(..length).unwrap_or_default()) {
+            if kind_of(message) == Some(NLMSG_DONE) {
+                return Ok(());
+            }
+            if let Some((errno, _)) = error_of(message) {
+                return Err(Errno::from_raw(errno).into());
+            }
+            take(message.get(HEADER..).unwrap_or_default());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn listeners_and_connections_of_this_host_are_listed() {
+        for any in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = TcpListener::bind(any).unwrap();
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let found = sockets().unwrap();
+            let server = listener.local_addr().unwrap();
+            assert!(found.iter().any(|socket| socket.listens && socket.local == server));
+            let ends = (server, client.local_addr().unwrap());
+            assert!(found.iter().any(|socket| !socket.listens && (socket.local, socket.remote) == ends));
+        }
+    }
+
+    #[test]
+    fn the_way_to_oneself_is_the_loopback_interface() {
+        let index = interface_towards("127.0.0.1".parse().unwrap()).unwrap().unwrap();
+        assert_eq!(nix::net::if_::if_indextoname(index).unwrap().to_str(), Ok("lo"));
+    }
+}
