@@ -178,11 +178,11 @@ fn nobody(apps: &[AppDraft<'_>], users: &UsersDraft, report: &mut Report) {
     for app in apps {
         let Some(settings) = &app.settings else { continue };
         let has_user = users.iter().any(|user| user.apps.iter().any(|theirs| theirs.app == settings.name));
-        if settings.access_key_http.is_empty() && !has_user {
+        if settings.access_key_http.is_empty() && !has_user && app.sequences.is_empty() {
             report.warning(
                 app.spot.clone(),
                 "nobody has a key for this app: it stays closed",
-                "add keys here, or the app to a user",
+                "add keys or a sequence here, or the app to a user",
             );
         }
     }

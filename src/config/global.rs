@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::config::proxy::ProxyDraft;
 use crate::config::report::{Report, Spot};
 use crate::config::section::{Field, Section};
+use crate::config::sequence::{self, SequenceDraft};
 use crate::config::settings::{DefaultInput, Global, LockoutRule, Step1Proof, Step1Reply, TwoFactorStep};
 use crate::config::shared_keys::{Said, TWO_FACTOR_STEPS, allow, interfaces};
 use crate::units::{AppName, HttpPath, HttpPathError, IfName, Lifetime, Mark};
@@ -35,9 +36,8 @@ pub(super) const KEYS: &[&str] = &[
     "lockout",
     "proxy_header",
     "proxy_step2",
+    "sequence",
 ];
-/// Keys of later releases: never ignored, because who writes them relies on them.
-pub(super) const LATER: &[&str] = &["sequence"];
 
 const RATE_LIMIT: u32 = 10;
 const STEP1_MAX_BYTES: u16 = 500;
@@ -66,6 +66,8 @@ pub(super) struct GlobalDraft<'n> {
     pub users_folder: Option<(PathBuf, Field<'n>)>,
     /// What is said of a proxy in front.
     pub proxy: ProxyDraft<'n>,
+    /// The sequences that open what is not an app's.
+    pub sequences: Vec<SequenceDraft>,
 }
 
 impl GlobalDraft<'_> {
@@ -82,17 +84,14 @@ impl GlobalDraft<'_> {
             users: None,
             users_folder: None,
             proxy: ProxyDraft::unknown(),
+            sequences: Vec::new(),
         }
     }
 }
 
 /// Reads the global section.
 pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraft<'n> {
-    for key in LATER {
-        refuse_later(section, key, report);
-    }
-    let known: Vec<&str> = KEYS.iter().chain(LATER).copied().collect();
-    section.refuse_unknown(&known, crate::config::app::KEYS, "the section of an app", report);
+    section.refuse_unknown(KEYS, crate::config::app::KEYS, "the section of an app", report);
 
     let http = path(section, "http_post_path", report);
     let https = path(section, "https_post_path", report);
@@ -147,6 +146,8 @@ pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraf
     let folder_field = section.get("users_folder");
     let users_folder = Said::read(folder_field.clone(), |f| absolute_file(f, report).map(Some)).or(None);
 
+    let sequences = sequence::read(section, false, None, report);
+
     let step1 = match (&http, max_bytes) {
         (Some((path, at)), Some(bytes)) => Some((path.clone(), at.spot(), bytes)),
         _ => None,
@@ -192,6 +193,7 @@ pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraf
         users,
         users_folder: users_folder.flatten().zip(folder_field),
         proxy,
+        sequences: sequences.unwrap_or_default(),
     }
 }
 

@@ -2,9 +2,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::config::proxy::Proxy;
+use crate::config::sequence::KnockSequence;
 use crate::units::{
-    AccessKey, AppName, Family, HttpPath, IfName, Lifetime, Mark, Network, PortRange, Protocols, Timestamp,
-    TotpSecret, UserName,
+    AccessKey, AppName, Automaton, Family, HttpPath, IfName, Lifetime, Mark, Network, PortRange, Protocols,
+    Timestamp, TotpSecret, UserName,
 };
 
 /// A whole configuration that has been checked; made by [`crate::config::parse`] only.
@@ -16,6 +17,10 @@ pub struct Settings {
     pub apps: Vec<App>,
     /// The users, those of the file first.
     pub users: Vec<User>,
+    /// The knock sequences, those of the global section first.
+    pub sequences: Vec<KnockSequence>,
+    /// What tells them apart; it numbers them by their places.
+    pub automaton: Automaton,
 }
 
 /// Somebody with keys of their own.

@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::{Destination, Established, Global, Step1Reply, TwoFactorStep};
-use crate::units::Protocols;
+use crate::units::{Automaton, Protocols};
 use proptest::prelude::*;
 
 const HTTP: [&str; 2] = ["http-key-zero", "http-key-one-longer"];
@@ -63,6 +63,8 @@ fn settings(two_factor_step: TwoFactorStep) -> Settings {
         },
         apps: vec![app("a", two_factor_step), app("b", two_factor_step)],
         users: Vec::new(),
+        sequences: Vec::new(),
+        automaton: Automaton::default(),
     }
 }
 

@@ -1,7 +1,6 @@
 //! What a request means and whether it opens anything: decisions without I/O, `now` given.
 
 mod attempt;
-pub mod automaton;
 mod cap;
 mod defence;
 mod form;

@@ -2,6 +2,7 @@
 
 mod access_key;
 mod address;
+mod automaton;
 mod knock;
 mod lifetime;
 mod mark;
@@ -14,11 +15,13 @@ mod totp;
 
 pub use access_key::{AccessKey, AccessKeyError, KeyCheck, Verifier, form_bytes, id_of, is_invisible};
 pub use address::{ClientAddr, Family, Network, NetworkError};
+pub use automaton::{Automaton, AutomatonError, START, Sequence, State, Terms};
 pub use knock::{Knock, KnockError};
 pub use lifetime::{Lifetime, LifetimeError};
 pub use mark::{Mark, MarkError};
 pub use names::{
-    AppName, AppNameError, HttpPath, HttpPathError, IfName, IfNameError, UserName, UserNameError,
+    AppName, AppNameError, HttpPath, HttpPathError, IfName, IfNameError, SequenceName, SequenceNameError,
+    UserName, UserNameError,
 };
 pub use now::Now;
 pub use ports::{PortRange, PortRangeError, Protocol, Protocols};

@@ -4,6 +4,7 @@ mod broken;
 mod good;
 mod hostile;
 mod proxy;
+mod sequences;
 
 use super::{Checked, Problems, StepPorts, parse};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::config::{Global, Settings, Step1Reply, TwoFactorStep};
 use crate::knock::Attempt;
 use crate::service::link::{self, Answer, Ask, Front};
-use crate::units::Lifetime;
+use crate::units::{Automaton, Lifetime};
 
 pub(super) const FORM: &str = "app=ssh&access_key=0123456789";
 
@@ -75,7 +75,13 @@ pub(super) fn settings(step1_reply: Step1Reply) -> Settings {
         allow: Vec::new(),
         proxy: None,
     };
-    Settings { global, apps: Vec::new(), users: Vec::new() }
+    Settings {
+        global,
+        apps: Vec::new(),
+        users: Vec::new(),
+        sequences: Vec::new(),
+        automaton: Automaton::default(),
+    }
 }
 
 /// A good request for a path, with these extra headers.

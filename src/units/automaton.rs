@@ -4,34 +4,48 @@
 //!
 //! A wrong knock loses what was reached, unless it continues another beginning; the same knock again is a
 //! retransmission and loses nothing. Clients that share an address may disturb each other, and never open wrongly.
+//!
+//! The time of the first knock is kept once per source, so a beginning in the middle of other knocks is recognised
+//! only among sequences with the same [`Terms`]: else the time of one would count for another.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::units::Knock;
+use super::Knock;
 
 /// The state of a source that has not knocked: it is kept nowhere.
 pub const START: u32 = 0;
 /// Steps that an automaton may have; the kernel keeps each in some hundred bytes.
 const MAX_STEPS: usize = 1_000_000;
 
+/// Under what terms knocks count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Terms {
+    /// The longest time from one knock to the next.
+    pub knock_window: Duration,
+    /// The longest time from the first knock to the last.
+    pub window: Duration,
+    /// What must have been opened before the first knock counts, by a number of the caller's; none: nothing.
+    pub behind: Option<usize>,
+}
+
 /// A sequence of knocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sequence {
     /// The knocks in order; at least one.
     pub knocks: Vec<Knock>,
-    /// The longest time from one knock to the next.
-    pub knock_window: Duration,
-    /// The longest time from the first knock to the last.
-    pub window: Duration,
+    /// Under what terms they count.
+    pub terms: Terms,
 }
 
 /// Why sequences cannot be told apart; numbers count the sequences from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AutomatonError {
-    /// They begin alike and take different times, which one state cannot keep.
-    #[error("two sequences that begin with the same knock must have the same windows")]
-    Windows(usize, usize),
+    /// They begin alike under different terms, which one state cannot keep.
+    #[error(
+        "two sequences that begin with the same knock must have the same windows, and stand behind the same one"
+    )]
+    Terms(usize, usize),
     /// A UDP port is knocked at with and without a length.
     #[error("a UDP port is knocked at with a length in one place and without one in another")]
     Lengths(usize, usize),
@@ -48,12 +62,14 @@ pub enum AutomatonError {
 pub struct State {
     /// The sequences that are complete here, by their places in the list.
     pub opens: Vec<usize>,
-    /// The longest time until the next knock.
-    pub knock_window: Duration,
-    /// The longest time since the first knock.
-    pub window: Duration,
+    /// Under what terms further knocks count.
+    pub terms: Terms,
     /// Knocks until here.
     pub depth: usize,
+    /// The knocks that lead here.
+    pub knocks: Vec<Knock>,
+    /// Whether it is the beginning of a longer sequence.
+    pub leads_on: bool,
 }
 
 /// The automaton of a list of sequences.
@@ -68,7 +84,6 @@ pub struct Automaton {
 struct Node {
     state: State,
     children: BTreeMap<Knock, usize>,
-    last: Option<Knock>,
     fail: usize,
     first: usize,
 }
@@ -133,40 +148,38 @@ fn one_kind_of_length(sequences: &[Sequence]) -> Result<(), AutomatonError> {
 }
 
 fn trie(sequences: &[Sequence]) -> Result<Vec<Node>, AutomatonError> {
-    let node = |sequence: &Sequence, first: usize, depth: usize, last: Option<Knock>| Node {
+    let node = |terms: Terms, first: usize, knocks: &[Knock]| Node {
         state: State {
             opens: Vec::new(),
-            knock_window: sequence.knock_window,
-            window: sequence.window,
-            depth,
+            terms,
+            depth: knocks.len(),
+            knocks: knocks.to_vec(),
+            leads_on: false,
         },
         children: BTreeMap::new(),
-        last,
         fail: 0,
         first,
     };
-    let none = Sequence { knocks: Vec::new(), knock_window: Duration::ZERO, window: Duration::ZERO };
-    let mut nodes = vec![node(&none, 0, 0, None)];
+    let mut nodes = vec![node(Terms::default(), 0, &[])];
     for (number, sequence) in sequences.iter().enumerate() {
         let mut at = 0;
         for (depth, &knock) in (1..).zip(&sequence.knocks) {
             let known = nodes.get(at).and_then(|node| node.children.get(&knock).copied());
             at = match known {
                 Some(child) => {
-                    let (other, state) =
-                        nodes.get(child).map_or((0, None), |node| (node.first, Some(&node.state)));
-                    let same =
-                        |s: &State| (s.window, s.knock_window) == (sequence.window, sequence.knock_window);
-                    if !state.is_some_and(same) {
-                        return Err(AutomatonError::Windows(other, number));
+                    let known = nodes.get(child);
+                    if known.is_none_or(|known| known.state.terms != sequence.terms) {
+                        return Err(AutomatonError::Terms(known.map_or(0, |known| known.first), number));
                     }
                     child
                 }
                 None => {
                     let child = nodes.len();
-                    nodes.push(node(sequence, number, depth, Some(knock)));
+                    let knocks = sequence.knocks.get(..depth).unwrap_or_default();
+                    nodes.push(node(sequence.terms, number, knocks));
                     if let Some(parent) = nodes.get_mut(at) {
                         parent.children.insert(knock, child);
+                        parent.state.leads_on = true;
                     }
                     child
                 }
@@ -182,36 +195,43 @@ fn trie(sequences: &[Sequence]) -> Result<Vec<Node>, AutomatonError> {
     Ok(nodes)
 }
 
-/// Links every state to the longest other one that its last knocks are, which is complete where that one is; returns
-/// all states, shorter ones first.
+/// Links every state to the longest other one under the same terms that its last knocks are, which is complete where
+/// that one is; returns all states, shorter ones first.
 fn link(nodes: &mut [Node]) -> Vec<usize> {
     let mut order = Vec::with_capacity(nodes.len());
     let mut queue = VecDeque::from([0]);
     while let Some(at) = queue.pop_front() {
         order.push(at);
-        let children: Vec<(Knock, usize)> = nodes
-            .get(at)
-            .map(|node| node.children.iter().map(|(&k, &c)| (k, c)).collect())
-            .unwrap_or_default();
+        let Some(node) = nodes.get(at) else { continue };
+        let (fail, children) = (node.fail, node.children.clone());
         for (knock, child) in children {
             queue.push_back(child);
-            let mut from = if at == 0 { None } else { nodes.get(at).map(|node| node.fail) };
-            let fail = loop {
-                let Some(shorter) = from else { break 0 };
-                let Some(node) = nodes.get(shorter) else { break 0 };
-                if let Some(&found) = node.children.get(&knock) {
-                    break found;
-                }
-                from = if shorter == 0 { None } else { Some(node.fail) };
-            };
-            let inherited = nodes.get(fail).map(|node| node.state.opens.clone()).unwrap_or_default();
+            let shorter = if at == 0 { 0 } else { shorter(nodes, child, fail, knock) };
+            let inherited = nodes.get(shorter).map(|node| node.state.opens.clone()).unwrap_or_default();
             if let Some(node) = nodes.get_mut(child) {
-                node.fail = fail;
+                node.fail = shorter;
                 node.state.opens.extend(inherited);
             }
         }
     }
     order
+}
+
+/// The state that `knock` leads to from the longest of the states linked from `from` on, under the terms of `child`.
+/// All states linked with each other have the same terms, and what begins with one knock has the terms of that one,
+/// so that nothing is missed by following links only.
+fn shorter(nodes: &[Node], child: usize, mut from: usize, knock: Knock) -> usize {
+    let terms = |at: usize| nodes.get(at).map(|node| node.state.terms);
+    loop {
+        let Some(node) = nodes.get(from) else { return 0 };
+        if let Some(&found) = node.children.get(&knock) {
+            return if terms(found) == terms(child) { found } else { 0 };
+        }
+        if from == 0 {
+            return 0;
+        }
+        from = node.fail;
+    }
 }
 
 /// The steps out of a state: to the next knock of each sequence; to states of two knocks and more that other
@@ -228,7 +248,7 @@ fn steps_of(nodes: &[Node], at: usize, steps: &mut BTreeMap<(u32, Knock), u32>) 
         }
         from = if shorter == 0 { None } else { Some(node.fail) };
     }
-    if let Some(last) = nodes.get(at).and_then(|node| node.last) {
+    if let Some(&last) = nodes.get(at).and_then(|node| node.state.knocks.last()) {
         steps.entry((number(at), last)).or_insert_with(|| number(at));
     }
 }
@@ -242,7 +262,7 @@ mod tests {
     fn sequence(knocks: &str) -> Sequence {
         let window = Duration::from_secs(10);
         let knocks = knocks.split(',').map(|knock| knock.parse().unwrap()).collect();
-        Sequence { knocks, knock_window: window, window }
+        Sequence { knocks, terms: Terms { knock_window: window, window, behind: None } }
     }
 
     fn automaton(sequences: &[&str]) -> Automaton {
@@ -295,6 +315,30 @@ mod tests {
         assert_eq!(opened(&["1"], "1,1"), [0]);
     }
 
+    fn terms(sequence: Sequence, window: u64, behind: Option<usize>) -> Sequence {
+        let window = Duration::from_secs(window);
+        Sequence { terms: Terms { window, behind, ..sequence.terms }, ..sequence }
+    }
+
+    #[test]
+    fn the_time_and_the_gate_of_one_sequence_never_count_for_another() {
+        for other in [terms(sequence("2,4"), 5, None), terms(sequence("2,4"), 10, Some(0))] {
+            let automaton = Automaton::new(&[sequence("1,2,3"), other]).unwrap();
+            let opens = |knocks: &str| {
+                let knocks: Vec<Knock> = knocks.split(',').map(|knock| knock.parse().unwrap()).collect();
+                run(&automaton, &knocks).into_iter().flatten().collect::<Vec<_>>()
+            };
+            assert_eq!(opens("1,2,4"), [0; 0]);
+            assert_eq!(opens("1,2,2,4"), [0; 0], "the second is the same knock again");
+            assert_eq!(opens("1,4,2,4"), [1]);
+            assert_eq!(opens("2,4"), [1]);
+            assert_eq!(opens("1,2,3"), [0]);
+        }
+        let suffix = Automaton::new(&[sequence("1,2,3"), terms(sequence("2,3"), 5, None)]).unwrap();
+        let last = suffix.states().find(|(_, state)| state.depth == 3).unwrap().1;
+        assert_eq!(last.opens, [0]);
+    }
+
     #[test]
     fn lengths_make_other_knocks() {
         assert_eq!(opened(&["udp/7/10,udp/7/20"], "udp/7/10,udp/7/20"), [0]);
@@ -305,8 +349,10 @@ mod tests {
 
     #[test]
     fn sequences_that_cannot_be_told_apart_are_refused() {
-        let slow = Sequence { window: Duration::from_secs(20), ..sequence("1,3") };
-        assert_eq!(Automaton::new(&[sequence("1,2"), slow.clone()]), Err(AutomatonError::Windows(0, 1)));
+        let slow = terms(sequence("1,3"), 20, None);
+        assert_eq!(Automaton::new(&[sequence("1,2"), slow.clone()]), Err(AutomatonError::Terms(0, 1)));
+        let behind = terms(sequence("1,3"), 10, Some(7));
+        assert_eq!(Automaton::new(&[sequence("1,2"), behind]), Err(AutomatonError::Terms(0, 1)));
         assert!(Automaton::new(&[sequence("2,1"), slow]).is_ok());
         assert_eq!(Automaton::new(&[sequence("1,2"), sequence("1,2")]), Err(AutomatonError::Same(0, 1)));
     }
@@ -357,7 +403,10 @@ mod tests {
             let window = Duration::from_secs(10);
             let sequences: Vec<Sequence> = lists
                 .into_iter()
-                .map(|knocks| Sequence { knocks, knock_window: window, window })
+                .map(|knocks| Sequence {
+                    knocks,
+                    terms: Terms { knock_window: window, window, behind: None },
+                })
                 .collect();
             let automaton = Automaton::new(&sequences).unwrap();
             let opens = run(&automaton, &input);
