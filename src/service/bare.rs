@@ -143,7 +143,7 @@ mod tests {
             );
             let settings = crate::config::parse("x", &text, None, &crate::config::Alone).unwrap().settings;
             let port = NonZeroU16::MIN;
-            let options = Options { http_port: port, https_port: port, inner_header: true };
+            let options = Options { http_port: port, https_port: port, inner_header: true, log: true };
             let live = Live { ruleset: plan(&settings, options), ..Live::default() };
             assert_eq!(prefix(&live, "app_my_app_6"), prefix_wanted);
             assert_eq!(prefix(&live, "app_my_app_4"), 128);

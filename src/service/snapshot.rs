@@ -120,13 +120,13 @@ fn changes(live: Option<&Live>, kept: &BTreeMap<String, (Set, Elements)>) -> Vec
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ruleset::model::{Element, KeyPart, SetFlags};
+    use crate::ruleset::model::{Element, KeyPart, SetFlags, Value};
 
     fn set(name: &str) -> Set {
         Set {
             name: name.into(),
             key: vec![KeyPart::Ipv4],
-            verdicts: false,
+            value: Value::Nothing,
             flags: SetFlags { timeout: true, ..SetFlags::default() },
             size: Some(9),
             content: Content::Living,

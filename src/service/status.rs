@@ -297,7 +297,7 @@ mod tests {
     fn live() -> Live {
         let settings = crate::config::parse("x", TEXT, None, &crate::config::Alone).unwrap().settings;
         let port = |n| std::num::NonZeroU16::new(n).unwrap();
-        let options = Options { http_port: port(80), https_port: port(443), inner_header: true };
+        let options = Options { http_port: port(80), https_port: port(443), inner_header: true, log: true };
         let ruleset = plan(&settings, options);
         let mut elements: BTreeMap<String, Elements> = BTreeMap::new();
         for set in &ruleset.sets {

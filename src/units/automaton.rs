@@ -9,6 +9,7 @@
 //! only among sequences with the same [`Terms`]: else the time of one would count for another.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::time::Duration;
 
 use super::Knock;
@@ -72,12 +73,18 @@ pub struct State {
     pub leads_on: bool,
 }
 
-/// The automaton of a list of sequences.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The automaton of a list of sequences. Printing it for debugging does not tell the knocks.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Automaton {
     /// Every state but [`START`]; the first is number 1.
     states: Vec<State>,
     steps: BTreeMap<(u32, Knock), u32>,
+}
+
+impl fmt::Debug for Automaton {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Automaton").field("states", &self.states.len()).finish_non_exhaustive()
+    }
 }
 
 /// A state while the automaton is made.

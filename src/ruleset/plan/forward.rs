@@ -92,11 +92,15 @@ fn clients(
 ) -> Vec<Rule> {
     let family = Family::of(host);
     let prefix = layout.settings.global.ipv6_prefix;
-    let sets = [
-        (prefix, app_set(&app.slug, family), format!("grant:{}", app.slug)),
-        (128, allow_set(&app.slug, family), format!("allow:{}", app.slug)),
-        (128, allow_set("all", family), "allow:all".to_owned()),
-    ];
+    let mut sets = vec![(prefix, app_set(&app.slug, family), format!("grant:{}", app.slug))];
+    sets.extend(
+        layout
+            .knocking
+            .of_app(app)
+            .map(|grants| (prefix, grants.set(family), format!("knocked:{}", app.slug))),
+    );
+    sets.push((128, allow_set(&app.slug, family), format!("allow:{}", app.slug)));
+    sets.push((128, allow_set("all", family), "allow:all".to_owned()));
     let begin: Vec<Option<Protocol>> =
         if protocols.is_empty() { vec![None] } else { protocols.iter().copied().map(Some).collect() };
     let mut rules = Vec::new();

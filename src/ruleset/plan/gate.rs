@@ -9,7 +9,7 @@ use crate::units::{Family, Protocol};
 use super::adopted::{self, adopted_set};
 use super::replies::{SPOKEN_MS, own_set, spoken_set};
 use super::step1::to_port;
-use super::{backend, chain, drop_the_rest, filter, for_clients, step2_set};
+use super::{backend, chain, drop_the_rest, filter, for_clients, knock, step2_set};
 
 pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
     let mut out = vec![filter("gate", Hook::Prerouting, -150, gate(layout))];
@@ -26,8 +26,8 @@ pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
 fn gate(layout: &Layout<'_>) -> Vec<Rule> {
     let mut rules = vec![
         rule().reply_direction().goto("gate_own").named("own"),
-        to_port(layout.options.http_port).goto("step1_gate").named("step1"),
-        to_port(layout.options.https_port).goto("step2_gate").named("step2"),
+        to_port(layout.options.http_port).goto(&knock::step_gate(layout, 1)).named("step1"),
+        to_port(layout.options.https_port).goto(&knock::step_gate(layout, 2)).named("step2"),
     ];
     rules.extend(backend::to_gate(layout));
     rules.extend(Family::BOTH.map(|family| {
@@ -39,7 +39,9 @@ fn gate(layout: &Layout<'_>) -> Vec<Rule> {
             .done()
             .named("own-address")
     }));
+    rules.extend(knock::to_knock(layout));
     rules.push(rule().iifname("ext").for_this_host().service_vmap("services").named("services"));
+    rules.extend(knock::to_reset(layout));
     rules
 }
 

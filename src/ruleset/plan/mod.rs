@@ -5,6 +5,7 @@ mod backend;
 mod default_input;
 mod forward;
 mod gate;
+mod knock;
 mod marks;
 mod replies;
 mod sets;
@@ -28,6 +29,7 @@ pub fn plan(settings: &Settings, options: Options) -> Ruleset {
     let layout = Layout::new(settings, options);
     let mut chains = Vec::new();
     chains.extend(step1::chains(&layout));
+    chains.extend(knock::chains(&layout));
     chains.extend(gate::chains(&layout));
     chains.extend(adopted::chains(&layout));
     chains.extend(backend::chains(&layout));
@@ -74,6 +76,12 @@ fn for_clients(
         for &family in app.families() {
             let text = begin().addr_in(family, side, prefix, &app_set(&app.slug, family));
             rules.push(finish(text, &format!("grant:{}", app.slug)));
+        }
+        for grants in layout.knocking.of_app(app) {
+            for &family in grants.families {
+                let text = begin().addr_in(family, side, prefix, &grants.set(family));
+                rules.push(finish(text, &format!("knocked:{}", app.slug)));
+            }
         }
         for &family in app.families() {
             let text = begin().addr_in(family, side, 128, &allow_set(&app.slug, family));

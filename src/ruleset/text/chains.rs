@@ -65,7 +65,7 @@ impl Renderer<'_> {
         let mut out = String::new();
         for app in self.layout.apps(segment) {
             let interface = self.interface(app, way).unwrap_or_default();
-            out += &self.client_rules(&interface, &app.slug, app.families(), side, action)?;
+            out += &self.client_rules(&interface, app, app.families(), side, action)?;
         }
         out += &allow_rules("", "all", &self.layout.families(segment), side, action)?;
         Ok(out)
@@ -74,21 +74,29 @@ impl Renderer<'_> {
     pub(super) fn client_rules(
         &self,
         interface: &str,
-        slug: &str,
+        app: &App,
         families: &[Family],
         side: &str,
         action: &str,
     ) -> Result<String, TemplateError> {
+        let slug = &app.slug;
         let mut out = String::new();
         for &family in families {
             let set = format!("app_{slug}_{}", family.digit());
             let mask = self.v6_mask(family);
             out += &client(interface, family, side, &mask, &set, action, &format!("grant:{slug}"))?;
         }
+        for grants in self.layout.knocking.of_app(app) {
+            for &family in grants.families {
+                let (mask, set) = (self.v6_mask(family), grants.set(family));
+                let what = format!("knocked:{slug}");
+                out += &client(interface, family, side, &mask, &set, action, &what)?;
+            }
+        }
         Ok(out + &allow_rules(interface, slug, families, side, action)?)
     }
 
-    fn v6_mask(&self, family: Family) -> String {
+    pub(super) fn v6_mask(&self, family: Family) -> String {
         let len = self.settings().global.ipv6_prefix;
         if family == Family::V4 || len >= 128 {
             return String::new();

@@ -3,6 +3,7 @@
 mod backend;
 mod chains;
 mod forwarding;
+mod knock;
 mod render;
 mod sets;
 mod step1;

@@ -72,6 +72,12 @@ impl Renderer<'_> {
                 ("app_sets", &self.app_sets()?),
                 ("maps", &self.maps()?),
                 ("step1", &self.step1()?),
+                ("step1_gate", &self.step_gate(1)),
+                ("step2_gate", &self.step_gate(2)),
+                ("to_knock", self.to_knock()),
+                ("to_reset", self.to_reset()),
+                ("knock_sets", &self.knock_sets()?),
+                ("knock", &self.knock_chains()?),
                 ("http_port", &http_port),
                 ("https_port", &https_port),
                 ("to_backend", &self.of_backend(|port| {
