@@ -14,6 +14,13 @@ use crate::units::{Family, Knock, Protocol, START, State, Terms};
 pub const STAY: u32 = u32::MAX;
 /// How long a SYN is remembered, so that its repetitions (after 1, 3, 7 and 15 s) are no further knocks.
 pub const SEEN_SECS: u64 = 16;
+/// Knocks of one source (IPv6: of one /64) that count in a second, once the first few were made.
+///
+/// Each leaves an element behind that the kernel removes once a second, and it does not keep more than sixteen of one
+/// source well: it reorganises the whole map, or refuses.
+pub const KNOCKS_PER_SECOND: u64 = 4;
+/// Knocks of one source that count at once.
+pub const KNOCKS_AT_ONCE: u32 = 7;
 /// The group of netfilter's log by which the agent hears of finished sequences.
 pub const LOG_GROUP: u16 = 24_107;
 /// Bytes of each packet that it hears: an IPv6 header, and some more.

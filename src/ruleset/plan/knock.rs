@@ -4,10 +4,10 @@
 //! Packets to knock ports end here, so their mark is free to use. A packet to another port that is not guarded is a
 //! wrong knock. Where a set is full, the knock does not count: nothing opens by that.
 
-use crate::ruleset::expr::{Side, Verdict};
+use crate::ruleset::expr::{Limit, Side, Verdict};
 use crate::ruleset::knocking::{
-    Deed, KnockGrants, Knocking, LOG_BYTES, LOG_CLOSED, LOG_GROUP, LOG_OPENED, Move, SEEN_SECS, first_chain,
-    next_chain,
+    Deed, KNOCKS_AT_ONCE, KNOCKS_PER_SECOND, KnockGrants, Knocking, LOG_BYTES, LOG_CLOSED, LOG_GROUP,
+    LOG_OPENED, Move, SEEN_SECS, STAY, first_chain, next_chain,
 };
 use crate::ruleset::layout::Layout;
 use crate::ruleset::model::{Chain, Content, Element, Elements, KeyPart, Rule, Set, SetFlags, Value};
@@ -27,6 +27,9 @@ const SIZED: &str = "knock_sized";
 const MOVE: &str = "knock_move";
 /// From state to what is opened.
 const OPEN: &str = "knock_open";
+/// How long the rate of a source is remembered: longer than it takes to be as fresh as a new one.
+const METER_MS: u64 = 3_000;
+const METER_V6_PREFIX: u8 = 64;
 /// Bytes of a UDP header, which its length counts.
 const UDP_HEADER: u16 = 8;
 
@@ -36,6 +39,10 @@ fn at(family: Family) -> String {
 
 fn begun(family: Family) -> String {
     format!("knock_begun{}", family.digit())
+}
+
+fn meter(family: Family) -> String {
+    format!("knock_meter{}", family.digit())
 }
 
 fn seen(family: Family) -> String {
@@ -53,6 +60,7 @@ pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
         out.push(chain(name, calls.iter().map(|call| rule().jump(call).named("knock:open")).collect()));
     }
     out.extend(knocking.kinds_of_moves.iter().map(|kind| chain(&kind.chain, remember(kind))));
+    out.push(chain("knock_counted", counted()));
     out.push(chain("knock_moved", moved()));
     out.push(chain("knock_step", step(knocking)));
     out.push(chain("knock", knock()));
@@ -118,7 +126,20 @@ fn step(knocking: &Knocking) -> Vec<Rule> {
     rules
 }
 
+/// What a source does too fast is a wrong knock, and so is what the meter has no room for.
 fn moved() -> Vec<Rule> {
+    let mut rules = vec![rule().mark_is(STAY).counter().drop().named("knock:again")];
+    let limit = Limit { rate: KNOCKS_PER_SECOND, unit_secs: 1, burst: KNOCKS_AT_ONCE, over: false };
+    rules.extend(Family::BOTH.map(|family| {
+        let text = rule().update_source(family, METER_V6_PREFIX, &meter(family), METER_MS, limit);
+        text.goto("knock_counted").named("knock:counted")
+    }));
+    rules.push(rule().jump("knock_reset").named("knock:fast"));
+    rules.push(rule().counter().drop().named("drop:knock:fast"));
+    rules
+}
+
+fn counted() -> Vec<Rule> {
     vec![
         rule().mark_vmap(MOVE).done().named("knock:move"),
         rule().mark_vmap(OPEN).done().named("knock:open"),
@@ -251,6 +272,9 @@ pub(super) fn sets(layout: &Layout<'_>) -> Vec<Set> {
     }
     for family in Family::BOTH {
         out.push(dynamic(begun(family), vec![address(family)], Value::Nothing, CLIENTS));
+    }
+    for family in Family::BOTH {
+        out.push(dynamic(meter(family), vec![address(family)], Value::Nothing, CLIENTS));
     }
     for family in Family::BOTH {
         let key = vec![address(family), KeyPart::Port, KeyPart::Port];

@@ -37,6 +37,11 @@ impl RuleText {
             .push(Expr::MetaSet { key: MetaKey::Mark, reg: R0 })
     }
 
+    /// `meta mark VALUE`
+    pub(in crate::ruleset) fn mark_is(self, value: u32) -> Self {
+        self.meta(MetaKey::Mark, R0).cmp(R0, CmpOp::Eq, &value.to_ne_bytes())
+    }
+
     fn mark_from(self, map: &str) -> Self {
         self.push(Expr::Map { set: map.to_owned(), reg: R0, to: R0 })
             .push(Expr::MetaSet { key: MetaKey::Mark, reg: R0 })
