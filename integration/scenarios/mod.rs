@@ -23,6 +23,7 @@ mod https_abuse;
 mod interfaces;
 mod iptables;
 mod knock_gates;
+mod knock_memory;
 mod knock_sequences;
 mod knock_streams;
 mod life_cycle;

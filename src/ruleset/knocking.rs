@@ -39,6 +39,8 @@ pub struct KnockGrants {
     pub secs: u64,
     /// The families in which it can be reached.
     pub families: &'static [Family],
+    /// The app whose service it is, by its place in the file; none for a gate.
+    pub app: Option<usize>,
     /// Whether it is a service, whose grants cover `ipv6_prefix` bits; else single addresses.
     pub service: bool,
     /// Whether a wrong knock empties it.
@@ -46,6 +48,12 @@ pub struct KnockGrants {
 }
 
 impl KnockGrants {
+    /// By what name the ledger keeps them: that of no app, as no slug has a point in it.
+    #[must_use]
+    pub fn ledger_key(&self) -> String {
+        format!(".{}", self.stem)
+    }
+
     /// The set of a family.
     #[must_use]
     pub fn set(&self, family: Family) -> String {
@@ -94,6 +102,8 @@ pub struct Knocking {
     pub several: Vec<(String, Vec<String>)>,
     /// All sets of grants.
     pub grants: Vec<KnockGrants>,
+    /// Which sequences are complete at a state, by their places.
+    pub complete: BTreeMap<u32, Vec<usize>>,
 }
 
 impl fmt::Debug for Knocking {
@@ -124,6 +134,9 @@ impl Knocking {
             moves.insert(kind.chain.clone(), kind);
             let chains: BTreeSet<String> =
                 state.opens.iter().filter_map(|&door| Some(doors.get(door)?.as_ref()?.0.clone())).collect();
+            if !state.opens.is_empty() {
+                out.complete.insert(mark(number), state.opens.clone());
+            }
             let several = || format!("opens_{:08x}", mark(number));
             match (chains.first(), chains.len()) {
                 (None, _) => {}
@@ -268,9 +281,10 @@ fn grants(settings: &Settings) -> Vec<KnockGrants> {
         for (secs, (strict, sequence)) in of_base.into_iter().rev() {
             let stem = if secs == longest { base.clone() } else { format!("{base}.{secs}") };
             let service = sequence.effect == KnockEffect::Service;
-            let app = sequence.app.and_then(|index| settings.apps.get(index)).filter(|_| service);
-            let families = app.map_or(&Family::BOTH[..], App::families);
-            out.push(KnockGrants { stem, secs, families, service, strict });
+            let of_app = sequence.app.and_then(|index| settings.apps.get(index)).filter(|_| service);
+            let families = of_app.map_or(&Family::BOTH[..], App::families);
+            let app = sequence.app.filter(|_| service);
+            out.push(KnockGrants { stem, secs, families, app, service, strict });
         }
     }
     out

@@ -1,5 +1,6 @@
 //! The enforcer: the one who judges knocks and changes the firewall.
 
+mod knocks;
 mod mending;
 
 use std::sync::Arc;
@@ -118,6 +119,7 @@ impl Enforcer {
         if self.operations.host_is_pending() {
             self.repair_at = Some(Instant::now() + AGAIN);
         }
+        let mut knocks = self.listen(None);
         loop {
             // After the answer to a knock, which does not wait for the disk.
             self.keep(clock::now());
@@ -133,7 +135,11 @@ impl Enforcer {
                     self.look(clock::now());
                     look_at = look_every.map(|every| Instant::now() + every);
                 }
-                Some(reload) = reloads.recv() => self.on_reload(reload, clock::now()),
+                heard = knocks::heard(&mut knocks) => self.on_heard(heard, clock::now()),
+                Some(reload) = reloads.recv() => {
+                    self.on_reload(reload, clock::now());
+                    knocks = self.listen(knocks);
+                }
                 // The calendar was set, and with it all ends in the state file.
                 () = calendar_set(&mut calendar), if self.state.is_some() => {}
                 () = tokio::time::sleep(LOOK_AT_CALENDAR), if self.state.is_some() => {}

@@ -13,6 +13,7 @@ mod enforcer;
 pub mod front;
 mod hasher;
 pub mod host_chains;
+pub mod knocked;
 pub mod last_good;
 pub mod link;
 pub mod lockout;

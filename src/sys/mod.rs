@@ -21,6 +21,8 @@ pub mod nftnl;
 #[cfg(feature = "gateway")]
 pub mod notify;
 #[cfg(feature = "gateway")]
+pub mod packet_log;
+#[cfg(feature = "gateway")]
 pub mod presence;
 pub mod private;
 pub mod process;

@@ -36,6 +36,11 @@ pub enum Impossible {
         "interface_ext {0}: with iptables, a name has letters, digits and . _ - @ only, and begins with none of the latter"
     )]
     Interface(IfName),
+    /// Sequences are enforced by maps of nftables.
+    #[error(
+        "sequence: with iptables, knock sequences are not enforced: remove them, or use nftables (--firewall-type nftables)"
+    )]
+    Sequences,
     /// Too long for the matches there are.
     #[error(
         "http_post_path is too long for what this kernel has (xt_u32: 33 characters): shorten it, or load the module xt_bpf"
@@ -148,6 +153,9 @@ fn refuse(draft: &Draft<'_>) -> Result<(), Impossible> {
     let settings = draft.layout.settings;
     if settings.global.default_input != DefaultInput::Accept {
         return Err(Impossible::DefaultInput);
+    }
+    if !settings.sequences.is_empty() {
+        return Err(Impossible::Sequences);
     }
     if draft.keeping == Keeping::Recent {
         recent::refuse(settings)?;

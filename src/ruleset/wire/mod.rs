@@ -7,6 +7,7 @@ mod flows;
 mod host;
 mod host_expr;
 mod objects;
+mod packet_log;
 
 pub use attr::Attributes;
 pub use events::{Touched, Transactions};
@@ -14,3 +15,4 @@ pub use expr::expressions;
 pub use flows::{Socket, Tracked, socket, socket_request, tracked};
 pub use host::{RawHostElement, host_chain, host_elements, host_flowtable, host_ranges, host_rule, host_set};
 pub use objects::{DecodedRule, RawElement, chain, elements, pair_ranges, rule, set, set_name, table};
+pub use packet_log::{Logged, logged, subscription};
