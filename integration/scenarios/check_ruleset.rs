@@ -47,7 +47,7 @@ fn knocked() -> Config {
             "2223",
             "both",
             "10.0.0.5:22",
-            &["sequence: {knocks: [udp/7000/20, udp/7000/0], window: 30, knock_window: 9, name: inner}"],
+            &["once: true", "sequence: {knocks: [udp/7000/20, udp/7000/0], window: 30, knock_window: 9, name: inner}"],
         )
         .app("lan6", "2224", "udp", "\"fd00:5::5\"", &["sequence: {knocks: [5678, 9012], strict: true}"])
 }

@@ -29,6 +29,7 @@ mod knock_streams;
 mod life_cycle;
 mod limits;
 mod lockout;
+mod once;
 mod operator;
 mod path_filter;
 mod privileges;

@@ -130,14 +130,7 @@ pub(super) fn read<'n>(
     let established = Said::read(section.get("established"), |f| f.choice(ESTABLISHED, report));
     let established = established.or(Established::Cut);
     let masquerade = Said::read(section.get("masquerade"), |f| f.switch(report)).or(true);
-    let once = Said::read(section.get("once"), |f| match f.switch(report) {
-        Some(true) => {
-            refuse_later(section, "once", report);
-            None
-        }
-        other => other,
-    })
-    .or(false);
+    let once = Said::read(section.get("once"), |f| f.switch(report)).or(false);
     let sequences = sequence::read(section, true, duration.as_ref().map(|(duration, _)| *duration), report);
     let allow = allow(section, report).or(Vec::new());
     let two_factor_step = Said::read(section.get("2fa_step"), |f| f.choice(TWO_FACTOR_STEPS, report));
@@ -146,7 +139,6 @@ pub(super) fn read<'n>(
     let longest = http.iter().flatten().map(|(key, _)| key.form_bytes()).max().unwrap_or_default();
     let slug = name.as_ref().map(AppName::slug);
     let settings = (|| {
-        once?;
         sequences.as_ref()?;
         Some(App {
             name: name?,
@@ -163,6 +155,7 @@ pub(super) fn read<'n>(
             interface_int: interface_int?,
             established: established?,
             masquerade: masquerade?,
+            once: once?,
             allow: allow?,
             two_factor_step: two_factor_step?,
         })

@@ -166,6 +166,8 @@ pub struct App {
     pub established: Established,
     /// Whether a LAN host sees the router's address instead of the client's.
     pub masquerade: bool,
+    /// Whether a grant ends with the first connection that is made by it; that one goes on.
+    pub once: bool,
     /// Networks that may always reach this app.
     pub allow: Vec<Network>,
     /// At which step a 2FA code is asked for.

@@ -29,6 +29,7 @@ fn app(name: &str, two_factor_step: TwoFactorStep) -> App {
         interface_int: Vec::new(),
         established: Established::Cut,
         masquerade: true,
+        once: false,
         allow: Vec::new(),
         two_factor_step,
         name,

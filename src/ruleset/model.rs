@@ -19,6 +19,9 @@ pub const ADOPTED_SET: &str = "adopted";
 /// How the names of the sets begin that finished knock sequences fill: grants by the kernel.
 pub const KNOCKED_SETS: &str = "seq_";
 
+/// How the names of the sets of grants by the agent begin; packets end them where an app says `once`.
+pub const GRANTED_SETS: &str = "app_";
+
 /// Everything in the table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -196,7 +199,8 @@ impl Set {
     /// Whether only packets fill it, and with what lasts for seconds or is learnt again.
     #[must_use]
     pub fn is_fleeting(&self) -> bool {
-        self.flags.dynamic && !self.name.starts_with(ADOPTED_SET) && !self.name.starts_with(KNOCKED_SETS)
+        let lasting = [ADOPTED_SET, KNOCKED_SETS, GRANTED_SETS];
+        self.flags.dynamic && !lasting.iter().any(|stem| self.name.starts_with(stem))
     }
 
     /// Whether kernel and configuration agree on everything but the elements.

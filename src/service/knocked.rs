@@ -70,12 +70,12 @@ impl Knocks {
     /// Begins to listen; none where no sequence is configured, or nobody could tell.
     pub fn listen(operations: &mut Operations) -> Option<Self> {
         let told = operations.options.log && matches!(operations.firewall, Firewall::Nftables(_));
-        if operations.settings.sequences.is_empty() {
+        if operations.settings.sequences.is_empty() && !operations.settings.apps.iter().any(|app| app.once) {
             return None;
         }
         if !told {
             tracing::warn!(
-                "this kernel lacks nfnetlink_log: finished knock sequences open, but are told and remembered by the kernel only"
+                "this kernel lacks nfnetlink_log: what packets open and close is known to the kernel only"
             );
             return None;
         }
@@ -187,11 +187,11 @@ impl Operations {
     }
 
     fn on_closed(&mut self, stem: &str, source: IpAddr) {
-        let Some(grants) = self.knocking.grants.iter().find(|grants| grants.stem == stem) else { return };
+        let Some(grants) = self.grant_sets().into_iter().find(|grants| grants.stem == stem) else { return };
         let client = ClientAddr::new(source);
-        tracing::info!(%client, closed = stem, "closed by a knock");
         let addr = client.masked_v6(self.settings.global.ipv6_prefix);
-        self.ledger.revoke(&grants.ledger_key(), addr.ip());
+        tracing::info!(%client, app = grants.slug, "closed by a packet of the client's");
+        self.ledger.revoke(&grants.key, addr.ip());
     }
 }
 

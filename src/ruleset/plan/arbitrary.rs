@@ -42,7 +42,7 @@ pub(crate) fn settings() -> impl Strategy<Value = Settings> {
         select(&["tcp", "udp", "both"][..]),
         select(&["local", "10.0.0.5", "10.0.0.5:22", "\"fd00::5\"", "\"[fd00::5]:22\"", "10.0.0.6"][..]),
         any::<bool>(),
-        select(&["", "  interface_ext: wan2\n"][..]),
+        select(&["", "  interface_ext: wan2\n", "  once: true\n"][..]),
         select(SEQUENCES),
     );
     let sequences = select(GLOBAL_SEQUENCES);

@@ -9,7 +9,7 @@ use crate::units::{Family, Protocol};
 use super::adopted::{self, adopted_set};
 use super::replies::{SPOKEN_MS, own_set, spoken_set};
 use super::step1::to_port;
-use super::{backend, chain, drop_the_rest, filter, for_clients, knock, step2_set};
+use super::{Meets, backend, chain, drop_the_rest, filter, for_clients, knock, step2_set};
 
 pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
     let mut out = vec![filter("gate", Hook::Prerouting, -150, gate(layout))];
@@ -159,7 +159,7 @@ pub(super) fn lan_families(layout: &Layout<'_>) -> Vec<Family> {
 
 fn service_chain(layout: &Layout<'_>, segment: &Segment, stem: &str, with_mark: bool) -> Chain {
     let mark = layout.settings.global.mark.filter(|_| with_mark);
-    let mut rules = for_clients(layout, segment, Side::Source, |text, what| {
+    let mut rules = for_clients(layout, segment, Side::Source, Meets::FirstPackets, |text, what| {
         let text = text.mark(mark).counter();
         match segment.protocol {
             Protocol::Tcp => text.accept(),

@@ -71,13 +71,16 @@ pub(super) fn sets(layout: &Layout<'_>) -> Vec<Set> {
     }
     for app in &layout.settings.apps {
         for family in Family::BOTH {
-            out.push(clients(app_set(&app.slug, family), family, GRANTS));
+            let mut grants = clients(app_set(&app.slug, family), family, GRANTS);
+            grants.flags.dynamic = app.once;
+            out.push(grants);
         }
         for family in Family::BOTH {
             out.push(networks(&allow_set(&app.slug, family), family));
         }
     }
     out.extend(maps(layout));
+    out.extend(super::once::sets(layout));
     out.extend(super::knock::sets(layout));
     out
 }
@@ -160,7 +163,7 @@ fn networks(name: &str, family: Family) -> Set {
     }
 }
 
-fn from_packets(stem: &str, key: Vec<KeyPart>, family: Family) -> Set {
+pub(super) fn from_packets(stem: &str, key: Vec<KeyPart>, family: Family) -> Set {
     Set {
         name: format!("{stem}_{}", family.digit()),
         key,

@@ -38,7 +38,8 @@ impl Renderer<'_> {
                 if tcp && matches!(stem, "rep" | "lrp") {
                     rules += "\t\tct state new counter drop comment \"ka:cut:stray\"\n";
                 }
-                rules += &self.clients(&clients, way, &let_in)?;
+                let first = matches!(stem, "svc" | "lan").then_some(segment.protocol);
+                rules += &self.clients(&clients, way, first, &let_in)?;
                 if self.layout.keeps_established(segment) && !clients.apps.is_empty() {
                     rules += &format!("\t\tct state established {action} comment \"ka:keep\"\n");
                 }
@@ -60,12 +61,18 @@ impl Renderer<'_> {
         self.layout.own_interfaces(app).map(|set| format!("{side} @{set} "))
     }
 
-    fn clients(&self, segment: &Segment, way: Way, action: &str) -> Result<String, TemplateError> {
+    fn clients(
+        &self,
+        segment: &Segment,
+        way: Way,
+        first: Option<Protocol>,
+        action: &str,
+    ) -> Result<String, TemplateError> {
         let side = if way == Way::In { "saddr" } else { "daddr" };
         let mut out = String::new();
         for app in self.layout.apps(segment) {
             let interface = self.interface(app, way).unwrap_or_default();
-            out += &self.client_rules(&interface, app, app.families(), side, action)?;
+            out += &self.client_rules(&interface, app, app.families(), (side, first), action)?;
         }
         out += &allow_rules("", "all", &self.layout.families(segment), side, action)?;
         Ok(out)
@@ -76,10 +83,14 @@ impl Renderer<'_> {
         interface: &str,
         app: &App,
         families: &[Family],
-        side: &str,
+        (side, first): (&str, Option<Protocol>),
         action: &str,
     ) -> Result<String, TemplateError> {
         let slug = &app.slug;
+        if app.once {
+            let out = self.once_rules(interface, app, families, (side, first), action);
+            return Ok(out + &allow_rules(interface, slug, families, side, action)?);
+        }
         let mut out = String::new();
         for &family in families {
             let set = format!("app_{slug}_{}", family.digit());

@@ -118,7 +118,7 @@ impl Renderer<'_> {
         format!("{} saddr {mask}", ip(family)).trim_end().to_owned()
     }
 
-    fn log(&self, what: &str, stem: &str) -> String {
+    pub(super) fn log(&self, what: &str, stem: &str) -> String {
         if !self.layout.options.log {
             return String::new();
         }

@@ -76,6 +76,7 @@ impl Renderer<'_> {
                 ("step2_gate", &self.step_gate(2)),
                 ("to_knock", self.to_knock()),
                 ("to_reset", self.to_reset()),
+                ("once_sets", &self.once_sets()?),
                 ("knock_sets", &self.knock_sets()?),
                 ("knock", &self.knock_chains()?),
                 ("http_port", &http_port),
