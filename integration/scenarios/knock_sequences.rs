@@ -96,6 +96,10 @@ fn the_window_is_for_the_whole_sequence() {
     let agent = home.start(&net.router);
     slowly(&net.a, V4.router(), "1234,5678,9012", Duration::from_secs(7));
     assert_silent(&net.a, V4.router(), 2222);
+    // Who begins again has the whole time again.
+    slowly(&net.a, V4.router(), "1234,1234", Duration::from_secs(6));
+    slowly(&net.a, V4.router(), "5678,9012", Duration::from_secs(6));
+    assert_echoes(&net.a, V4.router(), 2222);
     home.rewrite_config(ssh("{knocks: [1234, 5678, 9012], window: 60, knock_window: 2}").text());
     agent.reload();
     slowly(&net.b, V4.router(), "1234,5678,9012", Duration::from_secs(3));

@@ -149,7 +149,10 @@ impl Knocking {
         }
         out.kinds_of_moves = moves.into_values().collect();
         for (from, knock, to) in settings.automaton.steps() {
-            out.steps.push((mark(from), knock, if from == to { STAY } else { mark(to) }));
+            // A first knock again begins anew: who tries again later has the whole time. (A SYN that is merely
+            // repeated does not get here.)
+            let first = settings.automaton.state(to).is_some_and(|state| state.depth == 1);
+            out.steps.push((mark(from), knock, if from == to && !first { STAY } else { mark(to) }));
         }
         out.ports = settings
             .sequences
