@@ -22,6 +22,7 @@ mod host_random;
 mod https_abuse;
 mod interfaces;
 mod iptables;
+mod knock_clients;
 mod knock_gates;
 mod knock_memory;
 mod knock_sequences;
