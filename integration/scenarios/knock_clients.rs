@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::agent::Installation;
+use crate::agent::PROGRAM;
 use crate::configuration::Config;
 use crate::firewall::remove_element;
 use crate::namespace::Namespace;
@@ -68,4 +69,30 @@ fn every_client_that_sends_packets_can_knock() {
         assert_echoes(&net.a, to, 2222);
         remove_element(&net.router, "seq_ssh_4", &Family::V4.client_a().to_string());
     }
+}
+
+#[test]
+fn the_program_itself_knocks_in_both_families_and_tells_whether_the_port_opened() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Installation::new(&Config::ssh(&[
+        "duration: 600",
+        "sequence: {knocks: [1234, udp/5678/20, udp/9012], strict: true}",
+    ]));
+    let _agent = home.start(&net.router);
+    let knock = |from: &Namespace, words: &str| {
+        let mut command = std::process::Command::new(PROGRAM);
+        command.args(["knock", "--target"]).args(words.split(' '));
+        from.finish(command, b"", Duration::from_secs(30))
+    };
+    let check = "--check --port 2222 --delay 0.25";
+    for target in ["203.0.113.1", "2001:db8:1::1"] {
+        let wrong = knock(&net.a, &format!("{target} --sequence 1234,udp/5678,9012 {check}")).exits(1);
+        assert!(wrong.stderr.contains("nothing answers on port 2222"), "{}", wrong.stderr);
+        knock(&net.a, &format!("{target} --sequence tcp/1234,u:5678,9012")).exits(0);
+        knock(&net.a, &format!("{target} --sequence 1234,udp/5678/20,9012:udp {check}")).exits(0);
+        assert_echoes(&net.a, target.parse().unwrap(), 2222);
+    }
+    knock(&net.a, "203.0.113.1 --sequence 1234,udp/5678/1401").exits(2);
+    knock(&net.a, "no-such-host.invalid --sequence 1234").exits(10);
 }

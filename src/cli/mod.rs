@@ -33,6 +33,8 @@ pub mod hash_key;
 mod host_flags;
 #[cfg(feature = "client")]
 pub mod knock;
+#[cfg(feature = "client")]
+mod knock_sequence;
 #[cfg(feature = "gateway")]
 pub mod load;
 #[cfg(feature = "gateway")]
