@@ -38,6 +38,8 @@ const TOOLS: &[(&str, &str)] = &[
     ("nginx", "nginx"),
     ("haproxy", "haproxy"),
     ("caddy", "caddy"),
+    ("pkill", "procps"),
+    ("whois", "whois"),
 ];
 
 /// Stops the test unless it runs as root and every tool is there.

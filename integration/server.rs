@@ -103,7 +103,7 @@ fn serve(mut stream: TcpStream, habit: Habit, stop: &AtomicBool, heard: &Mutex<O
                     return;
                 }
             }
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(e) if is_nothing_yet(&e) => {}
             Err(_) => return,
         }
         if habit == Habit::Push {
@@ -114,6 +114,21 @@ fn serve(mut stream: TcpStream, habit: Habit, stop: &AtomicBool, heard: &Mutex<O
 
 fn note(heard: &Mutex<Option<Instant>>) {
     *heard.lock().unwrap() = Some(Instant::now());
+}
+
+/// Whether a read with a time limit ended for no other reason than that limit or a signal.
+pub fn is_nothing_yet(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
+}
+
+/// Receives a datagram, again where a signal interrupted it.
+pub fn receive(socket: &UdpSocket, piece: &mut [u8]) -> std::io::Result<usize> {
+    loop {
+        match socket.recv(piece) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Reads until nothing has come for 2 s or until `end`; when the last piece came.
@@ -131,7 +146,7 @@ pub fn last_piece(
                 quiet_since = Instant::now();
                 last = Some(quiet_since);
             }
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(e) if is_nothing_yet(&e) => {}
             Err(_) => return last,
         }
     }

@@ -11,6 +11,8 @@
 #   user=alice                     then step 1 sends a proof instead of the key
 #   address=203.0.113.7            as the gateway sees you; without it the proof is good from anywhere, once
 #   ca=/path/of/cert.pem           or pin=sha256//... of the public key; otherwise the system's authorities
+#   path_secret=/path/of/a/file    where the path of step 1 changes with time: http_path is its beginning
+#   path_every=300                 how often, in seconds
 #   duration=2h                    family=4 or 6
 #   code=https                     ask for a one-time code: at step http or https
 # The code comes from standard input, one line.
@@ -33,7 +35,7 @@ case $action in open | close) ;; *) fail 2 'usage: knock.sh FILE [open|close]' ;
 [ -r "$1" ] || fail 2 "cannot read $1"
 
 host='' http_port=80 https_port=443 http_path='' https_path='' app='' key_http='' key_https=''
-user='' address='-' ca='' pin='' duration='' family='' code=''
+path_secret='' path_every=300 user='' address='-' ca='' pin='' duration='' family='' code=''
 while IFS='=' read -r name value || [ -n "$name" ]; do
     case $name in
         '' | '#'*) ;;
@@ -45,6 +47,8 @@ while IFS='=' read -r name value || [ -n "$name" ]; do
         app) app=$value ;;
         key_http) key_http=$value ;;
         key_https) key_https=$value ;;
+        path_secret) path_secret=$value ;;
+        path_every) path_every=$value ;;
         user) user=$value ;;
         address) address=$value ;;
         ca) ca=$value ;;
@@ -104,14 +108,26 @@ hmac() {
 
 numbers_all() { od -An -v -tx1 | tr -d ' \n' | sed 's/../0x& /g'; }
 
-# proof: of the key of step 1, for now, this app, user and address.
-proof() {
-    key=$(numbers <"$key_http")
+# key_of FILE: the numbers of the key in it, as HMAC takes them.
+key_of() {
+    file=$1
+    key=$(numbers <"$file")
     # shellcheck disable=SC2086
     set -- $key
     if [ $# -gt 64 ]; then
-        key=$(tr -d '\n' <"$key_http" | openssl dgst -sha256 -binary | numbers_all)
+        key=$(tr -d '\n' <"$file" | openssl dgst -sha256 -binary | numbers_all)
     fi
+    printf '%s' "$key"
+}
+
+# token_of_path: what the path of step 1 ends with now.
+token_of_path() {
+    printf 'knock-agent path 1\n%s' $(($(date +%s) / path_every)) | hmac "$(key_of "$path_secret")" | cut -c1-32
+}
+
+# proof: of the key of step 1, for now, this app, user and address.
+proof() {
+    key=$(key_of "$key_http")
     verifier=$(printf 'knock-agent key 1' | hmac "$key" | sed 's/../0x& /g')
     nonce=$(od -An -N16 -v -tx1 /dev/urandom | tr -d ' \n')
     step=$(($(date +%s) / 30))
@@ -141,6 +157,8 @@ case $code in
 esac
 [ -n "$duration" ] && [ "$action" = open ] && form2="$form2&duration=$duration"
 [ "$action" = close ] && form2="$form2&action=close"
+
+[ -n "$path_secret" ] && http_path="$http_path/$(token_of_path)"
 
 case $host in *:*) host="[$host]" ;; esac
 

@@ -120,7 +120,9 @@ fn raw_is_silent(from: &Namespace, to: IpAddr, port: u16, bytes: &[u8]) -> bool 
     let Ok(mut stream) = dial(from, (to, port).into(), GENEROUS) else { return true };
     stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
     let _ = stream.write_all(bytes);
-    stream.read(&mut [0]).is_err()
+    // The end of the connection would be an answer too.
+    let error = stream.read_exact(&mut [0]).err();
+    error.is_some_and(|error| error.kind() != std::io::ErrorKind::UnexpectedEof)
 }
 
 #[test]

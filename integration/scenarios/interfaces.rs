@@ -10,7 +10,7 @@ use crate::firewall::{table, time_left};
 use crate::knocking::{assert_step2_opens, knock, step1};
 use crate::namespace::Namespace;
 use crate::probe::{assert_echoes, assert_silent, assert_udp_silent, dial, udp_socket};
-use crate::server::{Habit, Server, last_piece};
+use crate::server::{Habit, Server, last_piece, receive};
 use crate::topology::{Family, Topology};
 
 /// From the first packet that can pass to the open port: a second is curl's pause at step 1, the rest is for machines
@@ -189,7 +189,7 @@ fn a_port_that_others_forward_is_cut_on_a_new_address_and_after_a_repair() {
         let socket = udp_socket(&net.a, Family::V4.router(), 0);
         socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         socket.send_to(b"begin", (Family::V4.router(), 7000)).unwrap();
-        assert!(socket.recv(&mut [0; 64]).is_ok(), "open while granted");
+        assert!(receive(&socket, &mut [0; 64]).is_ok(), "open while granted");
         if how != "nothing" {
             net.router.nft(how);
         }

@@ -249,8 +249,7 @@ fn assert_cut(mut stream: std::net::TcpStream) {
     use std::io::{Read, Write};
     stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
     stream.write_all(b"still there").unwrap();
-    let mut answer = [0; 16];
-    assert!(stream.read(&mut answer).is_err(), "the stream of a key that is no more goes on");
+    assert!(stream.read_exact(&mut [0]).is_err(), "the stream of a key that is no more goes on");
 }
 
 #[test]

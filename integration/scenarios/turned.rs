@@ -8,6 +8,7 @@ use crate::agent::{Agent, Installation};
 use crate::backend::{on_every_firewall, without_ipset};
 use crate::configuration::Config;
 use crate::probe::udp_socket;
+use crate::server::receive;
 use crate::topology::{Family, Topology};
 
 on_every_firewall! {
@@ -87,7 +88,7 @@ impl Conversation {
 }
 
 fn heard(socket: &UdpSocket) -> bool {
-    socket.recv_from(&mut [0; 64]).is_ok()
+    receive(socket, &mut [0; 64]).is_ok()
 }
 
 fn a_service_that_speaks_first_after_the_grant_does_not_bring_it_back() {

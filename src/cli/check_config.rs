@@ -53,7 +53,7 @@ pub fn run(args: CheckConfigArgs) -> Exit {
 }
 
 fn summary(checked: &Checked, daemon: &DaemonArgs, out: &mut Printer) {
-    let Settings { global, apps, users, sequences, automaton: _ } = &checked.settings;
+    let Settings { global, apps, users, notify, sequences, automaton: _ } = &checked.settings;
     let count = |n: usize, what: &str| {
         if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
     };
@@ -70,6 +70,9 @@ fn summary(checked: &Checked, daemon: &DaemonArgs, out: &mut Printer) {
     };
     let (http, https) = daemon.public_ports();
     out.line(format!("  step 1 on tcp port {http} ({reply}), step 2 on tcp port {https}"));
+    if global.path_rotation.is_some() {
+        out.line("  the path of step 1 changes with time");
+    }
     if let Some(proxy) = &global.proxy {
         let speaks = match proxy.step2 {
             ProxyStep2::Https => "HTTPS",
@@ -91,6 +94,14 @@ fn summary(checked: &Checked, daemon: &DaemonArgs, out: &mut Printer) {
     }
     if !sequences.is_empty() {
         out.line(format!("  {}", count(sequences.len(), "knock sequence")));
+    }
+    if !notify.is_empty() {
+        let told = [
+            count(notify.exec.len(), "program"),
+            count(notify.webhooks.len(), "web server"),
+            count(notify.mails.len(), "mail server"),
+        ];
+        out.line(format!("  told of what happens: {}", told.join(", ")));
     }
     let rows: Vec<[String; 5]> = apps
         .iter()

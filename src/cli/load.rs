@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::cli::outside::Disk;
 use crate::cli::{Exit, Printer, Steps, Tone};
 use crate::config::{self, Checked, MAX_BYTES, Place, Problem, Problems, Severity};
-use crate::sys::files;
+use crate::sys::{clock, files};
 
 /// What becomes of a configuration file that others can read or change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +98,8 @@ pub fn read(path: &Path, steps: Option<&Steps>, exposure: Exposure) -> Result<Ch
             about_file.extend(checked.warnings);
             Err(refused(Problems { list: about_file, more: 0 }))
         }
-        Ok(Checked { settings, warnings }) => {
+        Ok(Checked { mut settings, warnings }) => {
+            settings.follow_time(clock::now().wall);
             about_file.extend(warnings);
             Ok(Checked { settings, warnings: about_file })
         }

@@ -73,7 +73,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 #[cfg(feature = "gateway")]
-use crate::service::trial;
+use crate::service::{herald, trial};
 
 #[cfg(feature = "gateway")]
 const EXAMPLES: &str = "\
@@ -177,6 +177,11 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "gateway")]
         if std::env::args_os().nth(1).is_some_and(|word| word == trial::WATCHER) {
             return if trial::watch() { Exit::Done } else { Exit::Unavailable };
+        }
+        #[cfg(feature = "gateway")]
+        if std::env::args_os().nth(1).is_some_and(|word| word == herald::TELLER) {
+            run::log_to_stderr(&std::env::args().nth(2).unwrap_or_default());
+            return if herald::tell() { Exit::Done } else { Exit::Unavailable };
         }
         run_with(std::env::args_os())
     });

@@ -79,6 +79,8 @@ pub(super) fn exit_of(failure: &Failure) -> Exit {
         | Failure::Stored(_)
         | Failure::Secret { .. }
         | Failure::Key { .. }
+        | Failure::Rotation(_)
+        | Failure::Path
         | Failure::Tls(_) => Exit::BadConfig,
     }
 }

@@ -140,7 +140,7 @@ fn tls_files(
 }
 
 /// Without the time under systemd, whose journal has its own.
-fn log_to_stderr(level: &str) {
+pub(super) fn log_to_stderr(level: &str) {
     // The command line allows these words only.
     let level: tracing::Level = level.parse().unwrap_or(tracing::Level::INFO);
     let log = tracing_subscriber::fmt()

@@ -16,7 +16,7 @@ use crate::client::tls::{self, TlsError};
 use crate::config::{Profile, ProofAddress, Step1Form, TwoFactorStep};
 use crate::knock::{Action, Claim, Proof};
 use crate::sys::random;
-use crate::units::{AccessKey, AccessKeyError, Lifetime, Secret, Verifier};
+use crate::units::{AccessKey, AccessKeyError, Lifetime, PathRotation, PathRotationError, Secret, Verifier};
 
 /// Why a knock opened nothing, as far as a client can know; tells no secret.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +51,12 @@ pub enum Failure {
     /// It is what the gateway has instead of the key.
     #[error("{0}: this is what the gateway stores; the client needs the key itself")]
     Stored(&'static str),
+    /// The path cannot change as the profile says.
+    #[error("http_post_path_secret, http_post_path_every: {0}")]
+    Rotation(#[from] PathRotationError),
+    /// There is no room behind the path.
+    #[error("http_post_path is too long for what is put behind it: it may have 67 characters")]
+    Path,
     /// Certificates cannot be verified.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -128,6 +134,7 @@ pub struct Client<'a> {
     name: ServerName<'static>,
     key_http: Secret,
     key_https: Secret,
+    rotation: Option<PathRotation>,
     tls: Arc<ClientConfig>,
     ask: &'a dyn Ask,
     codes: Mutex<Codes>,
@@ -150,8 +157,9 @@ impl<'a> Client<'a> {
         };
         let key_http = key(&profile.key_http, "key of step 1")?;
         let key_https = key(&profile.key_https, "key of step 2")?;
+        let rotation = rotation(&profile, ask)?;
         let codes = Mutex::new(Codes::new(profile.codes.clone()));
-        Ok(Self { profile, name, key_http, key_https, tls, ask, codes })
+        Ok(Self { profile, name, key_http, key_https, rotation, tls, ask, codes })
     }
 
     /// The gateway's addresses, one of each wanted family.
@@ -233,7 +241,11 @@ impl<'a> Client<'a> {
         if let Some(code) = code {
             form.add("token", code.expose());
         }
-        Ok(post(&profile.host, &profile.http_path, &form))
+        let path = match &self.rotation {
+            None => profile.http_path.clone(),
+            Some(rotation) => rotation.path(&profile.http_path, SystemTime::now()),
+        };
+        Ok(post(&profile.host, &path, &form))
     }
 
     fn request2(&self, code: Option<&Secret>, action: Action, duration: Option<Lifetime>) -> Secret {
@@ -254,6 +266,17 @@ impl<'a> Client<'a> {
         }
         post(&self.profile.host, &self.profile.https_path, &form)
     }
+}
+
+/// How the path of step 1 changes, if it does.
+fn rotation(profile: &Profile, ask: &dyn Ask) -> Result<Option<PathRotation>, Failure> {
+    let Some((source, every)) = &profile.path_rotation else { return Ok(None) };
+    let what = "secret of the path";
+    let secret = secrets::fetch(source, what, ask).map_err(|source| Failure::Secret { what, source })?;
+    if !PathRotation::fits(&profile.http_path) {
+        return Err(Failure::Path);
+    }
+    Ok(Some(PathRotation::new(secret, *every)?))
 }
 
 /// As which address the gateway sees this host, where that can be told: a private address is translated on the way to

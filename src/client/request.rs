@@ -79,7 +79,8 @@ mod tests {
         let path: HttpPath = "/first-one-4711".parse().unwrap();
         for host in ["gate.example.com", "2001:db8::1"] {
             let request = post(host, &path, &form);
-            let read = read_request(request.expose().as_bytes(), &path, Limits::step1(512));
+            let read =
+                read_request(request.expose().as_bytes(), std::slice::from_ref(&path), Limits::step1(512));
             let Progress::Done(form) = read else { panic!("{host}: {read:?}") };
             assert_eq!(form.app, "my app!");
             assert!(matches!(form.credential, Credential::Key(key) if key.expose() == "a+b &=%ä0123456789"));

@@ -47,7 +47,7 @@ pub(super) fn step1<E: From<Failure>>(
     let sent = Instant::now();
     stream.set_read_timeout(Some(SILENCE)).map_err(absent)?;
     // An answer or the lack of one says nothing about step 1: strangers get the same.
-    let _ = stream.read(&mut [0; 512]);
+    let _ = stream.read_exact(&mut [0]);
     Ok(Step1 { _stream: stream, sent, round_trip })
 }
 
@@ -124,8 +124,13 @@ impl Timed {
 
 impl Read for Timed {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        self.stream.set_read_timeout(self.left()?)?;
-        self.stream.read(bytes)
+        loop {
+            self.stream.set_read_timeout(self.left()?)?;
+            match self.stream.read(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                outcome => return outcome,
+            }
+        }
     }
 }
 

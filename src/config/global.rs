@@ -8,7 +8,7 @@ use crate::config::section::{Field, Section};
 use crate::config::sequence::{self, SequenceDraft};
 use crate::config::settings::{DefaultInput, Global, LockoutRule, Step1Proof, Step1Reply, TwoFactorStep};
 use crate::config::shared_keys::{Said, TWO_FACTOR_STEPS, allow, interfaces};
-use crate::units::{AppName, HttpPath, HttpPathError, IfName, Lifetime, Mark};
+use crate::units::{AppName, HttpPath, HttpPathError, IfName, Lifetime, Mark, PathRotation};
 
 /// The keys this version knows.
 pub(super) const KEYS: &[&str] = &[
@@ -37,6 +37,9 @@ pub(super) const KEYS: &[&str] = &[
     "proxy_header",
     "proxy_step2",
     "sequence",
+    "notify",
+    "http_post_path_secret",
+    "http_post_path_every",
 ];
 
 const RATE_LIMIT: u32 = 10;
@@ -85,6 +88,20 @@ impl GlobalDraft<'_> {
             users_folder: None,
             proxy: ProxyDraft::unknown(),
             sequences: Vec::new(),
+        }
+    }
+}
+
+impl GlobalDraft<'_> {
+    /// Has all that concerns the path of step 1 reckon with one that changes.
+    pub fn follow(&mut self, rotation: Option<&PathRotation>) {
+        let Some(rotation) = rotation else { return };
+        if let Some((path, ..)) = &mut self.step1 {
+            // All of them are as long.
+            *path = rotation.path(path, std::time::UNIX_EPOCH);
+        }
+        if let Some(settings) = &mut self.settings {
+            settings.step1_paths.clear();
         }
     }
 }
@@ -158,6 +175,8 @@ pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraf
     };
     let settings = (|| {
         Some(Global {
+            path_rotation: None,
+            step1_paths: vec![http.as_ref()?.0.clone()],
             http_post_path: http?.0,
             https_post_path: https?.0,
             step1_2_rate_limit_per_minute: rate.or(RATE_LIMIT)?,

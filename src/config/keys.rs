@@ -86,6 +86,22 @@ fn judged(field: &Field<'_>, text: &str, report: &mut Report) -> Option<AccessKe
     }
 }
 
+/// A secret that may be left out: the text itself, or a section that says where it is.
+pub(super) fn said_secret(
+    section: &Section<'_>,
+    key: &str,
+    outside: &dyn Outside,
+    report: &mut Report,
+) -> Option<Option<Secret>> {
+    let Some(field) = section.secret(key) else { return Some(None) };
+    if !field.is_section() {
+        return field.text(report).map(|text| Some(Secret::new(text.to_owned())));
+    }
+    let place = field.section(report)?;
+    place.refuse_unknown(&["value", "file", "credential"], &[], "", report);
+    secret_of(&place, "value", outside, report).map(|(secret, _)| Some(secret))
+}
+
 /// The secret that a section has under the key `inline`, or names by `file` or `credential`, and the field that does.
 pub(super) fn secret_of<'n>(
     section: &Section<'n>,

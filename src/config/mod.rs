@@ -7,12 +7,14 @@ mod global;
 mod keys;
 mod lockout;
 mod node;
+mod notify;
 mod outside;
 mod problem;
 #[cfg(feature = "client")]
 mod profile;
 mod proxy;
 mod report;
+mod rotation;
 mod section;
 mod sequence;
 mod sequences;
@@ -25,6 +27,7 @@ mod tests;
 mod user;
 mod users;
 
+pub use notify::{ExecHook, Mail, MailSecurity, Notify, Webhook};
 pub use outside::{Alone, Outside, SecretFrom, UserFile};
 pub use problem::{Place, Problem, Problems, Severity};
 #[cfg(feature = "client")]
@@ -121,13 +124,21 @@ fn read(
 ) -> Option<Settings> {
     let document = document(text, "write a `global` section and one section per app", report)?;
     let file = Section::open("", Spot::at("", Place::START), &document, report)?;
-    let global = match file.get("global") {
-        Some(field) => field.section(report).map(|section| global::read(&section, report)),
+    let section = match file.get("global") {
+        Some(field) => field.section(report),
         None => {
             missing_global(&file, report);
             None
         }
     };
+    let mut global = section.as_ref().map(|section| global::read(section, report));
+    let prefix = global.as_ref().and_then(|global| global.step1.as_ref()).map(|(path, ..)| path.clone());
+    let rotation =
+        section.as_ref().and_then(|section| rotation::read(section, prefix.as_ref(), outside, report));
+    if let Some(draft) = &mut global {
+        draft.follow(rotation.as_ref().and_then(Option::as_ref));
+    }
+    let notify = section.and_then(|section| notify::read(section.get("notify"), outside, report));
     let nothing = global::GlobalDraft::unknown();
     let known = global.as_ref().unwrap_or(&nothing);
     let mut apps = Vec::new();
@@ -148,10 +159,10 @@ fn read(
     let sequences = sequences::read(std::mem::take(&mut global.sequences), &mut apps, &taken, report);
     let proxy = std::mem::replace(&mut global.proxy, proxy::ProxyDraft::unknown());
     let proxy = proxy.settle(ports, behind, report)?;
-    let global = Global { proxy, ..global.settings? };
+    let global = Global { proxy, path_rotation: rotation?, ..global.settings? };
     let apps = apps.into_iter().map(|app| app.settings).collect::<Option<Vec<_>>>()?;
     let sequences::SequencesDraft { list: sequences, automaton } = sequences?;
-    all_read.then_some(Settings { global, apps, users: users.list?, sequences, automaton })
+    all_read.then_some(Settings { global, apps, users: users.list?, notify: notify?, sequences, automaton })
 }
 
 /// The first document of a text, which has sections; `fix` says what to write where it has not.

@@ -16,6 +16,8 @@ const KEYS: &[&str] = &[
     "http_port",
     "https_port",
     "http_post_path",
+    "http_post_path_secret",
+    "http_post_path_every",
     "https_post_path",
     "app",
     "user",
@@ -35,6 +37,8 @@ const KEYS: &[&str] = &[
 const SOURCES: &[&str] = &["key", "file", "command", "keyring"];
 const CODE_SOURCES: &[&str] = &["secret", "file", "command"];
 const MAX_WORDS: usize = 100;
+/// Usual time that a path lasts, where it changes.
+const EVERY_SECS: u64 = 300;
 const MAX_PINS: usize = 16;
 
 /// Everything a client must know to knock.
@@ -48,6 +52,8 @@ pub struct Profile {
     pub https_port: u16,
     /// The secret path of step 1.
     pub http_path: HttpPath,
+    /// How the path of step 1 changes with time, if it does: where the secret is, and how often.
+    pub path_rotation: Option<(SecretSource, Lifetime)>,
     /// The secret path of step 2.
     pub https_path: HttpPath,
     /// What to open.
@@ -187,6 +193,17 @@ fn read(text: &str, home: Option<&Path>, report: &mut Report) -> Option<Profile>
     let mut key =
         |key: &str| Said::read(section.secret(key), |f| source(f, home, report)).or(SecretSource::Prompt);
     let (key_http, key_https) = (key("access_key_http"), key("access_key_https"));
+    let path_secret =
+        Said::read(section.secret("http_post_path_secret"), |f| source(f, home, report).map(Some));
+    let path_every = Said::read(section.get("http_post_path_every"), |f| f.lifetime(report).map(Some));
+    let path_rotation = match (path_secret.or(None)?, path_every.or(None)?) {
+        (None, None) => None,
+        (Some(secret), every) => Some((secret, every.or_else(|| Lifetime::from_secs(EVERY_SECS).ok())?)),
+        (None, Some(_)) => {
+            section.missing("http_post_path_secret", "{file: ~/.config/knock-agent/path}", report);
+            return None;
+        }
+    };
     let forms = [("key", Step1Form::Key), ("proof", Step1Form::Proof)];
     let step1 = Said::read(section.get("step1"), |f| {
         let form = f.choice(&forms, report)?;
@@ -226,6 +243,7 @@ fn read(text: &str, home: Option<&Path>, report: &mut Report) -> Option<Profile>
         http_port: http_port?,
         https_port: https_port?,
         http_path: http_path?,
+        path_rotation,
         https_path: https_path?,
         app: app?,
         user,

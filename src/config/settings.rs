@@ -1,11 +1,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::SystemTime;
 
+use crate::config::notify::Notify;
 use crate::config::proxy::Proxy;
 use crate::config::sequence::KnockSequence;
 use crate::units::{
-    AccessKey, AppName, Automaton, Family, HttpPath, IfName, Lifetime, Mark, Network, PortRange, Protocols,
-    Timestamp, TotpSecret, UserName,
+    AccessKey, AppName, Automaton, Family, HttpPath, IfName, Lifetime, Mark, Network, PathRotation,
+    PortRange, Protocols, Timestamp, TotpSecret, UserName,
 };
 
 /// A whole configuration that has been checked; made by [`crate::config::parse`] only.
@@ -17,10 +19,23 @@ pub struct Settings {
     pub apps: Vec<App>,
     /// The users, those of the file first.
     pub users: Vec<User>,
+    /// Who else is told of what happens.
+    pub notify: Notify,
     /// The knock sequences, those of the global section first.
     pub sequences: Vec<KnockSequence>,
     /// What tells them apart; it numbers them by their places.
     pub automaton: Automaton,
+}
+
+impl Settings {
+    /// Has step 1 take the paths of a moment; false where they are the same as before.
+    pub fn follow_time(&mut self, wall: SystemTime) -> bool {
+        let Some(rotation) = &self.global.path_rotation else { return false };
+        let paths = rotation.taken(&self.global.http_post_path, wall);
+        let changed = paths != self.global.step1_paths;
+        self.global.step1_paths = paths;
+        changed
+    }
 }
 
 /// Somebody with keys of their own.
@@ -60,8 +75,12 @@ pub struct UserApp {
 /// The `global` section.
 #[derive(Clone, Debug)]
 pub struct Global {
-    /// The secret path of step 1.
+    /// The secret path of step 1, or the beginning of all of them where they change with time.
     pub http_post_path: HttpPath,
+    /// How the path changes with time, if it does.
+    pub path_rotation: Option<PathRotation>,
+    /// The paths that step 1 takes now. Where they change with time, none before [`Settings::follow_time`].
+    pub step1_paths: Vec<HttpPath>,
     /// The secret path of step 2.
     pub https_post_path: HttpPath,
     /// Requests per client address and minute that either step judges.

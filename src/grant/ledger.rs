@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::journal::{End, Journal};
 use super::note::{How, Note};
 use super::succession::Succession;
 use crate::units::{Lifetime, Now};
@@ -22,6 +23,9 @@ pub struct Entry {
 pub struct Ledger {
     entries: BTreeMap<(String, IpAddr), BTreeMap<String, Entry>>,
     changes: u64,
+    journal: Journal,
+    /// No grant ends earlier; one that would have may be gone.
+    earliest: Option<Duration>,
 }
 
 impl Ledger {
@@ -41,15 +45,29 @@ impl Ledger {
         let had = users.get(&note.by).copied();
         if had.is_none_or(|had| had.until <= entry.until) {
             users.insert(note.by.clone(), entry);
+            self.earliest = Some(self.earliest.map_or(entry.until, |earliest| earliest.min(entry.until)));
             if had != Some(entry) {
                 self.changes += 1;
+                self.journal.on_put(app, addr, note, had, entry);
             }
         }
     }
 
     /// Forgets an address's grants for an app.
     pub fn revoke(&mut self, app: &str, addr: IpAddr) {
-        if self.entries.remove(&(app.to_owned(), addr)).is_some() {
+        if let Some(users) = self.entries.remove(&(app.to_owned(), addr)) {
+            self.changes += 1;
+            self.journal.on_gone(app, addr, &users, End::Revoked);
+        }
+    }
+
+    /// Says who somebody is whom nobody had named, at an address with a grant for an app.
+    pub fn name(&mut self, app: &str, addr: IpAddr, by: &str) {
+        let Some(users) = self.entries.get_mut(&(app.to_owned(), addr)) else { return };
+        if !by.is_empty()
+            && let Some(entry) = users.remove("")
+        {
+            users.entry(by.to_owned()).or_insert(entry);
             self.changes += 1;
         }
     }
@@ -57,7 +75,9 @@ impl Ledger {
     /// Forgets all grants.
     pub fn revoke_everything(&mut self) {
         if !self.entries.is_empty() {
-            self.entries.clear();
+            for ((app, addr), users) in std::mem::take(&mut self.entries) {
+                self.journal.on_gone(&app, addr, &users, End::Revoked);
+            }
             self.changes += 1;
         }
     }
@@ -65,7 +85,13 @@ impl Ledger {
     /// Forgets all grants for an app.
     pub fn revoke_app(&mut self, app: &str) {
         let before = self.entries.len();
-        self.entries.retain(|(of, _), _| of != app);
+        let journal = &mut self.journal;
+        self.entries.retain(|(of, addr), users| {
+            if of == app {
+                journal.on_gone(of, *addr, users, End::Revoked);
+            }
+            of != app
+        });
         if self.entries.len() < before {
             self.changes += 1;
         }
@@ -78,11 +104,12 @@ impl Ledger {
             return;
         }
         let concerned = |of: &str, at: IpAddr| of == app && addr.is_none_or(|addr| addr == at);
-        for users in
-            self.entries.iter_mut().filter(|((of, at), _)| concerned(of, *at)).map(|(_, users)| users)
-        {
+        for ((_, at), users) in self.entries.iter_mut().filter(|((of, at), _)| concerned(of, *at)) {
             for (by, entry) in std::mem::take(users) {
-                let Some(note) = succession.note(&Note { by, how: entry.how }) else { continue };
+                let Some(note) = succession.note(&Note { by: by.clone(), how: entry.how }) else {
+                    self.journal.on_gone(app, *at, &BTreeMap::from([(by, entry)]), End::Revoked);
+                    continue;
+                };
                 if users.get(&note.by).is_none_or(|had| had.until <= entry.until) {
                     users.insert(note.by, entry);
                 }
@@ -94,10 +121,35 @@ impl Ledger {
 
     /// Forgets what has ended.
     pub fn expire(&mut self, now: Now) {
-        self.entries.retain(|_, users| {
-            users.retain(|_, entry| entry.until > now.boot);
+        if self.earliest.is_none_or(|earliest| earliest > now.boot) {
+            return;
+        }
+        let (journal, mut earliest) = (&mut self.journal, None);
+        self.entries.retain(|(app, addr), users| {
+            let mut ended = BTreeMap::new();
+            users.retain(|by, entry| {
+                if entry.until > now.boot {
+                    earliest = Some(earliest.map_or(entry.until, |first: Duration| first.min(entry.until)));
+                    return true;
+                }
+                ended.insert(by.clone(), *entry);
+                false
+            });
+            journal.on_gone(app, *addr, &ended, End::Expired);
             !users.is_empty()
         });
+        self.earliest = earliest;
+    }
+
+    /// When [`Ledger::expire`] may have something to forget, at the latest.
+    #[must_use]
+    pub fn next_end(&self) -> Option<Duration> {
+        self.earliest
+    }
+
+    /// The journal of what changes from its [`Journal::begin`] on.
+    pub fn journal(&mut self) -> &mut Journal {
+        &mut self.journal
     }
 
     /// Who has a grant for an app at an address, with what is left of it; longest first.
@@ -209,6 +261,42 @@ mod tests {
         ledger.succeed("ssh", None, &Succession::between(&keys(&["c", "b"]), &[], BTreeSet::new()));
         assert_eq!(left(&ledger, 0), []);
         assert_eq!(ledger.len(), 1, "the other app's grant is nobody's business");
+    }
+
+    #[test]
+    fn the_journal_tells_each_opening_renewal_and_end_once() {
+        let mut ledger = Ledger::default();
+        let (alice, bob) = (note("alice"), note("bob"));
+        ledger.grant("ssh", ADDR, &note("before"), secs(500), Now::at_secs(0));
+        ledger.journal().begin();
+        ledger.grant("ssh", ADDR, &alice, secs(100), Now::at_secs(0));
+        ledger.grant("ssh", ADDR, &alice, secs(100), Now::at_secs(0));
+        ledger.grant("ssh", ADDR, &alice, secs(10), Now::at_secs(20));
+        ledger.grant("ssh", ADDR, &alice, secs(100), Now::at_secs(20));
+        ledger.grant("web", ADDR, &bob, secs(60), Now::at_secs(20));
+        assert_eq!(ledger.next_end(), Some(Duration::from_secs(80)));
+        ledger.expire(Now::at_secs(90));
+        assert_eq!(ledger.next_end(), Some(Duration::from_secs(120)));
+        ledger.revoke("ssh", ADDR);
+        ledger.expire(Now::at_secs(1_000));
+        let told: Vec<String> = ledger
+            .journal()
+            .take()
+            .iter()
+            .map(|turn| format!("{} {} {:?}", turn.app, turn.note.by, turn.what))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "ssh alice Opened",
+                "ssh alice Renewed",
+                "web bob Opened",
+                "web bob Closed(Expired)",
+                "ssh alice Closed(Revoked)",
+                "ssh before Closed(Revoked)",
+            ]
+        );
+        assert!(ledger.journal().take().is_empty());
     }
 
     #[test]

@@ -3,10 +3,12 @@
 //! The kernel's sets decide who passes; this explains them. Where the two disagree,
 //! the shorter one wins.
 
+mod journal;
 mod ledger;
 mod note;
 mod succession;
 
+pub use journal::{End, Journal, Turn, What};
 pub use ledger::{Entry, Ledger};
 pub use note::{How, Note};
 pub use succession::{Succession, User};

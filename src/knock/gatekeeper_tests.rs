@@ -40,6 +40,8 @@ fn settings(two_factor_step: TwoFactorStep) -> Settings {
     Settings {
         global: Global {
             http_post_path: "/one".parse().unwrap(),
+            path_rotation: None,
+            step1_paths: vec!["/one".parse().unwrap()],
             https_post_path: "/two".parse().unwrap(),
             step1_2_rate_limit_per_minute: 20,
             interface_ext: Vec::new(),
@@ -66,6 +68,7 @@ fn settings(two_factor_step: TwoFactorStep) -> Settings {
         users: Vec::new(),
         sequences: Vec::new(),
         automaton: Automaton::default(),
+        notify: crate::config::Notify::default(),
     }
 }
 

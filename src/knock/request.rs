@@ -89,17 +89,17 @@ impl Problem {
     }
 }
 
-/// Judges all the bytes a connection has sent so far; call it again with more after
+/// Judges all the bytes a connection has sent so far, which may ask for any of the paths; call it again with more after
 /// [`Progress::NeedMore`].
 ///
 /// What follows the first request makes that one bad as well: a connection carries one
 /// request, and whoever sends more speaks another language than we do.
 #[must_use]
-pub fn read_request(bytes: &[u8], path: &HttpPath, limits: Limits) -> Progress {
-    judge(bytes, path, limits).unwrap_or_else(Progress::Bad)
+pub fn read_request(bytes: &[u8], paths: &[HttpPath], limits: Limits) -> Progress {
+    judge(bytes, paths, limits).unwrap_or_else(Progress::Bad)
 }
 
-fn judge(bytes: &[u8], path: &HttpPath, limits: Limits) -> Result<Progress, Problem> {
+fn judge(bytes: &[u8], paths: &[HttpPath], limits: Limits) -> Result<Progress, Problem> {
     let Some(head_len) = head_length(bytes)? else {
         let full = bytes.len() >= limits.head || bytes.len() >= limits.total;
         return if full { Err(Problem::HeadTooLarge) } else { Ok(Progress::NeedMore) };
@@ -108,7 +108,7 @@ fn judge(bytes: &[u8], path: &HttpPath, limits: Limits) -> Result<Progress, Prob
         return Err(Problem::HeadTooLarge);
     }
     let (head, body) = bytes.split_at_checked(head_len).ok_or(Problem::Malformed)?;
-    let body_len = body_length(head, path)?;
+    let body_len = body_length(head, paths)?;
     if body_len > limits.body || body_len > limits.total.saturating_sub(head_len) {
         return Err(Problem::TooLarge);
     }
@@ -152,7 +152,7 @@ fn head_length(bytes: &[u8]) -> Result<Option<usize>, Problem> {
 }
 
 /// What the head says about the length of the body, if it is the head of a knock.
-fn body_length(head: &[u8], path: &HttpPath) -> Result<usize, Problem> {
+fn body_length(head: &[u8], paths: &[HttpPath]) -> Result<usize, Problem> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(head) {
@@ -162,7 +162,7 @@ fn body_length(head: &[u8], path: &HttpPath) -> Result<usize, Problem> {
         Err(httparse::Error::Version) => return Err(version_problem(head)),
         Err(_) => return Err(Problem::Malformed),
     }
-    if request.path != Some(path.expose()) {
+    if !request.path.is_some_and(|asked| paths.iter().any(|path| path.expose() == asked)) {
         return Err(Problem::NotFound);
     }
     if request.method != Some("POST") {
@@ -257,7 +257,7 @@ mod tests {
     }
 
     fn judge_text(text: &str) -> Progress {
-        read_request(text.as_bytes(), &path(), Limits::step1(500))
+        read_request(text.as_bytes(), &[path()], Limits::step1(500))
     }
 
     fn request(line: &str, headers: &str) -> String {
@@ -388,7 +388,7 @@ mod tests {
             format!("{LINE}\r\nContent-Length: {body}\r\nX: {filler}\r\n\r\n")
         };
         let limits = Limits { head: 200, body: 100, total: 250 };
-        let problem = |text: String| match read_request(text.as_bytes(), &path(), limits) {
+        let problem = |text: String| match read_request(text.as_bytes(), &[path()], limits) {
             Progress::NeedMore => None,
             Progress::Done(_) => panic!("no form in it"),
             Progress::Bad(problem) => Some(problem),
@@ -415,7 +415,7 @@ mod tests {
             let mut bytes = good.into_bytes();
             bytes.truncate(cut);
             bytes.extend(tail);
-            let _ = read_request(&bytes, &path(), Limits::step1(500));
+            let _ = read_request(&bytes, &[path()], Limits::step1(500));
         }
 
         #[test]
@@ -424,9 +424,9 @@ mod tests {
             tail in proptest::collection::vec(any::<u8>(), 0..20),
         ) {
             let mut bytes = text.into_bytes();
-            if matches!(read_request(&bytes, &path(), Limits::step1(500)), Progress::Bad(_)) {
+            if matches!(read_request(&bytes, &[path()], Limits::step1(500)), Progress::Bad(_)) {
                 bytes.extend(tail);
-                prop_assert!(matches!(read_request(&bytes, &path(), Limits::step1(500)), Progress::Bad(_)));
+                prop_assert!(matches!(read_request(&bytes, &[path()], Limits::step1(500)), Progress::Bad(_)));
             }
         }
     }

@@ -383,9 +383,10 @@ async fn serve(
         users: UserFiles::new(&daemon.settings),
         trial: trial.cloned(),
         state_dir: daemon.state_dir.clone(),
-        served: Served { step1: step1_sender, step2: step2_sender, tls: tls_sender },
+        served: Served { step2: step2_sender, tls: tls_sender },
         enforcer: reload_sender,
     };
+    let enforcer = enforcer.with_listener(step1_sender);
     let (link, asks) = link::pair();
     let (call_sender, calls) = mpsc::channel(CALLS);
     let (stop, stopped) = oneshot::channel();

@@ -1,7 +1,12 @@
 //! The enforcer: the one who judges knocks and changes the firewall.
 
+mod calls;
 mod knocks;
 mod mending;
+mod rotation;
+mod telling;
+
+pub use rotation::Step1Sender;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,17 +14,16 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::control::{Call, Failure, Reply, Request};
+use super::control::{Call, Reply, Request};
 use super::hasher::{Hashed, Hasher, Job};
+use super::herald::Herald;
 use super::link::{Answer, Ask, Pending};
 use super::operations::{OperationError, Operations};
 use super::refusals::Refusals;
 use super::reload::Reload;
 use super::repair::{AGAIN, Happened, Patience, Watch};
 use super::state::{StateFile, resumed};
-use super::status::status;
 use super::trial::Trial;
-use super::unblock;
 use super::used_codes::UsedCodesFile;
 use crate::grant::{How, Note};
 use crate::knock::{Attempt, Gatekeeper, Verdict};
@@ -51,6 +55,11 @@ pub struct Enforcer {
     refusals: Refusals,
     /// With whoever makes the host's own chains anew.
     host_patience: Patience,
+    herald: Herald,
+    /// Who hears step 1; none in tests.
+    listener: Option<Step1Sender>,
+    /// When to try again what the kernel refused.
+    path_again_at: Option<Instant>,
 }
 
 /// Why the enforcer stopped.
@@ -87,7 +96,17 @@ impl Enforcer {
             hasher: Hasher::default(),
             refusals: Refusals::new(&random),
             host_patience: Patience::with_reloads(),
+            herald: Herald::new(),
+            listener: None,
+            path_again_at: None,
         }
+    }
+
+    /// Has the listener of step 1 follow what the kernel lets through.
+    #[must_use]
+    pub fn with_listener(mut self, listener: Step1Sender) -> Self {
+        self.listener = Some(listener);
+        self
     }
 
     /// Answers the front and operators until neither is there any more.
@@ -120,17 +139,23 @@ impl Enforcer {
             self.repair_at = Some(Instant::now() + AGAIN);
         }
         let mut knocks = self.listen(None);
+        self.begin_telling(clock::now());
         loop {
             // After the answer to a knock, which does not wait for the disk.
             self.keep(clock::now());
+            self.tell_turns(clock::now());
+            self.follow_path(clock::now());
             let (repair_at, summary_at) = (self.repair_at, self.refusals.due());
+            let (end_at, path_at) = (self.end_due(), self.path_due());
             tokio::select! {
                 biased;
                 _ = &mut stop => break,
                 // Before the asks, which a flood could keep coming.
                 happened = next(&mut watch) => self.on_happened(happened),
                 () = due(repair_at) => self.repair(clock::now()),
-                () = due(summary_at) => self.refusals.summarise(),
+                () = due(summary_at) => self.summarise(clock::now()),
+                () = due(end_at) => {}
+                () = due(path_at) => {}
                 () = due(look_at) => {
                     self.look(clock::now());
                     look_at = look_every.map(|every| Instant::now() + every);
@@ -140,9 +165,9 @@ impl Enforcer {
                     self.on_reload(reload, clock::now());
                     knocks = self.listen(knocks);
                 }
-                // The calendar was set, and with it all ends in the state file.
-                () = calendar_set(&mut calendar), if self.state.is_some() => {}
-                () = tokio::time::sleep(LOOK_AT_CALENDAR), if self.state.is_some() => {}
+                // The calendar was set, and with it all ends in the state file and the paths of step 1.
+                () = calendar_set(&mut calendar), if self.heeds_calendar() => {}
+                () = tokio::time::sleep(LOOK_AT_CALENDAR), if self.heeds_calendar() => {}
                 Some(pending) = asks.recv() => {
                     let (Ask::Knock(attempt), answer) = pending.split();
                     self.on_knock(attempt, answer, clock::now());
@@ -167,7 +192,14 @@ impl Enforcer {
             self.close_everything(clock::now());
         }
         self.keep(clock::now());
+        self.tell_turns(clock::now());
         Stopped::Unused
+    }
+
+    fn summarise(&mut self, now: Now) {
+        if let Some(attempts) = self.refusals.summarise() {
+            self.tell_denials(attempts, now);
+        }
     }
 
     fn on_happened(&mut self, happened: Happened) {
@@ -198,12 +230,16 @@ impl Enforcer {
     }
 
     fn on_reload(&mut self, reload: Reload, now: Now) {
-        let Reload { settings, two_factor, random, done } = reload;
+        let Reload { mut settings, two_factor, random, done } = reload;
+        // It was read a moment ago.
+        settings.follow_time(now.wall);
         let outcome = self.operations.reload(settings, now);
         if outcome.is_ok() {
             self.operations.follow_mark();
             self.gatekeeper.reload(self.operations.settings(), &two_factor, random);
             self.follow_state_file(now);
+            self.follow_notify(now);
+            self.tell_listener();
         }
         let _ = done.send(outcome);
     }
@@ -261,6 +297,10 @@ impl Enforcer {
             }
             Verdict::Refuse(reason) => {
                 let lockout = self.gatekeeper.defence_mut().take_begun();
+                let told = self.refusals.lines_left();
+                if let Some(lasts) = lockout.filter(|_| told) {
+                    self.tell_lockout(client, lasts, now);
+                }
                 self.refusals.on_refusal(attempt, reason, lockout, now.boot)
             }
             // Judged by now, unless its key is gone since.
@@ -311,63 +351,6 @@ impl Enforcer {
         }
     }
 
-    fn on_call(&mut self, request: Request, user: &str, now: Now) -> Reply {
-        match self.carry_out(request, user, now) {
-            Ok(reply) => reply,
-            Err(error) => Reply::Failed { failure: error.failure(), message: error.to_string() },
-        }
-    }
-
-    fn carry_out(&mut self, request: Request, user: &str, now: Now) -> Result<Reply, OperationError> {
-        let reply = match request {
-            Request::Status {} => {
-                let live = self.operations.live()?;
-                let names = self.operations.names();
-                let prefix = self.operations.settings().global.ipv6_prefix;
-                let name = self.operations.firewall().name();
-                let mut status = status(name, &live, &names, prefix, Some((self.operations.ledger(), now)));
-                status.limits = self.operations.firewall().limits();
-                unblock::tell(&mut status, &self.gatekeeper, &self.refusals, now);
-                Reply::Status { status }
-            }
-            Request::Unblock { address } => unblock::unblock(&mut self.gatekeeper, address, user, now),
-            Request::Confirm {} => self.confirm(user),
-            Request::Teardown {} => {
-                self.operations.firewall().teardown()?;
-                // What is removed by hand is not to come back.
-                if let Some(trial) = &self.trial {
-                    trial.dismiss();
-                }
-                tracing::warn!(user, "an operator had everything removed: nothing is guarded any more");
-                Reply::Done {
-                    message: "the daemon removed its table and stops; nothing is guarded any more".to_owned(),
-                }
-            }
-            other => {
-                self.forget_step1(&other);
-                Reply::Done { message: self.operations.operate(other, user, now)? }
-            }
-        };
-        Ok(reply)
-    }
-
-    fn confirm(&self, user: &str) -> Reply {
-        let failed = |failure, message: &str| Reply::Failed { failure, message: message.to_owned() };
-        match self.trial.as_ref().map(|trial| trial.confirm()) {
-            None => {
-                failed(Failure::Request, "there is nothing to confirm: `run` was started without --confirm")
-            }
-            Some(Ok(fresh)) => {
-                tracing::info!(user, fresh, "confirmed by an operator");
-                Reply::Done { message: "confirmed: the guard stays".to_owned() }
-            }
-            Some(Err(error)) => {
-                tracing::error!(%error, "confirmed too late");
-                failed(Failure::Unavailable, "too late: everything is being put back")
-            }
-        }
-    }
-
     /// Has the state file say what the ledger says.
     fn keep(&mut self, now: Now) {
         if let Some(state) = &mut self.state
@@ -377,36 +360,11 @@ impl Enforcer {
         }
     }
 
-    /// Whoever takes something back is told where that would not last.
-    fn warn_of_stale_file(&self, reply: &mut Reply) {
-        if let (Some(state), Reply::Done { message }) = (&self.state, reply)
-            && state.is_stale()
-        {
-            let file = state.path().display();
-            message.push_str(&format!(
-                "; but {file} cannot be changed: a reboot brings back what it says, so remove it"
-            ));
-        }
-    }
-
     fn forget(&self) {
         if let Some(state) = &self.state
             && let Err(error) = state.forget()
         {
             tracing::error!(file = %state.path().display(), %error, "the grants of before stay in the state file: remove it");
-        }
-    }
-
-    /// Whoever is shut out has to begin anew, also between the two steps.
-    fn forget_step1(&mut self, request: &Request) {
-        match request {
-            Request::Revoke { app, address } => {
-                if let Ok(app) = app.parse() {
-                    self.gatekeeper.forget(ClientAddr::new(*address), &app);
-                }
-            }
-            Request::RevokeAll { .. } => self.gatekeeper.forget_everybody(),
-            _ => {}
         }
     }
 

@@ -3,7 +3,6 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use super::operations::{OperationError, Operations};
 use crate::backend::Firewall;
@@ -105,6 +104,11 @@ impl Knocks {
     }
 }
 
+/// The slug of the app that the ledger keeps by this name.
+pub(super) fn slug_of(key: &str) -> &str {
+    key.strip_prefix('.').and_then(|stem| stem.strip_prefix(KNOCKED_SETS)?.split('.').next()).unwrap_or(key)
+}
+
 impl Operations {
     /// Every kind of grants there is.
     pub(super) fn grant_sets(&self) -> Vec<GrantSet> {
@@ -179,10 +183,7 @@ impl Operations {
         let note = Note { by, how: How::Sequence };
         self.ledger.expire(now);
         // Read from the kernel before it was told by whom.
-        let unnamed = |(note, ..): &(Note, Duration, Duration)| note.by.is_empty();
-        if self.ledger.users(&grants.ledger_key(), addr.ip(), now).iter().all(unnamed) {
-            self.ledger.revoke(&grants.ledger_key(), addr.ip());
-        }
+        self.ledger.name(&grants.ledger_key(), addr.ip(), &note.by);
         self.ledger.grant(&grants.ledger_key(), addr.ip(), &note, lifetime, now);
     }
 

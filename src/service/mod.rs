@@ -12,6 +12,7 @@ pub mod daemon;
 mod enforcer;
 pub mod front;
 mod hasher;
+pub mod herald;
 pub mod host_chains;
 pub mod knocked;
 pub mod last_good;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::backend::iptables::IptablesError;
 use crate::backend::{BackendError, Firewall};
 use crate::config::{App, Settings};
-use crate::grant::{How, Ledger, Note};
+use crate::grant::{How, Journal, Ledger, Note};
 use crate::ruleset::allow::{address_key, key_address};
 use crate::ruleset::diff::{Change, Live, SetRef};
 use crate::ruleset::knocking::Knocking;
@@ -224,6 +224,28 @@ impl Operations {
         self.ledger.expire(now);
         self.ledger.grant(&slug, addr.ip(), note, lifetime, now);
         Ok(left)
+    }
+
+    /// Puts settings in force that differ in nothing that grants depend on.
+    ///
+    /// # Errors
+    /// [`OperationError`]; everything is then as it was.
+    pub(super) fn put_in_force(&mut self, settings: Settings) -> Result<(), OperationError> {
+        let plan = self.firewall.plan(&settings, self.options)?;
+        let live = self.firewall.read()?;
+        self.firewall.install_over(live.as_ref(), &plan, Vec::new())?;
+        self.settings = settings;
+        Ok(())
+    }
+
+    /// Forgets grants that have ended.
+    pub fn forget_expired(&mut self, now: Now) {
+        self.ledger.expire(now);
+    }
+
+    /// What is written down of grants.
+    pub fn journal(&mut self) -> &mut Journal {
+        self.ledger.journal()
     }
 
     /// Lets an address begin step 2.

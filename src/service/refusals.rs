@@ -13,6 +13,8 @@ use crate::units::ClientAddr;
 const MINUTE: Duration = Duration::from_secs(60);
 /// Lines about single addresses in that time.
 const LINES: u32 = 100;
+/// So many refusals in a minute are more than somebody who mistypes.
+const BURST: u64 = 5;
 /// An address that was told of is told of again after this time.
 const TOLD_FOR: u64 = 3_600;
 
@@ -25,6 +27,8 @@ pub(super) struct Refusals {
     lines: u32,
     attempts: u64,
     addresses: u64,
+    /// All of this minute.
+    refused: u64,
     summary_at: Option<Instant>,
 }
 
@@ -44,6 +48,7 @@ impl Refusals {
             lines: 0,
             attempts: 0,
             addresses: 0,
+            refused: 0,
             summary_at: None,
         }
     }
@@ -69,6 +74,7 @@ impl Refusals {
     ) -> Answer {
         let client = attempt.client;
         *self.counts.entry(reason).or_default() += 1;
+        self.refused += 1;
         self.begin_minute();
         match self.judge(client, reason, now) {
             Line::Alone => {
@@ -98,13 +104,20 @@ impl Refusals {
         }
     }
 
-    /// Logs what was folded in the minute that is over.
-    pub(super) fn summarise(&mut self) {
+    /// Whether single addresses are still told of in this minute.
+    pub(super) fn lines_left(&self) -> bool {
+        self.lines < LINES
+    }
+
+    /// Logs what was folded in the minute that is over. Gives how many attempts were refused in it if they were many.
+    pub(super) fn summarise(&mut self) -> Option<u64> {
         if self.attempts > 0 {
             tracing::info!("refused {} attempts of {} addresses", self.attempts, self.addresses);
         }
         (self.attempts, self.addresses, self.lines, self.summary_at) = (0, 0, 0, None);
         self.minute += 1;
+        let refused = std::mem::take(&mut self.refused);
+        (refused >= BURST).then_some(refused)
     }
 
     fn begin_minute(&mut self) {

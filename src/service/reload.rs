@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::daemon::{DaemonError, load_two_factor, tls};
-use super::front::{Step1Config, Step2Config, Tls};
+use super::front::{Step2Config, Tls};
 use super::knocked::grants_of_apps;
 use super::last_good::LastGood;
 use super::lockout::adopt;
@@ -125,7 +125,6 @@ impl Pair {
 
 /// What new connections are served with.
 pub(super) struct Served {
-    pub(super) step1: watch::Sender<Arc<Step1Config>>,
     pub(super) step2: watch::Sender<Arc<Step2Config>>,
     pub(super) tls: watch::Sender<Tls>,
 }
@@ -237,14 +236,13 @@ impl Reloader {
             self.users = UserFiles::new(&settings);
         }
         let random = random::bytes().map_err(ReloadError::Random)?;
-        let (step1, step2) = (Step1Config::of(&settings), Step2Config::of(&settings));
+        let step2 = Step2Config::of(&settings);
 
         let (done, finished) = oneshot::channel();
         let reload = Reload { settings, two_factor, random, done };
         self.enforcer.send(reload).await.map_err(|_| ReloadError::Ending)?;
         let Reloaded { changes, ended, good } = finished.await.map_err(|_| ReloadError::Ending)??;
 
-        self.served.step1.send_replace(Arc::new(step1));
         self.served.step2.send_replace(Arc::new(step2));
         let state_dir = self.state_dir.clone();
         if self.trial.as_ref().is_some_and(|trial| !trial.reloaded(&good)) {

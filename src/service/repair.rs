@@ -14,8 +14,9 @@ const MANY: usize = 10;
 /// The same for the host's chains, which others make anew without meaning us: VyOS at each commit.
 const MANY_RELOADS: usize = 40;
 const WINDOW: Duration = Duration::from_secs(60);
-/// In a fight, the longest wait before the next repair.
-const LONGEST: Duration = Duration::from_secs(60);
+/// In a fight, the wait before the next repair: what was taken away leaves ports open that long, or keeps out who was
+/// let in, so that it must not grow.
+const PAUSE: Duration = Duration::from_secs(1);
 /// After a repair that the kernel refused.
 pub(super) const AGAIN: Duration = Duration::from_secs(1);
 
@@ -83,12 +84,19 @@ pub(super) struct Patience {
     /// So many within the window are too many.
     many: usize,
     repairs: VecDeque<Duration>,
-    wait: Duration,
+    fight: Option<Fight>,
+}
+
+/// Somebody undoes what was repaired, again and again.
+#[derive(Debug)]
+struct Fight {
+    told_at: Duration,
+    untold: u32,
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { many: MANY, repairs: VecDeque::new(), wait: Duration::ZERO }
+        Self { many: MANY, repairs: VecDeque::new(), fight: None }
     }
 }
 
@@ -98,29 +106,34 @@ impl Patience {
         Self { many: MANY_RELOADS, ..Self::default() }
     }
 
-    /// The wait before a repair that is needed at `now` (time since some start).
+    /// The wait before a repair that is needed at `now` (time since some start); at most [`PAUSE`].
     pub(super) fn wait(&self, now: Duration) -> Duration {
-        match self.repairs.back() {
-            Some(&last) if now < last + WINDOW + self.wait => self.wait,
-            Some(_) | None => Duration::ZERO,
-        }
+        let lately = self.repairs.back().is_some_and(|&last| now < last + WINDOW);
+        if lately && self.fight.is_some() { PAUSE } else { Duration::ZERO }
     }
 
-    /// Notes a repair at `now`; gives the wait before another one soon after. A fight is over when there was
-    /// peace for a minute longer than the wait.
-    pub(super) fn on_repair(&mut self, now: Duration) -> Duration {
-        let fighting = !self.wait(now).is_zero();
+    /// Notes a repair at `now`. Gives how many there were since this was last given, if it is to be told that there is
+    /// a fight: at its beginning, and then once per minute. A fight is over after a minute of peace.
+    pub(super) fn on_repair(&mut self, now: Duration) -> Option<u32> {
+        if self.wait(now).is_zero() {
+            self.fight = None;
+        }
         self.repairs.push_back(now);
         while self.repairs.front().is_some_and(|&at| at + WINDOW < now) {
             self.repairs.pop_front();
         }
         self.repairs.drain(..self.repairs.len().saturating_sub(self.many));
-        self.wait = if fighting || self.repairs.len() >= self.many {
-            (self.wait * 2).clamp(Duration::from_secs(1), LONGEST)
-        } else {
-            Duration::ZERO
+        let Some(fight) = &mut self.fight else {
+            let begins = self.repairs.len() >= self.many;
+            self.fight = begins.then_some(Fight { told_at: now, untold: 0 });
+            return begins.then(|| u32::try_from(self.repairs.len()).unwrap_or(u32::MAX));
         };
-        self.wait
+        fight.untold = fight.untold.saturating_add(1);
+        let due = now >= fight.told_at + WINDOW;
+        due.then(|| {
+            fight.told_at = now;
+            std::mem::take(&mut fight.untold)
+        })
     }
 }
 
@@ -128,33 +141,48 @@ impl Patience {
 mod tests {
     use super::*;
 
+    /// Repairs what is broken again at once, for so long; when each was made and what was told.
+    fn fought(patience: &mut Patience, start: Duration, length: Duration) -> Vec<(Duration, Option<u32>)> {
+        let (mut now, mut all) = (start, Vec::new());
+        while now < start + length {
+            now += patience.wait(now).max(Duration::from_millis(10));
+            all.push((now, patience.on_repair(now)));
+        }
+        all
+    }
+
     #[test]
-    fn repairs_are_immediate_until_they_are_many_and_then_ever_rarer() {
+    fn repairs_are_immediate_until_they_are_many_and_then_once_per_second() {
         let mut patience = Patience::default();
-        let mut now = Duration::ZERO;
-        let waits: Vec<u64> = (0..16)
-            .map(|_| {
-                let wait = patience.on_repair(now);
-                now += wait.max(Duration::from_millis(100));
-                wait.as_secs()
-            })
-            .collect();
-        assert_eq!(waits, [0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 60]);
+        let repairs = fought(&mut patience, Duration::ZERO, Duration::from_secs(30));
+        assert!(repairs[..10].iter().all(|(at, _)| *at <= Duration::from_millis(100)), "{repairs:?}");
+        for pair in repairs[9..].windows(2) {
+            assert_eq!(pair[1].0 - pair[0].0, PAUSE, "{repairs:?}");
+        }
+    }
+
+    #[test]
+    fn a_fight_is_told_when_it_begins_and_then_every_minute() {
+        let mut patience = Patience::default();
+        let repairs = fought(&mut patience, Duration::ZERO, Duration::from_secs(200));
+        let told: Vec<u32> = repairs.into_iter().filter_map(|(_, told)| told).collect();
+        assert_eq!(told, [10, 60, 60, 60]);
     }
 
     #[test]
     fn rare_repairs_never_wait_and_a_fight_is_forgotten() {
         let mut patience = Patience::default();
         for minute in 0..100 {
-            assert_eq!(patience.on_repair(Duration::from_secs(10 * minute)), Duration::ZERO);
+            let now = Duration::from_secs(10 * minute);
+            assert_eq!(patience.wait(now), Duration::ZERO);
+            assert_eq!(patience.on_repair(now), None);
         }
-        let mut now = Duration::from_secs(10_000);
-        for _ in 0..20 {
-            now += patience.on_repair(now).max(Duration::from_millis(1));
-        }
-        assert_eq!(patience.wait(now + Duration::from_secs(10)), LONGEST, "still at it");
-        let peace = now + Duration::from_secs(1_000);
-        assert_eq!(patience.wait(peace), Duration::ZERO, "the first after a long peace is immediate");
-        assert_eq!(patience.on_repair(peace), Duration::ZERO);
+        let start = Duration::from_secs(10_000);
+        fought(&mut patience, start, Duration::from_secs(20));
+        assert_eq!(patience.wait(start + Duration::from_secs(70)), PAUSE, "still at it");
+        let peace = start + Duration::from_secs(90);
+        assert_eq!(patience.wait(peace), Duration::ZERO, "the first after a peace is immediate");
+        assert_eq!(patience.on_repair(peace), None);
+        assert_eq!(patience.wait(peace), Duration::ZERO);
     }
 }

@@ -4,11 +4,15 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 /// Where system programs are.
 const FOLDERS: &[&str] = &["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin"];
@@ -56,9 +60,27 @@ fn is_trusted(path: &Path) -> bool {
 /// # Errors
 /// The reason; [`io::ErrorKind::TimedOut`] where it took too long and was ended.
 pub fn run(words: &[&str], input: &str, limit: Duration) -> io::Result<Finished> {
+    execute(words, input, limit, MAX_OUTPUT, false)
+}
+
+/// The same, reading at most so many bytes of its output and as many of its complaints. Where it is ended, so is
+/// what it has started.
+///
+/// # Errors
+/// As for [`run`].
+pub fn run_bounded(words: &[&str], input: &str, limit: Duration, most: u64) -> io::Result<Finished> {
+    execute(words, input, limit, most, true)
+}
+
+/// `apart`: in a process group of its own, which a program that asks at a terminal must not be in.
+fn execute(words: &[&str], input: &str, limit: Duration, most: u64, apart: bool) -> io::Result<Finished> {
     let (program, arguments) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let end = Instant::now() + limit;
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    if apart {
+        command.process_group(0);
+    }
+    let mut child = command
         .args(arguments)
         .env_clear()
         .env("PATH", SEARCH)
@@ -68,15 +90,18 @@ pub fn run(words: &[&str], input: &str, limit: Duration) -> io::Result<Finished>
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
-    let outcome = converse(&mut child, input, end);
+    let outcome = converse(&mut child, input, end, most);
     if outcome.is_err() {
+        if apart && let Ok(group) = i32::try_from(child.id()) {
+            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+        }
         let _ = child.kill();
         let _ = child.wait();
     }
     outcome
 }
 
-fn converse(child: &mut Child, input: &str, end: Instant) -> io::Result<Finished> {
+fn converse(child: &mut Child, input: &str, end: Instant, most: u64) -> io::Result<Finished> {
     let (sender, receiver) = mpsc::channel();
     if let Some(mut pipe) = child.stdin.take() {
         let input = input.to_owned();
@@ -93,7 +118,7 @@ fn converse(child: &mut Child, input: &str, end: Instant) -> io::Result<Finished
         let sender = sender.clone();
         thread::Builder::new().spawn(move || {
             let mut text = Vec::new();
-            let read = pipe.take(MAX_OUTPUT).read_to_end(&mut text);
+            let read = pipe.take(most).read_to_end(&mut text);
             let _ = sender.send((index, read.map(|_| String::from_utf8_lossy(&text).into_owned())));
         })?;
         pending += 1;
@@ -138,6 +163,23 @@ mod tests {
         let error = run(&[sleep.to_str().unwrap(), "60"], "", Duration::from_millis(200)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(begun.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn what_a_program_started_is_ended_with_it() {
+        let shell = find("sh").unwrap();
+        let words = [shell.to_str().unwrap(), "-c", "sleep 61.5 & wait"];
+        run_bounded(&words, "", Duration::from_millis(300), 1_000).unwrap_err();
+        let begun = Instant::now();
+        let alive = || {
+            let all = fs::read_dir("/proc").unwrap().flatten();
+            let lines = all.map(|entry| fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default());
+            lines.into_iter().any(|line| line.starts_with("sleep\0") && line.contains("61.5"))
+        };
+        while alive() {
+            assert!(begun.elapsed() < LIMIT, "what it started goes on");
+            thread::sleep(PAUSE);
+        }
     }
 
     #[test]

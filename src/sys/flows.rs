@@ -6,12 +6,13 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, setsockopt, socket,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, sendto, setsockopt, socket,
     sockopt,
 };
 use nix::sys::time::TimeVal;
 
 use super::netlink::{HEADER, NLMSG_DONE, error_of, kind_of, split_messages};
+use super::receive::receive;
 use crate::ruleset::wire::{Attributes, Socket, Tracked, socket as decode_socket, socket_request, tracked};
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -68,7 +69,7 @@ pub fn forget_connection(protocol: u8, client: SocketAddr, server: SocketAddr) -
     message.extend(body);
     ask(&netlink, CT_DELETE, REQUEST | ACK, &message)?;
     let mut buffer = vec![0; 8192];
-    let length = recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+    let length = receive(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
     let answer = split_messages(buffer.get(..length).unwrap_or_default()).find_map(error_of);
     match answer.map_or(Errno::EBADMSG, |(errno, _)| Errno::from_raw(errno)) {
         Errno::UnknownErrno if answer.is_some_and(|(errno, _)| errno == 0) => Ok(()),
@@ -122,7 +123,7 @@ pub fn interface_towards(addr: IpAddr) -> io::Result<Option<u32>> {
     let netlink = open(SockProtocol::NetlinkRoute)?;
     ask(&netlink, RTM_GETROUTE, REQUEST, &body)?;
     let mut buffer = vec![0; 8192];
-    let length = recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+    let length = receive(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
     for message in split_messages(buffer.get(..length).unwrap_or_default()) {
         if error_of(message).is_some() {
             return Ok(None);
@@ -157,7 +158,7 @@ fn ask(netlink: &OwnedFd, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> 
 fn read_all(netlink: &OwnedFd, mut take: impl FnMut(&[u8])) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
-        let length = recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+        let length = receive(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
         for message in split_messages(buffer.get(..length).unwrap_or_default()) {
             if kind_of(message) == Some(NLMSG_DONE) {
                 return Ok(());

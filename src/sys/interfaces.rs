@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType};
-use nix::sys::socket::{SockaddrLike, SockaddrStorage, recv, sendto, socket};
+use nix::sys::socket::{SockaddrLike, SockaddrStorage, sendto, socket};
+
+use super::receive::receive;
 
 /// An interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -124,7 +126,7 @@ fn links() -> io::Result<Vec<Link>> {
     sendto(fd.as_raw_fd(), &request, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
     let (mut out, mut received) = (Vec::new(), vec![0; 64 * 1024]);
     loop {
-        let length = recv(fd.as_raw_fd(), &mut received, MsgFlags::empty())?;
+        let length = receive(fd.as_raw_fd(), &mut received, MsgFlags::empty())?;
         let mut rest = received.get(..length).unwrap_or_default();
         if rest.is_empty() {
             return Ok(out);

@@ -22,11 +22,14 @@ pub mod nftnl;
 pub mod notify;
 #[cfg(feature = "gateway")]
 pub mod packet_log;
+pub mod pipes;
 #[cfg(feature = "gateway")]
 pub mod presence;
 pub mod private;
 pub mod process;
 pub mod random;
+#[cfg(feature = "gateway")]
+mod receive;
 #[cfg(all(feature = "client", unix))]
 pub mod signals;
 #[cfg(feature = "gateway")]

@@ -10,11 +10,12 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nftnl::{Batch, MsgType};
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, NetlinkAddr, recv, sendmsg, setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, NetlinkAddr, sendmsg, setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 use tokio::io::unix::AsyncFd;
 
 use super::nftnl::{Body, Message, msg};
+use super::receive::receive;
 
 const NLMSG_ERROR: u16 = 2;
 pub(super) const NLMSG_DONE: u16 = 3;
@@ -193,7 +194,7 @@ impl Netlink {
         let mut out = Vec::new();
         loop {
             let fd = self.socket.as_raw_fd();
-            let length = match recv(fd, &mut self.received, MsgFlags::MSG_DONTWAIT) {
+            let length = match receive(fd, &mut self.received, MsgFlags::MSG_DONTWAIT) {
                 Ok(length) => length,
                 Err(Errno::EAGAIN) => return Ok(out),
                 // More complaints than the buffer holds: there was at least one.
@@ -240,7 +241,7 @@ impl Netlink {
         let mut generation = None;
         let mut steady = true;
         loop {
-            let length = recv(self.socket.as_raw_fd(), &mut self.received, MsgFlags::empty())
+            let length = receive(self.socket.as_raw_fd(), &mut self.received, MsgFlags::empty())
                 .map_err(NetlinkError::Receive)?;
             for message in split_messages(self.received.get(..length).unwrap_or_default()) {
                 let Some(header) = Header::of(message) else {
@@ -275,7 +276,7 @@ impl Netlink {
     pub fn get(&mut self, request: &Message) -> Result<Option<Vec<u8>>, NetlinkError> {
         self.drain();
         self.send(&[&request.to_bytes()])?;
-        let length = recv(self.socket.as_raw_fd(), &mut self.received, MsgFlags::empty())
+        let length = receive(self.socket.as_raw_fd(), &mut self.received, MsgFlags::empty())
             .map_err(NetlinkError::Receive)?;
         for message in split_messages(self.received.get(..length).unwrap_or_default()) {
             if let Some((errno, _)) = error_of(message) {
@@ -294,7 +295,7 @@ impl Netlink {
 
     fn drain(&mut self) {
         let fd = self.socket.as_raw_fd();
-        while recv(fd, &mut self.received, MsgFlags::MSG_DONTWAIT).is_ok() {}
+        while receive(fd, &mut self.received, MsgFlags::MSG_DONTWAIT).is_ok() {}
     }
 
     /// The number of the last change to any table of this network namespace.
@@ -360,12 +361,11 @@ impl Events {
     pub fn drain(&mut self, mut take: impl FnMut(&[u8])) -> Result<bool, NetlinkError> {
         let mut whole = true;
         loop {
-            match recv(self.socket.as_raw_fd(), &mut self.received, MsgFlags::MSG_DONTWAIT) {
+            match receive(self.socket.as_raw_fd(), &mut self.received, MsgFlags::MSG_DONTWAIT) {
                 Ok(length) => {
                     split_messages(self.received.get(..length).unwrap_or_default()).for_each(&mut take);
                 }
                 Err(Errno::EAGAIN) => return Ok(whole),
-                Err(Errno::EINTR) => {}
                 Err(Errno::ENOBUFS) => whole = false,
                 Err(errno) => return Err(NetlinkError::Receive(errno)),
             }

@@ -20,6 +20,28 @@ pub fn harden(runs_sudo: bool) -> Result<(), nix::Error> {
     if runs_sudo { Ok(()) } else { prctl::set_no_new_privs() }
 }
 
+/// Gives up all capabilities for good: with [`harden`], nothing that this process starts gets any, not even for root.
+///
+/// # Errors
+/// Those of `capset(2)`.
+#[cfg(feature = "gateway")]
+pub fn give_up_capabilities() -> std::io::Result<()> {
+    /// `_LINUX_CAPABILITY_VERSION_3` (`linux/capability.h`).
+    const VERSION_3: u32 = 0x2008_0522;
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    let header = Header { version: VERSION_3, pid: 0 };
+    // Two of `struct __user_cap_data_struct`: effective, permitted, inheritable.
+    let none = [[0_u32; 3]; 2];
+    // SAFETY: both point to structures of the layout that version 3 has, which live until the call is over.
+    #[allow(unsafe_code)]
+    let outcome = unsafe { nix::libc::syscall(nix::libc::SYS_capset, &raw const header, none.as_ptr()) };
+    if outcome == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
 /// Keeps the process's memory out of core dumps and debuggers, where the system can do that; programs that it
 /// starts are as free as ever.
 ///

@@ -3,11 +3,13 @@
 mod access_key;
 mod address;
 mod automaton;
+mod event;
 mod knock;
 mod lifetime;
 mod mark;
 mod names;
 mod now;
+mod path_rotation;
 mod ports;
 mod secret;
 mod timestamp;
@@ -16,6 +18,7 @@ mod totp;
 pub use access_key::{AccessKey, AccessKeyError, KeyCheck, Verifier, form_bytes, id_of, is_invisible};
 pub use address::{ClientAddr, Family, Network, NetworkError};
 pub use automaton::{Automaton, AutomatonError, START, Sequence, State, Terms};
+pub use event::{EventKind, EventKindError};
 pub use knock::{Knock, KnockError};
 pub use lifetime::{Lifetime, LifetimeError};
 pub use mark::{Mark, MarkError};
@@ -24,6 +27,7 @@ pub use names::{
     UserName, UserNameError,
 };
 pub use now::Now;
+pub use path_rotation::{PathRotation, PathRotationError};
 pub use ports::{PortRange, PortRangeError, Protocol, Protocols};
 pub use secret::Secret;
 pub use timestamp::{Timestamp, TimestampError};

@@ -209,6 +209,11 @@ impl HttpPath {
     pub fn expose(&self) -> &str {
         &self.0
     }
+
+    /// The path with one more part, of letters and digits, which must fit.
+    pub(super) fn joined(&self, part: &str) -> Self {
+        Self(format!("{}/{part}", self.0))
+    }
 }
 
 impl FromStr for HttpPath {

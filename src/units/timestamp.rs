@@ -3,6 +3,8 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const DAY: u64 = 86_400;
+/// The first second after year 9999.
+const END: u64 = 253_402_300_800;
 /// Year 9999 ends the calendar of RFC 3339.
 const YEARS: std::ops::RangeInclusive<u64> = 1970..=9999;
 
@@ -23,6 +25,12 @@ impl Timestamp {
     pub fn left(self, wall: SystemTime) -> Option<Duration> {
         let end = UNIX_EPOCH + Duration::from_secs(self.0);
         end.duration_since(wall).ok().filter(|left| !left.is_zero())
+    }
+
+    /// The moment of so many seconds since 1970 began, UTC; none after the year 9999.
+    #[must_use]
+    pub fn from_secs(secs: u64) -> Option<Self> {
+        (secs < END).then_some(Self(secs))
     }
 
     /// Seconds since 1970 began, UTC.

@@ -84,11 +84,21 @@ pub(super) fn send_and_hear_nothing(
     stream.set_read_timeout(Some(patience)).map_err(|error| error.to_string())?;
     stream.write_all(request.as_bytes()).map_err(|error| format!("could not send: {error}"))?;
     let mut buffer = [0_u8; 512];
-    match stream.read(&mut buffer) {
+    match read(&mut stream, &mut buffer) {
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(()),
         Err(error) => Err(format!("an answer: {error}")),
         Ok(0) => Err("an answer: the end of the connection".to_owned()),
         Ok(length) => Err(format!("an answer of {length} bytes")),
+    }
+}
+
+/// Reads again where a signal interrupted it.
+fn read(stream: &mut TcpStream, buffer: &mut [u8]) -> std::io::Result<usize> {
+    loop {
+        match stream.read(buffer) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
     }
 }
 
@@ -143,7 +153,7 @@ pub(super) fn heard_last(mut stream: TcpStream, deadline: Instant) -> Option<Ins
         if left.is_zero() || stream.set_read_timeout(Some(left)).is_err() {
             return last;
         }
-        match stream.read(&mut buffer) {
+        match read(&mut stream, &mut buffer) {
             Ok(0) | Err(_) => return last,
             Ok(_) => last = Some(Instant::now()),
         }

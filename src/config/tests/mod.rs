@@ -3,7 +3,9 @@
 mod broken;
 mod good;
 mod hostile;
+mod notify;
 mod proxy;
+mod rotation;
 mod sequences;
 
 use super::{Checked, Problems, StepPorts, parse};

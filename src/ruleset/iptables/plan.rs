@@ -10,7 +10,7 @@ use super::phrase::{Phrase, Side, rule};
 use super::{forward, gate, marks, names, recent, replies, sets, step1};
 use crate::config::{App, DefaultInput, Settings, Step1Reply};
 use crate::ruleset::layout::{Layout, Options, Segment};
-use crate::ruleset::plan::{allow_set, app_set, request_line_start};
+use crate::ruleset::plan::{allow_set, app_set, request_line_starts};
 use crate::units::{Family, IfName, Lifetime, PortRange};
 
 /// The longest time of an element of an ipset, in seconds (`IPSET_MAX_TIMEOUT`): 24 days and 20 hours.
@@ -185,9 +185,10 @@ fn refuse(draft: &Draft<'_>) -> Result<(), Impossible> {
     if let Some(name) = draft.layout.ext.iter().find(|name| odd(name)) {
         return Err(Impossible::Interface((*name).clone()));
     }
-    let wanted = request_line_start(&draft.layout);
-    if Family::BOTH.iter().any(|&family| path::begins(draft.matcher, family, &wanted).is_none()) {
-        return Err(Impossible::Path);
+    for wanted in request_line_starts(&draft.layout) {
+        if Family::BOTH.iter().any(|&family| path::begins(draft.matcher, family, &wanted).is_none()) {
+            return Err(Impossible::Path);
+        }
     }
     if draft.reply() == Step1Reply::Http && path::has_data(draft.matcher, Family::V4).is_none() {
         return Err(Impossible::Answers);

@@ -8,7 +8,7 @@ use super::path::{begins, has_data};
 use super::phrase::{Phrase, for_this_host, rule};
 use super::plan::{Draft, Keeping, port, table};
 use crate::config::Step1Reply;
-use crate::ruleset::plan::{meter_rate, request_line_start};
+use crate::ruleset::plan::{meter_rate, request_line_starts};
 use crate::units::{Family, Protocol};
 
 pub(super) const METER: &str = "step1_meter";
@@ -111,10 +111,13 @@ fn path_found(draft: &Draft<'_>, family: Family, then: Option<String>) -> Vec<St
     rules
 }
 
-fn right_path<'a>(draft: &Draft<'a>, family: Family) -> Option<Phrase> {
-    let wanted = begins(draft.matcher, family, &request_line_start(&draft.layout))?;
+/// One per path.
+fn right_path(draft: &Draft<'_>, family: Family) -> impl Iterator<Item = Phrase> {
     let max = draft.layout.settings.global.step1_max_bytes;
-    Some(rule().protocol(Protocol::Tcp).length_at_most(max).with(wanted))
+    let matcher = draft.matcher;
+    let wanted =
+        request_line_starts(&draft.layout).into_iter().filter_map(move |w| begins(matcher, family, &w));
+    wanted.map(move |wanted| rule().protocol(Protocol::Tcp).length_at_most(max).with(wanted))
 }
 
 /// The element is made with the first packet counted in.

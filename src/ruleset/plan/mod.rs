@@ -22,7 +22,7 @@ pub use adopted::adopted_set;
 pub(super) use adopted::{TCP_MS, UDP_MS};
 pub use replies::{SPOKEN_MS, own_set};
 pub use sets::{allow_set, app_set, step2_set};
-pub(in crate::ruleset) use step1::{meter_rate, request_line_start};
+pub(in crate::ruleset) use step1::{meter_rate, request_line_starts};
 
 /// The ruleset that these settings want, with the elements that are known beforehand.
 #[must_use]

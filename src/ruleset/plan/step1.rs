@@ -145,13 +145,15 @@ fn later_segments(layout: &Layout<'_>) -> impl Iterator<Item = RuleText> {
     families.iter().map(move |&family| rule().flow_in(family, &flow_set(family)).length_at_most(max))
 }
 
-/// `POST <path> ` at the beginning of what TCP carries; one rule, or one per length of
+/// `POST <path> ` at the beginning of what TCP carries; one rule per path, or one per path and length of
 /// the TCP header where the kernel does not know where the header ends.
 fn right_path(layout: &Layout<'_>) -> impl Iterator<Item = RuleText> {
     let max = layout.settings.global.step1_max_bytes;
-    let wanted = request_line_start(layout);
-    data_starts(layout.options.inner_header)
-        .map(move |(text, base, at)| text.length_at_most(max).payload_begins(base, at, &wanted))
+    let inner_header = layout.options.inner_header;
+    request_line_starts(layout).into_iter().flat_map(move |wanted| {
+        data_starts(inner_header)
+            .map(move |(text, base, at)| text.length_at_most(max).payload_begins(base, at, &wanted))
+    })
 }
 
 fn with_payload(layout: &Layout<'_>) -> impl Iterator<Item = RuleText> {
@@ -176,9 +178,10 @@ pub(in crate::ruleset) fn meter_rate(layout: &Layout<'_>) -> u32 {
     layout.settings.global.step1_2_rate_limit_per_minute.saturating_mul(METER_FACTOR).max(METER_LEAST)
 }
 
-/// The bytes a right first packet begins with.
-pub(in crate::ruleset) fn request_line_start(layout: &Layout<'_>) -> Vec<u8> {
-    format!("POST {} ", layout.settings.global.http_post_path.expose()).into_bytes()
+/// The bytes a right first packet begins with: any of these, which are as many as there are paths.
+pub(in crate::ruleset) fn request_line_starts(layout: &Layout<'_>) -> Vec<Vec<u8>> {
+    let paths = &layout.settings.global.step1_paths;
+    paths.iter().map(|path| format!("POST {} ", path.expose()).into_bytes()).collect()
 }
 
 fn flow_set(family: Family) -> String {

@@ -3,6 +3,7 @@
 use super::render::Renderer;
 use super::template::{TemplateError, fill};
 use crate::config::Step1Reply;
+use crate::units::HttpPath;
 
 const SILENT: &str = include_str!("../../../nft-templates/step1-silent.nft");
 const HTTP: &str = include_str!("../../../nft-templates/step1-http.nft");
@@ -50,10 +51,14 @@ impl Renderer<'_> {
         )
     }
 
-    /// `POST <path> ` at the beginning of the data, 16 bytes a comparison.
+    /// `POST <path> ` at the beginning of the data, 16 bytes a comparison, for each of the paths.
     fn path(&self, action: &str) -> String {
+        self.settings().global.step1_paths.iter().map(|path| self.one_path(path, action)).collect()
+    }
+
+    fn one_path(&self, path: &HttpPath, action: &str) -> String {
         let global = &self.settings().global;
-        let wanted = format!("POST {} ", global.http_post_path.expose());
+        let wanted = format!("POST {} ", path.expose());
         let mut pieces = format!("meta length <= {} ", global.step1_max_bytes);
         for (index, piece) in wanted.as_bytes().chunks(16).enumerate() {
             let hex: String = piece.iter().map(|byte| format!("{byte:02x}")).collect();

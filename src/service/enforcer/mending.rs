@@ -48,32 +48,34 @@ impl Enforcer {
     }
 
     fn on_host_repaired(&mut self, changes: usize, now: Now) {
-        let wait = self.host_patience.on_repair(now.boot);
+        let fight = self.host_patience.on_repair(now.boot);
         tracing::info!(
             by = self.by,
             changes,
             "the host's chains were made anew or changed: the rule that accepts our mark is in place"
         );
-        if !wait.is_zero() {
-            let seconds = wait.as_secs();
+        if let Some(repairs) = fight {
             tracing::error!(
                 by = self.by,
-                seconds,
-                "another program keeps taking our rule out of the host's chains: the next repair waits"
+                repairs,
+                "another program keeps taking our rule out of the host's chains: stop it; from now on repairs wait a second"
             );
         }
     }
 
     fn on_repaired(&mut self, changes: usize, now: Now) {
         self.removed = false;
-        let wait = self.patience.on_repair(now.boot);
+        let fought = !self.patience.wait(now.boot).is_zero();
+        let fight = self.patience.on_repair(now.boot);
+        if !fought || fight.is_some() {
+            self.tell_repair(changes, now);
+        }
         tracing::warn!(by = self.by, changes, "somebody changed our table: it is as it should be again");
-        if !wait.is_zero() {
-            let seconds = wait.as_secs();
+        if let Some(repairs) = fight {
             tracing::error!(
                 by = self.by,
-                seconds,
-                "another program keeps changing our table: stop it; the next repair waits"
+                repairs,
+                "another program keeps changing our table: stop it; from now on repairs wait a second, and ports may stand open for so long"
             );
         }
     }

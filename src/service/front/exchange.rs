@@ -32,7 +32,7 @@ pub(super) enum Received {
 /// Reads one request, at most [`Limits::total`] bytes and one more, until then.
 pub(super) async fn receive<S>(
     io: &mut S,
-    path: &HttpPath,
+    paths: &[HttpPath],
     limits: Limits,
     sender: Sender<'_>,
     until: Instant,
@@ -55,7 +55,7 @@ where
             Ok(Ok(count)) => filled += count,
         }
         let bytes = buffer.get(..filled).unwrap_or_default();
-        match read_request(bytes, path, limits) {
+        match read_request(bytes, paths, limits) {
             Progress::NeedMore => {}
             Progress::Bad(problem) => return Received::Problem(problem),
             Progress::Done(_) if more_is_there(io).await => return Received::Problem(Problem::Malformed),

@@ -53,6 +53,8 @@ pub(super) fn enforcer(answer: Answer) -> (Front, Asked) {
 pub(super) fn settings(step1_reply: Step1Reply) -> Settings {
     let global = Global {
         http_post_path: "/one".parse().unwrap(),
+        path_rotation: None,
+        step1_paths: vec!["/one".parse().unwrap()],
         https_post_path: "/two".parse().unwrap(),
         step1_2_rate_limit_per_minute: 20,
         interface_ext: Vec::new(),
@@ -79,6 +81,7 @@ pub(super) fn settings(step1_reply: Step1Reply) -> Settings {
         global,
         apps: Vec::new(),
         users: Vec::new(),
+        notify: crate::config::Notify::default(),
         sequences: Vec::new(),
         automaton: Automaton::default(),
     }

@@ -25,7 +25,7 @@ const BOUNDS: Bounds = Bounds { total: 256, per_client: 16 };
 /// What the listener of step 1 knows.
 #[derive(Clone, Debug)]
 pub struct Step1Config {
-    path: HttpPath,
+    paths: Vec<HttpPath>,
     reply: Step1Reply,
     limits: Limits,
     proxy: Option<Proxy>,
@@ -37,7 +37,7 @@ impl Step1Config {
     pub fn of(settings: &Settings) -> Self {
         let global = &settings.global;
         Self {
-            path: global.http_post_path.clone(),
+            paths: global.step1_paths.clone(),
             reply: global.step1_reply,
             limits: match global.proxy {
                 None => Limits::step1(global.step1_max_bytes),
@@ -123,7 +123,7 @@ async fn answer(mut stream: TcpStream, peer: ClientAddr, config: &Step1Config, l
 }
 
 async fn hear(stream: &mut TcpStream, config: &Step1Config, sender: Sender<'_>, until: Instant) -> Received {
-    match receive(stream, &config.path, config.limits, sender, until).await {
+    match receive(stream, &config.paths, config.limits, sender, until).await {
         // The runtime may not know yet that more has arrived; the kernel does.
         Received::Form(..) | Received::Nobody(_) if tcp::has_unread(stream) => {
             Received::Problem(Problem::Malformed)

@@ -27,7 +27,7 @@ async fn the_next_connection_meets_what_is_configured_by_then() {
     let mut begun = connected(at).await;
     begun.write_all(post("/one", "").split_at(10).0.as_bytes()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;
-    changed.global.http_post_path = "/other".parse().unwrap();
+    changed.global.step1_paths = vec!["/other".parse().unwrap()];
     change.send(Arc::new(Step1Config::of(&changed))).unwrap();
     for (path, count) in [("/one", 0), ("/other", 1)] {
         let mut stream = connected(at).await;

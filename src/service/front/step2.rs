@@ -132,7 +132,8 @@ impl Conversation<'_> {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let Self { peer, start, config, link } = self;
-        let received = receive(io, &config.path, Limits::step2(), sender, start + REQUEST).await;
+        let received =
+            receive(io, std::slice::from_ref(&config.path), Limits::step2(), sender, start + REQUEST).await;
         let reply = match received {
             Received::Form(..) | Received::Nobody(_) if has_unread(io) => Reply::Problem(Problem::Malformed),
             Received::Form(client, form) => {

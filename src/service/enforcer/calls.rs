@@ -1,0 +1,92 @@
+//! What operators ask of the daemon.
+
+use super::super::control::{Failure, Reply, Request};
+use super::super::operations::OperationError;
+use super::super::status::status;
+use super::super::unblock;
+use super::Enforcer;
+use crate::units::{ClientAddr, Now};
+
+impl Enforcer {
+    pub(super) fn on_call(&mut self, request: Request, user: &str, now: Now) -> Reply {
+        match self.carry_out(request, user, now) {
+            Ok(reply) => reply,
+            Err(error) => Reply::Failed { failure: error.failure(), message: error.to_string() },
+        }
+    }
+
+    fn carry_out(&mut self, request: Request, user: &str, now: Now) -> Result<Reply, OperationError> {
+        let reply = match request {
+            Request::Status {} => {
+                let live = self.operations.live()?;
+                let names = self.operations.names();
+                let prefix = self.operations.settings().global.ipv6_prefix;
+                let name = self.operations.firewall().name();
+                let mut status = status(name, &live, &names, prefix, Some((self.operations.ledger(), now)));
+                status.limits = self.operations.firewall().limits();
+                unblock::tell(&mut status, &self.gatekeeper, &self.refusals, now);
+                Reply::Status { status }
+            }
+            Request::Unblock { address } => unblock::unblock(&mut self.gatekeeper, address, user, now),
+            Request::Confirm {} => self.confirm(user),
+            Request::Teardown {} => {
+                self.operations.firewall().teardown()?;
+                // What is removed by hand is not to come back.
+                if let Some(trial) = &self.trial {
+                    trial.dismiss();
+                }
+                tracing::warn!(user, "an operator had everything removed: nothing is guarded any more");
+                Reply::Done {
+                    message: "the daemon removed its table and stops; nothing is guarded any more".to_owned(),
+                }
+            }
+            other => {
+                self.forget_step1(&other);
+                Reply::Done { message: self.operations.operate(other, user, now)? }
+            }
+        };
+        Ok(reply)
+    }
+
+    fn confirm(&self, user: &str) -> Reply {
+        let failed = |failure, message: &str| Reply::Failed { failure, message: message.to_owned() };
+        match self.trial.as_ref().map(|trial| trial.confirm()) {
+            None => {
+                failed(Failure::Request, "there is nothing to confirm: `run` was started without --confirm")
+            }
+            Some(Ok(fresh)) => {
+                tracing::info!(user, fresh, "confirmed by an operator");
+                Reply::Done { message: "confirmed: the guard stays".to_owned() }
+            }
+            Some(Err(error)) => {
+                tracing::error!(%error, "confirmed too late");
+                failed(Failure::Unavailable, "too late: everything is being put back")
+            }
+        }
+    }
+
+    /// Whoever takes something back is told where that would not last.
+    pub(super) fn warn_of_stale_file(&self, reply: &mut Reply) {
+        if let (Some(state), Reply::Done { message }) = (&self.state, reply)
+            && state.is_stale()
+        {
+            let file = state.path().display();
+            message.push_str(&format!(
+                "; but {file} cannot be changed: a reboot brings back what it says, so remove it"
+            ));
+        }
+    }
+
+    /// Whoever is shut out has to begin anew, also between the two steps.
+    fn forget_step1(&mut self, request: &Request) {
+        match request {
+            Request::Revoke { app, address } => {
+                if let Ok(app) = app.parse() {
+                    self.gatekeeper.forget(ClientAddr::new(*address), &app);
+                }
+            }
+            Request::RevokeAll { .. } => self.gatekeeper.forget_everybody(),
+            _ => {}
+        }
+    }
+}
