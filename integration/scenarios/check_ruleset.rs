@@ -52,6 +52,13 @@ fn knocked() -> Config {
         .app("lan6", "2224", "udp", "\"fd00:5::5\"", &["sequence: {knocks: [5678, 9012], strict: true}"])
 }
 
+/// Knock sequences only.
+fn without_steps() -> Config {
+    Config::with_text(
+        "global: {interface_ext: ext0, steps: off}\nssh: {port: 22, duration: 60, sequence: {knocks: [1234, udp/77]}}\n",
+    )
+}
+
 /// What the kernel tells about changes of its ruleset while `work` is done.
 fn changes_during(host: &Namespace, work: impl FnOnce()) -> String {
     let mut command = Command::new("nft");
@@ -118,6 +125,7 @@ fn the_printed_text_loads_to_the_ruleset_that_run_makes() {
     for config in [
         rich(),
         knocked(),
+        without_steps(),
         Config::ssh(&[]),
         Config::new(&["step1_reply: http"]).app("ssh", "22", "tcp", "local", &[]),
     ] {

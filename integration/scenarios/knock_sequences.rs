@@ -1,17 +1,19 @@
 //! Knock sequences that the kernel enforces by itself.
 
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::scope;
 use std::time::{Duration, Instant};
 
-use crate::agent::Installation;
+use crate::agent::{Installation, PROGRAM};
 use crate::configuration::Config;
-use crate::firewall::elements;
+use crate::firewall::{elements, is_guarded};
 use crate::knocks::{knock_at, knock_from_port, once, slowly};
 use crate::probe::{
     assert_echoes, assert_on_time, assert_silent, assert_udp_open, assert_udp_silent, when_silent,
 };
 use crate::server::{Habit, Server};
+use crate::temporary::TempDir;
 use crate::topology::{Family, Topology};
 
 const V4: Family = Family::V4;
@@ -236,4 +238,39 @@ fn clients_behind_one_address_may_disturb_each_other_and_never_open_wrongly() {
     assert_silent(&net.b, V4.router(), 2222);
     knock_at(&net.b, V4.router(), "9012");
     assert_echoes(&net.b, V4.router(), 2222);
+}
+
+#[test]
+fn without_a_configuration_it_guards_one_port_and_listens_nowhere() {
+    let net = Topology::new();
+    let _services =
+        [Server::tcp(&net.router, 2222, Habit::Echo), Server::tcp(&net.router, 8080, Habit::Echo)];
+    let folder = TempDir::new();
+    let folder = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let mut command = Command::new(PROGRAM);
+    command.args(["run", "--sequence", "1234,5678,9012", "--protected-port", "2222", "--window", "6.0"]);
+    command.args(["--runtime-dir", &folder("run"), "--state-dir", &folder("state")]).stdin(Stdio::null());
+    let _agent = net.router.background(command);
+    let end = Instant::now() + Duration::from_secs(20);
+    while !is_guarded(&net.router) {
+        assert!(Instant::now() < end);
+    }
+    let to = V4.router();
+    assert_silent(&net.a, to, 2222);
+    assert_echoes(&net.a, to, 8080);
+    knock_at(&net.a, to, "1234,5678,9012,5676");
+    assert_silent(&net.a, to, 2222);
+    knock_at(&net.b, to, "1234,5678,9012");
+    let due = Instant::now() + Duration::from_secs(6);
+    assert_echoes(&net.b, to, 2222);
+    assert_silent(&net.a, to, 2222);
+    let listeners = net.router.run("ss", &["-Hltunp"]).success().text();
+    assert!(!listeners.contains("knock-agent"), "{listeners}");
+    assert_on_time(when_silent(&net.b, to, 2222, due + Duration::from_secs(3)), due);
+    let vain = net.router.run(PROGRAM, &["run", "--sequence", "1234,2222"]).exits(2);
+    assert!(
+        vain.stderr.contains("guarded for `protected`") && !vain.stderr.contains("1234"),
+        "{}",
+        vain.stderr
+    );
 }

@@ -69,7 +69,11 @@ fn summary(checked: &Checked, daemon: &DaemonArgs, out: &mut Printer) {
         Step1Reply::Http => "answers those who know the path",
     };
     let (http, https) = daemon.public_ports();
-    out.line(format!("  step 1 on tcp port {http} ({reply}), step 2 on tcp port {https}"));
+    if global.steps {
+        out.line(format!("  step 1 on tcp port {http} ({reply}), step 2 on tcp port {https}"));
+    } else {
+        out.line("  no steps: nothing listens");
+    }
     if global.path_rotation.is_some() {
         out.line("  the path of step 1 changes with time");
     }

@@ -47,6 +47,8 @@ mod person;
 #[cfg(feature = "gateway")]
 mod proxy_flags;
 #[cfg(feature = "gateway")]
+pub mod quick;
+#[cfg(feature = "gateway")]
 pub mod revoke;
 #[cfg(feature = "gateway")]
 pub mod run;

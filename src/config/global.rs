@@ -37,6 +37,7 @@ pub(super) const KEYS: &[&str] = &[
     "proxy_header",
     "proxy_step2",
     "sequence",
+    "steps",
     "notify",
     "http_post_path_secret",
     "http_post_path_every",
@@ -71,6 +72,8 @@ pub(super) struct GlobalDraft<'n> {
     pub proxy: ProxyDraft<'n>,
     /// The sequences that open what is not an app's.
     pub sequences: Vec<SequenceDraft>,
+    /// Where it is said that there are no steps, if it is.
+    pub without_steps: Option<Spot>,
 }
 
 impl GlobalDraft<'_> {
@@ -88,6 +91,7 @@ impl GlobalDraft<'_> {
             users_folder: None,
             proxy: ProxyDraft::unknown(),
             sequences: Vec::new(),
+            without_steps: None,
         }
     }
 }
@@ -110,8 +114,16 @@ impl GlobalDraft<'_> {
 pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraft<'n> {
     section.refuse_unknown(KEYS, crate::config::app::KEYS, "the section of an app", report);
 
-    let http = path(section, "http_post_path", report);
-    let https = path(section, "https_post_path", report);
+    let steps =
+        Said::read(section.get("steps"), |f| f.choice(&[("on", true), ("off", false)], report)).or(true);
+    let mut path_of = |key, unused| match section.get(key) {
+        None if steps == Some(false) => section.get("steps").zip(unused).map(|(at, path)| (path, at)),
+        _ => path(section, key, report),
+    };
+    let (http, https) = (
+        path_of("http_post_path", "/no-step-1".parse().ok()),
+        path_of("https_post_path", "/no-step-2".parse().ok()),
+    );
     if let (Some((first, first_at)), Some((second, second_at))) = (&http, &https)
         && first == second
     {
@@ -189,6 +201,7 @@ pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraf
             step1_proof: step1_proof.or(Step1Proof::Accept)?,
             users_folder: users_folder.clone()?,
             lockout: lockout.or(LockoutRule::usual())?,
+            steps: steps?,
             step1_reply: step1_reply?,
             step1_max_bytes: max_bytes?,
             step1_segments: segments.or(STEP1_SEGMENTS)?,
@@ -213,6 +226,7 @@ pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraf
         users_folder: users_folder.flatten().zip(folder_field),
         proxy,
         sequences: sequences.unwrap_or_default(),
+        without_steps: section.get("steps").map(|field| field.spot()).filter(|_| steps == Some(false)),
     }
 }
 

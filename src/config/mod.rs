@@ -153,7 +153,11 @@ fn read(
         report.warning(file.spot(), "there is no app: nothing is guarded", "add a section for each service");
     }
     let users = users::read(known, &apps, outside, report, of_users);
-    let taken = ports.map(|ports| proxy::taken(ports, behind)).unwrap_or_default();
+    let mut taken = ports.map(|ports| proxy::taken(ports, behind)).unwrap_or_default();
+    if known.without_steps.is_some() {
+        taken.clear();
+        conflicts::check_without_steps(known, &apps, behind, report);
+    }
     conflicts::check(global.as_ref(), &apps, &users, &taken, report);
     let mut global = global?;
     let sequences = sequences::read(std::mem::take(&mut global.sequences), &mut apps, &taken, report);

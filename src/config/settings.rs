@@ -103,6 +103,8 @@ pub struct Global {
     pub step1_proof: Step1Proof,
     /// When addresses are locked out; none: never.
     pub lockout: Option<LockoutRule>,
+    /// Whether there are the two steps at all, or knock sequences only; without them, their paths mean nothing.
+    pub steps: bool,
     /// Whether step 1 answers.
     pub step1_reply: Step1Reply,
     /// The longest step-1 packet (IP length, bytes) and connection (TCP payload, bytes).

@@ -53,6 +53,7 @@ fn settings(two_factor_step: TwoFactorStep) -> Settings {
             users_folder: None,
             lockout: None,
             step1_proof: Step1Proof::Accept,
+            steps: true,
             step1_reply: Step1Reply::Silent,
             step1_max_bytes: 500,
             step1_segments: 3,

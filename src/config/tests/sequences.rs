@@ -141,3 +141,26 @@ fn ten_thousand_sequences_load() {
     let checked = loads(&text("", &list));
     assert_eq!(checked.settings.sequences.len(), 10_000);
 }
+
+#[test]
+fn without_steps_there_are_no_paths_and_nothing_may_need_them() {
+    let app = "ssh: {port: 8080, duration: 1h, sequence: {knocks: [1, 8443]}}\n";
+    let checked = loads(&format!("global: {{interface_ext: eth0, steps: off}}\n{app}"));
+    assert_eq!(checked.warnings, []);
+    assert!(!checked.settings.global.steps);
+    for (global, app, wanted) in [
+        (
+            "",
+            "ssh: {port: 22, duration: 1h, access_key_http: [first-secret], access_key_https: [other-secret]}\n",
+            "access keys open nothing",
+        ),
+        (", users: {}", app, "users open nothing"),
+        (", sequence: {knocks: [7, 9], opens: step-1}", app, "this opens a step"),
+        (", http_post_path: no", app, "global.http_post_path"),
+    ] {
+        let text = format!("global: {{interface_ext: eth0, steps: off{global}}}\n{app}");
+        let problems = read(&text).unwrap_err().to_string();
+        assert!(problems.contains(wanted), "{problems}");
+    }
+    assert!(read(&format!("global: {{interface_ext: eth0, steps: maybe}}\n{app}")).is_err());
+}

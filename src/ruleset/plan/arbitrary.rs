@@ -49,6 +49,8 @@ pub(crate) fn settings() -> impl Strategy<Value = Settings> {
     (global, vec(app, 0..5), select(&["cut", "keep"][..]), sequences).prop_map(|(global, apps, established, gates)| {
         let (reply, segments, mark, prefix, ext, input, allow, proxies) = global;
         let reply = if proxies.is_empty() { reply } else { "http" };
+        let without = apps.is_empty() && proxies.is_empty() && gates.is_empty();
+        let gates = if without { "  steps: off\n" } else { gates };
         let mut text = format!(
             "global:\n  interface_ext: {ext}\n  interface_int: eth1\n  http_post_path: /quiet-door\n  https_post_path: /second-door\n  step1_reply: {reply}\n  step1_segments: {segments}\n  mark: {mark}\n  ipv6_prefix: {prefix}\n  default_input: {input}\n  allow: {allow}\n{gates}"
         );

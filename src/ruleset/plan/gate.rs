@@ -15,7 +15,9 @@ pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
     let mut out = vec![filter("gate", Hook::Prerouting, -150, gate(layout))];
     out.push(chain("gate_own", gate_own()));
     out.push(chain("spoke", spoke()));
-    out.push(chain("step2_gate", step2_gate()));
+    if layout.settings.global.steps {
+        out.push(chain("step2_gate", step2_gate()));
+    }
     out.extend(layout.services.iter().map(|segment| service_chain(layout, segment, "svc", false)));
     out.push(chain("gate_forward_own", gate_forward_own(layout)));
     out.push(filter("gate_forward", Hook::Forward, -10, gate_forward(layout)));
@@ -24,11 +26,11 @@ pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
 }
 
 fn gate(layout: &Layout<'_>) -> Vec<Rule> {
-    let mut rules = vec![
-        rule().reply_direction().goto("gate_own").named("own"),
-        to_port(layout.options.http_port).goto(&knock::step_gate(layout, 1)).named("step1"),
-        to_port(layout.options.https_port).goto(&knock::step_gate(layout, 2)).named("step2"),
-    ];
+    let mut rules = vec![rule().reply_direction().goto("gate_own").named("own")];
+    if layout.settings.global.steps {
+        rules.push(to_port(layout.options.http_port).goto(&knock::step_gate(layout, 1)).named("step1"));
+        rules.push(to_port(layout.options.https_port).goto(&knock::step_gate(layout, 2)).named("step2"));
+    }
     rules.extend(backend::to_gate(layout));
     rules.extend(Family::BOTH.map(|family| {
         rule()

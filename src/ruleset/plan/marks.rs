@@ -43,10 +43,11 @@ fn input_chain(layout: &Layout<'_>, segment: &Segment) -> Chain {
 fn mark_in(layout: &Layout<'_>) -> Vec<Rule> {
     let mark = layout.settings.global.mark;
     let options = layout.options;
-    let mut rules = vec![
-        to_port(options.http_port).mark(mark).accept().named("mark:step1"),
-        to_port(options.https_port).mark(mark).accept().named("mark:step2"),
-    ];
+    let mut rules = Vec::new();
+    if layout.settings.global.steps {
+        rules.push(to_port(options.http_port).mark(mark).accept().named("mark:step1"));
+        rules.push(to_port(options.https_port).mark(mark).accept().named("mark:step2"));
+    }
     rules.extend(backend::marks_in(layout, mark));
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         let map = format!("in_{protocol}");
@@ -98,7 +99,7 @@ fn mark_out(layout: &Layout<'_>) -> Vec<Rule> {
     let mark = layout.settings.global.mark;
     let options = layout.options;
     let mut rules = Vec::new();
-    if mark.is_some() {
+    if mark.is_some() && layout.settings.global.steps {
         rules.push(from_port(options.http_port).mark(mark).accept().named("mark:step1"));
         rules.push(from_port(options.https_port).mark(mark).accept().named("mark:step2"));
         rules.extend(backend::marks_out(layout, mark));

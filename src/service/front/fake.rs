@@ -66,6 +66,7 @@ pub(super) fn settings(step1_reply: Step1Reply) -> Settings {
         users_folder: None,
         lockout: None,
         step1_proof: crate::config::Step1Proof::Accept,
+        steps: true,
         step1_reply,
         step1_max_bytes: 500,
         step1_segments: 3,
