@@ -274,6 +274,11 @@ impl Agent {
         }
     }
 
+    /// The process itself, for whoever wants to see how it ends.
+    pub fn into_process(self) -> Background {
+        self.process
+    }
+
     /// Ends it as a crash would.
     pub fn kill(mut self) {
         self.process.0.kill().unwrap();

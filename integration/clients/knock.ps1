@@ -1,4 +1,4 @@
-# Knocks from PowerShell 5.1 or 7, for Windows without knock-agent.
+# Knocks from PowerShell 5.1 or 7, for Windows without knock-agent. No test of the project has run it yet.
 #
 #   .\knock.ps1 -Settings gate.json [-Close]
 #

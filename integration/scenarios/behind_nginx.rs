@@ -16,7 +16,7 @@ use crate::server::{Habit, Server, in_url};
 use crate::topology::{Family, Topology};
 
 /// What a client may say about itself: that it is somebody else, the proxy, or nobody.
-fn lies(other: IpAddr) -> Vec<Vec<String>> {
+pub fn lies(other: IpAddr) -> Vec<Vec<String>> {
     let node = if other.is_ipv6() { format!("\"[{other}]\"") } else { other.to_string() };
     let mut all: Vec<Vec<String>> = Vec::new();
     for value in [other.to_string(), "127.0.0.1".to_owned(), "unknown".to_owned(), String::new()] {

@@ -1,15 +1,19 @@
 //! Behind a proxy: what is refused before anything starts, what a reload may change, limits that count clients.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use super::behind_nginx::lies;
+use super::limits::locked_out;
 use crate::agent::Installation;
-use crate::configuration::{Config, STEP1_PATH};
-use crate::firewall::{admission_left, table};
-use crate::knocking::form;
-use crate::probe::{Reach, assert_silent, tcp};
+use crate::configuration::{Config, STEP1_PATH, STEP2_PATH, http_key, https_key};
+use crate::firewall::{admission_left, table, time_left};
+use crate::knocking::{STEP1_PORT, STEP2_PORT, form, parse_reply};
+use crate::probe::{Reach, assert_echoes, assert_silent, tcp};
 use crate::proxies::{
-    BACKEND, Proxy, assert_nothing_for, config, example, installation, post, status, step1, step2,
+    BACKEND, Proxy, assert_nothing_for, config, example, installation, knock, post, status, step1, step2,
 };
+use crate::server::{Habit, Server, in_url};
 use crate::topology::{Family, Topology};
 
 #[test]
@@ -137,4 +141,95 @@ fn the_limit_counts_clients_and_not_the_proxy_or_what_a_client_calls_itself() {
     assert_eq!(statuses, [403, 403, 403, 429, 429, 429]);
     assert_eq!(status(&step1(&net.b, to, &[])), 200);
     assert!(admission_left(&net.router, Family::V4.client_b()).is_some());
+}
+
+/// Failures behind a proxy, whatever the client calls itself, lock out the client and neither the proxy nor others.
+fn locks_out_clients(header: &str, start: impl Fn(&Topology) -> Proxy) {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let header = format!("proxy_header: {header}");
+    let home = installation(&config(&["lockout: {after: 3, first: 10m, longest: 1d}", &header]), &[]);
+    let _agent = home.start(&net.router);
+    let _proxy = start(&net);
+    let wrong = form("ssh", "not-the-key-of-anything");
+    for family in Family::BOTH {
+        let (to, own, other) = (family.router(), family.client_a(), family.client_b());
+        let named: Vec<String> =
+            [other.to_string(), "127.0.0.1".to_owned(), "198.51.100.3".to_owned()].into();
+        let statuses: Vec<u16> = named
+            .iter()
+            .map(|lie| {
+                let lie = format!("X-Forwarded-For: {lie}");
+                status(&post(&net.a, "http", to, STEP1_PATH, &wrong, &[&lie]))
+            })
+            .collect();
+        assert_eq!(statuses, [403; 3], "{header}");
+        let locked: Vec<String> = locked_out(&home, &net.router).into_iter().map(|row| row.0).collect();
+        let row = if family == Family::V4 { own.to_string() } else { "2001:db8:1::/64".to_owned() };
+        assert_eq!(locked, [row], "{header}");
+        assert_ne!(status(&step1(&net.a, to, &[])), 200, "{header}: the right key while locked out");
+        assert_nothing_for(&net.router, own, "locked out");
+        if family == Family::V4 {
+            // Of IPv6 both are in one /64.
+            knock(&net.b, to);
+            assert_echoes(&net.b, to, 2222);
+        }
+        home.verb(&net.router, &["unblock", &own.to_string()]).success();
+        assert_eq!(locked_out(&home, &net.router), [], "{header}");
+        knock(&net.a, to);
+        assert_echoes(&net.a, to, 2222);
+    }
+}
+
+#[test]
+fn nginx_s_clients_are_locked_out_each_by_its_own_address() {
+    locks_out_clients("x-forwarded-for", |net| Proxy::nginx(&net.router, &example("nginx.conf")));
+}
+
+#[test]
+fn haproxy_s_clients_are_locked_out_each_by_its_own_address() {
+    locks_out_clients("proxy-protocol", |net| Proxy::haproxy(&net.router, &example("haproxy.cfg")));
+}
+
+/// Sends the request of a step to the agent itself, with these headers; how it was answered, 0 for silence.
+fn directly(net: &Topology, step: u8, to: IpAddr, headers: &[String]) -> u16 {
+    let to = in_url(to);
+    let (url, key) = match step {
+        1 => (format!("http://{to}:{STEP1_PORT}{STEP1_PATH}"), http_key("ssh")),
+        _ => (format!("https://{to}:{STEP2_PORT}{STEP2_PATH}"), https_key("ssh")),
+    };
+    let form = form("ssh", &key);
+    let mut args = vec!["-sS", "-k", "-g", "-i", "-m", "8", "-d", &form];
+    args.extend(headers.iter().flat_map(|header| ["-H", header]));
+    args.push(&url);
+    let done = net.a.run("curl", &args);
+    if done.code == Some(0) { parse_reply(&done.text()).status } else { 0 }
+}
+
+#[test]
+fn without_a_proxy_no_header_makes_a_client_somebody_else() {
+    let net = Topology::new();
+    let config = Config::new(&["step1_reply: http", "step1_max_bytes: 1000"]);
+    let home = Installation::new(&config.app("ssh", "2222", "tcp", "local", &["duration: 60"]));
+    let _agent = home.start(&net.router);
+    for family in Family::BOTH {
+        let (to, own, other) = (family.router(), family.client_a(), family.client_b());
+        let mut let_in = 0;
+        for lie in lies(other) {
+            let first = directly(&net, 1, to, &lie);
+            assert_nothing_for(&net.router, other, &format!("{lie:?}"));
+            if first != 200 {
+                // Malformed: two of one header, a blank before the colon, too long for one packet.
+                assert_nothing_for(&net.router, own, &format!("{first} {lie:?}"));
+                continue;
+            }
+            assert_eq!(directly(&net, 2, to, &lie), 200, "{lie:?}");
+            assert!(time_left(&net.router, "ssh", own).is_some(), "{lie:?}");
+            assert_nothing_for(&net.router, other, &format!("{lie:?}"));
+            let_in += 1;
+            home.verb(&net.router, &["revoke", "--all"]).success();
+            net.router.nft(&format!("flush set inet knock_agent step2_{}", family.digit()));
+        }
+        assert!(let_in > 10, "{let_in}");
+    }
 }

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use crate::agent::Installation;
 use crate::backend::on_every_firewall;
 use crate::configuration::Config;
+use crate::firewall::elements;
 use crate::knocking::knock;
 use crate::namespace::Namespace;
 use crate::probe::{
     GENEROUS, assert_echo, assert_echoes, assert_on_time, assert_open, assert_silent, assert_udp_open,
-    assert_udp_silent, dial_from_port, udp_echoes_from, when_silent,
+    assert_udp_silent, dial_from_port, udp_echoes_from, udp_socket, when_silent,
 };
 use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
@@ -150,4 +151,38 @@ fn an_address_that_others_forward_is_not_ours_even_at_a_guarded_port_number() {
     let there: IpAddr = [198, 51, 100, 7].into();
     assert_silent(&net.a, Family::V4.router(), 2222);
     assert_echoes(&net.a, there, 2222);
+}
+
+/// A prefix that is delegated to this host and not in use is unreachable; so is what nobody may use in IPv4.
+#[test]
+fn strangers_cannot_fill_the_memory_of_this_host_s_addresses() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&[]));
+    let _agent = home.start(&net.router);
+    for (family, prefix) in [("-4", "198.51.100.0/24"), ("-6", "2001:db8:51::/48")] {
+        net.router.run("ip", &[family, "route", "add", "unreachable", prefix]).success();
+    }
+    net.a.run("ip", &["-4", "route", "replace", "198.51.100.0/24", "via", "203.0.113.1"]).success();
+    net.a.run("ip", &["-6", "route", "replace", "2001:db8:51::/48", "via", "2001:db8:1::1"]).success();
+    let known = || ["own_4", "own_6"].map(|set| elements(&net.router, set).len());
+    let before = known();
+    for family in Family::BOTH {
+        let socket = udp_socket(&net.a, family.client_a(), 0);
+        for host in 1..100_u16 {
+            let to: IpAddr = match family {
+                Family::V4 => [198, 51, 100, host as u8].into(),
+                Family::V6 => [0x2001, 0xdb8, 0x51, 0, 0, 0, 0, host].into(),
+            };
+            for port in [9, 2222] {
+                let _ = socket.send_to(b"x", (to, port));
+            }
+        }
+    }
+    let counters = net.router.run("nft", &["list", "chain", "inet", "knock_agent", "svc_tcp_2222"]).success();
+    assert!(
+        known().iter().zip(before).all(|(now, before)| *now <= before + 8),
+        "{before:?} became {:?}: {}",
+        known(),
+        counters.text()
+    );
 }

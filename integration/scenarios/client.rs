@@ -174,13 +174,17 @@ fn a_program_is_started_afterwards_and_its_exit_code_is_ours() {
 }
 
 #[test]
-fn watching_renews_follows_a_change_of_address_and_ends_with_a_signal() {
+fn watching_renews_within_what_the_gateway_allows_follows_a_change_of_address_and_ends_with_a_signal() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
-    let home = Installation::new(&users(&[]));
+    let text = users(&[])
+        .text()
+        .replace("duration: 60", "duration: 8")
+        .replace("max_duration: 90", "max_duration: 8");
+    let home = Installation::with_text(&text);
     let _agent = home.start(&net.router);
     let knocker = Knocker::new().with_keys("203.0.113.1", ALICE, &["user: alice", &pin(&home)]);
-    let mut watch = knocker.start(&net.a, &["knock", "gate", "--watch", "--for", "8s"]);
+    let mut watch = knocker.start(&net.a, &["knock", "gate", "--watch", "--for", "1h"]);
     let until = |what: &dyn Fn() -> bool| {
         let end = Instant::now() + Duration::from_secs(30);
         while !what() {
@@ -199,6 +203,7 @@ fn watching_renews_follows_a_change_of_address_and_ends_with_a_signal() {
     }
     std::thread::sleep(Duration::from_secs(10));
     assert!(time_left(&net.router, "ssh", Family::V4.client_a()).is_some(), "renewed: {}", knocker.log());
+    assert!(knocker.log().contains("open for 8s, the gateway allows no more"), "{}", knocker.log());
     net.a.run("ip", &["addr", "del", "203.0.113.2/24", "dev", "eth0"]).success();
     net.a.run("ip", &["addr", "add", "203.0.113.22/24", "dev", "eth0"]).success();
     let moved = "203.0.113.22".parse().unwrap();

@@ -243,3 +243,37 @@ fn a_code_that_is_typed_at_a_terminal_is_not_shown() {
     assert!(!shown.contains(code.trim()), "{shown}");
     assert!(time_left(&net.router, "ssh", Family::V4.client_a()).is_some());
 }
+
+#[test]
+fn keys_come_from_a_password_store() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&["duration: 60"]));
+    let _agent = home.start(&net.router);
+    let sources = [
+        "access_key_http: {command: [pass, show, knock/one]}",
+        "access_key_https: {command: [pass, show, knock/two]}",
+    ];
+    let knocker = Knocker::new().profile("203.0.113.1", &[&pin(&home)]);
+    let profile = knocker.home().path().join(".config/knock-agent/gate.yaml");
+    let text = fs::read_to_string(&profile).unwrap();
+    let text = text.replace("access_key_http: {file: ~/key1}", sources[0]);
+    fs::write(&profile, text.replace("access_key_https: {file: ~/key2}", sources[1])).unwrap();
+    for key in ["key1", "key2"] {
+        fs::remove_file(knocker.home().path().join(key)).unwrap();
+    }
+    let make = format!(
+        "gpg --batch --quiet --passphrase '' --quick-gen-key me@gate.test default default never && pass init me@gate.test && \
+         echo {} | pass insert -e knock/one && printf '%s\\nlogin: alice\\n' {} | pass insert -m knock/two",
+        crate::configuration::http_key("ssh"),
+        https_key("ssh")
+    );
+    net.a.finish(knocker.program(&["sh", "-c", &make]), b"", Duration::from_secs(60)).success();
+    knocker.run(&net.a, &["knock", "gate"]).success();
+    assert!(time_left(&net.router, "ssh", Family::V4.client_a()).is_some());
+    net.a.finish(knocker.program(&["pass", "rm", "-f", "knock/two"]), b"", Duration::from_secs(60)).success();
+    let told = knocker.run(&net.a, &["knock", "gate"]).exits(78).stderr;
+    assert!(told.contains("`pass` gave no secret"), "{told}");
+    net.a
+        .finish(knocker.program(&["gpgconf", "--kill", "gpg-agent"]), b"", Duration::from_secs(60))
+        .success();
+}

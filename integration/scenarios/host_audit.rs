@@ -422,3 +422,39 @@ fn a_program_on_our_port_is_named() {
     assert_eq!(nobody.severity, "info");
     assert!(nobody.message.contains("3333"), "{nobody:#?}");
 }
+
+#[test]
+fn a_table_of_which_a_program_is_the_owner_is_changed_by_that_program() {
+    let site = Site::new(&Config::ssh(&["duration: 60"]));
+    let mut owner = std::process::Command::new("nft");
+    owner.arg("-i").stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null());
+    let mut owner = site.router().background(owner);
+    let pid = owner.0.id();
+    let mut tell = |line: &str| {
+        let stdin = owner.0.stdin.as_mut().unwrap();
+        std::io::Write::write_all(stdin, format!("{line}\n").as_bytes()).unwrap();
+    };
+    tell("add table inet site { flags owner; }");
+    tell("add chain inet site in { type filter hook input priority 0; policy drop; }");
+    tell("add rule inet site in meta l4proto ipv6-icmp accept");
+    let listed = |what: &str| {
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        while !site.router().run("nft", &["list", "ruleset"]).success().text().contains(what) {
+            assert!(std::time::Instant::now() < end, "{what}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    listed("ipv6-icmp accept");
+    let found = find(&obstacles(&site.home, site.router()), DEFAULT);
+    let fix = &found.fix;
+    assert!(fix.lines().all(|line| line.starts_with('#')), "no line for a shell can do it: {fix}");
+    assert!(fix.contains("flags owner") && fix.contains(&format!("ps -p {pid}")), "{fix}");
+    let line =
+        fix.lines().find(|line| line.contains("meta mark")).expect("what to do").trim_start_matches("# ");
+    tell(line);
+    listed("meta mark 0x00005e2b accept");
+    assert_quiet(&site.home, site.router());
+    let _agent = site.home.start(site.router());
+    knock(&site.net.a, Family::V4.router(), "ssh");
+    assert_echoes(&site.net.a, Family::V4.router(), 2222);
+}

@@ -364,6 +364,43 @@ fn guard_puts_the_rule_in_place_and_a_reload_follows_the_mark() {
 }
 
 #[test]
+fn nothing_that_was_let_in_is_lost_while_a_reload_changes_the_mark() {
+    let net = Topology::new();
+    let (to, lost) = (Family::V4.router(), "udp dport 2222 counter");
+    net.router.nft(&format!(
+        "table inet site {{\nchain in {{ type filter hook input priority 0; policy drop;\n{lost}\n}}\n}}"
+    ));
+    let config = |mark: u32| {
+        Config::new(&[&format!("mark: {mark}")]).app("ssh", "2222", "udp", "local", &["duration: 600"])
+    };
+    let home = Installation::new(&config(1)).flags(&["--nftables-table-filter", "site"]);
+    let agent = home.start(&net.router);
+    home.grant(&net.router, "ssh", Family::V4.client_a(), 600);
+    let socket = crate::probe::udp_socket(&net.a, to, 0);
+    let ends = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ends.load(std::sync::atomic::Ordering::Relaxed) {
+                let _ = socket.send_to(b"x", (to, 2222));
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        });
+        for mark in 2..6 {
+            home.rewrite_config(config(mark).text());
+            agent.reload();
+        }
+        ends.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    let chain = net.router.run("nft", &["list", "chain", "inet", "site", "in"]).success().text();
+    assert!(chain.contains(&format!("{lost} packets 0 bytes 0")), "{chain}");
+    assert_eq!(chain.matches("ka:host-input").count(), 1, "{chain}");
+    assert!(
+        chain.contains("meta mark 0x00000005") && !chain.contains("counter packets 0 bytes 0 accept"),
+        "{chain}"
+    );
+}
+
+#[test]
 fn without_a_mark_there_is_nothing_to_accept() {
     let net = Topology::new();
     let config = Config::new(&["mark: 0"]).app("ssh", "2222", "tcp", "local", &[]);

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,7 @@ use crate::firewall::admission_left;
 use crate::knocking::{STEP1_PORT, form, knock, post_step1, step1, step2};
 use crate::namespace::Namespace;
 use crate::probe::{assert_echoes, assert_silent};
-use crate::process::{Background, finish};
+use crate::process::Background;
 use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
 
@@ -99,7 +98,7 @@ fn status(home: &Installation, host: &Namespace) -> Value {
 }
 
 /// Who is locked out, for how long in all, and how often.
-fn locked_out(home: &Installation, host: &Namespace) -> Vec<(String, u64, u64)> {
+pub fn locked_out(home: &Installation, host: &Namespace) -> Vec<(String, u64, u64)> {
     let rows = status(home, host)["locked_out"].as_array().unwrap().clone();
     let number = |row: &Value, key: &str| row[key].as_u64().unwrap();
     let row = |row: &Value| {
@@ -110,7 +109,8 @@ fn locked_out(home: &Installation, host: &Namespace) -> Vec<(String, u64, u64)> 
     rows.iter().map(row).collect()
 }
 
-fn fail(from: &Namespace, to: IpAddr, times: u32) {
+/// Presents wrong keys at step 1.
+pub fn fail(from: &Namespace, to: IpAddr, times: u32) {
     for _ in 0..times {
         post_step1(from, to, STEP1_PATH, &form("ssh", "a-wrong-key"));
     }
@@ -242,45 +242,5 @@ fn a_one_time_code_used_from_two_addresses_at_once_opens_once() {
         let admitted = clients.map(|client| admission_left(&net.router, client).is_some());
         assert_ne!(admitted[0], admitted[1], "exactly one is admitted\n{}", home.log());
         std::thread::sleep(Duration::from_secs(5));
-    }
-}
-
-/// The addresses that fail2ban finds in a log.
-fn found(log: &Path, mode: &str) -> Vec<String> {
-    let filter = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/fail2ban/filter.d/knock-agent.conf");
-    let mut command = Command::new("fail2ban-regex");
-    command.args(["-o", "<ip>"]).arg(log).arg(format!("{filter}[mode={mode}]"));
-    let done = finish(command, b"", Duration::from_secs(60));
-    done.text().lines().map(str::to_owned).collect()
-}
-
-#[test]
-fn fail2ban_finds_those_who_are_locked_out_in_a_file_and_in_the_journal() {
-    let net = Topology::new();
-    let [a4, a6, b4] = [Family::V4.client_a(), Family::V6.client_a(), Family::V4.client_b()];
-    for journal in [false, true] {
-        let mut home = Installation::new(&Config::new(&["lockout: {after: 2, first: 1m, longest: 1h}"]).app(
-            "ssh",
-            "2222",
-            "tcp",
-            "local",
-            &[],
-        ));
-        if journal {
-            home = home.variable("JOURNAL_STREAM", "1:1");
-        }
-        let _agent = home.start(&net.router);
-        fail(&net.a, Family::V4.router(), 3);
-        fail(&net.a, Family::V6.router(), 2);
-        fail(&net.b, Family::V4.router(), 1);
-        let log = home.path("agent.log");
-        if journal {
-            let line = |line: &str| format!("Nov 21 09:00:00 gate knock-agent[77]: {line}\n");
-            home.folder().write("journal.log", home.log().lines().map(line).collect::<String>());
-        }
-        let log = if journal { home.path("journal.log") } else { log };
-        assert_eq!(found(&log, "lockout"), [a4, a6].map(|a| a.to_string()), "{}", home.log());
-        let guesses = [a4, a4, a6, a6, b4].map(|a| a.to_string());
-        assert_eq!(found(&log, "aggressive"), guesses, "{}", home.log());
     }
 }

@@ -10,8 +10,9 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::agent::Installation;
+use crate::backend::{Backend, on_every_firewall};
 use crate::configuration::Config;
-use crate::firewall::{Element, elements, everything, is_guarded, table};
+use crate::firewall::{Element, elements, everything, flush_host, is_guarded, table};
 use crate::namespace::Namespace;
 use crate::probe::{
     GENEROUS, assert_echo, assert_echoes, assert_silent, assert_udp_open, assert_udp_silent, dial,
@@ -20,6 +21,18 @@ use crate::probe::{
 use crate::process::{Background, wait};
 use crate::server::{Habit, Server, last_piece};
 use crate::topology::{Family, Topology};
+
+on_every_firewall! {
+    connections_of_before_live_on_over_ipv4,
+    connections_of_before_live_on_over_ipv6,
+    forwarded_connections_and_udp_live_on_as_far_as_they_are_tracked,
+}
+
+/// The flows of before, each by its client's end.
+fn adopted(host: &Namespace, digit: char) -> Vec<Element> {
+    let stem = if Backend::current().is_iptables() { "flow_from" } else { "adopted" };
+    elements(host, &format!("{stem}_{digit}"))
+}
 
 fn echoes(stream: &TcpStream) {
     assert_echo(stream.try_clone().unwrap());
@@ -69,7 +82,7 @@ fn lives_on(family: Family) {
     echoes(&stream);
     assert_silent(&net.a, to, 2222);
     assert_silent(&net.b, to, 2222);
-    assert_eq!(elements(&net.router, &format!("adopted_{digit}")).len(), 2);
+    assert_eq!(adopted(&net.router, digit).len(), 2);
     // A second start changes nothing, and adopts nothing more.
     let before = table(&net.router);
     agent.kill();
@@ -78,15 +91,15 @@ fn lives_on(family: Family) {
     agent.reload();
     echoes(&stream);
     // A repair brings them back.
-    net.router.run("nft", &["flush", "ruleset"]).success();
+    flush_host(&net.router);
     eventually("the guard comes back", || is_guarded(&net.router));
-    assert_eq!(elements(&net.router, &format!("adopted_{digit}")).len(), 2);
+    eventually("they come back", || adopted(&net.router, digit).len() == 2);
     echoes(&stream);
     assert!(still_comes(&pushed));
     // When it is over, the same ends do not open it again.
     let ended = abort(stream);
     assert!(dial_from_port(&net.a, ended, (to, 2222).into()).is_err(), "a new connection from the same port");
-    let left = elements(&net.router, &format!("adopted_{digit}"));
+    let left = adopted(&net.router, digit);
     let soon = |e: &&Element| e.expires.unwrap() <= Duration::from_secs(300);
     assert_eq!(left.iter().filter(soon).count(), 1, "the one that ended: {left:?}");
     // Nor does what is left of it let anybody else in.
@@ -95,12 +108,10 @@ fn lives_on(family: Family) {
     assert!(!still_comes(&pushed), "a revocation of everything ends it");
 }
 
-#[test]
 fn connections_of_before_live_on_over_ipv4() {
     lives_on(Family::V4);
 }
 
-#[test]
 fn connections_of_before_live_on_over_ipv6() {
     lives_on(Family::V6);
 }
@@ -117,7 +128,6 @@ fn connections_of_before_are_cut_where_they_are_not_adopted() {
     assert!(home.log().contains("it is cut"), "{}", home.log());
 }
 
-#[test]
 fn forwarded_connections_and_udp_live_on_as_far_as_they_are_tracked() {
     let net = Topology::new();
     let _services = [
@@ -145,7 +155,7 @@ fn forwarded_connections_and_udp_live_on_as_far_as_they_are_tracked() {
         .app("udp6", "5555", "udp", "\"fd00:5::5\"", &["duration: 600"])
         .app("dns", "5353", "udp", "local", &["duration: 600"]);
     let home = Installation::new(&config);
-    let _agent = home.start(&net.router);
+    let agent = home.start(&net.router);
     echoes(&translated);
     echoes(&routed);
     assert!(udp_echoes_from(&net.a, 4444, four.router(), 5353, GENEROUS));
@@ -155,6 +165,17 @@ fn forwarded_connections_and_udp_live_on_as_far_as_they_are_tracked() {
     assert_silent(&net.a, four.router(), 2222);
     assert_silent(&net.a, six.lan(), 22);
     assert_silent(&net.a, four.lan(), 22);
+    // A restart adopts nothing that needed a grant.
+    let known = || ['4', '6'].map(|digit| adopted(&net.router, digit).len());
+    let before = known();
+    home.grant(&net.router, "tcp4", four.client_b(), 600);
+    let granted = dial(&net.b, (four.router(), 2222).into(), GENEROUS).unwrap();
+    echoes(&granted);
+    agent.kill();
+    let _agent = home.start(&net.router);
+    assert_eq!(known(), before, "{}", home.log());
+    echoes(&granted);
+    echoes(&translated);
     for (stream, to) in [(translated, (four.router(), 2222)), (routed, (six.lan(), 22))] {
         let ended = abort(stream);
         assert!(dial_from_port(&net.a, ended, to.into()).is_err());

@@ -142,6 +142,7 @@ fn an_earlier_guard_comes_back_with_its_grants() {
     assert_ne!(parts(&net.router), before);
     home.verb(&net.router, &["revoke", "ssh", &b.to_string()]).success();
     home.grant(&net.router, "ssh", "203.0.113.77", 300);
+    home.grant(&net.router, "ssh", a, 3000);
     trial.signal(Signal::SIGTERM);
     assert_eq!(code(&mut trial), Some(1), "{}", log(&home));
     assert_eq!(parts(&net.router), before);
@@ -157,6 +158,37 @@ fn an_earlier_guard_comes_back_with_its_grants() {
     assert_eq!(allowed("allow_ssh_4"), ["198.51.100.0/24"]);
     assert_echoes(&net.a, Family::V4.router(), 2222);
     assert_silent(&net.b, Family::V4.router(), 2222);
+}
+
+#[test]
+fn what_an_unconfirmed_trial_let_in_is_not_kept_for_after_a_reboot() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&[]));
+    let file = home.path("state/grants");
+    let line = format!("state_file: {}", file.display());
+    home.rewrite_config(Config::new(&[&line]).app("ssh", "2222", "tcp", "local", &["duration: 600"]).text());
+    let [a, b] = [Family::V4.client_a(), Family::V4.client_b()].map(|client| client.to_string());
+    let agent = home.start(&net.router);
+    home.grant(&net.router, "ssh", &a, 300);
+    agent.terminate();
+    let kept = || {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        [&a, &b].map(|client| text.contains(client.as_str()))
+    };
+    assert_eq!(kept(), [true, false]);
+    let mut trial = start(&home, &net.router, "600s");
+    home.grant(&net.router, "ssh", &b, 300);
+    sleep(Duration::from_millis(500));
+    assert_eq!(kept(), [true, false], "not before it is confirmed");
+    trial.signal(Signal::SIGTERM);
+    assert_eq!(code(&mut trial), Some(1), "{}", log(&home));
+    assert_eq!(kept(), [true, false]);
+    let mut trial = start(&home, &net.router, "600s");
+    home.grant(&net.router, "ssh", &b, 300);
+    home.verb(&net.router, &["confirm"]).success();
+    eventually("it is kept", || kept() == [true, true]);
+    trial.signal(Signal::SIGTERM);
+    assert_eq!(code(&mut trial), Some(0));
 }
 
 #[test]

@@ -87,6 +87,34 @@ fn a_client_closes_what_was_opened_for_it_and_nothing_of_others_behind_its_addre
 }
 
 #[test]
+fn who_was_removed_while_no_daemon_ran_has_no_access_afterwards() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let both = format!(
+        "users: {{alice: {{access_key_http: {}, access_key_https: {}}}, bob: {{access_key_http: {}, access_key_https: {}}}}}",
+        ALICE.0, ALICE.1, BOB.0, BOB.1
+    );
+    let home = Installation::new(&config(&[&both]));
+    let agent = home.start(&net.router);
+    for keys in [ALICE, BOB] {
+        assert_eq!(try_knock(&net, keys, "&duration=90"), Some(200));
+    }
+    home.grant(&net.router, "ssh", Family::V4.client_b(), 90);
+    agent.terminate();
+    home.rewrite_config(config(&[&in_line("bob", BOB)]).text());
+    let agent = home.start(&net.router);
+    let left: Vec<String> = grants(&home, &net.router).into_iter().map(|(by, _)| by).collect();
+    assert_eq!(left, ["bob", "root"], "{}", home.log());
+    agent.terminate();
+    home.rewrite_config(config(&[]).text());
+    let _agent = home.start(&net.router);
+    let left: Vec<String> = grants(&home, &net.router).into_iter().map(|(by, _)| by).collect();
+    assert_eq!(left, ["root"], "{}", home.log());
+    assert_silent(&net.a, Family::V4.router(), 2222);
+    assert_echoes(&net.b, Family::V4.router(), 2222);
+}
+
+#[test]
 fn files_of_users_come_and_go_without_a_restart() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
@@ -131,6 +159,64 @@ fn files_of_users_come_and_go_without_a_restart() {
 }
 
 #[test]
+fn a_file_that_is_written_slowly_in_place_ends_no_grant_half_way() {
+    let net = Topology::new();
+    let folder = crate::temporary::TempDir::new();
+    let file = folder.write("users/alice.yaml", user(ALICE));
+    let line = format!("users_folder: {}/users", folder.path().display());
+    let home = Installation::new(&config(&[&line]));
+    let _agent = home.start(&net.router);
+    assert_eq!(try_knock(&net, ALICE, ""), Some(200));
+    // Valid at every moment, and without her key until the last line.
+    let begun = Instant::now();
+    let mut text = format!("access_key_http: {}\naccess_key_https:\n  - another-second-key\n", ALICE.0);
+    while begun.elapsed() < Duration::from_secs(7) {
+        text += "  # more to come\n";
+        fs::write(&file, &text).unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    fs::write(&file, format!("{text}  - {}\n", ALICE.1)).unwrap();
+    let end = Instant::now() + Duration::from_secs(30);
+    while !home.log().contains("reloaded: ") {
+        assert!(Instant::now() < end, "it is never taken over\n{}", home.log());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let log = home.log();
+    let reloads: Vec<&str> = log.lines().filter(|line| line.contains("reloaded: ")).collect();
+    assert!(reloads.len() == 1 && reloads[0].contains("ended=0"), "{reloads:?}");
+    assert_eq!(grants(&home, &net.router), [("alice".to_owned(), 60)]);
+    assert_eq!(try_knock(&net, (ALICE.0, "another-second-key"), ""), Some(200), "{log}");
+}
+
+#[test]
+fn a_file_of_the_daemon_s_own_account_is_used_by_root_too_and_one_of_others_by_nobody() {
+    let net = Namespace::new("owner");
+    let folder = crate::temporary::TempDir::new();
+    let totp =
+        folder.write("alice.json", "{\"secret\": \"GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ\", \"interval\": 30}");
+    let line = in_line("alice", ALICE);
+    let line = line.replace("}}", &format!(", totp: {{file: {}}}}}}}", totp.display()));
+    let home = Installation::new(&config(&[&line]));
+    let passwd = |text: &str| folder.write("passwd", format!("root:x:0:0::/root:/bin/sh\n{text}"));
+    let check = || {
+        let script = "mount --bind \"$1\" /etc/passwd && exec \"$2\" check-config -c \"$3\"";
+        let (passwd, config) = (folder.path().join("passwd"), home.path("config.yaml"));
+        let mut words = vec!["-m", "sh", "-c", script, "sh", passwd.to_str().unwrap()];
+        words.extend([crate::agent::PROGRAM, config.to_str().unwrap()]);
+        net.run("unshare", &words)
+    };
+    let account = "knock-agent:x:991:991::/nonexistent:/usr/sbin/nologin\n";
+    for (owner, accounts, good) in
+        [(0, "", true), (991, account, true), (992, account, false), (991, "", false)]
+    {
+        passwd(accounts);
+        std::os::unix::fs::chown(&totp, Some(owner), None).unwrap();
+        let done = check().exits(if good { 0 } else { 78 });
+        assert_eq!(done.stderr.contains("belongs to another user"), !good, "{owner}: {}", done.stderr);
+    }
+}
+
+#[test]
 fn keys_can_be_kept_in_files_and_credentials_and_as_hashes() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
@@ -160,15 +246,19 @@ fn keys_can_be_kept_in_files_and_credentials_and_as_hashes() {
     assert_eq!(names, ["alice", "bob"]);
 }
 
-/// The proof that a shell script with openssl makes, without the key on a command line.
 fn proof(from: &Namespace, key: &str, address: &str, nonce: &str) -> String {
+    proof_of(from, key, "alice", address, nonce)
+}
+
+/// The form with the proof that a shell script with openssl makes.
+pub fn proof_of(from: &Namespace, key: &str, user: &str, address: &str, nonce: &str) -> String {
     let script = format!(
         "K=$(printf 'knock-agent key 1' | openssl dgst -sha256 -hmac '{key}' | sed 's/.* //')\n\
          T=$(( $(date +%s) / 30 ))\n\
-         printf 'knock-agent proof 1\\nssh\\nalice\\n{address}\\n%s\\n{nonce}' \"$T\" | openssl dgst -sha256 -mac HMAC -macopt hexkey:\"$K\" | sed 's/.* //'"
+         printf 'knock-agent proof 1\\nssh\\n{user}\\n{address}\\n%s\\n{nonce}' \"$T\" | openssl dgst -sha256 -mac HMAC -macopt hexkey:\"$K\" | sed 's/.* //'"
     );
     let code = from.run("sh", &["-c", &script]).success().text();
-    format!("app=ssh&user=alice&proof={nonce}.{}", code.trim())
+    format!("app=ssh&user={user}&proof={nonce}.{}", code.trim())
 }
 
 #[test]

@@ -204,13 +204,10 @@ fn the_limits_are_told() {
     assert!(done.stderr.contains("durations of users"), "{}", done.stderr);
 }
 
-fn where_ipset_is_not_installed_lists_are_used() {
-    let net = Topology::new();
-    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
-    let home = Installation::new(&Config::ssh(&["duration: 60"]));
+/// What runs a program where ipset is not installed.
+fn without_the_program(home: &Installation, multi: &str) -> String {
     let sbin = home.path("sbin");
     fs::create_dir(&sbin).unwrap();
-    let multi = if Backend::current() == Backend::RecentNft { "nft" } else { "legacy" };
     for stem in ["iptables", "ip6tables"] {
         for verb in ["restore", "save"] {
             let link = sbin.join(format!("{stem}-{multi}-{verb}"));
@@ -219,7 +216,15 @@ fn where_ipset_is_not_installed_lists_are_used() {
     }
     let program = Path::new("/usr/sbin").join(format!("xtables-{multi}-multi"));
     assert!(Command::new("cp").arg(program).arg(&sbin).status().unwrap().success());
-    let mount = format!("mount --bind {} /usr/sbin && exec \"$@\"", sbin.display());
+    format!("mount --bind {} /usr/sbin && exec \"$@\"", sbin.display())
+}
+
+fn where_ipset_is_not_installed_lists_are_used() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Installation::new(&Config::ssh(&["duration: 60"]));
+    let multi = if Backend::current() == Backend::RecentNft { "nft" } else { "legacy" };
+    let mount = without_the_program(&home, multi);
     // Without the flag: nobody said that there is no ipset.
     let home = home.wrapper(&["unshare", "-m", "sh", "-c", &mount, "sh"]).without_flag("--without-ipset");
     let agent = home.start(&net.router);
@@ -246,4 +251,24 @@ fn nothing_is_left_after_teardown() {
 
 fn lists(host: &Namespace) -> String {
     host.run("ls", &["/proc/net/xt_recent"]).text()
+}
+
+#[test]
+fn a_last_good_plan_that_was_made_for_ipset_closes_where_that_is_gone() {
+    Backend::IptablesLegacy.run(|| {
+        let net = Topology::new();
+        let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+        let home = Installation::new(&Config::ssh(&[]));
+        home.guard(&net.router).success();
+        crate::firewall::remove_guard(&net.router);
+        assert_echoes(&net.a, Family::V4.router(), 2222);
+        home.rewrite_config("global: {");
+        let mount = without_the_program(&home, "legacy");
+        let command = home.guard_command(&["unshare", "-m", "sh", "-c", &mount, "sh"]);
+        let done = net.router.finish(command, b"", std::time::Duration::from_secs(60)).success();
+        assert!(done.text().contains("the last good plan"), "{done:?}");
+        for family in Family::BOTH {
+            assert_silent(&net.a, family.router(), 2222);
+        }
+    });
 }

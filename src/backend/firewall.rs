@@ -11,9 +11,11 @@ use super::nftables::{HostReading, Nftables, Scope};
 use crate::config::Settings;
 use crate::ruleset::diff::{Change, Live, SetRef, diff};
 use crate::ruleset::host_chain::{HostChains, HostPlan};
+use crate::ruleset::iptables::adopted;
 use crate::ruleset::iptables::elements::as_networks;
 use crate::ruleset::iptables::model::Tables;
 use crate::ruleset::iptables::names;
+use crate::ruleset::iptables::plan::Keeping;
 use crate::ruleset::iptables::recent::LIMITS;
 use crate::ruleset::layout::Options;
 use crate::ruleset::model::{Element, Elements, Ruleset};
@@ -37,6 +39,15 @@ impl Plan {
         match self {
             Self::Nftables(_) => Kind::Nftables,
             Self::Iptables(_) => Kind::Iptables,
+        }
+    }
+
+    /// Whether it can let connections live on that were open before it.
+    #[must_use]
+    pub fn adopts(&self) -> bool {
+        match self {
+            Self::Nftables(_) => true,
+            Self::Iptables(tables) => adopted::is_planned(&tables.ipsets),
         }
     }
 }
@@ -199,6 +210,15 @@ impl Firewall {
             Self::Iptables(iptables) => {
                 iptables.room().map(|room| format!("{LIMITS}; {room} addresses at most for each app"))
             }
+        }
+    }
+
+    /// Whether connections can live on that were open before it.
+    #[must_use]
+    pub fn adopts(&self) -> bool {
+        match self {
+            Self::Nftables(_) => true,
+            Self::Iptables(iptables) => iptables.keeping() == Keeping::Ipset,
         }
     }
 
@@ -370,6 +390,17 @@ impl Firewall {
     ) -> Result<HostPlan, BackendError> {
         match self {
             Self::Nftables(nft) => nft.put_host(wanted, mark, scope),
+            Self::Iptables(_) => Ok(HostPlan::default()),
+        }
+    }
+
+    /// Puts rules into the host's chains that accept this mark as well.
+    ///
+    /// # Errors
+    /// As [`Firewall::put_host`].
+    pub fn add_to_host(&mut self, wanted: &HostChains, mark: Mark) -> Result<HostPlan, BackendError> {
+        match self {
+            Self::Nftables(nft) => nft.add_to_host(wanted, mark),
             Self::Iptables(_) => Ok(HostPlan::default()),
         }
     }

@@ -100,10 +100,10 @@ fn show_connections(found: &Found<'_>, layout: &Layout<'_>, plan: &Plan, err: &m
         })
         .collect();
     err.table(&rows);
-    err.line(if layout.settings.global.adopt_established && matches!(plan, Plan::Nftables(_)) {
+    err.line(if layout.settings.global.adopt_established && plan.adopts() {
         "They live on until they end, but none can be made again without a knock."
-    } else if matches!(plan, Plan::Iptables(_)) {
-        "They will be cut: with iptables, what was open before cannot be told from the rest."
+    } else if !plan.adopts() {
+        "They will be cut: without ipset, what was open before cannot be told from the rest."
     } else {
         "They will be cut, because of adopt_established: false."
     });

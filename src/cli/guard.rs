@@ -16,7 +16,7 @@ use crate::units::Mark;
 /// The arguments of `guard`.
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "For early boot, before the network is up; `knock-agent run` takes over what is there, with the same\nflags. Where the configuration cannot be used, the last good plan of `run` or `guard` is put in place and the reason printed; exit code 78 only if there is none either.\n\nExample:\n  sudo knock-agent guard -c config.yaml --http-port 80 --https-port 443"
+    after_help = "For early boot, before the network is up; `knock-agent run` takes over what is there, with the same flags. Where the configuration cannot be used, the last good plan of `run` or `guard` is put in place and the reason printed; exit code 78 only if there is none either.\n\nExample:\n  sudo knock-agent guard -c config.yaml --http-port 80 --https-port 443"
 )]
 pub struct GuardArgs {
     /// What all verbs of the daemon have.

@@ -22,12 +22,14 @@ const CHECK: Duration = Duration::from_secs(5);
 const WAIT: &str = "30s";
 /// How often the way to the gateway is looked at, with `--watch`.
 const LOOK: Duration = Duration::from_secs(2);
+/// Between knocks where nobody tells how long it stays open, with `--watch`.
+const UNTOLD: Duration = Duration::from_secs(60);
 /// Between tries after a failure, with `--watch`.
 const RETRY: std::ops::RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::from_secs(60);
 
 const AFTER_HELP: &str = "\
-A profile is a file of yours, mode 0600, in ~/.config/knock-agent/: NAME.yaml. Without NAME the only one there is, or
-`default`. docs/client.md lists its keys. Keys and codes come from there, or are asked for; never from the command line.
+A profile is a file of yours, mode 0600, in ~/.config/knock-agent/: NAME.yaml. Without NAME the only one there is, or `default`. \
+docs/client.md lists its keys. Keys and codes come from there, or are asked for; never from the command line.
 
 Examples:
   knock-agent knock home                       open what the profile `home` says
@@ -165,10 +167,6 @@ fn knock(args: KnockArgs, err: &mut Printer) -> Result<Exit, Exit> {
         err.line("error: which port? write `check: <port>` into the profile, or --port");
         return Err(Exit::Usage);
     }
-    if args.watch && profile.duration.is_none() {
-        err.line("error: --watch knocks again before the time ends: say --for DURATION, not more than the gateway allows");
-        return Err(Exit::Usage);
-    }
     let duration = profile.duration;
     let person = Person { stdin_is_free: true };
     let client = Client::new(profile, &person).map_err(|failure| told(&failure, err))?;
@@ -176,8 +174,8 @@ fn knock(args: KnockArgs, err: &mut Printer) -> Result<Exit, Exit> {
         return watch(&client, duration, &args, port, &then, err);
     }
     let action = if args.close { Action::Close } else { Action::Open };
-    let addresses = once(&client, action, duration, err)?;
-    after(&args, &addresses, port, err)?;
+    let opened = once(&client, action, duration, err)?;
+    after(&args, &opened.addresses, port, err)?;
     if args.close || then.is_empty() {
         return Ok(Exit::Done);
     }
@@ -235,31 +233,49 @@ fn told(failure: &Failure, err: &mut Printer) -> Exit {
     exit_of(failure)
 }
 
-/// Knocks at all addresses and reports; those where it worked.
+/// What a knock opened.
+struct Opened {
+    /// The addresses where it worked.
+    addresses: Vec<IpAddr>,
+    /// The least that the gateway says of how long; nothing from one that does not say.
+    lifetime: Option<Lifetime>,
+}
+
+/// Knocks at all addresses and reports.
 fn once(
     client: &Client<'_>,
     action: Action,
     duration: Option<Lifetime>,
     err: &mut Printer,
-) -> Result<Vec<IpAddr>, Exit> {
+) -> Result<Opened, Exit> {
     let addresses = client.addresses().map_err(|failure| told(&failure, err))?;
     let attempts = client.knock(&addresses, action, duration);
-    report(&attempts, action, err);
+    report(&attempts, action, duration, err);
     let failures: Vec<&Failure> = attempts.iter().filter_map(|a| a.outcome.as_ref().err()).collect();
     if failures.len() == attempts.len() {
         return Err(farthest(&failures));
     }
-    Ok(attempts.iter().filter(|a| a.outcome.is_ok()).map(|a| a.address).collect())
+    Ok(Opened {
+        addresses: attempts.iter().filter(|a| a.outcome.is_ok()).map(|a| a.address).collect(),
+        lifetime: attempts.iter().filter_map(|a| a.outcome.as_ref().ok().copied().flatten()).min(),
+    })
 }
 
-fn report(attempts: &[Attempted], action: Action, err: &mut Printer) {
+fn report(attempts: &[Attempted], action: Action, asked: Option<Lifetime>, err: &mut Printer) {
     for Attempted { address, outcome } in attempts {
         let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
         match outcome {
-            Ok(()) => {
+            Ok(lifetime) => {
                 let done = if action == Action::Close { "closed" } else { "open" };
                 let done = err.paint(Tone::Good, done);
-                err.line(format!("{family} {address}: {done}"));
+                let how_long = match (lifetime, asked) {
+                    (Some(lifetime), Some(asked)) if *lifetime < asked => {
+                        format!(" for {lifetime}, the gateway allows no more")
+                    }
+                    (Some(lifetime), _) => format!(" for {lifetime}"),
+                    (None, _) => String::new(),
+                };
+                err.line(format!("{family} {address}: {done}{how_long}"));
             }
             Err(failure) => {
                 let failed = err.paint(Tone::Bad, "failed");
@@ -303,7 +319,6 @@ fn watch(
     err: &mut Printer,
 ) -> Result<Exit, Exit> {
     let told = endings(err)?;
-    let every = duration.map_or(Duration::from_secs(60), renewal);
     let mut opened = false;
     let mut child = None;
     let mut patience = *RETRY.start();
@@ -314,14 +329,15 @@ fn watch(
             return ended(opened || knocked.is_ok(), child.as_mut(), err);
         }
         let pause = match knocked {
-            Ok(addresses) => {
+            Ok(Opened { addresses, lifetime }) => {
                 patience = *RETRY.start();
                 if !opened {
                     opened = true;
                     after(args, &addresses, port, err)?;
                     child = start(then, err)?;
                 }
-                every
+                // What was asked for may be more than there is, and is all that older gateways let know.
+                lifetime.or(duration).map_or(UNTOLD, renewal)
             }
             // What a person has to put right is not tried again.
             Err(exit) if !opened && !matches!(exit, Exit::NoGateway | Exit::NoStep2 | Exit::BadAnswer) => {

@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::cli::outside::Disk;
 use crate::cli::{Exit, Printer, Steps, Tone};
 use crate::config::{self, Checked, MAX_BYTES, Place, Problem, Problems, Severity};
-use crate::sys::{clock, files};
+use crate::sys::{clock, files, users};
 
 /// What becomes of a configuration file that others can read or change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,11 +120,10 @@ fn read_text(path: &Path, name: &str, exposure: Exposure) -> Result<(String, Vec
         found.place = Some(end_of(valid));
         refusal(found, Exit::BadConfig)
     })?;
-    let own = nix::unistd::geteuid().as_raw();
-    let exposed = exposed(about.mode(), about.uid(), own).into_iter().map(|(message, fix)| Problem {
-        severity: exposure.severity(),
-        ..problem(name, message, &format!("{fix} {name}"))
-    });
+    let exposed =
+        exposed(about.mode(), users::may_own_secrets(about.uid())).into_iter().map(|(message, fix)| {
+            Problem { severity: exposure.severity(), ..problem(name, message, &format!("{fix} {name}")) }
+        });
     Ok((text, exposed.collect()))
 }
 
@@ -172,8 +171,8 @@ fn problem(name: &str, message: &str, fix: &str) -> Problem {
     }
 }
 
-/// How others can get at a file of this mode and owner, and the command against it.
-pub(super) fn exposed(mode: u32, owner: u32, own: u32) -> Vec<(&'static str, &'static str)> {
+/// How others can get at a file of this mode, whose owner is trusted or not, and the command against it.
+pub(super) fn exposed(mode: u32, trusted_owner: bool) -> Vec<(&'static str, &'static str)> {
     let mut found = Vec::new();
     if mode & 0o004 != 0 {
         found.push(("everybody on this host can read the secrets in this file", "chmod o= "));
@@ -181,7 +180,7 @@ pub(super) fn exposed(mode: u32, owner: u32, own: u32) -> Vec<(&'static str, &'s
     if mode & 0o022 != 0 {
         found.push(("others than its owner can change this file", "chmod go-w "));
     }
-    if owner != 0 && owner != own {
+    if !trusted_owner {
         found.push(("this file belongs to another user, who can change it", "chown root "));
     }
     found.into_iter().map(|(message, fix)| (message, fix.trim_end())).collect()
@@ -200,16 +199,15 @@ mod tests {
 
     #[test]
     fn only_a_file_nobody_else_can_touch_is_quiet() {
-        for (mode, owner, own, found) in [
-            (0o100_600, 0, 0, 0),
-            (0o100_640, 0, 996, 0),
-            (0o100_600, 1000, 1000, 0),
-            (0o100_644, 0, 0, 1),
-            (0o100_660, 0, 0, 1),
-            (0o100_666, 0, 0, 2),
-            (0o100_600, 1000, 0, 1),
+        for (mode, trusted_owner, found) in [
+            (0o100_600, true, 0),
+            (0o100_640, true, 0),
+            (0o100_644, true, 1),
+            (0o100_660, true, 1),
+            (0o100_666, true, 2),
+            (0o100_600, false, 1),
         ] {
-            assert_eq!(exposed(mode, owner, own).len(), found, "{mode:o} {owner} {own}");
+            assert_eq!(exposed(mode, trusted_owner).len(), found, "{mode:o} {trusted_owner}");
         }
     }
 

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::cli::load::exposed;
 use crate::config::{Outside, SecretFrom, UserFile};
-use crate::sys::files;
+use crate::sys::{files, users};
 use crate::units::Secret;
 
 /// A user's file holds some keys.
@@ -68,8 +68,7 @@ fn read(path: &Path) -> Result<Zeroizing<String>, String> {
     let name = path.display();
     let failed = |error: io::Error| format!("{name}: {error}");
     let (file, about) = files::open_regular(path).map_err(failed)?;
-    let own = nix::unistd::geteuid().as_raw();
-    if let Some((message, fix)) = exposed(about.mode(), about.uid(), own).first() {
+    if let Some((message, fix)) = exposed(about.mode(), users::may_own_secrets(about.uid())).first() {
         return Err(format!("{name}: {message}: {fix} {name}"));
     }
     let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(about.len()).unwrap_or_default()));

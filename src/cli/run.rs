@@ -14,6 +14,7 @@ use crate::config::{ProxyStep2, Settings};
 use crate::service::daemon::{self, Daemon, DaemonError, TlsFiles};
 use crate::service::reload::Source;
 use crate::service::trial::Watcher;
+use crate::service::user_files::UserFiles;
 use crate::sys::process;
 use crate::units::Lifetime;
 
@@ -94,6 +95,8 @@ fn prepare(args: RunArgs, err: &mut Printer) -> Result<Daemon, Exit> {
         Some(text) => quick::load(text, err)?.settings,
         None => load::load(&args.file.config, Some(&steps), exposure, err)?.settings,
     };
+    // Before anybody is asked, which may take long: whoever is disabled meanwhile is.
+    let users = UserFiles::new(&settings);
     consent(wishes, &args, &settings, err)?;
     let firewall = args.firewall_choice();
     let (http_port, https_port) = args.public_ports();
@@ -119,6 +122,7 @@ fn prepare(args: RunArgs, err: &mut Printer) -> Result<Daemon, Exit> {
         firewall,
         settings,
         source,
+        users,
         http_port,
         https_port,
         cleanup: args.service_rule_cleanup_on_shutdown,

@@ -124,8 +124,8 @@ pub enum Failure {
 pub struct Attempted {
     /// Which address of the gateway.
     pub address: IpAddr,
-    /// Whether it was opened, or closed, as asked.
-    pub outcome: Result<(), Failure>,
+    /// Whether it was opened, or closed, as asked; opened for how long, where the gateway says so.
+    pub outcome: Result<Option<Lifetime>, Failure>,
 }
 
 /// A client that has its keys.
@@ -193,7 +193,12 @@ impl<'a> Client<'a> {
         })
     }
 
-    fn one(&self, address: IpAddr, action: Action, duration: Option<Lifetime>) -> Result<(), Failure> {
+    fn one(
+        &self,
+        address: IpAddr,
+        action: Action,
+        duration: Option<Lifetime>,
+    ) -> Result<Option<Lifetime>, Failure> {
         let code_at = |step| [Some(step), Some(TwoFactorStep::Both)].contains(&self.profile.code_step);
         let first_code = if code_at(TwoFactorStep::Http) { Some(self.code()?) } else { None };
         let to = SocketAddr::new(address, self.profile.http_port);
@@ -204,7 +209,7 @@ impl<'a> Client<'a> {
             let request = self.request2(code.as_ref(), action, duration);
             let answer = steps::step2(to, &self.name, &self.tls, &step1, &request)?;
             match answer.status {
-                200 => return Ok(()),
+                200 => return Ok(answer.lifetime),
                 // Asked once: whoever is asked again gave a wrong one.
                 401 if answer.wants_code && code.is_none() => code = Some(self.code()?),
                 401 | 403 => return Err(Failure::Refused),

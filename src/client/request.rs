@@ -1,6 +1,7 @@
 //! A knock as bytes, and the answer to it.
 
-use crate::units::{HttpPath, Secret};
+use crate::knock::LIFETIME_HEADER;
+use crate::units::{HttpPath, Lifetime, Secret};
 
 const MAX_HEADERS: usize = 64;
 
@@ -50,6 +51,8 @@ pub(super) struct Answer {
     pub status: u16,
     /// Whether it asks for a one-time code.
     pub wants_code: bool,
+    /// For how long the service is open, where it says so.
+    pub lifetime: Option<Lifetime>,
 }
 
 /// The answer in these bytes; nothing as long as its head is not complete.
@@ -63,7 +66,13 @@ pub(super) fn read_answer(bytes: &[u8]) -> Result<Option<Answer>, httparse::Erro
         let scheme = header.value.split(|b| *b == b' ').next().unwrap_or_default();
         header.name.eq_ignore_ascii_case("www-authenticate") && scheme.eq_ignore_ascii_case(b"totp")
     });
-    Ok(response.code.map(|status| Answer { status, wants_code }))
+    let lifetime = response
+        .headers
+        .iter()
+        .find(|header| header.name.eq_ignore_ascii_case(LIFETIME_HEADER))
+        .and_then(|header| std::str::from_utf8(header.value).ok()?.parse().ok())
+        .and_then(|secs| Lifetime::from_secs(secs).ok());
+    Ok(response.code.map(|status| Answer { status, wants_code, lifetime }))
 }
 
 #[cfg(test)]
@@ -96,6 +105,13 @@ mod tests {
             read("HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Basic totp\r\n\r\n").unwrap().unwrap();
         assert!(!other.wants_code);
         assert_eq!(read("HTTP/1.1 200 OK\r\nConte"), Ok(None));
+        for (value, secs) in
+            [("90", Some(90)), ("0", None), ("-1", None), ("1m", None), ("99999999999", None)]
+        {
+            let answer =
+                read(&format!("HTTP/1.1 200 OK\r\nknock-lifetime: {value}\r\n\r\n")).unwrap().unwrap();
+            assert_eq!(answer.lifetime.map(Lifetime::as_secs), secs, "{value}");
+        }
         assert!(read("SSH-2.0-OpenSSH_9.2\r\n").is_err());
     }
 }

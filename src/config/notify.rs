@@ -105,6 +105,17 @@ pub(super) fn read(field: Option<Field<'_>>, outside: &dyn Outside, report: &mut
     let Some(field) = field else { return Some(Notify::default()) };
     let section = field.section(report)?;
     section.refuse_unknown(KEYS, &[], "", report);
+    for key in ["webhook", "mail"] {
+        if !cfg!(feature = "notify")
+            && let Some(field) = section.get(key)
+        {
+            report.error_fix(
+                field.key(),
+                "this program was built without web servers and mail",
+                "let a program do it (`exec`), or build with the feature `notify`",
+            );
+        }
+    }
     let exec = several(&section, "exec", report, exec);
     let webhooks = several(&section, "webhook", report, |section, report| webhook(section, outside, report));
     let mails = several(&section, "mail", report, |section, report| mail(section, outside, report));

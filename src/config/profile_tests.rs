@@ -103,3 +103,14 @@ fn the_example_is_a_profile_also_with_what_is_commented_out() {
         parse_profile("profile.yaml", &format!("{example}{more}"), Some(Path::new("/home/alice"))).unwrap().0;
     assert_eq!((all.user.map(|u| u.to_string()), all.check), (Some("alice".to_owned()), Some(22)));
 }
+
+#[test]
+fn what_a_panic_could_print_of_a_profile_has_no_secret_in_it() {
+    let all = profile(
+        "access_key_http: my-first-key\naccess_key_https: my-second-key\ntotp: {secret: JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP}\n",
+    );
+    let printed = format!("{all:#?}");
+    for secret in ["my-first", "my-second", "JBSWY3", "first-one-4711", "second-one-0815"] {
+        assert!(!printed.contains(secret), "{printed}");
+    }
+}

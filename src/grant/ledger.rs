@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -179,6 +179,17 @@ impl Ledger {
         })
     }
 
+    /// Who has grants for an app by both steps of a knock.
+    #[must_use]
+    pub fn knockers(&self, app: &str) -> BTreeSet<&str> {
+        let of_app = self.entries.iter().filter(|((of, _), _)| of == app);
+        of_app
+            .flat_map(|(_, users)| users)
+            .filter(|(by, entry)| entry.how == How::TwoStep && !by.is_empty())
+            .map(|(by, _)| by.as_str())
+            .collect()
+    }
+
     /// How often it was changed, by anything but the passing of time.
     #[must_use]
     pub fn changes(&self) -> u64 {
@@ -201,7 +212,6 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
 
     const ADDR: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 2));
 

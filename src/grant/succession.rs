@@ -30,6 +30,12 @@ impl Succession {
         Self { keys: Vec::new(), gone: BTreeSet::from([user.to_owned()]) }
     }
 
+    /// These go, users by their names and keys as notes call them, and everybody else stays.
+    #[must_use]
+    pub fn leaving(gone: BTreeSet<String>) -> Self {
+        Self { keys: Vec::new(), gone }
+    }
+
     /// Whether every key is where it was.
     #[must_use]
     pub fn changes_nothing(&self) -> bool {

@@ -27,4 +27,4 @@ pub use places::Places;
 pub use proof::{Claim, INTERVAL as PROOF_INTERVAL, Proof};
 pub use proxy_protocol::{MAX_PROXY_HEADER, ProxyLine, read_proxy_line};
 pub use rate_limit::RateLimit;
-pub use request::{Limits, Problem, Progress, read_request};
+pub use request::{LIFETIME_HEADER, Limits, Problem, Progress, read_request};

@@ -3,6 +3,10 @@ use crate::units::HttpPath;
 
 pub(super) const MAX_HEADERS: usize = 32;
 
+/// The header by which step 2 tells for how many seconds it opened, at least: less than was asked for where the
+/// gateway allows less.
+pub const LIFETIME_HEADER: &str = "Knock-Lifetime";
+
 /// How much of one connection is read, in bytes of its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

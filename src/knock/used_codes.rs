@@ -3,7 +3,7 @@ use std::collections::VecDeque;
 /// Accepted codes remembered per secret: more than can be valid at once.
 const REMEMBERED: usize = 64;
 
-/// The time steps whose codes have been accepted, the latest 16 of one secret.
+/// The time steps whose codes have been accepted, the latest 64 of one secret.
 ///
 /// A list and not only the highest: after the clock was set back, codes not used yet
 /// must still work and used ones must not.

@@ -155,7 +155,8 @@ fn service_key(protocol: Protocol, port: u16) -> Vec<u8> {
 }
 
 /// The key of a flow in the sets of those that live on.
-fn flow_key(protocol: Protocol, client: SocketAddr, server: SocketAddr) -> Vec<u8> {
+#[must_use]
+pub fn flow_key(protocol: Protocol, client: SocketAddr, server: SocketAddr) -> Vec<u8> {
     let mut key = vec![protocol.number(), 0, 0, 0];
     for end in [client, server] {
         key.extend(address_key(end.ip()));
@@ -220,7 +221,7 @@ pub fn finding(flows: &[Flow<'_>], adopt: bool) -> Option<Finding> {
     let fate = if adopt {
         "live on when the guard starts, but none of them can be made again without a knock"
     } else {
-        "are cut when the guard starts (adopt_established: false)"
+        "are cut when the guard starts (adopt_established: false, or no ipset)"
     };
     Some(Finding {
         severity: Severity::Warning,

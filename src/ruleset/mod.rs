@@ -18,6 +18,7 @@ pub mod model;
 pub mod plan;
 pub mod remedy;
 mod rule;
+pub mod swap;
 pub mod text;
 pub mod transition;
 pub mod wire;

@@ -2,7 +2,7 @@
 //! own rules would defeat it.
 
 use super::check::Report;
-use super::outside;
+use super::{lockout, outside};
 use crate::backend::BackendError;
 use crate::backend::iptables::{Iptables, IptablesError, Observed};
 use crate::config::Settings;
@@ -13,7 +13,7 @@ use crate::ruleset::iptables::plan::{Impossible, Keeping, Matcher, plan};
 use crate::ruleset::iptables::recent::LIMITS;
 use crate::ruleset::iptables::restore::text;
 use crate::ruleset::iptables::save::ListedTable;
-use crate::ruleset::layout::Options;
+use crate::ruleset::layout::{Layout, Options};
 use crate::units::{Family, Mark};
 
 /// Plans without a kernel: everything would be new.
@@ -72,6 +72,10 @@ pub fn online(
         }),
         Err(error) => return Err(error.into()),
     }
+    let live = iptables.read()?;
+    let layout = Layout::new(settings, options);
+    let adopts = iptables.keeping() == Keeping::Ipset;
+    report.findings.extend(lockout::finding(&layout, live.as_ref(), adopts));
     report.findings.extend(host(iptables.seen(), settings));
     Ok(report)
 }

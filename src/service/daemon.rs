@@ -22,12 +22,13 @@ use super::link;
 use super::lockout::adopt;
 use super::operations::{OperationError, Operations};
 use super::outside;
-use super::reload::{Pair, Reloader, Served, Source, UserFiles};
+use super::reload::{Pair, Reloader, Served, Source};
 use super::snapshot::Snapshot;
 use super::state::{StateFile, resumed};
 use super::trial::{Trial, TrialError, Watcher};
 use super::two_factor::{self, TwoFactorError};
 use super::used_codes::UsedCodesFile;
+use super::user_files::UserFiles;
 use crate::backend::iptables::IptablesError;
 use crate::backend::{BackendError, Choice, Firewall};
 use crate::config::Settings;
@@ -50,6 +51,8 @@ pub struct Daemon {
     pub settings: Settings,
     /// Where it comes from, for a reload.
     pub source: Source,
+    /// The files of users, as they were when the configuration was read.
+    pub users: UserFiles,
     /// What firewall is to be used.
     pub firewall: Choice,
     /// The port of step 1 that clients use.
@@ -173,9 +176,9 @@ pub fn run(mut daemon: Daemon, watcher: Option<Watcher>) -> Result<(), DaemonErr
     if matches!(firewall, Firewall::Iptables(_)) && !daemon.host.is_empty() {
         return Err(BackendError::from(IptablesError::HostChains).into());
     }
-    if matches!(firewall, Firewall::Iptables(_)) && daemon.settings.global.adopt_established {
+    if !firewall.adopts() && daemon.settings.global.adopt_established {
         tracing::warn!(
-            "adopt_established: with iptables, connections that are open before the first start are cut"
+            "adopt_established: without ipset, connections that are open before the first start are cut"
         );
         daemon.settings.global.adopt_established = false;
     }
@@ -337,7 +340,14 @@ fn guard(
     let adoption = adopt(&daemon.settings, options, live.as_ref());
     let changes = firewall.install_over(live.as_ref(), good.plan(), adoption)?;
     let mut operations = Operations::adopt(firewall, daemon.settings.clone(), options, clock::now())?;
-    let state = StateFile::resume(&mut operations, clock::now()).and_then(resumed);
+    let mut state = StateFile::resume(&mut operations, clock::now()).and_then(resumed);
+    if let Some(state) = state.as_mut().filter(|_| on_trial) {
+        state.begin_trial(&operations, clock::now());
+    }
+    let ended = operations.end_grants_of_those_gone(clock::now())?;
+    if ended > 0 {
+        tracing::info!(ended, "grants of users and keys that are not in the configuration any more end");
+    }
     operations.sync_allowed(clock::now())?;
     operations.make_addresses_known(good.plan());
     outside::tell(&daemon.settings);
@@ -381,7 +391,7 @@ async fn serve(
     let reloader = Reloader {
         source: daemon.source.clone(),
         pair,
-        users: UserFiles::new(&daemon.settings),
+        users: daemon.users.clone(),
         trial: trial.cloned(),
         state_dir: daemon.state_dir.clone(),
         served: Served { step2: step2_sender, tls: tls_sender },

@@ -250,7 +250,12 @@ impl Enforcer {
         if self.state.as_ref().map(StateFile::path) != wanted {
             // What it says is soon out of date.
             self.forget();
+            let had = self.state.take();
             self.state = StateFile::resume(&mut self.operations, now).and_then(resumed);
+            let on_trial = self.trial.as_ref().is_some_and(|trial| !trial.is_confirmed());
+            if let Some(state) = &mut self.state {
+                state.succeed(had, on_trial);
+            }
         }
     }
 
@@ -345,7 +350,7 @@ impl Enforcer {
         match self.operations.grant(app.as_str(), client, &note, Some(lifetime), now) {
             Ok(_) => {
                 tracing::info!(%client, %app, user, %lifetime, "granted");
-                Answer::Opened
+                Answer::Granted(lifetime)
             }
             Err(error) => failed("a grant could not be made", client, app, &error),
         }

@@ -4,6 +4,7 @@ use super::operations::{OperationError, Operations};
 use crate::backend::{BackendError, HostReading, Plan, Scope};
 use crate::ruleset::diff::{Change, Live};
 use crate::ruleset::host_chain::{HostChains, HostPlan, Trouble};
+use crate::units::Mark;
 
 /// Which chains of the host are kept, and what was last said about them.
 #[derive(Debug, Default)]
@@ -43,6 +44,17 @@ impl Operations {
     #[must_use]
     pub fn host_is_pending(&self) -> bool {
         self.host.pending
+    }
+
+    /// Before the mark becomes another one: has the host's chains accept both, so that nothing is lost in between.
+    pub(super) fn expect_mark(&mut self, mark: Option<Mark>) {
+        let (false, Some(mark)) = (self.host.wanted.is_empty(), mark) else { return };
+        if self.settings.global.mark == Some(mark) {
+            return;
+        }
+        if let Err(error) = self.firewall.add_to_host(&self.host.wanted, mark) {
+            tracing::warn!(%error, "the host's chains accept the new mark a moment late");
+        }
     }
 
     /// After a change of settings: the mark may be another one.

@@ -14,6 +14,7 @@ use crate::backend::{BackendError, Firewall, Plan};
 use crate::config::Settings;
 use crate::ruleset::allow::{self, Origin, Span};
 use crate::ruleset::diff::{Change, Live, SetRef};
+use crate::ruleset::iptables::plan::Keeping;
 use crate::ruleset::model::Elements;
 use crate::ruleset::plan::allow_set;
 use crate::sys::files;
@@ -98,6 +99,13 @@ impl LastGood {
     /// # Errors
     /// [`BackendError`] when the kernel would not.
     pub fn install(&self, firewall: &mut Firewall) -> Result<usize, BackendError> {
+        if let (Plan::Iptables(tables), Firewall::Iptables(iptables)) = (&self.ruleset, &*firewall)
+            && !tables.ipsets.is_empty()
+            && iptables.keeping() == Keeping::Recent
+        {
+            tracing::warn!("the plan was made for ipset, which is gone: nobody is let in");
+            return firewall.install(&Plan::Iptables(tables.without_sets()));
+        }
         let mut changes = firewall.install(&self.ruleset)?;
         let mut result = Ok(());
         for _ in 0..TRIES {

@@ -6,6 +6,7 @@
 use tokio::sync::{mpsc, oneshot};
 
 use crate::knock::Attempt;
+use crate::units::Lifetime;
 
 /// How many asks may wait for the enforcer before new ones are turned away.
 const QUEUE: usize = 64;
@@ -22,6 +23,8 @@ pub enum Ask {
 pub enum Answer {
     /// It was right and the kernel has it.
     Opened,
+    /// The same for a service, which stays open for so long at least.
+    Granted(Lifetime),
     /// The key was right, a one-time code is missing.
     NeedToken,
     /// It was wrong.

@@ -39,11 +39,12 @@ pub fn look<'a>(layout: &Layout<'a>, live: Option<&Live>) -> io::Result<Found<'a
     Ok(Found { flows: endangered(layout, live, &seen, outside), tracking: seen.tracked.is_some() })
 }
 
-/// What an operator should know beforehand; none where nobody would be locked out.
+/// What an operator should know beforehand; none where nobody would be locked out. `adopts`: whether the firewall
+/// can let connections live on.
 #[must_use]
-pub fn finding(layout: &Layout<'_>, live: Option<&Live>) -> Option<Finding> {
+pub fn finding(layout: &Layout<'_>, live: Option<&Live>, adopts: bool) -> Option<Finding> {
     match look(layout, live) {
-        Ok(found) => lockout::finding(&found.flows, layout.settings.global.adopt_established),
+        Ok(found) => lockout::finding(&found.flows, adopts && layout.settings.global.adopt_established),
         Err(error) => Some(Finding {
             severity: Severity::Warning,
             code: "lockout",

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::host_chains::Repaired;
 use super::operations::{OperationError, Operations};
 use super::own;
-use crate::backend::{HostReading, Plan};
+use crate::backend::HostReading;
 use crate::ruleset::allow::address_key;
 use crate::ruleset::diff::Live;
 use crate::ruleset::plan::{app_set, own_set};
@@ -69,7 +69,7 @@ impl Operations {
             }
         }
         let forgotten = own::is_forgotten(live, &wanted);
-        if matches!(wanted, Plan::Nftables(_)) {
+        if wanted.adopts() {
             more.extend(self.adopted.restored(|set| forgotten || lost(set), now));
         }
         let own = Family::BOTH.into_iter().filter(|&family| forgotten || lost(&own_set(family)));

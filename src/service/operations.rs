@@ -6,15 +6,16 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::backend::iptables::IptablesError;
-use crate::backend::{BackendError, Firewall};
+use crate::backend::{BackendError, Firewall, Plan};
 use crate::config::{App, Settings};
-use crate::grant::{How, Journal, Ledger, Note};
+use crate::grant::{How, Journal, Ledger, Note, Succession};
 use crate::ruleset::allow::{address_key, key_address};
 use crate::ruleset::diff::{Change, Live, SetRef};
 use crate::ruleset::knocking::Knocking;
 use crate::ruleset::layout::Options;
 use crate::ruleset::model::{ADOPTED_SET, Element, Elements, KNOCKED_SETS, Timeout};
 use crate::ruleset::plan::{app_set, step2_set};
+use crate::ruleset::swap::swap;
 use crate::service::adopted::{self, Adopted};
 use crate::service::allowed::Allowed;
 use crate::service::control::Failure;
@@ -178,6 +179,11 @@ impl Operations {
         &self.ledger
     }
 
+    /// Has the ledger follow who is there.
+    pub(super) fn succeed_to(&mut self, app: &str, succession: &Succession) {
+        self.ledger.succeed(app, None, succession);
+    }
+
     /// What is in the kernel right now.
     ///
     /// # Errors
@@ -232,10 +238,27 @@ impl Operations {
     /// [`OperationError`]; everything is then as it was.
     pub(super) fn put_in_force(&mut self, settings: Settings) -> Result<(), OperationError> {
         let plan = self.firewall.plan(&settings, self.options)?;
-        let live = self.firewall.read()?;
-        self.firewall.install_over(live.as_ref(), &plan, Vec::new())?;
+        if !self.swap_rules(&plan)? {
+            let live = self.firewall.read()?;
+            self.firewall.install_over(live.as_ref(), &plan, Vec::new())?;
+        }
         self.settings = settings;
         Ok(())
+    }
+
+    /// Replaces the rules that differ from the plan in force without reading what is live, which takes longer the more
+    /// grants there are; false where that cannot be done, or somebody has been at the table.
+    fn swap_rules(&mut self, wanted: &Plan) -> Result<bool, OperationError> {
+        let before = self.firewall.plan(&self.settings, self.options)?;
+        let (Plan::Nftables(before), Plan::Nftables(after)) = (&before, wanted) else { return Ok(false) };
+        if before.sets != after.sets {
+            return Ok(false);
+        }
+        match self.firewall.apply(&swap(before, after)) {
+            Ok(()) => Ok(true),
+            Err(BackendError::Refused { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Forgets grants that have ended.

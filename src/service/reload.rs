@@ -20,7 +20,8 @@ use super::last_good::LastGood;
 use super::lockout::adopt;
 use super::operations::{OperationError, Operations, TRIES};
 use super::trial::Trial;
-use crate::backend::{BackendError, Plan};
+use super::user_files::{LOOK_AT_USERS, UserFiles};
+use crate::backend::BackendError;
 use crate::config::{Checked, Problems, Settings};
 use crate::grant::{Ledger, Note, Succession};
 use crate::knock::TwoFactor;
@@ -34,8 +35,6 @@ use crate::units::{AccessKey, AppName, Family, Now};
 
 /// How often the files of the certificate are looked at.
 const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(60);
-/// How often the files of users are looked at.
-const LOOK_AT_USERS: Duration = Duration::from_secs(2);
 /// A grant that ends by less than this later than its heir's counts as ending with it.
 const SLACK: Duration = Duration::from_millis(250);
 
@@ -141,31 +140,6 @@ pub(super) struct Reloader {
     pub(super) enforcer: mpsc::Sender<Reload>,
 }
 
-/// The folder with a file for each user, as it was last read.
-#[derive(Debug)]
-pub(super) struct UserFiles {
-    folder: Option<PathBuf>,
-    seen: Vec<(PathBuf, files::Stamp)>,
-}
-
-impl UserFiles {
-    /// The folder that these settings name; what changes from here on is a change.
-    pub(super) fn new(settings: &Settings) -> Self {
-        let folder = settings.global.users_folder.clone();
-        let seen = folder.as_deref().map(files::stamps).unwrap_or_default();
-        Self { folder, seen }
-    }
-
-    /// Whether a file was written, replaced, added or removed since it was last asked.
-    fn changed(&mut self) -> bool {
-        let Some(folder) = &self.folder else { return false };
-        let now = files::stamps(folder);
-        let changed = now != self.seen;
-        self.seen = now;
-        changed
-    }
-}
-
 impl Reloader {
     /// Waits for SIGHUP and for changes of the certificate, for ever.
     pub(super) async fn run(mut self, mut hangup: Signal) {
@@ -215,6 +189,9 @@ impl Reloader {
                 true
             }
             Err(error) => {
+                if matches!(error, ReloadError::Operation(_)) {
+                    self.users.failed();
+                }
                 tracing::warn!("not reloaded: the configuration of before stays in force");
                 for line in reasons(&error) {
                     tracing::warn!("not reloaded: {line}");
@@ -228,11 +205,11 @@ impl Reloader {
     async fn reload(&mut self) -> Result<(usize, usize), ReloadError> {
         let source = self.source.clone();
         // Before reading, so that what is written meanwhile is a change.
-        self.users.changed();
+        self.users.take();
         // Files may be slow, and step 1 and step 2 are served meanwhile.
         let read = spawn_blocking(move || read(&source)).await.map_err(|_| ReloadError::Ending)?;
         let (settings, two_factor) = read?;
-        if settings.global.users_folder != self.users.folder {
+        if settings.global.users_folder.as_deref() != self.users.folder() {
             self.users = UserFiles::new(&settings);
         }
         let random = random::bytes().map_err(ReloadError::Random)?;
@@ -320,6 +297,7 @@ impl Operations {
         let prefix = settings.global.ipv6_prefix;
         let sets = self.grant_sets();
         self.knocking = Knocking::of(&settings);
+        self.expect_mark(settings.global.mark);
         let before = std::mem::replace(&mut self.settings, settings);
         let (ledger, allowed) = (self.ledger.clone(), self.allowed.clone());
         let outcome = self.succeed(&before, now);
@@ -335,6 +313,7 @@ impl Operations {
                 (self.settings, self.ledger, self.allowed) = (before, ledger, allowed);
                 self.knocking = Knocking::of(&self.settings);
                 // Nothing to do, unless somebody else was at the table at the same time.
+                self.follow_mark();
                 if let Err(error) = self.repair(false, now) {
                     tracing::error!(%error, "the table is neither as before nor as it should be");
                 }
@@ -364,8 +343,8 @@ impl Operations {
                 ended += less;
             }
             more.extend(self.allowed_changes(have, now));
-            // iptables could not tell them from the rest.
-            if matches!(good.plan(), Plan::Nftables(_)) {
+            // Without ipset nobody could tell them from the rest.
+            if good.plan().adopts() {
                 more.extend(adopt(&self.settings, self.options, live.as_ref()));
             }
             match self.firewall.install_over(live.as_ref(), good.plan(), more) {
@@ -428,7 +407,7 @@ fn users_gone(before: &Settings, after: &Settings, app: &AppName) -> BTreeSet<St
 }
 
 /// The changes to an app's grants after a change of its keys, and how many end.
-fn hand_over(
+pub(super) fn hand_over(
     slug: &str,
     succession: &Succession,
     live: &Live,

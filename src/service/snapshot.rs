@@ -9,7 +9,7 @@ use super::allowed::replace;
 use super::operations::TRIES;
 use crate::backend::{BackendError, Firewall, Plan};
 use crate::ruleset::diff::{Change, Live, SetRef};
-use crate::ruleset::model::{Content, Elements, Ruleset, Set, Timeout};
+use crate::ruleset::model::{Content, Element, Elements, Ruleset, Set, Timeout};
 use crate::ruleset::transition::as_planned;
 use crate::units::Now;
 
@@ -101,13 +101,19 @@ fn changes(live: Option<&Live>, kept: &BTreeMap<String, (Set, Elements)>) -> Vec
         match have {
             Some(have) if set.interval => out.extend(replace(&set, have, before.clone(), SLACK_MS)),
             Some(have) => {
-                let elements: Elements = have
+                let ended: Elements = have
                     .iter()
-                    .filter(|(key, _)| !before.contains_key(*key))
+                    .filter(|(key, element)| before.get(*key).is_none_or(|had| is_longer(element, had)))
                     .map(|(key, element)| (key.clone(), element.clone()))
                     .collect();
-                if !elements.is_empty() {
-                    out.push(Change::DeleteElements { set, elements });
+                // In one transaction with their end: what was renewed meanwhile has its rest of before.
+                let shorter: Elements =
+                    ended.keys().filter_map(|key| Some((key.clone(), before.get(key)?.clone()))).collect();
+                if !ended.is_empty() {
+                    out.push(Change::DeleteElements { set: set.clone(), elements: ended });
+                }
+                if !shorter.is_empty() {
+                    out.push(Change::AddElements { set, elements: shorter });
                 }
             }
             None if before.is_empty() => {}
@@ -117,10 +123,19 @@ fn changes(live: Option<&Live>, kept: &BTreeMap<String, (Set, Elements)>) -> Vec
     out
 }
 
+/// Whether an element lasts longer than before, but for how exactly nftables counts.
+fn is_longer(now: &Element, before: &Element) -> bool {
+    match (now.timeout, before.timeout) {
+        (_, None) => false,
+        (None, Some(_)) => true,
+        (Some(now), Some(before)) => now.left_ms > before.left_ms + SLACK_MS,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ruleset::model::{Element, KeyPart, SetFlags, Value};
+    use crate::ruleset::model::{KeyPart, SetFlags, Value};
 
     fn set(name: &str) -> Set {
         Set {
@@ -159,7 +174,7 @@ mod tests {
         let snapshot: Snapshot = serde_json::from_str(&serde_json::to_string(&snapshot).unwrap()).unwrap();
         let (_, kept) = split(snapshot.guard.as_ref().unwrap(), Duration::from_secs(10));
         // Client 2 was revoked, client 9 was let in, the app `web` was removed.
-        let after = live(&[("app_ssh_4", &[(1, 40_000), (9, 60_000)])]);
+        let after = live(&[("app_ssh_4", &[(1, 40_200), (9, 60_000)])]);
         let changes = changes(Some(&after), &kept);
         let [Change::DeleteElements { elements: ended, .. }, Change::AddElements { elements: back, .. }] =
             changes.as_slice()
@@ -168,5 +183,20 @@ mod tests {
         };
         assert_eq!(*ended, Elements::from([(vec![9; 4], element(60_000))]));
         assert_eq!(*back, Elements::from([(vec![3; 4], element(40_000))]));
+    }
+
+    #[test]
+    fn what_was_renewed_meanwhile_has_its_rest_of_before() {
+        let before = live(&[("app_ssh_4", &[(1, 50_000)])]);
+        let snapshot = Snapshot::of(Some(&before), now(100)).unwrap();
+        let (_, kept) = split(snapshot.guard.as_ref().unwrap(), Duration::from_secs(10));
+        let after = live(&[("app_ssh_4", &[(1, 60_000)])]);
+        let changes = changes(Some(&after), &kept);
+        let [Change::DeleteElements { elements: ended, .. }, Change::AddElements { elements: back, .. }] =
+            changes.as_slice()
+        else {
+            panic!("{changes:?}")
+        };
+        assert_eq!((ended.len(), back), (1, &Elements::from([(vec![1; 4], element(40_000))])));
     }
 }

@@ -121,6 +121,25 @@ impl Saved {
         Self { boot_id: boot_id.to_owned(), written_ms, grants, allowed }
     }
 
+    /// Nothing but what was there before, and none of it for longer.
+    fn within(mut self, before: &Self) -> Self {
+        self.grants.retain_mut(|grant| {
+            let had = |other: &&Grant| (&other.app, other.address) == (&grant.app, grant.address);
+            let Some(had) = before.grants.iter().find(had) else { return false };
+            grant.end_ms = grant.end_ms.min(had.end_ms);
+            true
+        });
+        self.allowed.retain_mut(|allowed| {
+            let had =
+                |other: &&AllowedNetwork| (&other.app, other.network) == (&allowed.app, allowed.network);
+            let Some(had) = before.allowed.iter().find(had) else { return false };
+            let ends = [allowed.end_ms, had.end_ms].into_iter().flatten();
+            allowed.end_ms = ends.min();
+            true
+        });
+        self
+    }
+
     /// What is left of the networks; one that cannot be makes all of them doubtful.
     fn networks(&self, now: Now) -> Result<Vec<Allowed>, StateError> {
         let now_ms = since_1970(now.wall);
@@ -189,7 +208,13 @@ pub struct StateFile {
     again: Duration,
     /// Whether the last attempt to write failed.
     failed: bool,
+    /// What was there before a trial that nobody has confirmed: if that is put back, what came meanwhile ends.
+    before_trial: Option<BeforeTrial>,
 }
+
+/// What a state file may hold while a start waits for its confirmation.
+#[derive(Debug, Default)]
+pub struct BeforeTrial(Option<Saved>);
 
 /// How it went at the start.
 #[derive(Debug)]
@@ -224,7 +249,14 @@ impl StateFile {
             }),
         };
         Some(Resumed {
-            file: Some(Self { path, boot_id, written: None, again: Duration::ZERO, failed: false }),
+            file: Some(Self {
+                path,
+                boot_id,
+                written: None,
+                again: Duration::ZERO,
+                failed: false,
+                before_trial: None,
+            }),
             restored,
         })
     }
@@ -248,8 +280,14 @@ impl StateFile {
         if self.written.as_ref().is_some_and(current) || now.boot < self.again {
             return Ok(());
         }
+        let all = Saved::of(ledger, allowed, &self.boot_id, now);
+        let kept = match &self.before_trial {
+            None => all,
+            Some(BeforeTrial(Some(before))) => all.within(before),
+            Some(BeforeTrial(None)) => Saved { grants: Vec::new(), allowed: Vec::new(), ..all },
+        };
         let written = KIND
-            .seal(&Saved::of(ledger, allowed, &self.boot_id, now))
+            .seal(&kept)
             .map_err(io::Error::other)
             .and_then(|text| files::replace(&self.path, 0o600, text.as_bytes()));
         if written.is_ok() {
@@ -262,6 +300,24 @@ impl StateFile {
         }
         self.failed = written.is_err();
         written
+    }
+
+    /// From now on, until [`StateFile::confirmed`], nothing is added to what there is.
+    pub fn begin_trial(&mut self, operations: &Operations, now: Now) {
+        let before = Saved::of(operations.ledger(), &operations.allowed, &self.boot_id, now);
+        self.before_trial = Some(BeforeTrial(Some(before)));
+    }
+
+    /// What came since the trial began counts from now on.
+    pub fn confirmed(&mut self) {
+        self.before_trial = None;
+        self.written = None;
+    }
+
+    /// Takes over what another file may hold; during a trial, nothing where there was none.
+    pub fn succeed(&mut self, other: Option<Self>, on_trial: bool) {
+        let before = other.and_then(|other| other.before_trial);
+        self.before_trial = on_trial.then(|| before.unwrap_or_default());
     }
 
     /// Whether there is a file that says something else than the ledger, and cannot be changed.

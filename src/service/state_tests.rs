@@ -34,7 +34,14 @@ fn grant() -> Grant {
 
 fn file_at(path: &Path) -> StateFile {
     let path = path.to_owned();
-    StateFile { path, boot_id: "a".into(), written: None, again: Duration::ZERO, failed: false }
+    StateFile {
+        path,
+        boot_id: "a".into(),
+        written: None,
+        again: Duration::ZERO,
+        failed: false,
+        before_trial: None,
+    }
 }
 
 #[test]
@@ -249,4 +256,21 @@ proptest! {
             prop_assert_eq!(KIND.open::<Saved>(&text).is_ok(), bytes == whole);
         }
     }
+}
+
+#[test]
+fn what_came_since_a_trial_began_is_not_in_what_is_kept_and_what_went_is_neither() {
+    let before = Saved::of(&ledger(&[(1, 0, 100), (2, 0, 100), (3, 0, 50)]), &[], "a", Now::at_secs(0));
+    // The first was renewed, the second revoked, the fourth let in.
+    let after = Saved::of(&ledger(&[(1, 10, 500), (3, 0, 50), (4, 10, 100)]), &[], "a", Now::at_secs(20));
+    let kept = after.within(&before);
+    let ends: Vec<_> = kept.grants.iter().map(|grant| (grant.address, grant.end_ms)).collect();
+    let expected: Vec<_> = before
+        .grants
+        .iter()
+        .filter(|g| g.address != IpAddr::from([203, 0, 113, 2]))
+        .map(|g| (g.address, g.end_ms))
+        .collect();
+    assert_eq!(ends, expected);
+    assert!(kept.rest(Now::at_secs(20)).is_ok());
 }

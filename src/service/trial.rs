@@ -143,6 +143,12 @@ impl Trial {
         plan.confirmed
     }
 
+    /// Whether somebody said that all is well.
+    #[must_use]
+    pub fn is_confirmed(&self) -> bool {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner).confirmed
+    }
+
     fn take(&self) -> Option<Watcher> {
         self.watcher.lock().unwrap_or_else(PoisonError::into_inner).take()
     }

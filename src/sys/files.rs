@@ -123,6 +123,8 @@ pub struct Stamp {
     inode: u64,
     size: u64,
     modified: (i64, i64),
+    /// Also when mode or owner do, which decide whether it is used.
+    changed: (i64, i64),
 }
 
 /// The stamp of the file that a path leads to; none if it leads nowhere.
@@ -134,6 +136,7 @@ pub fn stamp(path: &Path) -> Option<Stamp> {
         inode: about.ino(),
         size: about.size(),
         modified: (about.mtime(), about.mtime_nsec()),
+        changed: (about.ctime(), about.ctime_nsec()),
     })
 }
 

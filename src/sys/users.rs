@@ -22,6 +22,21 @@ pub fn name(uid: u32) -> String {
     }
 }
 
+/// The user that the daemon runs as where the package set it up.
+pub const ACCOUNT: &str = "knock-agent";
+
+/// Whether secrets may be in a file of this user's: root's, this process's own, or [`ACCOUNT`]'s, so that root, who
+/// checks a configuration, and the daemon come to the same answer.
+#[must_use]
+pub fn may_own_secrets(owner: u32) -> bool {
+    // Names are looked up last: that may ask a directory on the network.
+    owner == 0 || owner == own() || is_account(owner, |name| User::from_name(name).ok().flatten())
+}
+
+fn is_account(owner: u32, find: impl Fn(&str) -> Option<User>) -> bool {
+    find(ACCOUNT).is_some_and(|account| account.uid.as_raw() == owner)
+}
+
 /// Whether a user may talk to the daemon: root, the daemon's own user, or a member of [`GROUP`].
 #[must_use]
 pub fn may_operate(uid: u32, gid: u32) -> bool {
@@ -56,4 +71,23 @@ pub fn operators() -> Option<u32> {
 /// The reason.
 pub fn give_to_group(path: &std::path::Path, gid: u32) -> std::io::Result<()> {
     nix::unistd::chown(path, None, Some(Gid::from_raw(gid))).map_err(Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_may_belong_to_root_to_us_and_to_the_daemon_s_account_only() {
+        assert!(may_own_secrets(0) && may_own_secrets(own()));
+        let account = User::from_uid(Uid::from_raw(0)).unwrap().map(|root| User {
+            uid: Uid::from_raw(991),
+            name: ACCOUNT.to_owned(),
+            ..root
+        });
+        let find = |name: &str| account.clone().filter(|account| account.name == name);
+        assert!(is_account(991, find));
+        assert!(!is_account(992, find));
+        assert!(!is_account(991, |_| None));
+    }
 }

@@ -266,6 +266,9 @@ impl Iptables {
             self.remember(wanted, &seen);
         }
         let lists = self.lists()?;
+        if lists.is_empty() {
+            return Ok(count);
+        }
         self.recent.check(&lists)?;
         self.recent.tidy(&lists)?;
         self.recent.apply(&lists, more)?;
@@ -383,7 +386,7 @@ impl Iptables {
             match self.seen.sets.get(&set.name) {
                 None => out.push_str(&creation(set)),
                 // Not listed, so that their type is not known; ours have had no other.
-                Some(_) if set.content == SetContent::Packets => {}
+                Some(_) if matches!(set.content, SetContent::Packets | SetContent::Flows) => {}
                 Some(have) if !same_kind(&have.kind, &set.kind) => out.push_str(&exchange(set, have)),
                 Some(have) => {
                     if set.content == SetContent::Kept && !listed(have).1 {

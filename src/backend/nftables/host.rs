@@ -20,6 +20,9 @@ impl Nftables {
         let mut host = Host::default();
         for family in HostFamily::ALL {
             let of_family = |kind| query(kind, Body::Empty).of_family(family.number());
+            self.netlink.dump(&of_family(msg::GET_TABLE), |payload| {
+                host.owned.extend(wire::owned_table(payload, family));
+            })?;
             let from = host.chains.len();
             self.netlink.dump(&of_family(msg::GET_CHAIN), |payload| {
                 host.chains.extend(wire::host_chain(payload, family));

@@ -15,8 +15,6 @@ use crate::ruleset::wire;
 use crate::sys::nftnl::{self as sys, Body, BuildError, Message, flag, msg};
 use crate::units::Mark;
 
-/// `NFT_TABLE_F_OWNER` (Linux 5.12): only the program that made the table may write to it.
-const OWNED: u32 = 2;
 /// How often it is tried again when somebody else changes the ruleset at the same time.
 const TRIES: u32 = 10;
 
@@ -81,9 +79,30 @@ impl Nftables {
         mark: Option<Mark>,
         scope: Scope,
     ) -> Result<HostPlan, BackendError> {
+        self.put_host_if(wanted, mark, scope, |_| true)
+    }
+
+    /// Puts rules into the host's chains that accept this mark as well, and removes none: for the time in which
+    /// another mark takes its place.
+    ///
+    /// # Errors
+    /// As [`Nftables::put_host`].
+    pub fn add_to_host(&mut self, wanted: &HostChains, mark: Mark) -> Result<HostPlan, BackendError> {
+        let adds = |change: &HostChange| matches!(change, HostChange::Insert { .. });
+        self.put_host_if(wanted, Some(mark), Scope::Named, adds)
+    }
+
+    fn put_host_if(
+        &mut self,
+        wanted: &HostChains,
+        mark: Option<Mark>,
+        scope: Scope,
+        concerned: impl Fn(&HostChange) -> bool,
+    ) -> Result<HostPlan, BackendError> {
         let mut result = Ok(HostPlan::default());
         for _ in 0..TRIES {
-            let reading = self.read_host(wanted, mark, scope)?;
+            let mut reading = self.read_host(wanted, mark, scope)?;
+            reading.plan.changes.retain(&concerned);
             match self.apply_at(&reading.changes(), Some(reading.generation)) {
                 Ok(()) => return Ok(reading.plan),
                 // Somebody else was at it at the same time.
@@ -127,7 +146,7 @@ impl Nftables {
             })?;
             tables.retain(|(name, _)| concerns(name) && !(family == HostFamily::Inet && name == TABLE));
             for (name, flags) in tables {
-                let owned = flags & OWNED != 0;
+                let owned = flags & wire::OWNED != 0;
                 let mut table = HostTable { family, name, owned, chains: Vec::new(), handles: Vec::new() };
                 self.fill(&mut table, number)?;
                 out.push(table);

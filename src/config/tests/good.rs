@@ -232,3 +232,34 @@ fn the_longest_path_fits_the_default_packet() {
         format!("{GLOBAL}{APP}}}").replace("/one-place", &path).replace("first-secret", &"k".repeat(50));
     assert_eq!(loads(&text).settings.global.http_post_path.expose(), path);
 }
+
+#[test]
+fn what_a_panic_could_print_of_settings_has_no_secret_in_it() {
+    let hash = "$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$lnizTRNgy0D3lJD4Xlm+A2aXibz3GSvOOHAXUwm1P0Y";
+    let verifier = "ab".repeat(32);
+    let seed = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ";
+    let users = format!(
+        "users: {{alice: {{access_key_http: $ka1$abcdefgh$ {verifier}, access_key_https: \"{hash}\", totp: {{secret: {seed}}}}}, \
+         bob: {{access_key_http: bobs-first-key, access_key_https: {{key: bobs-second-key, expires: 2099-01-01}}}}}}"
+    )
+    .replace("$ ", "$");
+    let text = format!("{}{APP}}}\n", GLOBAL.replace('}', &format!(", {users}}}")));
+    let checked = loads(&text);
+    assert_eq!(checked.settings.users.len(), 2);
+    let printed = format!("{checked:#?}");
+    for secret in [
+        "one-place",
+        "two-place",
+        "first-secret",
+        "other-secret",
+        "bobs-first",
+        "bobs-second",
+        &verifier[..],
+        hash,
+        seed,
+        "lnizTRNg",
+        "12345678",
+    ] {
+        assert!(!printed.contains(secret), "{secret}: {printed}");
+    }
+}

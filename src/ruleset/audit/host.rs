@@ -196,6 +196,9 @@ pub struct Host {
     pub sets: BTreeMap<(TableRef, String), HostSet>,
     /// The flowtables.
     pub flowtables: Vec<HostFlowtable>,
+    /// The tables that only the program that made them may change (`flags owner`), with the netlink port by which the
+    /// kernel knows it: mostly its process id. None where that program is gone.
+    pub owned: BTreeMap<TableRef, Option<u32>>,
 }
 
 impl Host {

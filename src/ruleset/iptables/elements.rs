@@ -4,9 +4,9 @@ use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::model::{IpSet, SetContent};
-use super::names;
 use super::plan::MAX_SECS;
 use super::save::{ListedElement, ListedSet};
+use super::{adopted, names};
 use crate::ruleset::allow::{address_key, key_address, networks};
 use crate::ruleset::diff::Change;
 use crate::ruleset::model::{Element, Elements, Timeout};
@@ -74,6 +74,14 @@ pub fn commands(changes: &[Change]) -> Result<Commands, ElementError> {
     let mut out = Commands::default();
     for (index, change) in changes.iter().enumerate() {
         match change {
+            Change::FlushSet(name) if adopted::is_meant(name) => out.closing.push_str(&adopted::flush(name)),
+            Change::DeleteElements { set, elements } if adopted::is_meant(&set.name) => {
+                out.closing.extend(elements.keys().map(|key| adopted::delete(&set.name, key)));
+            }
+            Change::AddElements { set, elements } if adopted::is_meant(&set.name) => {
+                let each = elements.iter().map(|(key, element)| adopted::add(&set.name, key, element));
+                out.opening.extend(each);
+            }
             Change::FlushSet(name) => {
                 let _ = writeln!(out.closing, "flush {}", names::set(name));
                 out.closing.push_str(&sentinel_line(name));

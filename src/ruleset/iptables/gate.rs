@@ -1,10 +1,11 @@
 //! The gate: every packet towards a guarded port needs a grant, whoever forwards it afterwards.
 
+use super::adopted::Way;
 use super::model::Chain;
 use super::phrase::{Phrase, Side, for_this_host, rule};
 use super::plan::{Draft, Keeping, port, stem};
 use super::step1;
-use super::{names, path};
+use super::{adopted, names, path};
 use crate::ruleset::layout::Segment;
 use crate::ruleset::plan::step2_set;
 use crate::units::{Family, Protocol};
@@ -60,7 +61,14 @@ fn gate_here(draft: &Draft<'_>) -> Vec<String> {
 fn gate_own(draft: &Draft<'_>, family: Family) -> Vec<String> {
     let set = format!("{SPOKEN}_{}", family.digit());
     let turned = |text: Phrase| draft.remembered(text.protocol(Protocol::Udp), &set, Side::Source);
-    draft.layout.ext.iter().map(|name| turned(rule().iif(name)).goto("turned", "turned")).collect()
+    let mut rules = Vec::new();
+    for name in &draft.layout.ext {
+        rules.push(turned(rule().iif(name)).goto("turned", "turned"));
+        // Connection tracking may learn of a flow of before from a packet of the service.
+        let begin = rule().iif(name);
+        rules.extend(adopted::turned(draft, &begin, family, Side::Source, "turned", "adopted:turned"));
+    }
+    rules
 }
 
 fn services(draft: &Draft<'_>) -> Vec<String> {
@@ -98,6 +106,7 @@ fn service_chain(draft: &Draft<'_>, family: Family, segment: &Segment) -> Chain 
     let mut rules =
         draft.for_clients(segment, family, Side::Source, |text, what| text.goto(spoke(segment), what));
     rules.extend(draft.keep(segment, Phrase::pass));
+    rules.extend(adopted::pass(draft, family, segment.protocol, Way::Gate));
     rules.extend(draft.drop_the_rest(segment, Side::Source, "drop"));
     Chain { name: names::chain(&stem("svc", segment)), rules }
 }
@@ -126,6 +135,10 @@ fn forward_own(draft: &Draft<'_>, family: Family) -> Vec<String> {
             let text = draft.remembered(to_lan(rule().iif(name), segment), &set, Side::Source);
             rules.push(text.goto(&stem("lan", segment), "turned"));
         }
+        for segment in draft.lan(family) {
+            let text = to_lan(rule().iif(name), segment);
+            rules.extend(adopted::turned_to_lan(draft, text, family, &stem("lan", segment)));
+        }
     }
     rules
 }
@@ -144,6 +157,7 @@ fn lan_chain(draft: &Draft<'_>, family: Family, segment: &Segment) -> Chain {
         Protocol::Udp => text.goto("spoke_mark", what),
     });
     rules.extend(draft.keep(segment, |text, what| text.goto("mark", what)));
+    rules.extend(adopted::pass(draft, family, segment.protocol, Way::Marked));
     rules.extend(draft.drop_the_rest(segment, Side::Source, "drop"));
     Chain { name: names::chain(&stem("lan", segment)), rules }
 }

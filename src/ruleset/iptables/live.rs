@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 
 use super::elements::{self, listed};
-use super::names;
 use super::recent::Filled;
 use super::save::{ListedSet, Listing};
-use crate::ruleset::allow::Span;
+use super::{adopted, names};
+use crate::ruleset::allow::{Span, address_key};
 use crate::ruleset::diff::Live;
 use crate::ruleset::expr::{Expr, Reg, Verdict};
 use crate::ruleset::model::{Chain, Content, Element, Elements, KeyPart, Rule, Set, SetFlags, Value};
@@ -27,11 +27,17 @@ pub fn live(listings: [&Listing; 2], sets: &BTreeMap<String, ListedSet>, lists: 
         let known = names::meaning(name).map(str::to_owned).or_else(|| meanings.get(name).cloned());
         let Some(meaning) = known else { continue };
         let (found, sentinel) = listed(set);
-        if elements::has_sentinel(&meaning) && !sentinel {
+        if elements::has_sentinel(&meaning) && !sentinel || set.kind.starts_with("hash:ip,port,ip") {
             continue;
         }
         live.ruleset.sets.push(as_set(&meaning, set));
         live.elements.insert(meaning, found);
+    }
+    for ([from, to], set) in Family::BOTH.map(adopted::parts) {
+        if let (Some(from), Some(to)) = (sets.get(&from), sets.get(&to)) {
+            live.elements.insert(set.name.clone(), adopted::listed(from, to));
+            live.ruleset.sets.push(set);
+        }
     }
     for filled in lists {
         add_list(filled, &mut live);
@@ -119,25 +125,15 @@ fn services(listings: [&Listing; 2], sets: &BTreeMap<String, ListedSet>, lists: 
     let dispatch = names::chain("services");
     let mut map = Elements::new();
     let mut asked: BTreeMap<String, Vec<Rule>> = BTreeMap::new();
+    let forward = names::chain("forward");
     for (chain, rule) in mangle_rules(listings) {
         if chain == dispatch {
-            let protocol = after(rule, "-p").and_then(|word| {
-                [Protocol::Tcp, Protocol::Udp].into_iter().find(|protocol| protocol.name() == word)
-            });
-            let ports =
-                after(rule, "--dport").and_then(|word| word.replace(':', "-").parse::<PortRange>().ok());
-            let (Some(protocol), Some(ports), Some(to)) = (protocol, ports, after(rule, "-g")) else {
-                continue;
-            };
-            let key = |port: u16| {
-                let mut key = vec![protocol.number(), 0, 0, 0];
-                key.extend(port.to_be_bytes());
-                key.extend([0, 0]);
-                key
-            };
-            let last = (!ports.is_single()).then(|| key(ports.last()));
-            let verdict = Some(Verdict::Goto(to.to_owned()));
-            map.insert(key(ports.first()), Element { last, verdict, ..Element::default() });
+            map.extend(guarded(rule, &[]));
+        } else if chain == forward {
+            let host = after(rule, "-d").and_then(|word| word.parse::<Network>().ok());
+            let Some(host) = host.map(|network| network.first()) else { continue };
+            let lan = format!("lan_{}", Family::of(host).digit());
+            live.elements.entry(lan).or_default().extend(guarded(rule, &address_key(host)));
         } else if let (Some(set), Some(what)) = (asked_set(rule, lists), comment(rule))
             && let Some(slug) = what.strip_prefix("grant:")
             && let Some((_, digit)) = set.rsplit_once('_')
@@ -154,6 +150,23 @@ fn services(listings: [&Listing; 2], sets: &BTreeMap<String, ListedSet>, lists: 
     }
     live.elements.insert("services".to_owned(), map);
     live.ruleset.chains = asked.into_iter().map(|(name, rules)| Chain { name, base: None, rules }).collect();
+}
+
+/// The element of the map from ports to chains that a rule stands for, after what the map asks besides.
+fn guarded(rule: &str, before: &[u8]) -> Option<(Vec<u8>, Element)> {
+    let name = after(rule, "-p")?;
+    let protocol = [Protocol::Tcp, Protocol::Udp].into_iter().find(|protocol| protocol.name() == name)?;
+    let ports = after(rule, "--dport")?.replace(':', "-").parse::<PortRange>().ok()?;
+    let verdict = Some(Verdict::Goto(after(rule, "-g")?.to_owned()));
+    let key = |port: u16| {
+        let mut key = before.to_vec();
+        key.extend([protocol.number(), 0, 0, 0]);
+        key.extend(port.to_be_bytes());
+        key.extend([0, 0]);
+        key
+    };
+    let last = (!ports.is_single()).then(|| key(ports.last()));
+    Some((key(ports.first()), Element { last, verdict, ..Element::default() }))
 }
 
 /// What a set with a `netmask` does with an address before it looks it up.

@@ -2,13 +2,14 @@
 //! by mark is not disturbed: packets of this host are marked in the filter table, because a mark that changes
 //! in the mangle table's OUTPUT has them routed anew.
 
+use super::adopted::Way;
 use super::gate::{SPOKEN, SPOKEN_SECS};
 use super::model::{Chain, Table};
-use super::names;
 use super::phrase::{Phrase, Side, for_this_host, rule};
 use super::plan::{Draft, Keeping, port, stem, table};
 use super::replies::{forwarded_reply, lan_reply, local_reply, memory};
 use super::step1;
+use super::{adopted, names};
 use crate::ruleset::layout::Segment;
 use crate::units::{Family, Protocol};
 
@@ -110,6 +111,7 @@ fn input_chain(draft: &Draft<'_>, family: Family, segment: &Segment) -> Chain {
     if !here.apps.is_empty() {
         rules.extend(draft.keep(segment, to_mark));
     }
+    rules.extend(adopted::pass(draft, family, segment.protocol, Way::Marked));
     rules.extend(draft.drop_the_rest(segment, Side::Source, "drop:here"));
     Chain { name: names::chain(&stem("inp", segment)), rules }
 }
@@ -143,5 +145,6 @@ fn mark_chain(draft: &Draft<'_>, family: Family, segment: &Segment) -> Chain {
     let to_mark = |text: Phrase, what: &str| text.goto("mark", what);
     let mut rules = draft.for_clients(segment, family, Side::Source, to_mark);
     rules.extend(draft.keep(segment, to_mark));
+    rules.extend(adopted::pass(draft, family, segment.protocol, Way::Marked));
     Chain { name: names::chain(&stem("mrk", segment)), rules }
 }

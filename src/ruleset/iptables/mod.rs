@@ -4,6 +4,7 @@
 //! -300. What a rule asks is kept in ipsets, whose elements the kernel ends by itself. A packet that we let
 //! through returns to the host's own rules; nothing of ours accepts it for good.
 
+pub mod adopted;
 pub mod elements;
 mod forward;
 mod gate;

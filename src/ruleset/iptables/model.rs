@@ -43,6 +43,8 @@ pub enum SetContent {
     Admissions,
     /// What rules put there.
     Packets,
+    /// Flows of before, which end by themselves and are renewed by rules.
+    Flows,
 }
 
 /// A table with what of it is ours.
@@ -101,6 +103,17 @@ impl Tables {
             crate::units::Family::V4 => &self.ipv4,
             crate::units::Family::V6 => &self.ipv6,
         }
+    }
+
+    /// The same for a host that has no ipset any more: rules that ask or fill a set are left out. They let clients in, so
+    /// that what is left lets nobody in.
+    #[must_use]
+    pub fn without_sets(&self) -> Self {
+        let asks = |rule: &String| rule.contains("--match-set ") || rule.contains("--add-set ");
+        let mut out = Self { ipsets: Vec::new(), ..self.clone() };
+        let chains = out.ipv4.iter_mut().chain(&mut out.ipv6).flat_map(|table| &mut table.chains);
+        chains.for_each(|chain| chain.rules.retain(|rule| !asks(rule)));
+        out
     }
 
     /// Whether it can be ours: nothing in it names anybody else's chain or set, or ends a line.

@@ -7,7 +7,7 @@ use super::model::{Chain, Hook, Table, Tables};
 use super::path;
 pub use super::path::Matcher;
 use super::phrase::{Phrase, Side, rule};
-use super::{forward, gate, marks, names, recent, replies, sets, step1};
+use super::{adopted, forward, gate, marks, names, recent, replies, sets, step1};
 use crate::config::{App, DefaultInput, Settings, Step1Reply};
 use crate::ruleset::layout::{Layout, Options, Segment};
 use crate::ruleset::plan::{allow_set, app_set, request_line_starts};
@@ -128,6 +128,7 @@ fn tables(draft: &Draft<'_>, family: Family) -> Vec<Table> {
     let mut mangle = gate::chains(draft, family);
     mangle.extend(replies::chains(draft, family));
     mangle.extend(marks::chains(draft, family));
+    mangle.extend(adopted::chains(draft, family));
     if draft.keeping == Keeping::Recent {
         mangle.push(recent::chain(draft.layout.settings, family));
     }

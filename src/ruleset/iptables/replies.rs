@@ -1,11 +1,12 @@
 //! The way back: what a guarded service sends outside needs a grant as well, so that a stream ends with its
 //! grant even when only the service talks. These rules only drop; [`super::marks`] marks what is left.
 
+use super::adopted::Way;
 use super::gate::{SPOKEN, TALKED};
 use super::model::Chain;
-use super::names;
 use super::phrase::{Phrase, Side, rule};
 use super::plan::{Draft, stem};
+use super::{adopted, names};
 use crate::ruleset::layout::Segment;
 use crate::units::{Family, Protocol};
 
@@ -25,7 +26,7 @@ pub(super) fn chains(draft: &Draft<'_>, family: Family) -> Vec<Chain> {
 /// Called for packets that leave by an outside interface.
 fn replies(draft: &Draft<'_>, family: Family) -> Vec<String> {
     let spoken = format!("{SPOKEN}_{}", family.digit());
-    vec![
+    let mut rules = vec![
         rule().reply().goto("replies_tracked", "replies"),
         // A service that goes on talking after connection tracking forgot the client would make itself the
         // originator, and the client's packets replies. With TCP the first packet tells; with UDP only that the
@@ -36,7 +37,10 @@ fn replies(draft: &Draft<'_>, family: Family) -> Vec<String> {
         draft
             .remembered(rule().protocol(Protocol::Udp), &spoken, Side::Destination)
             .goto("replies_stray", "replies:turned"),
-    ]
+    ];
+    let (begin, side) = (rule(), Side::Destination);
+    rules.extend(adopted::turned(draft, &begin, family, side, "replies_stray", "replies:adopted"));
+    rules
 }
 
 fn replies_tracked(draft: &Draft<'_>, family: Family) -> Vec<String> {
@@ -105,7 +109,8 @@ fn reply_chain(
     clients: &Segment,
     prefix: &str,
 ) -> Chain {
-    let mut rules = Vec::new();
+    let mut rules: Vec<String> =
+        adopted::pass(draft, family, segment.protocol, Way::Back).into_iter().collect();
     if segment.protocol == Protocol::Tcp {
         // The client's next packet makes it a connection again, the right way round; the service's would turn
         // it around.

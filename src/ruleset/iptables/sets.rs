@@ -2,9 +2,9 @@
 
 use super::gate::{SPOKEN, SPOKEN_SECS, TALKED, TALKED_SECS};
 use super::model::{IpSet, SetContent};
-use super::names;
 use super::plan::{Draft, Keeping};
 use super::step1::{FLOW, FLOW_SECS, METER};
+use super::{adopted, names};
 use crate::ruleset::plan::{allow_set, app_set, step2_set};
 use crate::units::Family;
 
@@ -30,6 +30,7 @@ pub(super) fn sets(draft: &Draft<'_>) -> Vec<IpSet> {
         out.push(packets(format!("{METER}_{digit}"), "hash:ip", family, &meter, METER_SECS, " counters"));
         out.push(packets(format!("{SPOKEN}_{digit}"), "hash:ip,port", family, "", SPOKEN_SECS, ""));
         out.push(packets(format!("{TALKED}_{digit}"), "hash:ip,port", family, "", TALKED_SECS, ""));
+        out.extend(adopted::sets(family));
         if draft.segments() > 1 {
             out.push(packets(format!("{FLOW}_{digit}"), "hash:ip,port", family, "", FLOW_SECS, " counters"));
         }

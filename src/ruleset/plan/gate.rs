@@ -15,6 +15,7 @@ pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
     let mut out = vec![filter("gate", Hook::Prerouting, -150, gate(layout))];
     out.push(chain("gate_own", gate_own()));
     out.push(chain("spoke", spoke()));
+    out.push(chain("passed", passed()));
     if layout.settings.global.steps {
         out.push(chain("step2_gate", step2_gate()));
     }
@@ -32,15 +33,6 @@ fn gate(layout: &Layout<'_>) -> Vec<Rule> {
         rules.push(to_port(layout.options.https_port).goto(&knock::step_gate(layout, 2)).named("step2"));
     }
     rules.extend(backend::to_gate(layout));
-    rules.extend(Family::BOTH.map(|family| {
-        rule()
-            .iifname("ext")
-            .new_connection()
-            .for_this_host()
-            .update_destination(family, &own_set(family), SPOKEN_MS)
-            .done()
-            .named("own-address")
-    }));
     rules.extend(knock::to_knock(layout));
     rules.push(rule().iifname("ext").for_this_host().service_vmap("services").named("services"));
     rules.extend(knock::to_reset(layout));
@@ -87,7 +79,25 @@ fn spoke() -> Vec<Rule> {
                 .named("spoken")
         })
         .collect();
-    rules.push(rule().accept().named("spoken"));
+    rules.push(rule().goto("passed").named("spoken"));
+    rules
+}
+
+/// Remembers to which address of this host a granted client turned. Not what strangers turned to: on a host
+/// that has a prefix delegated to it they could fill the set with addresses that are nobody's.
+fn passed() -> Vec<Rule> {
+    let mut rules: Vec<Rule> = Family::BOTH
+        .into_iter()
+        .map(|family| {
+            rule()
+                .new_connection()
+                .for_this_host()
+                .update_destination(family, &own_set(family), SPOKEN_MS)
+                .done()
+                .named("own-address")
+        })
+        .collect();
+    rules.push(rule().accept().named("passed"));
     rules
 }
 
@@ -164,7 +174,8 @@ fn service_chain(layout: &Layout<'_>, segment: &Segment, stem: &str, with_mark: 
     let mut rules = for_clients(layout, segment, Side::Source, Meets::FirstPackets, |text, what| {
         let text = text.mark(mark).counter();
         match segment.protocol {
-            Protocol::Tcp => text.accept(),
+            Protocol::Tcp if with_mark => text.accept(),
+            Protocol::Tcp => text.goto("passed"),
             Protocol::Udp => text.goto("spoke"),
         }
         .named(what)

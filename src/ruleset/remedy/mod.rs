@@ -164,6 +164,10 @@ pub fn iptables_mark(mark: Mark) -> String {
 #[must_use]
 pub fn admit(host: &Host, need: &Need<'_>) -> String {
     let lines = match program_of(host, need.table, need.chain) {
+        // It opens ports by asking firewalld, not by writing to its table.
+        program if program != Program::Firewalld && host.owned.contains_key(need.table) => {
+            nft::admit_owned(need, host.owned.get(need.table).copied().flatten())
+        }
         Program::Vyos14 => vyos::admit_14(host, need),
         Program::Vyos13 => vyos::admit_13(need),
         Program::Fw4 => fw4::admit(host, need),

@@ -40,6 +40,23 @@ pub(super) fn admit(need: &Need<'_>) -> Vec<String> {
     out
 }
 
+/// What only the program that made the table can do.
+pub(super) fn admit_owned(need: &Need<'_>, port: Option<u32>) -> Vec<String> {
+    let table = need.table;
+    let who = match port {
+        Some(port) => format!("which has the netlink port {port}, mostly its process: ps -p {port}"),
+        None => "which is gone: start it again".to_owned(),
+    };
+    let mut out = vec![
+        format!("# table {table} has `flags owner`: nobody can change it but the program that made it,"),
+        format!("# {who}"),
+        "# tell that program to do this, or to make its table without that flag:".to_owned(),
+    ];
+    let unquoted = |line: &String| line.replace('\'', "").trim_start_matches("nft ").to_owned();
+    out.extend(insert(need, &rules(need)).iter().map(|line| format!("#   {}", unquoted(line))));
+    out
+}
+
 pub(super) fn insert(need: &Need<'_>, rules: &[String]) -> Vec<String> {
     let (table, chain) = (need.table, need.chain);
     let line = |rule: &String| match need.spot() {

@@ -25,6 +25,7 @@ impl Renderer<'_> {
                 let (tcp, udp) = (segment.protocol == Protocol::Tcp, segment.protocol == Protocol::Udp);
                 let let_in = match stem {
                     "svc" | "lan" if udp => action.replace("accept", "goto spoke"),
+                    "svc" => action.replace("accept", "goto passed"),
                     _ => action.to_owned(),
                 };
                 let clients = match stem {

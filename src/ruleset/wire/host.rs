@@ -17,6 +17,17 @@ fn table_of(object: Attributes<'_>, family: HostFamily) -> Option<TableRef> {
     Some(TableRef { family, table: object.text(1)?.to_owned() })
 }
 
+/// `NFT_TABLE_F_OWNER` (Linux 5.12): only the program that made the table may write to it.
+pub const OWNED: u32 = 2;
+
+/// A table that only one program may change, and the netlink port of that program.
+#[must_use]
+pub fn owned_table(payload: &[u8], family: HostFamily) -> Option<(TableRef, Option<u32>)> {
+    let table = Attributes(payload);
+    let owned = table.be32(2).is_some_and(|flags| flags & OWNED != 0);
+    owned.then(|| Some((table_of(table, family)?, table.be32(7)))).flatten()
+}
+
 /// A chain, without its rules.
 #[must_use]
 pub fn host_chain(payload: &[u8], family: HostFamily) -> Option<HostChain> {

@@ -13,6 +13,9 @@ pub use attr::Attributes;
 pub use events::{Touched, Transactions};
 pub use expr::expressions;
 pub use flows::{Socket, Tracked, socket, socket_request, tracked};
-pub use host::{RawHostElement, host_chain, host_elements, host_flowtable, host_ranges, host_rule, host_set};
+pub use host::{
+    OWNED, RawHostElement, host_chain, host_elements, host_flowtable, host_ranges, host_rule, host_set,
+    owned_table,
+};
 pub use objects::{DecodedRule, RawElement, chain, elements, pair_ranges, rule, set, set_name, table};
 pub use packet_log::{Logged, logged, subscription};

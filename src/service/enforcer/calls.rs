@@ -48,7 +48,7 @@ impl Enforcer {
         Ok(reply)
     }
 
-    fn confirm(&self, user: &str) -> Reply {
+    fn confirm(&mut self, user: &str) -> Reply {
         let failed = |failure, message: &str| Reply::Failed { failure, message: message.to_owned() };
         match self.trial.as_ref().map(|trial| trial.confirm()) {
             None => {
@@ -56,6 +56,9 @@ impl Enforcer {
             }
             Some(Ok(fresh)) => {
                 tracing::info!(user, fresh, "confirmed by an operator");
+                if let Some(state) = &mut self.state {
+                    state.confirmed();
+                }
                 Reply::Done { message: "confirmed: the guard stays".to_owned() }
             }
             Some(Err(error)) => {

@@ -61,10 +61,14 @@ impl Operations {
     /// # Errors
     /// [`OperationError`]; everything is then as it was.
     pub(super) fn follow_path(&mut self, now: Now) -> Result<bool, OperationError> {
-        let mut settings = self.settings().clone();
-        if !settings.follow_time(now.wall) {
+        // Asked at each turn of the enforcer: nothing is copied unless something changes.
+        let global = &self.settings().global;
+        let Some(rotation) = &global.path_rotation else { return Ok(false) };
+        if rotation.taken(&global.http_post_path, now.wall) == global.step1_paths {
             return Ok(false);
         }
+        let mut settings = self.settings().clone();
+        settings.follow_time(now.wall);
         self.put_in_force(settings)?;
         Ok(true)
     }

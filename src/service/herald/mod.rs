@@ -1,11 +1,14 @@
 //! Telling others: programs, web servers and people. It is done by a process of its own without any privilege, so that
 //! nothing it waits for, and nothing that becomes of it, concerns the firewall.
 
+#[cfg(feature = "notify")]
 mod mail;
 mod message;
 mod order;
 mod process;
 mod ways;
+#[cfg(feature = "notify")]
+mod webhook;
 
 use std::io::{self, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};

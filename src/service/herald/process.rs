@@ -9,7 +9,9 @@ use nix::sys::signal::{SigSet, Signal};
 
 use super::message::Message;
 use super::order::{Order, Target, Way};
-use super::{mail, ways};
+use super::ways;
+#[cfg(feature = "notify")]
+use super::{mail, webhook};
 use crate::sys::process;
 
 /// Events that wait for a target which is slow or not there.
@@ -86,10 +88,14 @@ impl Line {
 fn work(target: &Target, receiver: &Receiver<Message>, host: &str) {
     let mut teller = match &target.way {
         Way::Exec { command, timeout } => ways::exec(command, *timeout),
+        #[cfg(feature = "notify")]
         Way::Webhook { url, authorization, ca_file } => {
-            ways::webhook(url, authorization.as_deref(), ca_file.as_deref())
+            webhook::webhook(url, authorization.as_deref(), ca_file.as_deref())
         }
+        #[cfg(feature = "notify")]
         Way::Mail(order) => return mail::work(order, receiver, host),
+        #[cfg(not(feature = "notify"))]
+        Way::Webhook { .. } | Way::Mail(_) => return tracing::error!(host, "this build tells programs only"),
     };
     while let Ok(message) = receiver.recv() {
         persist(|| teller(&message));

@@ -1,0 +1,172 @@
+//! The folder with a file for each user, watched without taking half a file for a whole one.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::config::Settings;
+use crate::sys::files::{self, Stamp};
+
+/// How often the files of users are looked at.
+pub(super) const LOOK_AT_USERS: Duration = Duration::from_secs(2);
+/// A change that does not come to rest for so many looks is taken over as it is: whoever keeps writing must not hold
+/// up that somebody is disabled.
+const MOST_LOOKS: u32 = 15;
+
+type Stamps = Vec<(PathBuf, Stamp)>;
+
+/// The files of users, as they were last taken over and as they were last looked at.
+#[derive(Clone, Debug)]
+pub struct UserFiles {
+    folder: Option<PathBuf>,
+    taken: Stamps,
+    last: Stamps,
+    restless: u32,
+    /// What was read could not be put in force, through no fault of the files.
+    failed: bool,
+}
+
+impl UserFiles {
+    /// The folder that these settings name, to be called as soon as they were read: what changes from here on is a
+    /// change.
+    #[must_use]
+    pub fn new(settings: &Settings) -> Self {
+        Self::in_folder(settings.global.users_folder.clone())
+    }
+
+    fn in_folder(folder: Option<PathBuf>) -> Self {
+        let taken = folder.as_deref().map(stamps).unwrap_or_default();
+        Self { folder, last: taken.clone(), taken, restless: 0, failed: false }
+    }
+
+    /// The folder, where there is one.
+    pub(super) fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
+    }
+
+    /// Notes that the files are read now, as they are.
+    pub(super) fn take(&mut self) {
+        self.last = self.folder.as_deref().map(stamps).unwrap_or_default();
+        self.taken.clone_from(&self.last);
+        self.restless = 0;
+        self.failed = false;
+    }
+
+    /// Notes that what was taken is not in force, although nothing was wrong with it: it is tried again after a while.
+    pub(super) fn failed(&mut self) {
+        self.failed = self.folder.is_some();
+    }
+
+    /// Whether a file is another one than was taken over and has come to rest: it was the same at two looks.
+    ///
+    /// A file that an editor or a slow connection writes in place may be valid half-way, and would end the grants of
+    /// those whom its second half names.
+    pub(super) fn changed(&mut self) -> bool {
+        let Some(folder) = &self.folder else { return false };
+        let now = stamps(folder);
+        let rests = now == self.last;
+        self.last = now;
+        let same = self.last == self.taken;
+        if same && !self.failed {
+            self.restless = 0;
+            return false;
+        }
+        self.restless += 1;
+        (rests && !same) || self.restless >= MOST_LOOKS
+    }
+}
+
+/// Of the files that are read as users, and of no others.
+fn stamps(folder: &Path) -> Stamps {
+    let is_user = |path: &Path| {
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        !hidden && path.extension().is_some_and(|end| end == "yaml")
+    };
+    files::stamps(folder).into_iter().filter(|(path, _)| is_user(path)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("ka-users-{name}-{}", std::process::id()));
+            let _ = std::fs::remove_dir_all(&path);
+            std::fs::create_dir(&path).unwrap();
+            Self(path)
+        }
+
+        fn write(&self, name: &str, text: &str) {
+            std::fs::write(self.0.join(name), text).unwrap();
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_file_is_taken_over_when_it_is_the_same_at_two_looks() {
+        let folder = Folder::new("rest");
+        folder.write("alice.yaml", "one");
+        let mut files = UserFiles::in_folder(Some(folder.0.clone()));
+        assert!(!files.changed());
+        for half in ["two", "two and", "two and a half"] {
+            folder.write("alice.yaml", half);
+            assert!(!files.changed(), "{half}");
+        }
+        assert!(files.changed(), "it rests");
+        files.take();
+        assert!(!files.changed());
+        std::fs::remove_file(folder.0.join("alice.yaml")).unwrap();
+        assert!(!files.changed());
+        assert!(files.changed(), "it is gone");
+        files.take();
+        for n in 1.. {
+            folder.write("bob.yaml", &"x".repeat(n));
+            if files.changed() {
+                assert_eq!(n, 15, "whoever keeps writing holds nothing up for ever");
+                break;
+            }
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_put_in_force_is_tried_again_after_a_while() {
+        let folder = Folder::new("again");
+        let mut files = UserFiles::in_folder(Some(folder.0.clone()));
+        files.failed();
+        assert_eq!((1..).find(|_| files.changed()), Some(15));
+        files.failed();
+        files.take();
+        assert!((0..40).all(|_| !files.changed()));
+    }
+
+    #[test]
+    fn other_files_and_a_change_that_is_taken_back_are_no_change() {
+        let folder = Folder::new("others");
+        folder.write("alice.yaml", "one");
+        let mut files = UserFiles::in_folder(Some(folder.0.clone()));
+        folder.write("alice.yaml~", "copy");
+        folder.write(".alice.yaml.swp", "copy");
+        folder.write(".alice.yaml", "copy");
+        assert_eq!([0; 3].map(|_| files.changed()), [false; 3]);
+        assert!(!UserFiles::in_folder(None).changed());
+    }
+
+    #[test]
+    fn a_file_whose_mode_was_put_right_is_looked_at_again() {
+        let folder = Folder::new("mode");
+        folder.write("alice.yaml", "one");
+        files::set_mode(&folder.0.join("alice.yaml"), 0o644).unwrap();
+        let mut files = UserFiles::in_folder(Some(folder.0.clone()));
+        std::thread::sleep(Duration::from_millis(20));
+        files::set_mode(&folder.0.join("alice.yaml"), 0o600).unwrap();
+        assert!(!files.changed());
+        assert!(files.changed());
+    }
+}
