@@ -107,3 +107,20 @@ fn a_sequence_behind_another_counts_for_those_only_who_knocked_that_one() {
         assert_echoes(&net.a, to, 2222);
     }
 }
+
+#[test]
+fn iptables_refuses_what_it_cannot_enforce_before_it_touches_anything() {
+    let net = Topology::new();
+    for (more, wanted) in [("sequence: {knocks: [1234, 5678]}", "sequence:"), ("once: true", "once of ssh")] {
+        let home = Installation::new(&Config::ssh(&[more])).flags(&[
+            "--firewall-type",
+            "iptables",
+            "--iptables-variant",
+            "legacy",
+        ]);
+        let vain = home.run_in_vain(&net.router).exits(78);
+        assert!(vain.stderr.contains(wanted) && vain.stderr.contains("use nftables"), "{}", vain.stderr);
+        let rules = net.router.run("iptables-legacy", &["-t", "mangle", "-S"]).success().text();
+        assert!(!rules.contains("KA-"), "{rules}");
+    }
+}
