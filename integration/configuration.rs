@@ -27,6 +27,11 @@ impl Config {
         Self(text)
     }
 
+    /// This text.
+    pub fn with_text(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
     /// Adds an app with [`http_key`] and [`https_key`], 10 s of access and 5 s of step 2 unless `more` says
     /// otherwise.
     pub fn app(mut self, name: &str, port: &str, protocol: &str, destination: &str, more: &[&str]) -> Self {

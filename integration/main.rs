@@ -22,6 +22,7 @@ mod hosts;
 mod ipset;
 mod knocker;
 mod knocking;
+mod knocks;
 mod machine;
 mod namespace;
 mod probe;

@@ -78,7 +78,7 @@ fn only_the_right_beginning_matches_in_both_families_and_kinds() {
     let ports = Some(StepPorts { http: 8080, https: 8443 });
     let settings = parse("x", &config, ports, &Alone).unwrap().settings;
     let port = |number| NonZeroU16::new(number).unwrap();
-    let options = Options { http_port: port(8080), https_port: port(8443), inner_header: true };
+    let options = Options { http_port: port(8080), https_port: port(8443), inner_header: true, log: true };
     let right = format!("POST {path} HTTP/1.1");
     let wrong: String = [
         format!("GET {path} HTTP/1.1"),

@@ -14,6 +14,8 @@ const TOOLS: &[(&str, &str)] = &[
     ("curl", "curl"),
     ("iptables-nft", "iptables"),
     ("nmap", "nmap"),
+    ("hping3", "hping3"),
+    ("knock", "knockd"),
     ("tcpdump", "tcpdump"),
     ("conntrack", "conntrack"),
     ("openssl", "openssl"),

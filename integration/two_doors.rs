@@ -137,7 +137,7 @@ fn settings(name: &str, text: &str) -> Settings {
 
 fn options(inner_header: bool) -> Options {
     let port = |number| NonZeroU16::new(number).unwrap();
-    Options { http_port: port(8080), https_port: port(8443), inner_header }
+    Options { http_port: port(8080), https_port: port(8443), inner_header, log: true }
 }
 
 /// Runs something in a network namespace of its own: that of a thread that ends with it.

@@ -30,6 +30,35 @@ fn rich() -> Config {
         .app("Mixed-Case.name", "7000", "udp", "10.0.0.5", &["established: keep"])
 }
 
+/// A configuration with everything about knock sequences.
+fn knocked() -> Config {
+    let gates = "sequence: [{knocks: [7001, 9002], opens: step-1}, {knocks: [7003, 9002], opens: step-1, duration: 5}, \
+         {knocks: [udp/7004, 9002], opens: step-2}, {knocks: [7005, 9002], opens: inner}]";
+    Config::new(&[gates, "ipv6_prefix: 56"])
+        .app(
+            "ssh",
+            "2222",
+            "tcp",
+            "local",
+            &["sequence: [{knocks: [1234, 5678, 9012], strict: true, closing: [9012, 1234]}, {knocks: [1234, 5678, 9012, 1234], duration: 5m}]"],
+        )
+        .app(
+            "lan4",
+            "2223",
+            "both",
+            "10.0.0.5:22",
+            &["once: true", "sequence: {knocks: [udp/7000/20, udp/7000/0], window: 30, knock_window: 9, name: inner}"],
+        )
+        .app("lan6", "2224", "udp", "\"fd00:5::5\"", &["sequence: {knocks: [5678, 9012], strict: true}"])
+}
+
+/// Knock sequences only.
+fn without_steps() -> Config {
+    Config::with_text(
+        "global: {interface_ext: ext0, steps: off}\nssh: {port: 22, duration: 60, sequence: {knocks: [1234, udp/77]}}\n",
+    )
+}
+
 /// What the kernel tells about changes of its ruleset while `work` is done.
 fn changes_during(host: &Namespace, work: impl FnOnce()) -> String {
     let mut command = Command::new("nft");
@@ -93,9 +122,13 @@ fn check_ruleset_changes_nothing_while_the_daemon_runs() {
 
 #[test]
 fn the_printed_text_loads_to_the_ruleset_that_run_makes() {
-    for config in
-        [rich(), Config::ssh(&[]), Config::new(&["step1_reply: http"]).app("ssh", "22", "tcp", "local", &[])]
-    {
+    for config in [
+        rich(),
+        knocked(),
+        without_steps(),
+        Config::ssh(&[]),
+        Config::new(&["step1_reply: http"]).app("ssh", "22", "tcp", "local", &[]),
+    ] {
         let net = Topology::new();
         let home = Installation::new(&config);
         let text = home.check(&net.router, &["check-ruleset", "--print", "nft"]).success().text();
@@ -105,7 +138,15 @@ fn the_printed_text_loads_to_the_ruleset_that_run_makes() {
         let _agent = home.start(&net.router);
         let fresh = Namespace::new("fresh");
         fresh.nft(&text);
-        assert_eq!(table(&fresh), table(&net.router));
+        let (printed, running) = (table(&fresh), table(&net.router));
+        let pairs = printed.lines().zip(running.lines());
+        let first = pairs.enumerate().find(|(_, (printed, running))| printed != running);
+        assert!(printed == running, "they differ in lines of their listings, first {first:?}");
+        for map in ["services", "knock_next", "knock_sized", "knock_move", "knock_open", "knock_ports"] {
+            let listed =
+                |host: &Namespace| host.run("nft", &["-s", "list", "map", "inet", "knock_agent", map]);
+            assert_eq!(listed(&fresh).text(), listed(&net.router).text(), "{map}");
+        }
     }
 }
 

@@ -241,10 +241,13 @@ impl Firewall {
         https_port: NonZeroU16,
     ) -> Result<Options, BackendError> {
         match self {
-            Self::Nftables(nft) => {
-                Ok(Options { http_port, https_port, inner_header: nft.knows_inner_header()? })
-            }
-            Self::Iptables(_) => Ok(Options { http_port, https_port, inner_header: true }),
+            Self::Nftables(nft) => Ok(Options {
+                http_port,
+                https_port,
+                inner_header: nft.knows_inner_header()?,
+                log: nft.knows_log()?,
+            }),
+            Self::Iptables(_) => Ok(Options { http_port, https_port, inner_header: true, log: true }),
         }
     }
 

@@ -53,7 +53,7 @@ pub fn run(args: CheckConfigArgs) -> Exit {
 }
 
 fn summary(checked: &Checked, daemon: &DaemonArgs, out: &mut Printer) {
-    let Settings { global, apps, users, notify } = &checked.settings;
+    let Settings { global, apps, users, notify, sequences, automaton: _ } = &checked.settings;
     let count = |n: usize, what: &str| {
         if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
     };
@@ -69,7 +69,11 @@ fn summary(checked: &Checked, daemon: &DaemonArgs, out: &mut Printer) {
         Step1Reply::Http => "answers those who know the path",
     };
     let (http, https) = daemon.public_ports();
-    out.line(format!("  step 1 on tcp port {http} ({reply}), step 2 on tcp port {https}"));
+    if global.steps {
+        out.line(format!("  step 1 on tcp port {http} ({reply}), step 2 on tcp port {https}"));
+    } else {
+        out.line("  no steps: nothing listens");
+    }
     if global.path_rotation.is_some() {
         out.line("  the path of step 1 changes with time");
     }
@@ -92,6 +96,9 @@ fn summary(checked: &Checked, daemon: &DaemonArgs, out: &mut Printer) {
         let disabled = if off == 0 { String::new() } else { format!(", {off} of them disabled") };
         out.line(format!("  {}{disabled}", count(users.len(), "user")));
     }
+    if !sequences.is_empty() {
+        out.line(format!("  {}", count(sequences.len(), "knock sequence")));
+    }
     if !notify.is_empty() {
         let told = [
             count(notify.exec.len(), "program"),
@@ -102,13 +109,14 @@ fn summary(checked: &Checked, daemon: &DaemonArgs, out: &mut Printer) {
     }
     let rows: Vec<[String; 5]> = apps
         .iter()
-        .map(|app| {
+        .enumerate()
+        .map(|(index, app)| {
             [
                 app.name.to_string(),
                 services(app),
                 place(app.destination),
                 format!("open for {}", app.duration),
-                who(app, users),
+                who(app, users, sequences.iter().filter(|sequence| sequence.app == Some(index)).count()),
             ]
         })
         .collect();
@@ -116,15 +124,22 @@ fn summary(checked: &Checked, daemon: &DaemonArgs, out: &mut Printer) {
 }
 
 /// Who can open it.
-fn who(app: &App, users: &[User]) -> String {
+fn who(app: &App, users: &[User], sequences: usize) -> String {
     let users = users.iter().filter(|user| user.apps.iter().any(|theirs| theirs.app == app.name)).count();
     let keys = format!("{} + {} keys", app.access_key_http.len(), app.access_key_https.len());
-    match (app.access_key_http.len(), users) {
-        (_, 0) => keys,
-        (0, 1) => "1 user".to_owned(),
-        (0, users) => format!("{users} users"),
-        (_, users) => format!("{keys}, {users} users"),
-    }
+    let keys = match (app.access_key_http.len(), users) {
+        (0, 0) if sequences > 0 => None,
+        (_, 0) => Some(keys),
+        (0, 1) => Some("1 user".to_owned()),
+        (0, users) => Some(format!("{users} users")),
+        (_, users) => Some(format!("{keys}, {users} users")),
+    };
+    let knocks = match sequences {
+        0 => None,
+        1 => Some("1 sequence".to_owned()),
+        many => Some(format!("{many} sequences")),
+    };
+    keys.into_iter().chain(knocks).collect::<Vec<_>>().join(", ")
 }
 
 fn services(app: &App) -> String {

@@ -75,7 +75,7 @@ fn check(args: &CheckRulesetArgs, err: &mut Printer) -> Result<Exit, Exit> {
         return vyos(args, &settings, err);
     }
     let (http_port, https_port) = args.daemon.public_ports();
-    let mut options = Options { http_port, https_port, inner_header: true };
+    let mut options = Options { http_port, https_port, inner_header: true, log: true };
     let failed = |error: &BackendError, err: &mut Printer| {
         err.line(format!("error: {error}"));
         exit_of_backend(error)

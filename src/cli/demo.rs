@@ -5,6 +5,7 @@ mod gateway;
 mod interrupt;
 mod namespaces;
 mod report;
+mod sequence;
 mod story;
 mod wire;
 
@@ -16,7 +17,7 @@ use clap::Args;
 
 use crate::cli::{ConfigArg, Exit, Printer};
 
-use gateway::{Folder, Gateway, GatewayError};
+use gateway::{Folder, Gateway, GatewayError, Play};
 use interrupt::Ward;
 use namespaces::{End, Namespace, NamespaceError, connect};
 use report::Report;
@@ -36,6 +37,10 @@ pub struct DemoArgs {
     /// Not read: the demo makes a configuration of its own.
     #[command(flatten)]
     pub file: ConfigArg,
+
+    /// Tell of a knock sequence instead, with the defaults of `run --sequence`; takes half a minute
+    #[arg(long)]
+    pub sequence: bool,
 }
 
 /// Why the story could not be told.
@@ -69,8 +74,9 @@ impl DemoError {
 ///
 /// Must be called while the process has one thread, because it moves the process into namespaces of its own.
 #[must_use]
-pub fn run(_args: DemoArgs) -> Exit {
-    match tell() {
+pub fn run(args: DemoArgs) -> Exit {
+    let play = if args.sequence { Play::Sequence } else { Play::Steps };
+    match tell(play) {
         Ok(exit) => exit,
         Err(error) => {
             let mut err = Printer::stderr();
@@ -85,7 +91,7 @@ pub fn run(_args: DemoArgs) -> Exit {
     }
 }
 
-fn tell() -> Result<Exit, DemoError> {
+fn tell(play: Play) -> Result<Exit, DemoError> {
     let begun = Instant::now();
     let router = Namespace::enter_private()?;
     let world = Namespace::another()?;
@@ -101,7 +107,7 @@ fn tell() -> Result<Exit, DemoError> {
         &End { namespace: &router, interface: OUTSIDE, addresses: &ours },
         &End { namespace: &world, interface: "client", addresses: &theirs },
     )?;
-    let gateway = Gateway::prepare(&router, &folder, OUTSIDE)?;
+    let gateway = Gateway::prepare(&router, &folder, OUTSIDE, play)?;
     let witness =
         world.within(Witness::watch).map_err(|errno| DemoError::Other(format!("watch the wire: {errno}")))?;
 
@@ -113,7 +119,11 @@ fn tell() -> Result<Exit, DemoError> {
     report.say("");
     let agent = gateway.start(&ward)?;
     let stage = Stage { outside: &world, gateway: &gateway, witness, casts };
-    stage.play(agent, &mut report).map_err(DemoError::Other)?;
+    let played = match play {
+        Play::Steps => stage.play(agent, &mut report),
+        Play::Sequence => stage.play_sequence(agent, &mut report),
+    };
+    played.map_err(DemoError::Other)?;
     Ok(report.finish(begun.elapsed(), || gateway.log()))
 }
 

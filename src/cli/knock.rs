@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
+use crate::cli::knock_sequence::{self, Afterwards, Knocks, SequenceArgs};
 use crate::cli::person::{Person, exit_of, farthest, profile};
 use crate::cli::{Exit, Printer, Tone};
 use crate::client::{Attempted, Client, Failure, open, own_addresses};
@@ -36,6 +37,8 @@ Examples:
   knock-agent knock home --close               close it again
   knock-agent knock home --watch --for 1h      keep it open, also after a change of network
   knock-agent knock home --then ssh gate       open, then become `ssh gate`
+  knock-agent knock --sequence tcp/1234,udp/7000,tcp/9012 --target gate.example.com --check --port 22
+                                               a knock sequence, one packet per knock, then try the port
 
 Exit codes:
   0  open (or closed) for at least one address family
@@ -95,6 +98,10 @@ pub struct KnockArgs {
     #[arg(long, value_name = "COMMAND", num_args = 1.., allow_hyphen_values = true)]
     pub then: Vec<String>,
 
+    /// Knocks without the two steps.
+    #[command(flatten)]
+    pub sequence: SequenceArgs,
+
     /// What does not belong here.
     #[command(flatten)]
     pub secrets: SecretArgs,
@@ -149,6 +156,9 @@ pub fn run(args: KnockArgs) -> Exit {
 
 fn knock(args: KnockArgs, err: &mut Printer) -> Result<Exit, Exit> {
     args.secrets.vet(err)?;
+    if let Some(knocks) = &args.sequence.sequence {
+        return by_sequence(&args, knocks, err);
+    }
     let mut profile = profile(args.profile.as_deref(), err)?;
     adopt(&mut profile, &args);
     let then = if args.then.is_empty() { profile.then.clone() } else { args.then.clone() };
@@ -167,6 +177,36 @@ fn knock(args: KnockArgs, err: &mut Printer) -> Result<Exit, Exit> {
     let opened = once(&client, action, duration, err)?;
     after(&args, &opened.addresses, port, err)?;
     if args.close || then.is_empty() {
+        return Ok(Exit::Done);
+    }
+    let error = process::become_program(program(&then));
+    err.line(format!("error: {} cannot be started: {error}", then.first().map_or("", String::as_str)));
+    Err(Exit::Usage)
+}
+
+/// Knocks at ports, at the host of the command line or of the profile.
+fn by_sequence(args: &KnockArgs, knocks: &Knocks, err: &mut Printer) -> Result<Exit, Exit> {
+    let (host, port, then) = match &args.sequence.target {
+        Some(host) => (host.clone(), args.port, args.then.clone()),
+        None => {
+            let profile = profile(args.profile.as_deref(), err)?;
+            let then = if args.then.is_empty() { profile.then } else { args.then.clone() };
+            (profile.host, args.port.or(profile.check), then)
+        }
+    };
+    let limit = args.wait.map(Lifetime::as_duration).or(args.check.then_some(CHECK));
+    if limit.is_some() && port.is_none() {
+        err.line("error: which port? say --port");
+        return Err(Exit::Usage);
+    }
+    let families = match (args.ipv4, args.ipv6) {
+        (true, _) => Families::V4,
+        (_, true) => Families::V6,
+        _ => Families::Both,
+    };
+    let afterwards = Afterwards { families, check: port.zip(limit) };
+    knock_sequence::run(&host, knocks, args.sequence.delay, &afterwards, err)?;
+    if then.is_empty() {
         return Ok(Exit::Done);
     }
     let error = process::become_program(program(&then));

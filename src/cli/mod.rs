@@ -33,6 +33,8 @@ pub mod hash_key;
 mod host_flags;
 #[cfg(feature = "client")]
 pub mod knock;
+#[cfg(feature = "client")]
+mod knock_sequence;
 #[cfg(feature = "gateway")]
 pub mod load;
 #[cfg(feature = "gateway")]
@@ -44,6 +46,8 @@ mod outside;
 mod person;
 #[cfg(feature = "gateway")]
 mod proxy_flags;
+#[cfg(feature = "gateway")]
+pub mod quick;
 #[cfg(feature = "gateway")]
 pub mod revoke;
 #[cfg(feature = "gateway")]

@@ -90,7 +90,7 @@ fn by_ourselves(file: &ConfigArg, request: Request, err: &mut Printer) -> Result
     let firewall = Firewall::in_place().map_err(|error| failed(&error.into()))?;
     // Nothing is planned here, so that the ports do not matter.
     let port = NonZeroU16::MIN;
-    let options = Options { http_port: port, https_port: port, inner_header: true };
+    let options = Options { http_port: port, https_port: port, inner_header: true, log: true };
     let now = clock::now();
     let mut operations =
         Operations::adopt(firewall, settings, options, now).map_err(|error| failed(&error))?;

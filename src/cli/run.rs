@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use crate::cli::consent::{Wishes, consent};
 use crate::cli::load::{self, Exposure};
 use crate::cli::operate::{exit_of, exit_of_backend};
+use crate::cli::quick::{self, QuickArgs};
 use crate::cli::{DaemonArgs, Exit, Printer};
 use crate::config::{ProxyStep2, Settings};
 use crate::service::daemon::{self, Daemon, DaemonError, TlsFiles};
@@ -20,12 +21,16 @@ use crate::units::Lifetime;
 /// The arguments of `run`.
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Needs the capabilities CAP_NET_ADMIN and, for ports below 1024, CAP_NET_BIND_SERVICE.\nSIGHUP has it read the configuration and the certificate again; if they are wrong, those of before stay in force. The flags stay as they are.\nSIGTERM stops the daemon; the guard and what is granted stay.\n\nOn a terminal it asks before it guards a port that somebody is connected to from outside; without one it goes on and says so in the log. Such connections live on (adopt_established).\n--confirm: also where the daemon is killed, everything is put back, by a second process that does nothing else; only if both are killed at once (kill -9 of all, a crash of the host) nothing is. Exit code 1: it was put back.\n\nExample:\n  sudo knock-agent run -c config.yaml --http-port 80 --https-port 443 --cert cert.pem --key key.pem"
+    after_help = "Needs the capabilities CAP_NET_ADMIN and, for ports below 1024, CAP_NET_BIND_SERVICE.\nSIGHUP has it read the configuration and the certificate again; if they are wrong, those of before stay in force. The flags stay as they are.\nSIGTERM stops the daemon; the guard and what is granted stay.\n\nOn a terminal it asks before it guards a port that somebody is connected to from outside; without one it goes on and says so in the log. Such connections live on (adopt_established).\n--confirm: also where the daemon is killed, everything is put back, by a second process that does nothing else; only if both are killed at once (kill -9 of all, a crash of the host) nothing is. Exit code 1: it was put back.\n\nExamples:\n  sudo knock-agent run --sequence tcp/1234,tcp/5678,tcp/9012 --protected-port 2222 --window 10\n  sudo knock-agent run -c config.yaml --http-port 80 --https-port 443 --cert cert.pem --key key.pem"
 )]
 pub struct RunArgs {
     /// What all verbs of the daemon have.
     #[command(flatten)]
     pub daemon: DaemonArgs,
+
+    /// What stands for a configuration.
+    #[command(flatten)]
+    pub quick: QuickArgs,
 
     /// Show the rules and ask before anything is changed; needs a terminal
     #[arg(long)]
@@ -80,12 +85,16 @@ pub fn run(args: RunArgs) -> Exit {
 fn prepare(args: RunArgs, err: &mut Printer) -> Result<Daemon, Exit> {
     let wishes = Wishes { ask: args.ask, yes: args.yes };
     let confirm = args.confirm.map(Lifetime::as_duration);
-    let args = args.daemon;
+    let (args, quick) = (args.daemon, args.quick);
     args.vet(err);
     log_to_stderr(&args.log_level);
     let exposure = Exposure::of_strict(args.strict);
     let steps = args.steps();
-    let settings = load::load(&args.file.config, Some(&steps), exposure, err)?.settings;
+    let quick = quick.text(err)?;
+    let settings = match &quick {
+        Some(text) => quick::load(text, err)?.settings,
+        None => load::load(&args.file.config, Some(&steps), exposure, err)?.settings,
+    };
     // Before anybody is asked, which may take long: whoever is disabled meanwhile is.
     let users = UserFiles::new(&settings);
     consent(wishes, &args, &settings, err)?;
@@ -93,9 +102,15 @@ fn prepare(args: RunArgs, err: &mut Printer) -> Result<Daemon, Exit> {
     let (http_port, https_port) = args.public_ports();
     let host = args.host_chains(settings.global.mark, err)?;
     let tls = tls_files(args.cert, args.key, &settings, err)?;
-    let (path, with_tls) = (args.file.config.clone(), tls.is_some());
+    let (path, with_tls, steps_on) = (args.file.config.clone(), tls.is_some(), settings.global.steps);
     let source = Source::new(move || {
+        if let Some(text) = &quick {
+            return quick::read(text);
+        }
         let checked = load::read(&path, Some(&steps), exposure).map_err(|refused| refused.problems)?;
+        if checked.settings.global.steps != steps_on {
+            return Err(load::one_problem(&path, "global.steps", OTHER_STEPS, "start it again"));
+        }
         match needs_certificate(&checked.settings) && !with_tls {
             true => Err(load::one_problem(&path, "global.proxy_step2", NO_CERTIFICATE, RESTART_WITH_ONE)),
             false => Ok(checked),
@@ -117,12 +132,14 @@ fn prepare(args: RunArgs, err: &mut Printer) -> Result<Daemon, Exit> {
     })
 }
 
+const OTHER_STEPS: &str = "a running daemon does not begin or cease to listen";
 const NO_CERTIFICATE: &str = "step 2 would be HTTPS, and the daemon was started without a certificate";
 const RESTART_WITH_ONE: &str = "start it again with --cert and --key";
 
 /// Whether step 2 is HTTPS: always, unless TLS ends at a proxy.
 fn needs_certificate(settings: &Settings) -> bool {
-    settings.global.proxy.as_ref().is_none_or(|proxy| proxy.step2 == ProxyStep2::Https)
+    settings.global.steps
+        && settings.global.proxy.as_ref().is_none_or(|proxy| proxy.step2 == ProxyStep2::Https)
 }
 
 /// The pair of files, which only step 2 in plain HTTP does without.

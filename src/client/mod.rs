@@ -8,6 +8,7 @@ mod profiles;
 mod reach;
 mod request;
 mod secrets;
+mod sequence;
 mod steps;
 mod tls;
 
@@ -16,4 +17,5 @@ pub use knock::{Attempted, Client, Failure};
 pub use profiles::{Found, ProfileError, folder, load};
 pub use reach::{Stream, open, own_addresses, pipe, resolve};
 pub use secrets::{Ask, SecretError};
+pub use sequence::knock_sequence;
 pub use tls::TlsError;

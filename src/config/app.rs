@@ -6,6 +6,7 @@ use crate::config::keys::{self, Keys, bare};
 use crate::config::outside::Outside;
 use crate::config::report::{Report, Spot};
 use crate::config::section::{Field, Section};
+use crate::config::sequence::{self, SequenceDraft};
 use crate::config::settings::{App, Destination, Established};
 use crate::config::shared_keys::{MAX_ITEMS, Said, TWO_FACTOR_STEPS, allow, interfaces};
 use crate::units::{AppName, AppNameError, KeyCheck, Lifetime, PortRange, Protocols, form_bytes};
@@ -27,8 +28,9 @@ pub(super) const KEYS: &[&str] = &[
     "once",
     "allow",
     "2fa_step",
+    "sequence",
 ];
-const LATER: &[&str] = &["sequence", "users"];
+const LATER: &[&str] = &["users"];
 
 const STEP2_DURATION_SECS: u64 = 5;
 const PROTOCOLS: &[(&str, Protocols)] =
@@ -49,6 +51,8 @@ pub(super) struct AppDraft<'n> {
     pub ports: Vec<(PortRange, Spot)>,
     /// Its protocols, if they are right.
     pub protocol: Option<Protocols>,
+    /// The sequences that open or close it.
+    pub sequences: Vec<SequenceDraft>,
     /// What becomes of its connections, if that is right.
     pub established: Option<Established>,
     /// The longest step-1 key and the longest name, as a form carries them, in bytes.
@@ -126,14 +130,8 @@ pub(super) fn read<'n>(
     let established = Said::read(section.get("established"), |f| f.choice(ESTABLISHED, report));
     let established = established.or(Established::Cut);
     let masquerade = Said::read(section.get("masquerade"), |f| f.switch(report)).or(true);
-    let once = Said::read(section.get("once"), |f| match f.switch(report) {
-        Some(true) => {
-            refuse_later(section, "once", report);
-            None
-        }
-        other => other,
-    })
-    .or(false);
+    let once = Said::read(section.get("once"), |f| f.switch(report)).or(false);
+    let sequences = sequence::read(section, true, duration.as_ref().map(|(duration, _)| *duration), report);
     let allow = allow(section, report).or(Vec::new());
     let two_factor_step = Said::read(section.get("2fa_step"), |f| f.choice(TWO_FACTOR_STEPS, report));
     let two_factor_step = two_factor_step.or(global.two_factor_step);
@@ -141,7 +139,7 @@ pub(super) fn read<'n>(
     let longest = http.iter().flatten().map(|(key, _)| key.form_bytes()).max().unwrap_or_default();
     let slug = name.as_ref().map(AppName::slug);
     let settings = (|| {
-        once?;
+        sequences.as_ref()?;
         Some(App {
             name: name?,
             slug: slug.clone()?,
@@ -157,6 +155,7 @@ pub(super) fn read<'n>(
             interface_int: interface_int?,
             established: established?,
             masquerade: masquerade?,
+            once: once?,
             allow: allow?,
             two_factor_step: two_factor_step?,
         })
@@ -168,6 +167,7 @@ pub(super) fn read<'n>(
         slug,
         ports: ports.iter().map(|(range, field)| (*range, field.spot())).collect(),
         protocol,
+        sequences: sequences.unwrap_or_default(),
         established,
         form_bytes: longest + form_bytes(name_text),
     }

@@ -6,6 +6,7 @@ use crate::config::app::AppDraft;
 use crate::config::global::GlobalDraft;
 use crate::config::proxy::taken;
 use crate::config::report::{Report, Spot};
+use crate::config::sequence::{KnockEffect, SequenceDraft};
 use crate::config::settings::Established;
 use crate::config::users::UsersDraft;
 use crate::config::{Behind, StepPorts};
@@ -33,6 +34,32 @@ pub(super) fn check_step_ports(ports: Option<StepPorts>, behind: Option<&Behind>
             format!("both steps listen on port {}", ports.http),
             "give --http-port and --https-port different ports",
         );
+    }
+}
+
+/// Checks that nothing needs the two steps where there are none.
+pub(super) fn check_without_steps(
+    global: &GlobalDraft<'_>,
+    apps: &[AppDraft<'_>],
+    behind: Option<&Behind>,
+    report: &mut Report,
+) {
+    let Some(steps) = &global.without_steps else { return };
+    let fix = "remove it, or `steps: off`";
+    let keys = |app: &&AppDraft<'_>| app.settings.as_ref().is_some_and(|app| !app.access_key_http.is_empty());
+    for app in apps.iter().filter(keys) {
+        report.conflict(app.spot.clone(), steps, "without the two steps, access keys open nothing", fix);
+    }
+    if global.with_users {
+        report.error_fix(steps.clone(), "without the two steps, users open nothing", fix);
+    }
+    if behind.is_some() {
+        report.error_fix(steps.clone(), "without the two steps, there is nothing for a proxy", fix);
+    }
+    let gate =
+        |draft: &&SequenceDraft| matches!(draft.sequence.effect, KnockEffect::Step1 | KnockEffect::Step2);
+    for draft in global.sequences.iter().filter(gate) {
+        report.conflict(draft.spot.clone(), steps, "this opens a step, and there are none", fix);
     }
 }
 
@@ -178,11 +205,11 @@ fn nobody(apps: &[AppDraft<'_>], users: &UsersDraft, report: &mut Report) {
     for app in apps {
         let Some(settings) = &app.settings else { continue };
         let has_user = users.iter().any(|user| user.apps.iter().any(|theirs| theirs.app == settings.name));
-        if settings.access_key_http.is_empty() && !has_user {
+        if settings.access_key_http.is_empty() && !has_user && app.sequences.is_empty() {
             report.warning(
                 app.spot.clone(),
                 "nobody has a key for this app: it stays closed",
-                "add keys here, or the app to a user",
+                "add keys or a sequence here, or the app to a user",
             );
         }
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::config::proxy::ProxyDraft;
 use crate::config::report::{Report, Spot};
 use crate::config::section::{Field, Section};
+use crate::config::sequence::{self, SequenceDraft};
 use crate::config::settings::{DefaultInput, Global, LockoutRule, Step1Proof, Step1Reply, TwoFactorStep};
 use crate::config::shared_keys::{Said, TWO_FACTOR_STEPS, allow, interfaces};
 use crate::units::{AppName, HttpPath, HttpPathError, IfName, Lifetime, Mark, PathRotation};
@@ -35,12 +36,12 @@ pub(super) const KEYS: &[&str] = &[
     "lockout",
     "proxy_header",
     "proxy_step2",
+    "sequence",
+    "steps",
     "notify",
     "http_post_path_secret",
     "http_post_path_every",
 ];
-/// Keys of later releases: never ignored, because who writes them relies on them.
-pub(super) const LATER: &[&str] = &["sequence"];
 
 const RATE_LIMIT: u32 = 10;
 const STEP1_MAX_BYTES: u16 = 500;
@@ -69,6 +70,10 @@ pub(super) struct GlobalDraft<'n> {
     pub users_folder: Option<(PathBuf, Field<'n>)>,
     /// What is said of a proxy in front.
     pub proxy: ProxyDraft<'n>,
+    /// The sequences that open what is not an app's.
+    pub sequences: Vec<SequenceDraft>,
+    /// Where it is said that there are no steps, if it is.
+    pub without_steps: Option<Spot>,
 }
 
 impl GlobalDraft<'_> {
@@ -85,6 +90,8 @@ impl GlobalDraft<'_> {
             users: None,
             users_folder: None,
             proxy: ProxyDraft::unknown(),
+            sequences: Vec::new(),
+            without_steps: None,
         }
     }
 }
@@ -105,14 +112,18 @@ impl GlobalDraft<'_> {
 
 /// Reads the global section.
 pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraft<'n> {
-    for key in LATER {
-        refuse_later(section, key, report);
-    }
-    let known: Vec<&str> = KEYS.iter().chain(LATER).copied().collect();
-    section.refuse_unknown(&known, crate::config::app::KEYS, "the section of an app", report);
+    section.refuse_unknown(KEYS, crate::config::app::KEYS, "the section of an app", report);
 
-    let http = path(section, "http_post_path", report);
-    let https = path(section, "https_post_path", report);
+    let steps =
+        Said::read(section.get("steps"), |f| f.choice(&[("on", true), ("off", false)], report)).or(true);
+    let mut path_of = |key, unused| match section.get(key) {
+        None if steps == Some(false) => section.get("steps").zip(unused).map(|(at, path)| (path, at)),
+        _ => path(section, key, report),
+    };
+    let (http, https) = (
+        path_of("http_post_path", "/no-step-1".parse().ok()),
+        path_of("https_post_path", "/no-step-2".parse().ok()),
+    );
     if let (Some((first, first_at)), Some((second, second_at))) = (&http, &https)
         && first == second
     {
@@ -164,6 +175,8 @@ pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraf
     let folder_field = section.get("users_folder");
     let users_folder = Said::read(folder_field.clone(), |f| absolute_file(f, report).map(Some)).or(None);
 
+    let sequences = sequence::read(section, false, None, report);
+
     let step1 = match (&http, max_bytes) {
         (Some((path, at)), Some(bytes)) => Some((path.clone(), at.spot(), bytes)),
         _ => None,
@@ -188,6 +201,7 @@ pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraf
             step1_proof: step1_proof.or(Step1Proof::Accept)?,
             users_folder: users_folder.clone()?,
             lockout: lockout.or(LockoutRule::usual())?,
+            steps: steps?,
             step1_reply: step1_reply?,
             step1_max_bytes: max_bytes?,
             step1_segments: segments.or(STEP1_SEGMENTS)?,
@@ -211,6 +225,8 @@ pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraf
         users,
         users_folder: users_folder.flatten().zip(folder_field),
         proxy,
+        sequences: sequences.unwrap_or_default(),
+        without_steps: section.get("steps").map(|field| field.spot()).filter(|_| steps == Some(false)),
     }
 }
 

@@ -16,6 +16,8 @@ mod proxy;
 mod report;
 mod rotation;
 mod section;
+mod sequence;
+mod sequences;
 mod settings;
 mod shared_keys;
 mod suggest;
@@ -33,6 +35,7 @@ pub use profile::{
     CodeSource, Families, Profile, ProofAddress, SecretSource, Step1Form, Trust, parse_profile,
 };
 pub use proxy::{Behind, Proxy, ProxyHeader, ProxyStep2, Trusted, TrustedError};
+pub use sequence::{KnockEffect, KnockSequence};
 pub use settings::{
     App, DefaultInput, Destination, Established, Global, LockoutRule, Settings, Step1Proof, Step1Reply,
     TwoFactorStep, User, UserApp,
@@ -150,14 +153,20 @@ fn read(
         report.warning(file.spot(), "there is no app: nothing is guarded", "add a section for each service");
     }
     let users = users::read(known, &apps, outside, report, of_users);
-    let taken = ports.map(|ports| proxy::taken(ports, behind)).unwrap_or_default();
+    let mut taken = ports.map(|ports| proxy::taken(ports, behind)).unwrap_or_default();
+    if known.without_steps.is_some() {
+        taken.clear();
+        conflicts::check_without_steps(known, &apps, behind, report);
+    }
     conflicts::check(global.as_ref(), &apps, &users, &taken, report);
     let mut global = global?;
+    let sequences = sequences::read(std::mem::take(&mut global.sequences), &mut apps, &taken, report);
     let proxy = std::mem::replace(&mut global.proxy, proxy::ProxyDraft::unknown());
     let proxy = proxy.settle(ports, behind, report)?;
     let global = Global { proxy, path_rotation: rotation?, ..global.settings? };
     let apps = apps.into_iter().map(|app| app.settings).collect::<Option<Vec<_>>>()?;
-    all_read.then_some(Settings { global, apps, users: users.list?, notify: notify? })
+    let sequences::SequencesDraft { list: sequences, automaton } = sequences?;
+    all_read.then_some(Settings { global, apps, users: users.list?, notify: notify?, sequences, automaton })
 }
 
 /// The first document of a text, which has sections; `fix` says what to write where it has not.

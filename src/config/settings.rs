@@ -4,9 +4,10 @@ use std::time::SystemTime;
 
 use crate::config::notify::Notify;
 use crate::config::proxy::Proxy;
+use crate::config::sequence::KnockSequence;
 use crate::units::{
-    AccessKey, AppName, Family, HttpPath, IfName, Lifetime, Mark, Network, PathRotation, PortRange,
-    Protocols, Timestamp, TotpSecret, UserName,
+    AccessKey, AppName, Automaton, Family, HttpPath, IfName, Lifetime, Mark, Network, PathRotation,
+    PortRange, Protocols, Timestamp, TotpSecret, UserName,
 };
 
 /// A whole configuration that has been checked; made by [`crate::config::parse`] only.
@@ -20,6 +21,10 @@ pub struct Settings {
     pub users: Vec<User>,
     /// Who else is told of what happens.
     pub notify: Notify,
+    /// The knock sequences, those of the global section first.
+    pub sequences: Vec<KnockSequence>,
+    /// What tells them apart; it numbers them by their places.
+    pub automaton: Automaton,
 }
 
 impl Settings {
@@ -98,6 +103,8 @@ pub struct Global {
     pub step1_proof: Step1Proof,
     /// When addresses are locked out; none: never.
     pub lockout: Option<LockoutRule>,
+    /// Whether there are the two steps at all, or knock sequences only; without them, their paths mean nothing.
+    pub steps: bool,
     /// Whether step 1 answers.
     pub step1_reply: Step1Reply,
     /// The longest step-1 packet (IP length, bytes) and connection (TCP payload, bytes).
@@ -180,6 +187,8 @@ pub struct App {
     pub established: Established,
     /// Whether a LAN host sees the router's address instead of the client's.
     pub masquerade: bool,
+    /// Whether a grant ends with the first connection that is made by it; that one goes on.
+    pub once: bool,
     /// Networks that may always reach this app.
     pub allow: Vec<Network>,
     /// At which step a 2FA code is asked for.

@@ -61,6 +61,17 @@ impl Ledger {
         }
     }
 
+    /// Says who somebody is whom nobody had named, at an address with a grant for an app.
+    pub fn name(&mut self, app: &str, addr: IpAddr, by: &str) {
+        let Some(users) = self.entries.get_mut(&(app.to_owned(), addr)) else { return };
+        if !by.is_empty()
+            && let Some(entry) = users.remove("")
+        {
+            users.entry(by.to_owned()).or_insert(entry);
+            self.changes += 1;
+        }
+    }
+
     /// Forgets all grants.
     pub fn revoke_everything(&mut self) {
         if !self.entries.is_empty() {

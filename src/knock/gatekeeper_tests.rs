@@ -1,6 +1,6 @@
 use super::*;
 use crate::config::{Destination, Established, Global, Step1Reply, TwoFactorStep};
-use crate::units::Protocols;
+use crate::units::{Automaton, Protocols};
 use proptest::prelude::*;
 
 const HTTP: [&str; 2] = ["http-key-zero", "http-key-one-longer"];
@@ -29,6 +29,7 @@ fn app(name: &str, two_factor_step: TwoFactorStep) -> App {
         interface_int: Vec::new(),
         established: Established::Cut,
         masquerade: true,
+        once: false,
         allow: Vec::new(),
         two_factor_step,
         name,
@@ -52,6 +53,7 @@ fn settings(two_factor_step: TwoFactorStep) -> Settings {
             users_folder: None,
             lockout: None,
             step1_proof: Step1Proof::Accept,
+            steps: true,
             step1_reply: Step1Reply::Silent,
             step1_max_bytes: 500,
             step1_segments: 3,
@@ -65,6 +67,8 @@ fn settings(two_factor_step: TwoFactorStep) -> Settings {
         },
         apps: vec![app("a", two_factor_step), app("b", two_factor_step)],
         users: Vec::new(),
+        sequences: Vec::new(),
+        automaton: Automaton::default(),
         notify: crate::config::Notify::default(),
     }
 }

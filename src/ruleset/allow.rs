@@ -118,6 +118,7 @@ pub fn elements(spans: &[Span], family: Family) -> Elements {
             let element = Element {
                 last: (first != last).then(|| key(last, family)),
                 verdict: None,
+                mark: None,
                 timeout: span.left_ms.map(Timeout::fresh_ms),
                 comment: Some(span.words()),
             };

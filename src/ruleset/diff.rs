@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::expr::Expr;
 use super::host_chain::HostChange;
-use super::model::{Chain, Content, Elements, Rule, Ruleset, Set};
+use super::model::{Chain, Content, Elements, Rule, Ruleset, Set, Value};
 
 /// What was read from the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -97,7 +97,9 @@ impl fmt::Display for Change {
         match self {
             Self::AddTable => f.write_str("add the table"),
             Self::DeleteTable => f.write_str("delete the table"),
-            Self::AddSet(set) => write!(f, "add {} {}", if set.verdicts { "map" } else { "set" }, set.name),
+            Self::AddSet(set) => {
+                write!(f, "add {} {}", if set.value == Value::Nothing { "set" } else { "map" }, set.name)
+            }
             Self::DeleteSet(name) => write!(f, "delete set {name}"),
             Self::FlushSet(name) => write!(f, "remove the elements of set {name}"),
             Self::AddChain(chain) => write!(f, "add chain {}", chain.name),
@@ -243,7 +245,11 @@ fn patch(live: &Live, wanted: &Ruleset) -> Vec<Change> {
 
 fn asks_one_of(rule: &Rule, sets: &BTreeSet<&str>) -> bool {
     rule.exprs.iter().any(|expr| match expr {
-        Expr::Lookup { set, .. } | Expr::Update { set, .. } => sets.contains(set.as_str()),
+        Expr::Lookup { set, .. }
+        | Expr::Map { set, .. }
+        | Expr::Update { set, .. }
+        | Expr::Remember { set, .. }
+        | Expr::Forget { set, .. } => sets.contains(set.as_str()),
         _ => false,
     })
 }
@@ -253,8 +259,10 @@ fn change_elements(out: &mut Vec<Change>, set: &SetRef, have: &Elements, want: &
     let differs = |a: &Elements, b: &Elements| -> Elements {
         a.iter()
             .filter(|(key, element)| {
-                b.get(*key)
-                    .is_none_or(|other| (&other.last, &other.verdict) != (&element.last, &element.verdict))
+                b.get(*key).is_none_or(|other| {
+                    (&other.last, &other.verdict, other.mark)
+                        != (&element.last, &element.verdict, element.mark)
+                })
             })
             .map(|(key, element)| (key.clone(), element.clone()))
             .collect()

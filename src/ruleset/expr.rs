@@ -193,6 +193,15 @@ pub enum Expr {
         /// Whether the set is a verdict map.
         verdict: bool,
     },
+    /// Loads what the key leads to in a map of marks; no match if it is not there.
+    Map {
+        /// Name of the map.
+        set: String,
+        /// First register of the key.
+        reg: Reg,
+        /// Where to.
+        to: Reg,
+    },
     /// Loads a constant.
     Immediate {
         /// Where to.
@@ -231,6 +240,35 @@ pub enum Expr {
         timeout_ms: u64,
         /// A rate kept per element; the rule goes on only if it matches.
         limit: Option<Limit>,
+    },
+    /// Adds the key to a dynamic set, unless it is there already; no match when the set is full.
+    Remember {
+        /// Name of the set.
+        set: String,
+        /// First register of the key.
+        reg: Reg,
+        /// Timeout in milliseconds.
+        timeout_ms: u64,
+        /// Register with what it leads to, in a map.
+        data: Option<Reg>,
+    },
+    /// Removes the key from a dynamic set, if it is there (Linux 5.4).
+    Forget {
+        /// Name of the set.
+        set: String,
+        /// First register of the key.
+        reg: Reg,
+        /// In a map, which wants one, a register with any value.
+        data: Option<Reg>,
+    },
+    /// Tells whoever listens to a group of netfilter's log.
+    Log {
+        /// The group.
+        group: u16,
+        /// What it is told with the packet, at most 127 bytes.
+        prefix: String,
+        /// Bytes of the packet, from the network header on.
+        snaplen: u32,
     },
     /// Translates the destination.
     Dnat {

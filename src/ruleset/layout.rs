@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use crate::config::{App, Established, Settings};
+use crate::ruleset::knocking::Knocking;
 use crate::units::{Family, IfName, Network, PortRange, Protocol};
 
 /// What the command line adds to the settings, and what the kernel can do.
@@ -17,6 +18,8 @@ pub struct Options {
     pub https_port: NonZeroU16,
     /// Whether the kernel knows the inner header (Linux 5.16).
     pub inner_header: bool,
+    /// Whether the kernel can tell a program of a packet (nfnetlink_log).
+    pub log: bool,
 }
 
 /// Ports of one protocol that belong to the same apps.
@@ -64,6 +67,8 @@ pub struct Layout<'a> {
     pub local: Vec<Segment>,
     /// The guarded ports of LAN hosts, by host, protocol and port.
     pub lan: Vec<Segment>,
+    /// The knock sequences.
+    pub knocking: Knocking,
 }
 
 impl<'a> Layout<'a> {
@@ -98,6 +103,7 @@ impl<'a> Layout<'a> {
             services: segments(&services),
             local: segments(&local),
             lan: segments(&lan),
+            knocking: Knocking::of(settings),
         }
     }
 

@@ -258,7 +258,7 @@ mod tests {
 
     fn options() -> Options {
         let port = |n| NonZeroU16::new(n).unwrap();
-        Options { http_port: port(8080), https_port: port(8443), inner_header: true }
+        Options { http_port: port(8080), https_port: port(8443), inner_header: true, log: true }
     }
 
     fn at(text: &str) -> SocketAddr {

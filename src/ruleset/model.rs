@@ -16,6 +16,12 @@ pub const TABLE_COMMENT: &str = "knock-agent 1";
 /// Stem of the sets of flows that were there before the guard.
 pub const ADOPTED_SET: &str = "adopted";
 
+/// How the names of the sets begin that finished knock sequences fill: grants by the kernel.
+pub const KNOCKED_SETS: &str = "seq_";
+
+/// How the names of the sets of grants by the agent begin; packets end them where an app says `once`.
+pub const GRANTED_SETS: &str = "app_";
+
 /// Everything in the table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -113,6 +119,10 @@ pub enum KeyPart {
     Port,
     /// `ifname`.
     IfName,
+    /// `mark`, in host byte order.
+    Mark,
+    /// The length field of a UDP header, for which nft has no name of a type.
+    UdpLength,
 }
 
 impl KeyPart {
@@ -120,10 +130,10 @@ impl KeyPart {
     #[must_use]
     pub fn length(self) -> usize {
         match self {
-            Self::Ipv4 => 4,
+            Self::Ipv4 | Self::Mark => 4,
             Self::Ipv6 | Self::IfName => 16,
             Self::Protocol => 1,
-            Self::Port => 2,
+            Self::Port | Self::UdpLength => 2,
         }
     }
 
@@ -146,7 +156,19 @@ pub struct SetFlags {
     pub dynamic: bool,
 }
 
-/// A set, or a verdict map.
+/// What each element of a set leads to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Value {
+    /// Nothing: it is in the set or not.
+    #[default]
+    Nothing,
+    /// A verdict.
+    Verdict,
+    /// A packet mark.
+    Mark,
+}
+
+/// A set, or a map.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Set {
@@ -154,8 +176,8 @@ pub struct Set {
     pub name: String,
     /// The parts of its key; at least one.
     pub key: Vec<KeyPart>,
-    /// Whether each element leads to a verdict.
-    pub verdicts: bool,
+    /// What each element leads to.
+    pub value: Value,
     /// Its flags.
     pub flags: SetFlags,
     /// The most elements it takes; none: no bound.
@@ -177,14 +199,15 @@ impl Set {
     /// Whether only packets fill it, and with what lasts for seconds or is learnt again.
     #[must_use]
     pub fn is_fleeting(&self) -> bool {
-        self.flags.dynamic && !self.name.starts_with(ADOPTED_SET)
+        let lasting = [ADOPTED_SET, KNOCKED_SETS, GRANTED_SETS];
+        self.flags.dynamic && !lasting.iter().any(|stem| self.name.starts_with(stem))
     }
 
     /// Whether kernel and configuration agree on everything but the elements.
     #[must_use]
     pub fn same_shape(&self, other: &Self) -> bool {
         self.key == other.key
-            && self.verdicts == other.verdicts
+            && self.value == other.value
             && self.flags == other.flags
             && self.size == other.size
     }
@@ -209,8 +232,11 @@ pub struct Element {
     /// Last key of a range, included; none: a single key.
     #[serde(with = "hex::option")]
     pub last: Option<Vec<u8>>,
-    /// The verdict, in a map.
+    /// The verdict, in a map of verdicts.
     pub verdict: Option<Verdict>,
+    /// The mark, in a map of marks.
+    #[serde(default)]
+    pub mark: Option<u32>,
     /// How long it has left; none: for ever.
     pub timeout: Option<Timeout>,
     /// Words for people who list the set.

@@ -9,6 +9,7 @@ use super::model::Rule;
 use crate::units::{Family, Mark, PortRange, Protocol};
 
 mod flow;
+mod knock;
 
 const R0: Reg = Reg(0);
 

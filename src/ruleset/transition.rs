@@ -13,6 +13,9 @@ use super::diff::{Change, Live};
 use super::expr::{CmpOp, Expr, Reg};
 use super::model::{Chain, Content, Element, Elements, KeyPart, Rule, Ruleset, Set};
 
+/// How the names of the maps of knock sequences begin. A knock that finds nothing there opens nothing, and there may be
+/// very many: they need not be written out.
+const KNOCKS: &str = "knock_";
 /// Bytes in one register.
 const REGISTER: usize = 4;
 
@@ -41,7 +44,7 @@ pub fn changing_sets(changes: &[Change], old: &Ruleset, wanted: &Ruleset) -> BTr
             | Change::AddRule { .. }
             | Change::Host(_) => Vec::new(),
         })
-        .filter(|name| planned(name))
+        .filter(|name| planned(name) && !name.starts_with(KNOCKS))
         .map(str::to_owned)
         .collect()
 }
@@ -156,7 +159,7 @@ mod tests {
     use super::*;
     use crate::ruleset::diff::{Live, diff};
     use crate::ruleset::expr::Verdict;
-    use crate::ruleset::model::SetFlags;
+    use crate::ruleset::model::{SetFlags, Value};
 
     fn goto(chain: &str) -> Element {
         Element { verdict: Some(Verdict::Goto(chain.to_owned())), ..Element::default() }
@@ -168,7 +171,7 @@ mod tests {
         let map = Set {
             name: "services".into(),
             key: vec![KeyPart::Protocol, KeyPart::Port],
-            verdicts: true,
+            value: Value::Verdict,
             flags: SetFlags { interval, ..SetFlags::default() },
             size: None,
             content: Content::Planned(
@@ -235,7 +238,7 @@ mod tests {
         wanted.sets.push(Set {
             name: "ext".into(),
             key: vec![KeyPart::IfName],
-            verdicts: false,
+            value: Value::Nothing,
             flags: SetFlags::default(),
             size: None,
             content: Content::Planned(

@@ -7,7 +7,7 @@ use crate::backend::{BackendError, Firewall};
 use crate::ruleset::allow::{Origin, address_key};
 use crate::ruleset::diff::{Change, Live, SetRef};
 use crate::ruleset::expr::Expr;
-use crate::ruleset::model::Elements;
+use crate::ruleset::model::{Elements, KNOCKED_SETS};
 use crate::ruleset::plan::{allow_set, app_set};
 use crate::units::{AppName, ClientAddr, Family};
 
@@ -46,13 +46,19 @@ fn close_what_is(firewall: &mut Firewall, live: &Live, request: &Request) -> Res
     match request {
         Request::Revoke { app, address } => {
             let client = ClientAddr::new(*address);
-            let name = app_set(&slug(live, app)?, client.family());
-            let key = address_key(client.masked_v6(prefix(live, &name)).ip());
-            let element = live.elements.get(&name).and_then(|elements| elements.get(&key));
-            let Some(element) = element else { return Ok(format!("{client} had no grant for {app}")) };
-            let set = SetRef { name, interval: false, concatenated: false };
-            let elements = Elements::from([(key, element.clone())]);
-            firewall.apply(&[Change::DeleteElements { set, elements }])?;
+            let mut changes = Vec::new();
+            for name in grant_sets(live, &slug(live, app)?, &[client.family()]) {
+                let key = address_key(client.masked_v6(prefix(live, &name)).ip());
+                let element = live.elements.get(&name).and_then(|elements| elements.get(&key));
+                let Some(element) = element else { continue };
+                let elements = Elements::from([(key, element.clone())]);
+                let set = SetRef { name, interval: false, concatenated: false };
+                changes.push(Change::DeleteElements { set, elements });
+            }
+            if changes.is_empty() {
+                return Ok(format!("{client} had no grant for {app}"));
+            }
+            firewall.apply(&changes)?;
             Ok(format!("{client} may no longer reach {app}"))
         }
         Request::RevokeAll { app: None } => {
@@ -61,9 +67,10 @@ fn close_what_is(firewall: &mut Firewall, live: &Live, request: &Request) -> Res
         }
         Request::RevokeAll { app: Some(app) } => {
             let slug = slug(live, app)?;
-            let sets = Family::BOTH.map(|family| app_set(&slug, family));
+            let sets = grant_sets(live, &slug, &Family::BOTH);
             let ended: usize = sets.iter().filter_map(|set| live.elements.get(set)).map(Elements::len).sum();
-            firewall.apply(&sets.map(Change::FlushSet))?;
+            let changes: Vec<Change> = sets.into_iter().map(Change::FlushSet).collect();
+            firewall.apply(&changes)?;
             Ok(format!("grants ended, without a configuration: {ended}"))
         }
         Request::AllowFlush { app } => {
@@ -97,6 +104,18 @@ fn without_operators(live: &Live, name: String) -> Option<Change> {
         .collect();
     let set = SetRef { name, interval: true, concatenated: false };
     (!elements.is_empty()).then_some(Change::DeleteElements { set, elements })
+}
+
+/// The sets of an app's grants in these families, those that packets fill among them.
+fn grant_sets(live: &Live, slug: &str, families: &[Family]) -> Vec<String> {
+    let of_app = |name: &str, family: Family| {
+        let knocked = name.strip_prefix(KNOCKED_SETS).and_then(|rest| rest.strip_prefix(slug));
+        let end = format!("_{}", family.digit());
+        let of_packets = |rest: &str| rest == end || (rest.starts_with('.') && rest.ends_with(&end));
+        name == app_set(slug, family) || knocked.is_some_and(of_packets)
+    };
+    let names = live.ruleset.sets.iter().map(|set| &set.name);
+    names.filter(|name| families.iter().any(|&family| of_app(name, family))).cloned().collect()
 }
 
 fn slugs(live: &Live) -> impl Iterator<Item = String> {
@@ -143,7 +162,7 @@ mod tests {
             );
             let settings = crate::config::parse("x", &text, None, &crate::config::Alone).unwrap().settings;
             let port = NonZeroU16::MIN;
-            let options = Options { http_port: port, https_port: port, inner_header: true };
+            let options = Options { http_port: port, https_port: port, inner_header: true, log: true };
             let live = Live { ruleset: plan(&settings, options), ..Live::default() };
             assert_eq!(prefix(&live, "app_my_app_6"), prefix_wanted);
             assert_eq!(prefix(&live, "app_my_app_4"), 128);

@@ -378,8 +378,9 @@ async fn serve(
     let hangup = signal(SignalKind::hangup()).map_err(DaemonError::Process)?;
     let listen = |error| DaemonError::Listen { error };
     let (own_http, own_https, reach) = ears(daemon);
-    let step1 = bind_step1(own_http, reach).map_err(listen)?;
-    let step2 = bind_step2(own_https, reach).map_err(listen)?;
+    let steps = daemon.settings.global.steps;
+    let step1 = steps.then(|| bind_step1(own_http, reach)).transpose().map_err(listen)?;
+    let step2 = steps.then(|| bind_step2(own_https, reach)).transpose().map_err(listen)?;
     let control = control::bind(&daemon.runtime_dir)
         .map_err(|source| DaemonError::Runtime { path: control::socket_path(&daemon.runtime_dir), source })?;
 
@@ -404,14 +405,23 @@ async fn serve(
     let enforcing = spawn_enforcer(move || enforcer.serve(asks, calls, reloads, events, cleanup, stopped))?;
     let front = link.clone();
     let mut ears = [
-        tokio::spawn(async move { match serve_step1(step1, config1, front).await {} }),
-        tokio::spawn(async move { match serve_step2(step2, tls, config2, link).await {} }),
+        tokio::spawn(async move {
+            let Some(step1) = step1 else { return std::future::pending().await };
+            match serve_step1(step1, config1, front).await {}
+        }),
+        tokio::spawn(async move {
+            let Some(step2) = step2 else { return std::future::pending().await };
+            match serve_step2(step2, tls, config2, link).await {}
+        }),
         tokio::spawn(control::serve(control, call_sender)),
     ];
     if let Err(error) = notify::notify("READY=1\nSTATUS=guarding") {
         tracing::warn!(%error, "systemd could not be told");
     }
-    tracing::info!(http_port = own_http, https_port = own_https, "listening");
+    match steps {
+        true => tracing::info!(http_port = own_http, https_port = own_https, "listening"),
+        false => tracing::info!("no steps: nothing listens"),
+    }
     let reloading = tokio::spawn(reloader.run(hangup));
 
     let mut enforcing = enforcing;

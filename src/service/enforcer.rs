@@ -1,6 +1,7 @@
 //! The enforcer: the one who judges knocks and changes the firewall.
 
 mod calls;
+mod knocks;
 mod mending;
 mod rotation;
 mod telling;
@@ -137,6 +138,7 @@ impl Enforcer {
         if self.operations.host_is_pending() {
             self.repair_at = Some(Instant::now() + AGAIN);
         }
+        let mut knocks = self.listen(None);
         self.begin_telling(clock::now());
         loop {
             // After the answer to a knock, which does not wait for the disk.
@@ -158,7 +160,11 @@ impl Enforcer {
                     self.look(clock::now());
                     look_at = look_every.map(|every| Instant::now() + every);
                 }
-                Some(reload) = reloads.recv() => self.on_reload(reload, clock::now()),
+                heard = knocks::heard(&mut knocks) => self.on_heard(heard, clock::now()),
+                Some(reload) = reloads.recv() => {
+                    self.on_reload(reload, clock::now());
+                    knocks = self.listen(knocks);
+                }
                 // The calendar was set, and with it all ends in the state file and the paths of step 1.
                 () = calendar_set(&mut calendar), if self.heeds_calendar() => {}
                 () = tokio::time::sleep(LOOK_AT_CALENDAR), if self.heeds_calendar() => {}

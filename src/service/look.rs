@@ -61,11 +61,10 @@ impl Operations {
         let lost = |set: &str| removed || live.is_none_or(|live| live.ruleset.set(set).is_none());
         let wanted = self.firewall.plan(&self.settings, self.options)?;
         let mut more = Vec::new();
-        for app in &self.settings.apps {
+        for grants in self.grant_sets() {
             for family in Family::BOTH {
-                let set = app_set(&app.slug, family);
-                if lost(&set) {
-                    more.extend(self.regrant(&app.slug, family, now));
+                if lost(&grants.set(family)) {
+                    more.extend(self.regrant(&grants, family, now));
                 }
             }
         }

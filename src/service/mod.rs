@@ -15,6 +15,7 @@ mod gone;
 mod hasher;
 pub mod herald;
 pub mod host_chains;
+pub mod knocked;
 pub mod last_good;
 pub mod link;
 pub mod lockout;

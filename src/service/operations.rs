@@ -11,14 +11,16 @@ use crate::config::{App, Settings};
 use crate::grant::{How, Journal, Ledger, Note, Succession};
 use crate::ruleset::allow::{address_key, key_address};
 use crate::ruleset::diff::{Change, Live, SetRef};
+use crate::ruleset::knocking::Knocking;
 use crate::ruleset::layout::Options;
-use crate::ruleset::model::{ADOPTED_SET, Element, Elements, Timeout};
+use crate::ruleset::model::{ADOPTED_SET, Element, Elements, KNOCKED_SETS, Timeout};
 use crate::ruleset::plan::{app_set, step2_set};
 use crate::ruleset::swap::swap;
 use crate::service::adopted::{self, Adopted};
 use crate::service::allowed::Allowed;
 use crate::service::control::Failure;
 use crate::service::host_chains::{HostKept, Repaired};
+use crate::service::knocked::GrantSet;
 use crate::units::{ClientAddr, Family, Lifetime, Now};
 
 /// An element may expire between being read and being removed, which fails the whole change.
@@ -88,10 +90,10 @@ impl OperationError {
 /// [`OperationError`] when the kernel would not.
 pub fn end_every_grant(firewall: &mut Firewall) -> Result<usize, OperationError> {
     let live = firewall.read()?.ok_or(OperationError::NoTable)?;
-    let grants = |name: &str| name.starts_with("app_");
+    let grants = |name: &str| name.starts_with("app_") || name.starts_with(KNOCKED_SETS);
+    let more = ["step2_", "gate_", ADOPTED_SET];
     let named = live.ruleset.sets.iter().map(|set| set.name.as_str());
-    let sets =
-        named.filter(|name| grants(name) || name.starts_with("step2_") || name.starts_with(ADOPTED_SET));
+    let sets = named.filter(|name| grants(name) || more.iter().any(|stem| name.starts_with(stem)));
     let changes: Vec<Change> = sets.map(|name| Change::FlushSet(name.to_owned())).collect();
     firewall.apply(&changes)?;
     adopted::cut_all(&live);
@@ -103,6 +105,8 @@ pub fn end_every_grant(firewall: &mut Firewall) -> Result<usize, OperationError>
 pub struct Operations {
     pub(super) firewall: Firewall,
     pub(super) settings: Settings,
+    /// What the settings say of knock sequences.
+    pub(super) knocking: Knocking,
     pub(super) options: Options,
     pub(super) ledger: Ledger,
     pub(super) allowed: Vec<Allowed>,
@@ -124,6 +128,7 @@ impl Operations {
         let live = firewall.read()?.ok_or(OperationError::NoTable)?;
         let mut out = Self {
             firewall,
+            knocking: Knocking::of(&settings),
             settings,
             options,
             ledger: Ledger::default(),
@@ -139,16 +144,24 @@ impl Operations {
 
     /// Takes over the grants in the kernel.
     pub(super) fn adopt_grants(&mut self, live: &Live, now: Now) {
-        for app in &self.settings.apps {
+        for set in self.grant_sets() {
             for family in Family::BOTH {
-                for (key, element) in live.elements.get(&app_set(&app.slug, family)).into_iter().flatten() {
+                for (key, element) in live.elements.get(&set.set(family)).into_iter().flatten() {
                     let (Some(addr), Some(timeout)) = (key_address(key), element.timeout) else {
                         continue;
                     };
                     let note = Note::parse(element.comment.as_deref());
+                    // What packets put there says nothing; the log may have told more.
+                    let known =
+                        self.ledger.users(&set.key, addr, now).into_iter().next().map(|(note, ..)| note);
+                    let note = match (set.how, known) {
+                        (How::Sequence, Some(known)) => known,
+                        (How::Sequence, None) => Note { how: How::Sequence, ..note },
+                        _ => note,
+                    };
                     let (left, total) =
                         (Duration::from_millis(timeout.left_ms), Duration::from_millis(timeout.total_ms));
-                    self.ledger.adopt(&app.slug, addr, &note, left, total, now);
+                    self.ledger.adopt(&set.key, addr, &note, left, total, now);
                 }
             }
         }
@@ -304,7 +317,15 @@ impl Operations {
     pub fn revoke(&mut self, app: &str, client: ClientAddr) -> Result<bool, OperationError> {
         let slug = self.app(app)?.slug.clone();
         let addr = client.masked_v6(self.settings.global.ipv6_prefix);
-        let set = SetRef { name: app_set(&slug, addr.family()), interval: false, concatenated: false };
+        let mut ended = false;
+        for grants in self.grant_sets_of(&slug) {
+            ended |= self.revoke_from(&grants, addr)?;
+        }
+        Ok(ended)
+    }
+
+    fn revoke_from(&mut self, grants: &GrantSet, addr: ClientAddr) -> Result<bool, OperationError> {
+        let set = SetRef { name: grants.set(addr.family()), interval: false, concatenated: false };
         let key = address_key(addr.ip());
         for _ in 0..TRIES {
             let Some(element) = self.firewall.element(&set, &key)? else {
@@ -313,7 +334,7 @@ impl Operations {
             let elements = Elements::from([(key.clone(), element)]);
             match self.firewall.apply(&[Change::DeleteElements { set: set.clone(), elements }]) {
                 Ok(()) => {
-                    self.ledger.revoke(&slug, addr.ip());
+                    self.ledger.revoke(&grants.key, addr.ip());
                     return Ok(true);
                 }
                 Err(BackendError::Refused { errno: nix::errno::Errno::ENOENT, .. }) => {}
@@ -336,11 +357,16 @@ impl Operations {
         };
         let slug = self.app(name)?.slug.clone();
         let live = self.live()?;
-        let sets = Family::BOTH.map(|family| app_set(&slug, family));
+        let kinds = self.grant_sets_of(&slug);
+        let sets: Vec<String> =
+            kinds.iter().flat_map(|kind| Family::BOTH.map(|family| kind.set(family))).collect();
         let ended = sets.iter().filter_map(|set| live.elements.get(set)).map(BTreeMap::len).sum();
-        self.firewall.apply(&sets.map(Change::FlushSet))?;
+        let changes: Vec<Change> = sets.into_iter().map(Change::FlushSet).collect();
+        self.firewall.apply(&changes)?;
         self.end_adopted(name)?;
-        self.ledger.revoke_app(&slug);
+        for kind in kinds {
+            self.ledger.revoke_app(&kind.key);
+        }
         Ok(ended)
     }
 
@@ -350,9 +376,8 @@ impl Operations {
         self.on_network_removed(set, key, now);
         let Some(addr) = key_address(key) else { return };
         let family = Family::of(addr);
-        let app = self.settings.apps.iter().find(|app| app_set(&app.slug, family) == set);
-        if let Some(slug) = app.map(|app| app.slug.clone()) {
-            self.ledger.revoke(&slug, addr);
+        if let Some(grants) = self.grant_sets().iter().find(|grants| grants.set(family) == set) {
+            self.ledger.revoke(&grants.key, addr);
         }
     }
 
@@ -384,13 +409,13 @@ impl Operations {
     }
 
     /// A set of grants as the ledger has it, whatever is in it.
-    pub(super) fn regrant(&self, slug: &str, family: Family, now: Now) -> Vec<Change> {
-        let name = app_set(slug, family);
+    pub(super) fn regrant(&self, grants: &GrantSet, family: Family, now: Now) -> Vec<Change> {
+        let name = grants.set(family);
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let elements: Elements = self
             .ledger
             .longest(now)
-            .filter(|(app, addr, ..)| *app == slug && Family::of(*addr) == family)
+            .filter(|(app, addr, ..)| *app == grants.key && Family::of(*addr) == family)
             .map(|(_, addr, note, left, lifetime)| {
                 let timeout = Timeout { total_ms: ms(lifetime.max(left)), left_ms: ms(left) };
                 let element =

@@ -15,6 +15,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::daemon::{DaemonError, load_two_factor, tls};
 use super::front::{Step2Config, Tls};
+use super::knocked::grants_of_apps;
 use super::last_good::LastGood;
 use super::lockout::adopt;
 use super::operations::{OperationError, Operations, TRIES};
@@ -26,6 +27,7 @@ use crate::grant::{Ledger, Note, Succession};
 use crate::knock::TwoFactor;
 use crate::ruleset::allow::key_address;
 use crate::ruleset::diff::{Change, Live, SetRef};
+use crate::ruleset::knocking::Knocking;
 use crate::ruleset::model::{Element, Elements, Timeout};
 use crate::ruleset::plan::app_set;
 use crate::sys::{clock, files, notify, random};
@@ -293,19 +295,23 @@ impl Operations {
             tracing::warn!(%error, "the table is not as it was before the reload");
         }
         let prefix = settings.global.ipv6_prefix;
+        let sets = self.grant_sets();
+        self.knocking = Knocking::of(&settings);
         self.expect_mark(settings.global.mark);
         let before = std::mem::replace(&mut self.settings, settings);
         let (ledger, allowed) = (self.ledger.clone(), self.allowed.clone());
         let outcome = self.succeed(&before, now);
         match &outcome {
             Ok(_) if prefix != before.global.ipv6_prefix => {
+                self.forget_gone_sets(&sets);
                 tracing::warn!(
                     "ipv6_prefix was changed: IPv6 clients that are let in may have to knock again"
                 );
             }
-            Ok(_) => {}
+            Ok(_) => self.forget_gone_sets(&sets),
             Err(_) => {
                 (self.settings, self.ledger, self.allowed) = (before, ledger, allowed);
+                self.knocking = Knocking::of(&self.settings);
                 // Nothing to do, unless somebody else was at the table at the same time.
                 self.follow_mark();
                 if let Err(error) = self.repair(false, now) {
@@ -330,7 +336,7 @@ impl Operations {
             let live = self.firewall.read()?;
             let none = Live::default();
             let have = live.as_ref().unwrap_or(&none);
-            let (mut more, mut ended) = (Vec::new(), grants_of(&gone, have));
+            let (mut more, mut ended) = (Vec::new(), grants_of_apps(&gone, have));
             for (slug, succession) in &successions {
                 let (changes, less) = hand_over(slug, succession, have, &self.ledger, now);
                 more.extend(changes);
@@ -398,11 +404,6 @@ fn users_gone(before: &Settings, after: &Settings, app: &AppName) -> BTreeSet<St
             .any(|(who, key)| who == name && new.iter().any(|(now, other)| now == name && other.same_as(key)))
     };
     old.iter().filter(|(name, _)| !stays(name)).map(|(name, _)| name.clone()).collect()
-}
-
-fn grants_of(slugs: &[&str], live: &Live) -> usize {
-    let sets = slugs.iter().flat_map(|slug| Family::BOTH.map(|family| app_set(slug, family)));
-    sets.filter_map(|set| live.elements.get(&set)).map(BTreeMap::len).sum()
 }
 
 /// The changes to an app's grants after a change of its keys, and how many end.

@@ -135,13 +135,13 @@ fn is_longer(now: &Element, before: &Element) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ruleset::model::{KeyPart, SetFlags};
+    use crate::ruleset::model::{KeyPart, SetFlags, Value};
 
     fn set(name: &str) -> Set {
         Set {
             name: name.into(),
             key: vec![KeyPart::Ipv4],
-            verdicts: false,
+            value: Value::Nothing,
             flags: SetFlags { timeout: true, ..SetFlags::default() },
             size: Some(9),
             content: Content::Living,

@@ -16,7 +16,6 @@ use crate::grant::{How, Ledger, Note};
 use crate::ruleset::allow::address_key;
 use crate::ruleset::diff::{Change, SetRef};
 use crate::ruleset::model::{Element, Elements, Timeout};
-use crate::ruleset::plan::app_set;
 use crate::sys::files;
 use crate::units::{ClientAddr, Lifetime, Network, Now};
 
@@ -395,9 +394,12 @@ fn restore_networks(
 fn restore(operations: &mut Operations, rest: Vec<Rest>, now: Now) -> Result<usize, OperationError> {
     let live = operations.live()?;
     let prefix = operations.settings().global.ipv6_prefix;
+    let kinds = operations.grant_sets();
     let mut sets: BTreeMap<String, Elements> = BTreeMap::new();
     for Rest { app, address, note, mut timeout } in rest {
-        let Some(app) = operations.settings().apps.iter().find(|has| has.slug == app) else { continue };
+        let Some(grants) = kinds.iter().find(|kind| kind.key == app) else { continue };
+        let known = operations.settings().apps.iter().find(|has| has.slug == grants.slug);
+        let Some(app) = known else { continue };
         let client = ClientAddr::new(address);
         // Where the prefix was changed, the grant would be for other clients than it was.
         if !app.families().contains(&client.family()) || client.masked_v6(prefix).ip() != address {
@@ -406,7 +408,7 @@ fn restore(operations: &mut Operations, rest: Vec<Rest>, now: Now) -> Result<usi
         if Note::parse(Some(&note)).how != How::Operator {
             timeout.left_ms = timeout.left_ms.min(ms(app.max_duration.as_duration()));
         }
-        let (set, key) = (app_set(&app.slug, client.family()), address_key(address));
+        let (set, key) = (grants.set(client.family()), address_key(address));
         let have = live.elements.get(&set).and_then(|elements| elements.get(&key));
         if have.is_none_or(|have| have.timeout.is_some_and(|have| have.left_ms < timeout.left_ms)) {
             let element = Element { timeout: Some(timeout), comment: Some(note), ..Element::default() };

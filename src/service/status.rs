@@ -10,7 +10,7 @@ use crate::knock::LockedOut;
 use crate::ruleset::allow::{Origin, key_address, networks};
 use crate::ruleset::diff::Live;
 use crate::ruleset::expr::{Expr, Verdict};
-use crate::ruleset::model::{Element, Elements};
+use crate::ruleset::model::{Element, Elements, KNOCKED_SETS};
 use crate::units::{Family, Now};
 
 /// `knock-agent status --json`.
@@ -129,6 +129,18 @@ pub fn status(
             }
         }
     }
+    for (stem, slug) in knocked(live) {
+        let app = names.get(&slug).cloned().unwrap_or_else(|| slug.clone());
+        let services = services(live, &slug);
+        for family in Family::BOTH {
+            for (key, element) in of(&format!("{stem}_{}", family.digit())) {
+                let rows = service_rows(&format!(".{stem}"), &app, &services, key, element, ledger);
+                let by_packets =
+                    rows.into_iter().map(|row| Row { how: How::Sequence.word().to_owned(), ..row });
+                grants.extend(by_packets.map(|row| with_prefix(row, family, ipv6_prefix)));
+            }
+        }
+    }
     for family in Family::BOTH {
         for (key, element) in of(&format!("step2_{}", family.digit())) {
             let slug = element.comment.clone().unwrap_or_default();
@@ -155,6 +167,18 @@ fn slugs(live: &Live) -> Vec<String> {
         .sets
         .iter()
         .filter_map(|set| set.name.strip_prefix("app_")?.strip_suffix("_4").map(str::to_owned))
+        .collect()
+}
+
+/// What the names of the sets of grants begin with that packets fill, each with the slug of its app.
+fn knocked(live: &Live) -> Vec<(String, String)> {
+    let names = live.ruleset.sets.iter().map(|set| set.name.as_str());
+    names
+        .filter_map(|name| {
+            let stem = name.strip_suffix("_4").filter(|stem| stem.starts_with(KNOCKED_SETS))?;
+            let slug = stem.strip_prefix(KNOCKED_SETS)?.split('.').next()?;
+            Some((stem.to_owned(), slug.to_owned()))
+        })
         .collect()
 }
 
@@ -297,7 +321,7 @@ mod tests {
     fn live() -> Live {
         let settings = crate::config::parse("x", TEXT, None, &crate::config::Alone).unwrap().settings;
         let port = |n| std::num::NonZeroU16::new(n).unwrap();
-        let options = Options { http_port: port(80), https_port: port(443), inner_header: true };
+        let options = Options { http_port: port(80), https_port: port(443), inner_header: true, log: true };
         let ruleset = plan(&settings, options);
         let mut elements: BTreeMap<String, Elements> = BTreeMap::new();
         for set in &ruleset.sets {

@@ -21,6 +21,7 @@ pub mod nftnl;
 #[cfg(feature = "gateway")]
 pub mod notify;
 #[cfg(feature = "gateway")]
+pub mod packet_log;
 pub mod pipes;
 #[cfg(feature = "gateway")]
 pub mod presence;

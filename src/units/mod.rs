@@ -2,7 +2,9 @@
 
 mod access_key;
 mod address;
+mod automaton;
 mod event;
+mod knock;
 mod lifetime;
 mod mark;
 mod names;
@@ -15,11 +17,14 @@ mod totp;
 
 pub use access_key::{AccessKey, AccessKeyError, KeyCheck, Verifier, form_bytes, id_of, is_invisible};
 pub use address::{ClientAddr, Family, Network, NetworkError};
+pub use automaton::{Automaton, AutomatonError, START, Sequence, State, Terms};
 pub use event::{EventKind, EventKindError};
+pub use knock::{Knock, KnockError};
 pub use lifetime::{Lifetime, LifetimeError};
 pub use mark::{Mark, MarkError};
 pub use names::{
-    AppName, AppNameError, HttpPath, HttpPathError, IfName, IfNameError, UserName, UserNameError,
+    AppName, AppNameError, HttpPath, HttpPathError, IfName, IfNameError, SequenceName, SequenceNameError,
+    UserName, UserNameError,
 };
 pub use now::Now;
 pub use path_rotation::{PathRotation, PathRotationError};

@@ -110,6 +110,45 @@ impl fmt::Display for UserName {
     }
 }
 
+/// The name of a knock sequence: 1 to 32 of `a-z 0-9 _`, the first a letter, and none of the words for what a sequence
+/// opens.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SequenceName(String);
+
+/// Why a text is not a [`SequenceName`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a sequence's name has 1 to 32 of a-z 0-9 _, begins with a letter, and is not `service`")]
+pub struct SequenceNameError;
+
+impl SequenceName {
+    /// The name as written, which is also its name in nftables.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for SequenceName {
+    type Err = SequenceNameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let begins = text.starts_with(|c: char| c.is_ascii_lowercase());
+        let legal = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        let free = text != "service";
+        if begins && legal && free && text.len() <= 32 {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(SequenceNameError)
+        }
+    }
+}
+
+impl fmt::Display for SequenceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// The name of a network interface (`dev_valid_name` in the kernel's net/core/dev.c).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IfName(String);

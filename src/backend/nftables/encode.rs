@@ -6,7 +6,7 @@ use super::encode_expr::expression;
 use crate::ruleset::diff::{Change, SetRef};
 use crate::ruleset::expr::Verdict;
 use crate::ruleset::model::{
-    BaseChain, Chain, ChainType, Element, Elements, Hook, KeyPart, Rule, Set, TABLE, TABLE_COMMENT,
+    BaseChain, Chain, ChainType, Element, Elements, Hook, KeyPart, Rule, Set, TABLE, TABLE_COMMENT, Value,
 };
 use crate::sys::nftnl::{self as sys, Body, BuildError, FAMILY_INET, Message, flag, msg};
 
@@ -17,6 +17,8 @@ const SET_EVAL: u32 = 0x20;
 const SET_CONCAT: u32 = 0x80;
 const ELEMENT_INTERVAL_END: u32 = 1;
 const DATA_VERDICT: u32 = 0xffff_ff00;
+/// nft's type of marks.
+const TYPE_MARK: u32 = 19;
 /// NF_DROP and NF_ACCEPT.
 const POLICY_DROP: u32 = 0;
 const POLICY_ACCEPT: u32 = 1;
@@ -229,7 +231,7 @@ fn new_set(set: &Set, id: u32) -> Result<sys::Set, BuildError> {
     let flags = [
         (SET_INTERVAL, set.flags.interval),
         (SET_CONCAT, set.flags.interval && concatenated),
-        (SET_MAP, set.verdicts),
+        (SET_MAP, set.value != Value::Nothing),
         (SET_TIMEOUT, set.flags.timeout),
         (SET_EVAL, set.flags.dynamic),
     ];
@@ -238,9 +240,16 @@ fn new_set(set: &Set, id: u32) -> Result<sys::Set, BuildError> {
     out.set_u32(nft::NFTNL_SET_FLAGS, flags);
     out.set_u32(nft::NFTNL_SET_KEY_TYPE, packed_type(&set.key));
     out.set_u32(nft::NFTNL_SET_KEY_LEN, len32(set.key_len()));
-    if set.verdicts {
-        out.set_u32(nft::NFTNL_SET_DATA_TYPE, DATA_VERDICT);
-        out.set_u32(nft::NFTNL_SET_DATA_LEN, 0);
+    match set.value {
+        Value::Nothing => {}
+        Value::Verdict => {
+            out.set_u32(nft::NFTNL_SET_DATA_TYPE, DATA_VERDICT);
+            out.set_u32(nft::NFTNL_SET_DATA_LEN, 0);
+        }
+        Value::Mark => {
+            out.set_u32(nft::NFTNL_SET_DATA_TYPE, TYPE_MARK);
+            out.set_u32(nft::NFTNL_SET_DATA_LEN, 4);
+        }
     }
     if let Some(size) = set.size {
         out.set_u32(nft::NFTNL_SET_DESC_SIZE, size);
@@ -257,14 +266,20 @@ fn new_set(set: &Set, id: u32) -> Result<sys::Set, BuildError> {
 /// nft stores here what it needs to print a set again.
 fn set_userdata(set: &Set) -> Vec<u8> {
     let order = match set.key.as_slice() {
-        [KeyPart::IfName] => HOST_ENDIAN,
+        [KeyPart::IfName | KeyPart::Mark] => HOST_ENDIAN,
         [_] => BIG_ENDIAN,
         _ => 0,
     };
     let mut out = tlv(UDATA_KEY_BYTEORDER, &order.to_ne_bytes());
-    if set.verdicts {
+    match set.value {
+        Value::Nothing => {}
         // A verdict has none; nft asserts (1.0.6) if it is given one.
-        out.extend(tlv(UDATA_DATA_BYTEORDER, &0_u32.to_ne_bytes()));
+        Value::Verdict => out.extend(tlv(UDATA_DATA_BYTEORDER, &0_u32.to_ne_bytes())),
+        Value::Mark => out.extend(tlv(UDATA_DATA_BYTEORDER, &HOST_ENDIAN.to_ne_bytes())),
+    }
+    if set.key.contains(&KeyPart::UdpLength) {
+        out.extend(super::type_of::of_key(&set.key));
+        out.extend(super::type_of::of_mark_values());
     }
     if set.flags.interval {
         out.extend(tlv(UDATA_MERGE_ELEMENTS, &0_u32.to_ne_bytes()));
@@ -277,8 +292,10 @@ fn packed_type(parts: &[KeyPart]) -> u32 {
         let number = match part {
             KeyPart::Ipv4 => 7,
             KeyPart::Ipv6 => 8,
+            KeyPart::UdpLength => 4,
             KeyPart::Protocol => 12,
             KeyPart::Port => 13,
+            KeyPart::Mark => TYPE_MARK,
             KeyPart::IfName => 41,
         };
         (packed << 6) | number
@@ -359,6 +376,9 @@ fn content(out: &mut sys::Element, element: &Element) -> Result<(), BuildError> 
             out.set_text(nft::NFTNL_SET_ELEM_CHAIN, chain)?;
         }
     }
+    if let Some(mark) = element.mark {
+        out.set_data(nft::NFTNL_SET_ELEM_DATA, &mark.to_ne_bytes());
+    }
     if let Some(timeout) = element.timeout {
         // Zero would mean for ever.
         out.set_u64(nft::NFTNL_SET_ELEM_TIMEOUT, timeout.total_ms.max(1));
@@ -397,7 +417,7 @@ fn after(key: &[u8]) -> Option<Vec<u8>> {
     None
 }
 
-fn tlv(kind: u8, body: &[u8]) -> Vec<u8> {
+pub(super) fn tlv(kind: u8, body: &[u8]) -> Vec<u8> {
     let length = u8::try_from(body.len()).unwrap_or(u8::MAX);
     let mut out = vec![kind, length];
     out.extend(body.iter().take(usize::from(length)));

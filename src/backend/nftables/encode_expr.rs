@@ -9,7 +9,9 @@ use crate::units::Family;
 
 const NAT_DNAT: u32 = 1;
 const FIB_RESULT_ADDRTYPE: u32 = 3;
+const DYNSET_ADD: u32 = 0;
 const DYNSET_UPDATE: u32 = 1;
+const DYNSET_DELETE: u32 = 2;
 const BYTEORDER_HTON: u32 = 1;
 const CT_DIR_ORIGINAL: u32 = 0;
 const LIMIT_PACKETS: u32 = 0;
@@ -43,6 +45,16 @@ pub(super) fn expression(expr: &Expr) -> Result<Expression, BuildError> {
         Expr::Counter => Expression::new("counter"),
         Expr::Notrack => Expression::new("notrack"),
         Expr::Update { set, reg, timeout_ms, limit } => update(set, *reg, *timeout_ms, *limit),
+        Expr::Map { set, reg, to } => {
+            let mut out = lookup(set, *reg, false)?;
+            out.set_u32(nft::NFTNL_EXPR_LOOKUP_DREG, number(*to));
+            Ok(out)
+        }
+        Expr::Remember { set, reg, timeout_ms, data } => {
+            dynset(DYNSET_ADD, set, *reg, Some(*timeout_ms), *data)
+        }
+        Expr::Forget { set, reg, data } => dynset(DYNSET_DELETE, set, *reg, None, *data),
+        Expr::Log { group, prefix, snaplen } => log(*group, prefix, *snaplen),
         Expr::Dnat { family, addr, port } => dnat(*family, *addr, *port),
         Expr::Masquerade => Expression::new("masq"),
         // The plan never has one; the kernel has no expression of an empty name either.
@@ -166,11 +178,7 @@ fn fib(side: Side, reg: Reg) -> Result<Expression, BuildError> {
 }
 
 fn update(set: &str, reg: Reg, timeout_ms: u64, limit: Option<Limit>) -> Result<Expression, BuildError> {
-    let mut out = Expression::new("dynset")?;
-    out.set_u32(nft::NFTNL_EXPR_DYNSET_SREG_KEY, number(reg));
-    out.set_u32(nft::NFTNL_EXPR_DYNSET_OP, DYNSET_UPDATE);
-    out.set_text(nft::NFTNL_EXPR_DYNSET_SET_NAME, set)?;
-    out.set_u64(nft::NFTNL_EXPR_DYNSET_TIMEOUT, timeout_ms);
+    let mut out = dynset(DYNSET_UPDATE, set, reg, Some(timeout_ms), None)?;
     if let Some(rate) = limit {
         let mut inner = Expression::new("limit")?;
         inner.set_u64(nft::NFTNL_EXPR_LIMIT_RATE, rate.rate);
@@ -180,6 +188,35 @@ fn update(set: &str, reg: Reg, timeout_ms: u64, limit: Option<Limit>) -> Result<
         inner.set_u32(nft::NFTNL_EXPR_LIMIT_FLAGS, if rate.over { LIMIT_INVERTED } else { 0 });
         out.add(inner);
     }
+    Ok(out)
+}
+
+fn dynset(
+    operation: u32,
+    set: &str,
+    reg: Reg,
+    timeout_ms: Option<u64>,
+    data: Option<Reg>,
+) -> Result<Expression, BuildError> {
+    let mut out = Expression::new("dynset")?;
+    out.set_u32(nft::NFTNL_EXPR_DYNSET_SREG_KEY, number(reg));
+    out.set_u32(nft::NFTNL_EXPR_DYNSET_OP, operation);
+    out.set_text(nft::NFTNL_EXPR_DYNSET_SET_NAME, set)?;
+    if let Some(ms) = timeout_ms {
+        out.set_u64(nft::NFTNL_EXPR_DYNSET_TIMEOUT, ms);
+    }
+    if let Some(data) = data {
+        out.set_u32(nft::NFTNL_EXPR_DYNSET_SREG_DATA, number(data));
+    }
+    Ok(out)
+}
+
+fn log(group: u16, prefix: &str, snaplen: u32) -> Result<Expression, BuildError> {
+    let mut out = Expression::new("log")?;
+    out.set_text(nft::NFTNL_EXPR_LOG_PREFIX, prefix)?;
+    // Two bytes, in an attribute that libnftnl reads as such.
+    out.set_data(nft::NFTNL_EXPR_LOG_GROUP, &group.to_ne_bytes());
+    out.set_u32(nft::NFTNL_EXPR_LOG_SNAPLEN, snaplen);
     Ok(out)
 }
 

@@ -4,6 +4,7 @@ mod encode;
 mod encode_expr;
 mod host;
 mod host_chain;
+mod type_of;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +13,7 @@ use nix::errno::Errno;
 use crate::backend::BackendError;
 use crate::ruleset::diff::{Change, Live, SetRef, diff};
 use crate::ruleset::expr::{Base, Expr, Reg};
+use crate::ruleset::knocking::{LOG_BYTES, LOG_GROUP};
 use crate::ruleset::model::{Chain, Element, Elements, Rule, Ruleset, Set, TABLE};
 use crate::ruleset::transition::{as_planned, changing_sets, rules_only, written_out};
 use crate::ruleset::wire;
@@ -239,11 +241,20 @@ impl Nftables {
     /// # Errors
     /// [`BackendError`] when the kernel cannot be asked.
     pub fn knows_inner_header(&mut self) -> Result<bool, BackendError> {
+        self.knows(Expr::Payload { base: Base::Inner, offset: 0, len: 1, reg: Reg(0) })
+    }
+
+    /// Whether the kernel can tell a program of a packet (nfnetlink_log), found out in the same way.
+    ///
+    /// # Errors
+    /// [`BackendError`] when the kernel cannot be asked.
+    pub fn knows_log(&mut self) -> Result<bool, BackendError> {
+        self.knows(Expr::Log { group: LOG_GROUP, prefix: "ka:probe".to_owned(), snaplen: LOG_BYTES })
+    }
+
+    fn knows(&mut self, expr: Expr) -> Result<bool, BackendError> {
         let probe = "ka_probe".to_owned();
-        let rule = Rule {
-            comment: None,
-            exprs: vec![Expr::Payload { base: Base::Inner, offset: 0, len: 1, reg: Reg(0) }],
-        };
+        let rule = Rule { comment: None, exprs: vec![expr] };
         let chain = Chain { name: probe.clone(), base: None, rules: Vec::new() };
         let changes = [Change::AddTable, Change::AddChain(chain), Change::AddRule { chain: probe, rule }];
         match self.validate(&changes) {

@@ -68,8 +68,12 @@ fn plan_sets(name: &str) -> Set {
     let text = "global:\n  interface_ext: eth0\n  http_post_path: /a-path\n  https_post_path: /b-path\nssh:\n  port: 22\n  duration: 1h\n  access_key_http: [first-secret]\n  access_key_https: [other-secret]\n";
     let settings = crate::config::parse("x", text, None, &crate::config::Alone).unwrap().settings;
     let port = |n| std::num::NonZeroU16::new(n).unwrap();
-    let options =
-        crate::ruleset::layout::Options { http_port: port(1), https_port: port(2), inner_header: true };
+    let options = crate::ruleset::layout::Options {
+        http_port: port(1),
+        https_port: port(2),
+        inner_header: true,
+        log: true,
+    };
     plan(&settings, options).set(name).unwrap().clone()
 }
 

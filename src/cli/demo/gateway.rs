@@ -128,11 +128,22 @@ impl Drop for Folder {
     }
 }
 
+/// Which story is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Play {
+    /// Of the two steps.
+    Steps,
+    /// Of a knock sequence.
+    Sequence,
+}
+
 /// A prepared gateway.
 #[derive(Debug)]
 pub(super) struct Gateway<'a> {
     namespace: &'a Namespace,
     folder: &'a Folder,
+    interface: &'a str,
+    play: Play,
     /// What a client must know.
     pub(super) secrets: Secrets,
     /// The certificate that a client trusts.
@@ -144,21 +155,26 @@ impl<'a> Gateway<'a> {
     pub(super) fn prepare(
         namespace: &'a Namespace,
         folder: &'a Folder,
-        interface: &str,
+        interface: &'a str,
+        play: Play,
     ) -> Result<Self, GatewayError> {
         let secrets = Secrets::new()?;
         let config = folder.file("config.yaml");
         fs::write(&config, configuration(&secrets, interface)).map_err(system("write a configuration"))?;
         fs::set_permissions(&config, fs::Permissions::from_mode(0o600))
             .map_err(system("protect the configuration"))?;
-        let mut gateway = Self { namespace, folder, secrets, certificate: Vec::new() };
+        let mut gateway = Self { namespace, folder, interface, play, secrets, certificate: Vec::new() };
         gateway.verb(&["check-config", "--config", "config.yaml"])?;
         gateway.verb(&["cert", "--name", SERVER_NAME, "--cert", "cert.pem", "--key", "key.pem"])?;
         gateway.certificate = fs::read(folder.file("cert.pem")).map_err(system("read the certificate"))?;
         let listener = namespace
             .within(|| TcpListener::bind(("::", SERVICE_PORT)))
             .map_err(system("start a service"))?;
-        std::thread::spawn(move || greet_everybody(&listener));
+        let greeting = match play {
+            Play::Steps => GREETING,
+            Play::Sequence => super::sequence::GREETING,
+        };
+        std::thread::spawn(move || greet_everybody(&listener, greeting));
         Ok(gateway)
     }
 
@@ -170,21 +186,14 @@ impl<'a> Gateway<'a> {
         let log = File::create(self.folder.file("log")).map_err(system("make a log file"))?;
         let output = log.try_clone().map_err(system("make a log file"))?;
         let (http, https) = (HTTP_PORT.to_string(), HTTPS_PORT.to_string());
-        let mut command = self.command(&[
-            "run",
-            "--config",
-            "config.yaml",
-            "--http-port",
-            &http,
-            "--https-port",
-            &https,
-            "--cert",
-            "cert.pem",
-            "--key",
-            "key.pem",
-            "--state-dir",
-            ".",
-        ]);
+        let steps = ["--config", "config.yaml", "--cert", "cert.pem", "--key", "key.pem"];
+        let ports = ["--http-port", &http, "--https-port", &https];
+        let sequence = ["--sequence", "--interface", self.interface];
+        let told: Vec<&str> = match self.play {
+            Play::Steps => steps.into_iter().chain(ports).collect(),
+            Play::Sequence => sequence.to_vec(),
+        };
+        let mut command = self.command(&[&["run", "--state-dir", "."], told.as_slice()].concat());
         command.env("NOTIFY_SOCKET", &notify).stdout(output).stderr(log);
         let child = self.namespace.within(|| command.spawn()).map_err(system("start the agent"))?;
         ward.set(child.id());
@@ -288,11 +297,11 @@ fn configuration(secrets: &Secrets, interface: &str) -> String {
 }
 
 /// Greets each client and goes on talking, so that it can be heard when it is cut off.
-fn greet_everybody(listener: &TcpListener) {
+fn greet_everybody(listener: &TcpListener, greeting: &'static str) {
     for mut client in listener.incoming().flatten() {
         std::thread::spawn(move || {
             let mut say = |text: &str| client.write_all(text.as_bytes());
-            let mut all_well = say(&format!("{GREETING}\n"));
+            let mut all_well = say(&format!("{greeting}\n"));
             while all_well.is_ok() {
                 std::thread::sleep(TICK);
                 all_well = say(".");

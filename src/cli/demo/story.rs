@@ -19,9 +19,9 @@ use super::wire::Witness;
 use crate::units::Family;
 
 /// How long an answer may take; a SYN is repeated after a second only.
-const PATIENCE: Duration = Duration::from_millis(800);
+pub(super) const PATIENCE: Duration = Duration::from_millis(800);
 /// How far from its time a port may close, either way.
-const TOLERANCE: Duration = Duration::from_millis(500);
+pub(super) const TOLERANCE: Duration = Duration::from_millis(500);
 
 /// Who takes part, in one address family.
 #[derive(Clone, Copy, Debug)]
@@ -88,12 +88,15 @@ impl Stage<'_> {
     }
 
     /// Does one thing in both families at once, in the client's namespace.
-    fn both<T: Send>(&self, action: impl Fn(Cast) -> Result<T, String> + Sync) -> [Result<T, String>; 2] {
+    pub(super) fn both<T: Send>(
+        &self,
+        action: impl Fn(Cast) -> Result<T, String> + Sync,
+    ) -> [Result<T, String>; 2] {
         self.both_with([Some(()), Some(())], |cast, ()| action(cast))
     }
 
     /// The same, with what an earlier step left; where it left nothing this one cannot happen.
-    fn both_with<S: Send, T: Send>(
+    pub(super) fn both_with<S: Send, T: Send>(
         &self,
         left: [Option<S>; 2],
         action: impl Fn(Cast, S) -> Result<T, String> + Sync,
@@ -112,7 +115,7 @@ impl Stage<'_> {
     }
 
     /// Nothing whatever comes back from that port.
-    fn unanswered(&self, cast: Cast, from: IpAddr, port: u16) -> Found {
+    pub(super) fn unanswered(&self, cast: Cast, from: IpAddr, port: u16) -> Found {
         let (to, begun) = (SocketAddr::new(cast.gateway, port), Instant::now());
         match knock_on(from, to, PATIENCE) {
             Outcome::Silent => {}
@@ -261,7 +264,7 @@ fn element_line(listing: &str, client: IpAddr) -> Option<String> {
 }
 
 /// Parts what the next step needs from what is said of this one.
-fn split<T>(results: [Result<(T, String), String>; 2]) -> ([Option<T>; 2], [Found; 2]) {
+pub(super) fn split<T>(results: [Result<(T, String), String>; 2]) -> ([Option<T>; 2], [Found; 2]) {
     let [four, six] = results.map(|result| match result {
         Ok((left, text)) => (Some(left), Ok(text)),
         Err(text) => (None, Err(text)),

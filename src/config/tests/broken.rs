@@ -183,9 +183,7 @@ fn app_cases() -> Vec<Case> {
         ("no way to the LAN", app("  destination: 10.0.0.1\n"), vec![(10, 16, "ssh.interface_int", "needs the interface towards it")]),
         ("established", app("  established: drop\n"), vec![(10, 16, "ssh.established", "none of cut, keep")]),
         ("masquerade", app("  masquerade: yes\n"), vec![(10, 15, "ssh.masquerade", "true or false")]),
-        ("once", app("  once: true\n"), vec![(10, 3, "ssh.once", "does not do that yet")]),
-        ("a sequence", app("  sequence: {knocks: [tcp/1]}\n"), vec![(10, 3, "ssh.sequence", "does not do that yet")]),
-        ("only a sequence", format!("{TOP}ssh: {{port: 22, duration: 1h, sequence: {{}}}}\n"), vec![(5, 31, "ssh.sequence", "does not do that yet")]),
+        ("once", app("  once: yes\n"), vec![(10, 9, "ssh.once", "true or false")]),
         ("the port of step 1", ssh("22", "8080"), vec![(6, 9, "ssh.port", "tcp port 8080 belongs to knock-agent itself (--http-port)")]),
         ("the port of step 2", ssh("22", "[22, 8000-9000]"), vec![
             (6, 14, "ssh.port[1]", "(--http-port)"), (6, 14, "ssh.port[1]", "(--https-port)")]),

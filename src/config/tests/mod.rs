@@ -6,6 +6,7 @@ mod hostile;
 mod notify;
 mod proxy;
 mod rotation;
+mod sequences;
 
 use super::{Checked, Problems, StepPorts, parse};
 

@@ -100,8 +100,10 @@ impl Scene<'_, '_> {
     fn all(&self, out: &mut Vec<Journey>) {
         let options = self.layout.options;
         let silent = self.layout.settings.global.step1_reply == Step1Reply::Silent;
-        self.conversation("step 1", Protocol::Tcp, (options.http_port.into(), None), silent, out);
-        self.conversation("step 2", Protocol::Tcp, (options.https_port.into(), None), false, out);
+        if self.layout.settings.global.steps {
+            self.conversation("step 1", Protocol::Tcp, (options.http_port.into(), None), silent, out);
+            self.conversation("step 2", Protocol::Tcp, (options.https_port.into(), None), false, out);
+        }
         for segment in &self.layout.local {
             for port in [segment.ports.first(), segment.ports.last()] {
                 for app in self.layout.apps(segment).filter(|app| self.is_here(app)) {

@@ -149,10 +149,11 @@ fn untracked(journey: &Journey, table: &TableRef, place: &Place) -> Option<Findi
 fn aliases(layout: &Layout<'_>, situation: &Situation) -> Vec<Finding> {
     let mut out = Vec::new();
     let single = |port: std::num::NonZeroU16| PortRange::from(port);
-    let mut guarded: Vec<(String, Protocol, PortRange)> = vec![
-        ("step 1".to_owned(), Protocol::Tcp, single(layout.options.http_port)),
-        ("step 2".to_owned(), Protocol::Tcp, single(layout.options.https_port)),
-    ];
+    let mut guarded: Vec<(String, Protocol, PortRange)> = Vec::new();
+    if layout.settings.global.steps {
+        guarded.push(("step 1".to_owned(), Protocol::Tcp, single(layout.options.http_port)));
+        guarded.push(("step 2".to_owned(), Protocol::Tcp, single(layout.options.https_port)));
+    }
     for segment in &layout.local {
         let names: Vec<&str> = layout.apps(segment).map(|app| app.name.as_str()).collect();
         guarded.push((names.join(", "), segment.protocol, segment.ports));

@@ -18,9 +18,9 @@ const OURS: &str = "knock-agent";
 pub(super) fn services(layout: &Layout<'_>, situation: &Situation, trips: &[Trip]) -> Vec<Finding> {
     let mut out = Vec::new();
     let options = layout.options;
-    for (what, flag, port) in
-        [("step 1", "--http-port", options.http_port), ("step 2", "--https-port", options.https_port)]
-    {
+    let steps =
+        [("step 1", "--http-port", options.http_port), ("step 2", "--https-port", options.https_port)];
+    for (what, flag, port) in steps.into_iter().filter(|_| layout.settings.global.steps) {
         out.extend(taken(situation, what, flag, port.get()));
     }
     out.extend(silent_services(layout, situation, trips));

@@ -183,7 +183,7 @@ fn situation(chains: Vec<HostChain>) -> Situation {
 
 fn told(settings: &Settings, situation: &Situation) -> Vec<Finding> {
     let port = |n| std::num::NonZeroU16::new(n).unwrap();
-    let options = Options { http_port: port(8080), https_port: port(8443), inner_header: true };
+    let options = Options { http_port: port(8080), https_port: port(8443), inner_header: true, log: true };
     let mut out = audit(&Layout::new(settings, options), situation);
     out.retain(|finding| finding.severity != Severity::Info);
     out

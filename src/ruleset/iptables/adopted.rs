@@ -13,7 +13,7 @@ use super::phrase::{Phrase, Side, rule};
 use super::plan::{Draft, Keeping};
 use super::save::ListedSet;
 use crate::ruleset::lockout::{ends_of, flow_key};
-use crate::ruleset::model::{ADOPTED_SET, Element, Elements, KeyPart, Set, SetFlags, Timeout};
+use crate::ruleset::model::{ADOPTED_SET, Element, Elements, KeyPart, Set, SetFlags, Timeout, Value};
 use crate::units::{Family, Protocol};
 
 /// By the client's address and port, and the server's address.
@@ -263,7 +263,7 @@ pub(super) fn parts(family: Family) -> ([String; 2], Set) {
     let set = Set {
         name: format!("{ADOPTED_SET}_{}", family.digit()),
         key: vec![KeyPart::Protocol, address, KeyPart::Port, address, KeyPart::Port],
-        verdicts: false,
+        value: Value::Nothing,
         flags: SetFlags { timeout: true, interval: false, dynamic: true },
         size: None,
         content: crate::ruleset::model::Content::Living,

@@ -249,6 +249,7 @@ fn element(network: Network, listed: &ListedElement) -> Element {
     Element {
         last: last_key(network),
         verdict: None,
+        mark: None,
         timeout,
         comment: (!comment.is_empty()).then(|| comment.to_owned()),
     }

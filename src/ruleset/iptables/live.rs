@@ -10,7 +10,7 @@ use super::{adopted, names};
 use crate::ruleset::allow::{Span, address_key};
 use crate::ruleset::diff::Live;
 use crate::ruleset::expr::{Expr, Reg, Verdict};
-use crate::ruleset::model::{Chain, Content, Element, Elements, KeyPart, Rule, Set, SetFlags};
+use crate::ruleset::model::{Chain, Content, Element, Elements, KeyPart, Rule, Set, SetFlags, Value};
 use crate::ruleset::plan::allow_set;
 use crate::units::{Family, Network, PortRange, Protocol};
 
@@ -98,7 +98,7 @@ fn as_set(meaning: &str, set: &ListedSet) -> Set {
     Set {
         name: meaning.to_owned(),
         key: vec![address],
-        verdicts: false,
+        value: Value::Nothing,
         flags: SetFlags { timeout: true, interval: set.kind.starts_with("hash:net"), dynamic: false },
         size: None,
         content: Content::Living,
@@ -216,7 +216,7 @@ mod tests {
         );
         let settings = crate::config::parse("x", &text, None, &crate::config::Alone).unwrap().settings;
         let port = |n| std::num::NonZeroU16::new(n).unwrap();
-        let options = Options { http_port: port(80), https_port: port(443), inner_header: true };
+        let options = Options { http_port: port(80), https_port: port(443), inner_header: true, log: true };
         let tables = plan::plan(&settings, options, plan::Matcher::Bpf, plan::Keeping::Ipset).unwrap();
         let listing = save::listing(&restore::text(&tables.ipv4));
         let created: String = tables.ipsets.iter().map(super::super::elements::creation).collect();

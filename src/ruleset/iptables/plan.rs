@@ -36,6 +36,14 @@ pub enum Impossible {
         "interface_ext {0}: with iptables, a name has letters, digits and . _ - @ only, and begins with none of the latter"
     )]
     Interface(IfName),
+    /// A packet that ends a grant.
+    #[error("once of {0}: with iptables, a connection does not end a grant: remove it, or use nftables")]
+    Once(String),
+    /// Sequences are enforced by maps of nftables.
+    #[error(
+        "sequence: with iptables, knock sequences are not enforced: remove them, or use nftables (--firewall-type nftables)"
+    )]
+    Sequences,
     /// Too long for the matches there are.
     #[error(
         "http_post_path is too long for what this kernel has (xt_u32: 33 characters): shorten it, or load the module xt_bpf"
@@ -149,6 +157,12 @@ fn refuse(draft: &Draft<'_>) -> Result<(), Impossible> {
     let settings = draft.layout.settings;
     if settings.global.default_input != DefaultInput::Accept {
         return Err(Impossible::DefaultInput);
+    }
+    if let Some(app) = settings.apps.iter().find(|app| app.once) {
+        return Err(Impossible::Once(app.name.to_string()));
+    }
+    if !settings.sequences.is_empty() {
+        return Err(Impossible::Sequences);
     }
     if draft.keeping == Keeping::Recent {
         recent::refuse(settings)?;

@@ -3,7 +3,7 @@
 use crate::ruleset::allow::{Span, elements};
 use crate::ruleset::expr::Side;
 use crate::ruleset::layout::Layout;
-use crate::ruleset::model::{Chain, Content, Rule, Set, SetFlags};
+use crate::ruleset::model::{Chain, Content, Rule, Set, SetFlags, Value};
 use crate::ruleset::rule::rule;
 use crate::units::{Family, Mark};
 
@@ -34,7 +34,7 @@ pub(super) fn sets(layout: &Layout<'_>) -> Vec<Set> {
     let set = |family| Set {
         name: proxy_set(family),
         key: vec![address(family)],
-        verdicts: false,
+        value: Value::Nothing,
         flags: SetFlags { interval: true, ..SetFlags::default() },
         size: None,
         content: Content::Planned(elements(&spans, family)),

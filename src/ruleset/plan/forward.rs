@@ -9,6 +9,7 @@ use crate::ruleset::model::{Chain, ChainType, Hook, Rule};
 use crate::ruleset::rule::{RuleText, rule};
 use crate::units::{Family, PortRange, Protocol};
 
+use super::once::once_set;
 use super::{allow_set, app_set, base, chain};
 
 /// Before the usual -100 and 100, so that a client we let in is not forwarded elsewhere.
@@ -92,18 +93,29 @@ fn clients(
 ) -> Vec<Rule> {
     let family = Family::of(host);
     let prefix = layout.settings.global.ipv6_prefix;
-    let sets = [
-        (prefix, app_set(&app.slug, family), format!("grant:{}", app.slug)),
-        (128, allow_set(&app.slug, family), format!("allow:{}", app.slug)),
-        (128, allow_set("all", family), "allow:all".to_owned()),
+    let grants =
+        layout.knocking.of_app(app).map(|grants| (grants.set(family), format!("knocked:{}", app.slug)));
+    let mut sets = vec![(app_set(&app.slug, family), format!("grant:{}", app.slug))];
+    sets.extend(grants);
+    let allowed = [
+        (allow_set(&app.slug, family), format!("allow:{}", app.slug)),
+        (allow_set("all", family), "allow:all".to_owned()),
     ];
     let begin: Vec<Option<Protocol>> =
         if protocols.is_empty() { vec![None] } else { protocols.iter().copied().map(Some).collect() };
     let mut rules = Vec::new();
     for protocol in begin {
-        for (prefix, set, what) in &sets {
-            let text = protocol.map_or_else(rule, |protocol| rule().l4proto(protocol));
-            rules.push(finish(text.addr_in(family, Side::Source, *prefix, set), what));
+        let begin = || protocol.map_or_else(rule, |protocol| rule().l4proto(protocol));
+        if app.once {
+            let set = once_set(app, family);
+            rules.push(finish(begin().end_in(family, Side::Source, &set), &format!("once:{}", app.slug)));
+        } else {
+            for (set, what) in &sets {
+                rules.push(finish(begin().addr_in(family, Side::Source, prefix, set), what));
+            }
+        }
+        for (set, what) in &allowed {
+            rules.push(finish(begin().addr_in(family, Side::Source, 128, set), what));
         }
     }
     rules

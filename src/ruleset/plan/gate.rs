@@ -9,14 +9,16 @@ use crate::units::{Family, Protocol};
 use super::adopted::{self, adopted_set};
 use super::replies::{SPOKEN_MS, own_set, spoken_set};
 use super::step1::to_port;
-use super::{backend, chain, drop_the_rest, filter, for_clients, step2_set};
+use super::{Meets, backend, chain, drop_the_rest, filter, for_clients, knock, step2_set};
 
 pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
     let mut out = vec![filter("gate", Hook::Prerouting, -150, gate(layout))];
     out.push(chain("gate_own", gate_own()));
     out.push(chain("spoke", spoke()));
     out.push(chain("passed", passed()));
-    out.push(chain("step2_gate", step2_gate()));
+    if layout.settings.global.steps {
+        out.push(chain("step2_gate", step2_gate()));
+    }
     out.extend(layout.services.iter().map(|segment| service_chain(layout, segment, "svc", false)));
     out.push(chain("gate_forward_own", gate_forward_own(layout)));
     out.push(filter("gate_forward", Hook::Forward, -10, gate_forward(layout)));
@@ -25,13 +27,15 @@ pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
 }
 
 fn gate(layout: &Layout<'_>) -> Vec<Rule> {
-    let mut rules = vec![
-        rule().reply_direction().goto("gate_own").named("own"),
-        to_port(layout.options.http_port).goto("step1_gate").named("step1"),
-        to_port(layout.options.https_port).goto("step2_gate").named("step2"),
-    ];
+    let mut rules = vec![rule().reply_direction().goto("gate_own").named("own")];
+    if layout.settings.global.steps {
+        rules.push(to_port(layout.options.http_port).goto(&knock::step_gate(layout, 1)).named("step1"));
+        rules.push(to_port(layout.options.https_port).goto(&knock::step_gate(layout, 2)).named("step2"));
+    }
     rules.extend(backend::to_gate(layout));
+    rules.extend(knock::to_knock(layout));
     rules.push(rule().iifname("ext").for_this_host().service_vmap("services").named("services"));
+    rules.extend(knock::to_reset(layout));
     rules
 }
 
@@ -167,7 +171,7 @@ pub(super) fn lan_families(layout: &Layout<'_>) -> Vec<Family> {
 
 fn service_chain(layout: &Layout<'_>, segment: &Segment, stem: &str, with_mark: bool) -> Chain {
     let mark = layout.settings.global.mark.filter(|_| with_mark);
-    let mut rules = for_clients(layout, segment, Side::Source, |text, what| {
+    let mut rules = for_clients(layout, segment, Side::Source, Meets::FirstPackets, |text, what| {
         let text = text.mark(mark).counter();
         match segment.protocol {
             Protocol::Tcp if with_mark => text.accept(),

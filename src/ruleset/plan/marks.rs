@@ -9,8 +9,8 @@ use crate::units::{Family, Protocol};
 
 use super::replies::own_set;
 use super::step1::{from_port, to_port};
+use super::{Meets, chain, drop_the_rest, filter, for_clients};
 use super::{adopted, backend, default_input};
-use super::{chain, drop_the_rest, filter, for_clients};
 
 pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
     let mut out = vec![filter("mark_in", Hook::Input, -10, mark_in(layout))];
@@ -28,8 +28,9 @@ pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
 fn input_chain(layout: &Layout<'_>, segment: &Segment) -> Chain {
     let mark = layout.settings.global.mark;
     let here = layout.here(segment);
-    let mut rules =
-        for_clients(layout, &here, Side::Source, |text, what| text.mark(mark).accept().named(what));
+    let mut rules = for_clients(layout, &here, Side::Source, Meets::WhatPassed, |text, what| {
+        text.mark(mark).accept().named(what)
+    });
     if layout.keeps_established(segment) && !here.apps.is_empty() {
         rules.push(rule().established().mark(mark).accept().named("keep"));
     }
@@ -42,10 +43,11 @@ fn input_chain(layout: &Layout<'_>, segment: &Segment) -> Chain {
 fn mark_in(layout: &Layout<'_>) -> Vec<Rule> {
     let mark = layout.settings.global.mark;
     let options = layout.options;
-    let mut rules = vec![
-        to_port(options.http_port).mark(mark).accept().named("mark:step1"),
-        to_port(options.https_port).mark(mark).accept().named("mark:step2"),
-    ];
+    let mut rules = Vec::new();
+    if layout.settings.global.steps {
+        rules.push(to_port(options.http_port).mark(mark).accept().named("mark:step1"));
+        rules.push(to_port(options.https_port).mark(mark).accept().named("mark:step2"));
+    }
     rules.extend(backend::marks_in(layout, mark));
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         let map = format!("in_{protocol}");
@@ -97,7 +99,7 @@ fn mark_out(layout: &Layout<'_>) -> Vec<Rule> {
     let mark = layout.settings.global.mark;
     let options = layout.options;
     let mut rules = Vec::new();
-    if mark.is_some() {
+    if mark.is_some() && layout.settings.global.steps {
         rules.push(from_port(options.http_port).mark(mark).accept().named("mark:step1"));
         rules.push(from_port(options.https_port).mark(mark).accept().named("mark:step2"));
         rules.extend(backend::marks_out(layout, mark));
@@ -108,8 +110,9 @@ fn mark_out(layout: &Layout<'_>) -> Vec<Rule> {
 
 fn mark_chain(layout: &Layout<'_>, segment: &Segment) -> Chain {
     let mark = layout.settings.global.mark;
-    let mut rules =
-        for_clients(layout, segment, Side::Source, |text, what| text.mark(mark).accept().named(what));
+    let mut rules = for_clients(layout, segment, Side::Source, Meets::WhatPassed, |text, what| {
+        text.mark(mark).accept().named(what)
+    });
     if layout.keeps_established(segment) {
         rules.push(rule().established().mark(mark).accept().named("keep"));
     }

@@ -5,7 +5,9 @@ mod backend;
 mod default_input;
 mod forward;
 mod gate;
+mod knock;
 mod marks;
+mod once;
 mod replies;
 mod sets;
 mod step1;
@@ -13,7 +15,7 @@ mod step1;
 use super::layout::{Layout, Options, Segment};
 use super::model::{BaseChain, Chain, ChainType, Hook, Rule, Ruleset};
 use super::rule::{RuleText, rule};
-use crate::config::Settings;
+use crate::config::{App, Settings};
 use crate::ruleset::expr::Side;
 
 pub use adopted::adopted_set;
@@ -28,6 +30,7 @@ pub fn plan(settings: &Settings, options: Options) -> Ruleset {
     let layout = Layout::new(settings, options);
     let mut chains = Vec::new();
     chains.extend(step1::chains(&layout));
+    chains.extend(knock::chains(&layout));
     chains.extend(gate::chains(&layout));
     chains.extend(adopted::chains(&layout));
     chains.extend(backend::chains(&layout));
@@ -62,6 +65,7 @@ fn for_clients(
     layout: &Layout<'_>,
     segment: &Segment,
     side: Side,
+    meets: Meets,
     finish: impl Fn(RuleText, &str) -> Rule,
 ) -> Vec<Rule> {
     let prefix = layout.settings.global.ipv6_prefix;
@@ -71,9 +75,11 @@ fn for_clients(
             Some(set) => interface(side == Side::Source, &set),
             None => rule(),
         };
-        for &family in app.families() {
-            let text = begin().addr_in(family, side, prefix, &app_set(&app.slug, family));
-            rules.push(finish(text, &format!("grant:{}", app.slug)));
+        if app.once {
+            let first = meets == Meets::FirstPackets;
+            rules.extend(once::clients(layout, app, segment.protocol, side, first, begin, &finish));
+        } else {
+            rules.extend(granted(layout, app, side, prefix, begin, &finish));
         }
         for &family in app.families() {
             let text = begin().addr_in(family, side, 128, &allow_set(&app.slug, family));
@@ -84,6 +90,36 @@ fn for_clients(
         rules.push(finish(rule().addr_in(family, side, 128, &allow_set("all", family)), "allow:all"));
     }
     rules
+}
+
+/// One rule per set of grants of an app.
+fn granted(
+    layout: &Layout<'_>,
+    app: &App,
+    side: Side,
+    prefix: u8,
+    begin: impl Fn() -> RuleText,
+    finish: impl Fn(RuleText, &str) -> Rule,
+) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    for &family in app.families() {
+        let text = begin().addr_in(family, side, prefix, &app_set(&app.slug, family));
+        rules.push(finish(text, &format!("grant:{}", app.slug)));
+    }
+    for grants in layout.knocking.of_app(app) {
+        for &family in grants.families {
+            let text = begin().addr_in(family, side, prefix, &grants.set(family));
+            rules.push(finish(text, &format!("knocked:{}", app.slug)));
+        }
+    }
+    rules
+}
+
+/// Whether the first packet of a connection may not have been judged before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Meets {
+    FirstPackets,
+    WhatPassed,
 }
 
 /// The rules that drop what nothing let in: for every interface the segment is guarded on.

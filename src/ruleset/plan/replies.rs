@@ -9,7 +9,7 @@ use crate::units::{Family, Protocol};
 
 use super::adopted::{self, adopted_set};
 use super::gate::lan_families;
-use super::{chain, drop_the_rest, for_clients};
+use super::{Meets, chain, drop_the_rest, for_clients};
 
 /// Stem of the sets of clients' addresses and ports.
 pub(super) const SPOKEN_SET: &str = "spoken";
@@ -124,7 +124,7 @@ fn reply_chain(layout: &Layout<'_>, segment: &Segment, clients: &Segment, stem: 
         // one again, the right way round; the service's would turn it around.
         rules.push(rule().new_connection().counter().drop().named("cut:stray"));
     }
-    rules.extend(for_clients(layout, clients, Side::Destination, |text, what| {
+    rules.extend(for_clients(layout, clients, Side::Destination, Meets::WhatPassed, |text, what| {
         text.mark(mark).counter().accept().named(what)
     }));
     if layout.keeps_established(segment) && !clients.apps.is_empty() {

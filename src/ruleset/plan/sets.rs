@@ -2,7 +2,7 @@ use std::net::IpAddr;
 
 use crate::ruleset::expr::Verdict;
 use crate::ruleset::layout::{Layout, Segment};
-use crate::ruleset::model::{ADOPTED_SET, Content, Element, Elements, KeyPart, Set, SetFlags};
+use crate::ruleset::model::{ADOPTED_SET, Content, Element, Elements, KeyPart, Set, SetFlags, Value};
 use crate::units::{Family, IfName};
 
 use super::default_input::{self, ECHO_SET};
@@ -10,9 +10,9 @@ use super::replies::{OWN_SET, SPOKEN_SET};
 use super::step1::{FLOW_SET, METER_SET};
 
 /// Room in each set of grants.
-const GRANTS: u32 = 1_048_576;
+pub(super) const GRANTS: u32 = 1_048_576;
 /// Room in each set that strangers' or half-known clients' packets fill.
-const CLIENTS: u32 = 65_536;
+pub(super) const CLIENTS: u32 = 65_536;
 
 /// The set of an app's grants.
 #[must_use]
@@ -71,13 +71,17 @@ pub(super) fn sets(layout: &Layout<'_>) -> Vec<Set> {
     }
     for app in &layout.settings.apps {
         for family in Family::BOTH {
-            out.push(clients(app_set(&app.slug, family), family, GRANTS));
+            let mut grants = clients(app_set(&app.slug, family), family, GRANTS);
+            grants.flags.dynamic = app.once;
+            out.push(grants);
         }
         for family in Family::BOTH {
             out.push(networks(&allow_set(&app.slug, family), family));
         }
     }
     out.extend(maps(layout));
+    out.extend(super::once::sets(layout));
+    out.extend(super::knock::sets(layout));
     out
 }
 
@@ -124,7 +128,7 @@ fn interfaces<'a>(name: &str, names: impl Iterator<Item = &'a IfName>) -> Set {
     Set {
         name: name.to_owned(),
         key: vec![KeyPart::IfName],
-        verdicts: false,
+        value: Value::Nothing,
         flags: SetFlags::default(),
         size: None,
         content: Content::Planned(elements),
@@ -141,7 +145,7 @@ fn clients(name: String, family: Family, size: u32) -> Set {
     Set {
         name,
         key: vec![address(family)],
-        verdicts: false,
+        value: Value::Nothing,
         flags: SetFlags { timeout: true, ..SetFlags::default() },
         size: Some(size),
         content: Content::Living,
@@ -152,18 +156,18 @@ fn networks(name: &str, family: Family) -> Set {
     Set {
         name: name.to_owned(),
         key: vec![address(family)],
-        verdicts: false,
+        value: Value::Nothing,
         flags: SetFlags { interval: true, timeout: true, ..SetFlags::default() },
         size: None,
         content: Content::Living,
     }
 }
 
-fn from_packets(stem: &str, key: Vec<KeyPart>, family: Family) -> Set {
+pub(super) fn from_packets(stem: &str, key: Vec<KeyPart>, family: Family) -> Set {
     Set {
         name: format!("{stem}_{}", family.digit()),
         key,
-        verdicts: false,
+        value: Value::Nothing,
         flags: SetFlags { dynamic: true, timeout: true, ..SetFlags::default() },
         size: Some(CLIENTS),
         content: Content::Living,
@@ -189,7 +193,7 @@ fn verdicts(name: &str, key: Vec<KeyPart>, segments: &[Segment], stem: &str) -> 
     Set {
         name: name.to_owned(),
         key,
-        verdicts: true,
+        value: Value::Verdict,
         flags: SetFlags { interval: ranged, ..SetFlags::default() },
         size: None,
         content: Content::Planned(elements),
@@ -203,6 +207,7 @@ fn segment_key(parts: &[KeyPart], segment: &Segment, port: u16) -> Vec<u8> {
         match part {
             KeyPart::Protocol => key.push(segment.protocol.number()),
             KeyPart::Port => key.extend(port.to_be_bytes()),
+            KeyPart::Mark | KeyPart::UdpLength => {}
             KeyPart::Ipv4 | KeyPart::Ipv6 | KeyPart::IfName => match segment.host {
                 Some(IpAddr::V4(v4)) => key.extend(v4.octets()),
                 Some(IpAddr::V6(v6)) => key.extend(v6.octets()),

@@ -34,6 +34,9 @@ const METER_V6_PREFIX: u8 = 64;
 const TCP_HEADER_WORDS: std::ops::RangeInclusive<u8> = 5..=15;
 
 pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
+    if !layout.settings.global.steps {
+        return Vec::new();
+    }
     match layout.settings.global.step1_reply {
         Step1Reply::Silent => {
             let to_step1 = to_port(layout.options.http_port).goto("step1_raw").named("step1");

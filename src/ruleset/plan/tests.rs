@@ -32,7 +32,7 @@ fn apply(live: Option<Live>, changes: &[Change]) -> Option<Live> {
                 table.ruleset.sets.push(set.clone());
             }
             Change::DeleteSet(name) => {
-                let used = |expr: &Expr| matches!(expr, Expr::Lookup { set, .. } | Expr::Update { set, .. } if set == name);
+                let used = |expr: &Expr| asked(expr) == Some(name);
                 let rules = table.ruleset.chains.iter().flat_map(|chain| &chain.rules);
                 assert!(!rules.flat_map(|rule| &rule.exprs).any(used), "set {name} is in use");
                 table.ruleset.sets.retain(|set| set.name != *name);
@@ -84,6 +84,18 @@ fn apply(live: Option<Live>, changes: &[Change]) -> Option<Live> {
     live
 }
 
+/// The set that an expression needs.
+fn asked(expr: &Expr) -> Option<&String> {
+    match expr {
+        Expr::Lookup { set, .. }
+        | Expr::Map { set, .. }
+        | Expr::Update { set, .. }
+        | Expr::Remember { set, .. }
+        | Expr::Forget { set, .. } => Some(set),
+        _ => None,
+    }
+}
+
 /// The chains that rules and elements lead to.
 fn targets(live: &Live) -> BTreeSet<String> {
     let of_rules = live.ruleset.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.exprs);
@@ -104,7 +116,7 @@ fn targets(live: &Live) -> BTreeSet<String> {
 /// A grant in every set of grants, so that changes have something to lose.
 fn with_grants(mut live: Live) -> Live {
     for (name, elements) in &mut live.elements {
-        if name.starts_with("app_") {
+        if name.starts_with("app_") || name.starts_with("seq_") {
             let key = vec![1; if name.ends_with("_4") { 4 } else { 16 }];
             elements.insert(
                 key,
@@ -134,7 +146,7 @@ proptest! {
         let reached = apply(Some(live.clone()), &diff(Some(&live), &new)).unwrap();
         prop_assert_eq!(diff(Some(&reached), &new), vec![]);
         for set in &new.sets {
-            if set.name.starts_with("app_") && old.set(&set.name).is_some() {
+            if (set.name.starts_with("app_") || set.name.starts_with("seq_")) && old.set(&set.name).is_some() {
                 prop_assert_eq!(&reached.elements[&set.name], &live.elements[&set.name], "{}", &set.name);
             }
             if let Content::Planned(wanted) = &set.content {
@@ -180,7 +192,7 @@ proptest! {
             prop_assert!(ruleset.chain(&target).is_some(), "no chain {}", target);
         }
         for expr in ruleset.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.exprs) {
-            if let Expr::Lookup { set, .. } | Expr::Update { set, .. } = expr {
+            if let Some(set) = asked(expr) {
                 prop_assert!(ruleset.set(set).is_some(), "no set {}", set);
             }
         }

@@ -28,7 +28,7 @@ impl RuleText {
         port(text, other, 2 + 2 * width)
     }
 
-    fn addr_to(self, family: Family, side: Side, reg: Reg) -> Self {
+    pub(super) fn addr_to(self, family: Family, side: Side, reg: Reg) -> Self {
         let (offset, len) = match (family, side) {
             (Family::V4, Side::Source) => (12, 4),
             (Family::V4, Side::Destination) => (16, 4),

@@ -39,7 +39,8 @@ impl Renderer<'_> {
                 if tcp && matches!(stem, "rep" | "lrp") {
                     rules += "\t\tct state new counter drop comment \"ka:cut:stray\"\n";
                 }
-                rules += &self.clients(&clients, way, &let_in)?;
+                let first = matches!(stem, "svc" | "lan").then_some(segment.protocol);
+                rules += &self.clients(&clients, way, first, &let_in)?;
                 if self.layout.keeps_established(segment) && !clients.apps.is_empty() {
                     rules += &format!("\t\tct state established {action} comment \"ka:keep\"\n");
                 }
@@ -61,12 +62,18 @@ impl Renderer<'_> {
         self.layout.own_interfaces(app).map(|set| format!("{side} @{set} "))
     }
 
-    fn clients(&self, segment: &Segment, way: Way, action: &str) -> Result<String, TemplateError> {
+    fn clients(
+        &self,
+        segment: &Segment,
+        way: Way,
+        first: Option<Protocol>,
+        action: &str,
+    ) -> Result<String, TemplateError> {
         let side = if way == Way::In { "saddr" } else { "daddr" };
         let mut out = String::new();
         for app in self.layout.apps(segment) {
             let interface = self.interface(app, way).unwrap_or_default();
-            out += &self.client_rules(&interface, &app.slug, app.families(), side, action)?;
+            out += &self.client_rules(&interface, app, app.families(), (side, first), action)?;
         }
         out += &allow_rules("", "all", &self.layout.families(segment), side, action)?;
         Ok(out)
@@ -75,21 +82,33 @@ impl Renderer<'_> {
     pub(super) fn client_rules(
         &self,
         interface: &str,
-        slug: &str,
+        app: &App,
         families: &[Family],
-        side: &str,
+        (side, first): (&str, Option<Protocol>),
         action: &str,
     ) -> Result<String, TemplateError> {
+        let slug = &app.slug;
+        if app.once {
+            let out = self.once_rules(interface, app, families, (side, first), action);
+            return Ok(out + &allow_rules(interface, slug, families, side, action)?);
+        }
         let mut out = String::new();
         for &family in families {
             let set = format!("app_{slug}_{}", family.digit());
             let mask = self.v6_mask(family);
             out += &client(interface, family, side, &mask, &set, action, &format!("grant:{slug}"))?;
         }
+        for grants in self.layout.knocking.of_app(app) {
+            for &family in grants.families {
+                let (mask, set) = (self.v6_mask(family), grants.set(family));
+                let what = format!("knocked:{slug}");
+                out += &client(interface, family, side, &mask, &set, action, &what)?;
+            }
+        }
         Ok(out + &allow_rules(interface, slug, families, side, action)?)
     }
 
-    fn v6_mask(&self, family: Family) -> String {
+    pub(super) fn v6_mask(&self, family: Family) -> String {
         let len = self.settings().global.ipv6_prefix;
         if family == Family::V4 || len >= 128 {
             return String::new();

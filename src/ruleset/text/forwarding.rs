@@ -63,7 +63,7 @@ impl Renderer<'_> {
         let family = [Family::of(host)];
         let mut rules = String::new();
         for begin in begin {
-            rules += &self.client_rules(begin, &app.slug, &family, "saddr", action)?;
+            rules += &self.client_rules(begin, app, &family, ("saddr", None), action)?;
             rules += &allow_rules(begin, "all", &family, "saddr", action)?;
         }
         fill(CHAIN, &[("name", &format!("{stem}_{}", app.slug)), ("rules", &rules)])

@@ -3,6 +3,8 @@
 mod backend;
 mod chains;
 mod forwarding;
+mod knock;
+mod once;
 mod render;
 mod sets;
 mod step1;

@@ -1,5 +1,7 @@
 //! Settings into the templates. Decides nothing that the templates could say themselves.
 
+use std::num::NonZeroU16;
+
 use super::sets::elements;
 use super::template::{TemplateError, fill};
 use crate::config::{DefaultInput, Settings};
@@ -8,6 +10,7 @@ use crate::units::{Family, Protocol};
 
 const TABLE: &str = include_str!("../../../nft-templates/table.nft");
 pub(super) const CHAIN: &str = include_str!("../../../nft-templates/chain.nft");
+const STEP2: &str = include_str!("../../../nft-templates/step2.nft");
 const MARKS: &str = include_str!("../../../nft-templates/marks.nft");
 
 const ADOPTED: &str = include_str!("../../../nft-templates/adopted.nft");
@@ -43,14 +46,12 @@ impl Renderer<'_> {
         let global = &self.settings().global;
         let counted = "counter accept";
         let marked = format!("{}counter accept", self.mark());
-        let http_port = self.layout.options.http_port.to_string();
-        let https_port = self.layout.options.https_port.to_string();
         let marks_in = fill(
             MARKS,
             &[
-                ("http_port", &http_port),
-                ("https_port", &https_port),
-                ("mark", self.mark().trim()),
+                ("steps", &self.of_steps(|port, step| {
+                    format!("tcp dport {port} fib daddr type != unicast {}accept comment \"ka:mark:step{step}\"", self.mark())
+                })),
                 ("backend", &self.of_backend(|port| {
                     let mark = self.mark();
                     format!("tcp dport {port} fib daddr type != unicast {mark}accept comment \"ka:mark:backend\"")
@@ -72,8 +73,15 @@ impl Renderer<'_> {
                 ("app_sets", &self.app_sets()?),
                 ("maps", &self.maps()?),
                 ("step1", &self.step1()?),
-                ("http_port", &http_port),
-                ("https_port", &https_port),
+                ("to_steps", &self.of_steps(|port, step| {
+                    format!("tcp dport {port} fib daddr type != unicast goto {} comment \"ka:step{step}\"", self.step_gate(step))
+                })),
+                ("step2", if global.steps { STEP2 } else { "" }),
+                ("to_knock", self.to_knock()),
+                ("to_reset", self.to_reset()),
+                ("once_sets", &self.once_sets()?),
+                ("knock_sets", &self.knock_sets()?),
+                ("knock", &self.knock_chains()?),
                 ("to_backend", &self.of_backend(|port| {
                     format!("tcp dport {port} fib daddr type != unicast goto backend_gate comment \"ka:backend\"")
                 })),
@@ -155,13 +163,18 @@ impl Renderer<'_> {
         if !self.marks() {
             return String::new();
         }
-        let options = self.layout.options;
         let line = |port: &str, what: &str| {
             format!("tcp sport {port} {}accept comment \"ka:mark:{what}\"", self.mark())
         };
-        let steps = [(options.http_port, "step1"), (options.https_port, "step2")]
-            .map(|(port, step)| format!("\t\t{}\n", line(&port.to_string(), step)))
-            .concat();
+        let steps = self.of_steps(|port, step| line(&port.to_string(), &format!("step{step}")));
         steps + &self.of_backend(|port| line(port, "backend"))
+    }
+
+    /// A line for the port of each step, where there are any.
+    fn of_steps(&self, line: impl Fn(NonZeroU16, u8) -> String) -> String {
+        let options = self.layout.options;
+        let steps = [(options.http_port, 1), (options.https_port, 2)];
+        let known = steps.into_iter().filter(|_| self.settings().global.steps);
+        known.map(|(port, step)| format!("\t\t{}\n", line(port, step))).collect()
     }
 }

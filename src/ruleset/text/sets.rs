@@ -60,6 +60,7 @@ impl Renderer<'_> {
                     APP_SETS,
                     &[
                         ("slug", &app.slug),
+                        ("flags", if app.once { "dynamic, timeout" } else { "timeout" }),
                         ("allow_4", &elements(&app.allow, Family::V4)),
                         ("allow_6", &elements(&app.allow, Family::V6)),
                     ],

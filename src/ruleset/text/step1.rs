@@ -11,6 +11,9 @@ const HTTP: &str = include_str!("../../../nft-templates/step1-http.nft");
 impl Renderer<'_> {
     pub(super) fn step1(&self) -> Result<String, TemplateError> {
         let global = &self.settings().global;
+        if !global.steps {
+            return Ok(String::new());
+        }
         let silent = global.step1_reply == Step1Reply::Silent;
         let later = u32::from(global.step1_segments) - 1;
         let burst = 1 + later * if silent { 2 } else { 1 };

@@ -39,6 +39,7 @@ fn expression(name: &str, data: Attributes<'_>) -> Option<Expr> {
         "notrack" => Some(Expr::Notrack),
         "dynset" => dynset(data),
         "nat" => nat(data),
+        "log" => log(data),
         "masq" => data.get(1).is_none_or(|flags| flags == [0; 4]).then_some(Expr::Masquerade),
         _ => None,
     }
@@ -109,13 +110,13 @@ fn byteorder(data: Attributes<'_>) -> Option<Expr> {
 }
 
 fn lookup(data: Attributes<'_>) -> Option<Expr> {
-    let verdict = match data.be32(3) {
-        None => false,
-        Some(0) => true,
-        Some(_) => return None,
-    };
     let inverted = data.be32(5).is_some_and(|flags| flags != 0);
-    let lookup = Expr::Lookup { set: data.text(1)?.to_owned(), reg: reg(data, 2)?, verdict };
+    let (set, key) = (data.text(1)?.to_owned(), reg(data, 2)?);
+    let lookup = match data.be32(3) {
+        None => Expr::Lookup { set, reg: key, verdict: false },
+        Some(0) => Expr::Lookup { set, reg: key, verdict: true },
+        Some(_) => Expr::Map { set, reg: key, to: reg(data, 3)? },
+    };
     (!inverted).then_some(lookup)
 }
 
@@ -167,20 +168,37 @@ fn fib(data: Attributes<'_>) -> Option<Expr> {
 }
 
 fn dynset(data: Attributes<'_>) -> Option<Expr> {
-    let is_update = data.be32(3)? == 1 && data.get(5).is_none();
+    let (set, key) = (data.text(1)?.to_owned(), reg(data, 4)?);
+    let value = match data.get(5) {
+        None => None,
+        Some(_) => Some(reg(data, 5)?),
+    };
+    let bare = data.nested(7).text(1).is_none() && data.get(10).is_none();
+    match data.be32(3)? {
+        0 if bare => {
+            let timeout_ms = data.be64(6).unwrap_or(0);
+            return Some(Expr::Remember { set, reg: key, timeout_ms, data: value });
+        }
+        2 if bare => return Some(Expr::Forget { set, reg: key, data: value }),
+        1 if value.is_none() => {}
+        _ => return None,
+    }
     let inner = data.nested(7);
     let limit = match inner.text(1) {
         None if data.get(10).is_none() => None,
         Some("limit") => Some(limit(inner.nested(2))?),
         None | Some(_) => return None,
     };
-    let update = Expr::Update {
-        set: data.text(1)?.to_owned(),
-        reg: reg(data, 4)?,
-        timeout_ms: data.be64(6).unwrap_or(0),
-        limit,
-    };
-    is_update.then_some(update)
+    Some(Expr::Update { set, reg: key, timeout_ms: data.be64(6).unwrap_or(0), limit })
+}
+
+/// To a group; what goes to the kernel's own log is not ours.
+fn log(data: Attributes<'_>) -> Option<Expr> {
+    let group = u16::from_be_bytes(data.get(1)?.try_into().ok()?);
+    let threshold = data.get(4).is_none_or(|threshold| threshold == [0, 0]);
+    let log =
+        Expr::Log { group, prefix: data.text(2)?.to_owned(), snaplen: data.be32(3).unwrap_or_default() };
+    (threshold && data.get(5).is_none()).then_some(log)
 }
 
 fn limit(data: Attributes<'_>) -> Option<Limit> {

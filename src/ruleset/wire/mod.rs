@@ -7,6 +7,7 @@ mod flows;
 mod host;
 mod host_expr;
 mod objects;
+mod packet_log;
 
 pub use attr::Attributes;
 pub use events::{Touched, Transactions};
@@ -17,3 +18,4 @@ pub use host::{
     owned_table,
 };
 pub use objects::{DecodedRule, RawElement, chain, elements, pair_ranges, rule, set, set_name, table};
+pub use packet_log::{Logged, logged, subscription};

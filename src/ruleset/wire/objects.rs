@@ -5,6 +5,7 @@ use super::expr::{expressions, verdict};
 use crate::ruleset::expr::Expr;
 use crate::ruleset::model::{
     BaseChain, Chain, ChainType, Content, Element, Elements, Hook, KeyPart, Rule, Set, SetFlags, Timeout,
+    Value,
 };
 
 const SET_INTERVAL: u32 = 0x4;
@@ -15,6 +16,8 @@ const SET_EVAL: u32 = 0x20;
 const SET_CONCAT: u32 = 0x80;
 const ELEMENT_INTERVAL_END: u32 = 1;
 const DATA_VERDICT: u32 = 0xffff_ff00;
+/// nft's type of marks.
+const TYPE_MARK: u32 = 19;
 /// nft packs the types of a concatenation into one number, six bits each.
 const TYPE_BITS: u32 = 6;
 
@@ -116,7 +119,12 @@ pub fn set(payload: &[u8], table: &str) -> Option<Set> {
     Some(Set {
         name: set.text(2)?.to_owned(),
         key: key_parts(set.be32(4)?)?,
-        verdicts: data == Some(DATA_VERDICT),
+        value: match data {
+            None => Value::Nothing,
+            Some(DATA_VERDICT) => Value::Verdict,
+            Some(TYPE_MARK) => Value::Mark,
+            Some(_) => return None,
+        },
         flags: SetFlags {
             interval: flags & SET_INTERVAL != 0,
             timeout: flags & SET_TIMEOUT != 0,
@@ -133,8 +141,10 @@ fn key_parts(mut packed: u32) -> Option<Vec<KeyPart>> {
         parts.push(match packed & ((1 << TYPE_BITS) - 1) {
             7 => KeyPart::Ipv4,
             8 => KeyPart::Ipv6,
+            4 => KeyPart::UdpLength,
             12 => KeyPart::Protocol,
             13 => KeyPart::Port,
+            TYPE_MARK => KeyPart::Mark,
             41 => KeyPart::IfName,
             _ => return None,
         });
@@ -173,6 +183,7 @@ fn element(item: Attributes<'_>) -> Option<RawElement> {
         element: Element {
             last: item.nested(10).get(1).filter(|&last| last != key).map(<[u8]>::to_vec),
             verdict: verdict(item.nested(2).nested(2)),
+            mark: item.nested(2).get(1).and_then(|mark| Some(u32::from_ne_bytes(mark.try_into().ok()?))),
             timeout,
             comment: item.get(6).and_then(comment),
         },
@@ -228,7 +239,7 @@ mod tests {
         Set {
             name: "allow_all_4".into(),
             key: vec![KeyPart::Ipv4],
-            verdicts: false,
+            value: Value::Nothing,
             flags: SetFlags { interval: true, timeout: true, dynamic: false },
             size: None,
             content: Content::Living,

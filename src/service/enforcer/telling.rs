@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::herald::Message;
+use super::super::knocked::slug_of;
 use super::Enforcer;
 use crate::grant::{End, Turn, What};
 use crate::units::{ClientAddr, EventKind, Now};
@@ -31,6 +32,7 @@ impl Enforcer {
         self.operations.forget_expired(now);
         for turn in self.operations.journal().take() {
             let Turn { what, app, addr, note, lifetime } = turn;
+            let app = slug_of(&app).to_owned();
             let kind = match what {
                 What::Opened => EventKind::Opened,
                 What::Renewed => EventKind::Renewed,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::config::{Global, Settings, Step1Reply, TwoFactorStep};
 use crate::knock::Attempt;
 use crate::service::link::{self, Answer, Ask, Front};
-use crate::units::Lifetime;
+use crate::units::{Automaton, Lifetime};
 
 pub(super) const FORM: &str = "app=ssh&access_key=0123456789";
 
@@ -66,6 +66,7 @@ pub(super) fn settings(step1_reply: Step1Reply) -> Settings {
         users_folder: None,
         lockout: None,
         step1_proof: crate::config::Step1Proof::Accept,
+        steps: true,
         step1_reply,
         step1_max_bytes: 500,
         step1_segments: 3,
@@ -77,7 +78,14 @@ pub(super) fn settings(step1_reply: Step1Reply) -> Settings {
         allow: Vec::new(),
         proxy: None,
     };
-    Settings { global, apps: Vec::new(), users: Vec::new(), notify: crate::config::Notify::default() }
+    Settings {
+        global,
+        apps: Vec::new(),
+        users: Vec::new(),
+        notify: crate::config::Notify::default(),
+        sequences: Vec::new(),
+        automaton: Automaton::default(),
+    }
 }
 
 /// A good request for a path, with these extra headers.

@@ -1,0 +1,55 @@
+//! The description of a key by what it is taken from (`typeof`), which nft keeps as user data of a set to print it
+//! again: a UDP length has no name of a type.
+//!
+//! The numbers are nft's own (`enum expr_types`, `proto_desc_id`, the fields of `proto.c`), which it cannot change
+//! without losing sets that are loaded.
+
+use super::encode::tlv;
+use crate::ruleset::model::KeyPart;
+
+const UDATA_KEY_TYPEOF: u8 = 3;
+const UDATA_DATA_TYPEOF: u8 = 4;
+const EXPR_PAYLOAD: u32 = 7;
+const EXPR_META: u32 = 9;
+const EXPR_CONCAT: u32 = 13;
+const META_MARK: u32 = 3;
+const DESC_UDP: u32 = 6;
+const UDP_DPORT: u32 = 2;
+const UDP_LENGTH: u32 = 3;
+const UDP_LENGTH_BITS: u32 = 16;
+
+/// For a key that has a UDP length among its parts, and else only parts that may stand beside one.
+pub(super) fn of_key(parts: &[KeyPart]) -> Vec<u8> {
+    let each: Vec<u8> = (0..).zip(parts).flat_map(|(place, part)| tlv(place, &part_of(*part))).collect();
+    tlv(UDATA_KEY_TYPEOF, &expression(EXPR_CONCAT, &each))
+}
+
+/// For values that are marks.
+pub(super) fn of_mark_values() -> Vec<u8> {
+    tlv(UDATA_DATA_TYPEOF, &mark())
+}
+
+fn part_of(part: KeyPart) -> Vec<u8> {
+    match part {
+        KeyPart::Mark => mark(),
+        KeyPart::UdpLength => {
+            let fields = [number(0, DESC_UDP), number(1, UDP_LENGTH), number(4, UDP_LENGTH_BITS)];
+            expression(EXPR_PAYLOAD, &fields.concat())
+        }
+        KeyPart::Port | KeyPart::Protocol | KeyPart::Ipv4 | KeyPart::Ipv6 | KeyPart::IfName => {
+            expression(EXPR_PAYLOAD, &[number(0, DESC_UDP), number(1, UDP_DPORT)].concat())
+        }
+    }
+}
+
+fn mark() -> Vec<u8> {
+    expression(EXPR_META, &number(0, META_MARK))
+}
+
+fn expression(kind: u32, body: &[u8]) -> Vec<u8> {
+    [number(0, kind), tlv(1, body)].concat()
+}
+
+fn number(kind: u8, value: u32) -> Vec<u8> {
+    tlv(kind, &value.to_ne_bytes())
+}

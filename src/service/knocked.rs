@@ -1,0 +1,229 @@
+//! Grants that packets made by themselves, by finished knock sequences: kept apart from the agent's own, in the kernel
+//! as in the ledger, so that neither shortens the other.
+
+use std::io;
+use std::net::IpAddr;
+
+use super::operations::{OperationError, Operations};
+use crate::backend::Firewall;
+use crate::config::{App, KnockEffect, KnockSequence, Settings};
+use crate::grant::{How, Note};
+use crate::ruleset::allow::address_key;
+use crate::ruleset::diff::Live;
+use crate::ruleset::knocking::{KnockGrants, LOG_BYTES, LOG_CLOSED, LOG_GROUP, LOG_OPENED};
+use crate::ruleset::model::KNOCKED_SETS;
+use crate::ruleset::plan::app_set;
+use crate::ruleset::wire::{Logged, logged, subscription};
+use crate::sys::packet_log::PacketLog;
+use crate::units::{ClientAddr, Family, Lifetime, Now};
+
+/// Grants for an app, in a set a family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct GrantSet {
+    /// By what name the ledger keeps them.
+    pub key: String,
+    /// What the names of the sets begin with.
+    stem: String,
+    /// The app's slug.
+    pub slug: String,
+    /// How a grant came about that says nothing of it.
+    pub how: How,
+}
+
+impl GrantSet {
+    /// Those that the agent makes.
+    pub fn of_agent(app: &App) -> Self {
+        let (key, slug) = (app.slug.clone(), app.slug.clone());
+        Self { key, stem: format!("app_{slug}"), slug, how: How::Unknown }
+    }
+
+    /// Those that packets make.
+    fn of_packets(grants: &KnockGrants, app: &App) -> Self {
+        let (key, stem) = (grants.ledger_key(), grants.stem.clone());
+        Self { key, stem, slug: app.slug.clone(), how: How::Sequence }
+    }
+
+    /// The set of a family.
+    pub fn set(&self, family: Family) -> String {
+        format!("{}_{}", self.stem, family.digit())
+    }
+}
+
+/// What happened to what sequences open.
+pub(super) enum Heard {
+    /// A log rule told of a packet.
+    Logged(Logged),
+    /// There was more than could be heard.
+    Lost,
+}
+
+/// Hears of finished sequences.
+#[derive(Debug)]
+pub(super) struct Knocks {
+    log: PacketLog,
+    waiting: std::collections::VecDeque<Logged>,
+    lost: bool,
+}
+
+impl Knocks {
+    /// Begins to listen; none where no sequence is configured, or nobody could tell.
+    pub fn listen(operations: &mut Operations) -> Option<Self> {
+        let told = operations.options.log && matches!(operations.firewall, Firewall::Nftables(_));
+        if operations.settings.sequences.is_empty() && !operations.settings.apps.iter().any(|app| app.once) {
+            return None;
+        }
+        if !told {
+            tracing::warn!(
+                "this kernel lacks nfnetlink_log: what packets open and close is known to the kernel only"
+            );
+            return None;
+        }
+        PacketLog::open(&subscription(LOG_GROUP, LOG_BYTES))
+            .map(|log| Self { log, waiting: std::collections::VecDeque::new(), lost: false })
+            .inspect_err(|error| {
+                tracing::warn!(%error, group = LOG_GROUP, "finished knock sequences open, but cannot be heard of");
+            })
+            .ok()
+    }
+
+    /// The next thing heard. May be dropped and called again without loss.
+    ///
+    /// # Errors
+    /// When the socket fails for good.
+    pub async fn next(&mut self) -> io::Result<Heard> {
+        loop {
+            if let Some(logged) = self.waiting.pop_front() {
+                return Ok(Heard::Logged(logged));
+            }
+            if std::mem::take(&mut self.lost) {
+                return Ok(Heard::Lost);
+            }
+            let Self { log, waiting, lost } = self;
+            *lost = !log.heard(|message| waiting.extend(logged(message))).await?;
+        }
+    }
+}
+
+/// The slug of the app that the ledger keeps by this name.
+pub(super) fn slug_of(key: &str) -> &str {
+    key.strip_prefix('.').and_then(|stem| stem.strip_prefix(KNOCKED_SETS)?.split('.').next()).unwrap_or(key)
+}
+
+impl Operations {
+    /// Every kind of grants there is.
+    pub(super) fn grant_sets(&self) -> Vec<GrantSet> {
+        let by_packets =
+            self.knocking.grants.iter().filter_map(|grants| {
+                Some(GrantSet::of_packets(grants, self.settings.apps.get(grants.app?)?))
+            });
+        self.settings.apps.iter().map(GrantSet::of_agent).chain(by_packets).collect()
+    }
+
+    /// Those of one app.
+    pub(super) fn grant_sets_of(&self, slug: &str) -> Vec<GrantSet> {
+        self.grant_sets().into_iter().filter(|set| set.slug == slug).collect()
+    }
+
+    /// Has the ledger say what the kernel does of grants that packets made.
+    ///
+    /// # Errors
+    /// [`OperationError`] when it cannot be read.
+    pub(super) fn look_at_knocked(&mut self, now: Now) -> Result<(), OperationError> {
+        let live = self.live()?;
+        for set in self.grant_sets().into_iter().filter(|set| set.how == How::Sequence) {
+            let is_open = |addr: IpAddr| {
+                let elements = live.elements.get(&set.set(Family::of(addr)));
+                elements.is_some_and(|elements| elements.contains_key(&address_key(addr)))
+            };
+            let of_set = self.ledger.longest(now).filter(|(key, ..)| *key == set.key);
+            let closed: Vec<IpAddr> =
+                of_set.map(|(_, addr, ..)| addr).filter(|&addr| !is_open(addr)).collect();
+            for addr in closed {
+                self.ledger.revoke(&set.key, addr);
+            }
+        }
+        self.adopt_grants(&live, now);
+        Ok(())
+    }
+
+    /// Forgets grants of sets that are no more.
+    pub(super) fn forget_gone_sets(&mut self, before: &[GrantSet]) {
+        let now = self.grant_sets();
+        for gone in before.iter().filter(|set| !now.contains(set)) {
+            self.ledger.revoke_app(&gone.key);
+        }
+    }
+
+    /// Takes note of what a packet did.
+    pub(super) fn on_logged(&mut self, logged: &Logged, now: Now) {
+        let Logged { prefix, mark, source } = logged;
+        if let Some(stem) = prefix.strip_prefix(LOG_OPENED) {
+            self.on_opened(stem, *mark, *source, now);
+        } else if let Some(stem) = prefix.strip_prefix(LOG_CLOSED) {
+            self.on_closed(stem, *source);
+        }
+    }
+
+    fn on_opened(&mut self, stem: &str, mark: u32, source: IpAddr, now: Now) {
+        let Some(grants) = self.knocking.grants.iter().find(|grants| grants.stem == stem) else { return };
+        let complete = self.knocking.complete.get(&mark).map(Vec::as_slice).unwrap_or_default();
+        let did = |place: &&usize| {
+            let sequence = self.settings.sequences.get(**place);
+            sequence.is_some_and(|sequence| opens(sequence, grants))
+        };
+        let by = complete.iter().find(did).map(|&place| name(&self.settings, place)).unwrap_or_default();
+        let client = ClientAddr::new(source);
+        let Some(app) = grants.app.and_then(|index| self.settings.apps.get(index)) else {
+            tracing::info!(%client, sequence = by, opened = stem, "a knock sequence was right");
+            return;
+        };
+        let Ok(lifetime) = Lifetime::from_secs(grants.secs) else { return };
+        tracing::info!(%client, app = %app.name, sequence = by, %lifetime, "granted by a knock sequence");
+        let addr = client.masked_v6(self.settings.global.ipv6_prefix);
+        let note = Note { by, how: How::Sequence };
+        self.ledger.expire(now);
+        // Read from the kernel before it was told by whom.
+        self.ledger.name(&grants.ledger_key(), addr.ip(), &note.by);
+        self.ledger.grant(&grants.ledger_key(), addr.ip(), &note, lifetime, now);
+    }
+
+    fn on_closed(&mut self, stem: &str, source: IpAddr) {
+        let Some(grants) = self.grant_sets().into_iter().find(|grants| grants.stem == stem) else { return };
+        let client = ClientAddr::new(source);
+        let addr = client.masked_v6(self.settings.global.ipv6_prefix);
+        tracing::info!(%client, app = grants.slug, "closed by a packet of the client's");
+        self.ledger.revoke(&grants.key, addr.ip());
+    }
+}
+
+/// Whether it is this sequence that fills these grants.
+fn opens(sequence: &KnockSequence, grants: &KnockGrants) -> bool {
+    let same_app = (sequence.effect == KnockEffect::Service) == grants.service && sequence.app == grants.app;
+    let gate = !matches!(sequence.effect, KnockEffect::Closes | KnockEffect::Service) && !grants.service;
+    sequence.duration.as_secs() == grants.secs && (same_app || gate)
+}
+
+/// What a sequence is called: its name, or its place where its app has several.
+fn name(settings: &Settings, place: usize) -> String {
+    let Some(sequence) = settings.sequences.get(place) else { return String::new() };
+    if let Some(name) = &sequence.name {
+        return name.to_string();
+    }
+    let beside = |other: &&KnockSequence| other.app == sequence.app && other.effect != KnockEffect::Closes;
+    let before = settings.sequences.iter().take(place).filter(beside).count();
+    match settings.sequences.iter().filter(beside).count() {
+        0 | 1 => String::new(),
+        _ => format!("sequence {}", before + 1),
+    }
+}
+
+/// How many grants there are for these apps.
+pub(super) fn grants_of_apps(slugs: &[&str], live: &Live) -> usize {
+    let of_app = |set: &str, slug: &str| {
+        let knocked = set.strip_prefix(KNOCKED_SETS).and_then(|rest| rest.strip_prefix(slug));
+        Family::BOTH.iter().any(|&family| set == app_set(slug, family))
+            || knocked.is_some_and(|rest| rest.starts_with('.') || matches!(rest, "_4" | "_6"))
+    };
+    let gone = |set: &String| slugs.iter().any(|slug| of_app(set, slug));
+    live.elements.iter().filter(|(set, _)| gone(set)).map(|(_, elements)| elements.len()).sum()
+}
