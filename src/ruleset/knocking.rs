@@ -8,10 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::config::{App, KnockEffect, KnockSequence, Settings};
+pub use crate::units::STAY;
 use crate::units::{Family, Knock, Protocol, START, State, Terms};
 
-/// The mark that a knock leads to which repeats the one before: where the source stands stays as it is.
-pub const STAY: u32 = u32::MAX;
 /// How long a SYN is remembered, so that its repetitions (after 1, 3, 7 and 15 s) are no further knocks.
 pub const SEEN_SECS: u64 = 16;
 /// Knocks of one source (IPv6: of one /64) that count in a second, once the first few were made.

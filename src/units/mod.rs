@@ -5,6 +5,7 @@ mod address;
 mod automaton;
 mod event;
 mod knock;
+mod knock_tree;
 mod lifetime;
 mod mark;
 mod names;
@@ -21,6 +22,7 @@ pub use address::{ClientAddr, Family, Network, NetworkError};
 pub use automaton::{Automaton, AutomatonError, START, Sequence, State, Terms};
 pub use event::{EventKind, EventKindError};
 pub use knock::{Knock, KnockError};
+pub use knock_tree::{Growth, KnockPath, KnockTree, PathEnd, STAY, TreeStep};
 pub use lifetime::{Lifetime, LifetimeError};
 pub use mark::{Mark, MarkError};
 pub use names::{
