@@ -295,6 +295,17 @@ impl Firewall {
         }
     }
 
+    /// The elements of a set that has no ranges; none if there is no such set.
+    ///
+    /// # Errors
+    /// [`BackendError`] when it cannot be read.
+    pub fn elements(&mut self, set: &SetRef) -> Result<Elements, BackendError> {
+        match self {
+            Self::Nftables(nft) => nft.elements_of(set),
+            Self::Iptables(_) => Ok(Elements::new()),
+        }
+    }
+
     /// Carries out changes of elements, all of them or none.
     ///
     /// # Errors

@@ -4,12 +4,15 @@
 //! A state is known by what was knocked to get there, not by a place in a list. So what the kernel remembers of a
 //! source means the same after a reload, or nothing any more.
 
+mod timed;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::config::{App, KnockEffect, KnockSequence, Settings};
 pub use crate::units::STAY;
 use crate::units::{Family, Knock, Protocol, START, State, Terms};
+pub use timed::TimedRules;
 
 /// How long a SYN is remembered, so that its repetitions (after 1, 3, 7 and 15 s) are no further knocks.
 pub const SEEN_SECS: u64 = 16;
@@ -28,6 +31,8 @@ pub const LOG_BYTES: u32 = 64;
 pub const LOG_OPENED: &str = "ka:opened:";
 /// The same for what is closed.
 pub const LOG_CLOSED: &str = "ka:closed:";
+/// The same for knocks that were right, and had been used before.
+pub const LOG_REPLAYED: &str = "ka:replayed";
 
 /// Addresses that something is open for, as long as the longest of a few durations: two sets, one a family.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,6 +108,8 @@ pub struct Knocking {
     pub grants: Vec<KnockGrants>,
     /// Which sequences are complete at a state, by their places.
     pub complete: BTreeMap<u32, Vec<usize>>,
+    /// What is said of knocks that change with time.
+    pub timed: Option<TimedRules>,
 }
 
 impl fmt::Debug for Knocking {
@@ -115,12 +122,16 @@ impl Knocking {
     /// Works it out.
     #[must_use]
     pub fn of(settings: &Settings) -> Self {
-        let mut out = Self { grants: grants(settings), ..Self::default() };
+        let grants = grants(settings);
+        let timed = TimedRules::of(settings, &grants);
+        let mut out = Self { grants, timed, ..Self::default() };
         let names = |door: usize| open_chain(settings, &out.grants, settings.sequences.get(door)?);
         let doors: Vec<Option<(String, Deed)>> = (0..settings.sequences.len()).map(names).collect();
         let deeds: BTreeMap<&String, &Deed> =
             doors.iter().flatten().map(|(chain, deed)| (chain, deed)).collect();
-        out.deeds = deeds.into_iter().map(|(chain, deed)| (chain.clone(), deed.clone())).collect();
+        let deeds = deeds.into_iter().map(|(chain, deed)| (chain.clone(), deed.clone()));
+        let of_clients = out.timed.iter().flat_map(|timed| timed.opens(&out.grants));
+        out.deeds = deeds.chain(of_clients).collect::<BTreeMap<_, _>>().into_iter().collect();
         let marks = marks(settings);
         let mark = |state: u32| marks.get(&state).copied().unwrap_or(START);
         let mut moves: BTreeMap<String, Move> = BTreeMap::new();
@@ -146,6 +157,9 @@ impl Knocking {
                 }
             }
         }
+        for kind in out.timed.iter().flat_map(TimedRules::moves) {
+            moves.insert(kind.chain.clone(), kind);
+        }
         out.kinds_of_moves = moves.into_values().collect();
         for (from, knock, to) in settings.automaton.steps() {
             // A first knock again begins anew: who tries again later has the whole time. (A SYN that is merely
@@ -165,7 +179,7 @@ impl Knocking {
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.ports.is_empty()
+        self.ports.is_empty() && self.timed.is_none()
     }
 
     /// Whether datagrams of some ports are told apart by their lengths.
@@ -211,20 +225,20 @@ impl Knocking {
 }
 
 impl Move {
+    /// A first knock that counts for everybody, or a later one.
+    pub(super) fn plain(knock_secs: u64, window_secs: Option<u64>) -> Self {
+        let chain = match window_secs {
+            Some(window_secs) => first_chain(window_secs, knock_secs),
+            None => next_chain(knock_secs),
+        };
+        Self { chain, knock_secs, window_secs, behind: Vec::new() }
+    }
+
     /// The moves whose chains this one goes on to.
     fn further(&self) -> Vec<Self> {
         let Some(window_secs) = self.window_secs else { return Vec::new() };
-        let next = Self {
-            chain: next_chain(self.knock_secs),
-            knock_secs: self.knock_secs,
-            window_secs: None,
-            behind: Vec::new(),
-        };
-        let first = Self {
-            chain: first_chain(window_secs, self.knock_secs),
-            window_secs: self.window_secs,
-            ..next.clone()
-        };
+        let next = Self::plain(self.knock_secs, None);
+        let first = Self::plain(self.knock_secs, Some(window_secs));
         vec![next, first]
     }
 
@@ -267,26 +281,37 @@ fn base(settings: &Settings, sequence: &KnockSequence) -> Option<String> {
     }
 }
 
+/// What fills a set of grants.
+struct Filled {
+    /// Whether a wrong knock empties it.
+    strict: bool,
+    /// The app whose service it is; none for a gate.
+    app: Option<usize>,
+}
+
 /// A set for each thing that is opened and each duration, so that none shortens another; the longest has the plain
 /// name.
 fn grants(settings: &Settings) -> Vec<KnockGrants> {
-    let mut durations: BTreeMap<String, BTreeMap<u64, (bool, &KnockSequence)>> = BTreeMap::new();
+    let mut durations: BTreeMap<String, BTreeMap<u64, Filled>> = BTreeMap::new();
     for sequence in &settings.sequences {
         let Some(base) = base(settings, sequence) else { continue };
-        let of_base = durations.entry(base).or_default();
-        let entry = of_base.entry(sequence.duration.as_secs()).or_insert((false, sequence));
-        entry.0 |= sequence.strict;
+        let service = sequence.effect == KnockEffect::Service;
+        let new = Filled { strict: false, app: sequence.app.filter(|_| service) };
+        let entry = durations.entry(base).or_default().entry(sequence.duration.as_secs()).or_insert(new);
+        entry.strict |= sequence.strict;
+    }
+    for (app, index, secs) in timed::openings(settings) {
+        let new = Filled { strict: false, app: Some(index) };
+        durations.entry(app_stem(app)).or_default().entry(secs).or_insert(new);
     }
     let mut out = Vec::new();
     for (base, of_base) in durations {
         let longest = of_base.last_key_value().map_or(0, |(secs, _)| *secs);
-        for (secs, (strict, sequence)) in of_base.into_iter().rev() {
+        for (secs, Filled { strict, app }) in of_base.into_iter().rev() {
             let stem = if secs == longest { base.clone() } else { format!("{base}.{secs}") };
-            let service = sequence.effect == KnockEffect::Service;
-            let of_app = sequence.app.and_then(|index| settings.apps.get(index)).filter(|_| service);
+            let of_app = app.and_then(|index| settings.apps.get(index));
             let families = of_app.map_or(&Family::BOTH[..], App::families);
-            let app = sequence.app.filter(|_| service);
-            out.push(KnockGrants { stem, secs, families, app, service, strict });
+            out.push(KnockGrants { stem, secs, families, app, service: app.is_some(), strict });
         }
     }
     out
@@ -304,14 +329,21 @@ fn open_chain(
         let all = grants.iter().filter(|grants| belongs(&grants.stem, &stem)).cloned().collect();
         return Some((format!("close_{}", app.slug), Deed::Closes(all)));
     };
-    let secs = sequence.duration.as_secs();
-    let found = grants.iter().find(|grants| grants.secs == secs && belongs(&grants.stem, &base))?;
-    let chain = match found.stem.split_once('_') {
+    let found = find(grants, &base, sequence.duration.as_secs())?;
+    Some((opening(found), Deed::Opens(found.clone())))
+}
+
+fn find<'g>(grants: &'g [KnockGrants], base: &str, secs: u64) -> Option<&'g KnockGrants> {
+    grants.iter().find(|grants| grants.secs == secs && belongs(&grants.stem, base))
+}
+
+/// The chain that adds to these grants.
+fn opening(grants: &KnockGrants) -> String {
+    match grants.stem.split_once('_') {
         Some(("gate", what)) => format!("pass_{what}"),
         Some((_, slug)) => format!("open_{slug}"),
-        None => return None,
-    };
-    Some((chain, Deed::Opens(found.clone())))
+        None => format!("open_{}", grants.stem),
+    }
 }
 
 /// A mark for each state.

@@ -20,5 +20,6 @@ pub mod remedy;
 mod rule;
 pub mod swap;
 pub mod text;
+pub mod timed;
 pub mod transition;
 pub mod wire;

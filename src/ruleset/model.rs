@@ -19,6 +19,9 @@ pub const ADOPTED_SET: &str = "adopted";
 /// How the names of the sets begin that finished knock sequences fill: grants by the kernel.
 pub const KNOCKED_SETS: &str = "seq_";
 
+/// How the names of the maps begin that knocks which change with time are in: they are made anew rather than read.
+pub const TIMED_MAPS: &str = "knock_timed";
+
 /// How the names of the sets of grants by the agent begin; packets end them where an app says `once`.
 pub const GRANTED_SETS: &str = "app_";
 
@@ -196,11 +199,13 @@ impl Set {
         }
     }
 
-    /// Whether only packets fill it, and with what lasts for seconds or is learnt again.
+    /// Whether only packets fill it, and with what lasts for seconds or is learnt again; or it is made anew wherever it
+    /// might be amiss.
     #[must_use]
     pub fn is_fleeting(&self) -> bool {
         let lasting = [ADOPTED_SET, KNOCKED_SETS, GRANTED_SETS];
-        self.flags.dynamic && !lasting.iter().any(|stem| self.name.starts_with(stem))
+        self.name.starts_with(TIMED_MAPS)
+            || self.flags.dynamic && !lasting.iter().any(|stem| self.name.starts_with(stem))
     }
 
     /// Whether kernel and configuration agree on everything but the elements.

@@ -28,6 +28,7 @@ use super::state::{StateFile, resumed};
 use super::trial::{Trial, TrialError, Watcher};
 use super::two_factor::{self, TwoFactorError};
 use super::used_codes::UsedCodesFile;
+use super::used_knocks::UsedKnocksFile;
 use super::user_files::UserFiles;
 use crate::backend::iptables::IptablesError;
 use crate::backend::{BackendError, Choice, Firewall};
@@ -350,6 +351,7 @@ fn guard(
     }
     operations.sync_allowed(clock::now())?;
     operations.make_addresses_known(good.plan());
+    operations.resume_timed(UsedKnocksFile::read(&daemon.runtime_dir));
     outside::tell(&daemon.settings);
     match operations.keep_host(daemon.host.clone()) {
         Ok(0) => {}

@@ -5,6 +5,7 @@ mod knocks;
 mod mending;
 mod rotation;
 mod telling;
+mod timed;
 
 pub use rotation::Step1Sender;
 
@@ -60,6 +61,8 @@ pub struct Enforcer {
     listener: Option<Step1Sender>,
     /// When to try again what the kernel refused.
     path_again_at: Option<Instant>,
+    /// The same for knocks that change with time.
+    timed_again_at: Option<Instant>,
 }
 
 /// Why the enforcer stopped.
@@ -99,6 +102,7 @@ impl Enforcer {
             herald: Herald::new(),
             listener: None,
             path_again_at: None,
+            timed_again_at: None,
         }
     }
 
@@ -145,6 +149,8 @@ impl Enforcer {
             self.keep(clock::now());
             self.tell_turns(clock::now());
             self.follow_path(clock::now());
+            self.follow_timed(&mut knocks, clock::now());
+            let timed_at = self.timed_due();
             let (repair_at, summary_at) = (self.repair_at, self.refusals.due());
             let (end_at, path_at) = (self.end_due(), self.path_due());
             tokio::select! {
@@ -156,12 +162,15 @@ impl Enforcer {
                 () = due(summary_at) => self.summarise(clock::now()),
                 () = due(end_at) => {}
                 () = due(path_at) => {}
+                () = due(timed_at) => {}
                 () = due(look_at) => {
                     self.look(clock::now());
                     look_at = look_every.map(|every| Instant::now() + every);
                 }
                 heard = knocks::heard(&mut knocks) => self.on_heard(heard, clock::now()),
                 Some(reload) = reloads.recv() => {
+                    // What was told before counts, whatever becomes of the sets.
+                    self.hear_now(&mut knocks, clock::now());
                     self.on_reload(reload, clock::now());
                     knocks = self.listen(knocks);
                 }
@@ -210,8 +219,12 @@ impl Enforcer {
                 tracing::warn!(
                     "more changes to nftables than could be followed: the table is looked at as a whole"
                 );
+                self.operations.suspect_timed();
             }
             Happened::Touched(touched) => {
+                if touched.ours {
+                    self.operations.doubt_timed();
+                }
                 if touched.table_removed {
                     self.removed = true;
                 }

@@ -10,7 +10,7 @@ use crate::config::{App, KnockEffect, KnockSequence, Settings};
 use crate::grant::{How, Note};
 use crate::ruleset::allow::address_key;
 use crate::ruleset::diff::Live;
-use crate::ruleset::knocking::{KnockGrants, LOG_BYTES, LOG_CLOSED, LOG_GROUP, LOG_OPENED};
+use crate::ruleset::knocking::{KnockGrants, LOG_BYTES, LOG_CLOSED, LOG_GROUP, LOG_OPENED, LOG_REPLAYED};
 use crate::ruleset::model::KNOCKED_SETS;
 use crate::ruleset::plan::app_set;
 use crate::ruleset::wire::{Logged, logged, subscription};
@@ -69,7 +69,9 @@ impl Knocks {
     /// Begins to listen; none where no sequence is configured, or nobody could tell.
     pub fn listen(operations: &mut Operations) -> Option<Self> {
         let told = operations.options.log && matches!(operations.firewall, Firewall::Nftables(_));
-        if operations.settings.sequences.is_empty() && !operations.settings.apps.iter().any(|app| app.once) {
+        let settings = &operations.settings;
+        let sequences = !settings.sequences.is_empty() || settings.time_sequence.is_some();
+        if !sequences && !settings.apps.iter().any(|app| app.once) {
             return None;
         }
         if !told {
@@ -86,6 +88,17 @@ impl Knocks {
             .ok()
     }
 
+    /// What was told by now and not heard yet.
+    ///
+    /// # Errors
+    /// When the socket fails for good.
+    pub fn heard_now(&mut self) -> io::Result<Vec<Heard>> {
+        let Self { log, waiting, lost } = self;
+        *lost |= !log.heard_now(|message| waiting.extend(logged(message)))?;
+        let lost = std::mem::take(lost).then_some(Heard::Lost);
+        Ok(waiting.drain(..).map(Heard::Logged).chain(lost).collect())
+    }
+
     /// The next thing heard. May be dropped and called again without loss.
     ///
     /// # Errors
@@ -99,7 +112,7 @@ impl Knocks {
                 return Ok(Heard::Lost);
             }
             let Self { log, waiting, lost } = self;
-            *lost = !log.heard(|message| waiting.extend(logged(message))).await?;
+            *lost |= !log.heard(|message| waiting.extend(logged(message))).await?;
         }
     }
 }
@@ -157,7 +170,10 @@ impl Operations {
     /// Takes note of what a packet did.
     pub(super) fn on_logged(&mut self, logged: &Logged, now: Now) {
         let Logged { prefix, mark, source } = logged;
-        if let Some(stem) = prefix.strip_prefix(LOG_OPENED) {
+        if prefix == LOG_REPLAYED {
+            self.on_replayed(*mark, *source);
+        } else if let Some(stem) = prefix.strip_prefix(LOG_OPENED) {
+            self.on_knocks_used(*mark, now);
             self.on_opened(stem, *mark, *source, now);
         } else if let Some(stem) = prefix.strip_prefix(LOG_CLOSED) {
             self.on_closed(stem, *source);
@@ -171,7 +187,10 @@ impl Operations {
             let sequence = self.settings.sequences.get(**place);
             sequence.is_some_and(|sequence| opens(sequence, grants))
         };
-        let by = complete.iter().find(did).map(|&place| name(&self.settings, place)).unwrap_or_default();
+        let by = match self.timed.who(mark) {
+            Some(client) => client.to_string(),
+            None => complete.iter().find(did).map(|&place| name(&self.settings, place)).unwrap_or_default(),
+        };
         let client = ClientAddr::new(source);
         let Some(app) = grants.app.and_then(|index| self.settings.apps.get(index)) else {
             tracing::info!(%client, sequence = by, opened = stem, "a knock sequence was right");

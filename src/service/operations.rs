@@ -21,6 +21,7 @@ use crate::service::allowed::Allowed;
 use crate::service::control::Failure;
 use crate::service::host_chains::{HostKept, Repaired};
 use crate::service::knocked::GrantSet;
+use crate::service::timed::Timed;
 use crate::units::{ClientAddr, Family, Lifetime, Now};
 
 /// An element may expire between being read and being removed, which fails the whole change.
@@ -112,6 +113,7 @@ pub struct Operations {
     pub(super) allowed: Vec<Allowed>,
     pub(super) adopted: Adopted,
     pub(super) host: HostKept,
+    pub(super) timed: Timed,
 }
 
 impl Operations {
@@ -135,6 +137,7 @@ impl Operations {
             allowed: Vec::new(),
             adopted: Adopted::default(),
             host: HostKept::default(),
+            timed: Timed::default(),
         };
         out.adopted.learn(&live, now);
         out.adopt_grants(&live, now);

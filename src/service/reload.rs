@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::clients_gone::clients_gone;
 use super::daemon::{DaemonError, load_two_factor, tls};
 use super::front::{Step2Config, Tls};
 use super::knocked::grants_of_apps;
@@ -296,7 +297,8 @@ impl Operations {
         }
         let prefix = settings.global.ipv6_prefix;
         let sets = self.grant_sets();
-        self.knocking = Knocking::of(&settings);
+        let knocking = std::mem::replace(&mut self.knocking, Knocking::of(&settings));
+        self.let_go_of_deeds(&knocking, now);
         self.expect_mark(settings.global.mark);
         let before = std::mem::replace(&mut self.settings, settings);
         let (ledger, allowed) = (self.ledger.clone(), self.allowed.clone());
@@ -328,6 +330,7 @@ impl Operations {
         let slugs: Vec<String> = self.settings.apps.iter().map(|app| app.slug.clone()).collect();
         self.allowed.retain(|have| have.app.as_ref().is_none_or(|app| slugs.contains(app)));
         let successions = successions(before, &self.settings);
+        let clients = clients_gone(before, &self.settings, now);
         let gone: Vec<&str> = before.apps.iter().map(|app| app.slug.as_str()).collect();
         let gone: Vec<&str> = gone.into_iter().filter(|slug| !slugs.iter().any(|s| s == slug)).collect();
 
@@ -342,6 +345,9 @@ impl Operations {
                 more.extend(changes);
                 ended += less;
             }
+            let (changes, of_clients) = self.end_of_clients(&clients, have, now);
+            more.extend(changes);
+            ended += of_clients.len();
             more.extend(self.allowed_changes(have, now));
             // Without ipset nobody could tell them from the rest.
             if good.plan().adopts() {
@@ -351,6 +357,9 @@ impl Operations {
                 Ok(changes) => {
                     for slug in gone {
                         self.ledger.revoke_app(slug);
+                    }
+                    for (key, addr) in of_clients {
+                        self.ledger.revoke(&key, addr);
                     }
                     for (slug, succession) in &successions {
                         self.ledger.succeed(slug, None, succession);

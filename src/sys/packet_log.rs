@@ -58,20 +58,32 @@ impl PacketLog {
     /// When the socket fails for good.
     pub async fn heard(&mut self, mut take: impl FnMut(&[u8])) -> io::Result<bool> {
         let mut ready = self.waiting.readable().await?;
-        let mut whole = true;
-        loop {
-            match recv(ready.get_inner().as_raw_fd(), &mut self.received, MsgFlags::MSG_DONTWAIT) {
-                Ok(length) => {
-                    split_messages(self.received.get(..length).unwrap_or_default()).for_each(&mut take);
-                }
-                Err(Errno::EAGAIN) => break,
-                Err(Errno::EINTR) => {}
-                Err(Errno::ENOBUFS) => whole = false,
-                Err(errno) => return Err(errno.into()),
-            }
-        }
+        let whole = drain(ready.get_inner(), &mut self.received, &mut take)?;
         ready.clear_ready();
         Ok(whole)
+    }
+
+    /// The same for what waits now.
+    ///
+    /// # Errors
+    /// As [`PacketLog::heard`].
+    pub fn heard_now(&mut self, mut take: impl FnMut(&[u8])) -> io::Result<bool> {
+        drain(self.waiting.get_ref(), &mut self.received, &mut take)
+    }
+}
+
+fn drain(fd: &OwnedFd, received: &mut [u8], take: &mut impl FnMut(&[u8])) -> io::Result<bool> {
+    let mut whole = true;
+    loop {
+        match recv(fd.as_raw_fd(), received, MsgFlags::MSG_DONTWAIT) {
+            Ok(length) => {
+                split_messages(received.get(..length).unwrap_or_default()).for_each(&mut *take);
+            }
+            Err(Errno::EAGAIN) => return Ok(whole),
+            Err(Errno::EINTR) => {}
+            Err(Errno::ENOBUFS) => whole = false,
+            Err(errno) => return Err(errno.into()),
+        }
     }
 }
 

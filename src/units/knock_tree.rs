@@ -126,8 +126,10 @@ impl KnockTree {
         for (left, &knock) in (0..path.knocks.len()).rev().zip(&path.knocks) {
             let Some(step) = self.steps.get(&(at, knock)) else { return false };
             at = step.to;
-            let of_another =
-                self.ends.get(&at).is_some_and(|end| left > 0 || end.who != path.who || end.deed != path.deed);
+            let of_another = self
+                .ends
+                .get(&at)
+                .is_some_and(|end| left > 0 || end.who != path.who || end.deed != path.deed);
             let on_the_way = left == 0 && self.places.get(&at).is_some_and(|&leads_on| leads_on);
             if of_another || on_the_way {
                 return true;
@@ -162,7 +164,9 @@ impl KnockTree {
         let end = PathEnd { who, deed, steps, until: had.map_or(until, |had| had.max(until)) };
         match had {
             Some(had) if had >= until => {}
-            Some(_) if !growth.new_ends.contains_key(&at) => drop(growth.renewed_ends.insert(at, end.clone())),
+            Some(_) if !growth.new_ends.contains_key(&at) => {
+                drop(growth.renewed_ends.insert(at, end.clone()))
+            }
             Some(_) | None => drop(growth.new_ends.insert(at, end.clone())),
         }
         self.ends.insert(at, end);
@@ -207,6 +211,11 @@ impl KnockTree {
     /// Every end with its place.
     pub fn ends(&self) -> impl Iterator<Item = (u32, &PathEnd)> {
         self.ends.iter().map(|(&mark, end)| (mark, end))
+    }
+
+    /// Every step: from, by which knock, to where.
+    pub fn steps(&self) -> impl Iterator<Item = ((u32, Knock), TreeStep)> + '_ {
+        self.steps.iter().map(|(&key, &step)| (key, step))
     }
 
     /// The end at a place.

@@ -80,7 +80,8 @@ fn places_are_the_same_whatever_else_is_there() {
     let all = one.add(paths(100, 200));
     let half = other.add(paths(150, 200));
     assert!(half.new.iter().all(|(key, step)| all.new.get(key) == Some(step)));
-    let (_, &taken) = half.new.iter().map(|(key, step)| (key, &step.to)).find(|(_, to)| **to != STAY).unwrap();
+    let (_, &taken) =
+        half.new.iter().map(|(key, step)| (key, &step.to)).find(|(_, to)| **to != STAY).unwrap();
     let mut wary = KnockTree::new([taken].into());
     let elsewhere = wary.add(paths(150, 200));
     assert!(elsewhere.new.values().all(|step| step.to != taken), "somebody else's mark");

@@ -95,6 +95,18 @@ impl Nftables {
         Ok(wire::pair_ranges(set, raw))
     }
 
+    /// The elements of a set that has no ranges; none if there is no such set.
+    ///
+    /// # Errors
+    /// [`BackendError`] when the kernel cannot be read.
+    pub fn elements_of(&mut self, set: &SetRef) -> Result<Elements, BackendError> {
+        let mut out = Elements::new();
+        self.netlink.dump(&query(msg::GET_ELEMENTS, encode::elements_of(&set.name)?), |payload| {
+            out.extend(wire::elements(payload).into_iter().map(|raw| (raw.key, raw.element)));
+        })?;
+        Ok(out)
+    }
+
     /// One element of a set that has no ranges; none if it is not there.
     ///
     /// # Errors

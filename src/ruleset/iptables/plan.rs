@@ -44,6 +44,11 @@ pub enum Impossible {
         "sequence: with iptables, knock sequences are not enforced: remove them, or use nftables (--firewall-type nftables)"
     )]
     Sequences,
+    /// Knocks that change with time.
+    #[error(
+        "time_sequence: with iptables, knocks that change with time are not enforced: remove it, or use nftables (--firewall-type nftables)"
+    )]
+    TimeSequence,
     /// Too long for the matches there are.
     #[error(
         "http_post_path is too long for what this kernel has (xt_u32: 33 characters): shorten it, or load the module xt_bpf"
@@ -163,6 +168,9 @@ fn refuse(draft: &Draft<'_>) -> Result<(), Impossible> {
     }
     if !settings.sequences.is_empty() {
         return Err(Impossible::Sequences);
+    }
+    if settings.time_sequence.is_some() {
+        return Err(Impossible::TimeSequence);
     }
     if draft.keeping == Keeping::Recent {
         recent::refuse(settings)?;

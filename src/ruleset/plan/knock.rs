@@ -14,8 +14,8 @@ use crate::ruleset::model::{Chain, Content, Element, Elements, KeyPart, Rule, Se
 use crate::ruleset::rule::{RuleText, rule};
 use crate::units::{Family, Knock, Protocol, START};
 
-use super::chain;
 use super::sets::{CLIENTS, GRANTS, address};
+use super::{chain, timed};
 
 /// From port to the chain of knocks.
 const PORTS: &str = "knock_ports";
@@ -64,6 +64,7 @@ pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
     out.push(chain("knock_moved", moved()));
     out.push(chain("knock_step", step(knocking)));
     out.push(chain("knock", knock()));
+    out.extend(timed::chains(layout));
     for step in [1, 2] {
         let grants = knocking.before_step(step);
         if !grants.is_empty() {
@@ -80,9 +81,10 @@ pub(super) fn step_gate(layout: &Layout<'_>, step: u8) -> String {
 }
 
 /// In the gate, before guarded ports.
-pub(super) fn to_knock(layout: &Layout<'_>) -> Option<Rule> {
+pub(super) fn to_knock(layout: &Layout<'_>) -> Vec<Rule> {
     let known = !layout.knocking.is_empty();
-    known.then(|| rule().iifname("ext").for_this_host().service_vmap(PORTS).named("knock"))
+    let fixed = known.then(|| rule().iifname("ext").for_this_host().service_vmap(PORTS).named("knock"));
+    fixed.into_iter().chain(timed::to_timed(layout)).collect()
 }
 
 /// In the gate, behind guarded ports.
@@ -98,6 +100,18 @@ pub(super) fn to_reset(layout: &Layout<'_>) -> Vec<Rule> {
 }
 
 fn knock() -> Vec<Rule> {
+    let mut rules = only_once();
+    rules.extend(place());
+    rules.push(rule().jump("knock_step").named("knock:next"));
+    // Not what comes next: perhaps it begins anew.
+    rules.push(rule().set_mark(START).done().named("knock:start"));
+    rules.push(rule().jump("knock_step").named("knock:first"));
+    rules.extend(wrong());
+    rules
+}
+
+/// Of TCP, a SYN counts, and once.
+pub(super) fn only_once() -> Vec<Rule> {
     let both = |text: &dyn Fn(Family) -> Rule| Family::BOTH.map(text);
     let mut rules = vec![rule().l4proto(Protocol::Tcp).not_syn().counter().drop().named("drop:knock")];
     // A client's kernel repeats a SYN that is not answered, also when the next knock is already on its way.
@@ -105,17 +119,23 @@ fn knock() -> Vec<Rule> {
     rules.extend(both(&|family| {
         rule().remember_syn(family, &seen(family), SEEN_SECS * 1_000).done().named("knock:seen")
     }));
-    rules.push(rule().set_mark(START).done().named("knock:start"));
-    rules.extend(both(&|family| {
-        rule().mark_of_source(family, &begun(family), &at(family)).done().named("knock:at")
-    }));
-    rules.push(rule().jump("knock_step").named("knock:next"));
-    // Not what comes next: perhaps it begins anew.
-    rules.push(rule().set_mark(START).done().named("knock:start"));
-    rules.push(rule().jump("knock_step").named("knock:first"));
-    rules.push(rule().jump("knock_reset").named("knock:wrong"));
-    rules.push(rule().counter().drop().named("drop:knock"));
     rules
+}
+
+/// Where the source stands.
+pub(super) fn place() -> Vec<Rule> {
+    let mut rules = vec![rule().set_mark(START).done().named("knock:start")];
+    rules.extend(
+        Family::BOTH.map(|family| {
+            rule().mark_of_source(family, &begun(family), &at(family)).done().named("knock:at")
+        }),
+    );
+    rules
+}
+
+/// It continues nothing and begins nothing.
+pub(super) fn wrong() -> [Rule; 2] {
+    [rule().jump("knock_reset").named("knock:wrong"), rule().counter().drop().named("drop:knock")]
 }
 
 fn step(knocking: &Knocking) -> Vec<Rule> {
@@ -126,13 +146,24 @@ fn step(knocking: &Knocking) -> Vec<Rule> {
     rules
 }
 
-/// What a source does too fast is a wrong knock, and so is what the meter has no room for.
 fn moved() -> Vec<Rule> {
-    let mut rules = vec![rule().mark_is(STAY).counter().drop().named("knock:again")];
+    let mut rules = vec![again()];
+    rules.extend(metered("knock_counted"));
+    rules
+}
+
+/// What repeats the knock before it.
+pub(super) fn again() -> Rule {
+    rule().mark_is(STAY).counter().drop().named("knock:again")
+}
+
+/// What a source does too fast is a wrong knock, and so is what the meter has no room for.
+pub(super) fn metered(goes_on: &str) -> Vec<Rule> {
+    let mut rules = Vec::new();
     let limit = Limit { rate: KNOCKS_PER_SECOND, unit_secs: 1, burst: KNOCKS_AT_ONCE, over: false };
     rules.extend(Family::BOTH.map(|family| {
         let text = rule().update_source(family, METER_V6_PREFIX, &meter(family), METER_MS, limit);
-        text.goto("knock_counted").named("knock:counted")
+        text.goto(goes_on).named("knock:counted")
     }));
     rules.push(rule().jump("knock_reset").named("knock:fast"));
     rules.push(rule().counter().drop().named("drop:knock:fast"));
@@ -225,7 +256,7 @@ fn close(layout: &Layout<'_>, grants: &KnockGrants) -> Vec<Rule> {
     rules
 }
 
-fn told(layout: &Layout<'_>, text: RuleText, what: &str, stem: &str) -> RuleText {
+pub(super) fn told(layout: &Layout<'_>, text: RuleText, what: &str, stem: &str) -> RuleText {
     if layout.options.log { text.log(&format!("{what}{stem}"), LOG_GROUP, LOG_BYTES) } else { text }
 }
 
@@ -281,6 +312,7 @@ pub(super) fn sets(layout: &Layout<'_>) -> Vec<Set> {
         out.push(dynamic(seen(family), key, Value::Nothing, CLIENTS));
     }
     out.extend(maps(knocking));
+    out.extend(timed::sets(layout));
     out
 }
 
@@ -314,18 +346,20 @@ fn maps(knocking: &Knocking) -> Vec<Set> {
     out
 }
 
-fn knock_key(from: u32, knock: Knock) -> Vec<u8> {
+/// How the map has a step by a knock of any length.
+pub(in crate::ruleset) fn knock_key(from: u32, knock: Knock) -> Vec<u8> {
     let [high, low] = knock.port().to_be_bytes();
     [&from.to_ne_bytes()[..], &[knock.protocol().number(), 0, 0, 0, high, low, 0, 0]].concat()
 }
 
-fn sized_key(from: u32, knock: Knock) -> Vec<u8> {
+/// How the map has a step by a knock whose length counts.
+pub(in crate::ruleset) fn sized_key(from: u32, knock: Knock) -> Vec<u8> {
     let length = knock.length().unwrap_or_default().saturating_add(UDP_HEADER);
     let ([high, low], [long, short]) = (knock.port().to_be_bytes(), length.to_be_bytes());
     [&from.to_ne_bytes()[..], &[high, low, 0, 0, long, short, 0, 0]].concat()
 }
 
-fn dynamic(name: String, key: Vec<KeyPart>, value: Value, size: u32) -> Set {
+pub(super) fn dynamic(name: String, key: Vec<KeyPart>, value: Value, size: u32) -> Set {
     let flags = SetFlags { dynamic: true, timeout: true, ..SetFlags::default() };
     Set { name, key, value, flags, size: Some(size), content: Content::Living }
 }

@@ -11,6 +11,7 @@ mod once;
 mod replies;
 mod sets;
 mod step1;
+mod timed;
 
 use super::layout::{Layout, Options, Segment};
 use super::model::{BaseChain, Chain, ChainType, Hook, Rule, Ruleset};
@@ -20,9 +21,11 @@ use crate::ruleset::expr::Side;
 
 pub use adopted::adopted_set;
 pub(super) use adopted::{TCP_MS, UDP_MS};
+pub(in crate::ruleset) use knock::{knock_key, sized_key};
 pub use replies::{SPOKEN_MS, own_set};
 pub use sets::{allow_set, app_set, step2_set};
 pub(in crate::ruleset) use step1::{meter_rate, request_line_starts};
+pub use timed::{SPENT, TIMED, TIMED_OPEN, USED};
 
 /// The ruleset that these settings want, with the elements that are known beforehand.
 #[must_use]

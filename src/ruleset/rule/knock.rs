@@ -1,7 +1,7 @@
 //! Phrases about knocks: where a source stands, by a packet mark, and where that leads to.
 
 use super::{CmpOp, CtKey, Expr, MetaKey, R0, Reg, RuleText, Side, ct_state, port_offset};
-use crate::ruleset::expr::Base;
+use crate::ruleset::expr::{Base, Limit};
 use crate::units::{Family, Protocol};
 
 /// A register beside the key of a look-up, clear of the longest one.
@@ -69,6 +69,22 @@ impl RuleText {
     /// `meta mark VALUE`
     pub(in crate::ruleset) fn mark_is(self, value: u32) -> Self {
         self.meta(MetaKey::Mark, R0).cmp(R0, CmpOp::Eq, &value.to_ne_bytes())
+    }
+
+    /// `meta mark != VALUE`
+    pub(in crate::ruleset) fn mark_is_not(self, value: u32) -> Self {
+        self.meta(MetaKey::Mark, R0).cmp(R0, CmpOp::Ne, &value.to_ne_bytes())
+    }
+
+    /// `meta mark @set`
+    pub(in crate::ruleset) fn mark_in(self, set: &str) -> Self {
+        self.meta(MetaKey::Mark, R0).lookup(set, false)
+    }
+
+    /// `update @set { meta mark timeout … limit rate … }`
+    pub(in crate::ruleset) fn update_mark(self, set: &str, timeout_ms: u64, limit: Limit) -> Self {
+        let (set, limit) = (set.to_owned(), Some(limit));
+        self.meta(MetaKey::Mark, R0).push(Expr::Update { set, reg: R0, timeout_ms, limit })
     }
 
     fn mark_from(self, map: &str) -> Self {
@@ -164,6 +180,11 @@ impl RuleText {
     /// `ct state new,untracked`
     pub(in crate::ruleset) fn new_or_untracked(self) -> Self {
         self.ct_bits(CtKey::State, ct_state::NEW | ct_state::UNTRACKED)
+    }
+
+    /// `ct state invalid,new,untracked`: nothing that anybody here asked for
+    pub(in crate::ruleset) fn unasked(self) -> Self {
+        self.ct_bits(CtKey::State, ct_state::INVALID | ct_state::NEW | ct_state::UNTRACKED)
     }
 
     /// `tcp flags syn / fin,syn,rst,ack`

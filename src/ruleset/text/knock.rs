@@ -48,6 +48,7 @@ impl Renderer<'_> {
                 ("ports", &elements(ports)),
             ],
         )?;
+        out += &self.timed_sets()?;
         Ok(out)
     }
 
@@ -83,7 +84,14 @@ impl Renderer<'_> {
         let sized = if knocking.has_lengths() { sized } else { "" };
         fill(
             CHAINS,
-            &[("strict", &strict), ("deeds", &deeds), ("moves", &moves), ("sized", sized), ("steps", &steps)],
+            &[
+                ("strict", &strict),
+                ("deeds", &deeds),
+                ("moves", &moves),
+                ("sized", sized),
+                ("timed", &self.timed_chains()?),
+                ("steps", &steps),
+            ],
         )
     }
 
@@ -149,11 +157,12 @@ impl Renderer<'_> {
         fill(CHAIN, &[("name", &format!("step{step}_knocked")), ("rules", &rules)])
     }
 
-    pub(super) fn to_knock(&self) -> &'static str {
+    pub(super) fn to_knock(&self) -> String {
         if self.layout.knocking.is_empty() {
-            return "";
+            return String::new();
         }
-        "\t\tiifname @ext fib daddr type != unicast meta l4proto . th dport vmap @knock_ports comment \"ka:knock\"\n"
+        let fixed = "\t\tiifname @ext fib daddr type != unicast meta l4proto . th dport vmap @knock_ports comment \"ka:knock\"\n";
+        format!("{fixed}{}", self.to_timed())
     }
 
     pub(super) fn to_reset(&self) -> &'static str {

@@ -9,6 +9,7 @@ mod render;
 mod sets;
 mod step1;
 mod template;
+mod timed;
 mod vyos;
 
 pub use render::render;

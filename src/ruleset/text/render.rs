@@ -77,7 +77,7 @@ impl Renderer<'_> {
                     format!("tcp dport {port} fib daddr type != unicast goto {} comment \"ka:step{step}\"", self.step_gate(step))
                 })),
                 ("step2", if global.steps { STEP2 } else { "" }),
-                ("to_knock", self.to_knock()),
+                ("to_knock", &self.to_knock()),
                 ("to_reset", self.to_reset()),
                 ("once_sets", &self.once_sets()?),
                 ("knock_sets", &self.knock_sets()?),

@@ -26,6 +26,7 @@ impl Enforcer {
                 tracing::warn!(
                     "more was knocked than could be followed: what is open is read from the kernel"
                 );
+                self.operations.learn_used_knocks(true, now);
                 self.look_at_knocked(now);
             }
         }

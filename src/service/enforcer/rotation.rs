@@ -51,7 +51,8 @@ impl Enforcer {
 
     /// Whether something depends on the calendar, so that it matters when that is set.
     pub(super) fn heeds_calendar(&self) -> bool {
-        self.state.is_some() || self.operations.settings().global.path_rotation.is_some()
+        let settings = self.operations.settings();
+        self.state.is_some() || settings.global.path_rotation.is_some() || settings.time_sequence.is_some()
     }
 }
 

@@ -1,0 +1,67 @@
+//! Clients of knocks that change with time who are no more: what they opened ends with them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::operations::Operations;
+use crate::config::Settings;
+use crate::grant::How;
+use crate::ruleset::allow::key_address;
+use crate::ruleset::diff::{Change, Live, SetRef};
+use crate::ruleset::model::Elements;
+use crate::units::{Family, Now};
+
+/// Who may not open which app any more, by its slug.
+pub(super) type ClientsGone = BTreeMap<String, BTreeSet<String>>;
+
+/// Grants that end: by what name the ledger keeps them, and the address.
+pub(super) type Ended = Vec<(String, IpAddr)>;
+
+/// Those who could before, and cannot now, or by another secret.
+pub(super) fn clients_gone(before: &Settings, after: &Settings, now: Now) -> ClientsGone {
+    let stay = may(after, now);
+    let mut out = ClientsGone::new();
+    for (slug, who, _) in may(before, now).difference(&stay) {
+        out.entry(slug.clone()).or_default().insert(who.clone());
+    }
+    out
+}
+
+/// App, client, and a name for its secret.
+fn may(settings: &Settings, now: Now) -> BTreeSet<(String, String, String)> {
+    let clients = settings.time_sequence.iter().flat_map(|sequence| &sequence.clients);
+    let active = clients
+        .filter(|client| !client.disabled && client.expires.is_none_or(|at| at.left(now.wall).is_some()));
+    let each = active.flat_map(|client| {
+        let apps = client.apps.iter().filter_map(|&app| settings.apps.get(app));
+        apps.map(|app| (app.slug.clone(), client.name.to_string(), client.secret.fingerprint()))
+    });
+    each.collect()
+}
+
+impl Operations {
+    /// The changes that end what only these have opened.
+    pub(super) fn end_of_clients(&self, gone: &ClientsGone, live: &Live, now: Now) -> (Vec<Change>, Ended) {
+        let (mut changes, mut ended) = (Vec::new(), Ended::new());
+        for grants in self.grant_sets().into_iter().filter(|grants| grants.how == How::Sequence) {
+            let Some(names) = gone.get(&grants.slug) else { continue };
+            for family in Family::BOTH {
+                let name = grants.set(family);
+                let mut elements = Elements::new();
+                for (key, element) in live.elements.get(&name).into_iter().flatten() {
+                    let Some(addr) = key_address(key) else { continue };
+                    let users = self.ledger.users(&grants.key, addr, now);
+                    if !users.is_empty() && users.iter().all(|(note, ..)| names.contains(&note.by)) {
+                        elements.insert(key.clone(), element.clone());
+                        ended.push((grants.key.clone(), addr));
+                    }
+                }
+                if !elements.is_empty() {
+                    let set = SetRef { name, interval: false, concatenated: false };
+                    changes.push(Change::DeleteElements { set, elements });
+                }
+            }
+        }
+        (changes, ended)
+    }
+}

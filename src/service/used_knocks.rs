@@ -1,0 +1,69 @@
+//! Which clients used the knocks of which time steps, kept in the runtime directory across restarts of the daemon.
+//! What is in the kernel says the same, unless somebody flushed it meanwhile.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::sys::files;
+
+const MAX_BYTES: u64 = 16 << 20;
+
+/// Where it is kept, and what was there at the start.
+#[derive(Debug)]
+pub(super) struct UsedKnocksFile {
+    path: PathBuf,
+    was_there: bool,
+    used: Kept,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    /// Time steps, by client.
+    used: BTreeMap<String, Vec<u64>>,
+}
+
+impl UsedKnocksFile {
+    /// Reads it. One that cannot be read was there, and says nothing.
+    #[must_use]
+    pub(super) fn read(runtime_dir: &Path) -> Self {
+        let path = runtime_dir.join("used-knocks.json");
+        let (was_there, used) = match files::read_text(&path, MAX_BYTES) {
+            Ok(text) => (true, serde_json::from_str(&text).unwrap_or_default()),
+            Err(error) => (error.kind() != ErrorKind::NotFound, Kept::default()),
+        };
+        Self { path, was_there, used }
+    }
+
+    /// Whether a daemon took knocks since this host was started.
+    pub(super) fn was_there(&self) -> bool {
+        self.was_there
+    }
+
+    /// Whose knocks of which time steps were used.
+    pub(super) fn used(&self) -> Vec<(Arc<str>, u64)> {
+        let of = |(who, steps): (&String, &Vec<u64>)| {
+            let who: Arc<str> = who.as_str().into();
+            steps.iter().map(move |&step| (who.clone(), step)).collect::<Vec<_>>()
+        };
+        self.used.used.iter().flat_map(of).collect()
+    }
+
+    /// Writes it anew.
+    pub(super) fn write<'u>(&self, used: impl Iterator<Item = (&'u str, u64)>) {
+        let mut kept = Kept::default();
+        for (who, step) in used {
+            kept.used.entry(who.to_owned()).or_default().push(step);
+        }
+        let written = serde_json::to_vec(&kept)
+            .map_err(std::io::Error::other)
+            .and_then(|text| files::replace(&self.path, 0o600, &text));
+        if let Err(error) = written {
+            tracing::warn!(file = %self.path.display(), %error, "used knocks are not kept: after a flush while the daemon is not there they could be used again");
+        }
+    }
+}
