@@ -5,14 +5,16 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
 
 use std::num::NonZeroU16;
+use std::path::Path;
 use std::process::{Command, Output};
 
 use knock_agent::backend::nftables::Nftables;
-use knock_agent::config::{Behind, Settings, StepPorts, parse_behind};
+use knock_agent::config::{Behind, Outside, SecretFrom, Settings, StepPorts, UserFile, parse_behind};
 use knock_agent::ruleset::diff::{Change, diff};
 use knock_agent::ruleset::layout::Options;
 use knock_agent::ruleset::plan::plan;
 use knock_agent::ruleset::text::render;
+use knock_agent::units::Secret;
 
 const GLOBAL: &str = "
 global:
@@ -118,8 +120,36 @@ fn cases() -> Vec<(&'static str, String)> {
         ("a proxy on this host", global("  step1_reply: http\n") + &ssh()),
         ("a proxy elsewhere", global("  step1_reply: http\n") + &ssh()),
         ("a proxy elsewhere, no mark", global("  step1_reply: http\n  mark: 0\n") + &ssh()),
+        ("knocks that change with time", global("  time_sequence: {}\n") + &ssh()),
+        (
+            "knocks that change with time, by TCP, beside others",
+            global("  time_sequence: {protocol: tcp, window: 20, knock_window: 5, drift: 2}\n")
+                + &app(
+                    "ssh",
+                    "  port: 22\n  sequence: {knocks: [1, 2, udp/3], duration: 60, strict: true}\n",
+                ),
+        ),
+        ("knocks of clients of knock-knock", global("  time_sequence: {kind: knock-knock}\n") + &ssh()),
         ("a name that nft cannot have", global("") + &app("\"My App (v2)\"", "  port: 22\n")),
     ]
+}
+
+/// Two clients of knocks that change with time.
+struct Clients;
+
+impl Outside for Clients {
+    fn secret(&self, _: SecretFrom<'_>) -> Result<Secret, String> {
+        Err("none".to_owned())
+    }
+
+    fn users(&self, _: &Path) -> Result<Vec<UserFile>, String> {
+        let file = |name: &str, letter: char, more: &str| UserFile {
+            name: name.to_owned(),
+            file: format!("{name}.yaml"),
+            text: format!("app: ssh\nsecret: {}\n{more}", letter.to_string().repeat(32)).into(),
+        };
+        Ok(vec![file("alice", 'A', ""), file("bob", 'B', "duration: 5\n")])
+    }
 }
 
 fn settings(name: &str, text: &str) -> Settings {
@@ -131,7 +161,7 @@ fn settings(name: &str, text: &str) -> Settings {
     };
     let behind = Behind { http: port(8081), https: port(8444), trusted: trusted.parse().unwrap() };
     let behind = name.starts_with("a proxy").then_some(&behind);
-    let checked = parse_behind(name, text, ports, behind, &knock_agent::config::Alone);
+    let checked = parse_behind(name, text, ports, behind, &Clients);
     checked.unwrap_or_else(|problems| panic!("{name}: {problems}")).settings
 }
 

@@ -276,3 +276,7 @@ fn transactions(
     }
     out
 }
+
+#[cfg(test)]
+#[path = "timed_tests.rs"]
+mod tests;

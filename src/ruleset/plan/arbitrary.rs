@@ -1,13 +1,15 @@
 //! Settings of every shape, for property tests.
 
 use std::num::NonZeroU16;
+use std::path::Path;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::config::{Behind, Settings, StepPorts, parse_behind};
+use crate::config::{Behind, Outside, SecretFrom, Settings, StepPorts, UserFile, parse_behind};
 use crate::ruleset::layout::Options;
+use crate::units::Secret;
 
 /// Sequences of the app number N.
 const SEQUENCES: &[&str] = &[
@@ -24,6 +26,38 @@ const GLOBAL_SEQUENCES: &[&str] = &[
     "  sequence: {knocks: [5000, 5001, 5000], opens: step-1}\n",
     "  sequence: [{knocks: [5000, udp/5001], opens: step-2}, {knocks: [5002, 5001], opens: step-1, duration: 90}, {knocks: [5003, 5001], opens: step-1, duration: 9}]\n",
 ];
+
+const TIME_SEQUENCES: &[&str] = &[
+    "",
+    "",
+    "  time_sequence: {}\n",
+    "  time_sequence: {protocol: tcp, ports: 30000-31000, window: 20, knock_window: 5, drift: 2}\n",
+    "  time_sequence: {lengths: true, every: 60}\n",
+    "  time_sequence: {kind: knock-knock, window: 30}\n",
+];
+
+/// Clients of knocks that change with time: one of the first app, one of all, and one who is disabled.
+struct Clients(usize);
+
+impl Outside for Clients {
+    fn secret(&self, _: SecretFrom<'_>) -> Result<Secret, String> {
+        Err("none".to_owned())
+    }
+
+    fn users(&self, _: &Path) -> Result<Vec<UserFile>, String> {
+        let all: Vec<String> = (0..self.0).map(|app| format!("app{app}")).collect();
+        let file = |name: &str, letter: char, more: String| UserFile {
+            name: name.to_owned(),
+            file: format!("{name}.yaml"),
+            text: format!("secret: {}\n{more}", letter.to_string().repeat(32)).into(),
+        };
+        Ok(vec![
+            file("alice", 'A', "app: app0\npin: \"1234\"\n".to_owned()),
+            file("bob", 'B', format!("apps: [{}]\nknocks: 7\nduration: 5\n", all.join(", "))),
+            file("carol", 'C', "app: app0\ndisabled: true\n".to_owned()),
+        ])
+    }
+}
 
 /// Settings that the configuration accepts, by way of its text.
 pub(crate) fn settings() -> impl Strategy<Value = Settings> {
@@ -46,13 +80,15 @@ pub(crate) fn settings() -> impl Strategy<Value = Settings> {
         select(SEQUENCES),
     );
     let sequences = select(GLOBAL_SEQUENCES);
-    (global, vec(app, 0..5), select(&["cut", "keep"][..]), sequences).prop_map(|(global, apps, established, gates)| {
+    let timed = select(TIME_SEQUENCES);
+    (global, vec(app, 0..5), select(&["cut", "keep"][..]), sequences, timed).prop_map(|(global, apps, established, gates, timed)| {
         let (reply, segments, mark, prefix, ext, input, allow, proxies) = global;
         let reply = if proxies.is_empty() { reply } else { "http" };
         let without = apps.is_empty() && proxies.is_empty() && gates.is_empty();
         let gates = if without { "  steps: off\n" } else { gates };
+        let (timed, clients) = (if apps.is_empty() { "" } else { timed }, Clients(apps.len()));
         let mut text = format!(
-            "global:\n  interface_ext: {ext}\n  interface_int: eth1\n  http_post_path: /quiet-door\n  https_post_path: /second-door\n  step1_reply: {reply}\n  step1_segments: {segments}\n  mark: {mark}\n  ipv6_prefix: {prefix}\n  default_input: {input}\n  allow: {allow}\n{gates}"
+            "global:\n  interface_ext: {ext}\n  interface_int: eth1\n  http_post_path: /quiet-door\n  https_post_path: /second-door\n  step1_reply: {reply}\n  step1_segments: {segments}\n  mark: {mark}\n  ipv6_prefix: {prefix}\n  default_input: {input}\n  allow: {allow}\n{gates}{timed}"
         );
         for (index, (ports, protocol, destination, masquerade, more, sequence)) in apps.into_iter().enumerate() {
             let sequence = sequence.replace('N', &index.to_string());
@@ -75,7 +111,7 @@ pub(crate) fn settings() -> impl Strategy<Value = Settings> {
             https: own(60_004),
             trusted: proxies.parse().unwrap(),
         });
-        parse_behind("generated", &text, Some(ports), behind.as_ref(), &crate::config::Alone).unwrap_or_else(|problems| panic!("{problems}\n{text}")).settings
+        parse_behind("generated", &text, Some(ports), behind.as_ref(), &clients).unwrap_or_else(|problems| panic!("{problems}\n{text}")).settings
     })
 }
 
