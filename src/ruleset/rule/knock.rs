@@ -4,8 +4,8 @@ use super::{CmpOp, CtKey, Expr, MetaKey, R0, Reg, RuleText, Side, ct_state, port
 use crate::ruleset::expr::{Base, Limit};
 use crate::units::{Family, Protocol};
 
-/// A register beside the key of a look-up, clear of the longest one.
-const VALUE: Reg = Reg(8);
+/// The register behind the longest address; nft takes the same.
+const VALUE: Reg = Reg(4);
 
 impl RuleText {
     /// `ip saddr . tcp sport . tcp dport`
