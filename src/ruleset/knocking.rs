@@ -14,8 +14,9 @@ pub use crate::units::STAY;
 use crate::units::{Family, Knock, Protocol, START, State, Terms};
 pub use timed::TimedRules;
 
-/// How long a SYN is remembered, so that its repetitions (after 1, 3, 7 and 15 s) are no further knocks.
-pub const SEEN_SECS: u64 = 16;
+/// How long a SYN is remembered, so that its repetitions are no further knocks: the last one of a `connect()` that
+/// nobody answers comes after 63 s, or 67 s since Linux 6.5.
+pub const SEEN_SECS: u64 = 70;
 /// Knocks of one source (IPv6: of one /64) that count in a second, once the first few were made.
 ///
 /// Each leaves an element behind that the kernel removes once a second, and it does not keep more than sixteen of one
@@ -33,6 +34,8 @@ pub const LOG_OPENED: &str = "ka:opened:";
 pub const LOG_CLOSED: &str = "ka:closed:";
 /// The same for knocks that were right, and had been used before.
 pub const LOG_REPLAYED: &str = "ka:replayed";
+/// The same for grants that a first connection used up; the app's slug follows.
+pub const LOG_USED: &str = "ka:used:";
 
 /// Addresses that something is open for, as long as the longest of a few durations: two sets, one a family.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,6 +177,14 @@ impl Knocking {
             .map(|knock| (knock.protocol(), knock.port()))
             .collect();
         out
+    }
+
+    /// Whether a port is knocked at, so that nothing else is reached there.
+    #[must_use]
+    pub fn takes(&self, protocol: Protocol, port: u16) -> bool {
+        let timed = self.timed.as_ref();
+        self.ports.contains(&(protocol, port))
+            || timed.is_some_and(|timed| timed.protocol == protocol && timed.ports.contains(port))
     }
 
     /// Whether there are none.

@@ -21,6 +21,7 @@ use crate::ruleset::expr::Side;
 
 pub use adopted::adopted_set;
 pub(super) use adopted::{TCP_MS, UDP_MS};
+pub use knock::KNOCK_PORTS;
 pub(in crate::ruleset) use knock::{knock_key, sized_key};
 pub use replies::{SPOKEN_MS, own_set};
 pub use sets::{allow_set, app_set, step2_set};

@@ -13,7 +13,7 @@ use crate::ruleset::rule::rule;
 use crate::units::{Protocol, START};
 
 use super::chain;
-use super::knock::{again, dynamic, metered, only_once, place, told, wrong};
+use super::knock::{again, before_it_was_a_knock, dynamic, metered, only_once, place, told, wrong};
 use super::sets::CLIENTS;
 use crate::ruleset::expr::Side;
 
@@ -30,7 +30,8 @@ const WEEK_SECS: u64 = 604_800;
 /// In the gate, before guarded ports. Answers to conversations of this host pass, where its own ports are among them.
 pub(super) fn to_timed(layout: &Layout<'_>) -> Option<Rule> {
     let timed = layout.knocking.timed.as_ref()?;
-    let text = rule().iifname("ext").for_this_host().port(timed.protocol, Side::Destination, timed.ports);
+    let text =
+        rule().iifname("ext").local(Side::Destination).port(timed.protocol, Side::Destination, timed.ports);
     Some(text.unasked().goto(TIMED).named("knock:timed"))
 }
 
@@ -63,7 +64,10 @@ pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
 }
 
 fn judge(timed: &TimedRules) -> Vec<Rule> {
-    let mut rules = if timed.protocol == Protocol::Tcp { only_once() } else { Vec::new() };
+    let mut rules = vec![before_it_was_a_knock()];
+    if timed.protocol == Protocol::Tcp {
+        rules.extend(only_once());
+    }
     rules.extend(place());
     rules.push(rule().mark_is_not(START).jump("knock_timed_next").named("knock:next"));
     // Not what comes next: perhaps it begins anew.

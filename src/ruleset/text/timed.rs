@@ -56,7 +56,7 @@ impl Renderer<'_> {
         let Some(timed) = &self.layout.knocking.timed else { return String::new() };
         let (protocol, ports) = (timed.protocol, timed.ports);
         format!(
-            "\t\tiifname @ext fib daddr type != unicast {protocol} dport {ports} ct state invalid,new,untracked goto knock_timed comment \"ka:knock:timed\"\n"
+            "\t\tiifname @ext fib daddr type local {protocol} dport {ports} ct state invalid,new,untracked goto knock_timed comment \"ka:knock:timed\"\n"
         )
     }
 }
