@@ -52,6 +52,7 @@ mod step1_http;
 mod stream_injection;
 mod streams;
 mod timed_knocks;
+mod timed_load;
 mod timing;
 mod trial;
 mod turned;

@@ -19,8 +19,9 @@ pub const ADOPTED_SET: &str = "adopted";
 /// How the names of the sets begin that finished knock sequences fill: grants by the kernel.
 pub const KNOCKED_SETS: &str = "seq_";
 
-/// How the names of the maps begin that knocks which change with time are in: they are made anew rather than read.
-pub const TIMED_MAPS: &str = "knock_timed";
+/// How the names of the sets begin that the daemon fills with knocks which change with time, and with those that were
+/// used: they are made anew rather than carried over, as others beside them cannot be.
+pub const TIMED_SETS: [&str; 2] = ["knock_timed", "knock_spent"];
 
 /// How the names of the sets of grants by the agent begin; packets end them where an app says `once`.
 pub const GRANTED_SETS: &str = "app_";
@@ -210,7 +211,7 @@ impl Set {
     #[must_use]
     pub fn is_fleeting(&self) -> bool {
         let lasting = [ADOPTED_SET, KNOCKED_SETS, GRANTED_SETS, ONCE_SETS, GATE_SETS];
-        self.name.starts_with(TIMED_MAPS)
+        TIMED_SETS.iter().any(|stem| self.name.starts_with(stem))
             || self.flags.dynamic && !lasting.iter().any(|stem| self.name.starts_with(stem))
     }
 

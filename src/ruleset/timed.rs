@@ -16,6 +16,8 @@ use crate::units::{Growth, Knock, KnockPath, KnockTree, Now, PathEnd, STAY, Tree
 pub const MOST_ELEMENTS: usize = 20_000;
 /// Used steps that are remembered of each client: more than can be right at once, in case the clock is set back.
 const REMEMBERED: usize = 64;
+/// Elements that were over for less than this may still be there: clocks are corrected, and timers round.
+const SLACK: Duration = Duration::from_secs(5);
 /// Among the ends that were used, this one says that nobody has emptied the set: no path has it.
 const WITNESS: u32 = STAY;
 /// How long that is said; it is said again long before.
@@ -137,7 +139,8 @@ impl TimedKnocks {
             Some(upto) if upto + 1 == wanted => {}
             Some(_) | None => return Advance::Rebuild,
         }
-        self.tree.forget(since_1970(now));
+        // What is over for us may not be over for the kernel yet, which then would leave it as it is.
+        self.tree.forget(since_1970(now).saturating_sub(SLACK));
         let paths = self.paths(sequence, rules, wanted, now);
         let Growth { new, renewed, new_ends, renewed_ends, left_out } = self.tree.add(paths);
         self.upto = Some(wanted);

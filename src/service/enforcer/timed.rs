@@ -11,7 +11,8 @@ use crate::units::Now;
 impl Enforcer {
     /// Has the kernel take the knocks of this moment; nothing where they do not change.
     pub(super) fn follow_timed(&mut self, knocks: &mut Option<Knocks>, now: Now) {
-        if self.timed_again_at.is_some_and(|at| Instant::now() < at) {
+        // What is to be put right first may be the table itself.
+        if self.repair_at.is_some() || self.timed_again_at.is_some_and(|at| Instant::now() < at) {
             return;
         }
         self.timed_again_at = None;
@@ -36,6 +37,9 @@ impl Enforcer {
 
     /// When there is something to do, if ever.
     pub(super) fn timed_due(&self) -> Option<Instant> {
+        if self.repair_at.is_some() {
+            return None;
+        }
         let next = Instant::now() + self.operations.timed_left(clock::now())?;
         Some(self.timed_again_at.map_or(next, |again| again.max(next)))
     }
