@@ -1,5 +1,6 @@
 //! What thousands of clients of knocks that change with time cost, against one in the same run. Not run by default:
 //! its figures are to be read, with a release build.
+#![expect(clippy::print_stdout, reason = "its figures are to be read")]
 
 use std::net::UdpSocket;
 use std::path::Path;
