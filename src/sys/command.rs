@@ -1,5 +1,6 @@
 //! Other programs: found where only root can have put them, run without a shell, with a clean environment and a
 //! time limit, their input on standard input.
+#![expect(unsafe_code, reason = "frees the signals of a program before it begins")]
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -11,7 +12,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::unistd::Pid;
 
 /// Where system programs are.
@@ -80,6 +81,11 @@ fn execute(words: &[&str], input: &str, limit: Duration, most: u64, apart: bool)
     if apart {
         command.process_group(0);
     }
+    // A program would keep what we hold back, and could not be ended by it.
+    let unblock = || SigSet::empty().thread_set_mask().map_err(io::Error::from);
+    // SAFETY: between fork and exec only async-signal-safe calls may be made; sigprocmask is one (signal-safety(7)),
+    // and an errno is turned into an error without an allocation.
+    unsafe { command.pre_exec(unblock) };
     let mut child = command
         .args(arguments)
         .env_clear()
