@@ -1,6 +1,5 @@
 //! Other programs: found where only root can have put them, run without a shell, with a clean environment and a
 //! time limit, their input on standard input.
-#![expect(unsafe_code, reason = "frees the signals of a program before it begins")]
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -12,8 +11,10 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{SigSet, Signal, killpg};
+use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+
+use super::signals;
 
 /// Where system programs are.
 const FOLDERS: &[&str] = &["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin"];
@@ -81,11 +82,7 @@ fn execute(words: &[&str], input: &str, limit: Duration, most: u64, apart: bool)
     if apart {
         command.process_group(0);
     }
-    // A program would keep what we hold back, and could not be ended by it.
-    let unblock = || SigSet::empty().thread_set_mask().map_err(io::Error::from);
-    // SAFETY: between fork and exec only async-signal-safe calls may be made; sigprocmask is one (signal-safety(7)),
-    // and an errno is turned into an error without an allocation.
-    unsafe { command.pre_exec(unblock) };
+    signals::free(&mut command);
     let mut child = command
         .args(arguments)
         .env_clear()
