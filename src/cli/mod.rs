@@ -35,6 +35,8 @@ mod host_flags;
 pub mod knock;
 #[cfg(feature = "client")]
 mod knock_sequence;
+#[cfg(feature = "client")]
+mod knock_timed;
 #[cfg(feature = "gateway")]
 pub mod load;
 #[cfg(feature = "gateway")]

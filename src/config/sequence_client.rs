@@ -61,7 +61,10 @@ pub(super) fn read(
             report.error_fix(
                 spot.clone(),
                 reason,
-                format!("where it is missing: mkdir -m 750 {}", folder.display()),
+                format!(
+                    "where it is missing: mkdir -m 750 {} (`knock-agent enroll --sequence` makes it, too)",
+                    folder.display()
+                ),
             );
             return None;
         }
