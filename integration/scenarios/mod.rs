@@ -50,6 +50,7 @@ mod silence;
 mod step1_http;
 mod stream_injection;
 mod streams;
+mod timed_clients;
 mod timing;
 mod trial;
 mod turned;
