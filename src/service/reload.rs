@@ -357,7 +357,11 @@ impl Operations {
                     }
                     // In case somebody removes the table: those that live on from now on are not in memory yet.
                     match self.firewall.read() {
-                        Ok(live) => self.adopted.learn(&live.unwrap_or_default(), now),
+                        Ok(live) => {
+                            let live = live.unwrap_or_default();
+                            self.note_kept(&live, now);
+                            self.adopted.learn(&live, now);
+                        }
                         Err(error) => {
                             tracing::warn!(%error, "connections that live on would not outlast a flush")
                         }
