@@ -246,7 +246,8 @@ fn profile(
 ) -> Option<Secret> {
     let timed = settings.time_sequence.as_ref()?;
     let client = timed.clients.iter().find(|client| client.name == *name)?;
-    let host = args.host.as_deref().unwrap_or("gate.example.com   # the gateway's name or address");
+    let example = || "gate.example.com   # the gateway's name or address".to_owned();
+    let host = args.host.as_deref().map_or_else(example, quoted);
     let mut text = format!("host: {host}\nsequence:\n  secret: {}\n", base32.expose());
     if with_pin {
         text.push_str("  pin: prompt\n");
