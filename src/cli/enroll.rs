@@ -24,7 +24,7 @@ const MODE: u32 = 0o600;
 /// The arguments of `enroll`.
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Makes a new secret for one-time codes, shows it as a QR code for an authenticator app, and saves it once the app has shown a right code. The file is used as `totp: {file: ...}` of a user, or, in `2fa_config_folder`, for the access key it is named after. All files have mode 0600; the daemon reads one by its group: chgrp knock-agent FILE, chmod 0640 FILE.\n\nExamples:\n  knock-agent enroll alice --file /etc/knock-agent/alice.json\n  knock-agent enroll alice --folder /etc/knock-agent/2fa       asks for the access key, which names the file\n  knock-agent enroll alice --png alice.png --uri\n  knock-agent enroll --sequence laptop --app ssh --host gate.example.com\n                                                  a client whose knocks change with time (docs/sequences.md)"
+    after_help = "Makes a new secret for one-time codes, shows it as a QR code for an authenticator app, and saves it once the app has shown a right code. The file is used as `totp: {file: ...}` of a user, or, in `2fa_config_folder`, for the access key it is named after. All files have mode 0600; the daemon reads one by its group: chgrp knock-agent FILE, chmod 0640 FILE.\n\nExamples:\n  knock-agent enroll alice --file /etc/knock-agent/alice.json\n  knock-agent enroll alice --folder /etc/knock-agent/2fa       asks for the access key, which names the file\n  knock-agent enroll alice --png alice.png --uri\n  knock-agent enroll --sequence laptop --app ssh     a client whose knocks change with time (docs/sequences.md)"
 )]
 pub struct EnrollArgs {
     /// Whose codes these are; shown in the authenticator app

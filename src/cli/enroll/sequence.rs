@@ -31,35 +31,35 @@ pub struct SequenceArgs {
     pub sequence: Option<UserName>,
 
     /// What the client's knocks open; may be given several times
-    #[arg(long, value_name = "APP", requires = "sequence")]
+    #[arg(long, value_name = "APP", conflicts_with = "user")]
     pub app: Vec<AppName>,
 
     /// How many knocks the client sends, 1 to 8 [default: 4; with knock-knock 3]
-    #[arg(long, value_name = "N", requires = "sequence", value_parser = clap::value_parser!(u8).range(1..=8))]
+    #[arg(long, value_name = "N", conflicts_with = "user", value_parser = clap::value_parser!(u8).range(1..=8))]
     pub knocks: Option<u8>,
 
     /// Take the PIN from the first line of this file, instead of asking for it
-    #[arg(long, value_name = "FILE", requires = "sequence")]
+    #[arg(long, value_name = "FILE", conflicts_with = "user")]
     pub pin_file: Option<PathBuf>,
 
     /// Use no PIN
-    #[arg(long, requires = "sequence", conflicts_with = "pin_file")]
+    #[arg(long, conflicts_with_all = ["user", "pin_file"])]
     pub no_pin: bool,
 
     /// How long it is open for the client [default: as the app says]
-    #[arg(long, value_name = "DURATION", requires = "sequence")]
+    #[arg(long, value_name = "DURATION", conflicts_with = "user")]
     pub duration: Option<Lifetime>,
 
     /// From when on the client's knocks open nothing
-    #[arg(long, value_name = "DATE", requires = "sequence")]
+    #[arg(long, value_name = "DATE", conflicts_with = "user")]
     pub expires: Option<Timestamp>,
 
     /// The gateway as the client calls it, for the client's profile
-    #[arg(long, value_name = "HOST", requires = "sequence")]
+    #[arg(long, value_name = "HOST", conflicts_with = "user")]
     pub host: Option<String>,
 
     /// Also write the client's profile, which goes into ~/.config/knock-agent/ there
-    #[arg(long, value_name = "FILE", requires = "sequence")]
+    #[arg(long, value_name = "FILE", conflicts_with = "user")]
     pub profile: Option<PathBuf>,
 
     /// The gateway's configuration.
