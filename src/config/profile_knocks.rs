@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::config::profile::{Families, Profile, SecretSource, families, host, source, then};
 use crate::config::report::Report;
 use crate::config::section::{Field, Section};
-use crate::config::sequence_client::KNOCKS;
+use crate::config::sequence_client::usual_knocks;
 use crate::config::shared_keys::Said;
 use crate::config::time_sequence::{EVERY_SECS, KINDS, PROTOCOLS, USUAL_PORTS};
 use crate::units::{Knock, KnockKind, KnockShape, Lifetime, PortRange, Protocol};
@@ -17,8 +17,6 @@ const TIMED_KEYS: &[&str] =
 const MAX_KNOCKS: usize = 32;
 /// Between knocks.
 const PAUSE: Duration = Duration::from_millis(300);
-/// What clients of knock-knock send unless told otherwise.
-const THEIR_KNOCKS: u8 = 3;
 
 /// How a profile gets in.
 #[derive(Clone, Debug)]
@@ -114,7 +112,7 @@ impl TimedKnocks {
         let ours = PortRange::new(USUAL_PORTS.0, USUAL_PORTS.1).ok()?;
         let shape = KnockShape {
             kind,
-            count: if theirs { THEIR_KNOCKS } else { KNOCKS },
+            count: usual_knocks(kind),
             ports: if theirs { KnockKind::their_ports() } else { ours },
             protocol: Protocol::Udp,
             lengths: theirs,

@@ -108,7 +108,7 @@ pub(super) fn enroll(name: &UserName, args: &EnrollArgs, err: &mut Printer) -> R
         Zeroizing::new(random::bytes::<SECRET>().map_err(|error| fail(err, Exit::Io, error.to_string()))?);
     let base32 = otpauth::base32(bytes.as_slice());
     let pin = pin(&args.sequence, err)?;
-    let file = client_file(&args.sequence, timed.kind, &base32, pin.as_ref());
+    let file = client_file(&args.sequence, &base32, pin.as_ref());
     let new = UserFile {
         name: name.to_string(),
         file: target.display().to_string(),
@@ -211,13 +211,15 @@ fn pin(args: &SequenceArgs, err: &mut Printer) -> Result<Option<Secret>, Exit> {
 }
 
 /// What the daemon reads.
-fn client_file(args: &SequenceArgs, kind: KnockKind, base32: &Secret, pin: Option<&Secret>) -> Secret {
+fn client_file(args: &SequenceArgs, base32: &Secret, pin: Option<&Secret>) -> Secret {
     let apps: Vec<String> = args.app.iter().map(|app| quoted(app.as_str())).collect();
     let mut text = format!("apps: [{}]\nsecret: {}\n", apps.join(", "), base32.expose());
     if let Some(pin) = pin {
         text.push_str(&format!("pin: {}\n", quoted(pin.expose())));
     }
-    text.push_str(&format!("knocks: {}\n", count(args, kind)));
+    if let Some(knocks) = args.knocks {
+        text.push_str(&format!("knocks: {knocks}\n"));
+    }
     if let Some(duration) = args.duration {
         text.push_str(&format!("duration: {duration}\n"));
     }
@@ -225,10 +227,6 @@ fn client_file(args: &SequenceArgs, kind: KnockKind, base32: &Secret, pin: Optio
         text.push_str(&format!("expires: {expires}\n"));
     }
     Secret::new(text)
-}
-
-fn count(args: &SequenceArgs, kind: KnockKind) -> u8 {
-    args.knocks.unwrap_or(if kind == KnockKind::KnockKnock { 3 } else { 4 })
 }
 
 /// YAML in single quotes, where only they mean something.
