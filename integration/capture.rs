@@ -21,7 +21,7 @@ pub struct Packet {
     pub destination_port: u16,
     /// The TCP flags byte; 0 for other protocols.
     pub flags: u8,
-    /// Bytes of TCP payload.
+    /// Bytes of TCP or UDP payload.
     pub payload: usize,
 }
 
@@ -104,6 +104,10 @@ fn parse_frame(frame: &[u8]) -> Option<Packet> {
         source_port: if ports { number(rest) } else { 0 },
         destination_port: if ports { number(&rest[2..]) } else { 0 },
         flags: if tcp { rest[13] } else { 0 },
-        payload: if tcp { end - usize::from(rest[12] >> 4) * 4 } else { 0 },
+        payload: match protocol {
+            6 => end - usize::from(rest[12] >> 4) * 4,
+            17 => usize::from(number(&rest[4..])) - 8,
+            _ => 0,
+        },
     })
 }

@@ -73,7 +73,7 @@ fn a_client_with_the_secret_gives_each_family_a_code_of_its_own() {
 }
 
 /// Runs `enroll` and types the code that oathtool makes for the secret that is shown.
-fn enroll(
+pub(super) fn enroll_with(
     host: &Namespace,
     knocker: &Knocker,
     words: &[&str],
@@ -112,11 +112,11 @@ fn enroll(
     (status.code().unwrap(), shown, told)
 }
 
-fn mode(path: &std::path::Path) -> u32 {
+pub(super) fn mode(path: &std::path::Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
-fn decoded(picture: &std::path::Path) -> String {
+pub(super) fn decoded(picture: &std::path::Path) -> String {
     let mut command = std::process::Command::new("zbarimg");
     command.args(["-q", "--raw", "-Sdisable", "-Sqrcode.enable"]).arg(picture);
     finish(command, b"", Duration::from_secs(30)).success().text().trim().to_owned()
@@ -144,7 +144,8 @@ fn an_enrolled_secret_is_what_the_pictures_say_and_what_the_daemon_takes() {
     let words =
         ["alice", "--png", "a.png", "--svg", "a.svg", "--uri", "--issuer", "my gate", "--folder", "2fa"];
     fs::create_dir(knocker.home().path().join("2fa")).unwrap();
-    let (code, shown, told) = enroll(&net.router, &knocker, &words, &format!("{}\n", https_key("ssh")), true);
+    let (code, shown, told) =
+        enroll_with(&net.router, &knocker, &words, &format!("{}\n", https_key("ssh")), true);
     assert_eq!(code, 0, "{told}");
     assert!(!told.contains(&https_key("ssh")), "{told}");
     let uri = shown.lines().find(|line| line.starts_with("otpauth://")).expect("the URI");
@@ -184,7 +185,8 @@ fn an_enrolled_secret_is_what_the_pictures_say_and_what_the_daemon_takes() {
     let refused = agent_home.run_in_vain(&net.router);
     assert!(refused.code != Some(0) && refused.stderr.contains("mode 0644"), "{}", refused.stderr);
 
-    let (code, _, told) = enroll(&net.router, &knocker, &words, &format!("{}\n", https_key("ssh")), true);
+    let (code, _, told) =
+        enroll_with(&net.router, &knocker, &words, &format!("{}\n", https_key("ssh")), true);
     assert_eq!(code, 2, "nothing is overwritten: {told}");
     assert!(told.contains("--force") && !told.contains(&https_key("ssh")), "{told}");
     assert!(fs::read_to_string(&saved).unwrap().contains(secret));
@@ -194,12 +196,12 @@ fn an_enrolled_secret_is_what_the_pictures_say_and_what_the_daemon_takes() {
 fn nothing_is_saved_before_a_code_was_right() {
     let host = Namespace::new("enroll");
     let knocker = Knocker::new();
-    let (code, _, told) = enroll(&host, &knocker, &["bob", "--png", "b.png"], "", false);
+    let (code, _, told) = enroll_with(&host, &knocker, &["bob", "--png", "b.png"], "", false);
     assert_eq!(code, 1, "{told}");
     for file in ["bob.json", "b.png"] {
         assert!(!knocker.home().path().join(file).exists(), "{file}");
     }
-    let (code, _, told) = enroll(&host, &knocker, &["bob"], "", true);
+    let (code, _, told) = enroll_with(&host, &knocker, &["bob"], "", true);
     assert_eq!(code, 0, "{told}");
     assert_eq!(mode(&knocker.home().path().join("bob.json")), 0o600);
 }

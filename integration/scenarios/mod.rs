@@ -51,6 +51,7 @@ mod silence;
 mod step1_http;
 mod stream_injection;
 mod streams;
+mod timed_clients;
 mod timed_knocks;
 mod timed_load;
 mod timing;

@@ -1,13 +1,16 @@
 //! `knock-agent connect`, for ssh's `ProxyCommand`.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 
 use crate::cli::knock::SecretArgs;
+use crate::cli::knock_sequence;
 use crate::cli::person::{Person, exit_of, farthest, profile};
 use crate::cli::{Exit, Printer};
 use crate::client::{Client, Failure, Stream, open, pipe, resolve};
+use crate::config::Way;
 use crate::knock::Action;
 
 /// How long it may take after one.
@@ -60,13 +63,21 @@ fn connect(args: &ConnectArgs, err: &mut Printer) -> Result<Stream, Exit> {
         err.line(format!("error: {failure}"));
         exit_of(&failure)
     };
-    let addresses = resolve(&args.host, profile.families)
+    let addresses = resolve(&args.host, profile.families())
         .map_err(|source| told(Failure::Unresolved { host: args.host.clone(), source }, err))?;
     // One try: an open port answers at once.
     if let Some(stream) = open(&addresses, args.port, Instant::now()) {
         return Ok(stream);
     }
-    let (person, duration) = (Person { stdin_is_free: false }, profile.duration);
+    let person = Person { stdin_is_free: false };
+    let profile = match profile {
+        Way::Steps(profile) => *profile,
+        Way::Knocks(profile) => {
+            knock_sequence::knock(&profile, &person, err)?;
+            return reach(&addresses, args, err);
+        }
+    };
+    let duration = profile.duration;
     let client = Client::new(profile, &person).map_err(|failure| told(failure, err))?;
     let gateway = client.addresses().map_err(|failure| told(failure, err))?;
     let attempts = client.knock(&gateway, Action::Open, duration);
@@ -77,8 +88,12 @@ fn connect(args: &ConnectArgs, err: &mut Printer) -> Result<Stream, Exit> {
         }
         return Err(farthest(&failures));
     }
-    open(&addresses, args.port, Instant::now() + AFTER).ok_or_else(|| {
-        err.line(format!("error: the gateway opened, but port {} of {} stays closed", args.port, args.host));
+    reach(&addresses, args, err)
+}
+
+fn reach(addresses: &[IpAddr], args: &ConnectArgs, err: &mut Printer) -> Result<Stream, Exit> {
+    open(addresses, args.port, Instant::now() + AFTER).ok_or_else(|| {
+        err.line(format!("error: knocked, but port {} of {} stays closed", args.port, args.host));
         Exit::Found
     })
 }

@@ -2,12 +2,14 @@
 
 mod otpauth;
 mod picture;
+mod sequence;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use qrcodegen::{QrCode, QrCodeEcc};
+use sequence::SequenceArgs;
 use zeroize::Zeroizing;
 
 use crate::cli::{Exit, Printer};
@@ -22,19 +24,23 @@ const MODE: u32 = 0o600;
 /// The arguments of `enroll`.
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Makes a new secret for one-time codes, shows it as a QR code for an authenticator app, and saves it once the app has shown a right code. The file is used as `totp: {file: ...}` of a user, or, in `2fa_config_folder`, for the access key it is named after. All files have mode 0600; the daemon reads one by its group: chgrp knock-agent FILE, chmod 0640 FILE.\n\nExamples:\n  knock-agent enroll alice --file /etc/knock-agent/alice.json\n  knock-agent enroll alice --folder /etc/knock-agent/2fa       asks for the access key, which names the file\n  knock-agent enroll alice --png alice.png --uri"
+    after_help = "Makes a new secret for one-time codes, shows it as a QR code for an authenticator app, and saves it once the app has shown a right code. The file is used as `totp: {file: ...}` of a user, or, in `2fa_config_folder`, for the access key it is named after. All files have mode 0600; the daemon reads one by its group: chgrp knock-agent FILE, chmod 0640 FILE.\n\nExamples:\n  knock-agent enroll alice --file /etc/knock-agent/alice.json\n  knock-agent enroll alice --folder /etc/knock-agent/2fa       asks for the access key, which names the file\n  knock-agent enroll alice --png alice.png --uri\n  knock-agent enroll --sequence laptop --app ssh     a client whose knocks change with time (docs/sequences.md)"
 )]
 pub struct EnrollArgs {
     /// Whose codes these are; shown in the authenticator app
-    #[arg(value_name = "USER")]
-    pub user: UserName,
+    #[arg(value_name = "USER", required_unless_present = "sequence", conflicts_with = "sequence")]
+    pub user: Option<UserName>,
+
+    /// The client of a sequence, instead of a user.
+    #[command(flatten)]
+    pub sequence: SequenceArgs,
 
     /// Where the secret is saved [default: USER.json]
-    #[arg(long, value_name = "FILE", conflicts_with = "folder")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["folder", "sequence"])]
     pub file: Option<PathBuf>,
 
     /// The 2FA folder, where the file is named after an access key, which is asked for
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "sequence")]
     pub folder: Option<PathBuf>,
 
     /// Also write the QR code as PNG
@@ -54,11 +60,11 @@ pub struct EnrollArgs {
     pub issuer: String,
 
     /// Seconds that a code is shown; few apps can do other than 30
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(15..=300))]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, conflicts_with = "sequence", value_parser = clap::value_parser!(u64).range(15..=300))]
     pub interval: u64,
 
     /// Digits of a code; few apps can do other than 6
-    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u8).range(6..=8))]
+    #[arg(long, value_name = "N", default_value_t = 6, conflicts_with = "sequence", value_parser = clap::value_parser!(u8).range(6..=8))]
     pub digits: u8,
 
     /// Overwrite files that are there
@@ -77,28 +83,26 @@ pub fn run(args: EnrollArgs) -> Exit {
 fn enroll(args: &EnrollArgs, err: &mut Printer) -> Result<Exit, Exit> {
     process::harden(false)
         .map_err(|errno| fail(err, Exit::Bug, format!("the process cannot be protected: {errno}")))?;
-    let (target, shown) = target(args, err)?;
+    let user = match (&args.sequence.sequence, &args.user) {
+        (Some(client), _) => return sequence::enroll(client, args, err),
+        (None, Some(user)) => user,
+        (None, None) => return Err(fail(err, Exit::Usage, "whose codes shall these be?".to_owned())),
+    };
+    let (target, shown) = target(user, args, err)?;
     // The name of a file in the folder is an access key.
     let pictures = [&args.png, &args.svg].into_iter().flatten();
     let mut all: Vec<(&Path, String)> = vec![(&target, shown.clone())];
     all.extend(pictures.map(|path| (path.as_path(), path.display().to_string())));
-    for (n, (path, name)) in all.iter().enumerate() {
-        if all.iter().skip(n + 1).any(|(other, _)| other == path) {
-            return Err(fail(err, Exit::Usage, format!("{name} is named twice")));
-        }
-        if !args.force && std::fs::symlink_metadata(path).is_ok() {
-            return Err(fail(err, Exit::Usage, format!("{name} is there already: --force overwrites it")));
-        }
-    }
+    are_free(&all, args.force, err)?;
     let kind = TotpKind { interval: args.interval, digits: args.digits, ..TotpKind::default() };
     let bytes =
         Zeroizing::new(random::bytes::<SECRET>().map_err(|error| fail(err, Exit::Io, error.to_string()))?);
     let totp = TotpSecret::new(bytes.as_slice(), kind).map_err(|e| fail(err, Exit::Bug, e.to_string()))?;
     let base32 = otpauth::base32(bytes.as_slice());
-    let uri = otpauth::uri(&args.issuer, args.user.as_str(), &base32, kind);
+    let uri = otpauth::uri(&args.issuer, user.as_str(), &base32, kind);
     let code = QrCode::encode_text(uri.expose(), QrCodeEcc::Medium)
         .map_err(|error| fail(err, Exit::Bug, error.to_string()))?;
-    show(args, &code, &uri, &base32)?;
+    show(&code, &by_hand(&base32, kind), args.uri.then_some(&uri))?;
     let made = pictures_of(args, &code, err)?;
     let checked = check(&totp, err);
     if checked != Exit::Done {
@@ -115,15 +119,28 @@ fn enroll(args: &EnrollArgs, err: &mut Printer) -> Result<Exit, Exit> {
     Ok(Exit::Done)
 }
 
+/// Whether all files can be made.
+fn are_free(all: &[(&Path, String)], force: bool, err: &mut Printer) -> Result<(), Exit> {
+    for (n, (path, name)) in all.iter().enumerate() {
+        if all.iter().skip(n + 1).any(|(other, _)| other == path) {
+            return Err(fail(err, Exit::Usage, format!("{name} is named twice")));
+        }
+        if !force && std::fs::symlink_metadata(path).is_ok() {
+            return Err(fail(err, Exit::Usage, format!("{name} is there already: --force overwrites it")));
+        }
+    }
+    Ok(())
+}
+
 fn fail(err: &mut Printer, exit: Exit, message: String) -> Exit {
     err.line(format!("error: {message}"));
     exit
 }
 
 /// Where the secret goes, and what that is called in messages.
-fn target(args: &EnrollArgs, err: &mut Printer) -> Result<(PathBuf, String), Exit> {
+fn target(user: &UserName, args: &EnrollArgs, err: &mut Printer) -> Result<(PathBuf, String), Exit> {
     let Some(folder) = &args.folder else {
-        let file = args.file.clone().unwrap_or_else(|| format!("{}.json", args.user).into());
+        let file = args.file.clone().unwrap_or_else(|| format!("{user}.json").into());
         let shown = file.display().to_string();
         return Ok((file, shown));
     };
@@ -144,11 +161,16 @@ fn ask(question: &str) -> io::Result<Secret> {
     }
 }
 
-fn show(args: &EnrollArgs, code: &QrCode, uri: &Secret, base32: &Secret) -> Result<(), Exit> {
+/// What is typed where no camera is.
+fn by_hand(base32: &Secret, kind: TotpKind) -> Secret {
+    Secret::new(format!("by hand: {}  ({} s, {} digits)", base32.expose(), kind.interval, kind.digits))
+}
+
+fn show(code: &QrCode, by_hand: &Secret, uri: Option<&Secret>) -> Result<(), Exit> {
     let mut out = Printer::stdout();
     out.line(picture::blocks(code).trim_end_matches('\n'));
-    out.line(format!("by hand: {}  ({} s, {} digits)", base32.expose(), args.interval, args.digits));
-    if args.uri {
+    out.line(by_hand.expose());
+    if let Some(uri) = uri {
         out.line(uri.expose());
     }
     match out.finish(Exit::Done) {

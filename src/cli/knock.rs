@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use crate::cli::knock_sequence::{self, Afterwards, Knocks, SequenceArgs};
+use crate::cli::knock_sequence::{self, SequenceArgs};
 use crate::cli::person::{Person, exit_of, farthest, profile};
 use crate::cli::{Exit, Printer, Tone};
 use crate::client::{Attempted, Client, Failure, open, own_addresses};
-use crate::config::{Families, Profile};
+use crate::config::{Families, Profile, Way};
 use crate::knock::Action;
 use crate::sys::process;
 use crate::units::{AppName, Lifetime};
 
 /// How long the service may take to be reached after a knock, with `--check`.
-const CHECK: Duration = Duration::from_secs(5);
+pub(super) const CHECK: Duration = Duration::from_secs(5);
 /// The same with `--wait`, unless it says how long.
 const WAIT: &str = "30s";
 /// How often the way to the gateway is looked at, with `--watch`.
@@ -39,6 +39,8 @@ Examples:
   knock-agent knock home --then ssh gate       open, then become `ssh gate`
   knock-agent knock --sequence tcp/1234,udp/7000,tcp/9012 --target gate.example.com --check --port 22
                                                a knock sequence, one packet per knock, then try the port
+  knock-agent knock --sequence-secret-file ~/.knock --ask-pin --target gate.example.com
+                                               knocks that change with time
 
 Exit codes:
   0  open (or closed) for at least one address family
@@ -115,7 +117,7 @@ pub struct SecretArgs {
     pub key: Option<Option<Hidden>>,
 
     /// Refused: codes are asked for
-    #[arg(long, alias = "totp", alias = "code", alias = "otp", hide = true, num_args = 0..=1)]
+    #[arg(long, aliases = ["totp", "code", "otp", "pin", "secret", "sequence-secret"], hide = true, num_args = 0..=1)]
     pub token: Option<Option<Hidden>>,
 }
 
@@ -156,10 +158,15 @@ pub fn run(args: KnockArgs) -> Exit {
 
 fn knock(args: KnockArgs, err: &mut Printer) -> Result<Exit, Exit> {
     args.secrets.vet(err)?;
-    if let Some(knocks) = &args.sequence.sequence {
-        return by_sequence(&args, knocks, err);
+    args.sequence.vet(err)?;
+    if let Some(knocks) = args.sequence.knocks() {
+        return knock_sequence::by_flags(&args, knocks, err);
     }
-    let mut profile = profile(args.profile.as_deref(), err)?;
+    let mut profile = match profile(args.profile.as_deref(), err)? {
+        Way::Knocks(profile) => return knock_sequence::by_profile(&args, &profile, err),
+        Way::Steps(profile) => *profile,
+    };
+    args.sequence.vet_steps(err)?;
     adopt(&mut profile, &args);
     let then = if args.then.is_empty() { profile.then.clone() } else { args.then.clone() };
     let port = args.port.or(profile.check);
@@ -176,40 +183,15 @@ fn knock(args: KnockArgs, err: &mut Printer) -> Result<Exit, Exit> {
     let action = if args.close { Action::Close } else { Action::Open };
     let opened = once(&client, action, duration, err)?;
     after(&args, &opened.addresses, port, err)?;
-    if args.close || then.is_empty() {
-        return Ok(Exit::Done);
-    }
-    let error = process::become_program(program(&then));
-    err.line(format!("error: {} cannot be started: {error}", then.first().map_or("", String::as_str)));
-    Err(Exit::Usage)
+    if args.close { Ok(Exit::Done) } else { run_then(&then, err) }
 }
 
-/// Knocks at ports, at the host of the command line or of the profile.
-fn by_sequence(args: &KnockArgs, knocks: &Knocks, err: &mut Printer) -> Result<Exit, Exit> {
-    let (host, port, then) = match &args.sequence.target {
-        Some(host) => (host.clone(), args.port, args.then.clone()),
-        None => {
-            let profile = profile(args.profile.as_deref(), err)?;
-            let then = if args.then.is_empty() { profile.then } else { args.then.clone() };
-            (profile.host, args.port.or(profile.check), then)
-        }
-    };
-    let limit = args.wait.map(Lifetime::as_duration).or(args.check.then_some(CHECK));
-    if limit.is_some() && port.is_none() {
-        err.line("error: which port? say --port");
-        return Err(Exit::Usage);
-    }
-    let families = match (args.ipv4, args.ipv6) {
-        (true, _) => Families::V4,
-        (_, true) => Families::V6,
-        _ => Families::Both,
-    };
-    let afterwards = Afterwards { families, check: port.zip(limit) };
-    knock_sequence::run(&host, knocks, args.sequence.delay, &afterwards, err)?;
+/// Becomes the program that comes afterwards, if there is one.
+pub(super) fn run_then(then: &[String], err: &mut Printer) -> Result<Exit, Exit> {
     if then.is_empty() {
         return Ok(Exit::Done);
     }
-    let error = process::become_program(program(&then));
+    let error = process::become_program(program(then));
     err.line(format!("error: {} cannot be started: {error}", then.first().map_or("", String::as_str)));
     Err(Exit::Usage)
 }

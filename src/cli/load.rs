@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::cli::outside::Disk;
 use crate::cli::{Exit, Printer, Steps, Tone};
-use crate::config::{self, Checked, MAX_BYTES, Place, Problem, Problems, Severity};
+use crate::config::{self, Checked, MAX_BYTES, Outside, Place, Problem, Problems, Severity};
 use crate::sys::{clock, files, users};
 
 /// What becomes of a configuration file that others can read or change.
@@ -89,11 +89,24 @@ pub fn print_all(problems: &[Problem], more: usize, err: &mut Printer) {
 /// # Errors
 /// Every problem, with the exit code they come to.
 pub fn read(path: &Path, steps: Option<&Steps>, exposure: Exposure) -> Result<Checked, Refused> {
+    read_with(path, steps, exposure, &Disk)
+}
+
+/// The same, with other files from somewhere else.
+///
+/// # Errors
+/// As above.
+pub fn read_with(
+    path: &Path,
+    steps: Option<&Steps>,
+    exposure: Exposure,
+    outside: &dyn Outside,
+) -> Result<Checked, Refused> {
     let name = path.display().to_string();
     let (text, mut about_file) = read_text(path, &name, exposure)?;
     let refused = |problems| Refused { problems, exit: Exit::BadConfig };
     let (ports, behind) = (steps.map(|s| s.ports), steps.and_then(|s| s.behind.as_ref()));
-    match config::parse_behind(&name, &text, ports, behind, &Disk) {
+    match config::parse_behind(&name, &text, ports, behind, outside) {
         Ok(checked) if about_file.iter().any(|p| p.severity == Severity::Error) => {
             about_file.extend(checked.warnings);
             Err(refused(Problems { list: about_file, more: 0 }))

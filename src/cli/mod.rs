@@ -35,6 +35,8 @@ mod host_flags;
 pub mod knock;
 #[cfg(feature = "client")]
 mod knock_sequence;
+#[cfg(feature = "client")]
+mod knock_timed;
 #[cfg(feature = "gateway")]
 pub mod load;
 #[cfg(feature = "gateway")]
@@ -263,7 +265,7 @@ mod tests {
         for verb in Cli::command().get_subcommands() {
             assert!(verb.get_about().is_some(), "{}", verb.get_name());
             let configured = verb.get_arguments().any(|arg| arg.get_short() == Some('c'));
-            let others = ["hash-key", "enroll", "knock", "connect"].contains(&verb.get_name());
+            let others = ["hash-key", "knock", "connect"].contains(&verb.get_name());
             assert_eq!(configured, !others, "{}", verb.get_name());
             for arg in verb.get_arguments() {
                 assert!(arg.get_help().is_some(), "{} {}", verb.get_name(), arg.get_id());
@@ -279,6 +281,25 @@ mod tests {
         assert!(args.daemon.steps().behind.is_none());
         assert_eq!(args.daemon.firewall_type, None);
         assert_eq!(args.daemon.kind(), FirewallType::Nftables);
+    }
+
+    #[test]
+    fn an_enrolment_is_of_a_user_or_of_a_client_with_apps() {
+        for line in
+            ["enroll", "enroll --sequence x", "enroll alice --app ssh", "enroll alice --sequence x --app ssh"]
+        {
+            assert!(parsed(&format!("knock-agent {line}")).is_err(), "{line}");
+        }
+        for line in ["enroll alice --interval 60", "enroll --sequence x --app ssh --app web --no-pin"] {
+            assert!(parsed(&format!("knock-agent {line}")).is_ok(), "{line}");
+        }
+        for line in [
+            "--sequence-secret-file x --sequence 1,2",
+            "--sequence-code --sequence-kind secret",
+            "--ask-pin=1234",
+        ] {
+            assert!(parsed(&format!("knock-agent knock {line}")).is_err(), "{line}");
+        }
     }
 
     #[test]

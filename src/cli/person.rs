@@ -4,7 +4,7 @@ use std::io;
 
 use crate::cli::{Exit, Printer};
 use crate::client::{Ask, Failure, ProfileError, SecretError, load};
-use crate::config::Profile;
+use crate::config::Way;
 use crate::sys::{process, terminal};
 use crate::units::Secret;
 
@@ -35,7 +35,7 @@ impl Ask for Person {
 }
 
 /// The profile of that name, after everything wrong with it has been printed.
-pub(super) fn profile(name: Option<&str>, err: &mut Printer) -> Result<Profile, Exit> {
+pub(super) fn profile(name: Option<&str>, err: &mut Printer) -> Result<Way, Exit> {
     if let Err(error) = process::conceal() {
         err.line(format!("error: the process cannot be protected: {error}"));
         return Err(Exit::Bug);
@@ -45,7 +45,7 @@ pub(super) fn profile(name: Option<&str>, err: &mut Printer) -> Result<Profile, 
             for warning in &found.warnings {
                 err.line(warning);
             }
-            Ok(found.profile)
+            Ok(found.way)
         }
         Err(error) => {
             if let ProfileError::Wrong { problems, .. } = &error {

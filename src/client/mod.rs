@@ -4,6 +4,7 @@
 
 mod codes;
 mod knock;
+mod one_time;
 mod profiles;
 mod reach;
 mod request;
@@ -14,6 +15,7 @@ mod tls;
 
 pub use codes::{CodeError, Codes};
 pub use knock::{Attempted, Client, Failure};
+pub use one_time::{OneTime, OneTimeError};
 pub use profiles::{Found, ProfileError, folder, load};
 pub use reach::{Stream, open, own_addresses, pipe, resolve};
 pub use secrets::{Ask, SecretError};

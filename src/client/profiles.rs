@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::{Problem, Problems, Profile, parse_profile};
+use crate::config::{Problem, Problems, Way, parse_profile};
 use crate::sys::private::{self, PrivateError};
 
 const MAX_BYTES: u64 = 65_536;
@@ -48,7 +48,7 @@ pub enum ProfileError {
 #[derive(Debug)]
 pub struct Found {
     /// What it says.
-    pub profile: Profile,
+    pub way: Way,
     /// What somebody should look at.
     pub warnings: Vec<Problem>,
 }
@@ -84,7 +84,7 @@ pub fn load(name: Option<&str>) -> Result<Found, ProfileError> {
     };
     let home = std::env::var_os(if cfg!(windows) { "USERPROFILE" } else { "HOME" }).map(PathBuf::from);
     match parse_profile(&path.display().to_string(), &text, home.as_deref()) {
-        Ok((profile, warnings)) => Ok(Found { profile, warnings }),
+        Ok((way, warnings)) => Ok(Found { way, warnings }),
         Err(problems) => Err(ProfileError::Wrong { path, problems }),
     }
 }

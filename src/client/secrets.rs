@@ -1,5 +1,6 @@
 //! Secrets from where the profile says they are.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -66,10 +67,21 @@ pub(super) fn fetch(source: &SecretSource, what: &str, ask: &dyn Ask) -> Result<
     match source {
         SecretSource::Inline(secret) => Ok(secret.clone()),
         SecretSource::File(path) => first_line(&file(path)?, &path.display().to_string()),
+        SecretSource::Descriptor(number) => descriptor(*number),
         SecretSource::Command(words) => command(words),
         SecretSource::Keyring(name) => command(&keyring(name)),
         SecretSource::Prompt => ask.ask(&format!("{what} (not shown):")),
     }
+}
+
+/// The first line that comes out of a file descriptor of ours.
+fn descriptor(number: u32) -> Result<Secret, SecretError> {
+    let path = PathBuf::from(format!("/dev/fd/{number}"));
+    let failed = |source: std::io::Error| SecretError::File { path: path.clone(), source: source.into() };
+    let file = std::fs::File::open(&path).map_err(failed)?;
+    let mut text = zeroize::Zeroizing::new(String::with_capacity(4_096));
+    file.take(4_096).read_to_string(&mut text).map_err(failed)?;
+    first_line(&Secret::new(text.as_str().to_owned()), &path.display().to_string())
 }
 
 /// The text of a file that only its owner can see.

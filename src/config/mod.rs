@@ -12,6 +12,8 @@ mod outside;
 mod problem;
 #[cfg(feature = "client")]
 mod profile;
+#[cfg(feature = "client")]
+mod profile_knocks;
 mod proxy;
 mod report;
 mod rotation;
@@ -36,6 +38,8 @@ pub use problem::{Place, Problem, Problems, Severity};
 pub use profile::{
     CodeSource, Families, Profile, ProofAddress, SecretSource, Step1Form, Trust, parse_profile,
 };
+#[cfg(feature = "client")]
+pub use profile_knocks::{KnockProfile, KnocksFrom, TimedKnocks, Way};
 pub use proxy::{Behind, Proxy, ProxyHeader, ProxyStep2, Trusted, TrustedError};
 pub use sequence::{KnockEffect, KnockSequence};
 pub use sequence_client::{SequenceClient, check_pin};

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use crate::config::document;
 use crate::config::problem::{Place, Problem, Problems};
+use crate::config::profile_knocks::{self, Way};
 use crate::config::report::{Report, Spot};
 use crate::config::section::{Field, Section};
 use crate::config::settings::TwoFactorStep;
 use crate::config::shared_keys::{Said, TWO_FACTOR_STEPS};
 use crate::units::{AppName, HttpPath, Lifetime, Secret, UserName};
 
-const KEYS: &[&str] = &[
+pub(super) const KEYS: &[&str] = &[
     "host",
     "http_port",
     "https_port",
@@ -95,6 +96,8 @@ pub enum SecretSource {
     Command(Vec<String>),
     /// In the system's keyring, by its name there.
     Keyring(String),
+    /// What comes out of this file descriptor, up to the first line's end.
+    Descriptor(u32),
     /// In somebody's head.
     Prompt,
 }
@@ -158,11 +161,7 @@ pub enum Families {
 ///
 /// # Errors
 /// Every problem found, in the order of the file, if at least one is an error.
-pub fn parse_profile(
-    file: &str,
-    text: &str,
-    home: Option<&Path>,
-) -> Result<(Profile, Vec<Problem>), Problems> {
+pub fn parse_profile(file: &str, text: &str, home: Option<&Path>) -> Result<(Way, Vec<Problem>), Problems> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut report = Report::default();
     let profile = read(text, home, &mut report);
@@ -174,21 +173,28 @@ pub fn parse_profile(
     }
 }
 
-fn read(text: &str, home: Option<&Path>, report: &mut Report) -> Option<Profile> {
+fn read(text: &str, home: Option<&Path>, report: &mut Report) -> Option<Way> {
     let root = document(text, "write `host: ...` and the other keys of a profile", report)?;
     let section = Section::open("", Spot::at("", Place::START), &root, report)?;
-    section.refuse_unknown(KEYS, &[], "", report);
-    let host = needed(&section, "host", "gate.example.com", report).and_then(|f| host(&f, report));
+    if section.get("sequence").is_some() {
+        return profile_knocks::read(&section, home, report).map(Way::Knocks);
+    }
+    of_steps(&section, home, report).map(Box::new).map(Way::Steps)
+}
+
+fn of_steps(section: &Section<'_>, home: Option<&Path>, report: &mut Report) -> Option<Profile> {
+    section.refuse_unknown(KEYS, &["sequence"], "a profile of its own", report);
+    let host = host(section, report);
     let mut port = |key: &str, usual: u16| {
         Said::read(section.get(key), |f| f.number::<u16>(1..=65_535, report)).or(usual)
     };
     let (http_port, https_port) = (port("http_port", 80), port("https_port", 443));
     let mut path = |key: &str| {
-        let field = needed_secret(&section, key, "/...", report)?;
+        let field = needed_secret(section, key, "/...", report)?;
         field.parse_text::<HttpPath>(report)
     };
     let (http_path, https_path) = (path("http_post_path"), path("https_post_path"));
-    let app = needed(&section, "app", "ssh", report).and_then(|f| f.parse_text::<AppName>(report));
+    let app = needed(section, "app", "ssh", report).and_then(|f| f.parse_text::<AppName>(report));
     let user = Said::read(section.get("user"), |f| f.parse_text::<UserName>(report).map(Some)).or(None);
     let mut key =
         |key: &str| Said::read(section.secret(key), |f| source(f, home, report)).or(SecretSource::Prompt);
@@ -221,21 +227,11 @@ fn read(text: &str, home: Option<&Path>, report: &mut Report) -> Option<Profile>
     let codes = Said::read(section.get("totp"), |f| codes(f, home, report)).or(CodeSource::Prompt);
     let code_step =
         Said::read(section.get("2fa_step"), |f| f.choice(TWO_FACTOR_STEPS, report).map(Some)).or(None);
-    let trust = trust(&section, home, report);
-    let words = [("both", Families::Both), ("4", Families::V4), ("6", Families::V6)];
-    let families = Said::read(section.get("family"), |f| {
-        f.parse_with(
-            |text| {
-                let found = words.iter().find(|(word, _)| *word == text).map(|(_, family)| *family);
-                found.ok_or("write both, 4 or 6")
-            },
-            report,
-        )
-    })
-    .or(Families::Both);
+    let trust = trust(section, home, report);
+    let families = families(section, report);
     let duration = Said::read(section.get("duration"), |f| f.lifetime(report).map(Some)).or(None);
     let check = Said::read(section.get("check"), |f| f.number::<u16>(1..=65_535, report).map(Some)).or(None);
-    let then = Said::read(section.get("then"), |f| words_of(f, report)).or(Vec::new());
+    let then = then(section, report);
     let user = user?;
     let usual = if user.is_some() { Step1Form::Proof } else { Step1Form::Key };
     Some(Profile {
@@ -279,7 +275,29 @@ fn needed_secret<'n>(
     section.secret(key)
 }
 
-fn host(field: &Field<'_>, report: &mut Report) -> Option<String> {
+/// The address families of a profile.
+pub(super) fn families(section: &Section<'_>, report: &mut Report) -> Option<Families> {
+    let words = [("both", Families::Both), ("4", Families::V4), ("6", Families::V6)];
+    Said::read(section.get("family"), |f| {
+        f.parse_with(
+            |text| {
+                let found = words.iter().find(|(word, _)| *word == text).map(|(_, family)| *family);
+                found.ok_or("write both, 4 or 6")
+            },
+            report,
+        )
+    })
+    .or(Families::Both)
+}
+
+/// The program that a profile starts afterwards.
+pub(super) fn then(section: &Section<'_>, report: &mut Report) -> Option<Vec<String>> {
+    Said::read(section.get("then"), |f| words_of(f, report)).or(Vec::new())
+}
+
+/// The gateway of a profile.
+pub(super) fn host(section: &Section<'_>, report: &mut Report) -> Option<String> {
+    let field = needed(section, "host", "gate.example.com", report)?;
     let text = field.text(report)?;
     let legal = text.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:%_".contains(&b)) && text.len() <= 253;
     if !legal {
@@ -343,7 +361,8 @@ fn place<'n>(
     }
 }
 
-fn source(field: &Field<'_>, home: Option<&Path>, report: &mut Report) -> Option<SecretSource> {
+/// Where a secret is, as a profile says it.
+pub(super) fn source(field: &Field<'_>, home: Option<&Path>, report: &mut Report) -> Option<SecretSource> {
     if !field.is_section() {
         let text = field.text(report)?;
         return Some(if text == "prompt" { SecretSource::Prompt } else { inline(text) });

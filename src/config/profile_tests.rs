@@ -4,7 +4,14 @@ const LEAST: &str =
     "host: gate.example.com\nhttp_post_path: /first-one-4711\nhttps_post_path: /second-one-0815\napp: ssh\n";
 
 fn read(more: &str) -> Result<(Profile, Vec<Problem>), Problems> {
-    parse_profile("home.yaml", &format!("{LEAST}{more}"), Some(Path::new("/home/alice")))
+    steps("home.yaml", &format!("{LEAST}{more}"))
+}
+
+fn steps(file: &str, text: &str) -> Result<(Profile, Vec<Problem>), Problems> {
+    match parse_profile(file, text, Some(Path::new("/home/alice")))? {
+        (Way::Steps(profile), warnings) => Ok((*profile, warnings)),
+        (Way::Knocks(_), _) => panic!("{text}"),
+    }
 }
 
 fn profile(more: &str) -> Profile {
@@ -87,7 +94,7 @@ fn what_is_wrong_is_told_with_its_place_and_without_secrets() {
 #[test]
 fn the_example_is_a_profile_also_with_what_is_commented_out() {
     let example = include_str!("../../config/profile.yaml");
-    let (profile, warnings) = parse_profile("profile.yaml", example, Some(Path::new("/home/alice"))).unwrap();
+    let (profile, warnings) = steps("profile.yaml", example).unwrap();
     assert_eq!((profile.key_https, warnings.len()), (SecretSource::Prompt, 0));
     let keys = ["user", "totp", "ca", "http_port", "https_port", "duration", "check", "family", "then"];
     let more: String = example
@@ -99,8 +106,7 @@ fn the_example_is_a_profile_also_with_what_is_commented_out() {
         .map(|line| format!("{line}\n"))
         .collect();
     assert_eq!(more.lines().count(), keys.len());
-    let all =
-        parse_profile("profile.yaml", &format!("{example}{more}"), Some(Path::new("/home/alice"))).unwrap().0;
+    let all = steps("profile.yaml", &format!("{example}{more}")).unwrap().0;
     assert_eq!((all.user.map(|u| u.to_string()), all.check), (Some("alice".to_owned()), Some(22)));
 }
 

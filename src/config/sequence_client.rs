@@ -17,7 +17,9 @@ const KEYS: &[&str] = &["app", "apps", "secret", "pin", "knocks", "duration", "d
 /// Files of clients that are read.
 const MAX_FILES: usize = 10_000;
 /// Knocks of a client that says nothing of them.
-pub(super) const KNOCKS: u8 = 4;
+const KNOCKS: u8 = 4;
+/// What clients of knock-knock send unless told otherwise.
+const THEIR_KNOCKS: u8 = 3;
 /// Characters of a PIN.
 const MAX_PIN: usize = 64;
 
@@ -42,9 +44,17 @@ pub struct SequenceClient {
     pub expires: Option<Timestamp>,
 }
 
+/// How many knocks a client sends that says nothing of them.
+pub(super) fn usual_knocks(kind: KnockKind) -> u8 {
+    match kind {
+        KnockKind::Secret => KNOCKS,
+        KnockKind::KnockKnock => THEIR_KNOCKS,
+    }
+}
+
 /// Reads all clients, sorted by name; none if one of them is wrong.
 pub(super) fn read(
-    folder: &Path,
+    (folder, kind): (&Path, KnockKind),
     spot: &Spot,
     apps: &[AppDraft<'_>],
     outside: &dyn Outside,
@@ -61,7 +71,10 @@ pub(super) fn read(
             report.error_fix(
                 spot.clone(),
                 reason,
-                format!("where it is missing: mkdir -m 750 {}", folder.display()),
+                format!(
+                    "where it is missing: mkdir -m 750 {} (`knock-agent enroll --sequence` makes it, too)",
+                    folder.display()
+                ),
             );
             return None;
         }
@@ -71,7 +84,7 @@ pub(super) fn read(
         .iter()
         .map(|file| {
             let mut own = Report::default();
-            let client = one(file, apps, &mut owners, outside, &mut own);
+            let client = one((file, kind), apps, &mut owners, outside, &mut own);
             match own.finish(&file.file, &file.text) {
                 Ok(warnings) => {
                     of_files.list.extend(warnings);
@@ -89,7 +102,7 @@ pub(super) fn read(
 }
 
 fn one(
-    file: &UserFile,
+    (file, kind): (&UserFile, KnockKind),
     apps: &[AppDraft<'_>],
     owners: &mut HashMap<String, String>,
     outside: &dyn Outside,
@@ -120,7 +133,7 @@ fn one(
         apps: apps_of,
         secret: secret?,
         pin: pin?,
-        knocks: knocks.or(KNOCKS)?,
+        knocks: knocks.or(usual_knocks(kind))?,
         duration,
         disabled: disabled?,
         expires: expires?,

@@ -233,8 +233,14 @@ impl TimeSequenceDraft {
         report: &mut Report,
         of_files: &mut Problems,
     ) -> Option<TimeSequence> {
-        let clients =
-            sequence_client::read(&self.settings.folder, &self.folder, apps, outside, report, of_files)?;
+        let clients = sequence_client::read(
+            (&self.settings.folder, self.settings.kind),
+            &self.folder,
+            apps,
+            outside,
+            report,
+            of_files,
+        )?;
         let settings = TimeSequence { clients, ..self.settings };
         warn(&settings, &self.spot, report);
         Some(settings)

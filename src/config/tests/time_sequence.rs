@@ -92,6 +92,7 @@ fn the_kind_of_knock_knock_has_ports_lengths_and_times_of_its_own() {
     let checked = of("pin: a-long-pin");
     let timed = checked.settings.time_sequence.unwrap();
     assert_eq!((timed.ports, timed.lengths), (KnockKind::their_ports(), true));
+    assert_eq!(timed.clients[0].knocks, 3);
     let told: Vec<String> = checked.warnings.iter().map(ToString::to_string).collect();
     assert!(told.len() == 1 && told[0].contains("programs of this host get ports"), "{told:?}");
     let bare: Vec<String> = of("").warnings.iter().map(ToString::to_string).collect();
