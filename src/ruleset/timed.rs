@@ -1,6 +1,7 @@
 //! Knocks that change with time, as elements of maps: which are right at a moment, and which of them were used.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -34,13 +35,19 @@ pub struct TimedKnocks {
     known_since: Duration,
 }
 
-/// What is to be done to the maps: transactions, one after the other.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What is to be done to the maps: transactions, one after the other. Printing it for debugging does not tell knocks.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Refill {
     /// Each a transaction.
     pub transactions: VecDeque<Vec<Change>>,
     /// Clients whose knocks cannot be told from others' for a time step.
     pub left_out: usize,
+}
+
+impl fmt::Debug for Refill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refill").field("transactions", &self.transactions.len()).finish_non_exhaustive()
+    }
 }
 
 impl TimedKnocks {

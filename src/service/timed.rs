@@ -4,6 +4,7 @@
 //! from a file; where something may have been used that nobody knows of, those knocks are not taken any more.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -22,8 +23,8 @@ const SET: Duration = Duration::from_secs(1);
 /// Replays that are told of in a time step.
 const TOLD: usize = 100;
 
-/// What the daemon knows of knocks that change with time.
-#[derive(Debug, Default)]
+/// What the daemon knows of knocks that change with time. Printing it for debugging does not tell them.
+#[derive(Default)]
 pub(super) struct Timed {
     knocks: TimedKnocks,
     /// Transactions that are still to be carried out.
@@ -38,6 +39,12 @@ pub(super) struct Timed {
     epoch: Option<Duration>,
     replayed: BTreeSet<u32>,
     file: Option<UsedKnocksFile>,
+}
+
+impl fmt::Debug for Timed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Timed").field("knocks", &self.knocks).finish_non_exhaustive()
+    }
 }
 
 impl Timed {
