@@ -27,6 +27,7 @@ mod key_timing;
 mod knock_attacks;
 mod knock_clients;
 mod knock_gates;
+mod knock_log;
 mod knock_memory;
 mod knock_sequences;
 mod knock_streams;
