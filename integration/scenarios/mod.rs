@@ -26,6 +26,7 @@ mod iptables;
 mod key_timing;
 mod knock_attacks;
 mod knock_clients;
+mod knock_cost;
 mod knock_gates;
 mod knock_log;
 mod knock_memory;
