@@ -44,6 +44,9 @@ pub enum Impossible {
         "sequence: with iptables, knock sequences are not enforced: remove them, or use nftables (--firewall-type nftables)"
     )]
     Sequences,
+    /// Nothing is told of knocks.
+    #[error("log_knocks: with iptables, no knock is logged: remove it, or use nftables")]
+    KnockLog,
     /// Too long for the matches there are.
     #[error(
         "http_post_path is too long for what this kernel has (xt_u32: 33 characters): shorten it, or load the module xt_bpf"
@@ -157,6 +160,9 @@ fn refuse(draft: &Draft<'_>) -> Result<(), Impossible> {
     let settings = draft.layout.settings;
     if settings.global.default_input != DefaultInput::Accept {
         return Err(Impossible::DefaultInput);
+    }
+    if !settings.global.knock_log.events.is_empty() {
+        return Err(Impossible::KnockLog);
     }
     if let Some(app) = settings.apps.iter().find(|app| app.once) {
         return Err(Impossible::Once(app.name.to_string()));
