@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::agent::Installation;
+use crate::backend::{on_every_firewall, without_ipset};
 use crate::configuration::Config;
 use crate::firewall::elements;
 use crate::knocking::{STEP1_PORT, STEP2_PORT, knock};
@@ -11,9 +12,22 @@ use crate::probe::{GENEROUS, Reach, assert_echoes, assert_open, assert_silent, t
 use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
 
+on_every_firewall! {
+    a_closing_sequence_takes_back_what_sequences_opened_and_no_more,
+    a_sequence_may_open_the_port_of_step_1_which_nobody_else_sees,
+    a_sequence_may_be_needed_besides_step_1_for_the_port_of_step_2,
+    a_sequence_behind_another_counts_for_those_only_who_knocked_that_one,
+}
+
+without_ipset! {
+    a_closing_sequence_takes_back_what_sequences_opened_and_no_more,
+    a_sequence_may_open_the_port_of_step_1_which_nobody_else_sees,
+    a_sequence_may_be_needed_besides_step_1_for_the_port_of_step_2,
+    a_sequence_behind_another_counts_for_those_only_who_knocked_that_one,
+}
+
 const TO: Family = Family::V4;
 
-#[test]
 fn a_closing_sequence_takes_back_what_sequences_opened_and_no_more() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
@@ -45,7 +59,6 @@ fn a_closing_sequence_takes_back_what_sequences_opened_and_no_more() {
     assert_echoes(&net.a, TO.router(), 2222);
 }
 
-#[test]
 fn a_sequence_may_open_the_port_of_step_1_which_nobody_else_sees() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
@@ -61,7 +74,6 @@ fn a_sequence_may_open_the_port_of_step_1_which_nobody_else_sees() {
     }
 }
 
-#[test]
 fn a_sequence_may_be_needed_besides_step_1_for_the_port_of_step_2() {
     let net = Topology::new();
     let gate = "sequence: {knocks: [1234, 5678], opens: step-2, duration: 30}";
@@ -84,7 +96,6 @@ fn a_sequence_may_be_needed_besides_step_1_for_the_port_of_step_2() {
     assert_eq!(tcp(&net.b, (to, STEP2_PORT).into(), GENEROUS), Reach::Open);
 }
 
-#[test]
 fn a_sequence_behind_another_counts_for_those_only_who_knocked_that_one() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);

@@ -6,6 +6,7 @@ use std::thread::scope;
 use std::time::{Duration, Instant};
 
 use crate::agent::{Installation, PROGRAM};
+use crate::backend::{on_every_firewall, without_ipset};
 use crate::configuration::Config;
 use crate::firewall::{elements, is_guarded};
 use crate::knocks::{knock_at, knock_from_port, once, slowly};
@@ -15,6 +16,22 @@ use crate::probe::{
 use crate::server::{Habit, Server};
 use crate::temporary::TempDir;
 use crate::topology::{Family, Topology};
+
+on_every_firewall! {
+    the_right_order_opens_for_the_one_who_knocked_and_ends_on_time,
+    a_wrong_an_extra_or_a_missing_knock_does_not_open,
+    datagrams_lengths_both_protocols_repeated_ports_and_shared_beginnings,
+    a_repeated_syn_is_no_further_knock_however_late_it_comes,
+    with_a_dead_agent_sequences_open_and_close,
+    the_window_is_for_the_whole_sequence,
+}
+
+without_ipset! {
+    the_right_order_opens_for_the_one_who_knocked_and_ends_on_time,
+    a_wrong_an_extra_or_a_missing_knock_does_not_open,
+    datagrams_lengths_both_protocols_repeated_ports_and_shared_beginnings,
+    the_window_is_for_the_whole_sequence,
+}
 
 const V4: Family = Family::V4;
 
@@ -33,7 +50,6 @@ fn open(net: &Topology, stem: &str) -> usize {
     Family::BOTH.iter().map(|family| elements(&net.router, &format!("{stem}_{}", family.digit())).len()).sum()
 }
 
-#[test]
 fn the_right_order_opens_for_the_one_who_knocked_and_ends_on_time() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
@@ -59,7 +75,6 @@ fn the_right_order_opens_for_the_one_who_knocked_and_ends_on_time() {
     }
 }
 
-#[test]
 fn a_wrong_an_extra_or_a_missing_knock_does_not_open() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
@@ -90,7 +105,6 @@ fn a_wrong_an_extra_or_a_missing_knock_does_not_open() {
     }
 }
 
-#[test]
 fn the_window_is_for_the_whole_sequence() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
@@ -108,7 +122,6 @@ fn the_window_is_for_the_whole_sequence() {
     assert_silent(&net.b, V4.router(), 2222);
 }
 
-#[test]
 fn datagrams_lengths_both_protocols_repeated_ports_and_shared_beginnings() {
     let net = Topology::new();
     let _services = [Server::tcp(&net.router, 2222, Habit::Echo), Server::tcp(&net.lan, 22, Habit::Echo)];
@@ -147,7 +160,6 @@ fn datagrams_lengths_both_protocols_repeated_ports_and_shared_beginnings() {
     assert_udp_silent(&net.b, to, 5353);
 }
 
-#[test]
 fn a_repeated_syn_is_no_further_knock_however_late_it_comes() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
@@ -167,7 +179,6 @@ fn a_repeated_syn_is_no_further_knock_however_late_it_comes() {
     }
 }
 
-#[test]
 fn with_a_dead_agent_sequences_open_and_close() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);

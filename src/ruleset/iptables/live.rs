@@ -113,8 +113,9 @@ fn meanings(listings: [&Listing; 2]) -> BTreeMap<String, String> {
         let Some((_, digit)) = set.rsplit_once('_') else { continue };
         let stem = what.strip_prefix("grant:").map(|slug| ("app", slug));
         let stem = stem.or_else(|| what.strip_prefix("allow:").map(|slug| ("allow", slug)));
-        if let Some((kind, slug)) = stem {
-            out.insert(set.to_owned(), format!("{kind}_{slug}_{digit}"));
+        let stem = stem.map(|(kind, slug)| format!("{kind}_{slug}"));
+        if let Some(stem) = stem.or_else(|| what.strip_prefix("knocked:").map(str::to_owned)) {
+            out.insert(set.to_owned(), format!("{stem}_{digit}"));
         }
     }
     out
