@@ -6,7 +6,7 @@ use std::thread::scope;
 use std::time::{Duration, Instant};
 
 use crate::agent::{Installation, PROGRAM};
-use crate::backend::{on_every_firewall, without_ipset};
+use crate::backend::{Backend, on_both_iptables, on_every_firewall, without_ipset};
 use crate::configuration::Config;
 use crate::firewall::{elements, is_guarded};
 use crate::knocks::{knock_at, knock_from_port, once, slowly};
@@ -23,14 +23,18 @@ on_every_firewall! {
     datagrams_lengths_both_protocols_repeated_ports_and_shared_beginnings,
     a_repeated_syn_is_no_further_knock_however_late_it_comes,
     with_a_dead_agent_sequences_open_and_close,
-    the_window_is_for_the_whole_sequence,
+    without_a_configuration_it_guards_one_port_and_listens_nowhere,
+}
+
+on_both_iptables! {
+    who_is_too_slow_has_to_begin_again,
 }
 
 without_ipset! {
     the_right_order_opens_for_the_one_who_knocked_and_ends_on_time,
     a_wrong_an_extra_or_a_missing_knock_does_not_open,
-    datagrams_lengths_both_protocols_repeated_ports_and_shared_beginnings,
-    the_window_is_for_the_whole_sequence,
+    who_is_too_slow_has_to_begin_again,
+    with_a_dead_agent_sequences_open_and_close,
 }
 
 const V4: Family = Family::V4;
@@ -105,6 +109,7 @@ fn a_wrong_an_extra_or_a_missing_knock_does_not_open() {
     }
 }
 
+#[test]
 fn the_window_is_for_the_whole_sequence() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
@@ -120,6 +125,24 @@ fn the_window_is_for_the_whole_sequence() {
     agent.reload();
     slowly(&net.b, V4.router(), "1234,5678,9012", Duration::from_secs(3));
     assert_silent(&net.b, V4.router(), 2222);
+}
+
+fn who_is_too_slow_has_to_begin_again() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Installation::new(&ssh(
+        "[{knocks: [1234, 5678, 9012], window: 5}, {knocks: [77, udp/78], window: 60, knock_window: 2}]",
+    ));
+    let _agent = home.start(&net.router);
+    slowly(&net.a, V4.router(), "1234,5678,9012", Duration::from_secs(3));
+    assert_silent(&net.a, V4.router(), 2222);
+    knock_at(&net.a, V4.router(), "1234,5678,9012");
+    assert_echoes(&net.a, V4.router(), 2222);
+    let to = Family::V6.router();
+    slowly(&net.b, to, "77,udp/78", Duration::from_secs(3));
+    assert_silent(&net.b, to, 2222);
+    knock_at(&net.b, to, "77,udp/78");
+    assert_echoes(&net.b, to, 2222);
 }
 
 fn datagrams_lengths_both_protocols_repeated_ports_and_shared_beginnings() {
@@ -251,7 +274,6 @@ fn clients_behind_one_address_may_disturb_each_other_and_never_open_wrongly() {
     assert_echoes(&net.b, V4.router(), 2222);
 }
 
-#[test]
 fn without_a_configuration_it_guards_one_port_and_listens_nowhere() {
     let net = Topology::new();
     let _services =
@@ -260,6 +282,7 @@ fn without_a_configuration_it_guards_one_port_and_listens_nowhere() {
     let folder = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let mut command = Command::new(PROGRAM);
     command.args(["run", "--sequence", "1234,5678,9012", "--protected-port", "2222", "--window", "6.0"]);
+    command.args(Backend::current().flags());
     command.args(["--runtime-dir", &folder("run"), "--state-dir", &folder("state")]).stdin(Stdio::null());
     let _agent = net.router.background(command);
     let end = Instant::now() + Duration::from_secs(20);

@@ -17,7 +17,7 @@ use crate::ruleset::knocking::{
 use crate::units::{Family, Knock, Protocol, START};
 
 /// How many states there may be. The kernel looks for a list by going through all of them, for each rule that asks one.
-const MOST_STATES: usize = 128;
+const MOST_STATES: usize = 64;
 /// How many ports one rule compares (`XT_MULTI_PORTS`).
 const PORTS_IN_A_RULE: usize = 15;
 /// A SYN that is repeated within 20 s is no further knock. In a full table, no knock counts.
@@ -358,4 +358,84 @@ fn port_chain(protocol: Protocol, port: u16) -> String {
 
 fn move_chain(mark: u32) -> String {
     format!("knock_{mark:08x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ruleset::iptables::model::Tables;
+    use crate::ruleset::iptables::plan::{Matcher, plan};
+    use crate::ruleset::layout::Options;
+
+    fn tables(keeping: Keeping, sequences: &str) -> Result<Tables, Impossible> {
+        let text = format!(
+            "global: {{interface_ext: eth0, steps: off}}\nssh: {{port: 22, duration: 60, sequence: {sequences}}}\n"
+        );
+        let settings = crate::config::parse("x", &text, None, &crate::config::Alone).unwrap().settings;
+        let port = |n| std::num::NonZeroU16::new(n).unwrap();
+        let options = Options { http_port: port(80), https_port: port(443), inner_header: true, log: true };
+        plan(&settings, options, Matcher::Bpf, keeping)
+    }
+
+    fn rules<'t>(tables: &'t Tables, starts: &'t str) -> impl Iterator<Item = &'t Chain> {
+        let both = tables.ipv4.iter().chain(&tables.ipv6).filter(|table| table.name == "mangle");
+        both.flat_map(|table| &table.chains).filter(move |chain| chain.name.starts_with(starts))
+    }
+
+    const MIXED: &str = "[{knocks: [1, u:2, udp/9/20], strict: true, closing: [5, 6]}, {knocks: [1, 3], opens: inner}, {knocks: [7, 8], name: inner, duration: 5}]";
+
+    #[test]
+    fn every_packet_to_a_knock_port_is_dropped_in_the_end() {
+        for keeping in [Keeping::Ipset, Keeping::Recent] {
+            let tables = tables(keeping, MIXED).unwrap();
+            let mut some = 0;
+            for prefix in ["KA-knock_tcp_", "KA-knock_udp_"] {
+                for chain in rules(&tables, prefix) {
+                    assert!(chain.rules.last().unwrap().ends_with("-j DROP"), "{}", chain.name);
+                    let ways = chain.rules.iter().filter_map(|rule| rule.split_once("-g "));
+                    for (_, to) in ways {
+                        let next = rules(&tables, to).find(|chain| chain.name == to).unwrap();
+                        assert!(next.rules.last().unwrap().ends_with("-j DROP"), "{to}");
+                        some += 1;
+                    }
+                }
+            }
+            assert_eq!(some, 2 * 8, "one way to each state in either family");
+        }
+    }
+
+    #[test]
+    fn where_ipset_is_gone_nothing_is_left_that_opens() {
+        let left = tables(Keeping::Ipset, MIXED).unwrap().without_sets();
+        let opens = |rule: &&String| rule.contains("ka:knocked:") || rule.contains(" SET ");
+        assert_eq!(rules(&left, "KA-").flat_map(|chain| &chain.rules).find(opens), None);
+    }
+
+    #[test]
+    fn a_state_has_the_same_list_whatever_other_sequences_there_are() {
+        let lists = |sequences: &str| -> BTreeSet<String> {
+            let tables = tables(Keeping::Ipset, sequences).unwrap();
+            let forget = rules(&tables, "KA-knock_forget").flat_map(|chain| &chain.rules);
+            forget
+                .filter_map(|rule| rule.split(" --name ").nth(1)?.split(' ').next().map(str::to_owned))
+                .collect()
+        };
+        let few = lists("[{knocks: [1, 2, 3]}]");
+        assert_eq!(few.len(), 2 * 4);
+        assert!(few.is_subset(&lists("[{knocks: [4, 5]}, {knocks: [1, 9]}, {knocks: [1, 2, 3]}]")));
+        assert!(few.is_disjoint(&lists("[{knocks: [1, 2, 3], window: 11}]")), "another time is another list");
+    }
+
+    #[test]
+    fn more_than_lists_are_good_for_is_refused() {
+        let many = |count: usize| {
+            let each: Vec<String> = (1..=count).map(|n| format!("{{knocks: [{n}00, {n}01]}}")).collect();
+            tables(Keeping::Ipset, &format!("[{}]", each.join(", ")))
+        };
+        assert!(many(32).is_ok());
+        assert_eq!(many(33), Err(Impossible::ManySequences { have: 66, most: 64 }));
+        let long = tables(Keeping::Recent, "{knocks: [1, 2], duration: 25d}");
+        let told = long.unwrap_err().to_string();
+        assert!(told.contains("sequence.duration of ssh is 2160000 s"), "{told}");
+    }
 }
