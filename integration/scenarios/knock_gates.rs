@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::agent::Installation;
-use crate::backend::{on_every_firewall, without_ipset};
+use crate::backend::on_every_firewall;
 use crate::configuration::Config;
 use crate::firewall::elements;
 use crate::knocking::{STEP1_PORT, STEP2_PORT, knock};
@@ -15,13 +15,7 @@ use crate::topology::{Family, Topology};
 on_every_firewall! {
     a_closing_sequence_takes_back_what_sequences_opened_and_no_more,
     a_sequence_may_open_the_port_of_step_1_which_nobody_else_sees,
-    a_sequence_may_be_needed_besides_step_1_for_the_port_of_step_2,
     a_sequence_behind_another_counts_for_those_only_who_knocked_that_one,
-}
-
-without_ipset! {
-    a_closing_sequence_takes_back_what_sequences_opened_and_no_more,
-    a_sequence_may_open_the_port_of_step_1_which_nobody_else_sees,
 }
 
 const TO: Family = Family::V4;
@@ -72,6 +66,7 @@ fn a_sequence_may_open_the_port_of_step_1_which_nobody_else_sees() {
     }
 }
 
+#[test]
 fn a_sequence_may_be_needed_besides_step_1_for_the_port_of_step_2() {
     let net = Topology::new();
     let gate = "sequence: {knocks: [1234, 5678], opens: step-2, duration: 30}";
@@ -104,7 +99,9 @@ fn a_sequence_behind_another_counts_for_those_only_who_knocked_that_one() {
     let _agent = home.start(&net.router);
     for family in Family::BOTH {
         let to = family.router();
-        for vain in ["1234,5678", "1111,1234,5678", "3333,1111,1234,5678"] {
+        let vain = ["1234,5678", "1111,1234,5678", "3333,1111,1234,5678"];
+        let some = if family == TO { vain.len() } else { 1 };
+        for vain in vain.into_iter().take(some) {
             knock_at(&net.a, to, vain);
             assert_silent(&net.a, to, 2222);
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::agent::Installation;
-use crate::backend::{on_every_firewall, without_ipset};
+use crate::backend::on_every_firewall;
 use crate::configuration::Config;
 use crate::firewall::{elements, everything, flush_host, is_guarded};
 use crate::knocks::knock_at;
@@ -17,11 +17,6 @@ use crate::topology::{Family, Topology};
 
 on_every_firewall! {
     who_opened_what_is_told_and_revoked_and_outlasts_a_flush,
-    reloads_and_restarts_keep_what_is_open_and_what_was_knocked_so_far,
-    grants_by_knocks_can_be_taken_back_without_a_daemon_and_without_a_configuration,
-}
-
-without_ipset! {
     reloads_and_restarts_keep_what_is_open_and_what_was_knocked_so_far,
     grants_by_knocks_can_be_taken_back_without_a_daemon_and_without_a_configuration,
 }
