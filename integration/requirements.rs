@@ -15,6 +15,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("iptables-nft", "iptables"),
     ("nmap", "nmap"),
     ("hping3", "hping3"),
+    ("scapy", "python3-scapy"),
     ("knock", "knockd"),
     ("tcpdump", "tcpdump"),
     ("conntrack", "conntrack"),

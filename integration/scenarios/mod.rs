@@ -24,6 +24,7 @@ mod https_abuse;
 mod interfaces;
 mod iptables;
 mod key_timing;
+mod knock_attacks;
 mod knock_clients;
 mod knock_gates;
 mod knock_memory;

@@ -53,7 +53,7 @@ pub fn run(args: CheckConfigArgs) -> Exit {
 }
 
 fn summary(checked: &Checked, daemon: &DaemonArgs, out: &mut Printer) {
-    let Settings { global, apps, users, notify, sequences, automaton: _ } = &checked.settings;
+    let Settings { global, apps, users, notify, sequences, automaton: _, time_sequence } = &checked.settings;
     let count = |n: usize, what: &str| {
         if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
     };
@@ -99,6 +99,17 @@ fn summary(checked: &Checked, daemon: &DaemonArgs, out: &mut Printer) {
     if !sequences.is_empty() {
         out.line(format!("  {}", count(sequences.len(), "knock sequence")));
     }
+    if let Some(timed) = time_sequence {
+        let off = timed.clients.iter().filter(|client| client.disabled).count();
+        let disabled = if off == 0 { String::new() } else { format!(", {off} of them disabled") };
+        out.line(format!(
+            "  {}{disabled}, whose knocks at {} ports {} change every {}",
+            count(timed.clients.len(), "client"),
+            timed.protocol,
+            timed.ports,
+            timed.every,
+        ));
+    }
     if !notify.is_empty() {
         let told = [
             count(notify.exec.len(), "program"),
@@ -111,12 +122,18 @@ fn summary(checked: &Checked, daemon: &DaemonArgs, out: &mut Printer) {
         .iter()
         .enumerate()
         .map(|(index, app)| {
+            let clients = time_sequence.iter().flat_map(|timed| &timed.clients);
             [
                 app.name.to_string(),
                 services(app),
                 place(app.destination),
                 format!("open for {}", app.duration),
-                who(app, users, sequences.iter().filter(|sequence| sequence.app == Some(index)).count()),
+                who(
+                    app,
+                    users,
+                    sequences.iter().filter(|sequence| sequence.app == Some(index)).count(),
+                    clients.filter(|client| client.apps.contains(&index)).count(),
+                ),
             ]
         })
         .collect();
@@ -124,11 +141,11 @@ fn summary(checked: &Checked, daemon: &DaemonArgs, out: &mut Printer) {
 }
 
 /// Who can open it.
-fn who(app: &App, users: &[User], sequences: usize) -> String {
+fn who(app: &App, users: &[User], sequences: usize, clients: usize) -> String {
     let users = users.iter().filter(|user| user.apps.iter().any(|theirs| theirs.app == app.name)).count();
     let keys = format!("{} + {} keys", app.access_key_http.len(), app.access_key_https.len());
     let keys = match (app.access_key_http.len(), users) {
-        (0, 0) if sequences > 0 => None,
+        (0, 0) if sequences + clients > 0 => None,
         (_, 0) => Some(keys),
         (0, 1) => Some("1 user".to_owned()),
         (0, users) => Some(format!("{users} users")),
@@ -139,7 +156,12 @@ fn who(app: &App, users: &[User], sequences: usize) -> String {
         1 => Some("1 sequence".to_owned()),
         many => Some(format!("{many} sequences")),
     };
-    keys.into_iter().chain(knocks).collect::<Vec<_>>().join(", ")
+    let timed = match clients {
+        0 => None,
+        1 => Some("1 client".to_owned()),
+        many => Some(format!("{many} clients")),
+    };
+    keys.into_iter().chain(knocks).chain(timed).collect::<Vec<_>>().join(", ")
 }
 
 fn services(app: &App) -> String {

@@ -94,7 +94,7 @@ fn show_connections(found: &Found<'_>, layout: &Layout<'_>, plan: &Plan, err: &m
         .iter()
         .map(|flow| {
             let port = format!("{} {}", flow.protocol, flow.server.port());
-            let app = flow.app.unwrap_or("default_input").to_owned();
+            let app = flow.closed_by.to_string();
             let note = if is_own(flow) { format!("{app}   <- your own session") } else { app };
             [flow.client.to_string(), port, note]
         })

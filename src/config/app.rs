@@ -77,7 +77,7 @@ pub(super) fn read<'n>(
     let name = name(name_text, section, report);
     let ports = ports(section, report);
     let protocol = Said::read(section.get("protocol"), |f| f.choice(PROTOCOLS, report)).or(Protocols::Tcp);
-    let optional = with_sequence || global.with_users;
+    let optional = with_sequence || global.with_users || global.timed;
     let http = keys(section, "access_key_http", optional, outside, report);
     let https = keys(section, "access_key_https", optional, outside, report);
     if let (Some(http), Some(https)) = (&http, &https) {

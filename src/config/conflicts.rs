@@ -1,6 +1,6 @@
 //! What cannot be together although each part of it is right.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::config::app::AppDraft;
 use crate::config::global::GlobalDraft;
@@ -8,6 +8,7 @@ use crate::config::proxy::taken;
 use crate::config::report::{Report, Spot};
 use crate::config::sequence::{KnockEffect, SequenceDraft};
 use crate::config::settings::Established;
+use crate::config::time_sequence::TimeSequence;
 use crate::config::users::UsersDraft;
 use crate::config::{Behind, StepPorts};
 use crate::units::{PortRange, Protocol, form_bytes};
@@ -77,7 +78,6 @@ pub(super) fn check(
     if let Some(global) = global {
         healthcheck(global, apps, report);
         step1_room(global, apps, users, report);
-        nobody(apps, users, report);
     }
 }
 
@@ -199,17 +199,31 @@ fn step1_room(global: &GlobalDraft<'_>, apps: &[AppDraft<'_>], users: &UsersDraf
     }
 }
 
-/// An app that has no keys needs a user.
-fn nobody(apps: &[AppDraft<'_>], users: &UsersDraft, report: &mut Report) {
-    let Some(users) = &users.list else { return };
-    for app in apps {
+/// Warns of an app that nobody can open.
+pub(super) fn nobody(
+    apps: &[AppDraft<'_>],
+    users: &UsersDraft,
+    timed: Option<&Option<TimeSequence>>,
+    report: &mut Report,
+) {
+    let (Some(users), Some(timed)) = (&users.list, timed) else { return };
+    let knocked: BTreeSet<usize> = timed
+        .iter()
+        .flat_map(|timed| &timed.clients)
+        .flat_map(|client| client.apps.iter().copied())
+        .collect();
+    for (place, app) in apps.iter().enumerate() {
         let Some(settings) = &app.settings else { continue };
         let has_user = users.iter().any(|user| user.apps.iter().any(|theirs| theirs.app == settings.name));
-        if settings.access_key_http.is_empty() && !has_user && app.sequences.is_empty() {
+        if settings.access_key_http.is_empty()
+            && !has_user
+            && app.sequences.is_empty()
+            && !knocked.contains(&place)
+        {
             report.warning(
                 app.spot.clone(),
                 "nobody has a key for this app: it stays closed",
-                "add keys or a sequence here, or the app to a user",
+                "add keys or a sequence here, or the app to a user or client",
             );
         }
     }

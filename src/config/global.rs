@@ -39,6 +39,7 @@ pub(super) const KEYS: &[&str] = &[
     "sequence",
     "steps",
     "notify",
+    "time_sequence",
     "http_post_path_secret",
     "http_post_path_every",
 ];
@@ -64,6 +65,8 @@ pub(super) struct GlobalDraft<'n> {
     pub two_factor_step: TwoFactorStep,
     /// Whether there are users, so that an app needs no keys of its own.
     pub with_users: bool,
+    /// Whether there are knocks that change with time, likewise.
+    pub timed: bool,
     /// The section of the users.
     pub users: Option<Field<'n>>,
     /// The folder with a file for each user.
@@ -87,6 +90,7 @@ impl GlobalDraft<'_> {
             interface_int: None,
             two_factor_step: TwoFactorStep::Http,
             with_users: false,
+            timed: false,
             users: None,
             users_folder: None,
             proxy: ProxyDraft::unknown(),
@@ -222,6 +226,7 @@ pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraf
         interface_int,
         two_factor_step: two_factor_step.unwrap_or(TwoFactorStep::Http),
         with_users: users.is_some() || folder_field.is_some(),
+        timed: section.get("time_sequence").is_some(),
         users,
         users_folder: users_folder.flatten().zip(folder_field),
         proxy,
@@ -266,7 +271,7 @@ fn file(field: &Field<'_>, report: &mut Report) -> Option<PathBuf> {
 }
 
 /// A file that the daemon and the commands of an operator, in whatever directory, must agree on.
-fn absolute_file(field: &Field<'_>, report: &mut Report) -> Option<PathBuf> {
+pub(super) fn absolute_file(field: &Field<'_>, report: &mut Report) -> Option<PathBuf> {
     let path = file(field, report)?;
     if path.is_relative() || path.file_name().is_none() {
         report.error(field.spot(), "write the whole path of a file, such as /var/lib/knock-agent/grants");

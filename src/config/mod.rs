@@ -17,6 +17,7 @@ mod report;
 mod rotation;
 mod section;
 mod sequence;
+mod sequence_client;
 mod sequences;
 mod settings;
 mod shared_keys;
@@ -24,6 +25,7 @@ mod suggest;
 mod syntax;
 #[cfg(test)]
 mod tests;
+mod time_sequence;
 mod user;
 mod users;
 
@@ -36,11 +38,13 @@ pub use profile::{
 };
 pub use proxy::{Behind, Proxy, ProxyHeader, ProxyStep2, Trusted, TrustedError};
 pub use sequence::{KnockEffect, KnockSequence};
+pub use sequence_client::{SequenceClient, check_pin};
 pub use settings::{
     App, DefaultInput, Destination, Established, Global, LockoutRule, Settings, Step1Proof, Step1Reply,
     TwoFactorStep, User, UserApp,
 };
 pub use syntax::MAX_BYTES;
+pub use time_sequence::TimeSequence;
 
 use node::Kind;
 use report::{Report, Show, Spot};
@@ -138,6 +142,7 @@ fn read(
     if let Some(draft) = &mut global {
         draft.follow(rotation.as_ref().and_then(Option::as_ref));
     }
+    let timed = section.as_ref().and_then(|section| time_sequence::read(section, report));
     let notify = section.and_then(|section| notify::read(section.get("notify"), outside, report));
     let nothing = global::GlobalDraft::unknown();
     let known = global.as_ref().unwrap_or(&nothing);
@@ -160,13 +165,27 @@ fn read(
     }
     conflicts::check(global.as_ref(), &apps, &users, &taken, report);
     let mut global = global?;
+    let time_sequence = match timed? {
+        None => Some(None),
+        Some(draft) if !draft.has_free_ports(&apps, &global.sequences, &taken, report) => None,
+        Some(draft) => draft.settle(&apps, outside, report, of_users).map(Some),
+    };
+    conflicts::nobody(&apps, &users, time_sequence.as_ref(), report);
     let sequences = sequences::read(std::mem::take(&mut global.sequences), &mut apps, &taken, report);
     let proxy = std::mem::replace(&mut global.proxy, proxy::ProxyDraft::unknown());
     let proxy = proxy.settle(ports, behind, report)?;
     let global = Global { proxy, path_rotation: rotation?, ..global.settings? };
     let apps = apps.into_iter().map(|app| app.settings).collect::<Option<Vec<_>>>()?;
     let sequences::SequencesDraft { list: sequences, automaton } = sequences?;
-    all_read.then_some(Settings { global, apps, users: users.list?, notify: notify?, sequences, automaton })
+    all_read.then_some(Settings {
+        global,
+        apps,
+        users: users.list?,
+        notify: notify?,
+        sequences,
+        automaton,
+        time_sequence: time_sequence?,
+    })
 }
 
 /// The first document of a text, which has sections; `fix` says what to write where it has not.

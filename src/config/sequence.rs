@@ -120,19 +120,11 @@ fn one(
             None
         }
     };
-    let window = window(&section, "window", report).unwrap_or(Lifetime::from_secs(WINDOW_SECS).ok());
-    let knock_window = self::window(&section, "knock_window", report).unwrap_or(window);
-    if let (Some(whole), Some(each), Some(at)) = (window, knock_window, section.get("knock_window"))
-        && each > whole
-    {
-        report
-            .error(at.spot(), format!("{each} from knock to knock is longer than the whole window, {whole}"));
-        return None;
-    }
+    let (window, knock_window) = windows(&section, report)?;
     let strict = section.get("strict").map_or(Some(false), |field| field.switch(report));
     let duration = match section.get("duration") {
         Some(field) => field.lifetime(report),
-        None => duration.or(window),
+        None => duration.or(Some(window)),
     };
     let opens = section.get("opens");
     let effect = effect(opens.as_ref(), &section, of_app, report);
@@ -150,8 +142,8 @@ fn one(
             app: None,
             name,
             knocks: knocks.iter().map(|(knock, _)| *knock).collect(),
-            window: window?,
-            knock_window: knock_window?,
+            window,
+            knock_window,
             strict: strict?,
             duration: duration?,
             effect,
@@ -190,6 +182,19 @@ fn knocks(field: &Field<'_>, report: &mut Report) -> Option<Vec<(Knock, Spot)>> 
         return None;
     }
     Some(all)
+}
+
+/// The longest time for all knocks and that from one to the next; none if that is wrong.
+pub(super) fn windows(section: &Section<'_>, report: &mut Report) -> Option<(Lifetime, Lifetime)> {
+    let whole = window(section, "window", report).unwrap_or(Lifetime::from_secs(WINDOW_SECS).ok());
+    let each = window(section, "knock_window", report).unwrap_or(whole);
+    let (whole, each) = (whole?, each?);
+    if let Some(at) = section.get("knock_window").filter(|_| each > whole) {
+        report
+            .error(at.spot(), format!("{each} from knock to knock is longer than the whole window, {whole}"));
+        return None;
+    }
+    Some((whole, each))
 }
 
 /// A time window; the outer option is none where nothing is said.

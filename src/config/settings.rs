@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use crate::config::notify::Notify;
 use crate::config::proxy::Proxy;
 use crate::config::sequence::KnockSequence;
+use crate::config::time_sequence::TimeSequence;
 use crate::units::{
     AccessKey, AppName, Automaton, Family, HttpPath, IfName, Lifetime, Mark, Network, PathRotation,
     PortRange, Protocols, Timestamp, TotpSecret, UserName,
@@ -25,6 +26,8 @@ pub struct Settings {
     pub sequences: Vec<KnockSequence>,
     /// What tells them apart; it numbers them by their places.
     pub automaton: Automaton,
+    /// The knocks that change with time, if there are any.
+    pub time_sequence: Option<TimeSequence>,
 }
 
 impl Settings {

@@ -69,6 +69,7 @@ fn settings(two_factor_step: TwoFactorStep) -> Settings {
         users: Vec::new(),
         sequences: Vec::new(),
         automaton: Automaton::default(),
+        time_sequence: None,
         notify: crate::config::Notify::default(),
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::expr::Expr;
 use super::host_chain::HostChange;
+use super::keeping::kept;
 use super::model::{Chain, Content, Elements, Rule, Ruleset, Set, Value};
 
 /// What was read from the kernel.
@@ -128,9 +129,14 @@ pub fn diff(live: Option<&Live>, wanted: &Ruleset) -> Vec<Change> {
         Some(live) if makes_anew(live, wanted) => {
             let mut out = vec![Change::AddTable, Change::DeleteTable];
             out.extend(build(wanted, Some(live)));
+            out.extend(kept(live, wanted));
             out
         }
-        Some(live) => patch(live, wanted),
+        Some(live) => {
+            let mut out = patch(live, wanted);
+            out.extend(kept(live, wanted));
+            out
+        }
     }
 }
 

@@ -12,8 +12,9 @@ use crate::units::{Family, Knock, Protocol, START, State, Terms};
 
 /// The mark that a knock leads to which repeats the one before: where the source stands stays as it is.
 pub const STAY: u32 = u32::MAX;
-/// How long a SYN is remembered, so that its repetitions (after 1, 3, 7 and 15 s) are no further knocks.
-pub const SEEN_SECS: u64 = 16;
+/// How long a SYN is remembered, so that its repetitions are no further knocks: the last one of a `connect()` that
+/// nobody answers comes after 63 s, or 67 s since Linux 6.5.
+pub const SEEN_SECS: u64 = 70;
 /// Knocks of one source (IPv6: of one /64) that count in a second, once the first few were made.
 ///
 /// Each leaves an element behind that the kernel removes once a second, and it does not keep more than sixteen of one
@@ -29,6 +30,8 @@ pub const LOG_BYTES: u32 = 64;
 pub const LOG_OPENED: &str = "ka:opened:";
 /// The same for what is closed.
 pub const LOG_CLOSED: &str = "ka:closed:";
+/// The same for grants that a first connection used up; the app's slug follows.
+pub const LOG_USED: &str = "ka:used:";
 
 /// Addresses that something is open for, as long as the longest of a few durations: two sets, one a family.
 #[derive(Clone, Debug, PartialEq, Eq)]

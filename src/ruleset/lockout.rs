@@ -9,7 +9,7 @@ use super::audit::{Finding, Severity};
 use super::diff::{Change, Live, SetRef};
 use super::layout::{Layout, Segment};
 use super::model::{Element, Elements, Timeout};
-use super::plan::{TCP_MS, UDP_MS, adopted_set};
+use super::plan::{KNOCK_PORTS, TCP_MS, UDP_MS, adopted_set};
 use super::wire::{Socket, Tracked};
 use crate::config::DefaultInput;
 use crate::units::{Family, Protocol};
@@ -30,14 +30,39 @@ pub struct Flow<'a> {
     pub server: SocketAddr,
     /// Who answers, after translation; the same as `server` without one.
     pub there: SocketAddr,
-    /// The app whose port it is; none: `default_input` closes it.
-    pub app: Option<&'a str>,
+    /// What closes its port.
+    pub closed_by: ClosedBy<'a>,
+}
+
+/// What closes a port to those who have not knocked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ClosedBy<'a> {
+    /// The app of that name.
+    App(&'a str),
+    /// A knock sequence, whose ports never answer.
+    Knocks,
+    /// `default_input`.
+    DefaultInput,
+}
+
+impl fmt::Display for ClosedBy<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::App(name) => name,
+            Self::Knocks => "a knock sequence",
+            Self::DefaultInput => "default_input",
+        })
+    }
 }
 
 impl fmt::Display for Flow<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let app = self.app.unwrap_or("default_input");
-        write!(f, "{} -> {} port {} ({app})", self.client, self.protocol, self.server.port())?;
+        let Self { client, protocol, closed_by, .. } = self;
+        if *closed_by == ClosedBy::Knocks {
+            // Which one is a secret, and this may be written to a log.
+            return write!(f, "{client} -> a port of {closed_by}");
+        }
+        write!(f, "{client} -> {protocol} port {} ({closed_by})", self.server.port())?;
         if self.there == self.server { Ok(()) } else { write!(f, ", forwarded to {}", self.there) }
     }
 }
@@ -81,7 +106,7 @@ pub fn endangered<'a>(
             return None;
         }
         let server = known.get(&(client, there)).copied().unwrap_or(there);
-        let flow = Flow { protocol: Protocol::Tcp, client, server, there, app: None };
+        let flow = Flow { protocol: Protocol::Tcp, client, server, there, closed_by: ClosedBy::DefaultInput };
         let closed = listened.contains(&there.port());
         guarded.endangers(layout, flow, true, closed)
     });
@@ -90,7 +115,7 @@ pub fn endangered<'a>(
         if protocol == Protocol::Tcp && own(there.ip()) {
             return None;
         }
-        let flow = Flow { protocol, client, server, there, app: None };
+        let flow = Flow { protocol, client, server, there, closed_by: ClosedBy::DefaultInput };
         guarded.endangers(layout, flow, own(server.ip()), own(there.ip()))
     });
     let all: BTreeSet<Flow<'a>> = of_sockets.chain(of_tracking).collect();
@@ -111,7 +136,10 @@ impl Guarded<'_> {
         closed_by_default: bool,
     ) -> Option<Flow<'a>> {
         let named = |segment: &Segment| Flow {
-            app: layout.apps(segment).next().map(|app| app.name.as_str()),
+            closed_by: layout
+                .apps(segment)
+                .next()
+                .map_or(flow.closed_by, |app| ClosedBy::App(app.name.as_str())),
             ..flow
         };
         let covers =
@@ -121,6 +149,10 @@ impl Guarded<'_> {
         {
             let ours = self.map_has("services", &service_key(flow.protocol, flow.server.port()));
             return (!ours).then(|| named(segment));
+        }
+        if for_this_host && layout.knocking.ports.contains(&(flow.protocol, flow.server.port())) {
+            let ours = self.map_has(KNOCK_PORTS, &service_key(flow.protocol, flow.server.port()));
+            return (!ours).then_some(Flow { closed_by: ClosedBy::Knocks, ..flow });
         }
         let here = |segment: &&Segment| segment.host == Some(flow.there.ip());
         if let Some(segment) =
@@ -304,7 +336,7 @@ mod tests {
         let outside = |addr: IpAddr| !addr.to_string().starts_with("10.");
         let flows = endangered(&layout, live, &seen(), outside);
         let mut out: Vec<(u16, String)> =
-            flows.iter().map(|flow| (flow.client.port(), flow.app.unwrap_or("-").to_owned())).collect();
+            flows.iter().map(|flow| (flow.client.port(), flow.closed_by.to_string())).collect();
         out.sort();
         out
     }
@@ -332,7 +364,21 @@ mod tests {
         let ports: Vec<u16> = found("  default_input: drop\n", None).iter().map(|(port, _)| *port).collect();
         assert_eq!(ports, [4000, 4003, 4004, 4005, 4007]);
         let ports = found("  default_input: drop\n", Some(&live("")));
-        assert_eq!(ports, [(4003, "-".to_owned())]);
+        assert_eq!(ports, [(4003, "default_input".to_owned())]);
+    }
+
+    #[test]
+    fn flows_to_ports_that_will_be_knocked_at_are_in_danger_and_their_port_is_not_told() {
+        let more = "  sequence: {knocks: [80, 81], opens: step-1}\n";
+        let mut expected =
+            [(4000, "ssh"), (4003, "a knock sequence"), (4004, "lan"), (4005, "lan"), (4007, "vpn")];
+        expected.sort_unstable();
+        assert_eq!(found(more, None), expected.map(|(port, app)| (port, app.to_owned())));
+        assert_eq!(found(more, Some(&live(more))), []);
+        let (client, server) = (at("198.51.100.1:4003"), at("203.0.113.1:80"));
+        let flow =
+            Flow { protocol: Protocol::Tcp, client, server, there: server, closed_by: ClosedBy::Knocks };
+        assert_eq!(flow.to_string(), "198.51.100.1:4003 -> a port of a knock sequence");
     }
 
     #[test]
@@ -351,7 +397,7 @@ mod tests {
             client: at("198.51.100.1:4004"),
             server: at("203.0.113.1:2222"),
             there: at("10.0.0.5:22"),
-            app: Some("lan"),
+            closed_by: ClosedBy::App("lan"),
         };
         let changes = adoption(&[flow]);
         let [Change::AddElements { set, elements }] = changes.as_slice() else { panic!("{changes:?}") };
@@ -377,7 +423,7 @@ mod tests {
             client: SocketAddr::new([198, 51, 100, 1].into(), port),
             server: at("203.0.113.1:22"),
             there: at("203.0.113.1:22"),
-            app: Some("ssh"),
+            closed_by: ClosedBy::App("ssh"),
         };
         let flows: Vec<_> = (1..=7).map(flow).collect();
         let message = finding(&flows, false).unwrap().message;

@@ -22,6 +22,12 @@ pub const KNOCKED_SETS: &str = "seq_";
 /// How the names of the sets of grants by the agent begin; packets end them where an app says `once`.
 pub const GRANTED_SETS: &str = "app_";
 
+/// How the names of the sets of connections begin that closed the door behind them.
+pub const ONCE_SETS: &str = "once_";
+
+/// How the names of the sets begin of those for whom a sequence opened what stands before a step or another sequence.
+pub const GATE_SETS: &str = "gate_";
+
 /// Everything in the table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -199,7 +205,7 @@ impl Set {
     /// Whether only packets fill it, and with what lasts for seconds or is learnt again.
     #[must_use]
     pub fn is_fleeting(&self) -> bool {
-        let lasting = [ADOPTED_SET, KNOCKED_SETS, GRANTED_SETS];
+        let lasting = [ADOPTED_SET, KNOCKED_SETS, GRANTED_SETS, ONCE_SETS, GATE_SETS];
         self.flags.dynamic && !lasting.iter().any(|stem| self.name.starts_with(stem))
     }
 

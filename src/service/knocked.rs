@@ -3,14 +3,15 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::operations::{OperationError, Operations};
 use crate::config::{App, KnockEffect, KnockSequence, Settings};
 use crate::grant::{How, Note};
-use crate::ruleset::allow::address_key;
+use crate::ruleset::allow::{address_key, key_address};
 use crate::ruleset::diff::Live;
 use crate::ruleset::iptables::names;
-use crate::ruleset::knocking::{KnockGrants, LOG_BYTES, LOG_CLOSED, LOG_GROUP, LOG_OPENED};
+use crate::ruleset::knocking::{KnockGrants, LOG_BYTES, LOG_CLOSED, LOG_GROUP, LOG_OPENED, LOG_USED};
 use crate::ruleset::model::KNOCKED_SETS;
 use crate::ruleset::plan::app_set;
 use crate::ruleset::wire::{Logged, logged, subscription};
@@ -146,6 +147,21 @@ impl Operations {
         Ok(())
     }
 
+    /// Takes note of what packets granted in sets that are no more, which goes on among the agent's own grants.
+    pub(super) fn note_kept(&mut self, live: &Live, now: Now) {
+        for set in self.settings.apps.iter().map(GrantSet::of_agent) {
+            let elements = Family::BOTH.map(|family| live.elements.get(&set.set(family)));
+            for (key, element) in elements.into_iter().flatten().flatten() {
+                let note = Note::parse(element.comment.as_deref());
+                let (Some(addr), Some(timeout)) = (key_address(key), element.timeout) else { continue };
+                if note.how == How::Sequence {
+                    let [left, total] = [timeout.left_ms, timeout.total_ms].map(Duration::from_millis);
+                    self.ledger.adopt(&set.key, addr, &note, left, total, now);
+                }
+            }
+        }
+    }
+
     /// Forgets grants of sets that are no more.
     pub(super) fn forget_gone_sets(&mut self, before: &[GrantSet]) {
         let now = self.grant_sets();
@@ -157,10 +173,18 @@ impl Operations {
     /// Takes note of what a packet did.
     pub(super) fn on_logged(&mut self, logged: &Logged, now: Now) {
         let Logged { prefix, mark, source } = logged;
+        // An IPv4 address in an IPv6 header is nobody's: the grant must not come back for whom it names.
+        if source.to_canonical() != *source {
+            return;
+        }
         if let Some(stem) = prefix.strip_prefix(LOG_OPENED) {
             self.on_opened(stem, *mark, *source, now);
         } else if let Some(stem) = prefix.strip_prefix(LOG_CLOSED) {
-            self.on_closed(stem, *source);
+            if let Some(grants) = self.grant_sets().into_iter().find(|grants| is_told(&grants.stem, stem)) {
+                self.on_closed(&grants.slug, std::slice::from_ref(&grants), *source);
+            }
+        } else if let Some(slug) = prefix.strip_prefix(LOG_USED) {
+            self.on_closed(slug, &self.grant_sets_of(slug), *source);
         }
     }
 
@@ -189,14 +213,13 @@ impl Operations {
         self.ledger.grant(&grants.ledger_key(), addr.ip(), &note, lifetime, now);
     }
 
-    fn on_closed(&mut self, stem: &str, source: IpAddr) {
-        let Some(grants) = self.grant_sets().into_iter().find(|grants| is_told(&grants.stem, stem)) else {
-            return;
-        };
+    fn on_closed(&mut self, slug: &str, all: &[GrantSet], source: IpAddr) {
         let client = ClientAddr::new(source);
         let addr = client.masked_v6(self.settings.global.ipv6_prefix);
-        tracing::info!(%client, app = grants.slug, "closed by a packet of the client's");
-        self.ledger.revoke(&grants.key, addr.ip());
+        tracing::info!(%client, app = slug, "closed by a packet of the client's");
+        for grants in all {
+            self.ledger.revoke(&grants.key, addr.ip());
+        }
     }
 }
 

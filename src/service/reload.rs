@@ -161,7 +161,7 @@ impl Reloader {
                 }
                 _ = users.tick() => {
                     if self.users.changed() {
-                        tracing::info!("the files of users have changed");
+                        tracing::info!("the files of users or clients have changed");
                         self.take_over().await;
                     }
                 }
@@ -209,7 +209,7 @@ impl Reloader {
         // Files may be slow, and step 1 and step 2 are served meanwhile.
         let read = spawn_blocking(move || read(&source)).await.map_err(|_| ReloadError::Ending)?;
         let (settings, two_factor) = read?;
-        if settings.global.users_folder.as_deref() != self.users.folder() {
+        if !self.users.are_of(&settings) {
             self.users = UserFiles::new(&settings);
         }
         let random = random::bytes().map_err(ReloadError::Random)?;
@@ -357,7 +357,11 @@ impl Operations {
                     }
                     // In case somebody removes the table: those that live on from now on are not in memory yet.
                     match self.firewall.read() {
-                        Ok(live) => self.adopted.learn(&live.unwrap_or_default(), now),
+                        Ok(live) => {
+                            let live = live.unwrap_or_default();
+                            self.note_kept(&live, now);
+                            self.adopted.learn(&live, now);
+                        }
                         Err(error) => {
                             tracing::warn!(%error, "connections that live on would not outlast a flush")
                         }

@@ -1,4 +1,4 @@
-//! The folder with a file for each user, watched without taking half a file for a whole one.
+//! The folders with a file for each user or client, watched without taking half a file for a whole one.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,10 +14,10 @@ const MOST_LOOKS: u32 = 15;
 
 type Stamps = Vec<(PathBuf, Stamp)>;
 
-/// The files of users, as they were last taken over and as they were last looked at.
+/// The files of users and of clients, as they were last taken over and as they were last looked at.
 #[derive(Clone, Debug)]
 pub struct UserFiles {
-    folder: Option<PathBuf>,
+    folders: Vec<PathBuf>,
     taken: Stamps,
     last: Stamps,
     restless: u32,
@@ -26,26 +26,26 @@ pub struct UserFiles {
 }
 
 impl UserFiles {
-    /// The folder that these settings name, to be called as soon as they were read: what changes from here on is a
+    /// The folders that these settings name, to be called as soon as they were read: what changes from here on is a
     /// change.
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
-        Self::in_folder(settings.global.users_folder.clone())
+        Self::in_folders(folders(settings))
     }
 
-    fn in_folder(folder: Option<PathBuf>) -> Self {
-        let taken = folder.as_deref().map(stamps).unwrap_or_default();
-        Self { folder, last: taken.clone(), taken, restless: 0, failed: false }
+    fn in_folders(folders: Vec<PathBuf>) -> Self {
+        let taken = stamps(&folders);
+        Self { folders, last: taken.clone(), taken, restless: 0, failed: false }
     }
 
-    /// The folder, where there is one.
-    pub(super) fn folder(&self) -> Option<&Path> {
-        self.folder.as_deref()
+    /// Whether these settings name the same folders.
+    pub(super) fn are_of(&self, settings: &Settings) -> bool {
+        self.folders == folders(settings)
     }
 
     /// Notes that the files are read now, as they are.
     pub(super) fn take(&mut self) {
-        self.last = self.folder.as_deref().map(stamps).unwrap_or_default();
+        self.last = stamps(&self.folders);
         self.taken.clone_from(&self.last);
         self.restless = 0;
         self.failed = false;
@@ -53,7 +53,7 @@ impl UserFiles {
 
     /// Notes that what was taken is not in force, although nothing was wrong with it: it is tried again after a while.
     pub(super) fn failed(&mut self) {
-        self.failed = self.folder.is_some();
+        self.failed = !self.folders.is_empty();
     }
 
     /// Whether a file is another one than was taken over and has come to rest: it was the same at two looks.
@@ -61,8 +61,7 @@ impl UserFiles {
     /// A file that an editor or a slow connection writes in place may be valid half-way, and would end the grants of
     /// those whom its second half names.
     pub(super) fn changed(&mut self) -> bool {
-        let Some(folder) = &self.folder else { return false };
-        let now = stamps(folder);
+        let now = stamps(&self.folders);
         let rests = now == self.last;
         self.last = now;
         let same = self.last == self.taken;
@@ -75,13 +74,18 @@ impl UserFiles {
     }
 }
 
-/// Of the files that are read as users, and of no others.
-fn stamps(folder: &Path) -> Stamps {
+fn folders(settings: &Settings) -> Vec<PathBuf> {
+    let clients = settings.time_sequence.iter().map(|timed| timed.folder.clone());
+    settings.global.users_folder.iter().cloned().chain(clients).collect()
+}
+
+/// Of the files that are read as users or clients, and of no others.
+fn stamps(folders: &[PathBuf]) -> Stamps {
     let is_user = |path: &Path| {
         let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
         !hidden && path.extension().is_some_and(|end| end == "yaml")
     };
-    files::stamps(folder).into_iter().filter(|(path, _)| is_user(path)).collect()
+    folders.iter().flat_map(|folder| files::stamps(folder)).filter(|(path, _)| is_user(path)).collect()
 }
 
 #[cfg(test)]
@@ -113,7 +117,7 @@ mod tests {
     fn a_file_is_taken_over_when_it_is_the_same_at_two_looks() {
         let folder = Folder::new("rest");
         folder.write("alice.yaml", "one");
-        let mut files = UserFiles::in_folder(Some(folder.0.clone()));
+        let mut files = UserFiles::in_folders(vec![folder.0.clone()]);
         assert!(!files.changed());
         for half in ["two", "two and", "two and a half"] {
             folder.write("alice.yaml", half);
@@ -138,7 +142,7 @@ mod tests {
     #[test]
     fn what_could_not_be_put_in_force_is_tried_again_after_a_while() {
         let folder = Folder::new("again");
-        let mut files = UserFiles::in_folder(Some(folder.0.clone()));
+        let mut files = UserFiles::in_folders(vec![folder.0.clone()]);
         files.failed();
         assert_eq!((1..).find(|_| files.changed()), Some(15));
         files.failed();
@@ -150,12 +154,12 @@ mod tests {
     fn other_files_and_a_change_that_is_taken_back_are_no_change() {
         let folder = Folder::new("others");
         folder.write("alice.yaml", "one");
-        let mut files = UserFiles::in_folder(Some(folder.0.clone()));
+        let mut files = UserFiles::in_folders(vec![folder.0.clone()]);
         folder.write("alice.yaml~", "copy");
         folder.write(".alice.yaml.swp", "copy");
         folder.write(".alice.yaml", "copy");
         assert_eq!([0; 3].map(|_| files.changed()), [false; 3]);
-        assert!(!UserFiles::in_folder(None).changed());
+        assert!(!UserFiles::in_folders(Vec::new()).changed());
     }
 
     #[test]
@@ -163,7 +167,7 @@ mod tests {
         let folder = Folder::new("mode");
         folder.write("alice.yaml", "one");
         files::set_mode(&folder.0.join("alice.yaml"), 0o644).unwrap();
-        let mut files = UserFiles::in_folder(Some(folder.0.clone()));
+        let mut files = UserFiles::in_folders(vec![folder.0.clone()]);
         std::thread::sleep(Duration::from_millis(20));
         files::set_mode(&folder.0.join("alice.yaml"), 0o600).unwrap();
         assert!(!files.changed());

@@ -27,6 +27,12 @@ impl Knock {
         Self { protocol, port, length: None }
     }
 
+    /// A datagram with a payload of exactly so many bytes, 1400 at most.
+    #[must_use]
+    pub fn sized(port: NonZeroU16, length: u16) -> Self {
+        Self { protocol: Protocol::Udp, port, length: Some(length.min(MAX_LENGTH)) }
+    }
+
     /// TCP or UDP.
     #[must_use]
     pub fn protocol(self) -> Protocol {

@@ -9,6 +9,7 @@ mod lifetime;
 mod mark;
 mod names;
 mod now;
+mod one_time_knock;
 mod path_rotation;
 mod ports;
 mod secret;
@@ -27,6 +28,9 @@ pub use names::{
     UserName, UserNameError,
 };
 pub use now::Now;
+pub use one_time_knock::{
+    KnockKind, KnockSecret, KnockSecretError, KnockShape, knocks, knocks_of_code, step_at,
+};
 pub use path_rotation::{PathRotation, PathRotationError};
 pub use ports::{PortRange, PortRangeError, Protocol, Protocols};
 pub use secret::Secret;

@@ -207,7 +207,7 @@ impl fmt::Debug for TotpSecret {
 }
 
 /// Base32 (RFC 4648); lower case, blanks between groups and missing padding are fine.
-fn base32(text: &str) -> Result<Zeroizing<Vec<u8>>, TotpError> {
+pub(super) fn base32(text: &str) -> Result<Zeroizing<Vec<u8>>, TotpError> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
     let (mut held, mut bits) = (0_u32, 0_u32);
     for byte in text.trim_end_matches(['=', ' ']).bytes() {

@@ -22,7 +22,7 @@ pub use tools::Variant;
 use crate::backend::BackendError;
 use crate::config::Settings;
 use crate::ruleset::diff::{Change, Live};
-use crate::ruleset::iptables::elements::{Commands, commands, creation, listed};
+use crate::ruleset::iptables::elements::{Commands, commands, creation, kept, listed};
 use crate::ruleset::iptables::live::live;
 use crate::ruleset::iptables::model::{SetContent, Tables};
 use crate::ruleset::iptables::names;
@@ -261,7 +261,11 @@ impl Iptables {
         }
         let Commands { closing, opening } = commands(more).map_err(IptablesError::from)?;
         let seen = self.seen.clone();
-        let (made, stale) = (self.set_changes(wanted), stale_sets(&seen, wanted));
+        let [v4, v6] = &seen.listings;
+        let live = live([v4, v6], &seen.sets, &seen.lists).unwrap_or_default();
+        let kept = commands(&kept(&live, &seen.sets, &wanted.ipsets)).map_err(IptablesError::from)?.opening;
+        // What goes on elsewhere does so before its set is gone.
+        let (made, stale) = (self.set_changes(wanted) + &kept, stale_sets(&seen, wanted));
         let steps = if self.is_in_force(wanted) { Vec::new() } else { steps(&seen, wanted) };
         let count = lines(&made) + lines(&closing) + lines(&opening) + stale.len() + what(&steps).len();
         if count == 0 {

@@ -7,6 +7,7 @@ mod notify;
 mod proxy;
 mod rotation;
 mod sequences;
+mod time_sequence;
 
 use super::{Checked, Problems, StepPorts, parse};
 

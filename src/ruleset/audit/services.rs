@@ -23,6 +23,7 @@ pub(super) fn services(layout: &Layout<'_>, situation: &Situation, trips: &[Trip
     for (what, flag, port) in steps.into_iter().filter(|_| layout.settings.global.steps) {
         out.extend(taken(situation, what, flag, port.get()));
     }
+    out.extend(knocked_at(layout, situation));
     out.extend(silent_services(layout, situation, trips));
     out.extend(legacy(layout, situation));
     out.extend(xdp(layout, situation));
@@ -60,6 +61,27 @@ fn taken(situation: &Situation, what: &str, flag: &str, port: u16) -> Option<Fin
         message: format!("tcp port {port} of {what} is taken: {} listens on {}", who(taker), taker.address),
         fix: format!("# stop it, or choose another port for {what}: {flag} PORT"),
     })
+}
+
+/// Programs that nobody outside reaches any more, because a sequence knocks at their ports. Which ones is a secret.
+fn knocked_at(layout: &Layout<'_>, situation: &Situation) -> Vec<Finding> {
+    let ports = &layout.knocking.ports;
+    let knocked = |listener: &&Listener| {
+        ports.contains(&(listener.protocol, listener.port)) && !listener.address.to_canonical().is_loopback()
+    };
+    let finding = |listener: &Listener| Finding {
+        severity: Severity::Warning,
+        code: "knock-port-taken",
+        message: format!(
+            "{} listens on a {} port that a sequence knocks at: nobody outside can reach it there",
+            who(listener),
+            listener.protocol
+        ),
+        fix: "# knock at a port where nothing listens, or move the program".to_owned(),
+    };
+    let mut out: Vec<Finding> = situation.listeners.iter().flatten().filter(knocked).map(finding).collect();
+    out.dedup();
+    out
 }
 
 /// Guarded ports of this host where nobody would answer.

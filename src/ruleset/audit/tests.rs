@@ -312,6 +312,22 @@ fn our_own_daemon_on_the_step_ports_is_no_obstacle() {
 }
 
 #[test]
+fn a_program_on_a_port_that_is_knocked_at_is_told_without_the_port() {
+    let settings = settings("  sequence: {knocks: [1234, udp/5678]}\n");
+    let at = |protocol, port, address: [u8; 4]| {
+        let process = Some(Process { pid: 7, name: "nginx".to_owned() });
+        let listener = Listener { protocol, address: address.into(), port, process };
+        let situation = Situation { listeners: Some(vec![listener]), ..situation(vec![]) };
+        told(&settings, &situation).into_iter().find(|finding| finding.code == "knock-port-taken")
+    };
+    let found = at(Protocol::Udp, 5678, [0, 0, 0, 0]).unwrap();
+    assert_eq!(found.severity, Severity::Warning);
+    assert!(found.message.contains("nginx (pid 7)") && !found.message.contains("5678"), "{}", found.message);
+    assert_eq!(at(Protocol::Tcp, 5678, [0, 0, 0, 0]), None);
+    assert_eq!(at(Protocol::Tcp, 1234, [127, 0, 0, 1]), None);
+}
+
+#[test]
 fn a_program_before_all_rules_is_told() {
     let mut situation = situation(vec![]);
     situation.interfaces[0].has_xdp = true;

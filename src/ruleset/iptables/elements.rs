@@ -1,5 +1,6 @@
 //! Changes of elements, for `ipset restore -exist`, and elements as `ipset save` lists them.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -8,7 +9,8 @@ use super::plan::MAX_SECS;
 use super::save::{ListedElement, ListedSet};
 use super::{adopted, names};
 use crate::ruleset::allow::{address_key, key_address, networks};
-use crate::ruleset::diff::Change;
+use crate::ruleset::diff::{Change, Live};
+use crate::ruleset::keeping::keep;
 use crate::ruleset::model::{Element, Elements, KNOCKED_SETS, Timeout};
 use crate::units::{Family, Network};
 
@@ -134,6 +136,17 @@ pub fn creation(set: &IpSet) -> String {
     text
 }
 
+/// The changes that keep grants of sets which go, or are filled for a shorter time from now on.
+#[must_use]
+pub fn kept(live: &Live, sets: &BTreeMap<String, ListedSet>, wanted: &[IpSet]) -> Vec<Change> {
+    let had = live.ruleset.sets.iter().map(|set| {
+        let listed = sets.get(&names::set(&set.name));
+        (set.name.as_str(), listed.and_then(|listed| usual(&listed.kind)).map(|secs| secs * 1_000))
+    });
+    let will = wanted.iter().map(|set| (set.meaning.as_str(), usual(&set.kind).map(|secs| secs * 1_000)));
+    keep(live, &had.collect(), &will.collect())
+}
+
 /// Whether a change puts exactly this key, or the same range, into the set.
 fn adds(change: &Change, name: &str, key: &[u8]) -> bool {
     match change {
@@ -222,7 +235,7 @@ fn last_key(network: Network) -> Option<Vec<u8>> {
 pub fn listed(set: &ListedSet) -> (Elements, bool) {
     let mut out = Elements::new();
     let mut guarded = false;
-    let usual = usual(set);
+    let usual = usual(&set.kind);
     for listed in &set.elements {
         let Some(network) = listed.key.parse::<Network>().ok() else { continue };
         if network == Network::host(sentinel(network.family())) && listed.left_secs.is_none() {
@@ -235,8 +248,8 @@ pub fn listed(set: &ListedSet) -> (Elements, bool) {
 }
 
 /// How long what rules add to a set lasts; none where each element says its own time.
-fn usual(set: &ListedSet) -> Option<u64> {
-    let rest = set.kind.split_once(" timeout ")?.1;
+fn usual(kind: &str) -> Option<u64> {
+    let rest = kind.split_once(" timeout ")?.1;
     rest.split(' ').next()?.parse().ok().filter(|&secs| secs > 0)
 }
 

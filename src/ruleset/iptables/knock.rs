@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::adopted::{self, Way};
 use super::model::Chain;
 use super::phrase::{Phrase, Side, rule};
 use super::plan::{Draft, Impossible, Keeping, MAX_SECS, port};
@@ -20,9 +21,9 @@ use crate::units::{Family, Knock, Protocol, START};
 const MOST_STATES: usize = 64;
 /// How many ports one rule compares (`XT_MULTI_PORTS`).
 const PORTS_IN_A_RULE: usize = 15;
-/// A SYN that is repeated within 20 s is no further knock. In a full table, no knock counts.
-const REPEATED: &str = "-m hashlimit --hashlimit-above 3/min --hashlimit-burst 1 --hashlimit-mode srcip,srcport,dstport \
---hashlimit-name ka_seen --hashlimit-htable-max 65536 --hashlimit-htable-expire 20000";
+/// A SYN that is repeated within 72 s is no further knock, as with nftables. In a full table, no knock counts.
+const REPEATED: &str = "-m hashlimit --hashlimit-above 50/hour --hashlimit-burst 1 --hashlimit-mode srcip,srcport,dstport \
+--hashlimit-name ka_seen --hashlimit-htable-max 262144 --hashlimit-htable-expire 72000";
 const BOTH: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
 /// The chain of a wrong knock.
 const WRONG: &str = "knock_wrong";
@@ -115,8 +116,9 @@ impl Knocks<'_> {
         for protocol in BOTH {
             let ports: Vec<String> = self.ports_of(protocol).map(|port| port.to_string()).collect();
             rules.extend(ports.chunks(PORTS_IN_A_RULE).map(|some| {
-                let text =
-                    rule().protocol(protocol).with(format!("-m multiport --dports {}", some.join(",")));
+                // What is for a whole network, such as mDNS, is neither a knock nor lost.
+                let here = rule().protocol(protocol).address_type(Side::Destination, "LOCAL");
+                let text = here.with(format!("-m multiport --dports {}", some.join(",")));
                 text.goto(&ports_chain(protocol), "knock")
             }));
         }
@@ -130,7 +132,9 @@ impl Knocks<'_> {
     }
 
     fn ports(&self, protocol: Protocol) -> Vec<String> {
-        let mut rules = Vec::new();
+        // A port may have been somebody's before it was knocked at.
+        let mut rules: Vec<String> =
+            adopted::pass(self.draft, self.family, protocol, Way::Gate).into_iter().collect();
         if protocol == Protocol::Tcp {
             rules.push(rule().not_syn().drop("drop:knock"));
             rules.push(rule().protocol(Protocol::Tcp).with(REPEATED).drop("knock:again"));
@@ -222,7 +226,9 @@ impl Knocks<'_> {
                     }
                     Keeping::Recent => self.in_lists(&set, "set", "knock:opened"),
                 };
-                rules.extend(self.told(rule(), LOG_OPENED, grants));
+                // Only if it did: one too many opens nothing.
+                let open = self.draft.asked(&rule(), &set, self.family, Side::Source).into_iter();
+                rules.extend(open.filter_map(|text| self.told(text, LOG_OPENED, grants)));
                 rules
             }
             Deed::Opens(_) => Vec::new(),
@@ -348,7 +354,8 @@ fn begun(secs: u64) -> String {
     format!("begun_{secs}")
 }
 
-fn ports_chain(protocol: Protocol) -> String {
+/// The chain of everything that arrives at knock ports.
+pub(super) fn ports_chain(protocol: Protocol) -> String {
     format!("knock_{protocol}")
 }
 

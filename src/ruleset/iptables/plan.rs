@@ -49,6 +49,11 @@ pub enum Impossible {
         /// Knocks that there may be.
         most: usize,
     },
+    /// Knocks that change with time are swapped in maps of nftables.
+    #[error(
+        "time_sequence: with iptables, knocks cannot change with time: use sequences that stay as they are (sequence), or use nftables (--firewall-type nftables)"
+    )]
+    TimeSequence,
     /// The kernel cannot remember who has knocked.
     #[error(
         "sequence: this kernel has not what iptables needs for knock sequences: load it (modprobe -a xt_recent xt_hashlimit xt_multiport), or use nftables (--firewall-type nftables)"
@@ -170,6 +175,9 @@ fn refuse(draft: &Draft<'_>) -> Result<(), Impossible> {
     }
     if let Some(app) = settings.apps.iter().find(|app| app.once) {
         return Err(Impossible::Once(app.name.to_string()));
+    }
+    if settings.time_sequence.is_some() {
+        return Err(Impossible::TimeSequence);
     }
     knock::refuse(draft)?;
     if draft.keeping == Keeping::Recent {

@@ -14,11 +14,11 @@ use crate::ruleset::model::{Chain, Content, Element, Elements, KeyPart, Rule, Se
 use crate::ruleset::rule::{RuleText, rule};
 use crate::units::{Family, Knock, Protocol, START};
 
-use super::chain;
 use super::sets::{CLIENTS, GRANTS, address};
+use super::{adopted, chain};
 
-/// From port to the chain of knocks.
-const PORTS: &str = "knock_ports";
+/// The map from port to the chain of knocks.
+pub const KNOCK_PORTS: &str = "knock_ports";
 /// From state and knock to state.
 const NEXT: &str = "knock_next";
 /// The same for datagrams of a certain length.
@@ -30,6 +30,8 @@ const OPEN: &str = "knock_open";
 /// How long the rate of a source is remembered: longer than it takes to be as fresh as a new one.
 const METER_MS: u64 = 3_000;
 const METER_V6_PREFIX: u8 = 64;
+/// Room for SYNs that are remembered: a stranger who sends fewer than 3,700 a second to a knock port cannot fill it.
+const SEEN: u32 = 262_144;
 /// Bytes of a UDP header, which its length counts.
 const UDP_HEADER: u16 = 8;
 
@@ -79,10 +81,10 @@ pub(super) fn step_gate(layout: &Layout<'_>, step: u8) -> String {
     format!("step{step}_{stem}")
 }
 
-/// In the gate, before guarded ports.
+/// In the gate, before guarded ports. What is for a whole network, such as mDNS, is neither a knock nor lost.
 pub(super) fn to_knock(layout: &Layout<'_>) -> Option<Rule> {
     let known = !layout.knocking.is_empty();
-    known.then(|| rule().iifname("ext").for_this_host().service_vmap(PORTS).named("knock"))
+    known.then(|| rule().iifname("ext").local(Side::Destination).service_vmap(KNOCK_PORTS).named("knock"))
 }
 
 /// In the gate, behind guarded ports.
@@ -99,7 +101,9 @@ pub(super) fn to_reset(layout: &Layout<'_>) -> Vec<Rule> {
 
 fn knock() -> Vec<Rule> {
     let both = |text: &dyn Fn(Family) -> Rule| Family::BOTH.map(text);
-    let mut rules = vec![rule().l4proto(Protocol::Tcp).not_syn().counter().drop().named("drop:knock")];
+    // A port may have been somebody's before it was knocked at.
+    let mut rules = vec![adopted::jump("adopted_gate")];
+    rules.push(rule().l4proto(Protocol::Tcp).not_syn().counter().drop().named("drop:knock"));
     // A client's kernel repeats a SYN that is not answered, also when the next knock is already on its way.
     rules.extend(both(&|family| rule().syn_in(family, &seen(family)).drop().named("knock:again")));
     rules.extend(both(&|family| {
@@ -189,27 +193,16 @@ fn prefix(layout: &Layout<'_>, grants: &KnockGrants) -> u8 {
 
 fn deed(layout: &Layout<'_>, deed: &Deed) -> Vec<Rule> {
     match deed {
-        Deed::Opens(grants) => {
-            let mut rules: Vec<Rule> = grants
-                .families
-                .iter()
-                .map(|&family| {
-                    rule()
-                        .renew_source(
-                            family,
-                            prefix(layout, grants),
-                            &grants.set(family),
-                            grants.secs * 1_000,
-                        )
-                        .done()
-                        .named("knock:opened")
-                })
-                .collect();
-            rules.push(told(layout, rule().counter(), LOG_OPENED, &grants.stem).done().named("knock:opened"));
-            rules
-        }
+        Deed::Opens(grants) => grants.families.iter().map(|&family| open(layout, grants, family)).collect(),
         Deed::Closes(all) => all.iter().flat_map(|grants| close(layout, grants)).collect(),
     }
+}
+
+/// Tells of it only if it did: an address of the other family, or one too many, opens nothing.
+fn open(layout: &Layout<'_>, grants: &KnockGrants, family: Family) -> Rule {
+    let (prefix, set) = (prefix(layout, grants), grants.set(family));
+    let text = rule().renew_source(family, prefix, &set, grants.secs * 1_000).counter();
+    told(layout, text, LOG_OPENED, &grants.stem).done().named("knock:opened")
 }
 
 /// Takes back what stands open for the source, and tells of it only if it did.
@@ -278,7 +271,7 @@ pub(super) fn sets(layout: &Layout<'_>) -> Vec<Set> {
     }
     for family in Family::BOTH {
         let key = vec![address(family), KeyPart::Port, KeyPart::Port];
-        out.push(dynamic(seen(family), key, Value::Nothing, CLIENTS));
+        out.push(dynamic(seen(family), key, Value::Nothing, SEEN));
     }
     out.extend(maps(knocking));
     out
@@ -310,7 +303,7 @@ fn maps(knocking: &Knocking) -> Vec<Set> {
     }
     out.push(map(MOVE, vec![KeyPart::Mark], Value::Verdict, by_mark(&knocking.moves)));
     out.push(map(OPEN, vec![KeyPart::Mark], Value::Verdict, by_mark(&knocking.opens)));
-    out.push(map(PORTS, vec![KeyPart::Protocol, KeyPart::Port], Value::Verdict, ports));
+    out.push(map(KNOCK_PORTS, vec![KeyPart::Protocol, KeyPart::Port], Value::Verdict, ports));
     out
 }
 

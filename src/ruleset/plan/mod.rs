@@ -20,6 +20,7 @@ use crate::ruleset::expr::Side;
 
 pub use adopted::adopted_set;
 pub(super) use adopted::{TCP_MS, UDP_MS};
+pub use knock::KNOCK_PORTS;
 pub use replies::{SPOKEN_MS, own_set};
 pub use sets::{allow_set, app_set, step2_set};
 pub(in crate::ruleset) use step1::{meter_rate, request_line_starts};

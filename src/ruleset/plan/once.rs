@@ -3,9 +3,9 @@
 
 use crate::config::App;
 use crate::ruleset::expr::Side;
-use crate::ruleset::knocking::{LOG_BYTES, LOG_CLOSED, LOG_GROUP};
+use crate::ruleset::knocking::{LOG_BYTES, LOG_GROUP, LOG_USED};
 use crate::ruleset::layout::Layout;
-use crate::ruleset::model::{KeyPart, Rule, Set};
+use crate::ruleset::model::{KeyPart, ONCE_SETS, Rule, Set};
 use crate::ruleset::rule::RuleText;
 use crate::units::{Family, Protocol};
 
@@ -13,7 +13,7 @@ use super::sets::{address, from_packets};
 
 /// What the names of the sets of an app's connections begin with.
 fn stem(app: &App) -> String {
-    format!("once_{}", app.slug)
+    format!("{ONCE_SETS}{}", app.slug)
 }
 
 /// The set of an app's connections.
@@ -55,26 +55,39 @@ pub(super) fn clients(
     let own = format!("app_{}", app.slug);
     let mut kinds = vec![(own, app.families())];
     kinds.extend(layout.knocking.of_app(app).map(|grants| (grants.stem.clone(), grants.families)));
-    for (stem, families) in kinds {
-        for &family in families {
+    for (stem, families) in &kinds {
+        for &family in *families {
+            let here = kinds.iter().filter(|(_, families)| families.contains(&family));
+            let all: Vec<&str> = here.map(|(stem, _)| stem.as_str()).collect();
             let begin = match protocol {
                 // What is left of a connection of before begins nothing.
                 Protocol::Tcp => begin().beginning(),
                 Protocol::Udp => begin(),
             };
-            rules.push(finish(used_up(layout, app, family, &stem, begin), &what));
+            rules.push(finish(used_up(layout, app, family, (stem, &all), begin), &what));
         }
     }
     rules
 }
 
-/// Ends the grant, and keeps the connection for as long as a grant lasts.
-fn used_up(layout: &Layout<'_>, app: &App, family: Family, stem: &str, begin: RuleText) -> RuleText {
+/// Ends the grant, with every other one that the client has for the app, and keeps the connection for as long as a
+/// grant lasts.
+fn used_up(
+    layout: &Layout<'_>,
+    app: &App,
+    family: Family,
+    (stem, all): (&str, &[&str]),
+    begin: RuleText,
+) -> RuleText {
     let prefix = layout.settings.global.ipv6_prefix;
-    let set = format!("{stem}_{}", family.digit());
-    let text = begin
-        .addr_in(family, Side::Source, prefix, &set)
-        .update_end_here(family, &once_set(app, family), app.duration.as_secs() * 1_000)
-        .forget_source_here(family, prefix, &set);
-    if layout.options.log { text.log(&format!("{LOG_CLOSED}{stem}"), LOG_GROUP, LOG_BYTES) } else { text }
+    let set = |stem: &str| format!("{stem}_{}", family.digit());
+    let mut text = begin.addr_in(family, Side::Source, prefix, &set(stem)).update_end_here(
+        family,
+        &once_set(app, family),
+        app.duration.as_secs() * 1_000,
+    );
+    for stem in all {
+        text = text.forget_source_here(family, prefix, &set(stem));
+    }
+    if layout.options.log { text.log(&format!("{LOG_USED}{}", app.slug), LOG_GROUP, LOG_BYTES) } else { text }
 }

@@ -200,3 +200,40 @@ proptest! {
         prop_assert_eq!(names.len(), ruleset.sets.len());
     }
 }
+
+#[test]
+fn what_packets_granted_goes_on_where_its_set_goes_or_is_filled_for_a_shorter_time() {
+    use crate::config::{Alone, parse};
+    let planned = |sequences: &str| {
+        let text = format!(
+            "global: {{interface_ext: eth0, steps: off}}\nssh: {{port: 22, duration: 600, sequence: [{sequences}]}}\n"
+        );
+        let settings = parse("x", &text, None, &Alone).unwrap().settings;
+        let port = |n| std::num::NonZeroU16::new(n).unwrap();
+        let options = Options { http_port: port(80), https_port: port(443), inner_header: true, log: true };
+        plan(&settings, options)
+    };
+    let key = |last| vec![203, 0, 113, last];
+    let left = |left_ms| {
+        let timeout = Some(Timeout { total_ms: 3_600_000, left_ms });
+        Element { timeout, ..Element::default() }
+    };
+    let both = "{knocks: [1, 2], duration: 1h}, {knocks: [1, 3]}";
+    let mut live = apply(None, &diff(None, &planned(both))).unwrap();
+    live.elements.get_mut("seq_ssh_4").unwrap().insert(key(1), left(3_000_000));
+    live.elements.get_mut("seq_ssh_4").unwrap().insert(key(2), left(5_000));
+    live.elements.get_mut("seq_ssh.600_4").unwrap().insert(key(3), left(500_000));
+    let after = |sequences: &str| {
+        let wanted = planned(sequences);
+        let reached = apply(Some(live.clone()), &diff(Some(&live), &wanted)).unwrap();
+        assert_eq!(diff(Some(&reached), &wanted), vec![]);
+        let of = |set: &str| -> Vec<u8> {
+            reached.elements.get(set).into_iter().flatten().map(|(key, _)| key[3]).collect()
+        };
+        (of("app_ssh_4"), of("seq_ssh_4"))
+    };
+    assert_eq!(after("{knocks: [1, 3]}"), (vec![1, 3], vec![1, 2]));
+    assert_eq!(after("{knocks: [1, 2], duration: 1h}"), (vec![3], vec![1, 2]));
+    assert_eq!(after(both), (vec![], vec![1, 2]));
+    assert_eq!(after("{knocks: [1, 4], duration: 2h}, {knocks: [1, 3]}"), (vec![], vec![1, 2]));
+}

@@ -91,14 +91,12 @@ impl Renderer<'_> {
         let mut out = String::new();
         for &family in grants.families {
             let (set, key) = (grants.set(family), self.source(grants, family));
+            let (log, secs) = (self.log(LOG_OPENED, &grants.stem), grants.secs);
             let _ = writeln!(
                 out,
-                "\t\tupdate @{set} {{ {key} timeout {}s }} comment \"ka:knock:opened\"",
-                grants.secs
+                "\t\tupdate @{set} {{ {key} timeout {secs}s }} counter {log}comment \"ka:knock:opened\""
             );
         }
-        let log = self.log(LOG_OPENED, &grants.stem);
-        let _ = writeln!(out, "\t\tcounter {log}comment \"ka:knock:opened\"");
         out
     }
 
@@ -153,7 +151,7 @@ impl Renderer<'_> {
         if self.layout.knocking.is_empty() {
             return "";
         }
-        "\t\tiifname @ext fib daddr type != unicast meta l4proto . th dport vmap @knock_ports comment \"ka:knock\"\n"
+        "\t\tiifname @ext fib daddr type local meta l4proto . th dport vmap @knock_ports comment \"ka:knock\"\n"
     }
 
     pub(super) fn to_reset(&self) -> &'static str {

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::render::Renderer;
 use super::template::{TemplateError, fill};
 use crate::config::App;
-use crate::ruleset::knocking::LOG_CLOSED;
+use crate::ruleset::knocking::LOG_USED;
 use crate::units::{Family, Protocol};
 
 const SETS: &str = include_str!("../../../nft-templates/once-sets.nft");
@@ -42,14 +42,17 @@ impl Renderer<'_> {
         };
         let mut kinds = vec![(format!("app_{slug}"), families)];
         kinds.extend(self.layout.knocking.of_app(app).map(|grants| (grants.stem.clone(), grants.families)));
-        for (stem, families) in kinds {
-            for &family in families {
+        for (stem, families) in &kinds {
+            for &family in *families {
                 let (ip, n) = (ip(family), family.digit());
                 let key = format!("{ip} saddr {}", self.v6_mask(family));
-                let (secs, log) = (app.duration.as_secs(), self.log(LOG_CLOSED, &stem));
+                let (secs, log) = (app.duration.as_secs(), self.log(LOG_USED, slug));
+                let here = kinds.iter().filter(|(_, families)| families.contains(&family));
+                let forget: String =
+                    here.map(|(each, _)| format!("delete @{each}_{n} {{ {key}}} ")).collect();
                 let _ = writeln!(
                     out,
-                    "\t\t{begin}{syn}{key}@{stem}_{n} update @once_{slug}_{n} {{ meta l4proto . {ip} saddr . th sport timeout {secs}s }} delete @{stem}_{n} {{ {key}}} {log}{action} comment \"ka:once:{slug}\""
+                    "\t\t{begin}{syn}{key}@{stem}_{n} update @once_{slug}_{n} {{ meta l4proto . {ip} saddr . th sport timeout {secs}s }} {forget}{log}{action} comment \"ka:once:{slug}\""
                 );
             }
         }

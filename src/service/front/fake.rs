@@ -85,6 +85,7 @@ pub(super) fn settings(step1_reply: Step1Reply) -> Settings {
         notify: crate::config::Notify::default(),
         sequences: Vec::new(),
         automaton: Automaton::default(),
+        time_sequence: None,
     }
 }
 
