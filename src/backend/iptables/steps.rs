@@ -50,8 +50,10 @@ pub(super) fn exchange(set: &IpSet, have: &ListedSet) -> String {
     let mut out = format!("create {NEW_SET} {}\n", new.kind);
     for element in &have.elements {
         let secs = element.left_secs.unwrap_or(0);
-        let comment = element.comment.as_deref().unwrap_or_default();
-        let _ = writeln!(out, "add {NEW_SET} {} timeout {secs} comment \"{comment}\"", element.key);
+        // What packets put there has none, and ipset takes no empty one.
+        let comment = element.comment.as_deref().filter(|comment| !comment.is_empty());
+        let comment = comment.map(|comment| format!(" comment \"{comment}\"")).unwrap_or_default();
+        let _ = writeln!(out, "add {NEW_SET} {} timeout {secs}{comment}", element.key);
     }
     let _ = writeln!(out, "swap {NEW_SET} {}\ndestroy {NEW_SET}", set.name);
     out.push_str(&creation(set));

@@ -169,8 +169,9 @@ fn options(element: &Element) -> Result<Option<String>, ElementError> {
         return Err(ElementError::TooLong);
     }
     let comment = plain(element.comment.as_deref().unwrap_or_default());
-    let total = total.map(|secs| format!(" ({secs} s)")).unwrap_or_default();
-    Ok(Some(format!("timeout {left} comment \"{comment}{total}\"")))
+    let comment = comment + &total.map(|secs| format!(" ({secs} s)")).unwrap_or_default();
+    let comment = if comment.is_empty() { comment } else { format!(" comment \"{comment}\"") };
+    Ok(Some(format!("timeout {left}{comment}")))
 }
 
 /// A comment that ipset can read back: no quotes, no control characters, not too long.
