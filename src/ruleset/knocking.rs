@@ -97,6 +97,8 @@ pub struct Knocking {
     pub moves: Vec<(u32, String)>,
     /// The chains of that.
     pub kinds_of_moves: Vec<Move>,
+    /// At every state, how many seconds the last knock and the first one are good for.
+    pub terms: BTreeMap<u32, (u64, u64)>,
     /// What happens at states where sequences are complete, by chains.
     pub opens: Vec<(u32, String)>,
     /// The chains of that, each with what it does.
@@ -131,6 +133,8 @@ impl Knocking {
         for (number, state) in settings.automaton.states() {
             let kind = out.kind_of_move(settings, state);
             out.moves.push((mark(number), kind.chain.clone()));
+            let Terms { knock_window, window, .. } = state.terms;
+            out.terms.insert(mark(number), (knock_window.as_secs(), window.as_secs()));
             for further in kind.further() {
                 moves.insert(further.chain.clone(), further);
             }
