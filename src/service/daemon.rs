@@ -28,7 +28,6 @@ use super::state::{StateFile, resumed};
 use super::trial::{Trial, TrialError, Watcher};
 use super::two_factor::{self, TwoFactorError};
 use super::used_codes::UsedCodesFile;
-use super::used_knocks::UsedKnocksFile;
 use super::user_files::UserFiles;
 use crate::backend::iptables::IptablesError;
 use crate::backend::{BackendError, Choice, Firewall};
@@ -351,7 +350,7 @@ fn guard(
     }
     operations.sync_allowed(clock::now())?;
     operations.make_addresses_known(good.plan());
-    operations.resume_timed(UsedKnocksFile::read(&daemon.runtime_dir));
+    operations.resume_timed(&daemon.runtime_dir);
     outside::tell(&daemon.settings);
     match operations.keep_host(daemon.host.clone()) {
         Ok(0) => {}
@@ -399,7 +398,8 @@ async fn serve(
         served: Served { step2: step2_sender, tls: tls_sender },
         enforcer: reload_sender,
     };
-    let enforcer = enforcer.with_listener(step1_sender);
+    let (hearing, hears) = oneshot::channel();
+    let enforcer = enforcer.with_listener(step1_sender).telling_when_it_hears(hearing);
     let (link, asks) = link::pair();
     let (call_sender, calls) = mpsc::channel(CALLS);
     let (stop, stopped) = oneshot::channel();
@@ -417,6 +417,7 @@ async fn serve(
         }),
         tokio::spawn(control::serve(control, call_sender)),
     ];
+    let _ = hears.await;
     if let Err(error) = notify::notify("READY=1\nSTATUS=guarding") {
         tracing::warn!(%error, "systemd could not be told");
     }

@@ -63,6 +63,8 @@ pub struct Enforcer {
     path_again_at: Option<Instant>,
     /// The same for knocks that change with time.
     timed_again_at: Option<Instant>,
+    /// Who waits for the log of packets to be heard.
+    hearing: Option<oneshot::Sender<()>>,
 }
 
 /// Why the enforcer stopped.
@@ -103,6 +105,7 @@ impl Enforcer {
             listener: None,
             path_again_at: None,
             timed_again_at: None,
+            hearing: None,
         }
     }
 
@@ -110,6 +113,13 @@ impl Enforcer {
     #[must_use]
     pub fn with_listener(mut self, listener: Step1Sender) -> Self {
         self.listener = Some(listener);
+        self
+    }
+
+    /// Tells when what packets do from then on is heard of.
+    #[must_use]
+    pub fn telling_when_it_hears(mut self, hearing: oneshot::Sender<()>) -> Self {
+        self.hearing = Some(hearing);
         self
     }
 
@@ -143,6 +153,7 @@ impl Enforcer {
             self.repair_at = Some(Instant::now() + AGAIN);
         }
         let mut knocks = self.listen(None);
+        let _ = self.hearing.take().map(|hearing| hearing.send(()));
         self.begin_telling(clock::now());
         loop {
             // After the answer to a knock, which does not wait for the disk.

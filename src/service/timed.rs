@@ -6,6 +6,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -65,7 +66,8 @@ fn set(name: &str) -> SetRef {
 
 impl Operations {
     /// Takes over what a daemon before knew.
-    pub(super) fn resume_timed(&mut self, file: UsedKnocksFile) {
+    pub(super) fn resume_timed(&mut self, runtime_dir: &Path) {
+        let file = UsedKnocksFile::read(runtime_dir);
         for (who, step) in file.used() {
             self.timed.knocks.remember(&who, step);
         }

@@ -50,30 +50,30 @@ pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
         false => rule().mark_by_knock(map),
         true => rule().mark_by_sized_knock(map),
     };
-    let mut moved = vec![again()];
-    moved.extend(metered("knock_timed_on"));
+    let mut moved = vec![again(layout)];
+    moved.extend(metered(layout, "knock_timed_on"));
     out.push(chain("knock_timed_ends", ends()));
     out.push(chain("knock_timed_on", goes_on(&timed.next_chain())));
     out.push(chain("knock_timed_begins", goes_on(&timed.first_chain())));
     out.push(chain("knock_timed_moved", moved));
-    out.push(chain("knock_timed_begun", metered("knock_timed_begins")));
+    out.push(chain("knock_timed_begun", metered(layout, "knock_timed_begins")));
     out.push(chain("knock_timed_next", vec![step(TIMED).goto("knock_timed_moved").named("knock:step")]));
     out.push(chain("knock_timed_first", vec![step(TIMED).goto("knock_timed_begun").named("knock:step")]));
-    out.push(chain(TIMED, judge(timed)));
+    out.push(chain(TIMED, judge(layout, timed)));
     out
 }
 
-fn judge(timed: &TimedRules) -> Vec<Rule> {
+fn judge(layout: &Layout<'_>, timed: &TimedRules) -> Vec<Rule> {
     let mut rules = vec![before_it_was_a_knock()];
     if timed.protocol == Protocol::Tcp {
-        rules.extend(only_once());
+        rules.extend(only_once(layout));
     }
     rules.extend(place());
     rules.push(rule().mark_is_not(START).jump("knock_timed_next").named("knock:next"));
     // Not what comes next: perhaps it begins anew.
     rules.push(rule().set_mark(START).done().named("knock:start"));
     rules.push(rule().jump("knock_timed_first").named("knock:first"));
-    rules.extend(wrong());
+    rules.extend(wrong(layout));
     rules
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::render::{CHAIN, Renderer};
 use super::template::{TemplateError, fill};
+use crate::config::KnockEvent;
 use crate::ruleset::knocking::{LOG_REPLAYED, TimedRules};
 use crate::units::Protocol;
 
@@ -32,6 +33,11 @@ impl Renderer<'_> {
             deeds += &fill(CHAIN, &[("name", &opening), ("rules", &rules)])?;
             deeds += &fill(CHAIN, &[("name", name), ("rules", &once(timed, &opening))])?;
         }
+        let ignored = self.dropped(KnockEvent::Ignored);
+        let once_only = match timed.protocol {
+            Protocol::Tcp => fill(ONCE, &[("ignored", &ignored)])?,
+            Protocol::Udp => String::new(),
+        };
         fill(
             CHAINS,
             &[
@@ -47,7 +53,9 @@ impl Renderer<'_> {
                         "meta mark . meta l4proto . th dport"
                     },
                 ),
-                ("once", if timed.protocol == Protocol::Tcp { ONCE } else { "" }),
+                ("once", &once_only),
+                ("ignored", &ignored),
+                ("invalid", &self.dropped(KnockEvent::Invalid)),
             ],
         )
     }
