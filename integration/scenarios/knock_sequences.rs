@@ -321,4 +321,12 @@ fn guards_one_port_and_listens_nowhere() {
         "{}",
         vain.stderr
     );
+    for words in ["", "1234,", "1234,x", "tcp/1234/5"] {
+        let vain = net.router.run(PROGRAM, &["run", "--sequence", words]).exits(2);
+        assert!(
+            vain.stderr.contains("not a list of knocks") && !vain.stderr.contains("1234,x"),
+            "{}",
+            vain.stderr
+        );
+    }
 }

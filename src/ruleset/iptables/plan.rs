@@ -49,6 +49,9 @@ pub enum Impossible {
         /// Knocks that there may be.
         most: usize,
     },
+    /// Nothing is told of knocks.
+    #[error("log_knocks: with iptables, no knock is logged: remove it, or use nftables")]
+    KnockLog,
     /// Knocks that change with time are swapped in maps of nftables.
     #[error(
         "time_sequence: with iptables, knocks cannot change with time: use sequences that stay as they are (sequence), or use nftables (--firewall-type nftables)"
@@ -172,6 +175,9 @@ fn refuse(draft: &Draft<'_>) -> Result<(), Impossible> {
     let settings = draft.layout.settings;
     if settings.global.default_input != DefaultInput::Accept {
         return Err(Impossible::DefaultInput);
+    }
+    if !settings.global.knock_log.events.is_empty() {
+        return Err(Impossible::KnockLog);
     }
     if let Some(app) = settings.apps.iter().find(|app| app.once) {
         return Err(Impossible::Once(app.name.to_string()));
