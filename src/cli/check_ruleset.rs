@@ -95,7 +95,10 @@ fn check(args: &CheckRulesetArgs, err: &mut Printer) -> Result<Exit, Exit> {
             options.inner_header = nft.knows_inner_header()?;
             check::online(&mut nft, &settings, options, &host)
         }
-        Firewall::Iptables(mut iptables) => check_iptables::online(&mut iptables, &settings, options),
+        Firewall::Iptables(mut iptables) => {
+            options.log = iptables.knows_log()?;
+            check_iptables::online(&mut iptables, &settings, options)
+        }
     });
     let report = online.map_err(|error| failed(&error, err))?;
     show(args, &settings, options, &report, err)
