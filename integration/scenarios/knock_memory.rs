@@ -21,7 +21,7 @@ fn config(more: &str) -> Config {
     Config::ssh(&[
         "duration: 600",
         &format!(
-            "sequence: [{{knocks: [1234, 5678, 9012], closing: [9012, 9113]}}, {{knocks: [1111, 2223], name: short, duration: 300, strict: true}}{more}]"
+            "sequence: [{{knocks: [1234, 5678, 9012], window: 60, closing: [9012, 9113]}}, {{knocks: [1111, 2223], name: short, duration: 300, strict: true}}{more}]"
         ),
     ])
 }
@@ -120,7 +120,7 @@ fn reloads_and_restarts_keep_what_is_open_and_what_was_knocked_so_far() {
     let due = ends(a);
     knock_at(&net.b, TO.router(), "1234");
     // Others before and after it move its place in every list.
-    let more = ", {knocks: [77, 78, 1]}, {knocks: [1234, 99]}, {knocks: [5, udp/6]}";
+    let more = ", {knocks: [77, 78, 1]}, {knocks: [1234, 99], window: 60}, {knocks: [5, udp/6]}";
     home.rewrite_config(config(more).text());
     agent.reload();
     knock_at(&net.b, TO.router(), "5678");
