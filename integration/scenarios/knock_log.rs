@@ -19,15 +19,20 @@ const TO: Family = Family::V4;
 const ALL: &str = "/proc/sys/net/netfilter/nf_log_all_netns";
 
 /// The kernel's own log from now on.
-struct KernelLog(File);
+struct KernelLog {
+    file: File,
+    /// The router's address on the wire: all network namespaces write into this log.
+    mac: String,
+}
 
 impl KernelLog {
-    fn open() -> Self {
+    fn open(net: &Topology) -> Self {
         fs::write(ALL, "1").unwrap();
         let mut file =
             File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open("/dev/kmsg").unwrap();
         file.seek(SeekFrom::End(0)).unwrap();
-        Self(file)
+        let link = net.router.run("ip", &["-br", "link", "show", "ext0"]).success().text();
+        Self { file, mac: format!("MAC={}:", link.split_whitespace().nth(2).unwrap()) }
     }
 
     /// The lines of the guard, by kind, as protocol, source and port.
@@ -35,7 +40,7 @@ impl KernelLog {
         let mut out: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let mut record = [0; 8192];
         loop {
-            let length = match self.0.read(&mut record) {
+            let length = match self.file.read(&mut record) {
                 Ok(length) => length,
                 // Overwritten before it was read.
                 Err(error) if error.raw_os_error() == Some(nix::libc::EPIPE) => continue,
@@ -43,6 +48,9 @@ impl KernelLog {
             };
             let text = String::from_utf8_lossy(&record[..length]);
             let Some((_, rest)) = text.split_once(";knock-agent ") else { continue };
+            if !rest.contains(&self.mac) {
+                continue;
+            }
             let (kind, packet) = rest.split_once(": ").unwrap();
             let field = |name: &str| {
                 let word = packet.split_whitespace().find_map(|word| word.strip_prefix(name));
@@ -71,7 +79,7 @@ fn what_is_asked_for_is_written_into_the_kernel_s_log_and_no_more_than_it_can_be
     };
     let home = Installation::new(&config(&["log_knocks: [accepted, ignored, invalid, transient]"]));
     let agent = home.start(&net.router);
-    let mut log = KernelLog::open();
+    let mut log = KernelLog::open(&net);
     let to = TO.router();
     knock_from_port(&net.a, 40_001, to, "1234");
     knock_from_port(&net.a, 40_001, to, "1234");
@@ -102,6 +110,7 @@ fn what_is_asked_for_is_written_into_the_kernel_s_log_and_no_more_than_it_can_be
     // To a group instead, and what is not asked for not at all.
     home.rewrite_config(config(&["log_knocks: accepted", "log_knocks_group: 7"]).text());
     agent.reload();
+    log.read();
     let mut command = Command::new("tcpdump");
     command.args(["-n", "-l", "-c", "1", "-i", "nflog:7"]).stdin(Stdio::null()).stderr(Stdio::piped());
     command.stdout(Stdio::piped());
