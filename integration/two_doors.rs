@@ -61,6 +61,30 @@ fn cases() -> Vec<(&'static str, String)> {
         ("both protocols", global("") + &app("dns", "  port: 53\n  protocol: both\n")),
         ("a range", global("") + &app("media", "  port: \"6000-6010\"\n  protocol: udp\n")),
         ("the highest ports", global("") + &app("high", "  port: \"60000-65535\"\n  protocol: both\n")),
+        (
+            "a log of knocks",
+            global("  log_knocks: [accepted, ignored, invalid, transient]\n")
+                + &app(
+                    "ssh",
+                    "  port: 22\n  protocol: both\n  interface_ext: wan2\n  sequence: [{knocks: [7, 8], opens: in}, {knocks: [7, 9], window: 10, strict: true}, {knocks: [5, 6], name: in}]\n",
+                )
+                + &app("rdp", "  port: 3389\n  once: true\n  destination: 10.0.0.5\n"),
+        ),
+        (
+            "a log of knocks for a group",
+            global("  log_knocks: [accepted, ignored]\n  log_knocks_group: 7\n")
+                + &app("ssh", "  port: 22\n  sequence: {knocks: [7, udp/8/20]}\n"),
+        ),
+        (
+            "sequences",
+            global(
+                "  sequence: [{knocks: [5000, udp/5001], opens: step-2}, {knocks: [5002, 5001], opens: step-1, duration: 90}]\n  ipv6_prefix: 61\n",
+            ) + &app(
+                "ssh",
+                "  port: 22\n  once: true\n  sequence: [{knocks: [203, 3000, 3002], strict: true, closing: [7, 8]}, {knocks: [203, 3000, 3002, 3002], duration: 2m}, {knocks: [udp/4000/2, udp/4000/1], window: 5}]\n",
+            ),
+        ),
+        ("a log of what need not knock", global("  log_knocks: transient\n") + &ssh()),
         ("a list", global("") + &app("many", "  port: [80, 443, \"8000-8010\"]\n")),
         (
             "two apps on one port",

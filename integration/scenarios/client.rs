@@ -171,6 +171,9 @@ fn a_program_is_started_afterwards_and_its_exit_code_is_ours() {
     knocker
         .run(&net.a, &["knock", "gate", "--watch", "--for", "9s", "--then", "sh", "-c", "exit 5"])
         .exits(5);
+    let watch = ["knock", "gate", "--watch", "--for", "9s", "--then", "cat", "/proc/self/status"];
+    let status = knocker.run(&net.a, &watch).success().text();
+    assert!(status.contains("\nSigBlk:\t0000000000000000\n"), "it can be ended by signals: {status}");
 }
 
 #[test]

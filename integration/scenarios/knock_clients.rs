@@ -118,3 +118,40 @@ fn a_profile_may_knock_and_connect_does_so_where_the_port_is_closed() {
         knocker.run(&net.b, &[&["knock", "door"], words].concat()).exits(2);
     }
 }
+
+/// The commands that the documentation has for clients.
+fn documented() -> Vec<String> {
+    let (_, clients) = include_str!("../../docs/sequences.md").split_once("## Clients").unwrap();
+    let (_, block) = clients.split_once("```sh\n").unwrap();
+    let lines = block.split("```").next().unwrap().lines();
+    let here = |line: &str| {
+        line.replace("knock-agent", PROGRAM)
+            .replace("gate.example.com", "203.0.113.1")
+            .replace("--port 22", "--port 2222")
+    };
+    lines.map(here).collect()
+}
+
+#[test]
+fn every_command_of_the_documentation_opens() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let config = Config::ssh(&[
+        "duration: 600",
+        "sequence: [{knocks: [tcp/1234, udp/7000, tcp/9012]}, {knocks: [1234, 5678, 9012]}]",
+    ])
+    .app("one", "2223", "tcp", "local", &["duration: 600", "sequence: {knocks: udp/7000}"]);
+    let home = Installation::new(&config);
+    let _agent = home.start(&net.router);
+    let opened = |app: &str| crate::firewall::elements(&net.router, &format!("seq_{app}_4")).len();
+    let commands = documented();
+    assert_eq!(commands.len(), 5, "{commands:?}");
+    for (number, command) in (1..).zip(&commands) {
+        run(&net.a, command);
+        let app = if number == commands.len() { "one" } else { "ssh" };
+        assert_eq!(opened(app), 1, "{command}");
+        net.router.nft("flush set inet knock_agent seq_ssh_4; flush set inet knock_agent seq_one_4");
+        // So that the knocks of one command are none of the next one's.
+        net.router.nft("flush map inet knock_agent knock_at4");
+    }
+}

@@ -6,13 +6,20 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::agent::Installation;
+use crate::backend::on_every_firewall;
 use crate::configuration::Config;
-use crate::firewall::{elements, flush_host, is_guarded};
+use crate::firewall::{elements, everything, flush_host, is_guarded};
 use crate::knocks::knock_at;
 use crate::namespace::Namespace;
 use crate::probe::{assert_echoes, assert_open, assert_silent};
 use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
+
+on_every_firewall! {
+    who_opened_what_is_told_and_revoked_and_outlasts_a_flush,
+    reloads_and_restarts_keep_what_is_open_and_what_was_knocked_so_far,
+    grants_by_knocks_can_be_taken_back_without_a_daemon_and_without_a_configuration,
+}
 
 const TO: Family = Family::V4;
 const LIMIT: Duration = Duration::from_secs(20);
@@ -21,7 +28,7 @@ fn config(more: &str) -> Config {
     Config::ssh(&[
         "duration: 600",
         &format!(
-            "sequence: [{{knocks: [1234, 5678, 9012], closing: [9012, 9113]}}, {{knocks: [1111, 2223], name: short, duration: 300, strict: true}}{more}]"
+            "sequence: [{{knocks: [1234, 5678, 9012], window: 60, closing: [9012, 9113]}}, {{knocks: [1111, 2223], name: short, duration: 300, strict: true}}{more}]"
         ),
     ])
 }
@@ -55,7 +62,6 @@ fn await_told(home: &Installation, host: &Namespace, address: IpAddr, wanted: &[
     }
 }
 
-#[test]
 fn who_opened_what_is_told_and_revoked_and_outlasts_a_flush() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
@@ -104,7 +110,6 @@ fn who_opened_what_is_told_and_revoked_and_outlasts_a_flush() {
     assert_silent(&net.a, TO.router(), 2222);
 }
 
-#[test]
 fn reloads_and_restarts_keep_what_is_open_and_what_was_knocked_so_far() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
@@ -120,7 +125,7 @@ fn reloads_and_restarts_keep_what_is_open_and_what_was_knocked_so_far() {
     let due = ends(a);
     knock_at(&net.b, TO.router(), "1234");
     // Others before and after it move its place in every list.
-    let more = ", {knocks: [77, 78, 1]}, {knocks: [1234, 99]}, {knocks: [5, udp/6]}";
+    let more = ", {knocks: [77, 78, 1]}, {knocks: [1234, 99], window: 60}, {knocks: [5, udp/6]}";
     home.rewrite_config(config(more).text());
     agent.reload();
     knock_at(&net.b, TO.router(), "5678");
@@ -138,13 +143,12 @@ fn reloads_and_restarts_keep_what_is_open_and_what_was_knocked_so_far() {
     // Without sequences nothing is left of them, nor open by them.
     home.rewrite_config(Config::ssh(&["duration: 600"]).text());
     agent.reload();
-    let listing = host.run("nft", &["list", "ruleset"]).success().text();
+    let listing = everything(host);
     assert!(!listing.contains("knock_at") && !listing.contains("ka:knock") && !listing.contains("seq_"));
     assert_silent(&net.a, TO.router(), 2222);
     await_told(&home, host, a, &[]);
 }
 
-#[test]
 fn grants_by_knocks_can_be_taken_back_without_a_daemon_and_without_a_configuration() {
     let net = Topology::new();
     let home = Installation::new(&config(""));

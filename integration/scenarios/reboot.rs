@@ -10,6 +10,7 @@ use crate::backend::on_every_firewall;
 use crate::configuration::Config;
 use crate::firewall::{elements, remove_element, remove_guard, time_left};
 use crate::knocking::knock;
+use crate::knocks::knock_at;
 use crate::namespace::Namespace;
 use crate::probe::{assert_echoes, assert_on_time, assert_silent, when_silent};
 use crate::server::{Habit, Server};
@@ -133,6 +134,30 @@ fn what_was_taken_back_does_not_come_back() {
     host.reboot(&net.router);
     let _agent = host.home.start(&net.router);
     assert_eq!(granted(&net.router), 0);
+}
+
+#[test]
+fn what_knock_sequences_opened_comes_back_after_a_reboot_and_what_they_closed_does_not() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let mut host = Rebooting::ssh(&[
+        "duration: 600",
+        "sequence: [{knocks: [1234, 5678], closing: [7, 8]}, {knocks: [1234, 9012], duration: 60}]",
+    ]);
+    let agent = host.home.start(&net.router);
+    let to = Family::V4.router();
+    knock_at(&net.b, to, "1234,9012");
+    host.await_state(&Family::V4.client_b().to_string(), true);
+    knock_at(&net.b, to, "7,8");
+    host.await_state(&Family::V4.client_b().to_string(), false);
+    knock_at(&net.a, to, "1234,9012");
+    host.await_state(&Family::V4.client_a().to_string(), true);
+    agent.kill();
+    host.reboot(&net.router);
+    let _agent = host.home.start(&net.router);
+    assert_echoes(&net.a, to, 2222);
+    assert_silent(&net.b, to, 2222);
+    assert_eq!((granted(&net.router), elements(&net.router, "seq_ssh.60_4").len()), (0, 1));
 }
 
 #[test]

@@ -247,7 +247,9 @@ impl Firewall {
                 inner_header: nft.knows_inner_header()?,
                 log: nft.knows_log()?,
             }),
-            Self::Iptables(_) => Ok(Options { http_port, https_port, inner_header: true, log: true }),
+            Self::Iptables(iptables) => {
+                Ok(Options { http_port, https_port, inner_header: true, log: iptables.knows_log()? })
+            }
         }
     }
 

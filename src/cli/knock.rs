@@ -365,7 +365,10 @@ fn start(then: &[String], err: &mut Printer) -> Result<Option<std::process::Chil
     if then.is_empty() {
         return Ok(None);
     }
-    let child = program(then).spawn().map_err(|error| {
+    let mut command = program(then);
+    #[cfg(unix)]
+    crate::sys::signals::free(&mut command);
+    let child = command.spawn().map_err(|error| {
         err.line(format!("error: {} cannot be started: {error}", then.first().map_or("", String::as_str)));
         Exit::Usage
     })?;

@@ -1,5 +1,7 @@
 //! `run --sequence`: a configuration from the command line.
 
+use std::convert::Infallible;
+
 use clap::Args;
 
 use crate::cli::outside::Disk;
@@ -15,7 +17,7 @@ const HELP: &str = "Without a configuration";
 #[derive(Args, Clone, Debug, Default)]
 pub struct QuickArgs {
     /// Guard one port by a knock sequence, without a configuration and without the two steps
-    #[arg(long, value_name = "KNOCKS", num_args = 0..=1, default_missing_value = SEQUENCE, value_parser = knocks,
+    #[arg(long, value_name = "KNOCKS", num_args = 0..=1, default_missing_value = SEQUENCE, value_parser = Knocks::read,
           conflicts_with_all = ["config", "cert", "key"], help_heading = HELP)]
     pub sequence: Option<Knocks>,
 
@@ -33,19 +35,21 @@ pub struct QuickArgs {
     pub interface: Vec<String>,
 }
 
-/// Knocks as they were written. Printing them for debugging does not tell them.
+/// Knocks of the command line; none where they are none. Printing them for debugging does not tell them.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Knocks(Vec<Knock>);
+pub struct Knocks(Option<Vec<Knock>>);
 
 impl std::fmt::Debug for Knocks {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Knocks({})", self.0.len())
+        write!(f, "Knocks({})", self.0.as_ref().map_or(0, Vec::len))
     }
 }
 
-fn knocks(text: &str) -> Result<Knocks, String> {
-    let parsed: Result<Vec<Knock>, _> = text.split(',').map(|part| part.trim().parse::<Knock>()).collect();
-    parsed.map(Knocks).map_err(|error| error.to_string())
+impl Knocks {
+    /// Refuses nothing: clap would print what it refuses, and the log of a service would have it.
+    fn read(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.split(',').map(|part| part.trim().parse().ok()).collect()))
+    }
 }
 
 /// Whole seconds; `10.0` is ten as well.
@@ -62,10 +66,20 @@ impl QuickArgs {
     /// The exit code, after the reason was told.
     pub fn text(&self, err: &mut Printer) -> Result<Option<String>, Exit> {
         let Some(Knocks(knocks)) = &self.sequence else { return Ok(None) };
+        let Some(knocks) = knocks else {
+            err.line("error: --sequence: this is not a list of knocks: write tcp/1234,udp/7000 or, for a datagram of 20 bytes, udp/7000/20");
+            return Err(Exit::Usage);
+        };
         let mut names = self.interface.clone();
         if names.is_empty() {
             names = interfaces::names().unwrap_or_default();
             names.retain(|name| name != "lo");
+            if !names.is_empty() {
+                err.line(format!(
+                    "note: guarded on {}; what comes later is not guarded: name all with --interface",
+                    names.join(", ")
+                ));
+            }
         }
         if names.is_empty() {
             err.line("error: there is no interface but lo: name one with --interface");
@@ -111,12 +125,13 @@ mod tests {
     #[test]
     fn the_seed_s_defaults_make_a_configuration() {
         let args = QuickArgs {
-            sequence: Some(knocks(SEQUENCE).unwrap()),
+            sequence: Knocks::read(SEQUENCE).ok(),
             protected_port: 2222,
             window: window("10.0").unwrap(),
             interface: vec!["eth0".to_owned()],
         };
-        let text = args.as_configuration(&args.interface, &knocks("1234,5678,u:9012").unwrap().0);
+        let Ok(Knocks(Some(knocks))) = Knocks::read("1234,5678, u:9012") else { panic!("knocks") };
+        let text = args.as_configuration(&args.interface, &knocks);
         let settings = read(&text).unwrap().settings;
         let [sequence] = &settings.sequences[..] else { panic!("one sequence") };
         assert!(sequence.strict && !settings.global.steps);

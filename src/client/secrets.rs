@@ -96,6 +96,8 @@ pub(super) fn command(words: &[String]) -> Result<Secret, SecretError> {
     let program = words.first().cloned().unwrap_or_default();
     let mut command = Command::new(&program);
     command.args(words.iter().skip(1)).stdin(Stdio::null()).stdout(Stdio::piped());
+    #[cfg(unix)]
+    crate::sys::signals::free(&mut command);
     let child = command.spawn().map_err(|source| SecretError::Start { program: program.clone(), source })?;
     let done =
         child.wait_with_output().map_err(|source| SecretError::Start { program: program.clone(), source })?;

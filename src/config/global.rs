@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::config::knock_log;
 use crate::config::proxy::ProxyDraft;
 use crate::config::report::{Report, Spot};
 use crate::config::section::{Field, Section};
@@ -39,6 +40,8 @@ pub(super) const KEYS: &[&str] = &[
     "sequence",
     "steps",
     "notify",
+    "log_knocks",
+    "log_knocks_group",
     "time_sequence",
     "http_post_path_secret",
     "http_post_path_every",
@@ -180,6 +183,7 @@ pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraf
     let users_folder = Said::read(folder_field.clone(), |f| absolute_file(f, report).map(Some)).or(None);
 
     let sequences = sequence::read(section, false, None, report);
+    let knock_log = knock_log::read(section, report);
 
     let step1 = match (&http, max_bytes) {
         (Some((path, at)), Some(bytes)) => Some((path.clone(), at.spot(), bytes)),
@@ -206,6 +210,7 @@ pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraf
             users_folder: users_folder.clone()?,
             lockout: lockout.or(LockoutRule::usual())?,
             steps: steps?,
+            knock_log: knock_log?,
             step1_reply: step1_reply?,
             step1_max_bytes: max_bytes?,
             step1_segments: segments.or(STEP1_SEGMENTS)?,

@@ -5,6 +5,7 @@ mod conflicts;
 mod destination;
 mod global;
 mod keys;
+mod knock_log;
 mod lockout;
 mod node;
 mod notify;
@@ -31,6 +32,7 @@ mod time_sequence;
 mod user;
 mod users;
 
+pub use knock_log::{KnockEvent, KnockLog, OWN_LOG_GROUP};
 pub use notify::{ExecHook, Mail, MailSecurity, Notify, Webhook};
 pub use outside::{Alone, Outside, SecretFrom, UserFile};
 pub use problem::{Place, Problem, Problems, Severity};

@@ -2,6 +2,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use crate::config::knock_log::KnockLog;
 use crate::config::notify::Notify;
 use crate::config::proxy::Proxy;
 use crate::config::sequence::KnockSequence;
@@ -108,6 +109,8 @@ pub struct Global {
     pub lockout: Option<LockoutRule>,
     /// Whether there are the two steps at all, or knock sequences only; without them, their paths mean nothing.
     pub steps: bool,
+    /// What of knocks is written into a log.
+    pub knock_log: KnockLog,
     /// Whether step 1 answers.
     pub step1_reply: Step1Reply,
     /// The longest step-1 packet (IP length, bytes) and connection (TCP payload, bytes).

@@ -54,6 +54,7 @@ fn settings(two_factor_step: TwoFactorStep) -> Settings {
             lockout: None,
             step1_proof: Step1Proof::Accept,
             steps: true,
+            knock_log: crate::config::KnockLog::default(),
             step1_reply: Step1Reply::Silent,
             step1_max_bytes: 500,
             step1_segments: 3,

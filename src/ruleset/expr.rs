@@ -270,6 +270,13 @@ pub enum Expr {
         /// Bytes of the packet, from the network header on.
         snaplen: u32,
     },
+    /// Writes a line about the packet into the kernel's own log.
+    KernelLog {
+        /// How the line begins, at most 127 bytes.
+        prefix: String,
+    },
+    /// Goes on only as often as the rate allows, over all packets.
+    Limit(Limit),
     /// Translates the destination.
     Dnat {
         /// Family of the new address.

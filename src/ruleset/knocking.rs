@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::config::{App, KnockEffect, KnockSequence, Settings};
+use crate::config::{App, KnockEffect, KnockSequence, OWN_LOG_GROUP, Settings};
 use crate::units::{Family, Knock, Protocol, START, State, Terms};
 
 /// The mark that a knock leads to which repeats the one before: where the source stands stays as it is.
@@ -23,7 +23,7 @@ pub const KNOCKS_PER_SECOND: u64 = 4;
 /// Knocks of one source that count at once.
 pub const KNOCKS_AT_ONCE: u32 = 7;
 /// The group of netfilter's log by which the agent hears of finished sequences.
-pub const LOG_GROUP: u16 = 24_107;
+pub const LOG_GROUP: u16 = OWN_LOG_GROUP;
 /// Bytes of each packet that it hears: an IPv6 header, and some more.
 pub const LOG_BYTES: u32 = 64;
 /// How what is logged begins when something is opened; the name of a set of grants follows.
@@ -97,6 +97,8 @@ pub struct Knocking {
     pub moves: Vec<(u32, String)>,
     /// The chains of that.
     pub kinds_of_moves: Vec<Move>,
+    /// At every state, how many seconds the last knock and the first one are good for.
+    pub terms: BTreeMap<u32, (u64, u64)>,
     /// What happens at states where sequences are complete, by chains.
     pub opens: Vec<(u32, String)>,
     /// The chains of that, each with what it does.
@@ -131,6 +133,8 @@ impl Knocking {
         for (number, state) in settings.automaton.states() {
             let kind = out.kind_of_move(settings, state);
             out.moves.push((mark(number), kind.chain.clone()));
+            let Terms { knock_window, window, .. } = state.terms;
+            out.terms.insert(mark(number), (knock_window.as_secs(), window.as_secs()));
             for further in kind.further() {
                 moves.insert(further.chain.clone(), further);
             }

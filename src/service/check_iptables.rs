@@ -68,7 +68,7 @@ pub fn online(
             severity: Severity::Error,
             code: "kernel-refuses",
             message: error.to_string(),
-            fix: "load the modules it needs: modprobe -a xt_set xt_bpf xt_addrtype xt_conntrack xt_CT xt_length xt_mark xt_comment iptable_raw ip6table_raw iptable_nat ip6table_nat".to_owned(),
+            fix: "load the modules it needs: modprobe -a xt_set xt_bpf xt_addrtype xt_conntrack xt_CT xt_length xt_mark xt_comment xt_recent xt_hashlimit xt_multiport xt_NFLOG iptable_raw ip6table_raw iptable_nat ip6table_nat".to_owned(),
         }),
         Err(error) => return Err(error.into()),
     }

@@ -397,7 +397,8 @@ async fn serve(
         served: Served { step2: step2_sender, tls: tls_sender },
         enforcer: reload_sender,
     };
-    let enforcer = enforcer.with_listener(step1_sender);
+    let (hearing, hears) = oneshot::channel();
+    let enforcer = enforcer.with_listener(step1_sender).telling_when_it_hears(hearing);
     let (link, asks) = link::pair();
     let (call_sender, calls) = mpsc::channel(CALLS);
     let (stop, stopped) = oneshot::channel();
@@ -415,6 +416,7 @@ async fn serve(
         }),
         tokio::spawn(control::serve(control, call_sender)),
     ];
+    let _ = hears.await;
     if let Err(error) = notify::notify("READY=1\nSTATUS=guarding") {
         tracing::warn!(%error, "systemd could not be told");
     }

@@ -60,6 +60,8 @@ pub struct Enforcer {
     listener: Option<Step1Sender>,
     /// When to try again what the kernel refused.
     path_again_at: Option<Instant>,
+    /// Who waits for the log of packets to be heard.
+    hearing: Option<oneshot::Sender<()>>,
 }
 
 /// Why the enforcer stopped.
@@ -99,6 +101,7 @@ impl Enforcer {
             herald: Herald::new(),
             listener: None,
             path_again_at: None,
+            hearing: None,
         }
     }
 
@@ -106,6 +109,13 @@ impl Enforcer {
     #[must_use]
     pub fn with_listener(mut self, listener: Step1Sender) -> Self {
         self.listener = Some(listener);
+        self
+    }
+
+    /// Tells when what packets do from then on is heard of.
+    #[must_use]
+    pub fn telling_when_it_hears(mut self, hearing: oneshot::Sender<()>) -> Self {
+        self.hearing = Some(hearing);
         self
     }
 
@@ -139,6 +149,7 @@ impl Enforcer {
             self.repair_at = Some(Instant::now() + AGAIN);
         }
         let mut knocks = self.listen(None);
+        let _ = self.hearing.take().map(|hearing| hearing.send(()));
         self.begin_telling(clock::now());
         loop {
             // After the answer to a knock, which does not wait for the disk.

@@ -6,11 +6,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::operations::{OperationError, Operations};
-use crate::backend::Firewall;
 use crate::config::{App, KnockEffect, KnockSequence, Settings};
 use crate::grant::{How, Note};
 use crate::ruleset::allow::{address_key, key_address};
 use crate::ruleset::diff::Live;
+use crate::ruleset::iptables::names;
 use crate::ruleset::knocking::{KnockGrants, LOG_BYTES, LOG_CLOSED, LOG_GROUP, LOG_OPENED, LOG_USED};
 use crate::ruleset::model::KNOCKED_SETS;
 use crate::ruleset::plan::app_set;
@@ -69,7 +69,7 @@ pub(super) struct Knocks {
 impl Knocks {
     /// Begins to listen; none where no sequence is configured, or nobody could tell.
     pub fn listen(operations: &mut Operations) -> Option<Self> {
-        let told = operations.options.log && matches!(operations.firewall, Firewall::Nftables(_));
+        let told = operations.options.log;
         if operations.settings.sequences.is_empty() && !operations.settings.apps.iter().any(|app| app.once) {
             return None;
         }
@@ -180,7 +180,7 @@ impl Operations {
         if let Some(stem) = prefix.strip_prefix(LOG_OPENED) {
             self.on_opened(stem, *mark, *source, now);
         } else if let Some(stem) = prefix.strip_prefix(LOG_CLOSED) {
-            if let Some(grants) = self.grant_sets().into_iter().find(|grants| grants.stem == stem) {
+            if let Some(grants) = self.grant_sets().into_iter().find(|grants| is_told(&grants.stem, stem)) {
                 self.on_closed(&grants.slug, std::slice::from_ref(&grants), *source);
             }
         } else if let Some(slug) = prefix.strip_prefix(LOG_USED) {
@@ -189,7 +189,9 @@ impl Operations {
     }
 
     fn on_opened(&mut self, stem: &str, mark: u32, source: IpAddr, now: Now) {
-        let Some(grants) = self.knocking.grants.iter().find(|grants| grants.stem == stem) else { return };
+        let Some(grants) = self.knocking.grants.iter().find(|grants| is_told(&grants.stem, stem)) else {
+            return;
+        };
         let complete = self.knocking.complete.get(&mark).map(Vec::as_slice).unwrap_or_default();
         let did = |place: &&usize| {
             let sequence = self.settings.sequences.get(**place);
@@ -219,6 +221,11 @@ impl Operations {
             self.ledger.revoke(&grants.key, addr.ip());
         }
     }
+}
+
+/// Whether it is these grants that were told of: iptables cuts long names.
+fn is_told(stem: &str, told: &str) -> bool {
+    stem == told || names::logged(stem) == told
 }
 
 /// Whether it is this sequence that fills these grants.

@@ -9,7 +9,7 @@ use super::own;
 use crate::backend::HostReading;
 use crate::ruleset::allow::address_key;
 use crate::ruleset::diff::Live;
-use crate::ruleset::plan::{app_set, own_set};
+use crate::ruleset::plan::own_set;
 use crate::units::{Family, Now};
 
 /// What has no longer than this may have ended by itself already.
@@ -25,11 +25,13 @@ impl Operations {
         self.ledger.expire(now);
         let live = self.firewall.read()?;
         if let Some(live) = &live {
+            let sets = self.grant_sets();
             let gone: Vec<(String, IpAddr)> = self
                 .ledger
                 .longest(now)
                 .filter(|(app, addr, _, left, _)| {
-                    let set = app_set(app, Family::of(*addr));
+                    let Some(set) = sets.iter().find(|set| set.key == *app) else { return false };
+                    let set = set.set(Family::of(*addr));
                     let elements = live.ruleset.set(&set).and_then(|_| live.elements.get(&set));
                     *left > ENDING && elements.is_some_and(|all| !all.contains_key(&address_key(*addr)))
                 })

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
+use super::signals;
+
 /// Where system programs are.
 const FOLDERS: &[&str] = &["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin"];
 /// What programs see of the environment.
@@ -80,6 +82,7 @@ fn execute(words: &[&str], input: &str, limit: Duration, most: u64, apart: bool)
     if apart {
         command.process_group(0);
     }
+    signals::free(&mut command);
     let mut child = command
         .args(arguments)
         .env_clear()

@@ -30,7 +30,7 @@ pub mod process;
 pub mod random;
 #[cfg(feature = "gateway")]
 mod receive;
-#[cfg(all(feature = "client", unix))]
+#[cfg(unix)]
 pub mod signals;
 #[cfg(feature = "gateway")]
 pub mod tcp;

@@ -1,9 +1,26 @@
-//! Being told to end.
+//! Being told to end, and programs that we start not being kept from it.
+#![expect(unsafe_code, reason = "frees the signals of a program before it begins")]
 
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+#[cfg(feature = "client")]
 use std::sync::mpsc::{Receiver, channel};
+#[cfg(feature = "client")]
 use std::thread;
 
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::SigSet;
+#[cfg(feature = "client")]
+use nix::sys::signal::Signal;
+
+/// Has a program begin without signals held back: it would inherit those that its parent's thread holds back
+/// (signal(7)), and nobody could end it by them.
+pub fn free(command: &mut Command) -> &mut Command {
+    let free = || SigSet::empty().thread_set_mask().map_err(io::Error::from);
+    // SAFETY: only async-signal-safe calls may be made between fork and exec; pthread_sigmask is one
+    // (signal-safety(7)), and an error number becomes an error without memory being asked for.
+    unsafe { command.pre_exec(free) }
+}
 
 /// From now on SIGINT, SIGTERM and SIGHUP arrive at the receiver instead of ending the process.
 ///
@@ -11,6 +28,7 @@ use nix::sys::signal::{SigSet, Signal};
 ///
 /// # Errors
 /// What the kernel says.
+#[cfg(feature = "client")]
 pub fn endings() -> nix::Result<Receiver<()>> {
     let mut held = SigSet::empty();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {

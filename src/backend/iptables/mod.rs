@@ -4,28 +4,31 @@
 
 mod error;
 mod recent;
+mod steps;
 mod tools;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 pub use error::IptablesError;
 use recent::Recent;
+use steps::{exchange, is_filled_by_rules, lines, stale_sets, steps, what};
 use tools::Tools;
 pub use tools::Variant;
 
 use crate::backend::BackendError;
 use crate::config::Settings;
 use crate::ruleset::diff::{Change, Live};
-use crate::ruleset::iptables::elements::{Commands, commands, creation, listed};
+use crate::ruleset::iptables::elements::{Commands, commands, creation, kept, listed};
 use crate::ruleset::iptables::live::live;
-use crate::ruleset::iptables::model::{IpSet, SetContent, Tables};
+use crate::ruleset::iptables::model::{SetContent, Tables};
 use crate::ruleset::iptables::names;
-use crate::ruleset::iptables::plan::{Keeping, Matcher, plan};
+use crate::ruleset::iptables::plan::{Impossible, Keeping, Matcher, plan};
 use crate::ruleset::iptables::recent::{Filled, List, listed as listed_lists};
-use crate::ruleset::iptables::restore::{TableChange, changes, removal};
+use crate::ruleset::iptables::restore::{TableChange, removal};
 use crate::ruleset::iptables::save::{ListedSet, Listing, sets};
 use crate::ruleset::iptables::sets::same_kind;
 use crate::ruleset::layout::Options;
@@ -54,6 +57,8 @@ pub struct Iptables {
     matcher: Matcher,
     keeping: Keeping,
     recent: Recent,
+    /// Whether the kernel has what knock sequences need.
+    knocks: OnceLock<bool>,
     /// What was put in force, and how the programs list it.
     in_force: Option<(Tables, [Listing; 2])>,
     seen: Observed,
@@ -69,7 +74,7 @@ impl Iptables {
         let matcher = tools.matcher();
         let keeping = if tools.without_ipset()? { Keeping::Recent } else { Keeping::Ipset };
         let (recent, seen) = (Recent::default(), Observed::default());
-        Ok(Self { tools, matcher, keeping, recent, in_force: None, seen })
+        Ok(Self { tools, matcher, keeping, recent, knocks: OnceLock::new(), in_force: None, seen })
     }
 
     /// Does without ipset, even where it is there.
@@ -93,6 +98,27 @@ impl Iptables {
             return Ok(());
         }
         self.tools.probe_lists()
+    }
+
+    /// Whether a rule can tell a program of a packet.
+    ///
+    /// # Errors
+    /// [`IptablesError`] when the programs cannot be asked.
+    pub fn knows_log(&self) -> Result<bool, IptablesError> {
+        self.tools.knows(&["-j NFLOG"])
+    }
+
+    /// Whether the kernel has what knock sequences need; asked once.
+    fn knows_knocks(&self) -> Result<bool, IptablesError> {
+        if let Some(known) = self.knocks.get() {
+            return Ok(*known);
+        }
+        let known = self.tools.knows(&[
+            "-m recent --rcheck --seconds 1 --name ka_probe --rsource",
+            "-m hashlimit --hashlimit-above 1/sec --hashlimit-mode srcip --hashlimit-name ka_probe",
+            "-p tcp -m multiport --dports 1,2",
+        ])?;
+        Ok(*self.knocks.get_or_init(|| known))
     }
 
     /// Where it is kept who is let in.
@@ -125,6 +151,9 @@ impl Iptables {
     /// [`IptablesError::Impossible`] where it cannot be had.
     pub fn plan(&self, settings: &Settings, options: Options) -> Result<Tables, IptablesError> {
         let mut tables = plan(settings, options, self.matcher, self.keeping)?;
+        if !settings.sequences.is_empty() && !self.knows_knocks()? {
+            return Err(Impossible::NoKnocks.into());
+        }
         if !self.tools.has_ipv6() {
             tables.ipv6.clear();
         }
@@ -232,7 +261,11 @@ impl Iptables {
         }
         let Commands { closing, opening } = commands(more).map_err(IptablesError::from)?;
         let seen = self.seen.clone();
-        let (made, stale) = (self.set_changes(wanted), stale_sets(&seen, wanted));
+        let [v4, v6] = &seen.listings;
+        let live = live([v4, v6], &seen.sets, &seen.lists).unwrap_or_default();
+        let kept = commands(&kept(&live, &seen.sets, &wanted.ipsets)).map_err(IptablesError::from)?.opening;
+        // What goes on elsewhere does so before its set is gone.
+        let (made, stale) = (self.set_changes(wanted) + &kept, stale_sets(&seen, wanted));
         let steps = if self.is_in_force(wanted) { Vec::new() } else { steps(&seen, wanted) };
         let count = lines(&made) + lines(&closing) + lines(&opening) + stale.len() + what(&steps).len();
         if count == 0 {
@@ -301,7 +334,10 @@ impl Iptables {
         self.observe()?;
         let known = |line: &str| {
             let mut words = line.split(' ');
-            let asks = words.by_ref().find(|word| ["--match-set", "--add-set"].contains(word)).is_some();
+            let asks = words
+                .by_ref()
+                .find(|word| ["--match-set", "--add-set", "--del-set"].contains(word))
+                .is_some();
             !asks || words.next().is_some_and(|name| self.seen.sets.contains_key(name))
         };
         for (family, change) in steps(&self.seen, wanted) {
@@ -425,59 +461,6 @@ impl Iptables {
             Err(second) => IptablesError::HalfDone(error.to_string(), second.to_string()),
         }
     }
-}
-
-/// The changes of both families in their order: what no longer opens and the gates of both, then the rest.
-fn steps(seen: &Observed, wanted: &Tables) -> Vec<(Family, TableChange)> {
-    let mut out = Vec::new();
-    for (family, listing) in Family::BOTH.into_iter().zip(&seen.listings) {
-        let tables = wanted.of(family);
-        let closes = |change: &TableChange| {
-            change.table == "mangle" && !tables.is_empty()
-                || change.table == "nat" && tables.iter().all(|table| table.name != "nat")
-        };
-        let each = changes(listing, tables).into_iter();
-        out.extend(each.map(|change| (!closes(&change), family, change)));
-    }
-    out.sort_by_key(|(later, ..)| *later);
-    out.into_iter().map(|(_, family, change)| (family, change)).collect()
-}
-
-fn what(steps: &[(Family, TableChange)]) -> Vec<String> {
-    let family = |family: &Family| match family {
-        Family::V4 => "IPv4",
-        Family::V6 => "IPv6",
-    };
-    steps
-        .iter()
-        .flat_map(|(of, change)| change.what.iter().map(move |what| format!("{}: {what}", family(of))))
-        .collect()
-}
-
-fn stale_sets(seen: &Observed, wanted: &Tables) -> Vec<String> {
-    let known = |name: &&String| *name == NEW_SET || wanted.ipsets.iter().any(|set| set.name == **name);
-    seen.sets.keys().filter(|name| !known(name)).cloned().collect()
-}
-
-fn is_filled_by_rules(name: &str) -> bool {
-    ["ka_step1_", "ka_spoken_", "ka_talked_"].iter().any(|stem| name.starts_with(stem))
-}
-
-fn exchange(set: &IpSet, have: &ListedSet) -> String {
-    let new = IpSet { name: NEW_SET.to_owned(), ..set.clone() };
-    let mut out = format!("create {NEW_SET} {}\n", new.kind);
-    for element in &have.elements {
-        let secs = element.left_secs.unwrap_or(0);
-        let comment = element.comment.as_deref().unwrap_or_default();
-        let _ = writeln!(out, "add {NEW_SET} {} timeout {secs} comment \"{comment}\"", element.key);
-    }
-    let _ = writeln!(out, "swap {NEW_SET} {}\ndestroy {NEW_SET}", set.name);
-    out.push_str(&creation(set));
-    out
-}
-
-fn lines(text: &str) -> usize {
-    text.lines().count()
 }
 
 /// Whether a gate is in the old tables of the kernel; no program is run where there are none.

@@ -230,6 +230,18 @@ impl Tools {
         }
     }
 
+    /// Whether the kernel has these matches, or targets.
+    ///
+    /// # Errors
+    /// [`IptablesError`] where nobody can tell.
+    pub fn knows(&self, rules: &[&str]) -> Result<bool, IptablesError> {
+        let rules: String = rules.iter().map(|rule| format!("-A KA-probe {rule}\n")).collect();
+        match self.test(Family::V4, &format!("*mangle\n:KA-probe - [0:0]\n{rules}COMMIT\n")) {
+            Err(IptablesError::Refused { .. }) => Ok(false),
+            other => other.map(|()| true),
+        }
+    }
+
     fn probe(&self, matching: &str) -> Result<(), IptablesError> {
         let text = format!("*mangle\n:KA-probe - [0:0]\n-A KA-probe {matching} -j RETURN\nCOMMIT\n");
         self.test(Family::V4, &text)

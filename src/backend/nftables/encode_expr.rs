@@ -55,6 +55,12 @@ pub(super) fn expression(expr: &Expr) -> Result<Expression, BuildError> {
         }
         Expr::Forget { set, reg, data } => dynset(DYNSET_DELETE, set, *reg, None, *data),
         Expr::Log { group, prefix, snaplen } => log(*group, prefix, *snaplen),
+        Expr::KernelLog { prefix } => {
+            let mut out = Expression::new("log")?;
+            out.set_text(nft::NFTNL_EXPR_LOG_PREFIX, prefix)?;
+            Ok(out)
+        }
+        Expr::Limit(rate) => limit(*rate),
         Expr::Dnat { family, addr, port } => dnat(*family, *addr, *port),
         Expr::Masquerade => Expression::new("masq"),
         // The plan never has one; the kernel has no expression of an empty name either.
@@ -180,14 +186,18 @@ fn fib(side: Side, reg: Reg) -> Result<Expression, BuildError> {
 fn update(set: &str, reg: Reg, timeout_ms: u64, limit: Option<Limit>) -> Result<Expression, BuildError> {
     let mut out = dynset(DYNSET_UPDATE, set, reg, Some(timeout_ms), None)?;
     if let Some(rate) = limit {
-        let mut inner = Expression::new("limit")?;
-        inner.set_u64(nft::NFTNL_EXPR_LIMIT_RATE, rate.rate);
-        inner.set_u64(nft::NFTNL_EXPR_LIMIT_UNIT, rate.unit_secs);
-        inner.set_u32(nft::NFTNL_EXPR_LIMIT_BURST, rate.burst);
-        inner.set_u32(nft::NFTNL_EXPR_LIMIT_TYPE, LIMIT_PACKETS);
-        inner.set_u32(nft::NFTNL_EXPR_LIMIT_FLAGS, if rate.over { LIMIT_INVERTED } else { 0 });
-        out.add(inner);
+        out.add(self::limit(rate)?);
     }
+    Ok(out)
+}
+
+fn limit(rate: Limit) -> Result<Expression, BuildError> {
+    let mut out = Expression::new("limit")?;
+    out.set_u64(nft::NFTNL_EXPR_LIMIT_RATE, rate.rate);
+    out.set_u64(nft::NFTNL_EXPR_LIMIT_UNIT, rate.unit_secs);
+    out.set_u32(nft::NFTNL_EXPR_LIMIT_BURST, rate.burst);
+    out.set_u32(nft::NFTNL_EXPR_LIMIT_TYPE, LIMIT_PACKETS);
+    out.set_u32(nft::NFTNL_EXPR_LIMIT_FLAGS, if rate.over { LIMIT_INVERTED } else { 0 });
     Ok(out)
 }
 

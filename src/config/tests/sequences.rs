@@ -164,3 +164,24 @@ fn without_steps_there_are_no_paths_and_nothing_may_need_them() {
     }
     assert!(read(&format!("global: {{interface_ext: eth0, steps: maybe}}\n{app}")).is_err());
 }
+
+#[test]
+fn a_log_of_knocks_is_off_and_takes_only_what_it_knows() {
+    use crate::config::{KnockEvent, KnockLog};
+    let sequence = "{knocks: [tcp/1234, 5678]}";
+    let log = |global: &str| loads(&text(global, sequence)).settings.global.knock_log;
+    assert_eq!(log(""), KnockLog::default());
+    let of = |events: &[KnockEvent], group| KnockLog { events: events.iter().copied().collect(), group };
+    assert_eq!(log("  log_knocks: invalid\n"), of(&[KnockEvent::Invalid], None));
+    let all = [KnockEvent::Accepted, KnockEvent::Ignored, KnockEvent::Invalid, KnockEvent::Transient];
+    let words = "  log_knocks: [transient, invalid, ignored, accepted]\n  log_knocks_group: 7\n";
+    assert_eq!(log(words), of(&all, Some(7)));
+    for (global, wanted) in [
+        ("  log_knocks: [all]\n", "accepted"),
+        ("  log_knocks_group: 24107\n", "itself listens"),
+        ("  log_knocks_group: 65536\n", "65535"),
+    ] {
+        let problems = format!("{:?}", problems(global, sequence));
+        assert!(problems.contains(wanted), "{problems}");
+    }
+}

@@ -1,5 +1,6 @@
 //! Changes of elements, for `ipset restore -exist`, and elements as `ipset save` lists them.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -8,8 +9,9 @@ use super::plan::MAX_SECS;
 use super::save::{ListedElement, ListedSet};
 use super::{adopted, names};
 use crate::ruleset::allow::{address_key, key_address, networks};
-use crate::ruleset::diff::Change;
-use crate::ruleset::model::{Element, Elements, Timeout};
+use crate::ruleset::diff::{Change, Live};
+use crate::ruleset::keeping::keep;
+use crate::ruleset::model::{Element, Elements, KNOCKED_SETS, Timeout};
 use crate::units::{Family, Network};
 
 /// An element that is in every set of grants or networks: where it is gone, somebody flushed the set; where it is there, an
@@ -113,7 +115,7 @@ pub fn commands(changes: &[Change]) -> Result<Commands, ElementError> {
 /// Whether the set that the model calls so has the sentinel.
 #[must_use]
 pub fn has_sentinel(meaning: &str) -> bool {
-    meaning.starts_with("app_") || meaning.starts_with("allow_")
+    ["app_", "allow_", KNOCKED_SETS].iter().any(|stem| meaning.starts_with(stem))
 }
 
 fn sentinel_line(meaning: &str) -> String {
@@ -132,6 +134,17 @@ pub fn creation(set: &IpSet) -> String {
         text.push_str(&sentinel_line(&set.meaning));
     }
     text
+}
+
+/// The changes that keep grants of sets which go, or are filled for a shorter time from now on.
+#[must_use]
+pub fn kept(live: &Live, sets: &BTreeMap<String, ListedSet>, wanted: &[IpSet]) -> Vec<Change> {
+    let had = live.ruleset.sets.iter().map(|set| {
+        let listed = sets.get(&names::set(&set.name));
+        (set.name.as_str(), listed.and_then(|listed| usual(&listed.kind)).map(|secs| secs * 1_000))
+    });
+    let will = wanted.iter().map(|set| (set.meaning.as_str(), usual(&set.kind).map(|secs| secs * 1_000)));
+    keep(live, &had.collect(), &will.collect())
 }
 
 /// Whether a change puts exactly this key, or the same range, into the set.
@@ -156,8 +169,9 @@ fn options(element: &Element) -> Result<Option<String>, ElementError> {
         return Err(ElementError::TooLong);
     }
     let comment = plain(element.comment.as_deref().unwrap_or_default());
-    let total = total.map(|secs| format!(" ({secs} s)")).unwrap_or_default();
-    Ok(Some(format!("timeout {left} comment \"{comment}{total}\"")))
+    let comment = comment + &total.map(|secs| format!(" ({secs} s)")).unwrap_or_default();
+    let comment = if comment.is_empty() { comment } else { format!(" comment \"{comment}\"") };
+    Ok(Some(format!("timeout {left}{comment}")))
 }
 
 /// A comment that ipset can read back: no quotes, no control characters, not too long.
@@ -222,18 +236,25 @@ fn last_key(network: Network) -> Option<Vec<u8>> {
 pub fn listed(set: &ListedSet) -> (Elements, bool) {
     let mut out = Elements::new();
     let mut guarded = false;
+    let usual = usual(&set.kind);
     for listed in &set.elements {
         let Some(network) = listed.key.parse::<Network>().ok() else { continue };
         if network == Network::host(sentinel(network.family())) && listed.left_secs.is_none() {
             guarded = true;
             continue;
         }
-        out.insert(address_key(network.first()), element(network, listed));
+        out.insert(address_key(network.first()), element(network, listed, usual));
     }
     (out, guarded)
 }
 
-fn element(network: Network, listed: &ListedElement) -> Element {
+/// How long what rules add to a set lasts; none where each element says its own time.
+fn usual(kind: &str) -> Option<u64> {
+    let rest = kind.split_once(" timeout ")?.1;
+    rest.split(' ').next()?.parse().ok().filter(|&secs| secs > 0)
+}
+
+fn element(network: Network, listed: &ListedElement, usual: Option<u64>) -> Element {
     let comment = listed.comment.as_deref().unwrap_or_default();
     let (comment, total) = match comment.rsplit_once(" (") {
         Some((words, rest)) => match rest.strip_suffix(" s)").and_then(|secs| secs.parse::<u64>().ok()) {
@@ -243,7 +264,7 @@ fn element(network: Network, listed: &ListedElement) -> Element {
         None => (comment, None),
     };
     let timeout = listed.left_secs.map(|left| {
-        let total_ms = total.unwrap_or(left).max(left).saturating_mul(1_000);
+        let total_ms = total.or(usual).unwrap_or(left).max(left).saturating_mul(1_000);
         Timeout { total_ms, left_ms: left.saturating_mul(1_000) }
     });
     Element {

@@ -8,7 +8,7 @@ use super::phrase::{Phrase, Side, rule};
 use super::plan::{Draft, table};
 use super::step1;
 use crate::config::App;
-use crate::ruleset::plan::{allow_set, app_set};
+use crate::ruleset::plan::allow_set;
 use crate::units::{Family, IfName, PortRange, Protocol};
 
 /// The nat table; none where nothing is forwarded in this family.
@@ -90,11 +90,8 @@ fn clients(
     per_protocol: bool,
     finish: impl Fn(Phrase, &str) -> String,
 ) -> Vec<String> {
-    let sets = [
-        (app_set(&app.slug, family), format!("grant:{}", app.slug)),
-        (allow_set(&app.slug, family), format!("allow:{}", app.slug)),
-        (allow_set("all", family), "allow:all".to_owned()),
-    ];
+    let mut sets = draft.sets_of(app, family);
+    sets.push((allow_set("all", family), "allow:all".to_owned()));
     let begin: Vec<Option<Protocol>> =
         if per_protocol { app.protocol.each().iter().copied().map(Some).collect() } else { vec![None] };
     let mut rules = Vec::new();

@@ -5,7 +5,7 @@ use super::model::Chain;
 use super::phrase::{Phrase, Side, for_this_host, rule};
 use super::plan::{Draft, Keeping, port, stem};
 use super::step1;
-use super::{adopted, names, path};
+use super::{adopted, knock, names, path};
 use crate::ruleset::layout::Segment;
 use crate::ruleset::plan::step2_set;
 use crate::units::{Family, Protocol};
@@ -19,13 +19,17 @@ pub(super) const SPOKEN_SECS: u32 = 2_147_000;
 pub(super) const TALKED_SECS: u32 = 86_400;
 
 pub(super) fn chains(draft: &Draft<'_>, family: Family) -> Vec<Chain> {
-    let mut out = step1::gate(draft, family);
+    let steps = draft.layout.settings.global.steps;
+    let mut out = if steps { step1::gate(draft, family) } else { Vec::new() };
     out.push(Chain::new("gate", gate(draft, family)));
     out.push(Chain::new("gate_here", gate_here(draft)));
     out.push(Chain::new("gate_own", gate_own(draft, family)));
     out.push(Chain::new("turned", this_host(family, |text| text.goto("services", "turned"))));
     out.push(Chain::new("services", services(draft)));
-    out.push(Chain::new("step2_gate", step2_gate(draft, family)));
+    out.extend(knock::chains(draft, family));
+    if steps {
+        out.push(Chain::new("step2_gate", step2_gate(draft, family)));
+    }
     out.push(Chain::new("spoke", remember(draft, SPOKEN, family, Protocol::Udp, SPOKEN_SECS)));
     out.push(Chain::new("talk", remember(draft, TALKED, family, Protocol::Tcp, TALKED_SECS)));
     out.extend(draft.layout.services.iter().map(|segment| service_chain(draft, family, segment)));
@@ -48,11 +52,15 @@ fn gate(draft: &Draft<'_>, family: Family) -> Vec<String> {
 
 fn gate_here(draft: &Draft<'_>) -> Vec<String> {
     let options = draft.layout.options;
-    let mut rules = vec![
-        rule().dport(Protocol::Tcp, port(options.http_port)).goto("step1_gate", "step1"),
-        rule().dport(Protocol::Tcp, port(options.https_port)).goto("step2_gate", "step2"),
-    ];
-    rules.extend(draft.layout.ext.iter().map(|name| rule().iif(name).goto("services", "services")));
+    let mut rules = Vec::new();
+    if draft.layout.settings.global.steps {
+        for (number, step) in [(options.http_port, 1), (options.https_port, 2)] {
+            let text = rule().dport(Protocol::Tcp, port(number));
+            rules.push(text.goto(&knock::step_gate(draft, step), &format!("step{step}")));
+        }
+    }
+    let next = if draft.layout.knocking.is_empty() { "services" } else { "knocks" };
+    rules.extend(draft.layout.ext.iter().map(|name| rule().iif(name).goto(next, next)));
     rules
 }
 
@@ -72,9 +80,11 @@ fn gate_own(draft: &Draft<'_>, family: Family) -> Vec<String> {
 }
 
 fn services(draft: &Draft<'_>) -> Vec<String> {
-    let each = draft.layout.services.iter();
-    each.map(|segment| rule().dport(segment.protocol, segment.ports).goto(&stem("svc", segment), "services"))
-        .collect()
+    let each =
+        draft.layout.services.iter().map(|segment| {
+            rule().dport(segment.protocol, segment.ports).goto(&stem("svc", segment), "services")
+        });
+    each.chain(knock::behind_services(draft)).collect()
 }
 
 fn step2_gate(draft: &Draft<'_>, family: Family) -> Vec<String> {

@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use super::elements::{self, listed};
 use super::recent::Filled;
 use super::save::{ListedSet, Listing};
-use super::{adopted, names};
+use super::{adopted, knock, names};
 use crate::ruleset::allow::{Span, address_key};
 use crate::ruleset::diff::Live;
 use crate::ruleset::expr::{Expr, Reg, Verdict};
 use crate::ruleset::model::{Chain, Content, Element, Elements, KeyPart, Rule, Set, SetFlags, Value};
-use crate::ruleset::plan::allow_set;
+use crate::ruleset::plan::{KNOCK_PORTS, allow_set};
 use crate::units::{Family, Network, PortRange, Protocol};
 
 /// What was read; none where nothing of ours is there. A set of grants that somebody flushed counts as gone.
@@ -113,8 +113,9 @@ fn meanings(listings: [&Listing; 2]) -> BTreeMap<String, String> {
         let Some((_, digit)) = set.rsplit_once('_') else { continue };
         let stem = what.strip_prefix("grant:").map(|slug| ("app", slug));
         let stem = stem.or_else(|| what.strip_prefix("allow:").map(|slug| ("allow", slug)));
-        if let Some((kind, slug)) = stem {
-            out.insert(set.to_owned(), format!("{kind}_{slug}_{digit}"));
+        let stem = stem.map(|(kind, slug)| format!("{kind}_{slug}"));
+        if let Some(stem) = stem.or_else(|| what.strip_prefix("knocked:").map(str::to_owned)) {
+            out.insert(set.to_owned(), format!("{stem}_{digit}"));
         }
     }
     out
@@ -123,12 +124,16 @@ fn meanings(listings: [&Listing; 2]) -> BTreeMap<String, String> {
 /// The guarded ports as a map to chains, and the sets that those ask.
 fn services(listings: [&Listing; 2], sets: &BTreeMap<String, ListedSet>, lists: &[Filled], live: &mut Live) {
     let dispatch = names::chain("services");
+    let knocks = [Protocol::Tcp, Protocol::Udp].map(|protocol| names::chain(&knock::ports_chain(protocol)));
+    let mut ports = Elements::new();
     let mut map = Elements::new();
     let mut asked: BTreeMap<String, Vec<Rule>> = BTreeMap::new();
     let forward = names::chain("forward");
     for (chain, rule) in mangle_rules(listings) {
         if chain == dispatch {
             map.extend(guarded(rule, &[]));
+        } else if knocks.iter().any(|name| name == chain) {
+            ports.extend(guarded(rule, &[]));
         } else if chain == forward {
             let host = after(rule, "-d").and_then(|word| word.parse::<Network>().ok());
             let Some(host) = host.map(|network| network.first()) else { continue };
@@ -149,6 +154,7 @@ fn services(listings: [&Listing; 2], sets: &BTreeMap<String, ListedSet>, lists: 
         }
     }
     live.elements.insert("services".to_owned(), map);
+    live.elements.insert(KNOCK_PORTS.to_owned(), ports);
     live.ruleset.chains = asked.into_iter().map(|(name, rules)| Chain { name, base: None, rules }).collect();
 }
 

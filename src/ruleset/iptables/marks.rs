@@ -35,10 +35,11 @@ pub(super) fn filter(draft: &Draft<'_>, family: Family) -> Option<Table> {
     let _ = family;
     draft.layout.settings.global.mark?;
     let options = draft.layout.options;
-    let mut rules = vec![
-        rule().sport(Protocol::Tcp, port(options.http_port)).goto("mark", "mark:step1"),
-        rule().sport(Protocol::Tcp, port(options.https_port)).goto("mark", "mark:step2"),
-    ];
+    let mut rules = Vec::new();
+    if draft.layout.settings.global.steps {
+        rules.push(rule().sport(Protocol::Tcp, port(options.http_port)).goto("mark", "mark:step1"));
+        rules.push(rule().sport(Protocol::Tcp, port(options.https_port)).goto("mark", "mark:step2"));
+    }
     rules.extend(draft.layout.ext.iter().map(|name| rule().oif(name).reply().goto("mark_back", "replies")));
     let back =
         draft.layout.services.iter().map(|segment| local_reply(segment).goto("mark", "mark:local")).collect();
@@ -73,7 +74,7 @@ fn arriving(draft: &Draft<'_>, family: Family) -> Vec<String> {
     let options = draft.layout.options;
     let mut rules = Vec::new();
     let ports = [(options.http_port, "mark:step1"), (options.https_port, "mark:step2")];
-    for (number, what) in ports {
+    for (number, what) in ports.into_iter().filter(|_| draft.layout.settings.global.steps) {
         for text in for_this_host(family) {
             rules.push(text.dport(Protocol::Tcp, port(number)).goto("mark", what));
         }

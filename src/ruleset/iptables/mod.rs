@@ -8,6 +8,7 @@ pub mod adopted;
 pub mod elements;
 mod forward;
 mod gate;
+mod knock;
 pub mod live;
 mod marks;
 pub mod model;

@@ -109,7 +109,9 @@ impl Tables {
     /// that what is left lets nobody in.
     #[must_use]
     pub fn without_sets(&self) -> Self {
-        let asks = |rule: &String| rule.contains("--match-set ") || rule.contains("--add-set ");
+        let asks = |rule: &String| {
+            ["--match-set ", "--add-set ", "--del-set "].iter().any(|word| rule.contains(word))
+        };
         let mut out = Self { ipsets: Vec::new(), ..self.clone() };
         let chains = out.ipv4.iter_mut().chain(&mut out.ipv6).flat_map(|table| &mut table.chains);
         chains.for_each(|chain| chain.rules.retain(|rule| !asks(rule)));

@@ -4,6 +4,7 @@ use super::model::{CHAIN_PREFIX, SET_PREFIX};
 
 const MAX_SET: usize = 31;
 const MAX_CHAIN: usize = 28;
+const MAX_LOGGED: usize = 50;
 /// Hexadecimal digits of the sum that stands for what was cut off.
 const SUM: usize = 8;
 /// Before the sum; no slug has it, so that a cut name is never another's whole one.
@@ -26,7 +27,7 @@ pub fn meaning(set: &str) -> Option<&str> {
 /// Whether a set is one of ours.
 #[must_use]
 pub fn is_ours(set: &str) -> bool {
-    let stems = ["app_", "allow_", "step1_", "step2_", "spoken_", "talked_", "flow_", "new"];
+    let stems = ["app_", "allow_", "step1_", "step2_", "spoken_", "talked_", "flow_", "seq_", "gate_", "new"];
     set.strip_prefix(SET_PREFIX).is_some_and(|name| stems.iter().any(|stem| name.starts_with(stem)))
 }
 
@@ -34,6 +35,12 @@ pub fn is_ours(set: &str) -> bool {
 #[must_use]
 pub fn chain(stem: &str) -> String {
     format!("{CHAIN_PREFIX}{}", short(stem, MAX_CHAIN - CHAIN_PREFIX.len()))
+}
+
+/// How a set of grants is called in what is logged of it: `NFLOG` has room for 63 characters.
+#[must_use]
+pub fn logged(stem: &str) -> String {
+    short(stem, MAX_LOGGED)
 }
 
 /// The text itself where it fits, else its beginning and a sum of all of it. Two texts with one beginning and

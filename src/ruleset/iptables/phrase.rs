@@ -124,6 +124,11 @@ impl Phrase {
         self.with(format!("-m length --length 0:{max}"))
     }
 
+    /// Exactly so many bytes, with all headers.
+    pub(super) fn length(self, bytes: u32) -> Self {
+        self.with(format!("-m length --length {bytes}"))
+    }
+
     pub(super) fn state(self, states: &str) -> Self {
         self.tracked(Tracking::State, format!("--ctstate {states}"))
     }
@@ -175,6 +180,11 @@ impl Phrase {
         self.target("-j RETURN", what)
     }
 
+    /// Its matches do something by themselves; the packet goes on.
+    pub(super) fn done(self, what: &str) -> String {
+        self.target("", what)
+    }
+
     pub(super) fn drop(self, what: &str) -> String {
         self.target("-j DROP", what)
     }
@@ -203,7 +213,7 @@ impl Phrase {
             }
         }
         words.push(format!("-m comment --comment \"ka:{what}\""));
-        words.push(target.to_owned());
+        words.extend((!target.is_empty()).then(|| target.to_owned()));
         words.join(" ")
     }
 }

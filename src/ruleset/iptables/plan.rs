@@ -7,7 +7,7 @@ use super::model::{Chain, Hook, Table, Tables};
 use super::path;
 pub use super::path::Matcher;
 use super::phrase::{Phrase, Side, rule};
-use super::{adopted, forward, gate, marks, names, recent, replies, sets, step1};
+use super::{adopted, forward, gate, knock, marks, names, recent, replies, sets, step1};
 use crate::config::{App, DefaultInput, Settings, Step1Reply};
 use crate::ruleset::layout::{Layout, Options, Segment};
 use crate::ruleset::plan::{allow_set, app_set, request_line_starts};
@@ -21,15 +21,15 @@ pub const MAX_SECS: u64 = 2_147_483;
 pub enum Impossible {
     /// Longer than an ipset counts.
     #[error(
-        "{what} of {app} is {long}: with iptables, at most {MAX_SECS} s (24 days); choose less, or nftables"
+        "{what} of {app} is {secs} s: with iptables, at most {MAX_SECS} s (24 days); choose less, or nftables"
     )]
     TooLong {
         /// The app.
         app: String,
         /// The key of the configuration.
         what: &'static str,
-        /// What it says.
-        long: Lifetime,
+        /// What it says, in seconds.
+        secs: u64,
     },
     /// A name that means something else to iptables.
     #[error(
@@ -39,11 +39,29 @@ pub enum Impossible {
     /// A packet that ends a grant.
     #[error("once of {0}: with iptables, a connection does not end a grant: remove it, or use nftables")]
     Once(String),
-    /// Sequences are enforced by maps of nftables.
+    /// More than lists of `-m recent` are good for.
     #[error(
-        "sequence: with iptables, knock sequences are not enforced: remove them, or use nftables (--firewall-type nftables)"
+        "sequence: with iptables, all sequences together may have {most} knocks (those counted once that begin alike), and these have {have}: use fewer, or use nftables (--firewall-type nftables)"
     )]
-    Sequences,
+    ManySequences {
+        /// Knocks that there are.
+        have: usize,
+        /// Knocks that there may be.
+        most: usize,
+    },
+    /// Nothing is told of knocks.
+    #[error("log_knocks: with iptables, no knock is logged: remove it, or use nftables")]
+    KnockLog,
+    /// Knocks that change with time are swapped in maps of nftables.
+    #[error(
+        "time_sequence: with iptables, knocks cannot change with time: use sequences that stay as they are (sequence), or use nftables (--firewall-type nftables)"
+    )]
+    TimeSequence,
+    /// The kernel cannot remember who has knocked.
+    #[error(
+        "sequence: this kernel has not what iptables needs for knock sequences: load it (modprobe -a xt_recent xt_hashlimit xt_multiport), or use nftables (--firewall-type nftables)"
+    )]
+    NoKnocks,
     /// Too long for the matches there are.
     #[error(
         "http_post_path is too long for what this kernel has (xt_u32: 33 characters): shorten it, or load the module xt_bpf"
@@ -130,7 +148,7 @@ fn tables(draft: &Draft<'_>, family: Family) -> Vec<Table> {
     mangle.extend(marks::chains(draft, family));
     mangle.extend(adopted::chains(draft, family));
     if draft.keeping == Keeping::Recent {
-        mangle.push(recent::chain(draft.layout.settings, family));
+        mangle.push(recent::chain(&draft.layout, family));
     }
     let hooks = vec![
         step1::hook("PREROUTING", "gate"),
@@ -141,7 +159,7 @@ fn tables(draft: &Draft<'_>, family: Family) -> Vec<Table> {
     ];
     let mut out = vec![table("mangle", hooks, mangle)];
     out.extend(marks::filter(draft, family));
-    out.extend(step1::raw(draft, family));
+    out.extend(step1::raw(draft, family).filter(|_| draft.layout.settings.global.steps));
     out.extend(forward::nat(draft, family));
     out
 }
@@ -158,12 +176,16 @@ fn refuse(draft: &Draft<'_>) -> Result<(), Impossible> {
     if settings.global.default_input != DefaultInput::Accept {
         return Err(Impossible::DefaultInput);
     }
+    if !settings.global.knock_log.events.is_empty() {
+        return Err(Impossible::KnockLog);
+    }
     if let Some(app) = settings.apps.iter().find(|app| app.once) {
         return Err(Impossible::Once(app.name.to_string()));
     }
-    if !settings.sequences.is_empty() {
-        return Err(Impossible::Sequences);
+    if settings.time_sequence.is_some() {
+        return Err(Impossible::TimeSequence);
     }
+    knock::refuse(draft)?;
     if draft.keeping == Keeping::Recent {
         recent::refuse(settings)?;
     }
@@ -175,7 +197,7 @@ fn refuse(draft: &Draft<'_>) -> Result<(), Impossible> {
         ];
         for (what, long) in times {
             if long.as_secs() > MAX_SECS {
-                return Err(Impossible::TooLong { app: app.name.to_string(), what, long });
+                return Err(Impossible::TooLong { app: app.name.to_string(), what, secs: long.as_secs() });
             }
         }
     }
@@ -186,12 +208,15 @@ fn refuse(draft: &Draft<'_>) -> Result<(), Impossible> {
     if let Some(name) = draft.layout.ext.iter().find(|name| odd(name)) {
         return Err(Impossible::Interface((*name).clone()));
     }
-    for wanted in request_line_starts(&draft.layout) {
+    for wanted in request_line_starts(&draft.layout).into_iter().filter(|_| settings.global.steps) {
         if Family::BOTH.iter().any(|&family| path::begins(draft.matcher, family, &wanted).is_none()) {
             return Err(Impossible::Path);
         }
     }
-    if draft.reply() == Step1Reply::Http && path::has_data(draft.matcher, Family::V4).is_none() {
+    if settings.global.steps
+        && draft.reply() == Step1Reply::Http
+        && path::has_data(draft.matcher, Family::V4).is_none()
+    {
         return Err(Impossible::Answers);
     }
     Ok(())
@@ -245,11 +270,7 @@ impl Draft<'_> {
                 Some(names) => names.iter().map(|name| rule().interface(side, name)).collect(),
                 None => vec![rule()],
             };
-            let sets = [
-                (app_set(&app.slug, family), format!("grant:{}", app.slug)),
-                (allow_set(&app.slug, family), format!("allow:{}", app.slug)),
-            ];
-            for (set, what) in sets {
+            for (set, what) in self.sets_of(app, family) {
                 let each = begin.iter().flat_map(|text| self.asked(text, &set, family, side));
                 rules.extend(each.map(|text| finish(text, &what)));
             }
@@ -259,6 +280,15 @@ impl Draft<'_> {
             rules.extend(each.into_iter().map(|text| finish(text, "allow:all")));
         }
         rules
+    }
+
+    /// The sets that let clients in to an app, with what rules about them are called.
+    pub(super) fn sets_of(&self, app: &App, family: Family) -> Vec<(String, String)> {
+        let mut sets = vec![(app_set(&app.slug, family), format!("grant:{}", app.slug))];
+        let knocked = self.layout.knocking.of_app(app).filter(|grants| grants.families.contains(&family));
+        sets.extend(knocked.map(|grants| (grants.set(family), knock::label(grants))));
+        sets.push((allow_set(&app.slug, family), format!("allow:{}", app.slug)));
+        sets
     }
 
     /// The rules that drop what nothing let in: for every interface the segment is guarded on.

@@ -11,6 +11,7 @@ use super::plan::{Draft, Impossible};
 use super::save::Listing;
 use crate::config::Settings;
 use crate::ruleset::allow::address_key;
+use crate::ruleset::layout::Layout;
 use crate::ruleset::model::{Element, Elements, Timeout};
 use crate::ruleset::plan::{app_set, step2_set};
 use crate::units::{Family, Network};
@@ -69,6 +70,12 @@ impl List {
         )
     }
 
+    /// The source added to it (`set`) or taken out (`remove`).
+    pub(super) fn changed(&self, verb: &str) -> String {
+        let family = if self.meaning.ends_with('4') { Family::V4 } else { Family::V6 };
+        format!("-m recent --{verb} --name {} --mask {} --rsource", self.name, mask(family, self.prefix))
+    }
+
     /// The entry that an address has: only the bits that are compared.
     #[must_use]
     pub fn entry(&self, address: IpAddr) -> IpAddr {
@@ -76,7 +83,7 @@ impl List {
     }
 }
 
-fn mask(family: Family, prefix: u8) -> IpAddr {
+pub(super) fn mask(family: Family, prefix: u8) -> IpAddr {
     match family {
         Family::V4 => Ipv4Addr::BROADCAST.into(),
         Family::V6 => {
@@ -87,13 +94,22 @@ fn mask(family: Family, prefix: u8) -> IpAddr {
 }
 
 /// The lists of one family.
-pub(super) fn lists(settings: &Settings, family: Family) -> Vec<List> {
+pub(super) fn lists(layout: &Layout<'_>, family: Family) -> Vec<List> {
+    let settings = layout.settings;
     let prefix = if family == Family::V4 { 32 } else { settings.global.ipv6_prefix };
     let apps = settings.apps.iter();
     let mut out: Vec<List> = apps
         .filter(|app| app.families().contains(&family))
         .map(|app| List::new(app_set(&app.slug, family), app.duration.as_secs(), prefix))
         .collect();
+    let knocked = layout.knocking.grants.iter().filter(|grants| grants.families.contains(&family));
+    out.extend(knocked.map(|grants| {
+        let prefix = if grants.service { prefix } else { family.bits() };
+        List::new(grants.set(family), grants.secs, prefix)
+    }));
+    if !settings.global.steps {
+        return out;
+    }
     let windows = settings.apps.iter().map(|app| app.step2_https_duration);
     let times: BTreeSet<u64> =
         windows.chain([settings.global.token_window]).map(|time| time.as_secs()).collect();
@@ -102,10 +118,10 @@ pub(super) fn lists(settings: &Settings, family: Family) -> Vec<List> {
 }
 
 /// The chain that names them.
-pub(super) fn chain(settings: &Settings, family: Family) -> Chain {
+pub(super) fn chain(layout: &Layout<'_>, family: Family) -> Chain {
     let clock = List { name: CLOCK.to_owned(), meaning: format!("{}", family.digit()), secs: 1, prefix: 128 };
     let mut rules = vec![rule().with(clock.matching(Side::Source)).pass("clock")];
-    let all = lists(settings, family);
+    let all = lists(layout, family);
     rules.extend(
         all.iter()
             .map(|list| rule().with(list.matching(Side::Source)).pass(&format!("list:{}", list.meaning))),
@@ -129,7 +145,7 @@ pub(super) fn asked(
             })
             .collect();
     }
-    let lists = lists(draft.layout.settings, family).into_iter();
+    let lists = lists(&draft.layout, family).into_iter();
     lists.filter(|list| list.meaning == meaning).map(|list| text.clone().with(list.matching(side))).collect()
 }
 

@@ -5,6 +5,7 @@ use super::model::{IpSet, SetContent};
 use super::plan::{Draft, Keeping};
 use super::step1::{FLOW, FLOW_SECS, METER};
 use super::{adopted, names};
+use crate::ruleset::knocking::KnockGrants;
 use crate::ruleset::plan::{allow_set, app_set, step2_set};
 use crate::units::Family;
 
@@ -25,13 +26,15 @@ pub(super) fn sets(draft: &Draft<'_>) -> Vec<IpSet> {
     for family in Family::BOTH {
         let digit = family.digit();
         out.push(networks(allow_set("all", family), family));
-        out.push(addresses(step2_set(family), family, CLIENTS, 128, SetContent::Admissions));
-        let meter = netmask(family, METER_PREFIX);
-        out.push(packets(format!("{METER}_{digit}"), "hash:ip", family, &meter, METER_SECS, " counters"));
+        if settings.global.steps {
+            out.push(addresses(step2_set(family), family, CLIENTS, 128, SetContent::Admissions));
+            let meter = netmask(family, METER_PREFIX);
+            out.push(packets(format!("{METER}_{digit}"), "hash:ip", family, &meter, METER_SECS, " counters"));
+        }
         out.push(packets(format!("{SPOKEN}_{digit}"), "hash:ip,port", family, "", SPOKEN_SECS, ""));
         out.push(packets(format!("{TALKED}_{digit}"), "hash:ip,port", family, "", TALKED_SECS, ""));
         out.extend(adopted::sets(family));
-        if draft.segments() > 1 {
+        if settings.global.steps && draft.segments() > 1 {
             out.push(packets(format!("{FLOW}_{digit}"), "hash:ip,port", family, "", FLOW_SECS, " counters"));
         }
         for app in &settings.apps {
@@ -39,6 +42,7 @@ pub(super) fn sets(draft: &Draft<'_>) -> Vec<IpSet> {
             out.push(addresses(app_set(&app.slug, family), family, GRANTS, prefix, SetContent::Kept));
             out.push(networks(allow_set(&app.slug, family), family));
         }
+        out.extend(draft.layout.knocking.grants.iter().map(|grants| knocked(draft, grants, family)));
     }
     out
 }
@@ -46,6 +50,18 @@ pub(super) fn sets(draft: &Draft<'_>) -> Vec<IpSet> {
 fn addresses(meaning: String, family: Family, room: u32, prefix: u8, content: SetContent) -> IpSet {
     let mask = netmask(family, prefix);
     let kind = format!("hash:ip family {} maxelem {room}{mask} timeout 0 comment", inet(family));
+    IpSet { name: names::set(&meaning), meaning, kind, content }
+}
+
+/// What sequences fill: what a rule adds lasts as long as the set says.
+fn knocked(draft: &Draft<'_>, grants: &KnockGrants, family: Family) -> IpSet {
+    let (room, prefix, content) = match grants.service {
+        true => (GRANTS, draft.layout.settings.global.ipv6_prefix, SetContent::Kept),
+        false => (CLIENTS, family.bits(), SetContent::Admissions),
+    };
+    let (meaning, mask) = (grants.set(family), netmask(family, prefix));
+    let kind =
+        format!("hash:ip family {} maxelem {room}{mask} timeout {} comment", inet(family), grants.secs);
     IpSet { name: names::set(&meaning), meaning, kind, content }
 }
 

@@ -22,6 +22,8 @@ const GLOBAL_SEQUENCES: &[&str] = &[
     "",
     "",
     "  sequence: {knocks: [5000, 5001, 5000], opens: step-1}\n",
+    "  log_knocks: [accepted, ignored, invalid, transient]\n",
+    "  log_knocks: [invalid, accepted]\n  log_knocks_group: 7\n",
     "  sequence: [{knocks: [5000, udp/5001], opens: step-2}, {knocks: [5002, 5001], opens: step-1, duration: 90}, {knocks: [5003, 5001], opens: step-1, duration: 9}]\n",
 ];
 

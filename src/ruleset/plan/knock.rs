@@ -4,6 +4,7 @@
 //! Packets to knock ports end here, so their mark is free to use. A packet to another port that is not guarded is a
 //! wrong knock. Where a set is full, the knock does not count: nothing opens by that.
 
+use crate::config::KnockEvent;
 use crate::ruleset::expr::{Limit, Side, Verdict};
 use crate::ruleset::knocking::{
     Deed, KNOCKS_AT_ONCE, KNOCKS_PER_SECOND, KnockGrants, Knocking, LOG_BYTES, LOG_CLOSED, LOG_GROUP,
@@ -15,7 +16,7 @@ use crate::ruleset::rule::{RuleText, rule};
 use crate::units::{Family, Knock, Protocol, START};
 
 use super::sets::{CLIENTS, GRANTS, address};
-use super::{adopted, chain};
+use super::{adopted, chain, knock_log};
 
 /// The map from port to the chain of knocks.
 pub const KNOCK_PORTS: &str = "knock_ports";
@@ -61,11 +62,11 @@ pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
     for (name, calls) in &knocking.several {
         out.push(chain(name, calls.iter().map(|call| rule().jump(call).named("knock:open")).collect()));
     }
-    out.extend(knocking.kinds_of_moves.iter().map(|kind| chain(&kind.chain, remember(kind))));
+    out.extend(knocking.kinds_of_moves.iter().map(|kind| chain(&kind.chain, remember(layout, kind))));
     out.push(chain("knock_counted", counted()));
-    out.push(chain("knock_moved", moved()));
+    out.push(chain("knock_moved", moved(layout)));
     out.push(chain("knock_step", step(knocking)));
-    out.push(chain("knock", knock()));
+    out.push(chain("knock", knock(layout)));
     for step in [1, 2] {
         let grants = knocking.before_step(step);
         if !grants.is_empty() {
@@ -99,13 +100,14 @@ pub(super) fn to_reset(layout: &Layout<'_>) -> Vec<Rule> {
     ]
 }
 
-fn knock() -> Vec<Rule> {
+fn knock(layout: &Layout<'_>) -> Vec<Rule> {
     let both = |text: &dyn Fn(Family) -> Rule| Family::BOTH.map(text);
     // A port may have been somebody's before it was knocked at.
     let mut rules = vec![adopted::jump("adopted_gate")];
     rules.push(rule().l4proto(Protocol::Tcp).not_syn().counter().drop().named("drop:knock"));
     // A client's kernel repeats a SYN that is not answered, also when the next knock is already on its way.
-    rules.extend(both(&|family| rule().syn_in(family, &seen(family)).drop().named("knock:again")));
+    let again = |text| knock_log::drop(layout, KnockEvent::Ignored, text).named("knock:again");
+    rules.extend(both(&|family| again(rule().syn_in(family, &seen(family)))));
     rules.extend(both(&|family| {
         rule().remember_syn(family, &seen(family), SEEN_SECS * 1_000).done().named("knock:seen")
     }));
@@ -117,9 +119,13 @@ fn knock() -> Vec<Rule> {
     // Not what comes next: perhaps it begins anew.
     rules.push(rule().set_mark(START).done().named("knock:start"));
     rules.push(rule().jump("knock_step").named("knock:first"));
-    rules.push(rule().jump("knock_reset").named("knock:wrong"));
-    rules.push(rule().counter().drop().named("drop:knock"));
+    rules.extend(wrong(layout));
     rules
+}
+
+fn wrong(layout: &Layout<'_>) -> [Rule; 2] {
+    let drop = knock_log::drop(layout, KnockEvent::Invalid, rule().counter());
+    [rule().jump("knock_reset").named("knock:wrong"), drop.named("drop:knock")]
 }
 
 fn step(knocking: &Knocking) -> Vec<Rule> {
@@ -131,15 +137,16 @@ fn step(knocking: &Knocking) -> Vec<Rule> {
 }
 
 /// What a source does too fast is a wrong knock, and so is what the meter has no room for.
-fn moved() -> Vec<Rule> {
-    let mut rules = vec![rule().mark_is(STAY).counter().drop().named("knock:again")];
+fn moved(layout: &Layout<'_>) -> Vec<Rule> {
+    let ignored = |text, what| knock_log::drop(layout, KnockEvent::Ignored, text).named(what);
+    let mut rules = vec![ignored(rule().mark_is(STAY).counter(), "knock:again")];
     let limit = Limit { rate: KNOCKS_PER_SECOND, unit_secs: 1, burst: KNOCKS_AT_ONCE, over: false };
     rules.extend(Family::BOTH.map(|family| {
         let text = rule().update_source(family, METER_V6_PREFIX, &meter(family), METER_MS, limit);
         text.goto("knock_counted").named("knock:counted")
     }));
     rules.push(rule().jump("knock_reset").named("knock:fast"));
-    rules.push(rule().counter().drop().named("drop:knock:fast"));
+    rules.push(ignored(rule().counter(), "drop:knock:fast"));
     rules
 }
 
@@ -151,7 +158,7 @@ fn counted() -> Vec<Rule> {
     ]
 }
 
-fn remember(kind: &Move) -> Vec<Rule> {
+fn remember(layout: &Layout<'_>, kind: &Move) -> Vec<Rule> {
     let forget =
         || Family::BOTH.map(|family| rule().forget_mark(family, &at(family)).done().named("knock:forget"));
     let Some(window_secs) = kind.window_secs else {
@@ -174,8 +181,7 @@ fn remember(kind: &Move) -> Vec<Rule> {
                     .named("knock:behind")
             }));
         }
-        rules.push(rule().jump("knock_reset").named("knock:wrong"));
-        rules.push(rule().counter().drop().named("drop:knock"));
+        rules.extend(wrong(layout));
         return rules;
     }
     // In this order: no packet on another processor finds the old state with the new time.
@@ -202,7 +208,12 @@ fn deed(layout: &Layout<'_>, deed: &Deed) -> Vec<Rule> {
 fn open(layout: &Layout<'_>, grants: &KnockGrants, family: Family) -> Rule {
     let (prefix, set) = (prefix(layout, grants), grants.set(family));
     let text = rule().renew_source(family, prefix, &set, grants.secs * 1_000).counter();
-    told(layout, text, LOG_OPENED, &grants.stem).done().named("knock:opened")
+    let text = told(layout, text, LOG_OPENED, &grants.stem);
+    match knock_log::chain_of(layout, KnockEvent::Accepted) {
+        Some(chain) => text.jump(&chain),
+        None => text.done(),
+    }
+    .named("knock:opened")
 }
 
 /// Takes back what stands open for the source, and tells of it only if it did.

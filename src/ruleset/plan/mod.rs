@@ -6,6 +6,7 @@ mod default_input;
 mod forward;
 mod gate;
 mod knock;
+mod knock_log;
 mod marks;
 mod once;
 mod replies;
@@ -31,6 +32,7 @@ pub fn plan(settings: &Settings, options: Options) -> Ruleset {
     let layout = Layout::new(settings, options);
     let mut chains = Vec::new();
     chains.extend(step1::chains(&layout));
+    chains.extend(knock_log::chains(&layout));
     chains.extend(knock::chains(&layout));
     chains.extend(gate::chains(&layout));
     chains.extend(adopted::chains(&layout));
@@ -83,12 +85,20 @@ fn for_clients(
             rules.extend(granted(layout, app, side, prefix, begin, &finish));
         }
         for &family in app.families() {
-            let text = begin().addr_in(family, side, 128, &allow_set(&app.slug, family));
+            let set = allow_set(&app.slug, family);
+            if meets == Meets::FirstPackets {
+                rules.extend(knock_log::transient(layout, segment, family, &set, begin()));
+            }
+            let text = begin().addr_in(family, side, 128, &set);
             rules.push(finish(text, &format!("allow:{}", app.slug)));
         }
     }
     for family in layout.families(segment) {
-        rules.push(finish(rule().addr_in(family, side, 128, &allow_set("all", family)), "allow:all"));
+        let set = allow_set("all", family);
+        if meets == Meets::FirstPackets {
+            rules.extend(knock_log::transient(layout, segment, family, &set, rule()));
+        }
+        rules.push(finish(rule().addr_in(family, side, 128, &set), "allow:all"));
     }
     rules
 }

@@ -1,11 +1,11 @@
 //! Phrases about knocks: where a source stands, by a packet mark, and where that leads to.
 
-use super::{CmpOp, CtKey, Expr, MetaKey, R0, Reg, RuleText, Side, ct_state, port_offset};
+use super::{CmpOp, CtKey, Expr, Limit, MetaKey, R0, Reg, RuleText, Side, ct_state, port_offset};
 use crate::ruleset::expr::Base;
 use crate::units::{Family, Protocol};
 
 /// A register beside the key of a look-up, clear of the longest one.
-const VALUE: Reg = Reg(8);
+const VALUE: Reg = Reg(4);
 
 impl RuleText {
     /// `ip saddr . tcp sport . tcp dport`
@@ -159,6 +159,16 @@ impl RuleText {
     /// `log prefix "…" group N snaplen M`
     pub(in crate::ruleset) fn log(self, prefix: &str, group: u16, snaplen: u32) -> Self {
         self.push(Expr::Log { group, prefix: prefix.to_owned(), snaplen })
+    }
+
+    /// `log prefix "…"`
+    pub(in crate::ruleset) fn kernel_log(self, prefix: &str) -> Self {
+        self.push(Expr::KernelLog { prefix: prefix.to_owned() })
+    }
+
+    /// `limit rate …`
+    pub(in crate::ruleset) fn limit(self, limit: Limit) -> Self {
+        self.push(Expr::Limit(limit))
     }
 
     /// `ct state new,untracked`

@@ -70,12 +70,14 @@ impl Renderer<'_> {
         action: &str,
     ) -> Result<String, TemplateError> {
         let side = if way == Way::In { "saddr" } else { "daddr" };
+        let log = first.filter(|_| segment.host.is_none());
         let mut out = String::new();
         for app in self.layout.apps(segment) {
             let interface = self.interface(app, way).unwrap_or_default();
             out += &self.client_rules(&interface, app, app.families(), (side, first), action)?;
+            out += &self.allow_rules(&interface, &app.slug, app.families(), (side, log), action)?;
         }
-        out += &allow_rules("", "all", &self.layout.families(segment), side, action)?;
+        out += &self.allow_rules("", "all", &self.layout.families(segment), (side, log), action)?;
         Ok(out)
     }
 
@@ -89,8 +91,7 @@ impl Renderer<'_> {
     ) -> Result<String, TemplateError> {
         let slug = &app.slug;
         if app.once {
-            let out = self.once_rules(interface, app, families, (side, first), action);
-            return Ok(out + &allow_rules(interface, slug, families, side, action)?);
+            return Ok(self.once_rules(interface, app, families, (side, first), action));
         }
         let mut out = String::new();
         for &family in families {
@@ -105,7 +106,25 @@ impl Renderer<'_> {
                 out += &client(interface, family, side, &mask, &set, action, &what)?;
             }
         }
-        Ok(out + &allow_rules(interface, slug, families, side, action)?)
+        Ok(out)
+    }
+
+    /// With `log`, first packets of that protocol are written down, where that is wanted.
+    pub(super) fn allow_rules(
+        &self,
+        interface: &str,
+        slug: &str,
+        families: &[Family],
+        (side, log): (&str, Option<Protocol>),
+        action: &str,
+    ) -> Result<String, TemplateError> {
+        let mut out = String::new();
+        for &family in families {
+            let set = format!("allow_{slug}_{}", family.digit());
+            out.extend(log.and_then(|protocol| self.log_transient(protocol, family, &set, interface)));
+            out += &client(interface, family, side, "", &set, action, &format!("allow:{slug}"))?;
+        }
+        Ok(out)
     }
 
     pub(super) fn v6_mask(&self, family: Family) -> String {
@@ -168,22 +187,6 @@ impl Renderer<'_> {
 
 fn jump(chain: &str) -> String {
     format!("\t\tjump {chain} comment \"ka:adopted\"\n")
-}
-
-pub(super) fn allow_rules(
-    interface: &str,
-    slug: &str,
-    families: &[Family],
-    side: &str,
-    action: &str,
-) -> Result<String, TemplateError> {
-    families
-        .iter()
-        .map(|&family| {
-            let set = format!("allow_{slug}_{}", family.digit());
-            client(interface, family, side, "", &set, action, &format!("allow:{slug}"))
-        })
-        .collect()
 }
 
 fn client(

@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use super::chains::allow_rules;
 use super::render::{CHAIN, Renderer};
 use super::template::{TemplateError, fill};
 use crate::config::App;
@@ -64,7 +63,8 @@ impl Renderer<'_> {
         let mut rules = String::new();
         for begin in begin {
             rules += &self.client_rules(begin, app, &family, ("saddr", None), action)?;
-            rules += &allow_rules(begin, "all", &family, "saddr", action)?;
+            rules += &self.allow_rules(begin, &app.slug, &family, ("saddr", None), action)?;
+            rules += &self.allow_rules(begin, "all", &family, ("saddr", None), action)?;
         }
         fill(CHAIN, &[("name", &format!("{stem}_{}", app.slug)), ("rules", &rules)])
     }

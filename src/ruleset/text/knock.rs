@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::render::{CHAIN, Renderer};
 use super::template::{TemplateError, fill};
+use crate::config::KnockEvent;
 use crate::ruleset::knocking::{Deed, KnockGrants, LOG_BYTES, LOG_CLOSED, LOG_GROUP, LOG_OPENED, Move};
 use crate::units::Family;
 
@@ -71,7 +72,7 @@ impl Renderer<'_> {
         }
         let mut moves = String::new();
         for kind in &knocking.kinds_of_moves {
-            moves += &remember(kind)?;
+            moves += &self.remember(kind)?;
         }
         let mut steps = String::new();
         for step in [1, 2] {
@@ -83,15 +84,47 @@ impl Renderer<'_> {
         let sized = if knocking.has_lengths() { sized } else { "" };
         fill(
             CHAINS,
-            &[("strict", &strict), ("deeds", &deeds), ("moves", &moves), ("sized", sized), ("steps", &steps)],
+            &[
+                ("strict", &strict),
+                ("deeds", &deeds),
+                ("moves", &moves),
+                ("sized", sized),
+                ("steps", &steps),
+                ("ignored", &self.dropped(KnockEvent::Ignored)),
+                ("invalid", &self.dropped(KnockEvent::Invalid)),
+            ],
         )
+    }
+
+    fn remember(&self, kind: &Move) -> Result<String, TemplateError> {
+        let knock = kind.knock_secs.to_string();
+        let Some(window) = kind.window_secs else { return fill(NEXT, &[("knock", &knock)]) };
+        let window = window.to_string();
+        if !kind.is_gated() {
+            return fill(FIRST, &[("knock", &knock), ("window", &window)]);
+        }
+        let mut rules = String::new();
+        for grants in &kind.behind {
+            for family in Family::BOTH {
+                let (ip, set) = (ip(family), grants.set(family));
+                let _ = writeln!(
+                    rules,
+                    "\t\t{ip} saddr @{set} goto knock_first_{window}_{knock} comment \"ka:knock:behind\""
+                );
+            }
+        }
+        let _ = writeln!(rules, "\t\tjump knock_reset comment \"ka:knock:wrong\"");
+        let _ =
+            writeln!(rules, "\t\tcounter {} comment \"ka:drop:knock\"", self.dropped(KnockEvent::Invalid));
+        fill(CHAIN, &[("name", &kind.chain), ("rules", &rules)])
     }
 
     fn open(&self, grants: &KnockGrants) -> String {
         let mut out = String::new();
         for &family in grants.families {
             let (set, key) = (grants.set(family), self.source(grants, family));
-            let (log, secs) = (self.log(LOG_OPENED, &grants.stem), grants.secs);
+            let (mut log, secs) = (self.log(LOG_OPENED, &grants.stem), grants.secs);
+            log.extend(self.logging(KnockEvent::Accepted).map(|chain| format!("jump {chain} ")));
             let _ = writeln!(
                 out,
                 "\t\tupdate @{set} {{ {key} timeout {secs}s }} counter {log}comment \"ka:knock:opened\""
@@ -161,27 +194,6 @@ impl Renderer<'_> {
         "\t\tiifname @ext fib daddr type local tcp flags & (fin|syn|rst|ack) == syn jump knock_reset comment \"ka:knock:wrong\"\n\
          \t\tiifname @ext fib daddr type local meta l4proto udp ct state new,untracked jump knock_reset comment \"ka:knock:wrong\"\n"
     }
-}
-
-fn remember(kind: &Move) -> Result<String, TemplateError> {
-    let knock = kind.knock_secs.to_string();
-    let Some(window) = kind.window_secs else { return fill(NEXT, &[("knock", &knock)]) };
-    let window = window.to_string();
-    if !kind.is_gated() {
-        return fill(FIRST, &[("knock", &knock), ("window", &window)]);
-    }
-    let mut rules = String::new();
-    for grants in &kind.behind {
-        for family in Family::BOTH {
-            let (ip, set) = (ip(family), grants.set(family));
-            let _ = writeln!(
-                rules,
-                "\t\t{ip} saddr @{set} goto knock_first_{window}_{knock} comment \"ka:knock:behind\""
-            );
-        }
-    }
-    rules += "\t\tjump knock_reset comment \"ka:knock:wrong\"\n\t\tcounter drop comment \"ka:drop:knock\"\n";
-    fill(CHAIN, &[("name", &kind.chain), ("rules", &rules)])
 }
 
 fn ip(family: Family) -> &'static str {

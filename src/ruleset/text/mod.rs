@@ -4,6 +4,7 @@ mod backend;
 mod chains;
 mod forwarding;
 mod knock;
+mod knock_log;
 mod once;
 mod render;
 mod sets;

@@ -81,7 +81,7 @@ impl Renderer<'_> {
                 ("to_reset", self.to_reset()),
                 ("once_sets", &self.once_sets()?),
                 ("knock_sets", &self.knock_sets()?),
-                ("knock", &self.knock_chains()?),
+                ("knock", &(self.log_chains()? + &self.knock_chains()?)),
                 ("to_backend", &self.of_backend(|port| {
                     format!("tcp dport {port} fib daddr type != unicast goto backend_gate comment \"ka:backend\"")
                 })),

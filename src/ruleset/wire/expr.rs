@@ -40,6 +40,7 @@ fn expression(name: &str, data: Attributes<'_>) -> Option<Expr> {
         "dynset" => dynset(data),
         "nat" => nat(data),
         "log" => log(data),
+        "limit" => limit(data).map(Expr::Limit),
         "masq" => data.get(1).is_none_or(|flags| flags == [0; 4]).then_some(Expr::Masquerade),
         _ => None,
     }
@@ -192,12 +193,18 @@ fn dynset(data: Attributes<'_>) -> Option<Expr> {
     Some(Expr::Update { set, reg: key, timeout_ms: data.be64(6).unwrap_or(0), limit })
 }
 
-/// To a group; what goes to the kernel's own log is not ours.
+/// To a group, or to the kernel's own log at the level that is usual.
 fn log(data: Attributes<'_>) -> Option<Expr> {
-    let group = u16::from_be_bytes(data.get(1)?.try_into().ok()?);
+    const WARNING: u32 = 4;
+    let prefix = data.text(2)?.to_owned();
+    let Some(group) = data.get(1) else {
+        let usual =
+            data.be32(5).is_none_or(|level| level == WARNING) && data.be32(6).is_none_or(|flags| flags == 0);
+        return usual.then_some(Expr::KernelLog { prefix });
+    };
+    let group = u16::from_be_bytes(group.try_into().ok()?);
     let threshold = data.get(4).is_none_or(|threshold| threshold == [0, 0]);
-    let log =
-        Expr::Log { group, prefix: data.text(2)?.to_owned(), snaplen: data.be32(3).unwrap_or_default() };
+    let log = Expr::Log { group, prefix, snaplen: data.be32(3).unwrap_or_default() };
     (threshold && data.get(5).is_none()).then_some(log)
 }
 

@@ -67,6 +67,7 @@ pub(super) fn settings(step1_reply: Step1Reply) -> Settings {
         lockout: None,
         step1_proof: crate::config::Step1Proof::Accept,
         steps: true,
+        knock_log: crate::config::KnockLog::default(),
         step1_reply,
         step1_max_bytes: 500,
         step1_segments: 3,

@@ -1,0 +1,65 @@
+//! What has to be done to get from what is listed to what is wanted, and in which order.
+
+use std::fmt::Write;
+
+use super::{NEW_SET, Observed};
+use crate::ruleset::iptables::elements::creation;
+use crate::ruleset::iptables::model::{IpSet, Tables};
+use crate::ruleset::iptables::restore::{TableChange, changes};
+use crate::ruleset::iptables::save::ListedSet;
+use crate::units::Family;
+
+/// The changes of both families in their order: what no longer opens and the gates of both, then the rest.
+pub(super) fn steps(seen: &Observed, wanted: &Tables) -> Vec<(Family, TableChange)> {
+    let mut out = Vec::new();
+    for (family, listing) in Family::BOTH.into_iter().zip(&seen.listings) {
+        let tables = wanted.of(family);
+        let closes = |change: &TableChange| {
+            change.table == "mangle" && !tables.is_empty()
+                || change.table == "nat" && tables.iter().all(|table| table.name != "nat")
+        };
+        let each = changes(listing, tables).into_iter();
+        out.extend(each.map(|change| (!closes(&change), family, change)));
+    }
+    out.sort_by_key(|(later, ..)| *later);
+    out.into_iter().map(|(_, family, change)| (family, change)).collect()
+}
+
+pub(super) fn what(steps: &[(Family, TableChange)]) -> Vec<String> {
+    let family = |family: &Family| match family {
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
+    };
+    steps
+        .iter()
+        .flat_map(|(of, change)| change.what.iter().map(move |what| format!("{}: {what}", family(of))))
+        .collect()
+}
+
+pub(super) fn stale_sets(seen: &Observed, wanted: &Tables) -> Vec<String> {
+    let known = |name: &&String| *name == NEW_SET || wanted.ipsets.iter().any(|set| set.name == **name);
+    seen.sets.keys().filter(|name| !known(name)).cloned().collect()
+}
+
+pub(super) fn is_filled_by_rules(name: &str) -> bool {
+    ["ka_step1_", "ka_spoken_", "ka_talked_"].iter().any(|stem| name.starts_with(stem))
+}
+
+pub(super) fn exchange(set: &IpSet, have: &ListedSet) -> String {
+    let new = IpSet { name: NEW_SET.to_owned(), ..set.clone() };
+    let mut out = format!("create {NEW_SET} {}\n", new.kind);
+    for element in &have.elements {
+        let secs = element.left_secs.unwrap_or(0);
+        // What packets put there has none, and ipset takes no empty one.
+        let comment = element.comment.as_deref().filter(|comment| !comment.is_empty());
+        let comment = comment.map(|comment| format!(" comment \"{comment}\"")).unwrap_or_default();
+        let _ = writeln!(out, "add {NEW_SET} {} timeout {secs}{comment}", element.key);
+    }
+    let _ = writeln!(out, "swap {NEW_SET} {}\ndestroy {NEW_SET}", set.name);
+    out.push_str(&creation(set));
+    out
+}
+
+pub(super) fn lines(text: &str) -> usize {
+    text.lines().count()
+}
