@@ -6,6 +6,7 @@ use crate::agent::Installation;
 use crate::agent::PROGRAM;
 use crate::configuration::Config;
 use crate::firewall::remove_element;
+use crate::knocker::Knocker;
 use crate::namespace::Namespace;
 use crate::probe::{assert_echoes, assert_silent};
 use crate::server::{Habit, Server};
@@ -95,6 +96,27 @@ fn the_program_itself_knocks_in_both_families_and_tells_whether_the_port_opened(
     }
     knock(&net.a, "203.0.113.1 --sequence 1234,udp/5678/1401").exits(2);
     knock(&net.a, "no-such-host.invalid --sequence 1234").exits(10);
+}
+
+#[test]
+fn a_profile_may_knock_and_connect_does_so_where_the_port_is_closed() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home =
+        Installation::new(&Config::ssh(&["duration: 600", "sequence: {knocks: [1234, udp/5678/20, 9012]}"]));
+    let _agent = home.start(&net.router);
+    let knocker = Knocker::new();
+    let profile = "host: 203.0.113.1\nsequence: [tcp/1234, udp/5678/20, 9012]\ndelay: 50ms\ncheck: 2222\n";
+    knocker.home().write(".config/knock-agent/door.yaml", profile);
+    assert_silent(&net.a, Family::V4.router(), 2222);
+    let done = knocker.feed(&net.a, &["connect", "door", "203.0.113.1", "2222"], b"hello\n").success();
+    assert_eq!(done.text(), "hello\n");
+    assert_silent(&net.b, Family::V4.router(), 2222);
+    knocker.run(&net.b, &["knock", "door", "--check"]).success();
+    assert_echoes(&net.b, Family::V4.router(), 2222);
+    for words in [&["--close"][..], &["--for", "1h"], &["--watch"], &["--ask-pin"]] {
+        knocker.run(&net.b, &[&["knock", "door"], words].concat()).exits(2);
+    }
 }
 
 /// The commands that the documentation has for clients.
