@@ -131,8 +131,6 @@ fn reloads_and_restarts_keep_what_is_open_and_what_was_knocked_so_far() {
     knock_at(&net.b, TO.router(), "5678");
     agent.kill();
     let agent = home.start(host);
-    // It is ready a moment before it hears of packets; what was knocked in between has no name.
-    std::thread::sleep(Duration::from_secs(1));
     knock_at(&net.b, TO.router(), "9012");
     assert_echoes(&net.b, TO.router(), 2222);
     assert_echoes(&net.a, TO.router(), 2222);

@@ -54,6 +54,7 @@ mod step1_http;
 mod stream_injection;
 mod streams;
 mod timed_clients;
+mod timed_door;
 mod timed_knocks;
 mod timed_load;
 mod timing;
