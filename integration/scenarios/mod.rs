@@ -53,6 +53,7 @@ mod silence;
 mod step1_http;
 mod stream_injection;
 mod streams;
+mod timed_attacks;
 mod timed_clients;
 mod timed_door;
 mod timed_knocks;

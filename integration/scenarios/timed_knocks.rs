@@ -1,5 +1,6 @@
 //! Knocks that change with time: who gets in, once, and for how long they are right.
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Barrier;
 use std::thread::sleep;
@@ -22,9 +23,9 @@ use crate::topology::{Family, Topology};
 
 const ALICE: &str = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ";
 const BOB: &str = "MZXW6YTBOJRGC6RRGIZTINJWG44DSMBR";
-const CAROL: &str = "KRUGKIDROVUWG2ZAMJZG653OEBTG66BA";
+pub(super) const CAROL: &str = "KRUGKIDROVUWG2ZAMJZG653OEBTG66BA";
 const LIMIT: Duration = Duration::from_secs(60);
-const TO: Family = Family::V4;
+pub(super) const TO: Family = Family::V4;
 
 /// A gateway whose clients have files of their own.
 pub(super) struct Home {
@@ -48,7 +49,7 @@ impl Home {
         home
     }
 
-    fn every(secs: u64) -> Self {
+    pub(super) fn every(secs: u64) -> Self {
         Self::new(secs, &format!("every: {secs}"), &["duration: 3600", "sequence: {knocks: [1234, 5678]}"])
     }
 
@@ -58,7 +59,16 @@ impl Home {
         self.clients.write(&format!("{name}.yaml"), text);
     }
 
-    fn step(&self) -> u64 {
+    pub(super) fn rename(&self, name: &str, other: &str) {
+        let file = |name| self.clients.path().join(format!("{name}.yaml"));
+        fs::rename(file(name), file(other)).unwrap();
+    }
+
+    pub(super) fn remove(&self, name: &str) {
+        fs::remove_file(self.clients.path().join(format!("{name}.yaml"))).unwrap();
+    }
+
+    pub(super) fn step(&self) -> u64 {
         step_at(SystemTime::now(), Lifetime::from_secs(self.every).unwrap())
     }
 
@@ -83,11 +93,15 @@ impl Home {
         knocks(&secret, pin.as_ref(), step, &KnockShape { kind, count: 4, ports, protocol, lengths })
     }
 
-    fn alice(&self, step: u64) -> String {
+    pub(super) fn alice(&self, step: u64) -> String {
         text(&self.path(ALICE, Some("1234"), step))
     }
 
-    fn bob(&self, step: u64) -> String {
+    pub(super) fn carol(&self, step: u64) -> String {
+        text(&self.path(CAROL, None, step))
+    }
+
+    pub(super) fn bob(&self, step: u64) -> String {
         text(&self.path(BOB, None, step))
     }
 }
@@ -97,17 +111,17 @@ fn text(knocks: &[Knock]) -> String {
 }
 
 /// Whose grants the kernel has.
-fn granted(host: &Namespace) -> Vec<String> {
+pub(super) fn granted(host: &Namespace) -> Vec<String> {
     ["seq_ssh_4", "seq_ssh_6"].iter().flat_map(|set| elements(host, set)).map(|element| element.key).collect()
 }
 
-fn forget(home: &Home, host: &Namespace) {
+pub(super) fn forget(home: &Home, host: &Namespace) {
     home.home.verb(host, &["revoke", "--all", "--app", "ssh"]).success();
     assert_eq!(granted(host), [""; 0]);
 }
 
 #[track_caller]
-fn until(what: &str, mut is: impl FnMut() -> bool) {
+pub(super) fn until(what: &str, mut is: impl FnMut() -> bool) {
     let end = Instant::now() + LIMIT;
     while !is() {
         assert!(Instant::now() < end, "{what}");
@@ -121,7 +135,7 @@ pub(super) fn filled(host: &Namespace) {
     until("the maps are filled", || listed(host, "set", "knock_spent").contains("0xffffffff"));
 }
 
-fn listed(host: &Namespace, kind: &str, name: &str) -> String {
+pub(super) fn listed(host: &Namespace, kind: &str, name: &str) -> String {
     host.run("nft", &["list", kind, "inet", "knock_agent", name]).text()
 }
 

@@ -21,7 +21,9 @@ const REMEMBERED: usize = 64;
 const SLACK: Duration = Duration::from_secs(5);
 /// Among the ends that were used, this one says that nobody has emptied the set: no path has it.
 const WITNESS: u32 = STAY;
-/// How long that is said; it is said again long before.
+/// This one says that not all is known of what was used: to a daemon that starts, as long as it matters.
+const DOUBT: u32 = STAY - 1;
+/// How long nobody is said to have emptied it; it is said again long before.
 const WITNESS_MS: u64 = 365 * 24 * 3_600 * 1_000;
 
 /// The knocks that are right now, and what was used of those that were.
@@ -60,6 +62,12 @@ impl TimedKnocks {
     #[must_use]
     pub fn is_witnessed(spent: &Elements) -> bool {
         spent.contains_key(&mark_key(WITNESS))
+    }
+
+    /// Whether the daemon that put these ends there did not know all that was used, and it still matters.
+    #[must_use]
+    pub fn is_doubted(spent: &Elements) -> bool {
+        spent.contains_key(&mark_key(DOUBT))
     }
 
     /// Notes that the knocks that end here were used; by whom, if that is known, and whether that is news.
@@ -106,7 +114,7 @@ impl TimedKnocks {
 
     /// Works out anew what is right, whatever was so before. [`TimedKnocks::refill`] tells what that means.
     pub fn rebuild(&mut self, settings: &Settings, knocking: &Knocking, now: Now) -> usize {
-        self.tree = KnockTree::new(knocking.moves.iter().map(|(mark, _)| *mark).collect());
+        self.tree = KnockTree::new(knocking.moves.iter().map(|(mark, _)| *mark).chain([DOUBT]).collect());
         self.upto = None;
         let (Some(sequence), Some(rules)) = (&settings.time_sequence, &knocking.timed) else { return 0 };
         let at = step_at(now.wall, sequence.every);
@@ -125,6 +133,12 @@ impl TimedKnocks {
         let mut spent = self.spent(self.tree.ends(), now);
         let witness = Timeout::fresh_ms(WITNESS_MS);
         spent.insert(mark_key(WITNESS), Element { timeout: Some(witness), ..Element::default() });
+        let matters = self.known_since + Duration::from_secs(rules.used_secs);
+        if !self.known_since.is_zero() && matters > now.boot {
+            let left_ms = u64::try_from((matters - now.boot).as_millis()).unwrap_or(WITNESS_MS);
+            let doubt = Timeout::fresh_ms(left_ms.max(1));
+            spent.insert(mark_key(DOUBT), Element { timeout: Some(doubt), ..Element::default() });
+        }
         let first = [TIMED_OPEN, TIMED, SPENT].map(|set| Change::FlushSet(set.to_owned()));
         let all = [
             (set(SPENT), spent, Kind::New),
@@ -204,6 +218,23 @@ pub enum Advance {
     Grow(Refill),
     /// Time has jumped.
     Rebuild,
+}
+
+/// Takes off the times of elements what has passed since they were worked out; those that are over by now go.
+pub fn shorten(changes: &mut Vec<Change>, passed: Duration) {
+    let passed_ms = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
+    changes.retain_mut(|change| {
+        let (Change::AddElements { elements, .. } | Change::RenewElements { elements, .. }) = change else {
+            return true;
+        };
+        elements.retain(|_, element| {
+            let Some(timeout) = &mut element.timeout else { return true };
+            let left_ms = timeout.left_ms.saturating_sub(passed_ms);
+            *timeout = Timeout::fresh_ms(left_ms);
+            left_ms > 0
+        });
+        !elements.is_empty()
+    });
 }
 
 /// Time since 1970 began.

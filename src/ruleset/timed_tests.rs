@@ -231,6 +231,16 @@ fn what_may_have_been_used_unheard_is_not_taken() {
             "{secs}"
         );
     }
+    let read = |host: &Host, secs| -> Elements {
+        let mut spent = host.timed.refill(&host.knocking, at(secs)).pop_front().unwrap();
+        spent.retain(|change| matches!(change, Change::AddElements { set, .. } if set.name == SPENT));
+        let Some(Change::AddElements { elements, .. }) = spent.pop() else { panic!("no ends") };
+        elements
+    };
+    // A daemon that starts learns of it, as long as it matters.
+    assert!(TimedKnocks::is_doubted(&read(&host, 119)) && !TimedKnocks::is_doubted(&read(&host, 121)));
+    let sure = Host::new(settings("{}", APPS));
+    assert!(TimedKnocks::is_witnessed(&read(&sure, 0)) && !TimedKnocks::is_doubted(&read(&sure, 0)));
     // A host that has just been started has not heard what it took before.
     let mut young = Host::new(settings("{}", APPS));
     let early = Now { boot: Duration::from_secs(15), ..at(0) };
@@ -240,6 +250,22 @@ fn what_may_have_been_used_unheard_is_not_taken() {
     let later = Now { boot: Duration::from_secs(200), ..at(0) };
     young.fill(later);
     assert!(young.opens(0, now, later).is_some());
+}
+
+#[test]
+fn what_is_carried_out_late_ends_no_later_for_that() {
+    let mut host = Host::new(settings("{}", APPS));
+    host.timed.rebuild(&host.settings, &host.knocking, at(0));
+    let now = step(at(0));
+    let mut late = host.timed.refill(&host.knocking, at(0));
+    late.iter_mut().for_each(|changes| shorten(changes, Duration::from_secs(25)));
+    host.kernel.apply(late, at(25));
+    assert_eq!(host.opens(0, now - 1, at(25)), None, "it was over before it was there");
+    assert!(host.opens(0, now, at(49)).is_some());
+    assert_eq!(host.opens(0, now, at(51)), None);
+    let mut all = host.timed.refill(&host.knocking, at(0)).pop_front().unwrap();
+    shorten(&mut all, Duration::MAX);
+    assert!(all.iter().all(|change| matches!(change, Change::FlushSet(_))), "what empties stays");
 }
 
 #[test]

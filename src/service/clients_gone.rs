@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use super::knocked::GrantSet;
 use super::operations::Operations;
 use crate::config::Settings;
 use crate::grant::How;
@@ -40,6 +41,34 @@ fn may(settings: &Settings, now: Now) -> BTreeSet<(String, String, String)> {
 }
 
 impl Operations {
+    /// Takes what only these have opened out of what was read of sets that go, whose grants else would go on among
+    /// the agent's own, where nobody knows whose they are. How many end by that.
+    pub(super) fn let_go_with_clients(
+        &self,
+        gone: &ClientsGone,
+        before: &[GrantSet],
+        live: &mut Live,
+        now: Now,
+    ) -> usize {
+        let stay = self.grant_sets();
+        let mut ended = 0;
+        for grants in before.iter().filter(|set| set.how == How::Sequence && !stay.contains(set)) {
+            let Some(names) = gone.get(&grants.slug) else { continue };
+            for set in Family::BOTH.map(|family| grants.set(family)) {
+                let Some(elements) = live.elements.get_mut(&set) else { continue };
+                let had = elements.len();
+                elements.retain(|key, _| {
+                    let addr = key_address(key);
+                    let users =
+                        addr.map(|addr| self.ledger.users(&grants.key, addr, now)).unwrap_or_default();
+                    users.is_empty() || !users.iter().all(|(note, ..)| names.contains(&note.by))
+                });
+                ended += had - elements.len();
+            }
+        }
+        ended
+    }
+
     /// The changes that end what only these have opened.
     pub(super) fn end_of_clients(&self, gone: &ClientsGone, live: &Live, now: Now) -> (Vec<Change>, Ended) {
         let (mut changes, mut ended) = (Vec::new(), Ended::new());

@@ -16,7 +16,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::clients_gone::clients_gone;
 use super::daemon::{DaemonError, load_two_factor, tls};
 use super::front::{Step2Config, Tls};
-use super::knocked::grants_of_apps;
+use super::knocked::{GrantSet, grants_of_apps};
 use super::last_good::LastGood;
 use super::lockout::adopt;
 use super::operations::{OperationError, Operations, TRIES};
@@ -302,7 +302,7 @@ impl Operations {
         self.expect_mark(settings.global.mark);
         let before = std::mem::replace(&mut self.settings, settings);
         let (ledger, allowed) = (self.ledger.clone(), self.allowed.clone());
-        let outcome = self.succeed(&before, now);
+        let outcome = self.succeed(&before, &sets, now);
         match &outcome {
             Ok(_) if prefix != before.global.ipv6_prefix => {
                 self.forget_gone_sets(&sets);
@@ -324,7 +324,12 @@ impl Operations {
         outcome
     }
 
-    fn succeed(&mut self, before: &Settings, now: Now) -> Result<Reloaded, OperationError> {
+    fn succeed(
+        &mut self,
+        before: &Settings,
+        sets: &[GrantSet],
+        now: Now,
+    ) -> Result<Reloaded, OperationError> {
         let plan = self.firewall.plan(&self.settings, self.options)?;
         let good = LastGood::of(&self.settings, plan);
         let slugs: Vec<String> = self.settings.apps.iter().map(|app| app.slug.clone()).collect();
@@ -336,10 +341,12 @@ impl Operations {
 
         let mut result = Err(OperationError::NoTable);
         for _ in 0..TRIES {
-            let live = self.firewall.read()?;
+            let mut live = self.firewall.read()?;
+            let with_sets =
+                live.as_mut().map_or(0, |live| self.let_go_with_clients(&clients, sets, live, now));
             let none = Live::default();
             let have = live.as_ref().unwrap_or(&none);
-            let (mut more, mut ended) = (Vec::new(), grants_of_apps(&gone, have));
+            let (mut more, mut ended) = (Vec::new(), grants_of_apps(&gone, have) + with_sets);
             for (slug, succession) in &successions {
                 let (changes, less) = hand_over(slug, succession, have, &self.ledger, now);
                 more.extend(changes);

@@ -16,7 +16,7 @@ use crate::backend::Firewall;
 use crate::ruleset::diff::{Change, SetRef};
 use crate::ruleset::knocking::{Knocking, TimedRules};
 use crate::ruleset::plan::{SPENT, TIMED_OPEN, USED};
-use crate::ruleset::timed::{Advance, Refill, TimedKnocks};
+use crate::ruleset::timed::{Advance, Refill, TimedKnocks, shorten};
 use crate::units::{ClientAddr, Now, step_at};
 
 /// The calendar was set, if it differs by more from what it was to be.
@@ -30,6 +30,8 @@ pub(super) struct Timed {
     knocks: TimedKnocks,
     /// Transactions that are still to be carried out.
     queue: VecDeque<Vec<Change>>,
+    /// From when on their times count, on the clock that never goes back.
+    counted: Duration,
     /// Whether what is in the kernel is what it should be.
     sound: bool,
     /// Whether the maps were filled since the start.
@@ -125,14 +127,16 @@ impl Operations {
             match self.timed.knocks.advance(&self.settings, &self.knocking, now) {
                 Advance::Nothing => {}
                 Advance::Grow(Refill { transactions, left_out }) => {
-                    self.timed.queue = transactions;
+                    (self.timed.queue, self.timed.counted) = (transactions, now.boot);
                     self.timed.replayed.clear();
                     tell_left_out(left_out);
                 }
                 Advance::Rebuild => self.refill_timed(listening, now)?,
             }
         }
-        let Some(changes) = self.timed.queue.front() else { return Ok(()) };
+        let Some(changes) = self.timed.queue.front_mut() else { return Ok(()) };
+        // Many transactions take their time, and a process may be stopped between two of them.
+        shorten(changes, now.boot.saturating_sub(self.timed.counted));
         if let Err(error) = self.firewall.apply(changes) {
             self.timed.sound = false;
             return Err(error.into());
@@ -147,6 +151,10 @@ impl Operations {
         self.timed.sound = false;
         let (spent, used) = (self.firewall.elements(&set(SPENT))?, self.firewall.elements(&set(USED))?);
         let timed = &mut self.timed;
+        if !timed.begun && TimedKnocks::is_doubted(&spent) {
+            // The daemon before did not know it either.
+            timed.knocks.doubt(now.boot);
+        }
         if !TimedKnocks::is_witnessed(&spent) {
             // The sets are new: what is in them is not all that was used.
             let unheard = match timed.begun {
@@ -165,7 +173,7 @@ impl Operations {
         let left_out = timed.knocks.rebuild(&self.settings, &self.knocking, now);
         read(&mut timed.knocks);
         tell_left_out(left_out);
-        timed.queue = timed.knocks.refill(&self.knocking, now);
+        (timed.queue, timed.counted) = (timed.knocks.refill(&self.knocking, now), now.boot);
         (timed.sound, timed.begun, timed.missed, timed.epoch) = (true, true, false, Some(epoch(now)));
         timed.replayed.clear();
         self.keep_used(now);
@@ -188,6 +196,13 @@ impl Operations {
                 tracing::warn!(%error, "which knocks were used cannot be read from the kernel");
                 self.timed.missed = true;
             }
+        }
+    }
+
+    /// From now on somebody listens, after nobody did: what was used meanwhile the kernel's sets know, or nobody.
+    pub(super) fn doubt_the_unheard(&mut self, now: Now) {
+        if self.timed.begun {
+            self.learn_used_knocks(true, now);
         }
     }
 

@@ -13,6 +13,7 @@ impl Enforcer {
         }
         let knocks = Knocks::listen(&mut self.operations);
         if knocks.is_some() {
+            self.operations.doubt_the_unheard(clock::now());
             // What was opened before anybody listened.
             self.look_at_knocked(clock::now());
         }

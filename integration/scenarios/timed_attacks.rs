@@ -1,0 +1,165 @@
+//! Attacks on knocks that change with time: knocks that were used, after everything that could make it forgotten.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::timed_knocks::{CAROL, Home, TO, filled, forget, granted, listed, until};
+use crate::agent::Agent;
+use crate::firewall::{elements, flush_host, has_set, is_guarded};
+use crate::knocks::knock_at;
+use crate::namespace::Namespace;
+use crate::probe::{assert_echo, assert_echoes, assert_silent, dial};
+use crate::server::{Habit, Server};
+use crate::topology::Topology;
+
+const NOBODY: [&str; 0] = [];
+
+fn rewrite(home: &Home, from: &str, to: &str) {
+    let text = fs::read_to_string(home.home.path("config.yaml")).unwrap();
+    assert!(text.contains(from), "{text}");
+    home.home.rewrite_config(&text.replace(from, to));
+}
+
+/// Neither who knocked nor another opens anything by these.
+#[track_caller]
+fn assert_used(net: &Topology, knocks: &str, when: &str) {
+    for client in [&net.a, &net.b] {
+        knock_at(client, TO.router(), knocks);
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(granted(&net.router), NOBODY, "{when}");
+}
+
+fn started_again(home: &Home, agent: Agent, host: &Namespace, meanwhile: impl FnOnce()) -> Agent {
+    agent.kill();
+    meanwhile();
+    let agent = home.home.start(host);
+    filled(host);
+    agent
+}
+
+#[test]
+fn knocks_that_were_used_stay_so_whatever_is_flushed_changed_damaged_or_taken_down() {
+    let net = Topology::new();
+    let home = Home::every(600);
+    let mut agent = home.home.start(&net.router);
+    let (host, to) = (&net.router, TO.router());
+    filled(host);
+    let path = home.alice(home.step());
+    knock_at(&net.a, to, &path);
+    assert_eq!(granted(host), [TO.client_a().to_string()]);
+    let file = home.home.path("run/used-knocks.json");
+    until("it is written down", || fs::read_to_string(&file).is_ok_and(|text| text.contains("alice")));
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    forget(&home, host);
+    assert_used(&net, &path, "at once");
+    // The set alone.
+    host.run("nft", &["flush", "set", "inet", "knock_agent", "knock_used"]).success();
+    until("it is known again", || listed(host, "set", "knock_spent").matches("expires").count() > 1);
+    assert_used(&net, &path, "its set was flushed");
+    // Other rules, with a table that is made anew, and back; and none in between.
+    for (from, with) in [(", every: 600", ", every: 600, lengths: true"), (", lengths: true", "")] {
+        rewrite(&home, from, with);
+        agent.reload();
+        filled(host);
+        assert_used(&net, &path, with);
+    }
+    let section = fs::read_to_string(home.home.path("config.yaml")).unwrap();
+    let line = section.lines().find(|line| line.contains("time_sequence")).unwrap().to_owned();
+    rewrite(&home, &line, "");
+    agent.reload();
+    assert!(!has_set(host, "knock_used"));
+    home.home.rewrite_config(&section);
+    agent.reload();
+    filled(host);
+    assert_used(&net, &path, "there were no such knocks for a moment");
+    // Another name for the same secret.
+    home.rename("alice", "alicia");
+    agent.reload();
+    filled(host);
+    assert_used(&net, &path, "renamed");
+    // A crash, a flush, and a file that says nothing.
+    agent = started_again(&home, agent, host, || {
+        fs::write(&file, "{\"used\": {\"ali").unwrap();
+        flush_host(host);
+    });
+    assert_used(&net, &path, "damaged");
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    agent = started_again(&home, agent, host, || ());
+    assert_used(&net, &path, "the next daemon does not know more");
+    agent = started_again(&home, agent, host, || fs::remove_file(&file).unwrap());
+    assert_used(&net, &path, "the kernel says so without the file");
+    home.home.verb(host, &["teardown"]).success();
+    until("it is gone", || !is_guarded(host));
+    drop(agent);
+    let agent = home.home.start(host);
+    filled(host);
+    assert_used(&net, &path, "taken down");
+    drop(agent);
+}
+
+#[test]
+fn who_goes_with_a_duration_of_their_own_or_in_the_middle_of_their_knocks_has_nothing_open() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Home::every(600);
+    home.client("carol", CAROL, "duration: 1800\n");
+    let agent = home.home.start(&net.router);
+    let (host, to) = (&net.router, TO.router());
+    filled(host);
+    knock_at(&net.a, to, &home.carol(home.step()));
+    knock_at(&net.b, to, &home.bob(home.step()));
+    assert_echoes(&net.a, to, 2222);
+    until("it is told who they are", || {
+        let status = home.home.verb(host, &["status", "--json"]).success().text();
+        status.contains("carol") && status.contains("bob")
+    });
+    let path = home.alice(home.step());
+    let (begun, last) = path.rsplit_once(',').unwrap();
+    knock_at(&net.a, to, begun);
+    for name in ["alice", "carol"] {
+        home.remove(name);
+    }
+    agent.signal(Signal::SIGHUP);
+    until("carol's set is gone", || !has_set(host, "seq_ssh.1800_4"));
+    filled(host);
+    knock_at(&net.a, to, last);
+    assert_eq!(granted(host), [TO.client_b().to_string()]);
+    for set in ["app_ssh_4", "app_ssh_6"] {
+        assert!(elements(host, set).is_empty(), "{set} has inherited it");
+    }
+    assert_silent(&net.a, to, 2222);
+    assert_echoes(&net.b, to, 2222);
+    drop(agent);
+}
+
+#[test]
+fn where_no_use_can_be_remembered_nothing_opens_and_what_was_open_in_the_range_lives_on() {
+    let net = Topology::new();
+    let (host, to) = (&net.router, TO.router());
+    let _other = Server::tcp(host, 25_000, Habit::Echo);
+    let before = dial(&net.a, (to, 25_000).into(), Duration::from_secs(10)).unwrap();
+    let home = Home::new(600, "protocol: tcp, every: 600", &["duration: 3600"]);
+    let agent = home.home.start(host);
+    filled(host);
+    assert_echo(before);
+    assert_silent(&net.b, to, 25_000);
+    assert!(home.home.log().contains("an open connection to a port that is guarded"), "{}", home.home.log());
+    // The daemon would put it right.
+    agent.signal(Signal::SIGSTOP);
+    let all: Vec<String> = (1..=65_536_u32).map(|mark| format!("{mark} timeout 1h")).collect();
+    let script = home.home.folder().write(
+        "full.nft",
+        all.chunks(8_192)
+            .map(|some| format!("add element inet knock_agent knock_used {{ {} }}\n", some.join(", ")))
+            .collect::<String>(),
+    );
+    host.run("nft", &["-f", script.to_str().unwrap()]);
+    knock_at(&net.a, to, &home.bob(home.step()));
+    assert_eq!(granted(host), NOBODY);
+    agent.signal(Signal::SIGCONT);
+    drop(agent);
+}
