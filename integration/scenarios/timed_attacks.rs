@@ -117,6 +117,8 @@ fn who_goes_with_a_duration_of_their_own_or_in_the_middle_of_their_knocks_has_no
         let status = home.home.verb(host, &["status", "--json"]).success().text();
         status.contains("carol") && status.contains("bob")
     });
+    // Whose they are is known after a crash, too.
+    let agent = started_again(&home, agent, host, || ());
     let path = home.alice(home.step());
     let (begun, last) = path.rsplit_once(',').unwrap();
     knock_at(&net.a, to, begun);
@@ -133,6 +135,10 @@ fn who_goes_with_a_duration_of_their_own_or_in_the_middle_of_their_knocks_has_no
     }
     assert_silent(&net.a, to, 2222);
     assert_echoes(&net.b, to, 2222);
+    // Who goes while no daemon is there.
+    let agent = started_again(&home, agent, host, || home.remove("bob"));
+    assert_eq!(granted(host), NOBODY);
+    assert_silent(&net.b, to, 2222);
     drop(agent);
 }
 

@@ -12,7 +12,7 @@ use std::fmt;
 use crate::config::{App, KnockEffect, KnockSequence, OWN_LOG_GROUP, Settings};
 pub use crate::units::STAY;
 use crate::units::{Family, Knock, Protocol, START, State, Terms};
-pub use timed::TimedRules;
+pub use timed::{TIMED_CHAINS, TimedRules};
 
 /// How long a SYN is remembered, so that its repetitions are no further knocks: the last one of a `connect()` that
 /// nobody answers comes after 63 s, or 67 s since Linux 6.5.

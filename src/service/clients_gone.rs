@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::knocked::GrantSet;
-use super::operations::Operations;
+use super::knocked::{GrantSet, slug_of};
+use super::operations::{OperationError, Operations};
+use super::used_knocks::Opened;
 use crate::config::Settings;
 use crate::grant::How;
 use crate::ruleset::allow::key_address;
@@ -41,6 +42,34 @@ fn may(settings: &Settings, now: Now) -> BTreeSet<(String, String, String)> {
 }
 
 impl Operations {
+    /// At a start: says whose grants are open, and ends those of clients who went meanwhile.
+    ///
+    /// # Errors
+    /// [`OperationError`] when the kernel would not; they then go on.
+    pub(super) fn resume_opened(&mut self, opened: &[Opened], now: Now) -> Result<(), OperationError> {
+        let stay = may(&self.settings, now);
+        let mut gone = ClientsGone::new();
+        for Opened { key, address, who } in opened {
+            self.ledger.name(key, *address, who);
+            let slug = slug_of(key);
+            if !stay.iter().any(|(app, name, _)| app == slug && name == who) {
+                gone.entry(slug.to_owned()).or_default().insert(who.clone());
+            }
+        }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let live = self.live()?;
+        let (changes, ended) = self.end_of_clients(&gone, &live, now);
+        if !changes.is_empty() {
+            self.firewall.apply(&changes)?;
+        }
+        for (key, addr) in ended {
+            self.ledger.revoke(&key, addr);
+        }
+        Ok(())
+    }
+
     /// Takes what only these have opened out of what was read of sets that go, whose grants else would go on among
     /// the agent's own, where nobody knows whose they are. How many end by that.
     pub(super) fn let_go_with_clients(

@@ -350,7 +350,7 @@ fn guard(
     }
     operations.sync_allowed(clock::now())?;
     operations.make_addresses_known(good.plan());
-    operations.resume_timed(&daemon.runtime_dir);
+    operations.resume_timed(&daemon.runtime_dir, clock::now());
     outside::tell(&daemon.settings);
     match operations.keep_host(daemon.host.clone()) {
         Ok(0) => {}

@@ -234,6 +234,9 @@ impl Operations {
         // Read from the kernel before it was told by whom.
         self.ledger.name(&grants.ledger_key(), addr.ip(), &note.by);
         self.ledger.grant(&grants.ledger_key(), addr.ip(), &note, lifetime, now);
+        if self.timed.who(mark).is_some() {
+            self.keep_used(now);
+        }
     }
 
     fn on_closed(&mut self, slug: &str, all: &[GrantSet], source: IpAddr) {

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::operations::{OperationError, Operations};
-use super::used_knocks::UsedKnocksFile;
+use super::used_knocks::{Opened, UsedKnocksFile};
 use crate::backend::Firewall;
+use crate::grant::{How, Note};
 use crate::ruleset::diff::{Change, SetRef};
 use crate::ruleset::knocking::{Knocking, TimedRules};
 use crate::ruleset::plan::{SPENT, TIMED_OPEN, USED};
@@ -68,10 +69,13 @@ fn set(name: &str) -> SetRef {
 
 impl Operations {
     /// Takes over what a daemon before knew.
-    pub(super) fn resume_timed(&mut self, runtime_dir: &Path) {
+    pub(super) fn resume_timed(&mut self, runtime_dir: &Path, now: Now) {
         let file = UsedKnocksFile::read(runtime_dir);
         for (who, step) in file.used() {
             self.timed.knocks.remember(&who, step);
+        }
+        if let Err(error) = self.resume_opened(file.opened(), now) {
+            tracing::error!(%error, "what clients opened who are no more may go on until its end");
         }
         self.timed.file = Some(file);
     }
@@ -236,12 +240,24 @@ impl Operations {
         }
     }
 
-    fn keep_used(&self, now: Now) {
+    /// Writes down what was used, and what is open by that.
+    pub(super) fn keep_used(&self, now: Now) {
         let (Some(file), Some(sequence)) = (&self.timed.file, &self.settings.time_sequence) else { return };
         // Whatever could be right again if the calendar was set back by an hour or some steps.
         let back = sequence.steps().saturating_mul(2) + 3_600 / sequence.every.as_secs().max(1);
         let from = step_at(now.wall, sequence.every).saturating_sub(back);
-        file.write(self.timed.knocks.used_since(from));
+        // They are sorted.
+        let is_client = |note: &Note| {
+            let place = sequence.clients.binary_search_by(|client| client.name.as_str().cmp(&note.by));
+            note.how == How::Sequence && place.is_ok()
+        };
+        let opened = self.ledger.longest(now).filter(|(_, _, note, ..)| is_client(note));
+        let opened = opened.map(|(key, address, note, ..)| Opened {
+            key: key.to_owned(),
+            address,
+            who: note.by.clone(),
+        });
+        file.write(self.timed.knocks.used_since(from), opened.collect());
     }
 }
 

@@ -1,8 +1,10 @@
-//! Which clients used the knocks of which time steps, kept in the runtime directory across restarts of the daemon.
+//! Which clients used the knocks of which time steps, and what is open by that, kept in the runtime directory across
+//! restarts of the daemon.
 //! What is in the kernel says the same, unless somebody flushed it meanwhile.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,6 +27,20 @@ pub(super) struct UsedKnocksFile {
 struct Kept {
     /// Time steps, by client.
     used: BTreeMap<String, Vec<u64>>,
+    #[serde(default)]
+    opened: Vec<Opened>,
+}
+
+/// A grant that a client's knocks made: the kernel does not know whose it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Opened {
+    /// By what name the ledger keeps it.
+    pub key: String,
+    /// Who was let in.
+    pub address: IpAddr,
+    /// The client.
+    pub who: String,
 }
 
 impl UsedKnocksFile {
@@ -53,9 +69,14 @@ impl UsedKnocksFile {
         self.used.used.iter().flat_map(of).collect()
     }
 
+    /// What was open by that.
+    pub(super) fn opened(&self) -> &[Opened] {
+        &self.used.opened
+    }
+
     /// Writes it anew.
-    pub(super) fn write<'u>(&self, used: impl Iterator<Item = (&'u str, u64)>) {
-        let mut kept = Kept::default();
+    pub(super) fn write<'u>(&self, used: impl Iterator<Item = (&'u str, u64)>, opened: Vec<Opened>) {
+        let mut kept = Kept { opened, ..Kept::default() };
         for (who, step) in used {
             kept.used.entry(who.to_owned()).or_default().push(step);
         }

@@ -13,8 +13,9 @@ use nix::errno::Errno;
 use crate::backend::BackendError;
 use crate::ruleset::diff::{Change, Live, SetRef, diff};
 use crate::ruleset::expr::{Base, Expr, Reg};
-use crate::ruleset::knocking::{LOG_BYTES, LOG_GROUP};
+use crate::ruleset::knocking::{LOG_BYTES, LOG_GROUP, TIMED_CHAINS};
 use crate::ruleset::model::{Chain, Element, Elements, Rule, Ruleset, Set, TABLE};
+use crate::ruleset::plan::TIMED_OPEN;
 use crate::ruleset::transition::{as_planned, changing_sets, rules_only, written_out};
 use crate::ruleset::wire;
 use crate::sys::netlink::{Netlink, NetlinkError};
@@ -209,6 +210,12 @@ impl Nftables {
         more: Vec<Change>,
     ) -> Result<Vec<Change>, BackendError> {
         let mut changes = diff(live, wanted);
+        // Of a daemon before: the kernel removes no chain that knocks of its time still lead to.
+        let led_to =
+            |change: &Change| matches!(change, Change::DeleteChain(name) if name.starts_with(TIMED_CHAINS));
+        if live.is_some_and(|live| live.ruleset.set(TIMED_OPEN).is_some()) && changes.iter().any(led_to) {
+            self.apply(&[Change::FlushSet(TIMED_OPEN.to_owned())])?;
+        }
         let old = live.and_then(as_planned).unwrap_or_default();
         let sets = changing_sets(&changes, &old, wanted);
         match live {

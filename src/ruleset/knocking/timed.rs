@@ -7,6 +7,9 @@ use super::{Deed, KnockGrants, Move, app_stem, find, first_chain, fnv, next_chai
 use crate::config::{App, SequenceClient, Settings};
 use crate::units::{PortRange, Protocol};
 
+/// What the names of chains begin with that knocks lead to.
+pub const TIMED_CHAINS: &str = "timed";
+
 /// What the rules say of knocks that change with time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TimedRules {
