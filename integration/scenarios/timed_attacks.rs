@@ -139,6 +139,25 @@ fn who_goes_with_a_duration_of_their_own_or_in_the_middle_of_their_knocks_has_no
     let agent = started_again(&home, agent, host, || home.remove("bob"));
     assert_eq!(granted(host), NOBODY);
     assert_silent(&net.b, to, 2222);
+    // Whose grant has become one of the agent's own, as its set is no more.
+    home.client("erin", CAROL, "duration: 1800\n");
+    agent.reload();
+    filled(host);
+    knock_at(&net.a, to, &home.carol(home.step() + 1));
+    assert_echoes(&net.a, to, 2222);
+    until("it is told who it is", || {
+        home.home.verb(host, &["status", "--json"]).success().text().contains("erin")
+    });
+    home.client("erin", CAROL, "duration: 2400\n");
+    agent.reload();
+    filled(host);
+    assert_eq!(elements(host, "app_ssh_4").len(), 1);
+    let agent = started_again(&home, agent, host, || ());
+    assert_echoes(&net.a, to, 2222);
+    home.remove("erin");
+    agent.reload();
+    assert!(elements(host, "app_ssh_4").is_empty(), "{}", home.home.log());
+    assert_silent(&net.a, to, 2222);
     drop(agent);
 }
 

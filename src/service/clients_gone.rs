@@ -47,11 +47,14 @@ impl Operations {
     /// # Errors
     /// [`OperationError`] when the kernel would not; they then go on.
     pub(super) fn resume_opened(&mut self, opened: &[Opened], now: Now) -> Result<(), OperationError> {
-        let stay = may(&self.settings, now);
+        let (stay, sets) = (may(&self.settings, now), self.grant_sets());
         let mut gone = ClientsGone::new();
         for Opened { key, address, who } in opened {
             self.ledger.name(key, *address, who);
             let slug = slug_of(key);
+            if !sets.iter().any(|set| set.key == *key) {
+                self.ledger.name(slug, *address, who);
+            }
             if !stay.iter().any(|(app, name, _)| app == slug && name == who) {
                 gone.entry(slug.to_owned()).or_default().insert(who.clone());
             }
@@ -101,7 +104,8 @@ impl Operations {
     /// The changes that end what only these have opened.
     pub(super) fn end_of_clients(&self, gone: &ClientsGone, live: &Live, now: Now) -> (Vec<Change>, Ended) {
         let (mut changes, mut ended) = (Vec::new(), Ended::new());
-        for grants in self.grant_sets().into_iter().filter(|grants| grants.how == How::Sequence) {
+        // Among the agent's own, too, are some that packets made.
+        for grants in self.grant_sets() {
             let Some(names) = gone.get(&grants.slug) else { continue };
             for family in Family::BOTH {
                 let name = grants.set(family);
@@ -109,7 +113,11 @@ impl Operations {
                 for (key, element) in live.elements.get(&name).into_iter().flatten() {
                     let Some(addr) = key_address(key) else { continue };
                     let users = self.ledger.users(&grants.key, addr, now);
-                    if !users.is_empty() && users.iter().all(|(note, ..)| names.contains(&note.by)) {
+                    if !users.is_empty()
+                        && users
+                            .iter()
+                            .all(|(note, ..)| note.how == How::Sequence && names.contains(&note.by))
+                    {
                         elements.insert(key.clone(), element.clone());
                         ended.push((grants.key.clone(), addr));
                     }

@@ -120,6 +120,11 @@ impl Knocks {
     }
 }
 
+/// Whether a packet made it, and the kernel does not know whose.
+pub(super) fn is_nobodys(note: &Note) -> bool {
+    note.how == How::Sequence && note.by.is_empty()
+}
+
 /// The slug of the app that the ledger keeps by this name.
 pub(super) fn slug_of(key: &str) -> &str {
     key.strip_prefix('.').and_then(|stem| stem.strip_prefix(KNOCKED_SETS)?.split('.').next()).unwrap_or(key)
@@ -170,6 +175,10 @@ impl Operations {
                 let note = Note::parse(element.comment.as_deref());
                 let (Some(addr), Some(timeout)) = (key_address(key), element.timeout) else { continue };
                 if note.how == How::Sequence {
+                    let mut known =
+                        self.ledger.users(&set.key, addr, now).into_iter().map(|(known, ..)| known);
+                    let known = known.find(|known| is_nobodys(&note) && known.how == How::Sequence);
+                    let note = known.unwrap_or(note);
                     let [left, total] = [timeout.left_ms, timeout.total_ms].map(Duration::from_millis);
                     self.ledger.adopt(&set.key, addr, &note, left, total, now);
                 }
@@ -178,11 +187,16 @@ impl Operations {
     }
 
     /// Forgets grants of sets that are no more.
-    pub(super) fn forget_gone_sets(&mut self, before: &[GrantSet]) {
-        let now = self.grant_sets();
-        for gone in before.iter().filter(|set| !now.contains(set)) {
+    pub(super) fn forget_gone_sets(&mut self, before: &[GrantSet], now: Now) {
+        let stay = self.grant_sets();
+        for gone in before.iter().filter(|set| !stay.contains(set)) {
+            let of_set = self.ledger.longest(now).filter(|(key, ..)| *key == gone.key);
+            let names: Vec<(IpAddr, String)> = of_set.map(|(_, addr, note, ..)| (addr, note.by)).collect();
+            // What goes on elsewhere is theirs still.
+            names.iter().for_each(|(addr, by)| self.ledger.name(&gone.slug, *addr, by));
             self.ledger.revoke_app(&gone.key);
         }
+        self.keep_used(now);
     }
 
     /// Takes note of what a packet did.

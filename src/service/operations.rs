@@ -20,7 +20,7 @@ use crate::service::adopted::{self, Adopted};
 use crate::service::allowed::Allowed;
 use crate::service::control::Failure;
 use crate::service::host_chains::{HostKept, Repaired};
-use crate::service::knocked::GrantSet;
+use crate::service::knocked::{GrantSet, is_nobodys};
 use crate::service::timed::Timed;
 use crate::units::{ClientAddr, Family, Lifetime, Now};
 
@@ -160,6 +160,7 @@ impl Operations {
                     let note = match (set.how, known) {
                         (How::Sequence, Some(known)) => known,
                         (How::Sequence, None) => Note { how: How::Sequence, ..note },
+                        (_, Some(known)) if is_nobodys(&note) && known.how == How::Sequence => known,
                         _ => note,
                     };
                     let (left, total) =

@@ -305,12 +305,12 @@ impl Operations {
         let outcome = self.succeed(&before, &sets, now);
         match &outcome {
             Ok(_) if prefix != before.global.ipv6_prefix => {
-                self.forget_gone_sets(&sets);
+                self.forget_gone_sets(&sets, now);
                 tracing::warn!(
                     "ipv6_prefix was changed: IPv6 clients that are let in may have to knock again"
                 );
             }
-            Ok(_) => self.forget_gone_sets(&sets),
+            Ok(_) => self.forget_gone_sets(&sets, now),
             Err(_) => {
                 (self.settings, self.ledger, self.allowed) = (before, ledger, allowed);
                 self.knocking = Knocking::of(&self.settings);
