@@ -59,7 +59,7 @@ fn generate(err: &mut Printer) -> Exit {
 }
 
 fn hash(err: &mut Printer) -> Exit {
-    let key = match read_key(err) {
+    let key = match read_key() {
         Ok(key) => key,
         Err(message) => {
             err.line(format!("error: {message}"));
@@ -118,7 +118,7 @@ fn slow(key: &Secret) -> Result<String, String> {
     Ok(hash.to_string())
 }
 
-fn read_key(err: &mut Printer) -> Result<Secret, String> {
+fn read_key() -> Result<Secret, String> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
         let mut line = String::new();
@@ -127,9 +127,9 @@ fn read_key(err: &mut Printer) -> Result<Secret, String> {
         drop(zeroize::Zeroizing::new(line));
         return Ok(key);
     }
-    let mut ask = |question: &str| {
-        err.line(question);
-        terminal::read_secret().map_err(|error| format!("the terminal: {error}"))
+    let ask = |question: &str| {
+        let typed = terminal::ask(question).map_err(|error| format!("the terminal: {error}"))?;
+        typed.ok_or_else(|| "there is no terminal to ask at".to_owned())
     };
     let (first, second) = (ask("key (not shown):")?, ask("the same again:")?);
     if first == second { Ok(first) } else { Err("the two are not the same".to_owned()) }

@@ -9,7 +9,7 @@ use crate::units::Secret;
 const MAX: usize = 1_024;
 
 #[cfg(unix)]
-pub use unix::{ask, read_secret};
+pub use unix::ask;
 
 #[cfg(not(unix))]
 pub use elsewhere::ask;
@@ -30,31 +30,12 @@ pub fn read_line() -> io::Result<Secret> {
 #[cfg(unix)]
 mod unix {
     use std::fs::{File, OpenOptions};
-    use std::io::{self, BufRead, Read, Write};
+    use std::io::{self, Read, Write};
 
     use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 
     use super::MAX;
     use crate::units::Secret;
-
-    /// Reads a line from standard input, a terminal, without showing it.
-    ///
-    /// # Errors
-    /// The reason; the terminal shows what is typed again in any case.
-    pub fn read_secret() -> io::Result<Secret> {
-        let stdin = io::stdin();
-        let before = tcgetattr(&stdin)?;
-        let mut silent = before.clone();
-        silent.local_flags.remove(LocalFlags::ECHO);
-        tcsetattr(&stdin, SetArg::TCSAFLUSH, &silent)?;
-        let mut line = zeroize::Zeroizing::new(String::with_capacity(256));
-        let read = stdin.lock().read_line(&mut line);
-        tcsetattr(&stdin, SetArg::TCSANOW, &before)?;
-        if read? == 0 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "nothing was typed"));
-        }
-        Ok(Secret::new(line.trim_end_matches(['\r', '\n']).to_owned()))
-    }
 
     /// Asks at the terminal of this process, wherever standard input and output lead, and reads a line without
     /// showing it; none where there is no terminal.
@@ -65,8 +46,9 @@ mod unix {
         let Ok(mut tty) = OpenOptions::new().read(true).write(true).open("/dev/tty") else {
             return Ok(None);
         };
-        tty.write_all(format!("{question} ").as_bytes())?;
+        // Silent first: who types as soon as the question is there must not be shown, nor lose a character.
         let silent = Silent::new(&tty)?;
+        tty.write_all(format!("{question} ").as_bytes())?;
         let line = read_line(&mut tty);
         drop(silent);
         tty.write_all(b"\n")?;
