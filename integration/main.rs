@@ -13,6 +13,7 @@
 mod agent;
 mod audit;
 mod backend;
+mod calendar;
 mod capture;
 mod configuration;
 mod docker;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::agent::Installation;
 use crate::backend::on_every_firewall;
+use crate::calendar;
 use crate::configuration::Config;
 use crate::firewall::{elements, remove_element, remove_guard, time_left};
 use crate::knocking::knock;
@@ -362,16 +363,10 @@ fn a_calendar_that_is_set_to_and_fro_lengthens_nothing() {
     let to = Family::V4.router();
     knock(&net.a, to, "ssh");
     let due = Instant::now() + Duration::from_secs(30);
-    let set = |seconds: i64| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-        let then = i64::try_from(now).unwrap() + seconds;
-        let done = std::process::Command::new("date").args(["-s", &format!("@{then}")]).status().unwrap();
-        assert!(done.success());
-    };
     let mut agent = Some(agent);
     for jump in [-86_400, 3_600, -7] {
         let before = fs::read_to_string(host.state()).unwrap();
-        set(jump);
+        calendar::shift(jump);
         let end = Instant::now() + Duration::from_secs(2);
         while fs::read_to_string(host.state()).is_ok_and(|now| now == before) {
             assert!(Instant::now() < end, "the file is not written when the calendar is set by {jump} s");

@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 
 use super::timed_knocks::{CAROL, Home, TO, filled, forget, granted, listed, until};
 use crate::agent::Agent;
+use crate::calendar;
 use crate::firewall::{elements, flush_host, has_set, is_guarded};
 use crate::knocks::knock_at;
 use crate::namespace::Namespace;
@@ -187,4 +188,40 @@ fn where_no_use_can_be_remembered_nothing_opens_and_what_was_open_in_the_range_l
     assert_eq!(granted(host), NOBODY);
     agent.signal(Signal::SIGCONT);
     drop(agent);
+}
+
+#[test]
+#[ignore = "sets the machine's calendar: for a machine of its own, such as that of integration/kernel-6.1"]
+fn knocks_follow_a_calendar_that_is_set_and_open_once() {
+    let net = Topology::new();
+    let home = Home::every(30);
+    home.client("carol", CAROL, "");
+    let _agent = home.home.start(&net.router);
+    let (host, to) = (&net.router, TO.router());
+    filled(host);
+    for jump in [90, -90] {
+        let then = home.step_with(20);
+        knock_at(&net.a, to, &home.alice(then));
+        assert_eq!(granted(host), [TO.client_a().to_string()], "{jump}");
+        forget(&home, host);
+        calendar::shift(jump);
+        // What is right by the new time opens as soon as the daemon has filled the maps anew.
+        until("the knocks of the new time open", || {
+            knock_at(&net.a, to, &home.carol(home.step_with(15)));
+            !granted(host).is_empty()
+        });
+        forget(&home, host);
+        knock_at(&net.b, to, &home.bob(then));
+        assert_eq!(granted(host), NOBODY, "{jump}: what was right before");
+        calendar::shift(-jump);
+        until("knocks that were not used are right again", || {
+            knock_at(&net.b, to, &home.bob(then));
+            !granted(host).is_empty()
+        });
+        forget(&home, host);
+        assert_used(&net, &home.alice(then), "set to and fro");
+        // The next round's are others.
+        let due = home.step() + 1;
+        until("the next step", || home.step() >= due);
+    }
 }
