@@ -102,13 +102,20 @@ fn an_enrolled_client_sends_what_python_computes_and_each_family_something_else(
     let home = knocker.home().path().to_owned();
     let words = ["--sequence", "laptop", "--app", "ssh", "--host", NAME, "-c", &config, "--png", "c.png"];
     let words = [&words[..], &["--svg", "c.svg", "--profile", "laptop.yaml", "--knocks", "5"]].concat();
-    let enroll = |input: &str| {
-        let mut command = knocker.command(&[&["enroll"], &words[..]].concat());
+    let enroll_by = |words: &[&str], input: &str| {
+        let mut command = knocker.command(&[&["enroll"], words].concat());
         command.current_dir(&home);
         net.router.finish(command, input.as_bytes(), std::time::Duration::from_secs(60))
     };
+    let enroll = |input: &str| enroll_by(&words, input);
     enroll("one\nother\n").exits(2);
     assert!(!home.join("clients").exists() && !home.join("laptop.yaml").exists());
+    // What cannot be saved as a whole is not left in part.
+    let nowhere =
+        [&words[..10], &["--svg", "c.svg", "--profile", "nowhere/at-all.yaml", "--no-pin"]].concat();
+    enroll_by(&nowhere, "").exits(74);
+    assert!(!home.join("c.png").exists() && !home.join("c.svg").exists());
+    assert!(!home.join("clients/laptop.yaml").exists());
     let shown = enroll("a 'PIN'\na 'PIN'\n").success();
     let saved = home.join("clients/laptop.yaml");
     for path in [&saved, &home.join("c.png"), &home.join("c.svg"), &home.join("laptop.yaml")] {

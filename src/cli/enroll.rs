@@ -104,17 +104,10 @@ fn enroll(args: &EnrollArgs, err: &mut Printer) -> Result<Exit, Exit> {
         .map_err(|error| fail(err, Exit::Bug, error.to_string()))?;
     show(&code, &by_hand(&base32, kind), args.uri.then_some(&uri))?;
     let made = pictures_of(args, &code, err)?;
-    let checked = check(&totp, err);
-    if checked != Exit::Done {
-        // What nobody can use shall not lie around.
-        for path in made {
-            let _ = files::remove(path);
-        }
-        err.line("error: nothing is saved");
-        return Err(checked);
-    }
+    check(&totp, err)?;
     save(&target, &json(&base32, kind), args.force)
         .map_err(|error| fail(err, Exit::Io, format!("{shown}: {error}")))?;
+    made.keep();
     err.line(format!("saved in {shown}"));
     Ok(Exit::Done)
 }
@@ -179,14 +172,37 @@ fn show(code: &QrCode, by_hand: &Secret, uri: Option<&Secret>) -> Result<(), Exi
     }
 }
 
-fn pictures_of<'a>(args: &'a EnrollArgs, code: &QrCode, err: &mut Printer) -> Result<Vec<&'a Path>, Exit> {
-    let mut made = Vec::new();
+/// Files with a secret that nobody can use until all is saved: if it is not, they go again.
+#[derive(Default)]
+struct Made<'a>(Vec<&'a Path>);
+
+impl<'a> Made<'a> {
+    fn save(&mut self, path: &'a Path, content: &[u8], force: bool, err: &mut Printer) -> Result<(), Exit> {
+        save(path, content, force)
+            .map_err(|error| fail(err, Exit::Io, format!("{}: {error}", path.display())))?;
+        self.0.push(path);
+        Ok(())
+    }
+
+    fn keep(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for Made<'_> {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            let _ = files::remove(path);
+        }
+    }
+}
+
+fn pictures_of<'a>(args: &'a EnrollArgs, code: &QrCode, err: &mut Printer) -> Result<Made<'a>, Exit> {
+    let mut made = Made::default();
     let png = args.png.as_deref().map(|path| (path, picture::png(code)));
     let svg = args.svg.as_deref().map(|path| (path, picture::svg(code).into_bytes()));
     for (path, content) in png.into_iter().chain(svg) {
-        save(path, &Zeroizing::new(content), args.force)
-            .map_err(|error| fail(err, Exit::Io, format!("{}: {error}", path.display())))?;
-        made.push(path);
+        made.save(path, &Zeroizing::new(content), args.force, err)?;
     }
     Ok(made)
 }
@@ -202,20 +218,27 @@ fn json(base32: &Secret, kind: TotpKind) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(text.into_bytes())
 }
 
-fn check(totp: &TotpSecret, err: &mut Printer) -> Exit {
+/// Whether the device shows the codes of this secret; if not, it is told that nothing is saved.
+fn check(totp: &TotpSecret, err: &mut Printer) -> Result<(), Exit> {
+    let outcome = right_code(totp, err);
+    if outcome.is_err() {
+        err.line("error: nothing is saved");
+    }
+    outcome
+}
+
+fn right_code(totp: &TotpSecret, err: &mut Printer) -> Result<(), Exit> {
     for left in (0..TRIES).rev() {
-        let typed = match ask("the code that the app shows:") {
-            Ok(typed) => typed,
-            Err(error) => return fail(err, Exit::Found, format!("no code was typed: {error}")),
-        };
+        let typed = ask("the code that the app shows:")
+            .map_err(|error| fail(err, Exit::Found, format!("no code was typed: {error}")))?;
         let code = Secret::new(typed.expose().split_whitespace().collect());
         if totp.is_current(&code, clock::now().wall) {
-            return Exit::Done;
+            return Ok(());
         }
         let again = if left > 0 { ": try the next one" } else { ": are both clocks right?" };
         err.line(format!("this is not the code of the moment{again}"));
     }
-    Exit::Found
+    Err(Exit::Found)
 }
 
 #[cfg(test)]

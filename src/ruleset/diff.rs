@@ -32,6 +32,14 @@ pub struct SetRef {
     pub concatenated: bool,
 }
 
+impl SetRef {
+    /// A set whose keys have one part each and are no ranges.
+    #[must_use]
+    pub fn plain(name: impl Into<String>) -> Self {
+        Self { name: name.into(), interval: false, concatenated: false }
+    }
+}
+
 impl From<&Set> for SetRef {
     fn from(set: &Set) -> Self {
         Self { name: set.name.clone(), interval: set.flags.interval, concatenated: set.key.len() > 1 }

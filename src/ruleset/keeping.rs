@@ -48,7 +48,7 @@ pub(super) fn keep(live: &Live, had: &Given<'_>, wanted: &Given<'_>) -> Vec<Chan
                     (key.clone(), Element { comment: Some(note.clone()), ..element.clone() })
                 })
                 .collect();
-            let to = SetRef { name: heir, interval: false, concatenated: false };
+            let to = SetRef::plain(heir);
             (!elements.is_empty()).then_some(Change::RenewElements { set: to, elements })
         })
         .collect()

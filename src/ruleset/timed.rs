@@ -141,8 +141,8 @@ impl TimedKnocks {
         }
         let first = [TIMED_OPEN, TIMED, SPENT].map(|set| Change::FlushSet(set.to_owned()));
         let all = [
-            (set(SPENT), spent, Kind::New),
-            (set(TIMED_OPEN), doors(self.tree.ends(), now), Kind::New),
+            (SetRef::plain(SPENT), spent, Kind::New),
+            (SetRef::plain(TIMED_OPEN), doors(self.tree.ends(), now), Kind::New),
             (steps_set(), steps(rules, self.tree.steps(), now), Kind::New),
         ];
         transactions(first.to_vec(), all)
@@ -167,9 +167,17 @@ impl TimedKnocks {
         self.upto = Some(wanted);
         let ends = || new_ends.iter().chain(&renewed_ends).map(|(&mark, end)| (mark, end));
         let all = [
-            (set(SPENT), self.spent(ends(), now), Kind::Renewed),
-            (set(TIMED_OPEN), doors(new_ends.iter().map(|(&mark, end)| (mark, end)), now), Kind::New),
-            (set(TIMED_OPEN), doors(renewed_ends.iter().map(|(&mark, end)| (mark, end)), now), Kind::Renewed),
+            (SetRef::plain(SPENT), self.spent(ends(), now), Kind::Renewed),
+            (
+                SetRef::plain(TIMED_OPEN),
+                doors(new_ends.iter().map(|(&mark, end)| (mark, end)), now),
+                Kind::New,
+            ),
+            (
+                SetRef::plain(TIMED_OPEN),
+                doors(renewed_ends.iter().map(|(&mark, end)| (mark, end)), now),
+                Kind::Renewed,
+            ),
             (steps_set(), steps(rules, new.iter().map(|(key, step)| (*key, *step)), now), Kind::New),
             (steps_set(), steps(rules, renewed.iter().map(|(key, step)| (*key, *step)), now), Kind::Renewed),
         ];
@@ -269,12 +277,8 @@ fn steps(rules: &TimedRules, steps: impl Iterator<Item = ((u32, Knock), TreeStep
     steps.filter_map(element).collect()
 }
 
-fn set(name: &str) -> SetRef {
-    SetRef { name: name.to_owned(), interval: false, concatenated: false }
-}
-
 fn steps_set() -> SetRef {
-    SetRef { concatenated: true, ..set(TIMED) }
+    SetRef { concatenated: true, ..SetRef::plain(TIMED) }
 }
 
 #[derive(Clone, Copy)]

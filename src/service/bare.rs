@@ -52,7 +52,7 @@ fn close_what_is(firewall: &mut Firewall, live: &Live, request: &Request) -> Res
                 let element = live.elements.get(&name).and_then(|elements| elements.get(&key));
                 let Some(element) = element else { continue };
                 let elements = Elements::from([(key, element.clone())]);
-                let set = SetRef { name, interval: false, concatenated: false };
+                let set = SetRef::plain(name);
                 changes.push(Change::DeleteElements { set, elements });
             }
             if changes.is_empty() {

@@ -123,7 +123,7 @@ impl Operations {
                     }
                 }
                 if !elements.is_empty() {
-                    let set = SetRef { name, interval: false, concatenated: false };
+                    let set = SetRef::plain(name);
                     changes.push(Change::DeleteElements { set, elements });
                 }
             }

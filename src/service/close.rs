@@ -24,7 +24,7 @@ impl Operations {
     ) -> Result<bool, OperationError> {
         let slug = self.app(app)?.slug.clone();
         let addr = client.masked_v6(self.settings.global.ipv6_prefix);
-        let set = SetRef { name: app_set(&slug, addr.family()), interval: false, concatenated: false };
+        let set = SetRef::plain(app_set(&slug, addr.family()));
         let key = address_key(addr.ip());
         let succession = Succession::without(user);
         self.ledger.expire(now);

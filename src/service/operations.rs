@@ -297,7 +297,7 @@ impl Operations {
         lifetime: Lifetime,
         comment: &str,
     ) -> Result<Duration, OperationError> {
-        let set = SetRef { name: set.to_owned(), interval: false, concatenated: false };
+        let set = SetRef::plain(set);
         let key = address_key(client.ip());
         let fresh = Timeout::fresh_ms(lifetime.as_secs() * 1_000);
         match self.firewall.element(&set, &key)? {
@@ -329,7 +329,7 @@ impl Operations {
     }
 
     fn revoke_from(&mut self, grants: &GrantSet, addr: ClientAddr) -> Result<bool, OperationError> {
-        let set = SetRef { name: grants.set(addr.family()), interval: false, concatenated: false };
+        let set = SetRef::plain(grants.set(addr.family()));
         let key = address_key(addr.ip());
         for _ in 0..TRIES {
             let Some(element) = self.firewall.element(&set, &key)? else {
@@ -429,7 +429,7 @@ impl Operations {
             .collect();
         let mut out = vec![Change::FlushSet(name.clone())];
         if !elements.is_empty() {
-            let set = SetRef { name, interval: false, concatenated: false };
+            let set = SetRef::plain(name);
             out.push(Change::AddElements { set, elements });
         }
         out

@@ -30,7 +30,7 @@ pub(super) fn known(plan: &Plan, family: Family) -> Option<Change> {
         .filter(|&addr| Family::of(addr) == family)
         .map(|addr| (address_key(addr), element.clone()))
         .collect();
-    let set = SetRef { name: own_set(family), interval: false, concatenated: false };
+    let set = SetRef::plain(own_set(family));
     (!elements.is_empty()).then_some(Change::AddElements { set, elements })
 }
 

@@ -451,7 +451,7 @@ pub(super) fn hand_over(
             }
         }
         ended += gone.len();
-        let set = SetRef { name, interval: false, concatenated: false };
+        let set = SetRef::plain(name);
         if !gone.is_empty() {
             out.push(Change::DeleteElements { set: set.clone(), elements: gone });
         }

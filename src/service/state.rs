@@ -418,10 +418,7 @@ fn restore(operations: &mut Operations, rest: Vec<Rest>, now: Now) -> Result<usi
     let count = sets.values().map(BTreeMap::len).sum();
     let changes: Vec<Change> = sets
         .into_iter()
-        .map(|(name, elements)| Change::RenewElements {
-            set: SetRef { name, interval: false, concatenated: false },
-            elements,
-        })
+        .map(|(name, elements)| Change::RenewElements { set: SetRef::plain(name), elements })
         .collect();
     if !changes.is_empty() {
         operations.firewall().apply(&changes)?;

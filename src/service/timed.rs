@@ -63,10 +63,6 @@ fn epoch(now: Now) -> Duration {
     now.wall.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(now.boot)
 }
 
-fn set(name: &str) -> SetRef {
-    SetRef { name: name.to_owned(), interval: false, concatenated: false }
-}
-
 impl Operations {
     /// Takes over what a daemon before knew.
     pub(super) fn resume_timed(&mut self, runtime_dir: &Path, now: Now) {
@@ -87,7 +83,8 @@ impl Operations {
 
     /// The same, if somebody has emptied the sets.
     pub(super) fn suspect_timed(&mut self) {
-        let spent = self.settings.time_sequence.is_some().then(|| self.firewall.elements(&set(SPENT)));
+        let spent =
+            self.settings.time_sequence.is_some().then(|| self.firewall.elements(&SetRef::plain(SPENT)));
         match spent {
             Some(Ok(spent)) if !TimedKnocks::is_witnessed(&spent) => self.timed.sound = false,
             Some(Err(_)) => self.timed.sound = false,
@@ -153,7 +150,8 @@ impl Operations {
     fn refill_timed(&mut self, listening: bool, now: Now) -> Result<(), OperationError> {
         self.timed.queue.clear();
         self.timed.sound = false;
-        let (spent, used) = (self.firewall.elements(&set(SPENT))?, self.firewall.elements(&set(USED))?);
+        let (spent, used) =
+            (self.firewall.elements(&SetRef::plain(SPENT))?, self.firewall.elements(&SetRef::plain(USED))?);
         let timed = &mut self.timed;
         if !timed.begun && TimedKnocks::is_doubted(&spent) {
             // The daemon before did not know it either.
@@ -190,7 +188,7 @@ impl Operations {
             return;
         }
         self.timed.missed |= lost;
-        match (self.firewall.elements(&set(SPENT)), self.firewall.elements(&set(USED))) {
+        match (self.firewall.elements(&SetRef::plain(SPENT)), self.firewall.elements(&SetRef::plain(USED))) {
             (Ok(spent), Ok(used)) => {
                 self.timed.knocks.on_read(&used);
                 self.timed.missed &= !TimedKnocks::is_witnessed(&spent);

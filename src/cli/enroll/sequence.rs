@@ -7,7 +7,7 @@ use clap::Args;
 use qrcodegen::{QrCode, QrCodeEcc};
 use zeroize::Zeroizing;
 
-use super::{EnrollArgs, SECRET, are_free, ask, by_hand, check, fail, otpauth, pictures_of, save, show};
+use super::{EnrollArgs, SECRET, are_free, ask, by_hand, check, fail, otpauth, pictures_of, show};
 use crate::cli::flags::ConfigArg;
 use crate::cli::load::{self, Exposure};
 use crate::cli::outside::Disk;
@@ -130,29 +130,24 @@ pub(super) fn enroll(name: &UserName, args: &EnrollArgs, err: &mut Printer) -> R
     if out.finish(Exit::Done) != Exit::Done {
         return Err(Exit::Io);
     }
-    let made = pictures_of(args, &code, err)?;
-    let checked = if knock_knock {
+    let mut made = pictures_of(args, &code, err)?;
+    if knock_knock {
         let totp =
             TotpSecret::new(bytes.as_slice(), usual).map_err(|e| fail(err, Exit::Bug, e.to_string()))?;
-        check(&totp, err)
-    } else {
-        Exit::Done
-    };
-    if checked != Exit::Done {
-        for path in made {
-            let _ = files::remove(path);
-        }
-        err.line("error: nothing is saved");
-        return Err(checked);
+        check(&totp, err)?;
     }
     if !files::exists(&timed.folder) {
         files::make_directory(&timed.folder, FOLDER_MODE)
             .map_err(|error| fail(err, Exit::Io, format!("{}: {error}", timed.folder.display())))?;
     }
-    let profile_file = args.sequence.profile.as_deref().map(|path| (path, &profile));
-    for (path, content) in profile_file.into_iter().chain([(target.as_path(), &file)]) {
-        save(path, content.expose().as_bytes(), args.force)
-            .map_err(|error| fail(err, Exit::Io, format!("{}: {error}", path.display())))?;
+    let profile_file = args.sequence.profile.as_deref();
+    if let Some(path) = profile_file {
+        made.save(path, profile.expose().as_bytes(), args.force, err)?;
+    }
+    // The daemon takes it over as soon as it is there.
+    made.save(&target, file.expose().as_bytes(), args.force, err)?;
+    made.keep();
+    for path in profile_file.into_iter().chain([target.as_path()]) {
         err.line(format!("saved in {}", path.display()));
     }
     Ok(Exit::Done)

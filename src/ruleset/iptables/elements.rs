@@ -283,7 +283,7 @@ mod tests {
     use crate::ruleset::iptables::save;
 
     fn set(name: &str) -> SetRef {
-        SetRef { name: name.into(), interval: false, concatenated: false }
+        SetRef::plain(name)
     }
 
     fn grant(addr: &str, left_ms: u64) -> (Vec<u8>, Element) {
