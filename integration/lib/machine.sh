@@ -19,6 +19,10 @@ machine_kernel() {
     local version=$1 folder name package=${KERNEL_DEB:-}
     folder=${CARGO_TARGET_DIR:-$root_dir/target}/kernel-$version
     mkdir -p "$folder"
+    # The guest has this host's files, but a /tmp and a /run of its own.
+    case $(realpath "$folder") in
+    /tmp/* | /run/*) fail "a virtual machine does not see this host's /tmp and /run: use a clone elsewhere" ;;
+    esac
     if [ -z "$package" ]; then
         name=$(apt-cache search --names-only "^linux-image-${version//./\\.}\\.[.0-9+a-z-]*-amd64\$" |
             awk '$1 !~ /(cloud|rt|unsigned|dbg)/ {print $1}' | sort -V | tail -n 1)
