@@ -15,6 +15,7 @@ mod container;
 mod crashes;
 mod docker;
 mod fail2ban;
+mod floods;
 mod forwarding;
 mod host_audit;
 mod host_chains;
