@@ -34,6 +34,7 @@ mod recent;
 mod requirements;
 mod scenarios;
 mod server;
+mod strace;
 mod strangers;
 mod temporary;
 mod tls;

@@ -15,6 +15,7 @@ mod container;
 mod crashes;
 mod docker;
 mod fail2ban;
+mod faults;
 mod floods;
 mod forwarding;
 mod host_audit;
