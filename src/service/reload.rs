@@ -7,17 +7,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ServerConfig;
 use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::clients_gone::clients_gone;
 use super::daemon::{DaemonError, load_two_factor, tls};
-use super::front::{Step2Config, Tls};
+use super::front::Step2Config;
 use super::knocked::{GrantSet, grants_of_apps};
 use super::last_good::LastGood;
+use super::link::serving::{Pem, Serving};
 use super::lockout::adopt;
 use super::operations::{OperationError, Operations, TRIES};
 use super::trial::Trial;
@@ -38,6 +38,8 @@ use crate::units::{AccessKey, AppName, Family, Now};
 const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(60);
 /// A grant that ends by less than this later than its heir's counts as ending with it.
 const SLACK: Duration = Duration::from_millis(250);
+/// For the front to take over what is new.
+const TAKEN: Duration = Duration::from_secs(5);
 
 /// Where the configuration comes from: reads and checks it anew.
 #[derive(Clone)]
@@ -116,17 +118,35 @@ impl Pair {
     }
 
     /// Reads the pair; one that cannot be used is not tried again before it has changed.
-    fn read(&mut self) -> Result<Arc<ServerConfig>, DaemonError> {
+    fn read(&mut self) -> Result<Arc<Pem>, DaemonError> {
         // Before reading, so that what is written meanwhile is a change.
         self.seen = [&self.certificate, &self.key].map(|path| files::stamp(path));
         tls(&self.certificate, &self.key)
     }
 }
 
-/// What new connections are served with.
+/// What the front serves new connections with.
 pub(super) struct Served {
-    pub(super) step2: watch::Sender<Arc<Step2Config>>,
-    pub(super) tls: watch::Sender<Tls>,
+    pub(super) serving: watch::Sender<Serving>,
+    /// The version that it has taken over.
+    pub(super) taken: watch::Receiver<Option<u32>>,
+}
+
+impl Served {
+    /// Changes it, and waits until the front has taken that over, for a while.
+    async fn change(&mut self, change: impl FnOnce(&mut Serving)) {
+        self.serving.send_modify(|serving| {
+            serving.version += 1;
+            change(serving);
+        });
+        let version = self.serving.borrow().version;
+        let taken = self.taken.wait_for(|taken| *taken >= Some(version));
+        if timeout(TAKEN, taken).await.is_err() {
+            tracing::warn!(
+                "the front does not say that it serves with what is new; it is told as soon as it listens"
+            );
+        }
+    }
 }
 
 /// Reloads when it is told to, and the certificate also when its files change.
@@ -137,7 +157,8 @@ pub(super) struct Reloader {
     /// A start that may still be taken back.
     pub(super) trial: Option<Arc<Trial>>,
     pub(super) state_dir: PathBuf,
-    pub(super) served: Served,
+    /// None without steps.
+    pub(super) served: Option<Served>,
     pub(super) enforcer: mpsc::Sender<Reload>,
 }
 
@@ -157,7 +178,7 @@ impl Reloader {
                 },
                 _ = certificate.tick() => {
                     if self.pair.as_ref().is_some_and(Pair::changed) {
-                        self.reload_certificate();
+                        self.reload_certificate().await;
                     }
                 }
                 _ = users.tick() => {
@@ -174,7 +195,7 @@ impl Reloader {
         let begun = format!("RELOADING=1\nMONOTONIC_USEC={}\nSTATUS=reloading", clock::monotonic_usec());
         tell_systemd(&begun);
         let done = self.take_over().await;
-        self.reload_certificate();
+        self.reload_certificate().await;
         tell_systemd(if done {
             "READY=1\nSTATUS=guarding"
         } else {
@@ -221,7 +242,9 @@ impl Reloader {
         self.enforcer.send(reload).await.map_err(|_| ReloadError::Ending)?;
         let Reloaded { changes, ended, good } = finished.await.map_err(|_| ReloadError::Ending)??;
 
-        self.served.step2.send_replace(Arc::new(step2));
+        if let Some(served) = &mut self.served {
+            served.change(|serving| serving.step2 = Arc::new(step2)).await;
+        }
         let state_dir = self.state_dir.clone();
         if self.trial.as_ref().is_some_and(|trial| !trial.reloaded(&good)) {
             return Ok((changes, ended));
@@ -233,12 +256,14 @@ impl Reloader {
         Ok((changes, ended))
     }
 
-    fn reload_certificate(&mut self) {
+    async fn reload_certificate(&mut self) {
         let Some(pair) = &mut self.pair else { return };
         let changed = pair.changed();
         match pair.read() {
             Ok(tls) => {
-                self.served.tls.send_replace(Some(tls));
+                if let Some(served) = &mut self.served {
+                    served.change(|serving| serving.pem = Some(tls)).await;
+                }
                 if changed {
                     tracing::info!("step 2 is served with the new certificate");
                 }
