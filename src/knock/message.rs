@@ -194,7 +194,8 @@ mod tests {
 
     #[test]
     fn what_is_not_exactly_an_attempt_is_not_read() {
-        let (app, key): ((u8, &[u8]), (u8, &[u8])) = ((APP, b"ssh"), (ACCESS_KEY, b"0123456789"));
+        let app: (u8, &[u8]) = (APP, b"ssh");
+        let key: (u8, &[u8]) = (ACCESS_KEY, b"0123456789");
         assert!(Attempt::from_bytes(&bytes(&[app, key])).is_some());
         let proof = format!("{}.{}", "a".repeat(16), "b".repeat(64));
         for fields in [

@@ -32,6 +32,7 @@ mod refusals;
 pub mod reload;
 mod repair;
 mod sealed;
+mod served;
 pub mod snapshot;
 pub mod state;
 pub mod status;

@@ -3,23 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::Signal;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::clients_gone::clients_gone;
-use super::daemon::{DaemonError, load_two_factor, tls};
+use super::daemon::{DaemonError, load_two_factor};
 use super::front::Step2Config;
 use super::knocked::{GrantSet, grants_of_apps};
 use super::last_good::LastGood;
-use super::link::serving::{Pem, Serving};
 use super::lockout::adopt;
 use super::operations::{OperationError, Operations, TRIES};
+use super::served::{Pair, Served};
 use super::trial::Trial;
 use super::user_files::{LOOK_AT_USERS, UserFiles};
 use crate::backend::BackendError;
@@ -31,15 +31,13 @@ use crate::ruleset::diff::{Change, Live, SetRef};
 use crate::ruleset::knocking::Knocking;
 use crate::ruleset::model::{Element, Elements, Timeout};
 use crate::ruleset::plan::app_set;
-use crate::sys::{clock, files, notify, random};
+use crate::sys::{clock, notify, random};
 use crate::units::{AccessKey, AppName, Family, Now};
 
 /// How often the files of the certificate are looked at.
 const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(60);
 /// A grant that ends by less than this later than its heir's counts as ending with it.
 const SLACK: Duration = Duration::from_millis(250);
-/// For the front to take over what is new.
-const TAKEN: Duration = Duration::from_secs(5);
 
 /// Where the configuration comes from: reads and checks it anew.
 #[derive(Clone)]
@@ -94,59 +92,6 @@ pub(super) struct Reloaded {
     ended: usize,
     /// The plan that is in force now.
     good: LastGood,
-}
-
-/// The pair of files that step 2 is served with.
-#[derive(Debug)]
-pub(super) struct Pair {
-    certificate: PathBuf,
-    key: PathBuf,
-    seen: [Option<files::Stamp>; 2],
-}
-
-impl Pair {
-    /// The pair as it is now; what changes from here on is a change.
-    pub(super) fn new(certificate: &Path, key: &Path) -> Self {
-        let (certificate, key) = (certificate.to_owned(), key.to_owned());
-        let seen = [&certificate, &key].map(|path| files::stamp(path));
-        Self { certificate, key, seen }
-    }
-
-    /// Whether a file was written or replaced since it was last read.
-    fn changed(&self) -> bool {
-        [&self.certificate, &self.key].map(|path| files::stamp(path)) != self.seen
-    }
-
-    /// Reads the pair; one that cannot be used is not tried again before it has changed.
-    fn read(&mut self) -> Result<Arc<Pem>, DaemonError> {
-        // Before reading, so that what is written meanwhile is a change.
-        self.seen = [&self.certificate, &self.key].map(|path| files::stamp(path));
-        tls(&self.certificate, &self.key)
-    }
-}
-
-/// What the front serves new connections with.
-pub(super) struct Served {
-    pub(super) serving: watch::Sender<Serving>,
-    /// The version that it has taken over.
-    pub(super) taken: watch::Receiver<Option<u32>>,
-}
-
-impl Served {
-    /// Changes it, and waits until the front has taken that over, for a while.
-    async fn change(&mut self, change: impl FnOnce(&mut Serving)) {
-        self.serving.send_modify(|serving| {
-            serving.version += 1;
-            change(serving);
-        });
-        let version = self.serving.borrow().version;
-        let taken = self.taken.wait_for(|taken| *taken >= Some(version));
-        if timeout(TAKEN, taken).await.is_err() {
-            tracing::warn!(
-                "the front does not say that it serves with what is new; it is told as soon as it listens"
-            );
-        }
-    }
 }
 
 /// Reloads when it is told to, and the certificate also when its files change.
