@@ -19,8 +19,8 @@ use crate::knocking::{STEP2_PORT, form, knock, post_step1, step1};
 use crate::namespace::Namespace;
 use crate::probe::{assert_echoes, assert_silent};
 use crate::server::{Habit, Server};
-use crate::strace::tamper;
 use crate::strangers::{Stranger, hold};
+use crate::tamper::{Failing, Tamper};
 use crate::temporary::Disk;
 use crate::topology::{Family, Topology};
 use crate::usage::{Usage, family};
@@ -119,21 +119,21 @@ fn events_that_were_lost_are_made_up_for() {
     assert_silent(&net.b, Family::V4.router(), 2222);
 }
 
-/// A kernel that has no memory for a message, or an answer that is lost; after so many that went well.
-const FAILURES: [&str; 2] = ["sendmsg:error=ENOBUFS", "recvfrom:error=ENOMEM"];
+const FAILURES: [Failing; 2] = [Failing::Message, Failing::Answer];
 
 struct Tampered {
     net: Topology,
     home: Installation,
+    tamper: Tamper,
     agent: Agent,
 }
 
 impl Tampered {
     fn new() -> Self {
         let net = Topology::new();
-        let home = Installation::new(&Config::ssh(&["duration: 300"]));
+        let (home, tamper) = Tamper::with(Installation::new(&Config::ssh(&["duration: 300"])));
         let agent = home.start(&net.router);
-        Self { net, home, agent }
+        Self { net, home, tamper, agent }
     }
 
     fn has(&self, address: &str) -> bool {
@@ -147,13 +147,14 @@ impl Tampered {
     }
 
     /// What was asked for is done or not done, and agent and kernel agree on it, whatever failed.
-    fn operate_with(&self, failure: &str, nth: usize) {
+    fn operate_with(&self, failure: Failing, nth: i64) -> usize {
         let (host, address) = (&self.net.router, "198.51.100.9");
+        let mut failed = 0;
         for verb in [&["grant", "ssh", address, "--for", "300s"][..], &["revoke", "ssh", address]] {
-            let case = format!("{} with {failure}:when={nth}", verb[0]);
-            let tracing = tamper(host, &self.agent, &format!("{failure}:when={nth}"));
+            let case = format!("{} with {failure:?} {nth}", verb[0]);
+            self.tamper.fail(failure, nth);
             let told = self.home.verb(host, verb).code;
-            drop(tracing);
+            failed += usize::from(self.tamper.stop());
             let wanted = verb[0] == "grant";
             if told == Some(0) {
                 assert_eq!(self.has(address), wanted, "{case}");
@@ -168,6 +169,7 @@ impl Tampered {
             self.flush(&case);
             assert_eq!(self.has(address), wanted, "{case}");
         }
+        failed
     }
 }
 
@@ -175,9 +177,8 @@ impl Tampered {
 fn operators_and_the_kernel_agree_whatever_message_or_answer_is_lost() {
     let mut all = Tampered::new();
     for failure in FAILURES {
-        for nth in 1..=3 {
-            all.operate_with(failure, nth);
-        }
+        let failed: usize = (1..=3).map(|nth| all.operate_with(failure, nth)).sum();
+        assert!(failed >= 3, "{failure:?}: only {failed} calls failed");
     }
     assert!(all.agent.is_alive());
 }
@@ -198,17 +199,17 @@ fn repairs_reloads_and_knocks_come_about_whatever_message_or_answer_is_lost() {
     tables.push(sorted_table(host));
     for failure in FAILURES {
         for nth in [1, 2, 4, 7, 11] {
-            let case = format!("{failure}:when={nth}");
-            let tracing = tamper(host, &all.agent, &case);
+            let case = format!("{failure:?} {nth}");
+            all.tamper.fail(failure, nth);
             host.nft("flush ruleset");
             soon(|| is_guarded(host) && sorted_table(host) == tables[1], &case);
-            drop(tracing);
+            assert!(all.tamper.stop() || nth > 2, "{case}: the repair was not hit");
             assert!(all.has(stays), "{case}: lost by a repair");
             // To the other configuration and back; the first may fail, and then nothing has changed.
             all.home.rewrite_config(old.text());
-            let tracing = tamper(host, &all.agent, &case);
+            all.tamper.fail(failure, nth);
             all.agent.reload();
-            drop(tracing);
+            all.tamper.stop();
             soon(|| tables.contains(&sorted_table(host)), &case);
             for config in [&old, &new] {
                 all.home.rewrite_config(config.text());
@@ -217,9 +218,9 @@ fn repairs_reloads_and_knocks_come_about_whatever_message_or_answer_is_lost() {
             assert_eq!(sorted_table(host), tables[1], "{case}");
             assert!(all.has(stays), "{case}: lost by a reload");
         }
-        let tracing = tamper(host, &all.agent, &format!("{failure}:when=1"));
+        all.tamper.fail(failure, 1);
         step1(&all.net.a, Family::V4.router(), "ssh");
-        drop(tracing);
+        all.tamper.stop();
         knock(&all.net.a, Family::V4.router(), "ssh");
         assert_echoes(&all.net.a, Family::V4.router(), 2222);
         assert_silent(&all.net.b, Family::V4.router(), 2222);
@@ -381,4 +382,30 @@ fn a_code_that_was_used_while_the_disk_was_full_stays_used() {
     try_code(&net.b, &token);
     assert_eq!(admission_left(&net.router, Family::V4.client_b()), None, "used twice\n{}", home.log());
     agent.kill();
+}
+
+#[test]
+fn a_host_that_slept_has_nothing_open_that_ended_meanwhile() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let (home, tamper) = Tamper::with(Installation::new(&Config::ssh(&["duration: 300"])));
+    let _agent = home.start(&net.router);
+    let (a, b) = (Family::V4.client_a(), Family::V6.client_b());
+    knock(&net.a, Family::V4.router(), "ssh");
+    home.grant(&net.router, "ssh", b, 3_600);
+    home.verb(&net.router, &["allow", "192.0.2.0/24", "--for", "10m"]).success();
+    let before = sorted_table(&net.router);
+    // In the kernel, timeouts stood still meanwhile.
+    tamper.sleep(Duration::from_secs(1_000));
+    assert_echoes(&net.a, Family::V4.router(), 2222);
+    // It is told of by the kernel when it wakes up; here, whatever else happens will do.
+    home.verb(&net.router, &["status"]).success();
+    soon(|| time_left(&net.router, "ssh", a).is_none(), "a grant ended while the host slept");
+    assert_silent(&net.a, Family::V4.router(), 2222);
+    let left = time_left(&net.router, "ssh", b).expect("this one did not");
+    assert!(left <= Duration::from_secs(2_600) && left > Duration::from_secs(2_500), "{left:?}");
+    soon(|| elements(&net.router, "allow_all_4").is_empty(), "nor did the network last");
+    assert_eq!(sorted_table(&net.router), before);
+    knock(&net.a, Family::V4.router(), "ssh");
+    assert_echoes(&net.a, Family::V4.router(), 2222);
 }
