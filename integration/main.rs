@@ -19,6 +19,7 @@ mod configuration;
 mod docker;
 mod firewall;
 mod forge;
+mod front;
 mod handmade;
 mod hosts;
 mod ipset;

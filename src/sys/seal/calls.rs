@@ -175,7 +175,7 @@ pub(super) fn programs(role: Role) -> Result<Vec<BpfProgram>, BackendError> {
             rules.insert(libc::SYS_mmap, never_executable.clone());
             rules.insert(libc::SYS_mprotect, never_executable);
             // Whether a descriptor waits, and nothing that makes another one.
-            rules.insert(libc::SYS_fcntl, any_of(1, &[libc::F_GETFL, libc::F_SETFL])?);
+            rules.insert(libc::SYS_fcntl, any_of(1, &[libc::F_GETFD, libc::F_GETFL, libc::F_SETFL])?);
             rules.insert(libc::SYS_ioctl, any_of(1, &[FIONBIO, FIONREAD])?);
             rules.insert(libc::SYS_fstat, Vec::new());
         }
