@@ -221,6 +221,7 @@ impl Installation {
 }
 
 impl Drop for Installation {
+    #[expect(clippy::print_stderr, reason = "shown with a test that failed")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             let log = self.log();
