@@ -64,12 +64,11 @@ fn every_line_that_takes_something_away_has_its_reason_above_it() {
         let (_, service) = text.split_once("[Service]").unwrap();
         let mut reason = false;
         let mut lines = 0;
-        for line in
-            service.lines().skip_while(|line| !line.contains("Capabilities") && !line.contains("User="))
-        {
+        for line in service.lines() {
             match line.chars().next() {
                 Some('#') => reason = true,
                 Some('[') => break,
+                Some(_) if lines == 0 && !line.contains("Capab") && !line.starts_with("User=") => {}
                 Some(_) => {
                     assert!(reason, "{unit}: no reason for {line}");
                     lines += 1;
