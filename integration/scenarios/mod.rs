@@ -33,6 +33,7 @@ mod knock_log;
 mod knock_memory;
 mod knock_sequences;
 mod knock_streams;
+mod known_defects;
 mod life_cycle;
 mod limits;
 mod lockout;
