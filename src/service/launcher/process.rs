@@ -3,10 +3,11 @@
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 
-use super::{DONE, END_FRONT, FRONT, NOT_DONE, TELLER};
+use super::{DONE, END_FRONT, FRONT, NOT_DONE, RUNNING, TELLER};
 use crate::service::{front, herald};
 use crate::sys::{handover, process, signals};
 
@@ -38,7 +39,7 @@ fn carry_out(
     descriptors: Vec<OwnedFd>,
     level: &str,
     running: &mut Option<Child>,
-) -> io::Result<()> {
+) -> io::Result<i32> {
     let mut descriptors = descriptors.into_iter();
     match (order, descriptors.next(), descriptors.next()) {
         ([FRONT], Some(link), Some(log)) => {
@@ -47,18 +48,15 @@ fn carry_out(
             // It needs nothing of the environment, so it gets nothing.
             command.env_clear().stdin(Stdio::from(link)).stderr(Stdio::from(log));
             *running = Some(command.spawn()?);
-            Ok(())
+            Ok(0)
         }
         ([TELLER], Some(input), None) => {
             let mut child = program(herald::TELLER, level).stdin(Stdio::from(input)).spawn()?;
             // It ends by itself when nothing more comes, of which somebody has to take note.
             thread::Builder::new().spawn(move || child.wait())?;
-            Ok(())
+            Ok(0)
         }
-        ([END_FRONT], None, None) => {
-            end(running);
-            Ok(())
-        }
+        ([END_FRONT], None, None) => Ok(end(running).map_or(RUNNING, ExitStatus::into_raw)),
         _ => Err(io::Error::from_raw_os_error(nix::libc::EINVAL)),
     }
 }
@@ -69,16 +67,17 @@ fn program(role: &str, level: &str) -> Command {
     command
 }
 
-fn end(running: &mut Option<Child>) {
-    if let Some(mut child) = running.take() {
-        let _ = child.kill();
-        let _ = child.wait();
-    }
+/// How it ended, if that was before.
+fn end(running: &mut Option<Child>) -> Option<ExitStatus> {
+    let mut child = running.take()?;
+    let _ = child.kill();
+    // One that was ending keeps its own reason.
+    child.wait().ok().filter(|status| status.signal() != Some(nix::libc::SIGKILL))
 }
 
-fn reply(socket: &mut UnixStream, outcome: io::Result<()>) -> io::Result<()> {
+fn reply(socket: &mut UnixStream, outcome: io::Result<i32>) -> io::Result<()> {
     let (word, code) = match outcome {
-        Ok(()) => (DONE, 0),
+        Ok(status) => (DONE, status),
         Err(error) => (NOT_DONE, error.raw_os_error().unwrap_or(nix::libc::EIO)),
     };
     let mut bytes = vec![word];
