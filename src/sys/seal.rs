@@ -9,8 +9,6 @@ use landlock::{
     RulesetStatus, Scope, path_beneath_rules,
 };
 
-#[cfg(all(test, any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
-mod attempts;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
 mod calls;
 
