@@ -44,6 +44,8 @@ fn the_front_has_no_privileges_files_or_secrets_of_the_enforcer() {
         assert_eq!(status_line(pid, "Seccomp").as_deref(), Some("2"), "{pid}");
     }
     assert_eq!(status_line(front, "Threads").as_deref(), Some("1"));
+    // Root may lock its memory, and does.
+    assert_ne!(status_line(agent.pid(), "VmLck").as_deref(), Some("0 kB"));
     assert_eq!(fs::read(format!("/proc/{front}/environ")).unwrap(), b"");
     // The link, nothing, the log, the link once more, two ears, and what a runtime waits with: nothing of netlink.
     let netlink: Vec<String> = net

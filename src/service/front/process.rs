@@ -36,6 +36,7 @@ pub fn front() -> bool {
 }
 
 fn begin() -> io::Result<()> {
+    process::take_name(c"knock-front");
     signals::hold_endings()?;
     process::harden(false)?;
     process::give_up_capabilities()?;

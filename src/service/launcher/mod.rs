@@ -6,7 +6,7 @@ mod process;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -17,6 +17,9 @@ pub use process::launch;
 
 /// The first argument of the process that starts others; not for people.
 pub const LAUNCHER: &str = "start-others";
+
+/// What all of them are called, instead of the path by which they are started.
+pub(super) const PROGRAM: &str = "knock-agent";
 
 /// To start a process takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -46,6 +49,7 @@ impl Launcher {
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.set_write_timeout(Some(PATIENCE))?;
         let child = Command::new("/proc/self/exe")
+            .arg0(PROGRAM)
             .arg(LAUNCHER)
             .arg(level)
             .current_dir("/")

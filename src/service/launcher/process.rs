@@ -3,17 +3,18 @@
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 
-use super::{DONE, END_FRONT, FRONT, NOT_DONE, RUNNING, TELLER};
+use super::{DONE, END_FRONT, FRONT, NOT_DONE, PROGRAM, RUNNING, TELLER};
 use crate::service::{front, herald};
 use crate::sys::{handover, process, signals};
 
 /// Starts what it is told to until the daemon is gone, and ends the front then; false where it could not begin.
 #[must_use]
 pub fn launch(level: &str) -> bool {
+    process::take_name(c"knock-launcher");
     // Whoever ends the daemon ends the whole group; this one ends with the daemon.
     if signals::hold_endings().is_err()
         || process::harden(false).is_err()
@@ -63,7 +64,7 @@ fn carry_out(
 
 fn program(role: &str, level: &str) -> Command {
     let mut command = Command::new("/proc/self/exe");
-    command.arg(role).arg(level).current_dir("/").stdout(Stdio::null());
+    command.arg0(PROGRAM).arg(role).arg(level).current_dir("/").stdout(Stdio::null());
     command
 }
 
