@@ -55,7 +55,6 @@ const STREAMS: &[i64] = &[
     libc::SYS_readv,
     libc::SYS_recvfrom,
     libc::SYS_recvmsg,
-    libc::SYS_shutdown,
     libc::SYS_write,
     libc::SYS_writev,
 ];
@@ -171,6 +170,8 @@ pub(super) fn programs(role: Role) -> Result<Vec<BpfProgram>, BackendError> {
     for (call, flags) in SENDING {
         rules.insert(*call, vec![without(*flags, libc::MSG_FASTOPEN)?]);
     }
+    // Only the writing half: a listener, which the next front is to have, is not ended by that.
+    rules.insert(libc::SYS_shutdown, any_of(1, &[libc::SHUT_WR])?);
     let mut programs = Vec::new();
     match role {
         Role::Front => {
@@ -188,6 +189,7 @@ pub(super) fn programs(role: Role) -> Result<Vec<BpfProgram>, BackendError> {
         Role::Enforcer => {
             rules.extend([ENFORCER, ENFORCER_OF_OLD].concat().into_iter().map(always));
             rules.insert(libc::SYS_setsockopt, Vec::new());
+            rules.insert(libc::SYS_shutdown, Vec::new());
             rules.insert(libc::SYS_sendmmsg, vec![without(3, libc::MSG_FASTOPEN)?]);
             // Modules of the C library that look up users may be loaded; what is written is never run.
             let not_both =
