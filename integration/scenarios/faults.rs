@@ -61,8 +61,8 @@ fn overflow(host: &Namespace, agent: &Agent) {
         "table inet noise {{ set many {{ type ipv4_addr; elements = {{ {} }}; }}; }}\ndelete table inet noise\n",
         many.join(", ")
     );
-    let end = Instant::now() + Duration::from_secs(60);
-    while lost(agent) == 0 {
+    let (before, end) = (lost(agent), Instant::now() + Duration::from_secs(60));
+    while lost(agent) == before {
         assert!(Instant::now() < end, "there is always room");
         host.nft(&noise);
     }
@@ -84,10 +84,10 @@ fn events_that_were_lost_are_made_up_for() {
     let before = sorted_table(host);
     // What an administrator takes back while nobody hears of it stays taken back; what nobody may add goes.
     signal(&agent, Signal::SIGSTOP);
+    overflow(host, &agent);
     remove_element(host, "app_ssh_4", "198.51.100.7");
     remove_element(host, "allow_all_4", "198.51.100.0/24");
     host.nft("insert rule inet knock_agent gate accept");
-    overflow(host, &agent);
     signal(&agent, Signal::SIGCONT);
     soon(|| sorted_table(host) == before, "the rules are as before");
     assert!(home.log().contains("more changes to nftables than could be followed"), "{}", home.log());
@@ -105,8 +105,8 @@ fn events_that_were_lost_are_made_up_for() {
     let longer = listed.replace("timeout 5m", "timeout 1h").replace("expires 4m", "expires 59m");
     assert_ne!(longer, listed);
     signal(&agent, Signal::SIGSTOP);
-    host.nft(&format!("flush ruleset\n{longer}"));
     overflow(host, &agent);
+    host.nft(&format!("flush ruleset\n{longer}"));
     signal(&agent, Signal::SIGCONT);
     soon(
         || {
