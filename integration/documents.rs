@@ -6,7 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Documents that name tests, and how many they name at least.
-const NAMING: &[(&str, usize)] = &[("docs/defects.md", 60), ("docs/threat-model.md", 80), ("docs/robustness.md", 50)];
+const NAMING: &[(&str, usize)] =
+    &[("docs/defects.md", 60), ("docs/threat-model.md", 80), ("docs/robustness.md", 50)];
 /// What is said of a test that the ordinary run leaves out.
 const ELSEWHERE: &str = "(machine of its own)";
 /// Macros that make tests of the functions they name.

@@ -20,11 +20,13 @@ pub(super) struct Doubt {
     /// Whether grants may have been taken back without anybody telling.
     unheard: bool,
     slept: Slept,
+    /// Whether the host slept, and what is in the kernel was not put right since.
+    overlong: bool,
 }
 
 impl Default for Doubt {
     fn default() -> Self {
-        Self { table: None, unheard: false, slept: Slept::until_now() }
+        Self { table: None, unheard: false, slept: Slept::until_now(), overlong: false }
     }
 }
 
@@ -40,13 +42,18 @@ impl Operations {
         self.doubt.unheard
     }
 
-    /// Whether the host has slept since this was last asked: the kernel's timeouts stood still meanwhile, so that what is in
-    /// it lasts too long.
-    pub(super) fn take_sleep(&mut self) -> bool {
+    /// Whether the host has slept since what is in the kernel was last put right: its timeouts stood still meanwhile, so that
+    /// all of it lasts too long.
+    pub(super) fn has_slept(&mut self) -> bool {
         let now = Slept::until_now();
-        let longer = now.is_longer_than(&self.doubt.slept);
+        self.doubt.overlong |= now.is_longer_than(&self.doubt.slept);
         self.doubt.slept = now;
-        longer
+        self.doubt.overlong
+    }
+
+    /// What is in the kernel lasts as long as it is to again.
+    pub(super) fn slept_off(&mut self) {
+        self.doubt.overlong = false;
     }
 
     /// Remembers which table it is whose grants the ledger knows.

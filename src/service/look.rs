@@ -20,8 +20,10 @@ impl Operations {
         if let Some(live) = &live {
             self.take_back_gone(live, now);
         }
-        let slept = self.take_sleep();
-        self.mend(live.as_ref(), slept, None, now)
+        let slept = self.has_slept();
+        let mended = self.mend(live.as_ref(), slept, None, now)?;
+        self.slept_off();
+        Ok(mended)
     }
 
     /// Makes it what the ledger and the settings say, given what is live.

@@ -398,7 +398,7 @@ impl Operations {
     /// [`OperationError`]; the table is then as somebody left it.
     pub fn repair(&mut self, removed: bool, now: Now) -> Result<Repaired, OperationError> {
         self.ledger.expire(now);
-        let mut removed = removed | self.take_sleep();
+        let mut removed = removed | self.has_slept();
         let mut result = Ok(Repaired::default());
         for tried in 1..=TRIES {
             // The last try leaves the host's chains out, in case they are what the kernel refuses.
@@ -413,8 +413,11 @@ impl Operations {
                     result = Err(error.into());
                 }
                 other => {
-                    if other.as_ref().is_ok_and(|repaired| repaired.own > 0) {
-                        self.know_table();
+                    if let Ok(repaired) = &other {
+                        self.slept_off();
+                        if repaired.own > 0 {
+                            self.know_table();
+                        }
                     }
                     return other;
                 }

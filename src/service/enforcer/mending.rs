@@ -18,7 +18,10 @@ impl Enforcer {
 
     /// Looks at the table at once where it is not known any more what is in it.
     pub(super) fn settle(&mut self, knocks: &mut Option<Knocks>, now: Now) {
-        if self.operations.take_sleep() {
+        if self.repair_at.is_some() {
+            return;
+        }
+        if self.operations.has_slept() {
             tracing::info!(
                 "the host slept: grants that ended meanwhile are closed, and the others last as long as they were to"
             );
@@ -26,10 +29,9 @@ impl Enforcer {
             self.hear_now(knocks, now);
             if let Err(error) = self.operations.repair(true, now) {
                 tracing::error!(%error, "grants cannot be made to end in time: trying again");
-                self.removed = true;
                 self.repair_at = Some(Instant::now() + AGAIN);
             }
-        } else if self.operations.is_in_doubt() && self.repair_at.is_none() {
+        } else if self.operations.is_in_doubt() {
             self.repair_at = Some(Instant::now());
         }
     }
