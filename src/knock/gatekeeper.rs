@@ -184,20 +184,28 @@ impl Gatekeeper {
         self.conclude(attempt, right, presented, session, now)
     }
 
-    /// Judges an attempt whose key was compared with its hash, as [`Verdict::Hash`] asked for.
+    /// Judges an attempt whose key was compared with a hash, as [`Verdict::Hash`] asked for.
+    ///
+    /// The comparison took its time: the hash may have been replaced meanwhile, and the address locked out.
     pub fn judge_hashed(
         &mut self,
         attempt: &Attempt,
+        hash: &Secret,
         fits: bool,
         session: &dyn Fn(&AppName, &str) -> bool,
         now: Now,
     ) -> Verdict {
         self.expire(now);
+        if self.defence.locks_out(attempt.client, now.boot) {
+            return Verdict::Refuse(Refusal::LockedOut);
+        }
         let app = self.index_of(&attempt.app);
         let found = self.keyring.by_hash(attempt.step, app, attempt.user.as_deref());
         let right = match (app, found) {
             (None, _) => Err(Refusal::UnknownApp),
-            (Some(app), Some((holder, _))) if fits => Ok(Right { app, holder, proved: None }),
+            (Some(app), Some((holder, known))) if fits && known.same_as(hash) => {
+                Ok(Right { app, holder, proved: None })
+            }
             (Some(_), Some(_) | None) => Err(Refusal::WrongKey),
         };
         let presented = self.presented(attempt);

@@ -261,12 +261,12 @@ fn a_hashed_key_is_found_by_its_user_and_judged_afterwards() {
     let Verdict::Hash { hash: asked, key } = judge(&mut gate, &step2, at(1)) else { panic!("no hash") };
     assert_eq!((asked.expose(), key.expose()), (hash, "correct horse"));
     let no = |_: &AppName, _: &str| false;
-    assert_eq!(gate.judge_hashed(&step2, false, &no, at(1)), Verdict::Refuse(Refusal::WrongKey));
-    assert_eq!(gate.judge_hashed(&step2, true, &no, at(1)), granted("alice", 3_600));
-    assert_eq!(gate.judge_hashed(&step2, true, &no, at(9)), Verdict::Refuse(Refusal::NoStep1));
+    assert_eq!(gate.judge_hashed(&step2, &asked, false, &no, at(1)), Verdict::Refuse(Refusal::WrongKey));
+    assert_eq!(gate.judge_hashed(&step2, &asked, true, &no, at(1)), granted("alice", 3_600));
+    assert_eq!(gate.judge_hashed(&step2, &asked, true, &no, at(9)), Verdict::Refuse(Refusal::NoStep1));
     for user in [None, Some("bob".to_owned())] {
         let other = Attempt { user, ..two("correct horse") };
         assert_eq!(judge(&mut gate, &other, at(2)), Verdict::Refuse(Refusal::WrongKey));
-        assert_eq!(gate.judge_hashed(&other, true, &no, at(2)), Verdict::Refuse(Refusal::WrongKey));
+        assert_eq!(gate.judge_hashed(&other, &asked, true, &no, at(2)), Verdict::Refuse(Refusal::WrongKey));
     }
 }

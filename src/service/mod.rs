@@ -18,6 +18,9 @@ pub mod herald;
 pub mod host_chains;
 pub mod knocked;
 pub mod last_good;
+#[cfg(any(test, fuzzing))]
+#[path = "../../fuzz/laws/kept.rs"]
+pub(crate) mod laws;
 pub mod link;
 pub mod lockout;
 mod look;

@@ -121,7 +121,7 @@ pub fn host_set(payload: &[u8], family: HostFamily) -> Option<(TableRef, String,
 /// One element as it is stored, and whether it only says where a range ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawHostElement {
-    element: HostElement,
+    pub(crate) element: HostElement,
     ends_range: bool,
 }
 
