@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::ruleset::diff::{Change, Live};
 use crate::ruleset::expr::{Expr, Verdict};
-use crate::ruleset::model::{Element, Elements, Timeout};
+use crate::ruleset::model::{Element, Elements, Rule, Timeout};
 
 /// What the kernel would list after these changes.
 pub(crate) fn apply(live: Option<Live>, changes: &[Change]) -> Option<Live> {
@@ -75,11 +75,37 @@ pub(crate) fn apply(live: Option<Live>, changes: &[Change]) -> Option<Live> {
             }
             Change::Host(_) => panic!("a plan of our own table leaves the host's alone"),
         }
-        for target in targets(live.as_ref().unwrap()) {
-            assert!(live.as_ref().unwrap().ruleset.chain(&target).is_some(), "{change}: no chain {target}");
+        let table = live.as_ref().unwrap();
+        for target in leads_to(change) {
+            assert!(table.ruleset.chain(&target).is_some(), "{change}: no chain {target}");
         }
     }
     live
+}
+
+/// The chains that what a change adds leads to.
+fn leads_to(change: &Change) -> Vec<String> {
+    match change {
+        Change::AddRule { rule, .. } => of_rule(rule).filter_map(chain_of).collect(),
+        Change::AddElements { elements, .. } | Change::RenewElements { elements, .. } => {
+            elements.values().filter_map(|element| element.verdict.as_ref()).filter_map(chain_of).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn of_rule(rule: &Rule) -> impl Iterator<Item = &Verdict> {
+    rule.exprs.iter().filter_map(|expr| match expr {
+        Expr::Verdict(verdict) => Some(verdict),
+        _ => None,
+    })
+}
+
+fn chain_of(verdict: &Verdict) -> Option<String> {
+    match verdict {
+        Verdict::Jump(chain) | Verdict::Goto(chain) => Some(chain.clone()),
+        Verdict::Accept | Verdict::Drop | Verdict::Return => None,
+    }
 }
 
 /// The set that an expression needs.
@@ -96,19 +122,9 @@ pub(crate) fn asked(expr: &Expr) -> Option<&String> {
 
 /// The chains that rules and elements lead to.
 pub(crate) fn targets(live: &Live) -> BTreeSet<String> {
-    let of_rules = live.ruleset.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.exprs);
-    let of_rules = of_rules.filter_map(|expr| match expr {
-        Expr::Verdict(verdict) => Some(verdict),
-        _ => None,
-    });
+    let of_rules = live.ruleset.chains.iter().flat_map(|chain| &chain.rules).flat_map(of_rule);
     let of_elements = live.elements.values().flatten().filter_map(|(_, element)| element.verdict.as_ref());
-    of_rules
-        .chain(of_elements)
-        .filter_map(|verdict| match verdict {
-            Verdict::Jump(chain) | Verdict::Goto(chain) => Some(chain.clone()),
-            Verdict::Accept | Verdict::Drop | Verdict::Return => None,
-        })
-        .collect()
+    of_rules.chain(of_elements).filter_map(chain_of).collect()
 }
 
 /// A grant in every set of grants, so that changes have something to lose.

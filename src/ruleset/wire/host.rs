@@ -165,7 +165,9 @@ pub fn host_ranges(set: &HostSet, raw: Vec<RawHostElement>) -> Vec<HostElement> 
     let mut open: Option<HostElement> = None;
     for raw in keyed {
         if let Some(mut range) = open.take() {
-            range.last = raw.element.first.as_deref().map(before);
+            // The same key twice is no range, least of all one that goes round the end.
+            let next = raw.element.first.as_ref().filter(|&next| Some(next) > range.first.as_ref());
+            range.last = next.map(|next| before(next)).or_else(|| range.first.clone());
             out.push(range);
         }
         if !raw.ends_range {

@@ -202,8 +202,8 @@ pub fn pair_ranges(set: &Set, mut raw: Vec<RawElement>) -> Elements {
     let mut open: Option<(Vec<u8>, Element)> = None;
     for raw in raw {
         if let Some((first, mut element)) = open.take() {
-            let last = before(&raw.key);
-            element.last = (last != first).then_some(last);
+            // The same key twice is no range, least of all one that goes round the end.
+            element.last = (raw.key > first).then(|| before(&raw.key)).filter(|last| *last != first);
             out.insert(first, element);
         }
         if !raw.ends_range {
