@@ -17,6 +17,7 @@ mod forwarded;
 mod host;
 mod iptables;
 mod knocks;
+mod link;
 mod netlink;
 mod packet_log;
 mod plan;
@@ -32,6 +33,7 @@ pub const ALL: &[Law] = &[
     ("request", request::request),
     ("forwarded", forwarded::forwarded),
     ("proxy_line", forwarded::proxy_line),
+    ("link", link::link),
     ("knocks", knocks::knocks),
     ("netlink", netlink::netlink),
     ("host", host::host),

@@ -1,7 +1,7 @@
 //! The request head and its form.
 
-use crate::knock::{Action, Credential, Form, Limits, Progress, read_request};
-use crate::units::HttpPath;
+use crate::knock::{Action, Attempt, Credential, Form, Limits, Progress, Step, read_request};
+use crate::units::{ClientAddr, HttpPath};
 
 use super::choices::Choices;
 
@@ -50,6 +50,19 @@ fn form(body: &[u8]) {
     let again = Form::parse(written(&form).as_bytes()).expect("a form as somebody else would write it");
     let fields = |form: &Form| fields(form).map(|(_, value)| value);
     assert_eq!(fields(&form), fields(&again));
+    is_told(&form);
+}
+
+/// Whatever a form says can be told to whoever judges it, in full.
+fn is_told(form: &Form) {
+    for ip in ["192.0.2.1", "2001:db8::1"] {
+        let client = ClientAddr::new(ip.parse().unwrap());
+        let told = Attempt::of(client, Step::Two, form.clone()).to_bytes().expect("a form that fits");
+        let Attempt { app, credential, user, token, duration, action, .. } =
+            Attempt::from_bytes(&told).expect("what was told");
+        let heard = Form { app, credential, user, token, duration, action };
+        assert_eq!(fields(form).map(|(_, value)| value), fields(&heard).map(|(_, value)| value));
+    }
 }
 
 fn fields(form: &Form) -> [(&'static str, Option<String>); 7] {

@@ -65,7 +65,7 @@ macro_rules! replayed {
 }
 
 replayed! {
-    request forwarded proxy_line knocks netlink host events packet_log plans iptables configuration profile texts kept
+    request forwarded proxy_line link knocks netlink host events packet_log plans iptables configuration profile texts kept
 }
 
 /// An input of the corpus, of which a part is replaced.

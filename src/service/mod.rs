@@ -12,12 +12,15 @@ pub mod control;
 pub mod daemon;
 mod enforcer;
 pub mod front;
+mod front_log;
 mod gone;
 mod hasher;
 pub mod herald;
 pub mod host_chains;
+pub mod keeper;
 pub mod knocked;
 pub mod last_good;
+pub mod launcher;
 #[cfg(any(test, fuzzing))]
 #[path = "../../fuzz/laws/kept.rs"]
 pub(crate) mod laws;
@@ -32,6 +35,7 @@ mod refusals;
 pub mod reload;
 mod repair;
 mod sealed;
+mod served;
 pub mod snapshot;
 pub mod state;
 pub mod status;

@@ -3,10 +3,12 @@
 #[cfg(feature = "client")]
 use std::process::Command;
 
+#[cfg(feature = "gateway")]
+use nix::sys::mman::{MlockAllFlags, mlockall};
 #[cfg(target_os = "linux")]
 use nix::sys::prctl;
 #[cfg(feature = "gateway")]
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Keeps the process's memory, which holds secrets, out of core dumps and debuggers, and forbids it
 /// and its children new privileges, unless it has to run sudo.
@@ -40,6 +42,29 @@ pub fn give_up_capabilities() -> std::io::Result<()> {
     #[allow(unsafe_code)]
     let outcome = unsafe { nix::libc::syscall(nix::libc::SYS_capset, &raw const header, none.as_ptr()) };
     if outcome == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// Keeps all memory, which holds secrets, out of swap space: where it may lock as much as it likes (`LimitMEMLOCK=infinity`,
+/// or root). Where a limit would make it fail later, for want of memory, nothing is locked and this is false.
+#[cfg(feature = "gateway")]
+#[must_use]
+pub fn lock_memory() -> bool {
+    let all = nix::libc::RLIM_INFINITY;
+    let unlimited = setrlimit(Resource::RLIMIT_MEMLOCK, all, all).is_ok()
+        || getrlimit(Resource::RLIMIT_MEMLOCK).is_ok_and(|(soft, _)| soft == all);
+    // What is not used yet is locked when it is: the process does not grow by being locked.
+    let flags = MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE;
+    let on_fault = MlockAllFlags::from_bits_retain(nix::libc::MCL_ONFAULT);
+    unlimited && mlockall(flags | on_fault).is_ok()
+}
+
+/// Has this process killed when the one that started it ends.
+///
+/// # Errors
+/// When the kernel would not.
+#[cfg(feature = "gateway")]
+pub fn end_with_parent() -> Result<(), nix::Error> {
+    prctl::set_pdeathsig(Some(nix::sys::signal::Signal::SIGKILL))
 }
 
 /// Keeps the process's memory out of core dumps and debuggers, where the system can do that; programs that it
