@@ -110,11 +110,10 @@ impl Model {
     /// Nobody knows what was used.
     pub fn doubt(&mut self, now: Now) {
         let at = steps(now);
-        for holder in &self.holders {
-            if let Some(index) = holder.secret {
-                let drift = u64::from(SECRETS[index].2);
-                self.used_codes.extend((at - drift..=at + drift).map(|step| (index, step)));
-            }
+        let of_users = self.world.users.iter().filter(|user| !user.disabled).filter_map(|user| user.secret);
+        for index in self.world.files.iter().map(|(_, secret)| *secret).chain(of_users) {
+            let drift = u64::from(SECRETS[index].2);
+            self.used_codes.extend((at - drift..=at + drift).map(|step| (index, step)));
         }
         self.first_proof = self.first_proof.max(at + 2);
     }

@@ -253,6 +253,14 @@ mod tests {
     }
 
     #[test]
+    fn the_same_key_twice_is_no_range_and_does_not_go_round_the_end() {
+        let set = HostSet { interval: true, key_len: 2, ..HostSet::default() };
+        let found = host_ranges(&set, vec![half(0, false), half(0, false), half(3, true)]);
+        let ends: Vec<_> = found.iter().map(|element| element.last.clone().unwrap()).collect();
+        assert_eq!(ends, [vec![0, 0], vec![0, 2]]);
+    }
+
+    #[test]
     fn nonsense_is_no_object() {
         for payload in [&[][..], &[1, 2, 3], &attribute(2, b"x\0")] {
             assert_eq!(host_chain(payload, HostFamily::Inet), None);

@@ -273,6 +273,16 @@ mod tests {
     }
 
     #[test]
+    fn the_same_key_twice_is_no_range_and_does_not_go_round_the_end() {
+        for key in [[0; 4], [10, 0, 0, 1]] {
+            let twice = vec![half(key, false), half(key, false), half([10, 0, 0, 2], true)];
+            let paired = pair_ranges(&interval_set(), twice);
+            let last = if key == [0; 4] { Some(vec![10, 0, 0, 1]) } else { None };
+            assert_eq!(paired.get(&key.to_vec()).unwrap().last, last);
+        }
+    }
+
+    #[test]
     fn a_single_address_is_no_range() {
         let paired =
             pair_ranges(&interval_set(), vec![half([10, 0, 0, 1], false), half([10, 0, 0, 2], true)]);
