@@ -59,6 +59,7 @@ pub fn run(args: RunArgs) -> Exit {
             return err.finish(Exit::Unavailable);
         }
     };
+    let locked = process::lock_memory();
     let launcher = match Launcher::start(&args.daemon.log_level) {
         Ok(launcher) => Arc::new(launcher),
         Err(error) => {
@@ -71,7 +72,6 @@ pub fn run(args: RunArgs) -> Exit {
         err.line(format!("error: the process cannot be protected: {errno}"));
         return err.finish(Exit::Bug);
     }
-    let locked = process::lock_memory();
     let on_trial = watcher.is_some();
     let daemon = match prepare(args, &mut err) {
         Ok(daemon) => daemon,

@@ -278,7 +278,7 @@ fn a_hashed_key_is_found_by_its_user_and_judged_afterwards() {
 fn a_hash_that_is_replaced_and_a_lock_out_that_begins_while_a_key_is_compared_count() {
     let users = |hash: &str| {
         format!(
-            "  lockout: {{after: 2}}\n  users:\n    alice: {{access_key_http: alice-key-1, access_key_https: $argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ${hash}}}"
+            "  lockout: {{after: 2}}\n  users:\n    alice: {{access_key_http: alice-key-1, access_key_https: \"$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ${hash}\"}}"
         )
     };
     let no = |_: &AppName, _: &str| false;

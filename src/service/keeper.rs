@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::net::unix::pipe;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::front::Ears;
 use super::front_log;
@@ -22,8 +22,10 @@ use super::link::serving::Serving;
 use super::link::{Answer, Ask, MOST_ASKS, Pending};
 use crate::sys::handover;
 
-/// For a front that has been started to say that it serves.
+/// For a front to say that it serves, and to hear what it is told.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is asked whether it listens.
+const LOOK: Duration = Duration::from_secs(10);
 /// A front that lasted so long is started anew at once.
 const LASTING: Duration = Duration::from_secs(10);
 /// Before others, doubled each time.
@@ -104,8 +106,9 @@ impl Keeper {
             if !served {
                 return Err(error);
             }
-            gone.map_err(FrontError::Launcher)?;
-            tracing::error!(%error, "the front is started anew; the guard and all grants stay as they are");
+            let ended = gone.map_err(FrontError::Launcher)?.map(|status| status.to_string());
+            let ended = ended.as_deref().unwrap_or("it was ended");
+            tracing::error!(%error, ended, "the front is started anew; the guard and all grants stay as they are");
             if begun.elapsed() >= LASTING {
                 pause = SHORTEST_PAUSE;
             }
@@ -133,15 +136,28 @@ impl Keeper {
                 ended = &mut hearing => return Err(ended.unwrap_or(FrontError::Ended)),
                 waited = waited => waited.map_err(|_| FrontError::Silent)?.map_err(|_| FrontError::Ended)?,
             };
+            let mut looks = interval(LOOK);
+            looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut asked = None;
             loop {
                 tokio::select! {
+                    biased;
                     ended = &mut hearing => return Err(ended.unwrap_or(FrontError::Ended)),
+                    Ok(()) = first.changed() => asked = None,
                     Some((id, answer)) = answered.recv() => {
-                        say(&mut writer, ToFront::Answer(id, answer).to_bytes()).await.map_err(FrontError::Link)?;
+                        tell(&mut writer, &ToFront::Answer(id, answer)).await?;
                     }
                     Ok(()) = serving.changed() => {
                         self.serve(&mut writer).await?;
                     }
+                    _ = looks.tick() => match asked {
+                        None => {
+                            asked = Some(Instant::now());
+                            tell(&mut writer, &ToFront::AreYouListening).await?;
+                        }
+                        Some(at) if at.elapsed() > PATIENCE => return Err(FrontError::Silent),
+                        Some(_) => {}
+                    },
                 }
             }
         }
@@ -165,8 +181,14 @@ impl Keeper {
 
     async fn serve(&mut self, writer: &mut OwnedWriteHalf) -> Result<(), FrontError> {
         let serving = self.serving.borrow_and_update().clone();
-        say(writer, ToFront::Serve(serving).to_bytes()).await.map_err(FrontError::Link)
+        tell(writer, &ToFront::Serve(serving)).await
     }
+}
+
+/// Tells the front something; one that does not read is waited for only so long.
+async fn tell(writer: &mut OwnedWriteHalf, message: &ToFront) -> Result<(), FrontError> {
+    let said = timeout(PATIENCE, say(writer, message.to_bytes())).await;
+    said.map_err(|_| FrontError::Silent)?.map_err(FrontError::Link)
 }
 
 /// Passes on what a front asks, and the answers.

@@ -44,18 +44,40 @@ pub fn give_up_capabilities() -> std::io::Result<()> {
     if outcome == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
-/// Keeps all memory, which holds secrets, out of swap space: where it may lock as much as it likes (`LimitMEMLOCK=infinity`,
-/// or root). Where a limit would make it fail later, for want of memory, nothing is locked and this is false.
+/// Keeps all memory, which holds secrets, out of swap space: where it may lock as much as it likes (`LimitMEMLOCK=infinity`, which those
+/// that it starts inherit, or `CAP_IPC_LOCK`). Where a limit would have it want memory in vain later, nothing is locked and this is
+/// false.
 #[cfg(feature = "gateway")]
 #[must_use]
 pub fn lock_memory() -> bool {
     let all = nix::libc::RLIM_INFINITY;
     let unlimited = setrlimit(Resource::RLIMIT_MEMLOCK, all, all).is_ok()
-        || getrlimit(Resource::RLIMIT_MEMLOCK).is_ok_and(|(soft, _)| soft == all);
+        || getrlimit(Resource::RLIMIT_MEMLOCK).is_ok_and(|(soft, _)| soft == all)
+        || has_capability(IPC_LOCK);
     // What is not used yet is locked when it is: the process does not grow by being locked.
     let flags = MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE;
     let on_fault = MlockAllFlags::from_bits_retain(nix::libc::MCL_ONFAULT);
     unlimited && mlockall(flags | on_fault).is_ok()
+}
+
+/// `CAP_IPC_LOCK` (`linux/capability.h`).
+#[cfg(feature = "gateway")]
+const IPC_LOCK: u32 = 14;
+
+/// Whether a capability is in force.
+#[cfg(feature = "gateway")]
+fn has_capability(number: u32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    effective
+        .and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
+        .is_some_and(|set| set >> number & 1 == 1)
+}
+
+/// Gives this process a name for `ps` and `top`: at most 15 bytes, else that of the program's file.
+#[cfg(feature = "gateway")]
+pub fn take_name(name: &std::ffi::CStr) {
+    let _ = prctl::set_name(name);
 }
 
 /// Has this process killed when the one that started it ends.

@@ -111,3 +111,6 @@ fn filter(role: Role) -> Result<bool, SealError> {
 fn filter(_role: Role) -> Result<bool, SealError> {
     Ok(false)
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,6 +36,7 @@ pub fn front() -> bool {
 }
 
 fn begin() -> io::Result<()> {
+    process::take_name(c"knock-front");
     signals::hold_endings()?;
     process::harden(false)?;
     process::give_up_capabilities()?;
@@ -92,7 +93,7 @@ async fn serve(link: tokio::net::UnixStream, step1: Ears, step2: Ears) -> io::Re
     say(&mut writer, FromFront::Taken(serving.version).to_bytes()).await?;
     let [ear1, ear2] = ears;
     tokio::select! {
-        ended = converse(heard, asks, writer, &served) => ended,
+        ended = converse(heard, asks, writer, &served, serving.version) => ended,
         _ = ear1 => Err(io::Error::other("step 1 ended unexpectedly: this is a bug")),
         _ = ear2 => Err(io::Error::other("step 2 ended unexpectedly: this is a bug")),
     }
@@ -118,9 +119,11 @@ async fn converse(
     mut asks: mpsc::Receiver<Pending>,
     mut writer: OwnedWriteHalf,
     served: &Served,
+    first: u32,
 ) -> io::Result<()> {
     let mut waiting: HashMap<u32, oneshot::Sender<Answer>> = HashMap::new();
     let mut next = 0_u32;
+    let mut version = first;
     loop {
         tokio::select! {
             message = heard.recv() => match message.transpose()? {
@@ -133,7 +136,11 @@ async fn converse(
                     served.tls.send_replace(tls(&serving)?);
                     served.step1.send_replace(Arc::clone(&serving.step1));
                     served.step2.send_replace(Arc::clone(&serving.step2));
-                    say(&mut writer, FromFront::Taken(serving.version).to_bytes()).await?;
+                    version = serving.version;
+                    say(&mut writer, FromFront::Taken(version).to_bytes()).await?;
+                }
+                Some(ToFront::AreYouListening) => {
+                    say(&mut writer, FromFront::Taken(version).to_bytes()).await?;
                 }
             },
             Some(pending) = asks.recv(), if waiting.len() < MOST_ASKS => {

@@ -31,6 +31,7 @@ struct Line {
 /// could not begin. The caller has set up the log.
 #[must_use]
 pub fn tell() -> bool {
+    process::take_name(c"knock-herald");
     // Whoever ends the daemon ends the whole group; this one has something to tell then.
     if signals::hold_endings().is_err()
         || process::harden(false).is_err()

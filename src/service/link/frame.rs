@@ -17,6 +17,7 @@ const ASK: u8 = 1;
 const TAKEN: u8 = 2;
 const SERVE: u8 = 16;
 const ANSWER: u8 = 17;
+const LISTENING: u8 = 18;
 
 /// The longest message of the front: bytes.
 pub const LONGEST_FROM_FRONT: usize = MAX_ATTEMPT + 5;
@@ -26,7 +27,7 @@ pub const LONGEST_FROM_FRONT: usize = MAX_ATTEMPT + 5;
 pub enum FromFront {
     /// It asks; the answer carries the same number.
     Ask(u32, Box<Attempt>),
-    /// It serves with what the message of this version said.
+    /// It serves with what the message of this version said; also to show that it listens.
     Taken(u32),
 }
 
@@ -36,6 +37,8 @@ pub enum ToFront {
     Serve(Serving),
     /// The answer to the ask of that number.
     Answer(u32, Answer),
+    /// It is to say what it serves with, so that one that hangs is noticed.
+    AreYouListening,
 }
 
 impl FromFront {
@@ -91,6 +94,7 @@ impl ToFront {
                 bytes.extend_from_slice(&seconds.to_be_bytes());
                 Some(bytes)
             }
+            Self::AreYouListening => Some(Zeroizing::new(vec![LISTENING])),
         }
     }
 
@@ -98,6 +102,7 @@ impl ToFront {
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         match bytes.split_first()? {
+            (&LISTENING, []) => Some(Self::AreYouListening),
             (&SERVE, rest) => Serving::from_bytes(rest).map(Self::Serve),
             (&ANSWER, rest) => {
                 let (id, rest) = rest.split_first_chunk::<4>()?;
