@@ -1,6 +1,13 @@
 //! The files that the daemon keeps for itself: what is read is no more than what was written, and nothing opens for
 //! longer than it was granted.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "for tests and fuzzers only: a law that is broken panics"
+)]
+
 use std::time::{Duration, SystemTime};
 
 use super::last_good::LastGood;

@@ -321,7 +321,7 @@ impl Model {
             None => of_step1.into_iter().flatten().collect(),
         };
         let goes_on = attempt.action == Action::Close || session(app.name, &user);
-        if !secrets.is_empty() && !(goes_on && attempt.token.is_none()) {
+        if !secrets.is_empty() && (attempt.token.is_some() || !goes_on) {
             if attempt.token.is_none() {
                 return Ok(self.time_to_type(client, index, now));
             }

@@ -1,5 +1,12 @@
 //! Settings of every shape, for property tests and fuzzing.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "for tests and fuzzers only: what cannot be made panics"
+)]
+
 use std::num::NonZeroU16;
 use std::path::Path;
 

@@ -278,7 +278,7 @@ mod tests {
             let twice = vec![half(key, false), half(key, false), half([10, 0, 0, 2], true)];
             let paired = pair_ranges(&interval_set(), twice);
             let last = if key == [0; 4] { Some(vec![10, 0, 0, 1]) } else { None };
-            assert_eq!(paired.get(&key.to_vec()).unwrap().last, last);
+            assert_eq!(paired.get(key.as_slice()).unwrap().last, last);
         }
     }
 
