@@ -42,3 +42,7 @@ pub mod ruleset;
 pub mod service;
 pub mod sys;
 pub mod units;
+
+#[cfg(all(any(test, fuzzing), feature = "gateway"))]
+#[path = "../fuzz/laws/mod.rs"]
+pub mod laws;

@@ -2,14 +2,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::config::{App, Settings, Step1Proof};
 use crate::knock::attempt::{Action, Attempt, Credential, Refusal, Step, Verdict};
 use crate::knock::defence::Defence;
 use crate::knock::keyring::{Factor, Holder, Keyring, TwoFactor};
 use crate::knock::pending::{Digest, Pending, Step1};
 use crate::knock::proof::{Claim, UsedProofs};
+use crate::knock::used_codes::{UsedCodes, UsedUp};
 use crate::units::{AppName, ClientAddr, Lifetime, Now, Secret, TotpKind, TotpSecret};
 
 /// Step 1s that may be live at once.
@@ -25,6 +24,7 @@ pub struct Gatekeeper {
     by_name: BTreeMap<Digest, usize>,
     factors: Vec<Factor>,
     decoy_factor: Option<TotpSecret>,
+    codes: UsedCodes,
     proofs: UsedProofs,
     step1_proof: Step1Proof,
     token_window: Lifetime,
@@ -40,16 +40,6 @@ enum Code {
     Wrong,
     Used,
     Good { factor: usize, counter: u64 },
-}
-
-/// Codes and proofs that are used up, by names that tell nothing of their secrets.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct UsedUp {
-    /// The time steps of the codes of each secret.
-    pub codes: BTreeMap<String, Vec<u64>>,
-    /// The proofs.
-    pub proofs: Vec<String>,
 }
 
 /// A right key, and what has to happen with it.
@@ -75,6 +65,7 @@ impl Gatekeeper {
             factors,
             // Twenty bytes are within the bounds of a secret.
             decoy_factor: TotpSecret::new(&[0; 20], TotpKind::default()).ok(),
+            codes: UsedCodes::default(),
             proofs: UsedProofs::default(),
             step1_proof: settings.global.step1_proof,
             token_window: settings.global.token_window,
@@ -104,24 +95,22 @@ impl Gatekeeper {
     /// What is used up.
     #[must_use]
     pub fn used_up(&self) -> UsedUp {
-        let steps = |factor: &Factor| (factor.name.clone(), factor.used.steps().collect());
-        UsedUp { codes: self.factors.iter().map(steps).collect(), proofs: self.proofs.list() }
+        let (proofs, proofs_from) = self.proofs.list();
+        UsedUp { codes: self.codes.list(), proofs, proofs_from }
     }
 
     /// Takes over what [`Gatekeeper::used_up`] told before a restart.
     pub fn remember_used(&mut self, used: &UsedUp) {
-        for factor in &mut self.factors {
-            for &step in used.codes.get(&factor.name).into_iter().flatten() {
-                factor.used.remember(step);
-            }
+        for (secret, steps) in &used.codes {
+            steps.iter().for_each(|&step| self.codes.remember(secret, step));
         }
-        self.proofs.remember(&used.proofs);
+        self.proofs.remember(&used.proofs, used.proofs_from);
     }
 
     /// Counts every code and proof that could be used now as used, because nobody knows which of them are.
     pub fn refuse_present(&mut self, now: Now) {
-        for factor in &mut self.factors {
-            factor.secret.present(now.wall).for_each(|step| factor.used.remember(step));
+        for Factor { name, secret } in &self.factors {
+            secret.present(now.wall).for_each(|step| self.codes.remember(name, step));
         }
         self.proofs.refuse_present(now.wall);
         self.used = true;
@@ -133,8 +122,10 @@ impl Gatekeeper {
     /// because what they were right for may be gone.
     pub fn reload(&mut self, settings: &Settings, two_factor: &[TwoFactor], random: [u8; 16]) {
         let mut fresh = Self::new(settings, two_factor, random);
-        // By the secret and not by the key: a key that was replaced does not make its codes good again.
-        fresh.remember_used(&self.used_up());
+        // By the secret and not by the key: a key that was replaced does not make its codes good again, nor a user who is
+        // disabled and enabled.
+        std::mem::swap(&mut fresh.codes, &mut self.codes);
+        fresh.codes.tidy(&fresh.factors.iter().map(|factor| factor.name.as_str()).collect::<Vec<_>>());
         std::mem::swap(&mut fresh.proofs, &mut self.proofs);
         fresh.used = self.used;
         std::mem::swap(&mut fresh.defence, &mut self.defence);
@@ -184,20 +175,28 @@ impl Gatekeeper {
         self.conclude(attempt, right, presented, session, now)
     }
 
-    /// Judges an attempt whose key was compared with its hash, as [`Verdict::Hash`] asked for.
+    /// Judges an attempt whose key was compared with a hash, as [`Verdict::Hash`] asked for.
+    ///
+    /// The comparison took its time: the hash may have been replaced meanwhile, and the address locked out.
     pub fn judge_hashed(
         &mut self,
         attempt: &Attempt,
+        hash: &Secret,
         fits: bool,
         session: &dyn Fn(&AppName, &str) -> bool,
         now: Now,
     ) -> Verdict {
         self.expire(now);
+        if self.defence.locks_out(attempt.client, now.boot) {
+            return Verdict::Refuse(Refusal::LockedOut);
+        }
         let app = self.index_of(&attempt.app);
         let found = self.keyring.by_hash(attempt.step, app, attempt.user.as_deref());
         let right = match (app, found) {
             (None, _) => Err(Refusal::UnknownApp),
-            (Some(app), Some((holder, _))) if fits => Ok(Right { app, holder, proved: None }),
+            (Some(app), Some((holder, known))) if fits && known.same_as(hash) => {
+                Ok(Right { app, holder, proved: None })
+            }
             (Some(_), Some(_) | None) => Err(Refusal::WrongKey),
         };
         let presented = self.presented(attempt);
@@ -428,8 +427,8 @@ impl Gatekeeper {
             if let Some(counter) = held.secret.matching(token, now.wall)
                 && !matches!(result, Code::Good { .. })
             {
-                result =
-                    if held.used.contains(counter) { Code::Used } else { Code::Good { factor, counter } };
+                let used = self.codes.contains(&held.name, counter);
+                result = if used { Code::Used } else { Code::Good { factor, counter } };
             }
         }
         result
@@ -442,10 +441,8 @@ impl Gatekeeper {
             Code::Wrong => Err(Refusal::WrongToken),
             Code::Used => Err(Refusal::ReplayedToken),
             Code::Good { factor, counter } => {
-                let name = self.factors.get(factor).ok_or(Refusal::WrongToken)?.name.clone();
-                for held in self.factors.iter_mut().filter(|held| held.name == name) {
-                    held.used.remember(counter);
-                }
+                let secret = self.factors.get(factor).ok_or(Refusal::WrongToken)?;
+                self.codes.remember(&secret.name, counter);
                 self.used = true;
                 Ok(())
             }

@@ -10,7 +10,6 @@ use crate::config::{App, Settings};
 use crate::knock::attempt::Step;
 use crate::knock::pending::Digest;
 use crate::knock::proof::{Claim, Proof};
-use crate::knock::used_codes::UsedCodes;
 use crate::units::{AccessKey, KeyCheck, Lifetime, Secret, Timestamp, TotpSecret, Verifier};
 
 /// An access key that needs a one-time code as well, as its 2FA file says.
@@ -77,12 +76,11 @@ impl Holder {
     }
 }
 
-/// The secret of somebody's one-time codes, and which are used up.
+/// The secret of somebody's one-time codes.
 pub(crate) struct Factor {
     /// The same for keys that share a secret: then they share its codes, too.
     pub(crate) name: String,
     pub(crate) secret: TotpSecret,
-    pub(crate) used: UsedCodes,
 }
 
 /// Every key there is.
@@ -115,11 +113,7 @@ impl Keyring {
             decoy: Verifier::of(&Secret::new("a key that nobody has".to_owned())),
         };
         let mut factor_of = |secret: &TotpSecret| {
-            factors.push(Factor {
-                name: secret.fingerprint(),
-                secret: secret.clone(),
-                used: UsedCodes::default(),
-            });
+            factors.push(Factor { name: secret.fingerprint(), secret: secret.clone() });
             factors.len() - 1
         };
         let of_files: Vec<(Verifier, usize)> =

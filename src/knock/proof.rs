@@ -145,15 +145,16 @@ impl UsedProofs {
         self.first = self.first.max(present(wall).end().saturating_add(1));
     }
 
-    /// What has been used, as `<time step>.<mark>`.
-    pub(crate) fn list(&self) -> Vec<String> {
+    /// What has been used, as `<time step>.<mark>`, and the first time step whose proofs are taken.
+    pub(crate) fn list(&self) -> (Vec<String>, u64) {
         let all =
             self.marks.iter().flat_map(|(step, marks)| marks.iter().map(move |m| format!("{step}.{m}")));
-        all.collect()
+        (all.collect(), self.first)
     }
 
     /// Takes over what [`UsedProofs::list`] told.
-    pub(crate) fn remember(&mut self, list: &[String]) {
+    pub(crate) fn remember(&mut self, list: &[String], first: u64) {
+        self.first = self.first.max(first);
         for (step, mark) in list.iter().filter_map(|line| line.split_once('.')) {
             if let Ok(step) = step.parse()
                 && self.count < REMEMBERED
@@ -229,7 +230,8 @@ mod tests {
         assert!(!used.spend(&proof, 100, at(3_010)));
         assert!(used.spend(&other, 100, at(3_010)));
         let mut again = UsedProofs::default();
-        again.remember(&used.list());
+        let (list, first) = used.list();
+        again.remember(&list, first);
         assert!(!again.spend(&proof, 100, at(3_010)) && !again.spend(&other, 100, at(3_010)));
         assert!(again.spend(&Proof::make(&key(), &CLAIM, None, NONCE, at(9_000)), 300, at(9_000)));
         assert!(!again.spend(&other, 100, at(3_010)), "the clock was set back");
@@ -237,7 +239,11 @@ mod tests {
         let mut unsure = UsedProofs::default();
         unsure.refuse_present(at(3_000));
         assert!(!unsure.spend(&proof, 100, at(3_000)) && !unsure.spend(&proof, 101, at(3_030)));
-        assert!(unsure.spend(&proof, 102, at(3_060)));
+        let (list, first) = unsure.list();
+        let mut restarted = UsedProofs::default();
+        restarted.remember(&list, first);
+        assert!(!restarted.spend(&proof, 101, at(3_030)), "the doubt outlasts a restart");
+        assert!(unsure.spend(&proof, 102, at(3_060)) && restarted.spend(&proof, 102, at(3_060)));
     }
 
     #[test]
@@ -248,7 +254,7 @@ mod tests {
             assert!(used.spend(&proof(n), 100, at(3_000)));
         }
         assert!(used.spend(&proof(0), 500, at(15_000)));
-        assert_eq!((used.count, used.list().len()), (1, 1));
+        assert_eq!((used.count, used.list().0.len()), (1, 1));
     }
 
     #[test]

@@ -1,29 +1,57 @@
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
 
 /// Accepted codes remembered per secret: more than can be valid at once.
 const REMEMBERED: usize = 64;
+/// Secrets remembered that nobody has any more: whoever is removed or disabled may come back with the next reload.
+const GONE: usize = 1_024;
 
-/// The time steps whose codes have been accepted, the latest 64 of one secret.
+/// Codes and proofs that are used up, by names that tell nothing of their secrets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UsedUp {
+    /// The time steps of the codes of each secret.
+    pub codes: BTreeMap<String, Vec<u64>>,
+    /// The proofs.
+    pub proofs: Vec<String>,
+    /// No proof of an earlier time step is taken.
+    #[serde(default)]
+    pub proofs_from: u64,
+}
+
+/// The time steps whose codes have been accepted, the latest 64 of each secret, by the secret's name.
 ///
 /// A list and not only the highest: after the clock was set back, codes not used yet
 /// must still work and used ones must not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct UsedCodes(VecDeque<u64>);
+pub(crate) struct UsedCodes(BTreeMap<String, VecDeque<u64>>);
 
 impl UsedCodes {
-    pub(crate) fn contains(&self, counter: u64) -> bool {
-        self.0.contains(&counter)
+    pub(crate) fn contains(&self, secret: &str, step: u64) -> bool {
+        self.0.get(secret).is_some_and(|steps| steps.contains(&step))
     }
 
-    pub(crate) fn remember(&mut self, counter: u64) {
-        if self.0.len() >= REMEMBERED {
-            self.0.pop_front();
+    pub(crate) fn remember(&mut self, secret: &str, step: u64) {
+        if self.contains(secret, step) {
+            return;
         }
-        self.0.push_back(counter);
+        let steps = self.0.entry(secret.to_owned()).or_default();
+        if steps.len() >= REMEMBERED {
+            steps.pop_front();
+        }
+        steps.push_back(step);
     }
 
-    pub(crate) fn steps(&self) -> impl Iterator<Item = u64> {
-        self.0.iter().copied()
+    pub(crate) fn list(&self) -> BTreeMap<String, Vec<u64>> {
+        self.0.iter().map(|(secret, steps)| (secret.clone(), steps.iter().copied().collect())).collect()
+    }
+
+    /// Forgets secrets that nobody has, where there are too many of them.
+    pub(crate) fn tidy(&mut self, known: &[&str]) {
+        if self.0.len() > known.len() + GONE {
+            self.0.retain(|secret, _| known.contains(&secret.as_str()));
+        }
     }
 }
 
@@ -34,10 +62,24 @@ mod tests {
     #[test]
     fn used_codes_are_remembered_within_bounds() {
         let mut used = UsedCodes::default();
-        for counter in 0..200 {
-            used.remember(counter);
+        for step in 0..200 {
+            used.remember("a", step);
+            used.remember("a", step);
         }
-        assert!((136..200).all(|counter| used.contains(counter)));
-        assert_eq!(used.steps().count(), 64);
+        assert!((136..200).all(|step| used.contains("a", step) && !used.contains("b", step)));
+        assert_eq!(used.list()["a"].len(), 64);
+    }
+
+    #[test]
+    fn of_many_secrets_that_are_gone_none_is_kept() {
+        let mut used = UsedCodes::default();
+        for secret in 0..=GONE {
+            used.remember(&secret.to_string(), 7);
+        }
+        used.tidy(&["5"]);
+        assert_eq!(used.list().len(), GONE + 1);
+        used.remember("one more", 7);
+        used.tidy(&["5"]);
+        assert_eq!(used.list().keys().collect::<Vec<_>>(), ["5"]);
     }
 }

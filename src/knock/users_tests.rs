@@ -14,11 +14,14 @@ fn gate(global: &str, apps: &str) -> Gatekeeper {
 }
 
 fn gate_with(global: &str, apps: &str, two_factor: &[TwoFactor]) -> Gatekeeper {
+    Gatekeeper::new(&settings(global, apps), two_factor, [3; 16])
+}
+
+fn settings(global: &str, apps: &str) -> Settings {
     let text = format!(
         "global:\n  interface_ext: eth0\n  http_post_path: /one-place\n  https_post_path: /two-place\n  step1_2_rate_limit_per_minute: 1000\n{global}\n{apps}\n"
     );
-    let settings = parse("test", &text, None, &Alone).unwrap_or_else(|p| panic!("{p}\n{text}")).settings;
-    Gatekeeper::new(&settings, two_factor, [3; 16])
+    parse("test", &text, None, &Alone).unwrap_or_else(|p| panic!("{p}\n{text}")).settings
 }
 
 const SSH: &str = "ssh: {port: 22, duration: 1h, max_duration: 4h}";
@@ -261,12 +264,60 @@ fn a_hashed_key_is_found_by_its_user_and_judged_afterwards() {
     let Verdict::Hash { hash: asked, key } = judge(&mut gate, &step2, at(1)) else { panic!("no hash") };
     assert_eq!((asked.expose(), key.expose()), (hash, "correct horse"));
     let no = |_: &AppName, _: &str| false;
-    assert_eq!(gate.judge_hashed(&step2, false, &no, at(1)), Verdict::Refuse(Refusal::WrongKey));
-    assert_eq!(gate.judge_hashed(&step2, true, &no, at(1)), granted("alice", 3_600));
-    assert_eq!(gate.judge_hashed(&step2, true, &no, at(9)), Verdict::Refuse(Refusal::NoStep1));
+    assert_eq!(gate.judge_hashed(&step2, &asked, false, &no, at(1)), Verdict::Refuse(Refusal::WrongKey));
+    assert_eq!(gate.judge_hashed(&step2, &asked, true, &no, at(1)), granted("alice", 3_600));
+    assert_eq!(gate.judge_hashed(&step2, &asked, true, &no, at(9)), Verdict::Refuse(Refusal::NoStep1));
     for user in [None, Some("bob".to_owned())] {
         let other = Attempt { user, ..two("correct horse") };
         assert_eq!(judge(&mut gate, &other, at(2)), Verdict::Refuse(Refusal::WrongKey));
-        assert_eq!(gate.judge_hashed(&other, true, &no, at(2)), Verdict::Refuse(Refusal::WrongKey));
+        assert_eq!(gate.judge_hashed(&other, &asked, true, &no, at(2)), Verdict::Refuse(Refusal::WrongKey));
     }
+}
+
+#[test]
+fn a_hash_that_is_replaced_and_a_lock_out_that_begins_while_a_key_is_compared_count() {
+    let users = |hash: &str| {
+        format!(
+            "  lockout: {{after: 2}}\n  users:\n    alice: {{access_key_http: alice-key-1, access_key_https: \"$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ${hash}\"}}"
+        )
+    };
+    let no = |_: &AppName, _: &str| false;
+    let step2 = Attempt { user: Some("alice".to_owned()), ..two("correct horse") };
+    let begun = || {
+        let mut gate = gate(&users("aaaa"), SSH);
+        assert!(ok(&judge(&mut gate, &one("alice-key-1"), at(0))));
+        let Verdict::Hash { hash, .. } = judge(&mut gate, &step2, at(1)) else { panic!("no hash") };
+        (gate, hash)
+    };
+    let (mut gate, hash) = begun();
+    gate.reload(&settings(&users("bbbb"), SSH), &[], [4; 16]);
+    assert!(ok(&judge(&mut gate, &one("alice-key-1"), at(1))));
+    assert_eq!(gate.judge_hashed(&step2, &hash, true, &no, at(1)), Verdict::Refuse(Refusal::WrongKey));
+
+    let (mut gate, hash) = begun();
+    for _ in 0..2 {
+        assert!(!ok(&judge(&mut gate, &two("a-wrong-key"), at(1))));
+    }
+    assert_eq!(gate.judge_hashed(&step2, &hash, true, &no, at(1)), Verdict::Refuse(Refusal::LockedOut));
+    assert_eq!(gate.judge_hashed(&step2, &hash, true, &no, at(61)), Verdict::Refuse(Refusal::NoStep1));
+}
+
+#[test]
+fn a_code_of_somebody_who_is_disabled_and_enabled_stays_used() {
+    let users = |disabled: bool| {
+        format!(
+            "  users:\n    alice: {{access_key_http: alice-key-1, access_key_https: alice-key-2, disabled: {disabled}, totp: {{secret: GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ}}}}"
+        )
+    };
+    let mut gate = gate(&users(false), SSH);
+    let code = TotpSecret::from_base32("GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ", TotpKind::default()).unwrap();
+    let knock = Attempt { token: Some(code.code_at(at(0).wall)), ..one("alice-key-1") };
+    assert!(ok(&judge(&mut gate, &knock, at(0))));
+    gate.reload(&settings(&users(true), SSH), &[], [4; 16]);
+    let used = gate.used_up();
+    gate.reload(&settings(&users(false), SSH), &[], [5; 16]);
+    assert_eq!(judge(&mut gate, &knock, at(2)), Verdict::Refuse(Refusal::ReplayedToken));
+    let mut restarted = gate_with(&users(false), SSH, &[]);
+    restarted.remember_used(&used);
+    assert_eq!(judge(&mut restarted, &knock, at(3)), Verdict::Refuse(Refusal::ReplayedToken));
 }

@@ -303,10 +303,10 @@ impl Enforcer {
     }
 
     fn on_hashed(&mut self, hashed: Hashed, now: Now) {
-        let Hashed { attempt, fits, answer } = hashed;
+        let Hashed { attempt, hash, fits, answer } = hashed;
         let verdict = {
             let session = session(&self.operations, attempt.client, now);
-            self.gatekeeper.judge_hashed(&attempt, fits, &session, now)
+            self.gatekeeper.judge_hashed(&attempt, &hash, fits, &session, now)
         };
         let given = self.carry_through(&attempt, verdict, now);
         let _ = answer.send(given);

@@ -28,6 +28,8 @@ pub(super) struct Job {
 /// A comparison that has been made.
 pub(super) struct Hashed {
     pub attempt: Attempt,
+    /// What the key was compared with.
+    pub hash: Secret,
     pub fits: bool,
     pub answer: oneshot::Sender<Answer>,
 }
@@ -76,7 +78,7 @@ fn spawn(told: mpsc::Sender<Hashed>) -> Option<SyncSender<Job>> {
     let work = move || {
         for Job { attempt, hash, key, answer } in waiting {
             let fits = fits(&hash, &key);
-            if told.blocking_send(Hashed { attempt, fits, answer }).is_err() {
+            if told.blocking_send(Hashed { attempt, hash, fits, answer }).is_err() {
                 return;
             }
         }

@@ -20,7 +20,7 @@ use crate::ruleset::plan::allow_set;
 use crate::sys::files;
 use crate::units::{Family, Network};
 
-const KIND: Kind = Kind { name: "plan", version: 1, max_bytes: 16 << 20 };
+pub(super) const KIND: Kind = Kind { name: "plan", version: 1, max_bytes: 16 << 20 };
 const FILE: &str = "last-good-plan";
 
 /// A plan that was in force, with the networks that need not knock: all it takes to guard without a

@@ -22,6 +22,9 @@ pub mod keeper;
 pub mod knocked;
 pub mod last_good;
 pub mod launcher;
+#[cfg(any(test, fuzzing))]
+#[path = "../../fuzz/laws/kept.rs"]
+pub(crate) mod laws;
 pub mod link;
 pub mod lockout;
 mod look;

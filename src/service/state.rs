@@ -19,7 +19,7 @@ use crate::ruleset::model::{Element, Elements, Timeout};
 use crate::sys::files;
 use crate::units::{ClientAddr, Lifetime, Network, Now};
 
-const KIND: Kind = Kind { name: "grants", version: 1, max_bytes: 256 << 20 };
+pub(super) const KIND: Kind = Kind { name: "grants", version: 1, max_bytes: 256 << 20 };
 /// The kernel's words on an element are as long at most.
 const MAX_NOTE: usize = 128;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -51,48 +51,48 @@ pub enum StateError {
 /// What the file holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Saved {
+pub(super) struct Saved {
     /// Which run of the kernel.
     boot_id: String,
     /// When, in milliseconds since 1970.
-    written_ms: u64,
-    grants: Vec<Grant>,
+    pub written_ms: u64,
+    pub grants: Vec<Grant>,
     /// Networks that operators allowed.
     #[serde(default)]
-    allowed: Vec<AllowedNetwork>,
+    pub allowed: Vec<AllowedNetwork>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct AllowedNetwork {
+pub(super) struct AllowedNetwork {
     /// Slug of the app; none: every app.
-    app: Option<String>,
-    network: Network,
+    pub app: Option<String>,
+    pub network: Network,
     /// When it ends, in milliseconds since 1970; none: never.
-    end_ms: Option<u64>,
+    pub end_ms: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Grant {
+pub(super) struct Grant {
     /// Slug of the app.
-    app: String,
-    address: IpAddr,
+    pub app: String,
+    pub address: IpAddr,
     /// Who and how, as it stands on the element.
     note: String,
     /// When it ends, in milliseconds since 1970.
-    end_ms: u64,
+    pub end_ms: u64,
     /// What it was given.
     lifetime_ms: u64,
 }
 
 /// A grant with what is left of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Rest {
-    app: String,
-    address: IpAddr,
+pub(super) struct Rest {
+    pub app: String,
+    pub address: IpAddr,
     note: String,
-    timeout: Timeout,
+    pub timeout: Timeout,
 }
 
 impl Saved {
@@ -141,7 +141,7 @@ impl Saved {
     }
 
     /// What is left of the networks; one that cannot be makes all of them doubtful.
-    fn networks(&self, now: Now) -> Result<Vec<Allowed>, StateError> {
+    pub(super) fn networks(&self, now: Now) -> Result<Vec<Allowed>, StateError> {
         let now_ms = since_1970(now.wall);
         let longest = ms(Lifetime::MAX.as_duration());
         let mut out = Vec::new();
@@ -159,7 +159,7 @@ impl Saved {
     }
 
     /// What is left of the grants; one that cannot be makes all of them doubtful.
-    fn rest(self, now: Now) -> Result<Vec<Rest>, StateError> {
+    pub(super) fn rest(self, now: Now) -> Result<Vec<Rest>, StateError> {
         let now_ms = since_1970(now.wall);
         if self.written_ms > now_ms {
             return Err(StateError::Future);

@@ -9,7 +9,8 @@ use crate::knock::{Gatekeeper, UsedUp};
 use crate::sys::files;
 use crate::units::Now;
 
-const MAX_BYTES: u64 = 1 << 20;
+/// What ten thousand users have used up, and as many proofs as are remembered.
+const MAX_BYTES: u64 = 32 << 20;
 /// After a disk that could not be written.
 const RETRY: Duration = Duration::from_secs(1);
 

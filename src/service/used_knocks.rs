@@ -22,9 +22,9 @@ pub(super) struct UsedKnocksFile {
     used: Kept,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Kept {
+pub(super) struct Kept {
     /// Time steps, by client.
     used: BTreeMap<String, Vec<u64>>,
     #[serde(default)]

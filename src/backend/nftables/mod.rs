@@ -1,6 +1,6 @@
 //! nf_tables over netlink: one transaction per change of mind, read back afterwards.
 
-mod encode;
+pub(crate) mod encode;
 mod encode_expr;
 mod host;
 mod host_chain;

@@ -148,7 +148,7 @@ fn drop_the_rest(layout: &Layout<'_>, segment: &Segment, towards_us: bool, what:
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod arbitrary;
 #[cfg(test)]
 mod tests;

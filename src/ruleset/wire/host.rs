@@ -121,7 +121,7 @@ pub fn host_set(payload: &[u8], family: HostFamily) -> Option<(TableRef, String,
 /// One element as it is stored, and whether it only says where a range ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawHostElement {
-    element: HostElement,
+    pub(crate) element: HostElement,
     ends_range: bool,
 }
 
@@ -165,7 +165,9 @@ pub fn host_ranges(set: &HostSet, raw: Vec<RawHostElement>) -> Vec<HostElement> 
     let mut open: Option<HostElement> = None;
     for raw in keyed {
         if let Some(mut range) = open.take() {
-            range.last = raw.element.first.as_deref().map(before);
+            // The same key twice is no range, least of all one that goes round the end.
+            let next = raw.element.first.as_ref().filter(|&next| Some(next) > range.first.as_ref());
+            range.last = next.map(|next| before(next)).or_else(|| range.first.clone());
             out.push(range);
         }
         if !raw.ends_range {
@@ -248,6 +250,14 @@ mod tests {
         let ends: Vec<_> =
             found.iter().map(|e| (e.first.clone().unwrap()[1], e.last.clone().unwrap())).collect();
         assert_eq!(ends, [(1, vec![0, 5]), (9, vec![0xff, 0xff])]);
+    }
+
+    #[test]
+    fn the_same_key_twice_is_no_range_and_does_not_go_round_the_end() {
+        let set = HostSet { interval: true, key_len: 2, ..HostSet::default() };
+        let found = host_ranges(&set, vec![half(0, false), half(0, false), half(3, true)]);
+        let ends: Vec<_> = found.iter().map(|element| element.last.clone().unwrap()).collect();
+        assert_eq!(ends, [vec![0, 0], vec![0, 2]]);
     }
 
     #[test]

@@ -208,8 +208,8 @@ pub fn pair_ranges(set: &Set, mut raw: Vec<RawElement>) -> Elements {
     let mut open: Option<(Vec<u8>, Element)> = None;
     for raw in raw {
         if let Some((first, mut element)) = open.take() {
-            let last = before(&raw.key);
-            element.last = (last != first).then_some(last);
+            // The same key twice is no range, least of all one that goes round the end.
+            element.last = (raw.key > first).then(|| before(&raw.key)).filter(|last| *last != first);
             out.insert(first, element);
         }
         if !raw.ends_range {
@@ -276,6 +276,16 @@ mod tests {
                 (vec![224, 0, 0, 0], Some(vec![255, 255, 255, 255])),
             ]
         );
+    }
+
+    #[test]
+    fn the_same_key_twice_is_no_range_and_does_not_go_round_the_end() {
+        for key in [[0; 4], [10, 0, 0, 1]] {
+            let twice = vec![half(key, false), half(key, false), half([10, 0, 0, 2], true)];
+            let paired = pair_ranges(&interval_set(), twice);
+            let last = if key == [0; 4] { Some(vec![10, 0, 0, 1]) } else { None };
+            assert_eq!(paired.get(key.as_slice()).unwrap().last, last);
+        }
     }
 
     #[test]
