@@ -128,6 +128,12 @@ impl Operations {
         now: Now,
     ) -> Result<Self, OperationError> {
         let live = firewall.read()?.ok_or(OperationError::NoTable)?;
+        Ok(Self::over(firewall, &live, settings, options, now))
+    }
+
+    /// Takes over what was read from the kernel at that moment.
+    #[must_use]
+    pub fn over(firewall: Firewall, live: &Live, settings: Settings, options: Options, now: Now) -> Self {
         let mut out = Self {
             firewall,
             knocking: Knocking::of(&settings),
@@ -139,10 +145,10 @@ impl Operations {
             host: HostKept::default(),
             timed: Timed::default(),
         };
-        out.adopted.learn(&live, now);
-        out.adopt_grants(&live, now);
-        out.adopt_allowed(&live, now);
-        Ok(out)
+        out.adopted.learn(live, now);
+        out.adopt_grants(live, now);
+        out.adopt_allowed(live, now);
+        out
     }
 
     /// Takes over the grants in the kernel.
@@ -300,7 +306,8 @@ impl Operations {
         let set = SetRef::plain(set);
         let key = address_key(client.ip());
         let fresh = Timeout::fresh_ms(lifetime.as_secs() * 1_000);
-        match self.firewall.element(&set, &key)? {
+        let had = self.firewall.element(&set, &key)?;
+        match &had {
             Some(Element { timeout: None, .. }) => return Ok(Duration::MAX),
             Some(Element { timeout: Some(have), .. }) if have.left_ms >= fresh.left_ms => {
                 return Ok(Duration::from_millis(have.left_ms));
@@ -310,7 +317,12 @@ impl Operations {
         let element =
             Element { timeout: Some(fresh), comment: Some(comment.to_owned()), ..Element::default() };
         let elements = Elements::from([(key, element)]);
-        self.firewall.apply(&[Change::RenewElements { set, elements }])?;
+        // What is not there takes one step instead of three.
+        let change = match had {
+            Some(_) => Change::RenewElements { set, elements },
+            None => Change::AddElements { set, elements },
+        };
+        self.firewall.apply(&[change])?;
         Ok(lifetime.as_duration())
     }
 

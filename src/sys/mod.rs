@@ -13,6 +13,8 @@ pub mod flows;
 #[cfg(feature = "gateway")]
 pub mod interfaces;
 #[cfg(feature = "gateway")]
+pub mod kernel;
+#[cfg(feature = "gateway")]
 pub mod listeners;
 #[cfg(feature = "gateway")]
 pub mod netlink;
@@ -32,6 +34,8 @@ pub mod random;
 mod receive;
 #[cfg(unix)]
 pub mod signals;
+#[cfg(feature = "gateway")]
+mod socket_filter;
 #[cfg(feature = "gateway")]
 pub mod tcp;
 pub mod terminal;
