@@ -430,8 +430,8 @@ impl Operations {
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let elements: Elements = self
             .ledger
-            .longest(now)
-            .filter(|(app, addr, ..)| *app == grants.key && Family::of(*addr) == family)
+            .longest_of(&grants.key, now)
+            .filter(|(_, addr, ..)| Family::of(*addr) == family)
             .map(|(_, addr, note, left, lifetime)| {
                 let timeout = Timeout { total_ms: ms(lifetime.max(left)), left_ms: ms(left) };
                 let element =
