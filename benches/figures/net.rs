@@ -1,6 +1,6 @@
 //! A client and a router, each in a network namespace of its own, joined by one cable.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpListener};
 
 use crate::namespace::Namespace;
 
@@ -33,6 +33,12 @@ impl Net {
         router.feed("ip", &["-batch", "-"], lines.as_bytes()).success();
         Self { client, router }
     }
+}
+
+/// Has a service take every connection, and end it, as long as this process lives.
+pub fn serve(host: &Namespace, port: u16) {
+    let listener = host.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap());
+    std::thread::spawn(move || listener.incoming().for_each(drop));
 }
 
 /// One of the addresses that a client can speak from.

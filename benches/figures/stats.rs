@@ -45,7 +45,9 @@ impl Sample {
         let show = |value: f64| significant(value / scale);
         match self.len() {
             1 => format!("{} {unit}", show(median)),
-            _ => format!("{} {unit} ({}-{})", show(median), show(self.quantile(0.1)), show(self.quantile(0.9))),
+            _ => {
+                format!("{} {unit} ({}-{})", show(median), show(self.quantile(0.1)), show(self.quantile(0.9)))
+            }
         }
     }
 }

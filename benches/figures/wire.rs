@@ -6,8 +6,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendmsg, setsockopt, socket,
-    sockopt,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendmsg, setsockopt,
+    socket, sockopt,
 };
 
 const SUBSYSTEM: u16 = 10 << 8;
@@ -66,7 +66,9 @@ impl Wire {
         self.message(GET_ELEMENTS, REQUEST, INET, 0, |bytes| {
             attribute(bytes, 1, &[table.as_bytes(), &[0]].concat());
             attribute(bytes, 2, &[set.as_bytes(), &[0]].concat());
-            nested(bytes, 3, |bytes| nested(bytes, 1, |bytes| nested(bytes, 1, |bytes| attribute(bytes, 1, &key))));
+            nested(bytes, 3, |bytes| {
+                nested(bytes, 1, |bytes| nested(bytes, 1, |bytes| attribute(bytes, 1, &key)))
+            });
         });
         self.send();
         let length = recv(self.socket.as_raw_fd(), &mut self.answer, MsgFlags::empty()).unwrap();
