@@ -18,6 +18,7 @@ mod capture;
 mod configuration;
 mod docker;
 mod firewall;
+mod front;
 mod handmade;
 mod hosts;
 mod ipset;

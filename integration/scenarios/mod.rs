@@ -20,6 +20,7 @@ mod host_audit;
 mod host_chains;
 mod host_diversions;
 mod host_random;
+mod hostile_front;
 mod https_abuse;
 mod interfaces;
 mod iptables;

@@ -77,7 +77,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 #[cfg(feature = "gateway")]
-use crate::service::{herald, trial};
+use crate::service::{front, herald, launcher, trial};
 
 #[cfg(feature = "gateway")]
 const EXAMPLES: &str = "\
@@ -179,17 +179,34 @@ pub fn main() -> ExitCode {
     // The default hook has printed where it happened; the code tells a bug from everything else.
     let outcome = std::panic::catch_unwind(|| {
         #[cfg(feature = "gateway")]
-        if std::env::args_os().nth(1).is_some_and(|word| word == trial::WATCHER) {
-            return if trial::watch() { Exit::Done } else { Exit::Unavailable };
-        }
-        #[cfg(feature = "gateway")]
-        if std::env::args_os().nth(1).is_some_and(|word| word == herald::TELLER) {
-            run::log_to_stderr(&std::env::args().nth(2).unwrap_or_default());
-            return if herald::tell() { Exit::Done } else { Exit::Unavailable };
+        if let Some(exit) = other_role() {
+            return exit;
         }
         run_with(std::env::args_os())
     });
     outcome.unwrap_or(Exit::Bug).into()
+}
+
+/// Plays the part that this process was started for by the daemon, if it was.
+#[cfg(feature = "gateway")]
+fn other_role() -> Option<Exit> {
+    let mut args = std::env::args_os().skip(1);
+    let role = args.next()?;
+    let level = args.next().map(|level| level.to_string_lossy().into_owned()).unwrap_or_default();
+    let done = if role == trial::WATCHER {
+        trial::watch()
+    } else if role == launcher::LAUNCHER {
+        launcher::launch(&level)
+    } else if role == front::FRONT {
+        run::log_to_pipe(&level);
+        front::front()
+    } else if role == herald::TELLER {
+        run::log_to_stderr(&level);
+        herald::tell()
+    } else {
+        return None;
+    };
+    Some(if done { Exit::Done } else { Exit::Unavailable })
 }
 
 fn run_with(args: impl Iterator<Item = OsString>) -> Exit {

@@ -4,6 +4,7 @@ use clap::Args;
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::cli::consent::{Wishes, consent};
 use crate::cli::load::{self, Exposure};
@@ -12,6 +13,7 @@ use crate::cli::quick::{self, QuickArgs};
 use crate::cli::{DaemonArgs, Exit, Printer};
 use crate::config::{ProxyStep2, Settings};
 use crate::service::daemon::{self, Daemon, DaemonError, TlsFiles};
+use crate::service::launcher::Launcher;
 use crate::service::reload::Source;
 use crate::service::trial::Watcher;
 use crate::service::user_files::UserFiles;
@@ -57,6 +59,14 @@ pub fn run(args: RunArgs) -> Exit {
             return err.finish(Exit::Unavailable);
         }
     };
+    let locked = process::lock_memory();
+    let launcher = match Launcher::start(&args.daemon.log_level) {
+        Ok(launcher) => Arc::new(launcher),
+        Err(error) => {
+            err.line(format!("error: {}", DaemonError::Launcher(error)));
+            return err.finish(Exit::Unavailable);
+        }
+    };
     // Before the first key is in memory.
     if let Err(errno) = process::harden(args.daemon.use_sudo) {
         err.line(format!("error: the process cannot be protected: {errno}"));
@@ -67,14 +77,21 @@ pub fn run(args: RunArgs) -> Exit {
         Ok(daemon) => daemon,
         Err(exit) => return err.finish(exit),
     };
-    match daemon::run(daemon, watcher) {
+    if !locked {
+        tracing::info!(
+            "memory may be swapped out: `LimitMEMLOCK=infinity` in the unit keeps keys from the disk"
+        );
+    }
+    match daemon::run(daemon, launcher, watcher) {
         Ok(()) => err.finish(Exit::Done),
         Err(error) => {
             err.line(format!("error: {error}"));
             if let Some(advice) = advice(&error) {
                 err.line(format!("  fix: {advice}"));
             }
-            if matches!(error, DaemonError::Listen { .. } | DaemonError::Died(_)) && !on_trial {
+            if matches!(error, DaemonError::Listen { .. } | DaemonError::Front(_) | DaemonError::Died(_))
+                && !on_trial
+            {
                 err.line("  note: the guard is in place and stays: guarded ports are closed (`knock-agent teardown` removes it)");
             }
             err.finish(exit_code(&error))
@@ -177,6 +194,18 @@ pub(super) fn log_to_stderr(level: &str) {
     }
 }
 
+/// For a process whose log another one passes on: bare lines, each with its level in front.
+pub(super) fn log_to_pipe(level: &str) {
+    let level: tracing::Level = level.parse().unwrap_or(tracing::Level::INFO);
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .without_time()
+        .log_internal_errors(false)
+        .init();
+}
+
 fn exit_code(error: &DaemonError) -> Exit {
     let of_io = |source: &std::io::Error| match source.kind() {
         ErrorKind::PermissionDenied => Exit::NoPermission,
@@ -195,7 +224,8 @@ fn exit_code(error: &DaemonError) -> Exit {
         DaemonError::Trial(_) => Exit::Unavailable,
         DaemonError::NotConfirmed(_) | DaemonError::EndedUnconfirmed => Exit::Found,
         DaemonError::Runtime { source, .. } | DaemonError::Process(source) => of_io(source),
-        DaemonError::Died(_) => Exit::Bug,
+        DaemonError::Launcher(_) | DaemonError::Front(_) => Exit::Unavailable,
+        DaemonError::Seal(_) | DaemonError::Died(_) => Exit::Bug,
     }
 }
 

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::StepPorts;
 use crate::config::report::{Report, Spot};
 use crate::config::section::{Field, Section};
@@ -24,7 +26,8 @@ const HEADERS: &[(&str, ProxyHeader)] = &[
 const STEP2: &[(&str, ProxyStep2)] = &[("https", ProxyStep2::Https), ("http", ProxyStep2::Http)];
 
 /// Where a proxy says who the client is: there and nowhere else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ProxyHeader {
     /// `X-Real-IP`: one address.
     XRealIp,
@@ -50,7 +53,8 @@ impl ProxyHeader {
 }
 
 /// What a proxy speaks to step 2.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ProxyStep2 {
     /// TLS, be it the client's own or a second one.
     Https,
@@ -59,7 +63,7 @@ pub enum ProxyStep2 {
 }
 
 /// The addresses proxies speak from: 1 to 64 networks, none of them everybody's.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trusted(Vec<Network>);
 
 /// Why a text is not a list of [`Trusted`] addresses.
@@ -158,7 +162,8 @@ pub struct Behind {
 }
 
 /// A proxy in front of both steps.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Proxy {
     /// The agent's own port of step 1; the proxy's is the one that clients use.
     pub http_port: NonZeroU16,

@@ -2,6 +2,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::knock_log::KnockLog;
 use crate::config::notify::Notify;
 use crate::config::proxy::Proxy;
@@ -266,7 +268,8 @@ pub enum Step1Proof {
 }
 
 /// Whether step 1 answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Step1Reply {
     /// Never, to anybody.
     Silent,

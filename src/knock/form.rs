@@ -32,14 +32,14 @@ pub struct Form {
 
 /// The values of a form as they come.
 #[derive(Default)]
-struct Raw {
-    app: Option<Secret>,
-    access_key: Option<Secret>,
-    proof: Option<Secret>,
-    user: Option<Secret>,
-    token: Option<Secret>,
-    duration: Option<Secret>,
-    action: Option<Secret>,
+pub(super) struct Raw {
+    pub(super) app: Option<Secret>,
+    pub(super) access_key: Option<Secret>,
+    pub(super) proof: Option<Secret>,
+    pub(super) user: Option<Secret>,
+    pub(super) token: Option<Secret>,
+    pub(super) duration: Option<Secret>,
+    pub(super) action: Option<Secret>,
 }
 
 impl Raw {
@@ -70,6 +70,11 @@ impl Form {
                 return None;
             }
         }
+        Self::of(raw)
+    }
+
+    /// The form that these values are; nothing where one is missing, empty or outside its bounds.
+    pub(super) fn of(raw: Raw) -> Option<Self> {
         let app = raw.app.filter(|app| (1..=MAX_APP).contains(&chars(app)))?;
         let user = optional(raw.user, |user| {
             let name = user.expose();
@@ -127,7 +132,12 @@ fn decode(value: &[u8]) -> Option<Secret> {
         plain.push(byte);
         rest = after;
     }
-    match String::from_utf8(mem::take(&mut *plain)) {
+    plain_text(mem::take(&mut *plain))
+}
+
+/// The text that bytes are; nothing where they are no UTF-8 or hold a control character. They are wiped.
+pub(super) fn plain_text(bytes: Vec<u8>) -> Option<Secret> {
+    match String::from_utf8(bytes) {
         Ok(text) => {
             let secret = Secret::new(text);
             (!secret.expose().chars().any(char::is_control)).then_some(secret)

@@ -1,3 +1,5 @@
+use serde::{Deserialize, Serialize};
+
 use crate::knock::form::Form;
 use crate::units::HttpPath;
 
@@ -8,7 +10,8 @@ pub(super) const MAX_HEADERS: usize = 32;
 pub const LIFETIME_HEADER: &str = "Knock-Lifetime";
 
 /// How much of one connection is read, in bytes of its stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Request line and headers with the empty line.
     pub head: usize,

@@ -7,7 +7,7 @@ mod rotation;
 mod telling;
 mod timed;
 
-pub use rotation::Step1Sender;
+pub use rotation::ServingSender;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,7 +58,7 @@ pub struct Enforcer {
     host_patience: Patience,
     herald: Herald,
     /// Who hears step 1; none in tests.
-    listener: Option<Step1Sender>,
+    listener: Option<ServingSender>,
     /// When to try again what the kernel refused.
     path_again_at: Option<Instant>,
     /// The same for knocks that change with time.
@@ -86,6 +86,7 @@ impl Enforcer {
         state: Option<StateFile>,
         trial: Option<Arc<Trial>>,
         random: [u8; 16],
+        herald: Herald,
     ) -> Self {
         Self {
             operations,
@@ -101,7 +102,7 @@ impl Enforcer {
             hasher: Hasher::default(),
             refusals: Refusals::new(&random),
             host_patience: Patience::with_reloads(),
-            herald: Herald::new(),
+            herald,
             listener: None,
             path_again_at: None,
             timed_again_at: None,
@@ -111,7 +112,7 @@ impl Enforcer {
 
     /// Has the listener of step 1 follow what the kernel lets through.
     #[must_use]
-    pub fn with_listener(mut self, listener: Step1Sender) -> Self {
+    pub fn with_listener(mut self, listener: ServingSender) -> Self {
         self.listener = Some(listener);
         self
     }
@@ -188,11 +189,6 @@ impl Enforcer {
                 // The calendar was set, and with it all ends in the state file and the paths of step 1.
                 () = calendar_set(&mut calendar), if self.heeds_calendar() => {}
                 () = tokio::time::sleep(LOOK_AT_CALENDAR), if self.heeds_calendar() => {}
-                Some(pending) = asks.recv() => {
-                    let (Ask::Knock(attempt), answer) = pending.split();
-                    self.on_knock(attempt, answer, clock::now());
-                }
-                hashed = self.hasher.next() => self.on_hashed(hashed, clock::now()),
                 Some(call) = calls.recv() => {
                     let teardown = call.request == Request::Teardown {};
                     let mut reply = self.on_call(call.request, &call.user, clock::now());
@@ -206,6 +202,12 @@ impl Enforcer {
                         return Stopped::TornDown;
                     }
                 }
+                // Last: whoever asks without end must not keep an operator from being heard.
+                Some(pending) = asks.recv() => {
+                    let (Ask::Knock(attempt), answer) = pending.split();
+                    self.on_knock(attempt, answer, clock::now());
+                }
+                hashed = self.hasher.next() => self.on_hashed(hashed, clock::now()),
             }
         }
         if cleanup {

@@ -3,23 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ServerConfig;
 use tokio::signal::unix::Signal;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::clients_gone::clients_gone;
-use super::daemon::{DaemonError, load_two_factor, tls};
-use super::front::{Step2Config, Tls};
+use super::daemon::{DaemonError, load_two_factor};
+use super::front::Step2Config;
 use super::knocked::{GrantSet, grants_of_apps};
 use super::last_good::LastGood;
 use super::lockout::adopt;
 use super::operations::{OperationError, Operations, TRIES};
+use super::served::{Pair, Served};
 use super::trial::Trial;
 use super::user_files::{LOOK_AT_USERS, UserFiles};
 use crate::backend::BackendError;
@@ -31,7 +31,7 @@ use crate::ruleset::diff::{Change, Live, SetRef};
 use crate::ruleset::knocking::Knocking;
 use crate::ruleset::model::{Element, Elements, Timeout};
 use crate::ruleset::plan::app_set;
-use crate::sys::{clock, files, notify, random};
+use crate::sys::{clock, notify, random};
 use crate::units::{AccessKey, AppName, Family, Now};
 
 /// How often the files of the certificate are looked at.
@@ -94,41 +94,6 @@ pub(super) struct Reloaded {
     good: LastGood,
 }
 
-/// The pair of files that step 2 is served with.
-#[derive(Debug)]
-pub(super) struct Pair {
-    certificate: PathBuf,
-    key: PathBuf,
-    seen: [Option<files::Stamp>; 2],
-}
-
-impl Pair {
-    /// The pair as it is now; what changes from here on is a change.
-    pub(super) fn new(certificate: &Path, key: &Path) -> Self {
-        let (certificate, key) = (certificate.to_owned(), key.to_owned());
-        let seen = [&certificate, &key].map(|path| files::stamp(path));
-        Self { certificate, key, seen }
-    }
-
-    /// Whether a file was written or replaced since it was last read.
-    fn changed(&self) -> bool {
-        [&self.certificate, &self.key].map(|path| files::stamp(path)) != self.seen
-    }
-
-    /// Reads the pair; one that cannot be used is not tried again before it has changed.
-    fn read(&mut self) -> Result<Arc<ServerConfig>, DaemonError> {
-        // Before reading, so that what is written meanwhile is a change.
-        self.seen = [&self.certificate, &self.key].map(|path| files::stamp(path));
-        tls(&self.certificate, &self.key)
-    }
-}
-
-/// What new connections are served with.
-pub(super) struct Served {
-    pub(super) step2: watch::Sender<Arc<Step2Config>>,
-    pub(super) tls: watch::Sender<Tls>,
-}
-
 /// Reloads when it is told to, and the certificate also when its files change.
 pub(super) struct Reloader {
     pub(super) source: Source,
@@ -137,7 +102,8 @@ pub(super) struct Reloader {
     /// A start that may still be taken back.
     pub(super) trial: Option<Arc<Trial>>,
     pub(super) state_dir: PathBuf,
-    pub(super) served: Served,
+    /// None without steps.
+    pub(super) served: Option<Served>,
     pub(super) enforcer: mpsc::Sender<Reload>,
 }
 
@@ -157,7 +123,7 @@ impl Reloader {
                 },
                 _ = certificate.tick() => {
                     if self.pair.as_ref().is_some_and(Pair::changed) {
-                        self.reload_certificate();
+                        self.reload_certificate().await;
                     }
                 }
                 _ = users.tick() => {
@@ -174,7 +140,7 @@ impl Reloader {
         let begun = format!("RELOADING=1\nMONOTONIC_USEC={}\nSTATUS=reloading", clock::monotonic_usec());
         tell_systemd(&begun);
         let done = self.take_over().await;
-        self.reload_certificate();
+        self.reload_certificate().await;
         tell_systemd(if done {
             "READY=1\nSTATUS=guarding"
         } else {
@@ -221,7 +187,9 @@ impl Reloader {
         self.enforcer.send(reload).await.map_err(|_| ReloadError::Ending)?;
         let Reloaded { changes, ended, good } = finished.await.map_err(|_| ReloadError::Ending)??;
 
-        self.served.step2.send_replace(Arc::new(step2));
+        if let Some(served) = &mut self.served {
+            served.change(|serving| serving.step2 = Arc::new(step2)).await;
+        }
         let state_dir = self.state_dir.clone();
         if self.trial.as_ref().is_some_and(|trial| !trial.reloaded(&good)) {
             return Ok((changes, ended));
@@ -233,12 +201,14 @@ impl Reloader {
         Ok((changes, ended))
     }
 
-    fn reload_certificate(&mut self) {
+    async fn reload_certificate(&mut self) {
         let Some(pair) = &mut self.pair else { return };
         let changed = pair.changed();
         match pair.read() {
             Ok(tls) => {
-                self.served.tls.send_replace(Some(tls));
+                if let Some(served) = &mut self.served {
+                    served.change(|serving| serving.pem = Some(tls)).await;
+                }
                 if changed {
                     tracing::info!("step 2 is served with the new certificate");
                 }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::grant::How;
 use crate::service::certificate::self_signed;
+use crate::sys::files;
 use crate::units::Lifetime;
 use std::net::IpAddr;
 use std::time::SystemTime;

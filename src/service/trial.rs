@@ -8,14 +8,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::getppid;
 use serde::{Deserialize, Serialize};
 
 use super::last_good::LastGood;
 use super::snapshot::Snapshot;
 use crate::backend::{BackendError, Firewall};
-use crate::sys::{clock, process};
+use crate::sys::{clock, process, signals};
 
 /// The first argument of the process that waits; not for people.
 pub const WATCHER: &str = "put-back-unless-confirmed";
@@ -195,11 +195,7 @@ impl Trial {
 #[must_use]
 pub fn watch() -> bool {
     // Whoever ends the daemon ends the whole group; this one has something to do then.
-    let mut all = SigSet::empty();
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
-        all.add(signal);
-    }
-    if all.thread_block().is_err() || process::harden(false).is_err() {
+    if signals::hold_endings().is_err() || process::harden(false).is_err() {
         return false;
     }
     let daemon = getppid();

@@ -11,6 +11,8 @@ pub mod files;
 #[cfg(feature = "gateway")]
 pub mod flows;
 #[cfg(feature = "gateway")]
+pub mod handover;
+#[cfg(feature = "gateway")]
 pub mod interfaces;
 #[cfg(feature = "gateway")]
 pub mod kernel;
@@ -32,6 +34,8 @@ pub mod process;
 pub mod random;
 #[cfg(feature = "gateway")]
 mod receive;
+#[cfg(feature = "gateway")]
+pub mod seal;
 #[cfg(unix)]
 pub mod signals;
 #[cfg(feature = "gateway")]

@@ -3,10 +3,12 @@
 #[cfg(feature = "client")]
 use std::process::Command;
 
+#[cfg(feature = "gateway")]
+use nix::sys::mman::{MlockAllFlags, mlockall};
 #[cfg(target_os = "linux")]
 use nix::sys::prctl;
 #[cfg(feature = "gateway")]
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Keeps the process's memory, which holds secrets, out of core dumps and debuggers, and forbids it
 /// and its children new privileges, unless it has to run sudo.
@@ -40,6 +42,51 @@ pub fn give_up_capabilities() -> std::io::Result<()> {
     #[allow(unsafe_code)]
     let outcome = unsafe { nix::libc::syscall(nix::libc::SYS_capset, &raw const header, none.as_ptr()) };
     if outcome == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// Keeps all memory, which holds secrets, out of swap space: where it may lock as much as it likes (`LimitMEMLOCK=infinity`, which those
+/// that it starts inherit, or `CAP_IPC_LOCK`). Where a limit would have it want memory in vain later, nothing is locked and this is
+/// false.
+#[cfg(feature = "gateway")]
+#[must_use]
+pub fn lock_memory() -> bool {
+    let all = nix::libc::RLIM_INFINITY;
+    let unlimited = setrlimit(Resource::RLIMIT_MEMLOCK, all, all).is_ok()
+        || getrlimit(Resource::RLIMIT_MEMLOCK).is_ok_and(|(soft, _)| soft == all)
+        || has_capability(IPC_LOCK);
+    // What is not used yet is locked when it is: the process does not grow by being locked.
+    let flags = MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE;
+    let on_fault = MlockAllFlags::from_bits_retain(nix::libc::MCL_ONFAULT);
+    unlimited && mlockall(flags | on_fault).is_ok()
+}
+
+/// `CAP_IPC_LOCK` (`linux/capability.h`).
+#[cfg(feature = "gateway")]
+const IPC_LOCK: u32 = 14;
+
+/// Whether a capability is in force.
+#[cfg(feature = "gateway")]
+fn has_capability(number: u32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    effective
+        .and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
+        .is_some_and(|set| set >> number & 1 == 1)
+}
+
+/// Gives this process a name for `ps` and `top`: at most 15 bytes, else that of the program's file.
+#[cfg(feature = "gateway")]
+pub fn take_name(name: &std::ffi::CStr) {
+    let _ = prctl::set_name(name);
+}
+
+/// Has this process killed when the one that started it ends.
+///
+/// # Errors
+/// When the kernel would not.
+#[cfg(feature = "gateway")]
+pub fn end_with_parent() -> Result<(), nix::Error> {
+    prctl::set_pdeathsig(Some(nix::sys::signal::Signal::SIGKILL))
 }
 
 /// Keeps the process's memory out of core dumps and debuggers, where the system can do that; programs that it

@@ -9,9 +9,7 @@ use std::sync::mpsc::{Receiver, channel};
 #[cfg(feature = "client")]
 use std::thread;
 
-use nix::sys::signal::SigSet;
-#[cfg(feature = "client")]
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 
 /// Has a program begin without signals held back: it would inherit those that its parent's thread holds back
 /// (signal(7)), and nobody could end it by them.
@@ -20,6 +18,21 @@ pub fn free(command: &mut Command) -> &mut Command {
     // SAFETY: only async-signal-safe calls may be made between fork and exec; pthread_sigmask is one
     // (signal-safety(7)), and an error number becomes an error without memory being asked for.
     unsafe { command.pre_exec(free) }
+}
+
+/// Holds back what ends the daemon and its whole group, for a process that ends when the daemon has.
+///
+/// To be called before any other thread is started.
+///
+/// # Errors
+/// What the kernel says.
+#[cfg(feature = "gateway")]
+pub fn hold_endings() -> nix::Result<()> {
+    let mut held = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
+        held.add(signal);
+    }
+    held.thread_block()
 }
 
 /// From now on SIGINT, SIGTERM and SIGHUP arrive at the receiver instead of ending the process.

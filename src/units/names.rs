@@ -1,6 +1,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 const MAX_SLUG: usize = 48;
 const MAX_PATH: usize = 100;
 /// `IFNAMSIZ` less the terminating zero (`linux/if.h`).
@@ -186,7 +188,8 @@ impl fmt::Display for IfName {
 }
 
 /// A secret path of a step: `/[A-Za-z0-9._~-]+`, also several such parts, at most 100 characters, no shipped example.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct HttpPath(String);
 
 /// Why a text is not an [`HttpPath`]; never repeats the path, because it is a secret.
@@ -233,6 +236,20 @@ impl FromStr for HttpPath {
             Some(rest) if rest.split('/').all(part_ok) => Ok(Self(text.to_owned())),
             Some(_) | None => Err(HttpPathError::Syntax),
         }
+    }
+}
+
+impl TryFrom<String> for HttpPath {
+    type Error = HttpPathError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<HttpPath> for String {
+    fn from(path: HttpPath) -> Self {
+        path.0
     }
 }
 

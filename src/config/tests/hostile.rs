@@ -52,12 +52,12 @@ fn deep_nesting_is_refused() {
 
 #[test]
 fn very_many_problems_are_counted_not_listed() {
-    let many: String = (0..40_000).map(|n| format!("  unknown{n}: 1\n")).collect();
+    let many: String = (0..10_000).map(|n| format!("  unknown{n}: 1\n")).collect();
     let text = format!("{GLOBAL}ssh:\n{many}");
     let start = Instant::now();
     let problems = read(&text).unwrap_err();
     assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
-    assert_eq!(problems.list.len() + problems.more, 40_004);
+    assert_eq!(problems.list.len() + problems.more, 10_004);
 }
 
 /// Pieces that configurations are made of, in any order.

@@ -6,14 +6,15 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::super::front::Step1Config;
+use super::super::link::serving::Serving;
 use super::super::operations::{OperationError, Operations};
 use super::super::repair::AGAIN;
 use super::Enforcer;
 use crate::sys::clock;
 use crate::units::Now;
 
-/// Where the listener of step 1 learns what to expect.
-pub type Step1Sender = watch::Sender<Arc<Step1Config>>;
+/// Where the front learns what to serve with.
+pub type ServingSender = watch::Sender<Serving>;
 
 impl Enforcer {
     /// Has kernel and listener take the paths of this moment; nothing where they do not change.
@@ -38,7 +39,11 @@ impl Enforcer {
     /// Has the listener of step 1 expect what the kernel lets through.
     pub(super) fn tell_listener(&self) {
         if let Some(listener) = &self.listener {
-            listener.send_replace(Arc::new(Step1Config::of(self.operations.settings())));
+            let step1 = Arc::new(Step1Config::of(self.operations.settings()));
+            listener.send_modify(|serving| {
+                serving.version += 1;
+                serving.step1 = step1;
+            });
         }
     }
 

@@ -7,7 +7,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
-use crate::knock::{Attempt, Form, Limits, NoClient, Problem, Progress, Step, read_request};
+use crate::knock::{Form, Limits, NoClient, Problem, Progress, read_request};
 use crate::service::front::reply::Reply;
 use crate::service::front::sender::Sender;
 use crate::units::{ClientAddr, HttpPath};
@@ -75,12 +75,6 @@ async fn more_is_there<S: AsyncRead + Unpin>(io: &mut S) -> bool {
         Poll::Ready(matches!(read, Poll::Ready(Ok(()))) && !into.filled().is_empty())
     };
     poll_fn(&mut look).await
-}
-
-/// The attempt that a form is.
-pub(super) fn attempt(client: ClientAddr, step: Step, form: Form) -> Attempt {
-    let Form { app, credential, user, token, duration, action } = form;
-    Attempt { client, step, app, credential, user, token, duration, action }
 }
 
 /// Writes the answer and ends the stream in that direction.

@@ -50,7 +50,7 @@ pub(super) fn enforcer(answer: Answer) -> (Front, Asked) {
     (front, asked)
 }
 
-pub(super) fn settings(step1_reply: Step1Reply) -> Settings {
+pub(in crate::service) fn settings(step1_reply: Step1Reply) -> Settings {
     let global = Global {
         http_post_path: "/one".parse().unwrap(),
         path_rotation: None,

@@ -1,7 +1,10 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::task::Poll;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -13,6 +16,9 @@ const BACKLOG: u32 = 4_096;
 /// How often the kernel repeats the SYN-ACK of step 1. Strangers never get past it, so this is how long each of them is
 /// remembered: 1 + 2 + 4 s instead of a minute.
 const SYN_ACK_RETRIES: u8 = 2;
+
+/// The front of a daemon that was killed a moment ago may still hold the port.
+const LAST_BREATH: Duration = Duration::from_secs(1);
 
 /// A port that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +52,26 @@ impl Ears {
             ears.find(Poll::is_ready).unwrap_or(Poll::Pending)
         })
         .await
+    }
+
+    /// Takes over sockets that listen. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// What the kernel says; none is known.
+    pub(super) fn from_listeners(listeners: Vec<std::net::TcpListener>) -> io::Result<Self> {
+        let ears = listeners.into_iter().map(|listener| {
+            listener.set_nonblocking(true)?;
+            TcpListener::from_std(listener)
+        });
+        ears.collect::<io::Result<_>>().map(Self)
+    }
+
+    /// The sockets themselves, which nobody accepts from then on.
+    ///
+    /// # Errors
+    /// What the kernel says; none is known.
+    pub fn into_descriptors(self) -> io::Result<Vec<OwnedFd>> {
+        self.0.into_iter().map(|ear| ear.into_std().map(OwnedFd::from)).collect()
     }
 
     /// The address of the first of them.
@@ -112,7 +138,15 @@ fn listen(
 ) -> io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;
     prepare(&socket)?;
-    socket.bind(at)?;
+    let until = Instant::now() + LAST_BREATH;
+    loop {
+        match socket.bind(at) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            bound => break bound?,
+        }
+    }
     socket.listen(BACKLOG)
 }
 

@@ -2,14 +2,15 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::{Proxy, Settings, Step1Reply};
-use crate::knock::{Limits, Problem, Step};
+use crate::knock::{Attempt, Limits, Problem, Step};
 use crate::service::front::crowd::{self, Bounds};
-use crate::service::front::exchange::{Received, attempt, drain, receive, send};
+use crate::service::front::exchange::{Received, drain, receive, send};
 use crate::service::front::listen::Ears;
 use crate::service::front::reply::Reply;
 use crate::service::front::sender::{Sender, may_speak, note_nobody};
@@ -23,7 +24,8 @@ const WHOLE: Duration = Duration::from_secs(4);
 const BOUNDS: Bounds = Bounds { total: 256, per_client: 16 };
 
 /// What the listener of step 1 knows.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Step1Config {
     paths: Vec<HttpPath>,
     reply: Step1Reply,
@@ -75,7 +77,7 @@ async fn listen_in_silence(mut stream: TcpStream, client: ClientAddr, config: &S
     let conversation = async {
         match hear(&mut stream, config, Sender::Known(client), until).await {
             Received::Form(client, form) => {
-                let answer = link.ask(Ask::Knock(attempt(client, Step::One, form))).await;
+                let answer = link.ask(Ask::Knock(Attempt::of(client, Step::One, form))).await;
                 tracing::debug!(%client, ?answer, "step 1");
             }
             Received::Problem(problem) => tracing::debug!(%client, ?problem, "step 1: no knock"),
@@ -101,7 +103,7 @@ async fn answer(mut stream: TcpStream, peer: ClientAddr, config: &Step1Config, l
         };
         let reply = match hear(&mut stream, config, sender, until).await {
             Received::Form(client, form) => {
-                let asked = timeout_at(until, link.ask(Ask::Knock(attempt(client, Step::One, form))));
+                let asked = timeout_at(until, link.ask(Ask::Knock(Attempt::of(client, Step::One, form))));
                 Reply::from(asked.await.unwrap_or(Answer::Unavailable))
             }
             Received::Nobody(why) => {

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -10,9 +11,9 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::{Proxy, ProxyStep2, Settings};
-use crate::knock::{Limits, Problem, Step};
+use crate::knock::{Attempt, Limits, Problem, Step};
 use crate::service::front::crowd::{self, Bounds};
-use crate::service::front::exchange::{Received, attempt, drain, receive, send};
+use crate::service::front::exchange::{Received, drain, receive, send};
 use crate::service::front::listen::Ears;
 use crate::service::front::reply::Reply;
 use crate::service::front::sender::{Sender, may_speak, note_nobody};
@@ -27,7 +28,8 @@ const WHOLE: Duration = Duration::from_secs(5);
 const BOUNDS: Bounds = Bounds { total: 256, per_client: 8 };
 
 /// What the listener of step 2 knows.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Step2Config {
     path: HttpPath,
     proxy: Option<Proxy>,
@@ -137,7 +139,7 @@ impl Conversation<'_> {
         let reply = match received {
             Received::Form(..) | Received::Nobody(_) if has_unread(io) => Reply::Problem(Problem::Malformed),
             Received::Form(client, form) => {
-                let ask = link.ask(Ask::Knock(attempt(client, Step::Two, form)));
+                let ask = link.ask(Ask::Knock(Attempt::of(client, Step::Two, form)));
                 Reply::from(timeout_at(start + ANSWER, ask).await.unwrap_or(Answer::Unavailable))
             }
             Received::Nobody(why) => {

@@ -124,7 +124,7 @@ fn send(order: &MailOrder, messages: &[Message], text: &str, host: &str) -> Resu
         .timeout(Some(PATIENCE))
         .tls(tls(order)?);
     if let Some((user, password)) = &order.login {
-        transport = transport.credentials(Credentials::new(user.clone(), password.clone()));
+        transport = transport.credentials(Credentials::new(user.clone(), password.to_string()));
     }
     transport.build().send(&mail).map(drop).map_err(|error| failed(&error))
 }

@@ -11,9 +11,10 @@ mod ways;
 mod webhook;
 
 use std::io::{self, Write};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::launcher::Launcher;
 use crate::config::Notify;
 use crate::sys::pipes;
 
@@ -32,22 +33,21 @@ const PAUSE: Duration = Duration::from_secs(10);
 
 /// The process that tells others, as the enforcer knows it.
 pub struct Herald {
+    launcher: Arc<Launcher>,
     notify: Notify,
     teller: Option<Teller>,
     started_at: Option<Duration>,
     missed: u64,
 }
 
-struct Teller {
-    child: Child,
-    pipe: ChildStdin,
-}
+/// Its end; where this is closed it tells what it knows already, and ends by itself.
+struct Teller(io::PipeWriter);
 
 impl Herald {
     /// Nobody is told of anything before [`Herald::follow`].
     #[must_use]
-    pub fn new() -> Self {
-        Self { notify: Notify::default(), teller: None, started_at: None, missed: 0 }
+    pub fn new(launcher: Arc<Launcher>) -> Self {
+        Self { launcher, notify: Notify::default(), teller: None, started_at: None, missed: 0 }
     }
 
     /// Tells these from now on. What others were to be told before is still told.
@@ -57,9 +57,7 @@ impl Herald {
         }
         self.notify = notify.clone();
         self.started_at = None;
-        if let Some(teller) = self.teller.take() {
-            teller.dismiss();
-        }
+        self.teller = None;
         self.start(now);
     }
 
@@ -74,7 +72,7 @@ impl Herald {
             return;
         }
         self.started_at = Some(now);
-        match Teller::start(&self.notify) {
+        match Teller::start(&self.launcher, &self.notify) {
             Ok(teller) => self.teller = Some(teller),
             Err(error) => tracing::error!(%error, "others cannot be told of what happens"),
         }
@@ -96,39 +94,24 @@ impl Herald {
             Some(Err(error)) => {
                 tracing::warn!(%error, "the process that tells others has ended: it is started again");
                 self.missed += 1;
-                if let Some(teller) = self.teller.take() {
-                    teller.dismiss();
-                }
+                self.teller = None;
             }
             None => self.missed += 1,
         }
     }
 }
 
-impl Default for Herald {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Teller {
-    fn start(notify: &Notify) -> io::Result<Self> {
+    fn start(launcher: &Launcher, notify: &Notify) -> io::Result<Self> {
         let host = nix::unistd::gethostname()?.to_string_lossy().into_owned();
-        let order = Order::of(notify, host);
-        let mut text = zeroize::Zeroizing::new(serde_json::to_string(&order).map_err(io::Error::other)?);
-        text.push('\n');
-        let mut child = Command::new("/proc/self/exe")
-            .arg(TELLER)
-            .arg(tracing::level_filters::LevelFilter::current().to_string())
-            .current_dir("/")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()?;
-        let mut pipe = child.stdin.take().ok_or_else(|| io::Error::from(io::ErrorKind::BrokenPipe))?;
-        // An order fits into an empty pipe as a rule; where it does not, it is read while it is written.
-        pipe.write_all(text.as_bytes())?;
+        let order = Order::of(notify, host).to_line()?;
+        let (theirs, mut pipe) = io::pipe()?;
+        // Before anybody reads it: the order must not be waited for.
+        pipes::have_room(&pipe, order.len())?;
         pipes::never_block(&pipe)?;
-        Ok(Self { child, pipe })
+        pipe.write_all(order.as_bytes())?;
+        launcher.start_teller(&theirs)?;
+        Ok(Self(pipe))
     }
 
     fn send(&mut self, message: &Message) -> io::Result<()> {
@@ -137,13 +120,6 @@ impl Teller {
         if line.len() > LONGEST_LINE {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        self.pipe.write_all(line.as_bytes())
-    }
-
-    /// Lets it tell what it knows already; it ends by itself then, of which somebody has to take note.
-    fn dismiss(self) {
-        let Self { mut child, pipe } = self;
-        drop(pipe);
-        std::thread::spawn(move || child.wait());
+        self.0.write_all(line.as_bytes())
     }
 }

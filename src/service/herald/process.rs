@@ -5,14 +5,12 @@ use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{SigSet, Signal};
-
 use super::message::Message;
 use super::order::{Order, Target, Way};
 use super::ways;
 #[cfg(feature = "notify")]
 use super::{mail, webhook};
-use crate::sys::process;
+use crate::sys::{process, signals};
 
 /// Events that wait for a target which is slow or not there.
 const WAITING: usize = 256;
@@ -33,12 +31,9 @@ struct Line {
 /// could not begin. The caller has set up the log.
 #[must_use]
 pub fn tell() -> bool {
+    process::take_name(c"knock-herald");
     // Whoever ends the daemon ends the whole group; this one has something to tell then.
-    let mut all = SigSet::empty();
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
-        all.add(signal);
-    }
-    if all.thread_block().is_err()
+    if signals::hold_endings().is_err()
         || process::harden(false).is_err()
         || process::give_up_capabilities().is_err()
     {
@@ -90,7 +85,7 @@ fn work(target: &Target, receiver: &Receiver<Message>, host: &str) {
         Way::Exec { command, timeout } => ways::exec(command, *timeout),
         #[cfg(feature = "notify")]
         Way::Webhook { url, authorization, ca_file } => {
-            webhook::webhook(url, authorization.as_deref(), ca_file.as_deref())
+            webhook::webhook(url, authorization.as_ref().map(|text| text.as_str()), ca_file.as_deref())
         }
         #[cfg(feature = "notify")]
         Way::Mail(order) => return mail::work(order, receiver, host),

@@ -1,15 +1,18 @@
 //! Where front and enforcer meet: a closed set of messages, and nothing else.
 //!
-//! Today the two are threads of one process joined by channels; to make them
-//! processes, only this file changes.
+//! They are processes of their own, joined by a pair of sockets ([`frame`]). What the front hears becomes an [`Ask`],
+//! and nothing but an [`Answer`] comes back.
+
+pub mod frame;
+pub mod serving;
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::knock::Attempt;
 use crate::units::Lifetime;
 
-/// How many asks may wait for the enforcer before new ones are turned away.
-const QUEUE: usize = 64;
+/// How many asks the enforcer may have before it; as many more wait, and what comes then is turned away.
+pub const MOST_ASKS: usize = 64;
 
 /// What the front may ask.
 #[derive(Debug)]
@@ -44,6 +47,13 @@ pub struct Pending {
 }
 
 impl Pending {
+    /// An ask, and where its answer will be; that is closed without one where there is nobody to answer.
+    #[must_use]
+    pub fn new(ask: Ask) -> (Self, oneshot::Receiver<Answer>) {
+        let (answer, answered) = oneshot::channel();
+        (Self { ask, answer }, answered)
+    }
+
     /// Takes the ask apart from the place of its answer.
     #[must_use]
     pub fn split(self) -> (Ask, oneshot::Sender<Answer>) {
@@ -60,8 +70,8 @@ pub struct Front {
 impl Front {
     /// Asks and waits for the answer; [`Answer::Unavailable`] when the enforcer is gone or overloaded.
     pub async fn ask(&self, ask: Ask) -> Answer {
-        let (answer, answered) = oneshot::channel();
-        if self.asks.try_send(Pending { ask, answer }).is_err() {
+        let (pending, answered) = Pending::new(ask);
+        if self.asks.try_send(pending).is_err() {
             return Answer::Unavailable;
         }
         answered.await.unwrap_or(Answer::Unavailable)
@@ -71,6 +81,6 @@ impl Front {
 /// A link: the front's end and the stream of asks for the enforcer.
 #[must_use]
 pub fn pair() -> (Front, mpsc::Receiver<Pending>) {
-    let (asks, stream) = mpsc::channel(QUEUE);
+    let (asks, stream) = mpsc::channel(MOST_ASKS);
     (Front { asks }, stream)
 }

@@ -1,0 +1,47 @@
+//! The files that the daemon reads beside its configuration.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use super::DaemonError;
+use crate::config::Settings;
+use crate::knock::TwoFactor;
+use crate::service::certificate::server_config;
+use crate::service::link::serving::Pem;
+use crate::service::two_factor;
+use crate::sys::files;
+
+pub(in crate::service) fn load_two_factor(settings: &Settings) -> Result<Vec<TwoFactor>, DaemonError> {
+    let found = two_factor::load(settings).map_err(DaemonError::TwoFactor)?;
+    if let Some(folder) = &found.missing_folder {
+        tracing::warn!(folder = %folder.display(), "the 2FA folder does not exist: no key needs a one-time code");
+    } else if settings.global.two_factor_folder.is_some() {
+        tracing::info!(keys = found.factors.len(), "keys that need a one-time code");
+    }
+    Ok(found.factors)
+}
+
+/// A certificate file holds some kilobytes.
+const MAX_PEM: u64 = 1 << 20;
+
+/// The certificate and key of step 2, from the files that `run` was told; they can be served.
+///
+/// # Errors
+/// [`DaemonError`] for files that cannot be read or used.
+pub fn tls(certificate: &Path, key: &Path) -> Result<Arc<Pem>, DaemonError> {
+    let read = |path: &Path| {
+        files::read_text(path, MAX_PEM)
+            .map(Zeroizing::new)
+            .map_err(|source| DaemonError::CertificateFile { path: path.to_owned(), source })
+    };
+    let (chain_pem, key_pem) = (read(certificate)?, read(key)?);
+    server_config(chain_pem.as_bytes(), key_pem.as_bytes()).map_err(|source| DaemonError::Certificate {
+        certificate: certificate.to_owned(),
+        key: key.to_owned(),
+        source,
+    })?;
+    let key = Zeroizing::new(key_pem.as_bytes().to_vec());
+    Ok(Arc::new(Pem { chain: chain_pem.as_bytes().to_vec(), key }))
+}

@@ -1,0 +1,240 @@
+//! The front as the daemon keeps it: started, told what to serve with, heard, and started anew when it ends. What it
+//! says is believed word by word only: the first that is no message ends it.
+
+use std::convert::Infallible;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::net::unix::pipe;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+
+use super::front::Ears;
+use super::front_log;
+use super::launcher::Launcher;
+use super::link::frame::{FromFront, ToFront, hear_front, say};
+use super::link::serving::Serving;
+use super::link::{Answer, Ask, MOST_ASKS, Pending};
+use crate::sys::handover;
+
+/// For a front to say that it serves, and to hear what it is told.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is asked whether it listens.
+const LOOK: Duration = Duration::from_secs(10);
+/// A front that lasted so long is started anew at once.
+const LASTING: Duration = Duration::from_secs(10);
+/// Before others, doubled each time.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Why there is no front.
+#[derive(Debug, thiserror::Error)]
+pub enum FrontError {
+    /// The process cannot be started.
+    #[error("it cannot be started: {0}")]
+    Start(#[source] io::Error),
+    /// Nothing can be started any more.
+    #[error("the process that would start it is gone: {0}")]
+    Launcher(#[source] io::Error),
+    /// It ended.
+    #[error("it ended")]
+    Ended,
+    /// It does not say that it serves.
+    #[error("it does not answer")]
+    Silent,
+    /// It said what no front says.
+    #[error("it sent what is not a message ({0}): it may be in somebody else's hands")]
+    Hostile(io::Error),
+    /// It asked more than it may at a time.
+    #[error("it asked more than {MOST_ASKS} things at a time: it may be in somebody else's hands")]
+    Flood,
+    /// The link broke.
+    #[error("the link to it broke: {0}")]
+    Link(#[source] io::Error),
+}
+
+/// Keeps a front.
+pub struct Keeper {
+    launcher: Arc<Launcher>,
+    /// The sockets that listen: those of step 1, then those of step 2. They outlast every front, so that clients wait instead of being refused.
+    ears: Vec<OwnedFd>,
+    of_step1: u8,
+    serving: watch::Receiver<Serving>,
+    taken: watch::Sender<Option<u32>>,
+    asks: mpsc::Sender<Pending>,
+}
+
+impl Keeper {
+    /// Keeps a front with these ears, which serves with what `serving` says and passes on asks; `taken` says which
+    /// version it serves with.
+    ///
+    /// # Errors
+    /// Those of taking the sockets out of this process's own loop.
+    pub fn new(
+        launcher: Arc<Launcher>,
+        step1: Ears,
+        step2: Ears,
+        serving: watch::Receiver<Serving>,
+        taken: watch::Sender<Option<u32>>,
+        asks: mpsc::Sender<Pending>,
+    ) -> io::Result<Self> {
+        let mut ears = step1.into_descriptors()?;
+        let of_step1 = u8::try_from(ears.len()).unwrap_or(u8::MAX);
+        ears.extend(step2.into_descriptors()?);
+        Ok(Self { launcher, ears, of_step1, serving, taken, asks })
+    }
+
+    /// Keeps it for ever.
+    ///
+    /// # Errors
+    /// [`FrontError`] where the first one does not begin to serve, or no other can be started.
+    pub async fn keep(mut self) -> Result<Infallible, FrontError> {
+        let mut pause = SHORTEST_PAUSE;
+        let mut served = false;
+        loop {
+            let begun = Instant::now();
+            self.taken.send_replace(None);
+            let Err(error) = self.one().await;
+            served |= self.taken.borrow().is_some();
+            // Whatever it does now, it does not go on.
+            let gone = self.launcher.end_front();
+            if !served {
+                return Err(error);
+            }
+            let ended = gone.map_err(FrontError::Launcher)?.map(|status| status.to_string());
+            let ended = ended.as_deref().unwrap_or("it was ended");
+            tracing::error!(%error, ended, "the front is started anew; the guard and all grants stay as they are");
+            if begun.elapsed() >= LASTING {
+                pause = SHORTEST_PAUSE;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// The life of one front.
+    async fn one(&mut self) -> Result<Infallible, FrontError> {
+        let (reader, mut writer, log) = self.start().map_err(FrontError::Start)?;
+        let logging = tokio::spawn(front_log::pass_on(log));
+        let (answers, mut answered) = mpsc::channel(MOST_ASKS);
+        let relay =
+            Relay { asks: self.asks.clone(), answers, open: Arc::default(), taken: self.taken.clone() };
+        let mut hearing = tokio::spawn(relay.hear(reader));
+        let begun = self.serve(&mut writer).await;
+        let mut serving = self.serving.clone();
+        let mut first = self.taken.subscribe();
+        let outcome = async {
+            begun?;
+            let expected = self.serving.borrow().version;
+            let waited = timeout(PATIENCE, first.wait_for(|taken| *taken >= Some(expected)));
+            tokio::select! {
+                ended = &mut hearing => return Err(ended.unwrap_or(FrontError::Ended)),
+                waited = waited => waited.map_err(|_| FrontError::Silent)?.map_err(|_| FrontError::Ended)?,
+            };
+            let mut looks = interval(LOOK);
+            looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let mut asked = None;
+            loop {
+                tokio::select! {
+                    biased;
+                    ended = &mut hearing => return Err(ended.unwrap_or(FrontError::Ended)),
+                    Ok(()) = first.changed() => asked = None,
+                    Some((id, answer)) = answered.recv() => {
+                        tell(&mut writer, &ToFront::Answer(id, answer)).await?;
+                    }
+                    Ok(()) = serving.changed() => {
+                        self.serve(&mut writer).await?;
+                    }
+                    _ = looks.tick() => match asked {
+                        None => {
+                            asked = Some(Instant::now());
+                            tell(&mut writer, &ToFront::AreYouListening).await?;
+                        }
+                        Some(at) if at.elapsed() > PATIENCE => return Err(FrontError::Silent),
+                        Some(_) => {}
+                    },
+                }
+            }
+        }
+        .await;
+        hearing.abort();
+        // What it said last may be why it ended.
+        let _ = timeout(Duration::from_millis(200), logging).await;
+        outcome
+    }
+
+    fn start(&self) -> io::Result<(OwnedReadHalf, OwnedWriteHalf, pipe::Receiver)> {
+        let (here, there) = UnixStream::pair()?;
+        let (log, their_log) = io::pipe()?;
+        self.launcher.start_front(there.as_fd(), their_log.as_fd())?;
+        let ears: Vec<BorrowedFd<'_>> = self.ears.iter().map(AsFd::as_fd).collect();
+        handover::send(&here, &[self.of_step1], &ears)?;
+        here.set_nonblocking(true)?;
+        let (reader, writer) = tokio::net::UnixStream::from_std(here)?.into_split();
+        Ok((reader, writer, pipe::Receiver::from_owned_fd(log.into())?))
+    }
+
+    async fn serve(&mut self, writer: &mut OwnedWriteHalf) -> Result<(), FrontError> {
+        let serving = self.serving.borrow_and_update().clone();
+        tell(writer, &ToFront::Serve(serving)).await
+    }
+}
+
+/// Tells the front something; one that does not read is waited for only so long.
+async fn tell(writer: &mut OwnedWriteHalf, message: &ToFront) -> Result<(), FrontError> {
+    let said = timeout(PATIENCE, say(writer, message.to_bytes())).await;
+    said.map_err(|_| FrontError::Silent)?.map_err(FrontError::Link)
+}
+
+/// Passes on what a front asks, and the answers.
+struct Relay {
+    asks: mpsc::Sender<Pending>,
+    answers: mpsc::Sender<(u32, Answer)>,
+    /// Asks without an answer.
+    open: Arc<AtomicUsize>,
+    taken: watch::Sender<Option<u32>>,
+}
+
+impl Relay {
+    /// Until the front ends or is not to be believed; returns why.
+    async fn hear(self, mut reader: OwnedReadHalf) -> FrontError {
+        loop {
+            let message = match hear_front(&mut reader).await {
+                Ok(Some(message)) => message,
+                Ok(None) => return FrontError::Ended,
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    return FrontError::Hostile(error);
+                }
+                Err(error) => return FrontError::Link(error),
+            };
+            match message {
+                FromFront::Taken(version) => {
+                    self.taken.send_replace(Some(version));
+                }
+                FromFront::Ask(id, attempt) => {
+                    if self.open.fetch_add(1, Ordering::Relaxed) >= MOST_ASKS {
+                        return FrontError::Flood;
+                    }
+                    self.pass_on(id, Ask::Knock(*attempt));
+                }
+            }
+        }
+    }
+
+    fn pass_on(&self, id: u32, ask: Ask) {
+        let (pending, answered) = Pending::new(ask);
+        let passed = self.asks.try_send(pending).is_ok();
+        let (answers, open) = (self.answers.clone(), Arc::clone(&self.open));
+        tokio::spawn(async move {
+            let answer = if passed { answered.await.ok() } else { None };
+            // Before the front can know of it, and ask the next thing.
+            open.fetch_sub(1, Ordering::Relaxed);
+            let _ = answers.send((id, answer.unwrap_or(Answer::Unavailable))).await;
+        });
+    }
+}

@@ -1,0 +1,98 @@
+//! A small process that starts the others, so that the one which may change the firewall need not be able to start
+//! any program. It is begun before the first secret is read, and has neither secrets nor privileges.
+
+mod process;
+
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::sys::handover;
+
+pub use process::launch;
+
+/// The first argument of the process that starts others; not for people.
+pub const LAUNCHER: &str = "start-others";
+
+/// What all of them are called, instead of the path by which they are started.
+pub(super) const PROGRAM: &str = "knock-agent";
+
+/// To start a process takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+const FRONT: u8 = b'f';
+const TELLER: u8 = b't';
+const END_FRONT: u8 = b'e';
+const DONE: u8 = b'd';
+const NOT_DONE: u8 = b'n';
+/// Stands for the status of a front that had not ended; no status of `wait(2)` is negative.
+const RUNNING: i32 = -1;
+
+/// The process that starts others, as the daemon knows it; it ends with the daemon, and the front with it.
+#[derive(Debug)]
+pub struct Launcher {
+    socket: Mutex<UnixStream>,
+    _child: Child,
+}
+
+impl Launcher {
+    /// Begins it. What it starts logs at this level.
+    ///
+    /// # Errors
+    /// When no process can be started.
+    pub fn start(level: &str) -> io::Result<Self> {
+        let (socket, theirs) = UnixStream::pair()?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_write_timeout(Some(PATIENCE))?;
+        let child = Command::new("/proc/self/exe")
+            .arg0(PROGRAM)
+            .arg(LAUNCHER)
+            .arg(level)
+            .current_dir("/")
+            .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .spawn()?;
+        Ok(Self { socket: Mutex::new(socket), _child: child })
+    }
+
+    /// Starts the front with this socket as its link and this pipe for its log. There is one at a time.
+    ///
+    /// # Errors
+    /// When it cannot be started, or the launcher is gone.
+    pub fn start_front(&self, link: BorrowedFd<'_>, log: BorrowedFd<'_>) -> io::Result<()> {
+        self.have(FRONT, &[link, log]).map(drop)
+    }
+
+    /// Ends the front, whatever it does; how it ended, if that was before.
+    ///
+    /// # Errors
+    /// When the launcher is gone: then the front is gone, too.
+    pub fn end_front(&self) -> io::Result<Option<ExitStatus>> {
+        let status = self.have(END_FRONT, &[])?;
+        Ok((status != RUNNING).then(|| ExitStatus::from_raw(status)))
+    }
+
+    /// Starts the process that tells others, with this pipe as its standard input.
+    ///
+    /// # Errors
+    /// As for [`Launcher::start_front`].
+    pub fn start_teller(&self, input: &impl AsFd) -> io::Result<()> {
+        self.have(TELLER, &[input.as_fd()]).map(drop)
+    }
+
+    fn have(&self, what: u8, descriptors: &[BorrowedFd<'_>]) -> io::Result<i32> {
+        let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        handover::send(&socket, &[what], descriptors)?;
+        let mut reply = [0; 5];
+        socket.read_exact(&mut reply)?;
+        match reply {
+            [DONE, status @ ..] => Ok(i32::from_be_bytes(status)),
+            [NOT_DONE, code @ ..] => Err(io::Error::from_raw_os_error(i32::from_be_bytes(code))),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+}
