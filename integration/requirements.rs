@@ -44,6 +44,9 @@ const TOOLS: &[(&str, &str)] = &[
     ("caddy", "caddy"),
     ("pkill", "procps"),
     ("whois", "whois"),
+    ("systemd-analyze", "systemd"),
+    ("readelf", "binutils"),
+    ("cc", "gcc"),
 ];
 
 /// Stops the test unless it runs as root and every tool is there.

@@ -95,6 +95,8 @@ fn requests_whose_first_segment_does_not_match_reach_no_process() {
             format!("POST {}", STEP1_PATH.to_uppercase()),
             format!("POST {escaped}"),
             absolute,
+            format!("POST /wrong HTTP/1.1\r\nX-Note: POST {STEP1_PATH}"),
+            format!("POST /wrong?POST {STEP1_PATH}"),
         ];
         for start in starts {
             let got_in = send_segments(&net, to, &[request(&start, &right).as_bytes()]);

@@ -1,8 +1,11 @@
 //! Little privilege is enough, and less is refused clearly.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
 use crate::agent::Installation;
 use crate::configuration::Config;
-use crate::firewall::everything;
+use crate::firewall::{everything, time_left};
 use crate::knocking::knock;
 use crate::probe::{assert_echoes, assert_silent};
 use crate::server::{Habit, Server};
@@ -91,4 +94,37 @@ fn low_ports_work_with_the_capability() {
     let answer = net.a.run("curl", &["-sSk", "-m", "5", "-d", &form("ssh", &https_key("ssh")), &second]);
     assert_eq!(answer.success().text(), "OK\n");
     assert_echoes(&net.a, to, 2222);
+}
+
+#[test]
+fn a_local_user_without_rights_gives_no_orders_whatever_the_socket_allows() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&["duration: 60"])).for_nobody();
+    let _agent = home.start(&net.router);
+    home.grant(&net.router, "ssh", Family::V4.client_b(), 60);
+    let (run, socket) = (home.path("run"), home.path("run/control.sock"));
+    let stranger = ["--reuid=65533", "--regid=65533", "--clear-groups"];
+    let program = home.path("knock-agent");
+    let ordered = |verb: &[&str]| {
+        let program = [program.to_str().unwrap()];
+        let more = ["--runtime-dir", run.to_str().unwrap()];
+        net.router.run("setpriv", &[&stranger[..], &program, verb, &more].concat()).code
+    };
+    let (a, b) = (Family::V4.client_a(), Family::V4.client_b());
+    for mode in [None, Some(0o666)] {
+        if let Some(mode) = mode {
+            fs::set_permissions(&run, fs::Permissions::from_mode(0o755)).unwrap();
+            fs::set_permissions(&socket, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        for verb in [
+            &["grant", "ssh", "203.0.113.2"][..],
+            &["revoke", "ssh", "203.0.113.3"],
+            &["revoke", "--all"],
+            &["allow", "203.0.113.0/24"],
+            &["teardown"],
+        ] {
+            assert_eq!(ordered(verb), Some(77), "{verb:?} with {mode:?}");
+        }
+        assert!(time_left(&net.router, "ssh", a).is_none() && time_left(&net.router, "ssh", b).is_some());
+    }
 }

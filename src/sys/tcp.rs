@@ -47,6 +47,15 @@ pub fn close_abruptly(socket: &impl AsFd) -> io::Result<()> {
     Ok(setsockopt(socket, sockopt::Linger, &now)?)
 }
 
+/// Undoes [`close_abruptly`].
+///
+/// # Errors
+/// As for that.
+pub fn close_gently(socket: &impl AsFd) -> io::Result<()> {
+    let off = libc::linger { l_onoff: 0, l_linger: 0 };
+    Ok(setsockopt(socket, sockopt::Linger, &off)?)
+}
+
 /// Whether bytes have arrived that nobody has read yet; never waits, and leaves them where they are.
 #[must_use]
 pub fn has_unread(socket: &impl AsFd) -> bool {

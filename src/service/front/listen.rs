@@ -61,6 +61,8 @@ impl Ears {
     pub(super) fn from_listeners(listeners: Vec<std::net::TcpListener>) -> io::Result<Self> {
         let ears = listeners.into_iter().map(|listener| {
             listener.set_nonblocking(true)?;
+            // What the front of before may have set, connections would inherit.
+            tcp::close_gently(&listener)?;
             TcpListener::from_std(listener)
         });
         ears.collect::<io::Result<_>>().map(Self)

@@ -55,10 +55,6 @@ const STREAMS: &[i64] = &[
     libc::SYS_readv,
     libc::SYS_recvfrom,
     libc::SYS_recvmsg,
-    libc::SYS_sendmsg,
-    libc::SYS_sendto,
-    libc::SYS_setsockopt,
-    libc::SYS_shutdown,
     libc::SYS_write,
     libc::SYS_writev,
 ];
@@ -119,7 +115,6 @@ const ENFORCER: &[i64] = &[
     libc::SYS_renameat2,
     libc::SYS_sched_getparam,
     libc::SYS_sched_getscheduler,
-    libc::SYS_sendmmsg,
     libc::SYS_set_robust_list,
     libc::SYS_set_tid_address,
     libc::SYS_socketpair,
@@ -153,6 +148,10 @@ const ENFORCER_OF_OLD: &[i64] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const ENFORCER_OF_OLD: &[i64] = &[];
 
+/// Sending, with the place of its flags: with one of them a socket that is open becomes a connection to anywhere
+/// (`MSG_FASTOPEN`, `tcp(7)`), without `connect(2)`, and landlock does not hear of it.
+const SENDING: &[(i64, u8)] = &[(libc::SYS_sendmsg, 2), (libc::SYS_sendto, 3)];
+
 /// Where `mmap(2)` and `mprotect(2)` have the protection, and `clone(2)` its flags.
 const PROTECTION: u8 = 2;
 const FLAGS: u8 = 0;
@@ -168,6 +167,11 @@ const PR_SET_VMA: libc::c_int = 0x5356_4d41;
 /// The programs for the kernel, all of which hold.
 pub(super) fn programs(role: Role) -> Result<Vec<BpfProgram>, BackendError> {
     let mut rules: Rules = [ALWAYS, STREAMS, STREAMS_OF_OLD].concat().into_iter().map(always).collect();
+    for (call, flags) in SENDING {
+        rules.insert(*call, vec![without(*flags, libc::MSG_FASTOPEN)?]);
+    }
+    // Only the writing half: a listener, which the next front is to have, is not ended by that.
+    rules.insert(libc::SYS_shutdown, any_of(1, &[libc::SHUT_WR])?);
     let mut programs = Vec::new();
     match role {
         Role::Front => {
@@ -178,9 +182,15 @@ pub(super) fn programs(role: Role) -> Result<Vec<BpfProgram>, BackendError> {
             rules.insert(libc::SYS_fcntl, any_of(1, &[libc::F_GETFD, libc::F_GETFL, libc::F_SETFL])?);
             rules.insert(libc::SYS_ioctl, any_of(1, &[FIONBIO, FIONREAD])?);
             rules.insert(libc::SYS_fstat, Vec::new());
+            // How its connections send and end; no filters or other programs for the kernel, no other protocols above TCP.
+            let options = [(libc::SOL_SOCKET, libc::SO_LINGER), (libc::IPPROTO_TCP, libc::TCP_NODELAY)];
+            rules.insert(libc::SYS_setsockopt, options.into_iter().map(option).collect::<Result<_, _>>()?);
         }
         Role::Enforcer => {
             rules.extend([ENFORCER, ENFORCER_OF_OLD].concat().into_iter().map(always));
+            rules.insert(libc::SYS_setsockopt, Vec::new());
+            rules.insert(libc::SYS_shutdown, Vec::new());
+            rules.insert(libc::SYS_sendmmsg, vec![without(3, libc::MSG_FASTOPEN)?]);
             // Modules of the C library that look up users may be loaded; what is written is never run.
             let not_both =
                 vec![without(PROTECTION, libc::PROT_WRITE)?, without(PROTECTION, libc::PROT_EXEC)?];
@@ -224,6 +234,15 @@ fn always(call: i64) -> (i64, Vec<SeccompRule>) {
 fn without(argument: u8, bit: libc::c_int) -> Result<SeccompRule, BackendError> {
     let mask = SeccompCmpOp::MaskedEq(u64::from(bit.unsigned_abs()));
     SeccompRule::new(vec![SeccompCondition::new(argument, SeccompCmpArgLen::Dword, mask, 0)?])
+}
+
+/// An option of `setsockopt(2)`, by its level and name.
+fn option((level, name): (libc::c_int, libc::c_int)) -> Result<SeccompRule, BackendError> {
+    let equal = |argument: u8, value: libc::c_int| {
+        let value = u64::from(value.cast_unsigned());
+        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
+    };
+    SeccompRule::new(vec![equal(1, level)?, equal(2, name)?])
 }
 
 /// An argument that is one of these.

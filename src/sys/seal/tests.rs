@@ -6,6 +6,7 @@ use super::*;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
 
@@ -67,6 +68,16 @@ fn what_a_sealed_process_tries() {
         "list" => fs::read_dir("/").is_ok(),
         "tcp" => TcpListener::bind("127.0.0.1:0").is_ok(),
         "connect" => TcpStream::connect(listener.local_addr().unwrap()).is_ok(),
+        "end-writing" => client.shutdown(std::net::Shutdown::Write).is_ok(),
+        "end-listening" => raw(libc::SYS_shutdown, [listener.as_raw_fd(), libc::SHUT_RD, 0]),
+        "fast-open" => fast_open(&listener),
+        "fast-open-message" => {
+            let message = [listener.as_raw_fd(), 0, libc::MSG_FASTOPEN];
+            raw(libc::SYS_sendmsg, message)
+        }
+        "kernel-filter" => option(&client, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER),
+        "protocol-above-tcp" => option(&client, libc::IPPROTO_TCP, libc::TCP_ULP),
+        "no-delay" => client.set_nodelay(true).is_ok(),
         "udp" => UdpSocket::bind("127.0.0.1:0").is_ok(),
         "local" => std::os::unix::net::UnixDatagram::unbound().is_ok(),
         "raw" => raw(libc::SYS_socket, [libc::AF_PACKET, libc::SOCK_RAW, 0]),
@@ -96,6 +107,28 @@ fn raw(call: libc::c_long, [first, second, third]: [libc::c_int; 3]) -> bool {
     unsafe { libc::syscall(call, first, second, third) >= 0 }
 }
 
+/// A socket that was never connected may be by sending.
+fn fast_open(listener: &TcpListener) -> bool {
+    let anywhere = libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: 9_u16.to_be(),
+        sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes([127, 0, 0, 1]) },
+        sin_zero: [0; 8],
+    };
+    let length = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+    let (socket, flags) = (listener.as_raw_fd(), libc::MSG_FASTOPEN);
+    // SAFETY: the pointers are to values of the lengths given, which live until the calls are over.
+    unsafe {
+        libc::sendto(socket, b"x".as_ptr().cast(), 1, flags, (&raw const anywhere).cast(), length) >= 0
+    }
+}
+
+fn option(stream: &TcpStream, level: libc::c_int, name: libc::c_int) -> bool {
+    let nothing = [0_u8; 16];
+    // SAFETY: the kernel reads these bytes, and finds them wrong.
+    unsafe { libc::setsockopt(stream.as_raw_fd(), level, name, nothing.as_ptr().cast(), 16) == 0 }
+}
+
 fn map(protection: libc::c_int) -> bool {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     // SAFETY: new memory of nobody's, which nobody uses.
@@ -121,7 +154,8 @@ fn dies_of(role: &str, deeds: &[&str]) {
 
 #[test]
 fn the_front_can_talk_with_whom_it_accepts_and_nothing_else() {
-    can("front", &["talk", "memory"]);
+    can("front", &["talk", "memory", "no-delay", "end-writing"]);
+    dies_of("front", &["end-listening", "fast-open", "fast-open-message", "kernel-filter", "protocol-above-tcp"]);
     dies_of(
         "front",
         &["read", "write", "write-below", "remove", "list", "tcp", "connect", "udp", "local", "raw"],
@@ -136,6 +170,21 @@ fn the_enforcer_can_read_and_speak_netlink_but_starts_no_program_and_reaches_nob
     for deed in ["write", "remove"] {
         assert_eq!(attempt("enforcer", deed).code(), Some(COULD_NOT), "{deed}");
     }
-    dies_of("enforcer", &["tcp", "connect", "udp", "raw", "exec", "exec-here", "fork", "kill", "ptrace"]);
+    dies_of(
+        "enforcer",
+        &[
+            "fast-open",
+            "fast-open-message",
+            "tcp",
+            "connect",
+            "udp",
+            "raw",
+            "exec",
+            "exec-here",
+            "fork",
+            "kill",
+            "ptrace",
+        ],
+    );
     dies_of("enforcer", &["steal", "read-memory", "run-data", "namespace", "bpf", "ring", "keys", "module"]);
 }

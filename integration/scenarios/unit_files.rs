@@ -1,0 +1,98 @@
+//! What the shipped units of systemd take away from the daemon, as systemd itself counts it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::process::finish;
+use crate::requirements;
+use crate::temporary::TempDir;
+use std::time::Duration;
+
+const DAEMON: &str = "packaging/systemd/knock-agent.service";
+const GUARD: &str = "packaging/systemd/knock-agent-guard.service";
+const VYOS: &str = "packaging/vyos/knock-agent.service";
+
+fn shipped(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+fn text(name: &str) -> String {
+    fs::read_to_string(shipped(name)).unwrap()
+}
+
+/// How exposed systemd finds a unit: 0.0 to 10.0, less is better.
+fn exposure(unit: &Path) -> f64 {
+    let mut command = Command::new("systemd-analyze");
+    command.env("LC_ALL", "C").args(["security", "--offline=true", "--no-pager"]).arg(unit);
+    let done = finish(command, b"", Duration::from_secs(60)).success();
+    let told = done.text();
+    let line = told.lines().find(|line| line.contains("Overall exposure level for ")).unwrap();
+    let number = line.rsplit_once(": ").unwrap().1.split(' ').next().unwrap();
+    let number: f64 = number.parse().unwrap();
+    assert!((0.0..=10.0).contains(&number) && told.contains("NoNewPrivileges="), "{told}");
+    number
+}
+
+fn exposure_of(text: &str) -> f64 {
+    let folder = TempDir::new();
+    folder.write("some.service", text);
+    exposure(&folder.path().join("some.service"))
+}
+
+#[test]
+fn systemd_finds_the_units_little_exposed() {
+    requirements::demand();
+    let [daemon, guard, vyos] = [DAEMON, GUARD, VYOS].map(|unit| exposure(&shipped(unit)));
+    assert!(daemon <= 3.0 && vyos <= 3.0 && guard <= 1.5, "{daemon}, {vyos}, {guard}");
+    // The measure tells one from the other.
+    let bare: String = text(DAEMON).lines().filter(|line| line.starts_with(['[', 'E', 'T'])).fold(
+        String::new(),
+        |mut all, line| {
+            all.push_str(line);
+            all.push('\n');
+            all
+        },
+    );
+    assert!(exposure_of(&bare) > 9.0);
+}
+
+#[test]
+fn every_line_that_takes_something_away_has_its_reason_above_it() {
+    for unit in [DAEMON, GUARD, VYOS] {
+        let text = text(unit);
+        let (_, service) = text.split_once("[Service]").unwrap();
+        let mut reason = false;
+        let mut lines = 0;
+        for line in service.lines() {
+            match line.chars().next() {
+                Some('#') => reason = true,
+                Some('[') => break,
+                Some(_) if lines == 0 && !line.contains("Capab") && !line.starts_with("User=") => {}
+                Some(_) => {
+                    assert!(reason, "{unit}: no reason for {line}");
+                    lines += 1;
+                }
+                None => reason = false,
+            }
+        }
+        assert!(lines > 20, "{unit}: {lines} lines");
+    }
+}
+
+#[test]
+fn a_unit_starts_the_program_and_nothing_else() {
+    for unit in [DAEMON, GUARD, VYOS] {
+        let text = text(unit);
+        for line in text.lines().filter(|line| line.starts_with("Exec")) {
+            let allowed = [
+                "ExecStart=/usr/bin/knock-agent ",
+                "ExecStart=/config/knock-agent/knock-agent ",
+                "ExecReload=/bin/kill -HUP $MAINPID",
+            ];
+            assert!(allowed.iter().any(|start| line.starts_with(start)), "{unit}: {line}");
+        }
+        assert_eq!(text.matches("\nExecStart=").count(), 1, "{unit}");
+        assert!(!text.contains("\nPermissionsStartOnly") && !text.contains("=+"), "{unit}");
+    }
+}
