@@ -118,9 +118,7 @@ fn fast_open(listener: &TcpListener) -> bool {
     let length = size_of::<libc::sockaddr_in>() as libc::socklen_t;
     let (socket, flags) = (listener.as_raw_fd(), libc::MSG_FASTOPEN);
     // SAFETY: the pointers are to values of the lengths given, which live until the calls are over.
-    unsafe {
-        libc::sendto(socket, b"x".as_ptr().cast(), 1, flags, (&raw const anywhere).cast(), length) >= 0
-    }
+    unsafe { libc::sendto(socket, b"x".as_ptr().cast(), 1, flags, (&raw const anywhere).cast(), length) >= 0 }
 }
 
 fn option(stream: &TcpStream, level: libc::c_int, name: libc::c_int) -> bool {
@@ -155,7 +153,10 @@ fn dies_of(role: &str, deeds: &[&str]) {
 #[test]
 fn the_front_can_talk_with_whom_it_accepts_and_nothing_else() {
     can("front", &["talk", "memory", "no-delay", "end-writing"]);
-    dies_of("front", &["end-listening", "fast-open", "fast-open-message", "kernel-filter", "protocol-above-tcp"]);
+    dies_of(
+        "front",
+        &["end-listening", "fast-open", "fast-open-message", "kernel-filter", "protocol-above-tcp"],
+    );
     dies_of(
         "front",
         &["read", "write", "write-below", "remove", "list", "tcp", "connect", "udp", "local", "raw"],
