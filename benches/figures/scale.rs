@@ -63,7 +63,7 @@ fn memory_verdicts(memory: Memory) -> [Verdict; 1] {
             mib(memory.pss)
         ),
         met: memory.rss <= 8 * 1024,
-        why: "most of it is the program itself and libc, mapped from files and shared.",
+        why: "there are three processes, as one that starts others stands beside the two roles, and each counts the pages of the same program as resident. What belongs to no file, all of them together, is in the last column below.",
     }]
 }
 
