@@ -231,22 +231,26 @@ impl Firewall {
         }
     }
 
-    /// What a plan depends on besides the settings: the ports, and what the kernel can do.
+    /// What a plan by these settings depends on besides them: the ports, and what the kernel can do, as far as it matters
+    /// to the plan.
     ///
     /// # Errors
     /// [`BackendError`] when the kernel cannot be asked.
     pub fn options(
         &mut self,
+        settings: &Settings,
         http_port: NonZeroU16,
         https_port: NonZeroU16,
     ) -> Result<Options, BackendError> {
         match self {
-            Self::Nftables(nft) => Ok(Options {
-                http_port,
-                https_port,
-                inner_header: nft.knows_inner_header()?,
-                log: nft.knows_log()?,
-            }),
+            Self::Nftables(nft) => {
+                let with_log =
+                    Options { http_port, https_port, inner_header: nft.knows_inner_header()?, log: true };
+                let without = Options { log: false, ..with_log };
+                // To ask takes longer than to plan.
+                let matters = plan(settings, with_log) != plan(settings, without);
+                Ok(if !matters || nft.knows_log()? { with_log } else { without })
+            }
             Self::Iptables(iptables) => {
                 Ok(Options { http_port, https_port, inner_header: true, log: iptables.knows_log()? })
             }
@@ -291,6 +295,26 @@ impl Firewall {
         match self {
             Self::Nftables(nft) => nft.take_unsure(),
             Self::Iptables(_) => false,
+        }
+    }
+
+    /// The same, with the elements of those sets only whose names are wanted, where that makes a difference.
+    ///
+    /// # Errors
+    /// [`BackendError`] when it cannot be read.
+    pub fn read_sets(&mut self, wanted: impl Fn(&str) -> bool) -> Result<Option<Live>, BackendError> {
+        match self {
+            Self::Nftables(nft) => nft.read_sets(wanted),
+            Self::Iptables(iptables) => Ok(iptables.read()?),
+        }
+    }
+
+    /// Whether a plan is in force already, as far as was read.
+    #[must_use]
+    pub fn is_in_force(&self, live: &Live, wanted: &Plan) -> bool {
+        match (self, wanted) {
+            (Self::Nftables(_), Plan::Nftables(wanted)) => diff(Some(live), wanted).is_empty(),
+            (Self::Nftables(_) | Self::Iptables(_), _) => false,
         }
     }
 

@@ -51,7 +51,7 @@ pub fn consent(
     let state = || -> Result<(Options, Option<Live>, Plan), BackendError> {
         let mut firewall = Firewall::open(args.firewall_choice())?;
         let (http_port, https_port) = args.public_ports();
-        let options = firewall.options(http_port, https_port)?;
+        let options = firewall.options(settings, http_port, https_port)?;
         let live = firewall.read()?;
         Ok((options, live, firewall.plan(settings, options)?))
     };

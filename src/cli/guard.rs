@@ -67,8 +67,9 @@ fn guard(args: &DaemonArgs, out: &mut Printer, err: &mut Printer) -> Result<(), 
         Source::Configuration(settings) => {
             mark = Some(settings.global.mark);
             let (http_port, https_port) = args.public_ports();
-            let planned =
-                firewall.options(http_port, https_port).and_then(|options| firewall.plan(&settings, options));
+            let planned = firewall
+                .options(&settings, http_port, https_port)
+                .and_then(|options| firewall.plan(&settings, options));
             match planned {
                 Ok(planned) => (LastGood::of(&settings, planned), true),
                 // What this firewall cannot do is no reason to leave the ports open.

@@ -1,5 +1,5 @@
-use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::ledger::Entry;
@@ -74,9 +74,15 @@ impl Journal {
         self.write(what, app, addr, note, has);
     }
 
-    pub(super) fn on_gone(&mut self, app: &str, addr: IpAddr, users: &BTreeMap<String, Entry>, end: End) {
+    pub(super) fn on_gone<'e>(
+        &mut self,
+        app: &str,
+        addr: IpAddr,
+        users: impl Iterator<Item = (&'e Arc<str>, &'e Entry)>,
+        end: End,
+    ) {
         for (by, entry) in users {
-            let note = Note { by: by.clone(), how: entry.how };
+            let note = Note { by: by.to_string(), how: entry.how };
             self.write(What::Closed(end), app, addr, &note, *entry);
         }
     }

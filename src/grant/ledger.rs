@@ -1,7 +1,11 @@
+use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::ends::Ends;
+use super::holders::Holders;
 use super::journal::{End, Journal};
 use super::note::{How, Note};
 use super::succession::Succession;
@@ -18,14 +22,30 @@ pub struct Entry {
     pub lifetime: Duration,
 }
 
-/// Grants by app (slug), address and user, so that two users behind one address keep apart.
+/// So many names are kept before those that nobody has any more are forgotten.
+const NAMES: usize = 1_024;
+
+/// Grants by app (slug), address and user, so that two users behind one address keep apart. A million of them must not
+/// cost much each, nor their ends more than they are.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
-    entries: BTreeMap<(String, IpAddr), BTreeMap<String, Entry>>,
+    apps: BTreeMap<String, OfApp>,
+    /// The apps by their numbers.
+    numbers: Vec<String>,
+    /// Everybody who has or had a grant, once.
+    names: BTreeSet<Arc<str>>,
+    /// How many addresses have grants.
+    len: usize,
     changes: u64,
     journal: Journal,
-    /// No grant ends earlier; one that would have may be gone.
-    earliest: Option<Duration>,
+    ends: Ends,
+}
+
+/// The grants for one app.
+#[derive(Clone, Debug, Default)]
+struct OfApp {
+    number: u32,
+    holders: BTreeMap<IpAddr, Holders>,
 }
 
 impl Ledger {
@@ -41,59 +61,117 @@ impl Ledger {
     }
 
     fn put(&mut self, app: &str, addr: IpAddr, note: &Note, entry: Entry) {
-        let users = self.entries.entry((app.to_owned(), addr)).or_default();
-        let had = users.get(&note.by).copied();
-        if had.is_none_or(|had| had.until <= entry.until) {
-            users.insert(note.by.clone(), entry);
-            self.earliest = Some(self.earliest.map_or(entry.until, |earliest| earliest.min(entry.until)));
-            if had != Some(entry) {
-                self.changes += 1;
-                self.journal.on_put(app, addr, note, had, entry);
+        let by = self.known(&note.by);
+        let of_app = match self.apps.get_mut(app) {
+            Some(known) => known,
+            None => {
+                let number = u32::try_from(self.numbers.len()).unwrap_or(u32::MAX);
+                self.numbers.push(app.to_owned());
+                self.apps.entry(app.to_owned()).or_insert(OfApp { number, holders: BTreeMap::new() })
             }
+        };
+        let had = match of_app.holders.entry(addr) {
+            Slot::Vacant(slot) => {
+                slot.insert(Holders::One(by, entry));
+                self.len += 1;
+                None
+            }
+            Slot::Occupied(mut slot) => {
+                let had = slot.get().get(&by);
+                if had.is_some_and(|had| had.until > entry.until) {
+                    return;
+                }
+                slot.get_mut().put(by, entry);
+                had
+            }
+        };
+        if had.is_none_or(|had| had.until != entry.until) {
+            self.ends.push(entry.until, of_app.number, addr);
         }
+        if had != Some(entry) {
+            self.changes += 1;
+            self.journal.on_put(app, addr, note, had, entry);
+        }
+        if self.ends.are_too_many(self.len) {
+            self.sort_out_ends();
+        }
+    }
+
+    /// One text for everybody of that name.
+    fn known(&mut self, by: &str) -> Arc<str> {
+        if let Some(known) = self.names.get(by) {
+            return Arc::clone(known);
+        }
+        if self.names.len() >= NAMES {
+            self.names.retain(|name| Arc::strong_count(name) > 1);
+        }
+        let name: Arc<str> = by.into();
+        self.names.insert(Arc::clone(&name));
+        name
+    }
+
+    fn sort_out_ends(&mut self) {
+        let all = self.apps.values().flat_map(|of_app| {
+            of_app.holders.iter().flat_map(move |(addr, holders)| {
+                holders.iter().map(move |(_, entry)| (entry.until, of_app.number, *addr))
+            })
+        });
+        self.ends.replace(all);
     }
 
     /// Forgets an address's grants for an app.
     pub fn revoke(&mut self, app: &str, addr: IpAddr) {
-        if let Some(users) = self.entries.remove(&(app.to_owned(), addr)) {
+        let holders = self.apps.get_mut(app).and_then(|of_app| of_app.holders.remove(&addr));
+        if let Some(holders) = holders {
+            self.len -= 1;
             self.changes += 1;
-            self.journal.on_gone(app, addr, &users, End::Revoked);
+            self.journal.on_gone(app, addr, holders.iter(), End::Revoked);
         }
     }
 
     /// Says who somebody is whom nobody had named, at an address with a grant for an app.
     pub fn name(&mut self, app: &str, addr: IpAddr, by: &str) {
-        let Some(users) = self.entries.get_mut(&(app.to_owned(), addr)) else { return };
-        if !by.is_empty()
-            && let Some(entry) = users.remove("")
-        {
-            users.entry(by.to_owned()).or_insert(entry);
-            self.changes += 1;
+        let nameless = |of_app: &OfApp| of_app.holders.get(&addr).is_some_and(|all| all.get("").is_some());
+        if by.is_empty() || !self.apps.get(app).is_some_and(nameless) {
+            return;
         }
+        let by = self.known(by);
+        let Some(of_app) = self.apps.get_mut(app) else { return };
+        let Some(holders) = of_app.holders.remove(&addr) else { return };
+        let (others, nameless) = holders.split(|name, _| !name.is_empty());
+        let Some((_, entry)) = nameless.into_iter().next() else { return };
+        let holders = match others {
+            None => Holders::One(by, entry),
+            Some(mut others) => {
+                if others.get(&by).is_none() {
+                    others.put(by, entry);
+                }
+                others
+            }
+        };
+        of_app.holders.insert(addr, holders);
+        self.changes += 1;
     }
 
     /// Forgets all grants.
     pub fn revoke_everything(&mut self) {
-        if !self.entries.is_empty() {
-            for ((app, addr), users) in std::mem::take(&mut self.entries) {
-                self.journal.on_gone(&app, addr, &users, End::Revoked);
-            }
-            self.changes += 1;
+        for app in self.numbers.clone() {
+            self.revoke_app(&app);
         }
+        self.ends = Ends::default();
     }
 
     /// Forgets all grants for an app.
     pub fn revoke_app(&mut self, app: &str) {
-        let before = self.entries.len();
-        let journal = &mut self.journal;
-        self.entries.retain(|(of, addr), users| {
-            if of == app {
-                journal.on_gone(of, *addr, users, End::Revoked);
-            }
-            of != app
-        });
-        if self.entries.len() < before {
-            self.changes += 1;
+        let Some(of_app) = self.apps.get_mut(app) else { return };
+        let gone = std::mem::take(&mut of_app.holders);
+        if gone.is_empty() {
+            return;
+        }
+        self.len -= gone.len();
+        self.changes += 1;
+        for (addr, holders) in gone {
+            self.journal.on_gone(app, addr, holders.iter(), End::Revoked);
         }
     }
 
@@ -103,48 +181,73 @@ impl Ledger {
         if succession.changes_nothing() {
             return;
         }
-        let concerned = |of: &str, at: IpAddr| of == app && addr.is_none_or(|addr| addr == at);
-        for ((_, at), users) in self.entries.iter_mut().filter(|((of, at), _)| concerned(of, *at)) {
-            for (by, entry) in std::mem::take(users) {
-                let Some(note) = succession.note(&Note { by: by.clone(), how: entry.how }) else {
-                    self.journal.on_gone(app, *at, &BTreeMap::from([(by, entry)]), End::Revoked);
+        self.changes += 1;
+        let Some(of_app) = self.apps.get_mut(app) else { return };
+        let concerned: Vec<IpAddr> = match addr {
+            Some(addr) => vec![addr],
+            None => of_app.holders.keys().copied().collect(),
+        };
+        for at in concerned {
+            let had = self.apps.get_mut(app).and_then(|of_app| of_app.holders.remove(&at));
+            let Some(had) = had else { continue };
+            let mut has: Option<Holders> = None;
+            for (by, entry) in had.iter() {
+                let before = Note { by: by.to_string(), how: entry.how };
+                let Some(note) = succession.note(&before) else {
+                    self.journal.on_gone(app, at, std::iter::once((by, entry)), End::Revoked);
                     continue;
                 };
-                if users.get(&note.by).is_none_or(|had| had.until <= entry.until) {
-                    users.insert(note.by, entry);
+                let by = self.known(&note.by);
+                match &mut has {
+                    None => has = Some(Holders::One(by, *entry)),
+                    Some(all) if all.get(&by).is_some_and(|other| other.until > entry.until) => {}
+                    Some(all) => all.put(by, *entry),
                 }
             }
+            match (has, self.apps.get_mut(app)) {
+                (Some(has), Some(of_app)) => {
+                    of_app.holders.insert(at, has);
+                }
+                (None, _) | (_, None) => self.len -= 1,
+            }
         }
-        self.entries.retain(|_, users| !users.is_empty());
-        self.changes += 1;
     }
 
     /// Forgets what has ended.
     pub fn expire(&mut self, now: Now) {
-        if self.earliest.is_none_or(|earliest| earliest > now.boot) {
-            return;
-        }
-        let (journal, mut earliest) = (&mut self.journal, None);
-        self.entries.retain(|(app, addr), users| {
-            let mut ended = BTreeMap::new();
-            users.retain(|by, entry| {
-                if entry.until > now.boot {
-                    earliest = Some(earliest.map_or(entry.until, |first: Duration| first.min(entry.until)));
-                    return true;
-                }
-                ended.insert(by.clone(), *entry);
-                false
+        while let Some((end, number, addr)) = self.ends.next() {
+            let app = usize::try_from(number).ok().and_then(|number| self.numbers.get(number));
+            let of_app = app.and_then(|app| self.apps.get_mut(app).map(|of_app| (app, of_app)));
+            let slot = of_app.and_then(|(app, of_app)| match of_app.holders.entry(addr) {
+                Slot::Occupied(slot) => Some((app, slot)),
+                Slot::Vacant(_) => None,
             });
-            journal.on_gone(app, *addr, &ended, End::Expired);
-            !users.is_empty()
-        });
-        self.earliest = earliest;
+            let is_so = |holders: &Holders| holders.iter().any(|(_, entry)| entry.until == end);
+            // Taken back or renewed since, it is none.
+            let Some((app, slot)) = slot.filter(|(_, slot)| is_so(slot.get())) else {
+                self.ends.pop();
+                continue;
+            };
+            if end > now.boot {
+                return;
+            }
+            self.ends.pop();
+            let (stay, ended) = slot.remove().split(|_, entry| entry.until > now.boot);
+            match (stay, self.apps.get_mut(app)) {
+                (Some(stay), Some(of_app)) => {
+                    of_app.holders.insert(addr, stay);
+                }
+                (None, _) | (_, None) => self.len -= 1,
+            }
+            let ended = ended.iter().map(|(by, entry)| (by, entry));
+            self.journal.on_gone(app, addr, ended, End::Expired);
+        }
     }
 
     /// When [`Ledger::expire`] may have something to forget, at the latest.
     #[must_use]
     pub fn next_end(&self) -> Option<Duration> {
-        self.earliest
+        self.ends.next().map(|(end, ..)| end)
     }
 
     /// The journal of what changes from its [`Journal::begin`] on.
@@ -156,13 +259,14 @@ impl Ledger {
     #[must_use]
     pub fn users(&self, app: &str, addr: IpAddr, now: Now) -> Vec<(Note, Duration, Duration)> {
         let mut out: Vec<_> = self
-            .entries
-            .get(&(app.to_owned(), addr))
+            .apps
+            .get(app)
+            .and_then(|of_app| of_app.holders.get(&addr))
             .into_iter()
-            .flatten()
+            .flat_map(Holders::iter)
             .filter(|(_, entry)| entry.until > now.boot)
             .map(|(by, entry)| {
-                let note = Note { by: by.clone(), how: entry.how };
+                let note = Note { by: by.to_string(), how: entry.how };
                 (note, entry.until.saturating_sub(now.boot), entry.lifetime)
             })
             .collect();
@@ -172,21 +276,26 @@ impl Ledger {
 
     /// Every address with a grant: app, address, who has it longest, what is left and what was given.
     pub fn longest(&self, now: Now) -> impl Iterator<Item = (&str, IpAddr, Note, Duration, Duration)> {
-        self.entries.iter().filter_map(move |((app, addr), users)| {
-            let (by, entry) = users.iter().max_by_key(|(_, entry)| entry.until)?;
-            let left = entry.until.checked_sub(now.boot).filter(|left| !left.is_zero())?;
-            Some((app.as_str(), *addr, Note { by: by.clone(), how: entry.how }, left, entry.lifetime))
-        })
+        self.apps.iter().flat_map(move |(app, of_app)| longest_of(app, of_app, now))
+    }
+
+    /// The same for one app.
+    pub fn longest_of(
+        &self,
+        app: &str,
+        now: Now,
+    ) -> impl Iterator<Item = (&str, IpAddr, Note, Duration, Duration)> {
+        self.apps.get_key_value(app).into_iter().flat_map(move |(app, of_app)| longest_of(app, of_app, now))
     }
 
     /// Who has grants for an app by both steps of a knock.
     #[must_use]
     pub fn knockers(&self, app: &str) -> BTreeSet<&str> {
-        let of_app = self.entries.iter().filter(|((of, _), _)| of == app);
+        let of_app = self.apps.get(app).into_iter().flat_map(|of_app| of_app.holders.values());
         of_app
-            .flat_map(|(_, users)| users)
+            .flat_map(Holders::iter)
             .filter(|(by, entry)| entry.how == How::TwoStep && !by.is_empty())
-            .map(|(by, _)| by.as_str())
+            .map(|(by, _)| &**by)
             .collect()
     }
 
@@ -199,14 +308,26 @@ impl Ledger {
     /// How many addresses have grants.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.len
     }
 
     /// Whether nobody has a grant.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len == 0
     }
+}
+
+fn longest_of<'l>(
+    app: &'l str,
+    of_app: &'l OfApp,
+    now: Now,
+) -> impl Iterator<Item = (&'l str, IpAddr, Note, Duration, Duration)> {
+    of_app.holders.iter().filter_map(move |(addr, holders)| {
+        let (by, entry) = holders.iter().max_by_key(|(_, entry)| entry.until)?;
+        let left = entry.until.checked_sub(now.boot).filter(|left| !left.is_zero())?;
+        Some((app, *addr, Note { by: by.to_string(), how: entry.how }, left, entry.lifetime))
+    })
 }
 
 #[cfg(test)]
@@ -307,6 +428,42 @@ mod tests {
             ]
         );
         assert!(ledger.journal().take().is_empty());
+    }
+
+    #[test]
+    fn each_end_is_told_when_it_comes_however_often_it_moved() {
+        let mut ledger = Ledger::default();
+        ledger.journal().begin();
+        let other = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 3));
+        for at in 0..10_000 {
+            ledger.grant("ssh", ADDR, &note("alice"), secs(100), Now::at_secs(at));
+        }
+        ledger.grant("ssh", ADDR, &note("bob"), secs(50), Now::at_secs(9_999));
+        ledger.grant("ssh", other, &note("alice"), secs(60), Now::at_secs(9_999));
+        ledger.journal().take();
+        let mut told = Vec::new();
+        for at in 10_000..10_200 {
+            ledger.expire(Now::at_secs(at));
+            told.extend(ledger.journal().take().into_iter().map(|turn| (at, turn.addr, turn.note.by)));
+        }
+        let expected = [(10_049, ADDR, "bob"), (10_059, other, "alice"), (10_099, ADDR, "alice")];
+        assert_eq!(told, expected.map(|(at, addr, by)| (at, addr, by.to_owned())));
+        assert_eq!((ledger.len(), ledger.next_end()), (0, None));
+    }
+
+    #[test]
+    fn who_is_named_late_takes_the_place_of_nobody() {
+        let mut ledger = Ledger::default();
+        ledger.grant("ssh", ADDR, &note(""), secs(100), Now::at_secs(0));
+        ledger.grant("ssh", ADDR, &note("bob"), secs(50), Now::at_secs(0));
+        ledger.name("ssh", ADDR, "alice");
+        assert_eq!(left(&ledger, 0), [("alice".into(), 100), ("bob".into(), 50)]);
+        ledger.name("ssh", ADDR, "carol");
+        assert_eq!(left(&ledger, 0).len(), 2, "nobody is without a name");
+        ledger.grant("ssh", ADDR, &note(""), secs(200), Now::at_secs(0));
+        ledger.name("ssh", ADDR, "bob");
+        assert_eq!(left(&ledger, 0), [("alice".into(), 100), ("bob".into(), 50)], "bob has his own");
+        assert_eq!(ledger.len(), 1);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! The kernel's sets decide who passes; this explains them. Where the two disagree,
 //! the shorter one wins.
 
+mod ends;
+mod holders;
 mod journal;
 mod ledger;
 mod note;

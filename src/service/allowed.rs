@@ -1,5 +1,6 @@
 //! Networks that need not knock, as the configuration and operators allow them.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::operations::{OperationError, Operations, TRIES};
@@ -90,8 +91,11 @@ impl Operations {
     pub fn sync_allowed(&mut self, now: Now) -> Result<(), OperationError> {
         self.allowed.retain(|have| have.until.is_none_or(|until| until > now.boot));
         let mut result = Ok(());
+        let apps = self.settings.apps.iter().map(|app| app.slug.as_str());
+        let sets: BTreeSet<String> =
+            apps.chain(["all"]).flat_map(|app| Family::BOTH.map(|family| allow_set(app, family))).collect();
         for _ in 0..TRIES {
-            let live = self.live()?;
+            let live = self.firewall.read_sets(|set| sets.contains(set))?.ok_or(OperationError::NoTable)?;
             let changes = self.allowed_changes(&live, now);
             result = self.firewall.apply(&changes);
             if !matches!(result, Err(BackendError::Refused { .. })) {

@@ -21,7 +21,7 @@ use super::herald::Herald;
 use super::last_good::LastGood;
 use super::launcher::Launcher;
 use super::link::serving::Pem;
-use super::lockout::adopt;
+use super::lockout::{self, Installed};
 use super::operations::Operations;
 use super::outside;
 use super::reload::Source;
@@ -212,7 +212,7 @@ fn trial(daemon: &Daemon, mut watcher: Watcher, limit: Duration) -> Result<Arc<T
     let mut firewall = Firewall::nftables()?;
     let before = Snapshot::of(firewall.read()?.as_ref(), clock::now()).ok_or(TrialError::Foreign)?;
     watcher.order(before, limit)?;
-    let options = firewall.options(daemon.http_port, daemon.https_port)?;
+    let options = firewall.options(&daemon.settings, daemon.http_port, daemon.https_port)?;
     let good = LastGood::of(&daemon.settings, firewall.plan(&daemon.settings, options)?);
     let state_dir = daemon.state_dir.clone();
     let on_confirmed = move |good: &LastGood| keep(good, &state_dir);
@@ -235,12 +235,12 @@ fn guard(
     mut firewall: Firewall,
     on_trial: bool,
 ) -> Result<(Operations, Option<StateFile>), DaemonError> {
-    let options = firewall.options(daemon.http_port, daemon.https_port)?;
+    let options = firewall.options(&daemon.settings, daemon.http_port, daemon.https_port)?;
     let good = LastGood::of(&daemon.settings, firewall.plan(&daemon.settings, options)?);
-    let live = firewall.read()?;
-    let adoption = adopt(&daemon.settings, options, live.as_ref());
-    let changes = firewall.install_over(live.as_ref(), good.plan(), adoption)?;
-    let mut operations = Operations::adopt(firewall, daemon.settings.clone(), options, clock::now())?;
+    let Installed { live, read_at, changes } =
+        lockout::install(&mut firewall, &daemon.settings, options, good.plan())?;
+    let mut operations = Operations::over(firewall, &live, daemon.settings.clone(), options, read_at);
+    drop(live);
     let mut state = StateFile::resume(&mut operations, clock::now()).and_then(resumed);
     if let Some(state) = state.as_mut().filter(|_| on_trial) {
         state.begin_trial(&operations, clock::now());

@@ -56,6 +56,11 @@ impl Operations {
         self.doubt.overlong = false;
     }
 
+    /// Remembers that it is this one whose grants the ledger knows.
+    pub(super) fn know_table_of(&mut self, live: &Live) {
+        self.doubt.table = Some(live.handle);
+    }
+
     /// Remembers which table it is whose grants the ledger knows.
     pub(super) fn know_table(&mut self) {
         self.doubt.table = self.firewall.handle().ok().flatten();

@@ -168,7 +168,7 @@ impl Operations {
                 let elements = live.elements.get(&set.set(Family::of(addr)));
                 elements.is_some_and(|elements| elements.contains_key(&address_key(addr)))
             };
-            let of_set = self.ledger.longest(now).filter(|(key, ..)| *key == set.key);
+            let of_set = self.ledger.longest_of(&set.key, now);
             let closed: Vec<IpAddr> =
                 of_set.map(|(_, addr, ..)| addr).filter(|&addr| !is_open(addr)).collect();
             for addr in closed {
@@ -202,7 +202,7 @@ impl Operations {
     pub(super) fn forget_gone_sets(&mut self, before: &[GrantSet], now: Now) {
         let stay = self.grant_sets();
         for gone in before.iter().filter(|set| !stay.contains(set)) {
-            let of_set = self.ledger.longest(now).filter(|(key, ..)| *key == gone.key);
+            let of_set = self.ledger.longest_of(&gone.key, now);
             let names: Vec<(IpAddr, String)> = of_set.map(|(_, addr, note, ..)| (addr, note.by)).collect();
             // What goes on elsewhere is theirs still.
             names.iter().for_each(|(addr, by)| self.ledger.name(&gone.slug, *addr, by));

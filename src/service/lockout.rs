@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 
+use super::operations::OperationError;
+use crate::backend::{Firewall, Plan};
 use crate::config::Settings;
 use crate::ruleset::audit::{Finding, Severity};
 use crate::ruleset::diff::{Change, Live};
 use crate::ruleset::layout::{Layout, Options};
 use crate::ruleset::lockout::{self, Flow, Seen, adoption, endangered};
-use crate::sys::{flows, interfaces};
-use crate::units::Protocol;
+use crate::sys::{clock, flows, interfaces};
+use crate::units::{Now, Protocol};
 
 /// Connections that the log names.
 const NAMED: usize = 50;
@@ -54,6 +56,40 @@ pub fn finding(layout: &Layout<'_>, live: Option<&Live>, adopts: bool) -> Option
             fix: "load the modules that ss needs: modprobe -a tcp_diag inet_diag".to_owned(),
         }),
     }
+}
+
+/// What a start found and did.
+pub(super) struct Installed {
+    /// What is in force.
+    pub(super) live: Live,
+    /// When that was read.
+    pub(super) read_at: Now,
+    /// How much had to be changed.
+    pub(super) changes: usize,
+}
+
+/// Puts a plan in force at a start; connections that are open live on, if the settings want that.
+///
+/// # Errors
+/// [`OperationError`]; what was guarded before still is.
+pub(super) fn install(
+    firewall: &mut Firewall,
+    settings: &Settings,
+    options: Options,
+    plan: &Plan,
+) -> Result<Installed, OperationError> {
+    let (found, read_at) = (firewall.read()?, clock::now());
+    let found = match found {
+        // Nobody is going to be locked out; and grants, of which there may be a million, are read once.
+        Some(live) if firewall.is_in_force(&live, plan) => {
+            return Ok(Installed { live, read_at, changes: 0 });
+        }
+        found => found,
+    };
+    let adoption = adopt(settings, options, found.as_ref());
+    let changes = firewall.install_over(found.as_ref(), plan, adoption)?;
+    let live = firewall.read()?.ok_or(OperationError::NoTable)?;
+    Ok(Installed { live, read_at: clock::now(), changes })
 }
 
 /// Logs who would be locked out; the changes that let them live on, if the settings want that.

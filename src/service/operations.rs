@@ -130,6 +130,12 @@ impl Operations {
         now: Now,
     ) -> Result<Self, OperationError> {
         let live = firewall.read()?.ok_or(OperationError::NoTable)?;
+        Ok(Self::over(firewall, &live, settings, options, now))
+    }
+
+    /// Takes over what was read from the kernel at that moment.
+    #[must_use]
+    pub fn over(firewall: Firewall, live: &Live, settings: Settings, options: Options, now: Now) -> Self {
         let mut out = Self {
             firewall,
             knocking: Knocking::of(&settings),
@@ -142,11 +148,11 @@ impl Operations {
             timed: Timed::default(),
             doubt: Doubt::default(),
         };
-        out.know_table();
-        out.adopted.learn(&live, now);
-        out.adopt_grants(&live, now);
-        out.adopt_allowed(&live, now);
-        Ok(out)
+        out.know_table_of(live);
+        out.adopted.learn(live, now);
+        out.adopt_grants(live, now);
+        out.adopt_allowed(live, now);
+        out
     }
 
     /// Takes over the grants in the kernel.
@@ -304,7 +310,8 @@ impl Operations {
         let set = SetRef::plain(set);
         let key = address_key(client.ip());
         let fresh = Timeout::fresh_ms(lifetime.as_secs() * 1_000);
-        match self.firewall.element(&set, &key)? {
+        let had = self.firewall.element(&set, &key)?;
+        match &had {
             Some(Element { timeout: None, .. }) => return Ok(Duration::MAX),
             Some(Element { timeout: Some(have), .. }) if have.left_ms >= fresh.left_ms => {
                 return Ok(Duration::from_millis(have.left_ms));
@@ -314,7 +321,12 @@ impl Operations {
         let element =
             Element { timeout: Some(fresh), comment: Some(comment.to_owned()), ..Element::default() };
         let elements = Elements::from([(key, element)]);
-        self.firewall.apply(&[Change::RenewElements { set, elements }])?;
+        // What is not there takes one step instead of three.
+        let change = match had {
+            Some(_) => Change::RenewElements { set, elements },
+            None => Change::AddElements { set, elements },
+        };
+        self.firewall.apply(&[change])?;
         Ok(lifetime.as_duration())
     }
 
@@ -432,8 +444,8 @@ impl Operations {
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let elements: Elements = self
             .ledger
-            .longest(now)
-            .filter(|(app, addr, ..)| *app == grants.key && Family::of(*addr) == family)
+            .longest_of(&grants.key, now)
+            .filter(|(_, addr, ..)| Family::of(*addr) == family)
             .map(|(_, addr, note, left, lifetime)| {
                 let timeout = Timeout { total_ms: ms(lifetime.max(left)), left_ms: ms(left) };
                 let element =

@@ -271,7 +271,7 @@ impl Operations {
         self.let_go_of_deeds(&knocking, now);
         self.expect_mark(settings.global.mark);
         let before = std::mem::replace(&mut self.settings, settings);
-        let (ledger, allowed) = (self.ledger.clone(), self.allowed.clone());
+        let (ledger, allowed, options) = (self.ledger.clone(), self.allowed.clone(), self.options);
         let outcome = self.succeed(&before, &sets, now);
         self.know_table();
         match &outcome {
@@ -284,6 +284,7 @@ impl Operations {
             Ok(_) => self.forget_gone_sets(&sets, now),
             Err(_) => {
                 (self.settings, self.ledger, self.allowed) = (before, ledger, allowed);
+                self.options = options;
                 self.knocking = Knocking::of(&self.settings);
                 // Nothing to do, unless somebody else was at the table at the same time.
                 self.follow_mark();
@@ -301,6 +302,9 @@ impl Operations {
         sets: &[GrantSet],
         now: Now,
     ) -> Result<Reloaded, OperationError> {
+        // What mattered to nobody before was not asked.
+        self.options =
+            self.firewall.options(&self.settings, self.options.http_port, self.options.https_port)?;
         let plan = self.firewall.plan(&self.settings, self.options)?;
         let good = LastGood::of(&self.settings, plan);
         let slugs: Vec<String> = self.settings.apps.iter().map(|app| app.slug.clone()).collect();

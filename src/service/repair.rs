@@ -49,6 +49,9 @@ impl Watch {
     /// # Errors
     /// When the runtime would not.
     pub(super) fn new(events: Events, own_port: u32, hosts: Vec<String>) -> std::io::Result<Self> {
+        if let Err(error) = events.ignore(own_port) {
+            tracing::debug!(%error, "our own changes are heard of, too");
+        }
         let events = events.watched()?;
         Ok(Self {
             events,

@@ -15,6 +15,8 @@ pub mod handover;
 #[cfg(feature = "gateway")]
 pub mod interfaces;
 #[cfg(feature = "gateway")]
+pub mod kernel;
+#[cfg(feature = "gateway")]
 pub mod listeners;
 #[cfg(feature = "gateway")]
 pub mod netlink;
@@ -36,6 +38,8 @@ mod receive;
 pub mod seal;
 #[cfg(unix)]
 pub mod signals;
+#[cfg(feature = "gateway")]
+mod socket_filter;
 #[cfg(feature = "gateway")]
 pub mod tcp;
 pub mod terminal;

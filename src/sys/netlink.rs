@@ -8,14 +8,15 @@ use std::io;
 use std::io::IoSlice;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use nftnl::{Batch, MsgType};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, NetlinkAddr, sendmsg, setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 use tokio::io::unix::AsyncFd;
+use zeroize::Zeroize;
 
-use super::nftnl::{Body, Message, msg};
+use super::nftnl::{Body, Message, Scratch, msg};
 use super::receive::receive;
+use super::socket_filter::ignore_port;
 
 const NLMSG_ERROR: u16 = 2;
 pub(super) const NLMSG_DONE: u16 = 3;
@@ -23,8 +24,16 @@ const NLM_F_DUMP_INTR: u16 = 0x10;
 pub(super) const HEADER: usize = 16;
 /// The kernel caps one dump datagram below this.
 const RECEIVE: usize = 64 * 1024;
-/// Pieces of one datagram that are sent as they are.
-const MAX_PIECES: usize = 512;
+/// `NFNL_MSG_BATCH_BEGIN` and `NFNL_MSG_BATCH_END` (`linux/netfilter/nfnetlink.h`).
+const BATCH_BEGIN: u16 = 16;
+const BATCH_END: u16 = 17;
+const REQUEST: u16 = 1;
+/// `NFNL_SUBSYS_NFTABLES`
+const NFTABLES: u16 = 10;
+/// `NFNL_BATCH_GENID`: a 32-bit number in network byte order.
+const GENERATION: u16 = 1;
+/// What is kept for the next transaction; a larger one gives its room back.
+const KEPT_ROOM: usize = 64 * 1024;
 /// Bytes of events that may wait.
 const EVENT_ROOM: usize = 8 << 20;
 /// How often a dump is tried again when the ruleset changes under it.
@@ -65,6 +74,11 @@ pub enum NetlinkError {
 pub struct Netlink {
     socket: mnl::Socket,
     received: Vec<u8>,
+    /// The transaction that is being made.
+    batch: Vec<u8>,
+    scratch: Scratch,
+    /// What may wait to be sent, in bytes as the kernel counts them.
+    room: usize,
 }
 
 // SAFETY: a `mnl_socket` is a file descriptor and an address on the heap, without any tie to the
@@ -84,7 +98,9 @@ impl Netlink {
     /// [`NetlinkError::Open`] where the kernel lacks netfilter netlink.
     pub fn open() -> Result<Self, NetlinkError> {
         let socket = mnl::Socket::new(mnl::Bus::Netfilter).map_err(NetlinkError::Open)?;
-        let netlink = Self { socket, received: vec![0; RECEIVE] };
+        let (received, batch, scratch) = (vec![0; RECEIVE], Vec::new(), Scratch::default());
+        let mut netlink = Self { socket, received, batch, scratch, room: 0 };
+        netlink.room = nix::sys::socket::getsockopt(&netlink.fd(), sockopt::SndBuf).unwrap_or(0);
         setsockopt(&netlink.fd(), sockopt::ReceiveTimeout, &TimeVal::new(PATIENCE_SECS, 0))
             .map_err(|errno| NetlinkError::Open(errno.into()))?;
         Ok(netlink)
@@ -117,18 +133,8 @@ impl Netlink {
         if messages.is_empty() {
             return Ok(());
         }
-        let mut batch = Batch::new();
-        for message in messages {
-            batch.add(message, MsgType::Add);
-        }
-        let finished = batch.finalize();
-        let mut pages: Vec<&[u8]> = finished.iter().collect();
-        let begin = generation.and_then(|generation| begin_at(pages.first()?, generation));
-        if let (Some((begin, rest)), Some(first)) = (&begin, pages.first_mut()) {
-            *first = rest;
-            pages.insert(0, begin);
-        }
-        self.send(&pages)?;
+        let end = self.write_batch(messages, generation);
+        self.send_batch(end)?;
         let refusals = self.refusals(messages)?;
         if refusals.is_empty() { Ok(()) } else { Err(NetlinkError::Refused(refusals)) }
     }
@@ -144,48 +150,57 @@ impl Netlink {
         if messages.is_empty() {
             return Ok(Vec::new());
         }
-        let mut batch = Batch::new();
-        for message in messages {
-            batch.add(message, MsgType::Add);
-        }
-        let finished = batch.finalize();
-        // The end is the last message of the last page: 16 bytes of header and 4 of nfgenmsg.
-        let mut pages: Vec<&[u8]> = finished.iter().collect();
-        if let Some(last) = pages.pop() {
-            let end = HEADER + 4;
-            pages.push(last.get(..last.len().saturating_sub(end)).unwrap_or(last));
-        }
-        self.send(&pages)?;
+        self.write_batch(messages, None);
+        let whole = self.batch.len().saturating_sub(HEADER + 4);
+        self.send_batch(whole)?;
         self.refusals(messages)
     }
 
-    fn send(&mut self, pages: &[&[u8]]) -> Result<(), NetlinkError> {
-        let total: usize = pages.iter().map(|page| page.len()).sum();
-        self.make_room(total);
-        // The kernel takes at most 1,024 pieces (UIO_MAXIOV).
-        let joined = if pages.len() > MAX_PIECES { vec![pages.concat()] } else { Vec::new() };
-        let slices: Vec<IoSlice<'_>> = if joined.is_empty() {
-            pages.iter().map(|page| IoSlice::new(page)).collect()
-        } else {
-            joined.iter().map(|all| IoSlice::new(all)).collect()
-        };
+    /// Makes the transaction of these messages; gives its length. The end is its last message.
+    fn write_batch(&mut self, messages: &[Message], generation: Option<u32>) -> usize {
+        let Self { batch, scratch, .. } = self;
+        batch.clear();
+        bracket(batch, BATCH_BEGIN, 0, generation);
+        let mut sequence = 0;
+        for message in messages {
+            sequence += 1;
+            message.append_to(batch, scratch, sequence);
+        }
+        bracket(batch, BATCH_END, sequence + 1, None);
+        batch.len()
+    }
+
+    /// Sends that much of what was made, as one datagram: the kernel treats each as a transaction of its own.
+    fn send_batch(&mut self, length: usize) -> Result<(), NetlinkError> {
+        let batch = std::mem::take(&mut self.batch);
+        let sent = self.send(batch.get(..length).unwrap_or(&batch));
+        self.batch = batch;
+        // It may hold the secret path of step 1.
+        self.batch.as_mut_slice().zeroize();
+        self.batch.clear();
+        self.batch.shrink_to(KEPT_ROOM);
+        sent
+    }
+
+    fn send(&mut self, datagram: &[u8]) -> Result<(), NetlinkError> {
+        self.make_room(datagram.len());
         let kernel = NetlinkAddr::new(0, 0);
-        // One sendmsg: the kernel treats each datagram as a transaction of its own.
-        sendmsg(self.socket.as_raw_fd(), &slices, &[], MsgFlags::empty(), Some(&kernel))
+        let pieces = [IoSlice::new(datagram)];
+        sendmsg(self.socket.as_raw_fd(), &pieces, &[], MsgFlags::empty(), Some(&kernel))
             .map_err(NetlinkError::Send)?;
         Ok(())
     }
 
-    fn make_room(&self, total: usize) {
-        let fd = self.fd();
-        let have = nix::sys::socket::getsockopt(&fd, sockopt::SndBuf).unwrap_or(0);
-        if total + 8192 > have / 2 {
+    fn make_room(&mut self, total: usize) {
+        if total + 8192 > self.room / 2 {
+            let fd = self.fd();
             // Beyond the limit only with the capability in the initial namespace; without it the
             // send fails by itself if the room is too small.
             let want = total + 8192;
             if setsockopt(&fd, sockopt::SndBufForce, &want).is_err() {
                 let _ = setsockopt(&fd, sockopt::SndBuf, &want);
             }
+            self.room = nix::sys::socket::getsockopt(&self.fd(), sockopt::SndBuf).unwrap_or(0);
         }
     }
 
@@ -221,7 +236,7 @@ impl Netlink {
     /// # Errors
     /// [`NetlinkError`] when the kernel cannot be asked or refuses.
     pub fn dump(&mut self, request: &Message, mut parse: impl FnMut(&[u8])) -> Result<(), NetlinkError> {
-        let request = request.as_dump();
+        let request = request.as_dump(&mut self.scratch);
         for _ in 0..DUMP_TRIES {
             let mut found = Vec::new();
             if self.dump_once(&request, &mut found)? {
@@ -237,7 +252,7 @@ impl Netlink {
     /// False when the ruleset changed meanwhile.
     fn dump_once(&mut self, request: &[u8], found: &mut Vec<Vec<u8>>) -> Result<bool, NetlinkError> {
         self.drain();
-        self.send(&[request])?;
+        self.send(request)?;
         let mut generation = None;
         let mut steady = true;
         loop {
@@ -275,7 +290,8 @@ impl Netlink {
     /// [`NetlinkError`] when the kernel cannot be asked or refuses.
     pub fn get(&mut self, request: &Message) -> Result<Option<Vec<u8>>, NetlinkError> {
         self.drain();
-        self.send(&[&request.to_bytes()])?;
+        let request = request.to_bytes(&mut self.scratch);
+        self.send(&request)?;
         let length = receive(self.socket.as_raw_fd(), &mut self.received, MsgFlags::empty())
             .map_err(NetlinkError::Receive)?;
         for message in split_messages(self.received.get(..length).unwrap_or_default()) {
@@ -345,6 +361,16 @@ impl Events {
         Ok(events)
     }
 
+    /// Stops to hear of what one port changes: who makes a hundred thousand grants need not hear of each.
+    ///
+    /// # Errors
+    /// When the kernel takes no filter; everything is heard then.
+    pub fn ignore(&self, port: u32) -> io::Result<()> {
+        // SAFETY: the descriptor belongs to `self.socket`, which lives as long as the borrow.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.socket.as_raw_fd()) };
+        ignore_port(fd, port)
+    }
+
     /// The same, for a tokio runtime to wait on.
     ///
     /// # Errors
@@ -373,17 +399,21 @@ impl Events {
     }
 }
 
-/// The beginning of a batch, with the generation it is meant for, and what follows it on its page.
-fn begin_at(page: &[u8], generation: u32) -> Option<(Vec<u8>, &[u8])> {
-    let length = usize::try_from(u32::from_ne_bytes(*page.first_chunk::<4>()?)).ok()?;
-    let (begin, rest) = page.split_at_checked(length.next_multiple_of(4))?;
-    // NFNL_BATCH_GENID (1): a 32-bit number in network byte order.
-    let attribute = [&8_u16.to_ne_bytes()[..], &1_u16.to_ne_bytes(), &generation.to_be_bytes()].concat();
-    let total = u32::try_from(begin.len() + attribute.len()).ok()?;
-    let mut out = total.to_ne_bytes().to_vec();
-    out.extend(begin.get(4..)?);
+/// Appends the beginning or the end of a transaction; a beginning may say for which generation it is meant.
+fn bracket(out: &mut Vec<u8>, kind: u16, sequence: u32, generation: Option<u32>) {
+    let attribute = generation.map(|generation| {
+        [&8_u16.to_ne_bytes()[..], &GENERATION.to_ne_bytes(), &generation.to_be_bytes()].concat()
+    });
+    let attribute = attribute.unwrap_or_default();
+    let length = u32::try_from(HEADER + 4 + attribute.len()).unwrap_or(u32::MAX);
+    out.extend(length.to_ne_bytes());
+    out.extend(kind.to_ne_bytes());
+    out.extend(REQUEST.to_ne_bytes());
+    out.extend(sequence.to_ne_bytes());
+    // No port, AF_UNSPEC, version 0.
+    out.extend([0; 6]);
+    out.extend(NFTABLES.to_be_bytes());
     out.extend(attribute);
-    Some((out, rest))
 }
 
 /// The fields of a netlink header that matter here.

@@ -6,10 +6,9 @@
 #![expect(unsafe_code, reason = "calls into libnftnl")]
 
 use std::cell::Cell;
-use std::ffi::{CString, c_char, c_void};
+use std::ffi::{CString, c_char};
 use std::ptr::NonNull;
 
-use nftnl::{MsgType, NlMsg};
 use nftnl_sys as sys;
 
 /// `NFPROTO_INET` (`linux/netfilter.h`).
@@ -364,8 +363,8 @@ impl Message {
     }
 
     /// Its bytes, outside a batch, as a query for all objects it describes.
-    pub(super) fn as_dump(&self) -> Vec<u8> {
-        let mut bytes = self.to_bytes();
+    pub(super) fn as_dump(&self, scratch: &mut Scratch) -> Vec<u8> {
+        let mut bytes = self.to_bytes(scratch);
         // The flags of the header (`struct nlmsghdr`).
         if let Some([low, high]) = bytes.get_mut(6..8) {
             let flags = u16::from_ne_bytes([*low, *high]) | flag::DUMP;
@@ -376,16 +375,45 @@ impl Message {
 
     /// Its bytes, outside a batch.
     #[must_use]
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let room = usize::try_from(nftnl::nft_nlmsg_maxsize()).unwrap_or(usize::from(u16::MAX));
-        // Whole words, because libnftnl writes aligned headers.
-        let mut words = vec![0_u64; room.div_ceil(8)];
-        // SAFETY: the buffer is aligned and has room for the largest message; the length that was
-        // written stands in its first four bytes, and those many bytes are initialised.
+    pub fn to_bytes(&self, scratch: &mut Scratch) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.append_to(&mut bytes, scratch, 1);
+        bytes
+    }
+
+    /// Appends its bytes, under this number.
+    pub(super) fn append_to(&self, out: &mut Vec<u8>, scratch: &mut Scratch, sequence: u32) {
+        self.sequence.set(sequence);
+        let room = scratch.0.len() * 8;
+        // SAFETY: the buffer is aligned and has room for the largest message of libnftnl, which bounds what callers put
+        // into one; the objects are alive; the length that was written stands in its first four bytes.
+        let bytes = unsafe {
+            let start = scratch.0.as_mut_ptr();
+            self.write(start.cast());
+            let length = usize::try_from(*start.cast::<u32>()).unwrap_or(0).min(room);
+            std::slice::from_raw_parts(start.cast::<u8>(), length)
+        };
+        out.extend_from_slice(bytes);
+        out.resize(out.len().next_multiple_of(4), 0);
+    }
+
+    /// Writes one netlink message.
+    ///
+    /// # Safety
+    /// The buffer has room for one message of the largest size.
+    unsafe fn write(&self, buffer: *mut c_char) {
+        // SAFETY: `buffer` has room for a message; the objects are alive.
         unsafe {
-            self.write(words.as_mut_ptr().cast(), 1, MsgType::Add);
-            let length = usize::try_from(*words.as_ptr().cast::<u32>()).unwrap_or(0).min(room);
-            std::slice::from_raw_parts(words.as_ptr().cast::<u8>(), length).to_vec()
+            let header =
+                sys::nftnl_nlmsg_build_hdr(buffer, self.kind, self.family, self.flags, self.sequence.get());
+            match &self.body {
+                Body::Empty => {}
+                Body::Table(table) => sys::nftnl_table_nlmsg_build_payload(header, table.0.as_ptr()),
+                Body::Chain(chain) => sys::nftnl_chain_nlmsg_build_payload(header, chain.0.as_ptr()),
+                Body::Rule(rule) => sys::nftnl_rule_nlmsg_build_payload(header, rule.0.as_ptr()),
+                Body::Set(set) => sys::nftnl_set_nlmsg_build_payload(header, set.0.as_ptr()),
+                Body::Elements(set) => sys::nftnl_set_elems_nlmsg_build_payload(header, set.0.as_ptr()),
+            }
         }
     }
 
@@ -396,24 +424,14 @@ impl Message {
     }
 }
 
-// SAFETY: writes one netlink message that begins with a header carrying `seq`, as the
-// trait asks. The buffer has room for one message of the largest size (the batch sees to
-// that), which bounds what callers put into one message.
-unsafe impl NlMsg for Message {
-    unsafe fn write(&self, buf: *mut c_void, seq: u32, _: MsgType) {
-        self.sequence.set(seq);
-        // SAFETY: `buf` has room for a message; the objects are alive.
-        unsafe {
-            let header =
-                sys::nftnl_nlmsg_build_hdr(buf.cast::<c_char>(), self.kind, self.family, self.flags, seq);
-            match &self.body {
-                Body::Empty => {}
-                Body::Table(table) => sys::nftnl_table_nlmsg_build_payload(header, table.0.as_ptr()),
-                Body::Chain(chain) => sys::nftnl_chain_nlmsg_build_payload(header, chain.0.as_ptr()),
-                Body::Rule(rule) => sys::nftnl_rule_nlmsg_build_payload(header, rule.0.as_ptr()),
-                Body::Set(set) => sys::nftnl_set_nlmsg_build_payload(header, set.0.as_ptr()),
-                Body::Elements(set) => sys::nftnl_set_elems_nlmsg_build_payload(header, set.0.as_ptr()),
-            }
-        }
+/// Room for one message of the largest size, used again and again: to clear that much for each would take longer than
+/// the kernel takes for a grant.
+pub struct Scratch(Vec<u64>);
+
+impl Default for Scratch {
+    fn default() -> Self {
+        let room = usize::try_from(nftnl::nft_nlmsg_maxsize()).unwrap_or(usize::from(u16::MAX));
+        // Whole words, because libnftnl writes aligned headers.
+        Self(vec![0; room.div_ceil(8)])
     }
 }

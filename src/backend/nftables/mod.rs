@@ -14,10 +14,11 @@ use crate::backend::BackendError;
 use crate::ruleset::diff::{Change, Live, SetRef, diff};
 use crate::ruleset::expr::{Base, Expr, Reg};
 use crate::ruleset::knocking::{LOG_BYTES, LOG_GROUP, TIMED_CHAINS};
-use crate::ruleset::model::{Chain, Element, Elements, Rule, Ruleset, Set, TABLE};
+use crate::ruleset::model::{Chain, Content, Element, Elements, Rule, Ruleset, Set, TABLE};
 use crate::ruleset::plan::TIMED_OPEN;
 use crate::ruleset::transition::{as_planned, changing_sets, rules_only, written_out};
 use crate::ruleset::wire;
+use crate::sys::kernel;
 use crate::sys::netlink::{Netlink, NetlinkError};
 use crate::sys::nftnl::{Body, Message, msg};
 
@@ -55,6 +56,26 @@ impl Nftables {
     /// # Errors
     /// [`BackendError`] when the kernel cannot be read.
     pub fn read(&mut self) -> Result<Option<Live>, BackendError> {
+        // What the packet path put there may be much, and is nobody's business but its own.
+        self.read_with(|set| !set.is_fleeting())
+    }
+
+    /// The same, with the elements of those sets only that a plan says something about.
+    fn read_planned(&mut self, wanted: &Ruleset) -> Result<Option<Live>, BackendError> {
+        self.read_with(|set| {
+            wanted.set(&set.name).is_some_and(|planned| matches!(planned.content, Content::Planned(_)))
+        })
+    }
+
+    /// The same, with the elements of those sets only whose names are wanted.
+    ///
+    /// # Errors
+    /// [`BackendError`] when the kernel cannot be read.
+    pub fn read_sets(&mut self, wanted: impl Fn(&str) -> bool) -> Result<Option<Live>, BackendError> {
+        self.read_with(|set| wanted(&set.name))
+    }
+
+    fn read_with(&mut self, asked: impl Fn(&Set) -> bool) -> Result<Option<Live>, BackendError> {
         let Some((flags, handle)) = self.table()? else { return Ok(None) };
         let mut live = Live { flagged: flags != 0, handle, ..Live::default() };
         self.netlink.dump(&query(msg::GET_CHAIN, Body::Empty), |payload| {
@@ -78,8 +99,7 @@ impl Nftables {
         })?;
         live.foreign_sets = foreign;
         for set in &live.ruleset.sets {
-            // What the packet path put there may be much, and is nobody's business but its own.
-            if !set.is_fleeting() {
+            if asked(set) {
                 live.elements.insert(set.name.clone(), self.elements(set)?);
             }
         }
@@ -235,6 +255,10 @@ impl Nftables {
         if live.is_some_and(|live| live.ruleset.set(TIMED_OPEN).is_some()) && changes.iter().any(led_to) {
             self.apply(&[Change::FlushSet(TIMED_OPEN.to_owned())])?;
         }
+        // What was read just now is as wanted.
+        if changes.is_empty() && more.is_empty() {
+            return Ok(changes);
+        }
         let old = live.and_then(as_planned).unwrap_or_default();
         let sets = changing_sets(&changes, &old, wanted);
         match live {
@@ -242,7 +266,8 @@ impl Nftables {
             Some(_) | None => self.apply(&[changes.as_slice(), more.as_slice()].concat())?,
         }
         changes.extend(more);
-        let left = diff(self.read()?.as_ref(), wanted);
+        // Grants are not read again: there may be a million of them, and no plan says which there should be.
+        let left = diff(self.read_planned(wanted)?.as_ref(), wanted);
         if left.is_empty() {
             Ok(changes)
         } else {
@@ -274,15 +299,19 @@ impl Nftables {
         self.apply(&rules_only(&to, wanted))
     }
 
-    /// Whether the kernel can match what TCP carries by itself (Linux 5.16), found out by a dry run.
+    /// Whether the kernel can match what TCP carries by itself (Linux 5.16); of an older one, which may have it all the
+    /// same, found out by a dry run, for whose end the kernel takes some milliseconds.
     ///
     /// # Errors
     /// [`BackendError`] when the kernel cannot be asked.
     pub fn knows_inner_header(&mut self) -> Result<bool, BackendError> {
+        if kernel::is_at_least(5, 16) {
+            return Ok(true);
+        }
         self.knows(Expr::Payload { base: Base::Inner, offset: 0, len: 1, reg: Reg(0) })
     }
 
-    /// Whether the kernel can tell a program of a packet (nfnetlink_log), found out in the same way.
+    /// Whether the kernel can tell a program of a packet (nfnetlink_log), found out by a dry run.
     ///
     /// # Errors
     /// [`BackendError`] when the kernel cannot be asked.

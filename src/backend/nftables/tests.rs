@@ -8,11 +8,11 @@ use crate::ruleset::model::{Content, Element, Elements, Set, TABLE, Timeout};
 use crate::ruleset::plan::arbitrary::{options, settings};
 use crate::ruleset::plan::plan;
 use crate::ruleset::wire;
-use crate::sys::nftnl::Message;
+use crate::sys::nftnl::{Message, Scratch};
 
 /// What follows the header and `nfgenmsg`.
 fn payload(message: &Message) -> Vec<u8> {
-    message.to_bytes().split_off(20)
+    message.to_bytes(&mut Scratch::default()).split_off(20)
 }
 
 proptest! {
