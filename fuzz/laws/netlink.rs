@@ -7,11 +7,13 @@ use crate::ruleset::model::{Content, Elements, KeyPart, Set, SetFlags, TABLE, Va
 use crate::ruleset::wire::{self, Attributes};
 
 use super::choices::Choices;
+use crate::sys::nftnl::Scratch;
 
 /// The payloads of the messages that changes become, without the headers.
 fn payloads(changes: &[Change]) -> Option<Vec<Vec<u8>>> {
     let encoded = encode(changes).ok()?;
-    Some(encoded.messages.iter().map(|message| message.to_bytes().split_off(20)).collect())
+    let mut scratch = Scratch::default();
+    Some(encoded.messages.iter().map(|message| message.to_bytes(&mut scratch).split_off(20)).collect())
 }
 
 /// The first byte says what the rest is: a chain, a rule, a set, or elements of a set of some shape.

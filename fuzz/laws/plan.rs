@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::sys::nftnl::Scratch;
 use crate::backend::nftables::encode::encode;
 use crate::ruleset::diff::{Change, Live, diff};
 use crate::ruleset::model::{Content, Ruleset, TABLE};
@@ -67,8 +68,9 @@ fn travels(ruleset: &Ruleset) {
     let changes = diff(None, ruleset);
     let encoded = encode(&changes).expect("what libnftnl can write");
     assert_eq!(encoded.messages.len(), encoded.origins.len());
+    let mut scratch = Scratch::default();
     for (message, &origin) in encoded.messages.iter().zip(&encoded.origins) {
-        let bytes = message.to_bytes().split_off(20);
+        let bytes = message.to_bytes(&mut scratch).split_off(20);
         match &changes[origin] {
             Change::AddRule { chain, rule } => {
                 let found = wire::rule(&bytes, TABLE).expect("a rule");

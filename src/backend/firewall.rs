@@ -3,54 +3,21 @@
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use super::BackendError;
 use super::iptables::{Iptables, IptablesError, Variant, legacy_guards};
 use super::nftables::{HostReading, Nftables, Scope};
+use super::planned::{Kind, Plan};
 use crate::config::Settings;
 use crate::ruleset::diff::{Change, Live, SetRef, diff};
 use crate::ruleset::host_chain::{HostChains, HostPlan};
-use crate::ruleset::iptables::adopted;
 use crate::ruleset::iptables::elements::as_networks;
-use crate::ruleset::iptables::model::Tables;
 use crate::ruleset::iptables::names;
 use crate::ruleset::iptables::plan::Keeping;
 use crate::ruleset::iptables::recent::LIMITS;
 use crate::ruleset::layout::Options;
-use crate::ruleset::model::{Element, Elements, Ruleset};
+use crate::ruleset::model::{Element, Elements};
 use crate::ruleset::plan::plan;
 use crate::units::Mark;
-
-/// What a firewall is to enforce, as its kind is told.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Plan {
-    /// A table of nftables.
-    Nftables(Ruleset),
-    /// Tables of iptables, with ipsets.
-    Iptables(Tables),
-}
-
-impl Plan {
-    /// The kind of firewall that it is for.
-    #[must_use]
-    pub fn kind(&self) -> Kind {
-        match self {
-            Self::Nftables(_) => Kind::Nftables,
-            Self::Iptables(_) => Kind::Iptables,
-        }
-    }
-
-    /// Whether it can let connections live on that were open before it.
-    #[must_use]
-    pub fn adopts(&self) -> bool {
-        match self {
-            Self::Nftables(_) => true,
-            Self::Iptables(tables) => adopted::is_planned(&tables.ipsets),
-        }
-    }
-}
 
 /// A firewall this host can enforce with.
 #[derive(Debug)]
@@ -59,15 +26,6 @@ pub enum Firewall {
     Nftables(Nftables),
     /// Chains `KA-...` and sets `ka_...`.
     Iptables(Box<Iptables>),
-}
-
-/// The kinds of firewalls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// nftables.
-    Nftables,
-    /// iptables and ipset.
-    Iptables,
 }
 
 /// What firewall is to be used.

@@ -4,8 +4,10 @@ mod error;
 mod firewall;
 pub mod iptables;
 pub mod nftables;
+mod planned;
 pub mod survey;
 
 pub use error::BackendError;
-pub use firewall::{Choice, Firewall, Kind, Plan};
+pub use firewall::{Choice, Firewall};
 pub use nftables::{HostReading, Scope};
+pub use planned::{Kind, Plan};
