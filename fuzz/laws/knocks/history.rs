@@ -31,6 +31,11 @@ impl History {
         live.map(|(_, app, user, _)| (app.clone(), user.clone())).collect()
     }
 
+    /// What was used is not known any more.
+    pub fn forget_proofs(&mut self) {
+        self.proofs.clear();
+    }
+
     /// Step 1s are forgotten, and nothing else.
     pub fn forget_everybody(&mut self) {
         self.step1s.clear();

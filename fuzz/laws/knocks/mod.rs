@@ -170,6 +170,7 @@ impl Story<'_> {
         if damaged {
             self.gate.refuse_present(self.now());
             self.model.doubt(self.now());
+            self.history.forget_proofs();
         } else {
             self.gate.remember_used(&serde_json::from_str::<UsedUp>(&kept).unwrap());
         }

@@ -107,15 +107,18 @@ impl Model {
         self.defence = Defence::new(self.world.limit, self.world.lock_out);
     }
 
-    /// Nobody knows what was used.
+    /// Nobody knows what was used: whatever could be good now is refused. What was used while the calendar was ahead is
+    /// unknown as well, and good again when that time comes.
     pub fn doubt(&mut self, now: Now) {
         let at = steps(now);
+        self.used_codes.clear();
+        self.used_proofs.clear();
         let of_users = self.world.users.iter().filter(|user| !user.disabled).filter_map(|user| user.secret);
         for index in self.world.files.iter().map(|(_, secret)| *secret).chain(of_users) {
             let drift = u64::from(SECRETS[index].2);
             self.used_codes.extend((at - drift..=at + drift).map(|step| (index, step)));
         }
-        self.first_proof = self.first_proof.max(at + 2);
+        self.first_proof = at + 2;
     }
 
     pub fn forget(&mut self, client: ClientAddr, app: &str) {
