@@ -220,7 +220,7 @@ pub fn measure(report: &mut Report, rounds: u32, reference: Option<&Reference>) 
         target: "at most 1.3".to_owned(),
         reached: significant(against),
         met: against <= 1.3,
-        why: "the handshake itself is as long; what is beyond it is mostly the way from the process that hears strangers to the one that judges, and back, which wakes each of them once.",
+        why: "it is in the handshake as well as between the request and the answer. The floors are threads of the process that measures; the listener and the one who judges are sealed processes of their own, which have to be woken in turn.",
     });
     gateway.stop();
 }
