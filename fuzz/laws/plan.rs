@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use crate::sys::nftnl::Scratch;
 use crate::backend::nftables::encode::encode;
 use crate::ruleset::diff::{Change, Live, diff};
 use crate::ruleset::model::{Content, Ruleset, TABLE};
 use crate::ruleset::plan::{arbitrary, plan};
 use crate::ruleset::transition::{changing_sets, rules_only, written_out};
 use crate::ruleset::{text, wire};
+use crate::sys::nftnl::Scratch;
 
 use super::choices::Choices;
 use super::table::{apply, asked, targets, with_grants};
