@@ -220,6 +220,18 @@ impl Installation {
     }
 }
 
+impl Drop for Installation {
+    #[expect(clippy::print_stderr, reason = "shown with a test that failed")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = lines[lines.len().saturating_sub(40)..].join("\n");
+            eprintln!("what the agent of {} said last:\n{last}", self.folder.path().display());
+        }
+    }
+}
+
 fn path_text(path: &Path) -> &str {
     path.to_str().unwrap()
 }

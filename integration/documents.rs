@@ -125,7 +125,8 @@ fn find(name: &str) -> Found {
     let Some(at) = lines.iter().position(|line| declared.iter().any(|start| line.starts_with(start))) else {
         return Found::Nothing;
     };
-    let attributes: Vec<&&str> = lines[..at].iter().rev().take_while(|line| line.starts_with("#[")).collect();
+    let attributes: Vec<&&str> =
+        lines.iter().take(at).rev().take_while(|line| line.starts_with("#[")).collect();
     if attributes.iter().any(|line| line.starts_with("#[ignore")) {
         return Found::Ignored;
     }

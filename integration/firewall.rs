@@ -142,6 +142,14 @@ pub fn table(host: &Namespace) -> String {
     without_elements(&listing)
 }
 
+/// The objects of our table, whose order is that in which they were made.
+pub fn sorted_table(host: &Namespace) -> Vec<String> {
+    let text = table(host);
+    let mut objects: Vec<String> = text.split("\n\t}\n").map(|text| text.trim().to_owned()).collect();
+    objects.sort();
+    objects
+}
+
 /// Everything the kernel lists, with handles, without counters and time left.
 pub fn everything(host: &Namespace) -> String {
     if Backend::current().is_iptables() {

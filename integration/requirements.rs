@@ -3,6 +3,7 @@ use std::sync::OnceLock;
 
 /// Each tool the tests start, and the Debian package that has it.
 const TOOLS: &[(&str, &str)] = &[
+    ("cc", "gcc"),
     ("ip", "iproute2"),
     ("ss", "iproute2"),
     ("nft", "nftables"),

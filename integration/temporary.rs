@@ -1,6 +1,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A number that no other part of this test run has.
@@ -41,4 +42,35 @@ impl Drop for TempDir {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
+}
+
+/// A small disk of its own put over a folder.
+pub struct Disk(PathBuf);
+
+impl Disk {
+    pub fn over(folder: PathBuf) -> Self {
+        mount(&["-t", "tmpfs", "-o", "size=64k", "disk"], &folder);
+        Self(folder)
+    }
+
+    pub fn fill(&self) {
+        let filled = fs::write(self.0.join("other"), vec![b'x'; 1 << 20]);
+        assert!(filled.is_err(), "the disk is full");
+    }
+
+    pub fn free(&self) {
+        fs::remove_file(self.0.join("other")).unwrap();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").args(["-l"]).arg(&self.0).status();
+    }
+}
+
+/// Runs `mount` with these words and a place.
+pub fn mount(words: &[&str], at: &Path) {
+    let status = Command::new("mount").args(words).arg(at).status().unwrap();
+    assert!(status.success(), "mount {words:?}");
 }

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 
 use crate::agent::{Agent, Installation};
 use crate::configuration::Config;
-use crate::firewall::{elements, is_guarded, table, time_left};
+use crate::firewall::{elements, is_guarded, sorted_table, time_left};
 use crate::knocking::knock;
 use crate::namespace::Namespace;
 use crate::probe::{assert_echoes, assert_on_time, assert_silent, dial, udp_socket, when_silent};
@@ -100,14 +100,6 @@ fn died(agent: &mut Agent, done: impl Fn() -> bool) -> bool {
         assert!(Instant::now() < end, "neither dead nor done");
         sleep(Duration::from_millis(2));
     }
-}
-
-/// The objects of our table, whose order is that in which they were made.
-fn sorted_table(host: &Namespace) -> Vec<String> {
-    let text = table(host);
-    let mut objects: Vec<String> = text.split("\n\t}\n").map(|text| text.trim().to_owned()).collect();
-    objects.sort();
-    objects
 }
 
 /// Two configurations between which everything changes but the guarded ports that are probed.

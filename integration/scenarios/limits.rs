@@ -17,6 +17,7 @@ use crate::probe::{assert_echoes, assert_silent};
 use crate::process::Background;
 use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
+use crate::usage::{Remembered, assert_forgets, forget_soon};
 
 /// Sends wrong keys as fast as it can: TARGETS separated by commas, SECONDS, then source addresses, one a line. Says how
 /// many requests went out.
@@ -165,7 +166,8 @@ fn guessing_from_a_thousand_addresses_opens_nothing_fills_no_memory_and_keeps_no
     let home = Installation::new(&config.app("ssh", "2222", "tcp", "local", &["duration: 90"]));
     let agent = home.start(&net.router);
     let sources = many_sources(&net);
-    let before = memory(&agent);
+    forget_soon(&net.router);
+    let (before, remembered) = (memory(&agent), Remembered::by(&net.router));
     let first = flood(&net.b, &home, 15, &sources);
     knock_patiently(&net, &home);
     assert_echoes(&net.a, Family::V4.router(), 2222);
@@ -176,6 +178,7 @@ fn guessing_from_a_thousand_addresses_opens_nothing_fills_no_memory_and_keeps_no
     let after = memory(&agent);
     assert!(sent > 1_500, "{sent} requests are no flood");
     assert!(between - before < 16_000 && after - between < 4_000, "{before}, {between}, {after} KiB");
+    assert_forgets(&net.router, remembered, Duration::from_secs(40));
     assert_eq!(grants(&home, &net.router), [Family::V4.client_a().to_string()]);
     let locked = locked_out(&home, &net.router);
     assert!(locked.iter().any(|row| row.0.starts_with("198.18.")), "{locked:?}");

@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::agent::{Installation, PROGRAM};
 use crate::configuration::Config;
 use crate::firewall::time_left;
+use crate::front::child_of;
 use crate::knocking::{assert_step2_opens, knock, post_step1, step1};
 use crate::namespace::Namespace;
 use crate::probe::when_silent;
@@ -150,11 +151,11 @@ fn the_process_that_tells_is_started_again_and_follows_a_reload() {
     let (one, two) = (program(&folder, "one", ""), program(&folder, "two", ""));
     let home = Installation::new(&with(&format!("exec: {{command: [{one}], events: [opened]}}")));
     let mut agent = home.start(&net.router);
-    let pid = agent.pid().to_string();
     home.grant(&net.router, "ssh", "198.51.100.7", 60);
     told(&folder, "one.told", 1);
-    let killed = net.router.run("pkill", &["-9", "-P", &pid]);
-    killed.success();
+    let launcher = child_of(agent.pid(), "start-others").unwrap();
+    let teller = child_of(launcher, "tell-others").unwrap();
+    net.router.run("kill", &["-9", &teller.to_string()]).success();
     // The first event after that is lost, and counted; a new process is started ten seconds after the first.
     let end = Instant::now() + LIMIT;
     let mut n = 8;

@@ -15,6 +15,7 @@ use crate::knocks::knock_at;
 use crate::namespace::Namespace;
 use crate::probe::{assert_echoes, assert_on_time, assert_silent, when_silent};
 use crate::server::{Habit, Server};
+use crate::temporary::{Disk, mount};
 use crate::topology::{Family, Topology};
 
 on_every_firewall! {
@@ -286,32 +287,6 @@ fn kill_9_at_any_moment_of_a_write_leaves_a_file_that_is_whole() {
         sure += 2;
         host.reboot(&net.router);
     }
-}
-
-/// A small disk of its own for the state file, put over its folder.
-struct Disk(PathBuf);
-
-impl Disk {
-    fn over(folder: PathBuf) -> Self {
-        mount(&["-t", "tmpfs", "-o", "size=64k", "disk"], &folder);
-        Self(folder)
-    }
-
-    fn fill(&self) {
-        let filled = fs::write(self.0.join("other"), vec![b'x'; 1 << 20]);
-        assert!(filled.is_err(), "the disk is full");
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").args(["-l"]).arg(&self.0).status();
-    }
-}
-
-fn mount(words: &[&str], at: &std::path::Path) {
-    let status = std::process::Command::new("mount").args(words).arg(at).status().unwrap();
-    assert!(status.success(), "mount {words:?}");
 }
 
 #[test]

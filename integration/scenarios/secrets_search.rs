@@ -341,7 +341,8 @@ fn secrets_are_nowhere_but_where_they_belong() {
         family.iter().flat_map(|pid| ["cmdline", "environ", "comm", "status"].map(|file| (pid, file)))
     {
         let text = fs::read(format!("/proc/{pid}/{file}")).unwrap();
-        assert!(!text.is_empty(), "{file}");
+        // The process that hears strangers has no environment.
+        assert!(!text.is_empty() || file == "environ", "{file}");
         secrets.assert_not_in(file, &text, &[]);
     }
     let told = house.files.path().join("told");

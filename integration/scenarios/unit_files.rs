@@ -4,10 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use std::time::{Duration, Instant};
+
+use crate::agent::Installation;
+use crate::configuration::Config;
+use crate::front;
 use crate::process::finish;
 use crate::requirements;
 use crate::temporary::TempDir;
-use std::time::Duration;
+use crate::topology::Topology;
 
 const DAEMON: &str = "packaging/systemd/knock-agent.service";
 const GUARD: &str = "packaging/systemd/knock-agent-guard.service";
@@ -55,6 +60,58 @@ fn systemd_finds_the_units_little_exposed() {
         },
     );
     assert!(exposure_of(&bare) > 9.0);
+}
+
+/// The system calls that the front may make, as the source of its filter names them.
+fn calls_of_the_front() -> Vec<String> {
+    let source = text("src/sys/seal/calls.rs");
+    let between =
+        |start: &str, end: &str| source.split_once(start).unwrap().1.split_once(end).unwrap().0.to_owned();
+    let listed = between("const ALWAYS", "const ENFORCER:")
+        + &between("const SENDING", "const PROTECTION")
+        + &between("Role::Front => {", "Role::Enforcer => {");
+    let name =
+        |rest: &str| rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap().to_owned();
+    listed.split("libc::SYS_").skip(1).map(name).collect()
+}
+
+/// A unit has one sandbox for all that it starts. The front's is that of the daemon's unit, and what it takes away from itself.
+#[test]
+fn systemd_finds_the_front_s_part_of_the_unit_little_exposed() {
+    requirements::demand();
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&[]));
+    let agent = home.start(&net.router);
+    let end = Instant::now() + Duration::from_secs(30);
+    let line = |name: &str| front::pid_of(&agent).and_then(|pid| front::status_line(pid, name));
+    while line("Seccomp").as_deref() != Some("2") {
+        assert!(Instant::now() < end, "no front that is sealed");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for none in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        assert_eq!(line(none).as_deref(), Some("0000000000000000"), "{none}");
+    }
+    assert_eq!(line("NoNewPrivs").as_deref(), Some("1"));
+    let calls = calls_of_the_front();
+    assert!((40..70).contains(&calls.len()), "{calls:?}");
+    for never in ["socket", "connect", "bind", "openat", "execve", "clone", "clone3", "ptrace", "kill"] {
+        assert!(!calls.iter().any(|call| call == never), "{never}");
+    }
+    let mut part = String::new();
+    for line in text(DAEMON).lines() {
+        match line.split('=').next().unwrap() {
+            "CapabilityBoundingSet" => part.push_str("CapabilityBoundingSet=\n"),
+            "RestrictAddressFamilies" => part.push_str("RestrictAddressFamilies=none\n"),
+            "AmbientCapabilities" | "SystemCallFilter" => {}
+            _ => {
+                part.push_str(line);
+                part.push('\n');
+            }
+        }
+    }
+    let part = part.replace("[Service]", &format!("[Service]\nSystemCallFilter={}", calls.join(" ")));
+    let (front, daemon) = (exposure_of(&part), exposure(&shipped(DAEMON)));
+    assert!(front <= 1.5 && front < daemon, "{front}, {daemon}");
 }
 
 #[test]

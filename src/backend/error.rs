@@ -30,6 +30,12 @@ pub enum BackendError {
         /// What it said.
         errno: Errno,
     },
+    /// A set has all the elements it has room for; nothing was changed, nobody in it was pushed out.
+    #[error("no room to {change}: the set is full; see `knock-agent status`, and revoke what is not needed")]
+    Full {
+        /// The first change that found no room.
+        change: String,
+    },
     /// The kernel could not be asked, or not understood.
     #[error("nftables cannot be reached: {0}")]
     Netlink(#[source] NetlinkError),

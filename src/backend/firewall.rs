@@ -290,12 +290,22 @@ impl Firewall {
         }
     }
 
-    /// Whether a plan is in force already, as far as was read.
-    #[must_use]
-    pub fn is_in_force(&self, live: &Live, wanted: &Plan) -> bool {
-        match (self, wanted) {
-            (Self::Nftables(_), Plan::Nftables(wanted)) => diff(Some(live), wanted).is_empty(),
-            (Self::Nftables(_) | Self::Iptables(_), _) => false,
+    /// The number that the kernel gave our table when it was made; none where there is none, or no table.
+    ///
+    /// # Errors
+    /// [`BackendError`] when it cannot be read.
+    pub fn handle(&mut self) -> Result<Option<u64>, BackendError> {
+        match self {
+            Self::Nftables(nft) => nft.handle(),
+            Self::Iptables(_) => Ok(None),
+        }
+    }
+
+    /// Whether it is not known of a change since this was last asked if it was carried out.
+    pub fn take_unsure(&mut self) -> bool {
+        match self {
+            Self::Nftables(nft) => nft.take_unsure(),
+            Self::Iptables(_) => false,
         }
     }
 

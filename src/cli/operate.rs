@@ -153,9 +153,10 @@ pub(super) fn exit_of_backend(error: &BackendError) -> Exit {
         ) => Exit::BadConfig,
         BackendError::Iptables(IptablesError::Element(_)) => Exit::Usage,
         BackendError::Iptables(_) => Exit::Unavailable,
-        BackendError::Unsupported(_) | BackendError::Refused { .. } | BackendError::Netlink(_) => {
-            Exit::Unavailable
-        }
+        BackendError::Unsupported(_)
+        | BackendError::Refused { .. }
+        | BackendError::Full { .. }
+        | BackendError::Netlink(_) => Exit::Unavailable,
         BackendError::Build(_) | BackendError::NotAsWritten(_) => Exit::Bug,
     }
 }

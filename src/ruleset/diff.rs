@@ -19,6 +19,8 @@ pub struct Live {
     pub flagged: bool,
     /// Names of sets that this program cannot have made.
     pub foreign_sets: Vec<String>,
+    /// The kernel's number for the table, which no other table gets, also one of the same name later; 0 where there is none.
+    pub handle: u64,
 }
 
 /// How the keys of a set are laid out, which is all that elements need to know of it.

@@ -157,8 +157,10 @@ impl Enforcer {
         let _ = self.hearing.take().map(|hearing| hearing.send(()));
         self.begin_telling(clock::now());
         loop {
+            self.settle(&mut knocks, clock::now());
             // After the answer to a knock, which does not wait for the disk.
             self.keep(clock::now());
+            self.used_codes.catch_up(&self.gatekeeper, clock::now());
             self.tell_turns(clock::now());
             self.follow_path(clock::now());
             self.follow_timed(&mut knocks, clock::now());
@@ -187,8 +189,9 @@ impl Enforcer {
                     knocks = self.listen(knocks);
                 }
                 // The calendar was set, and with it all ends in the state file and the paths of step 1.
-                () = calendar_set(&mut calendar), if self.heeds_calendar() => {}
-                () = tokio::time::sleep(LOOK_AT_CALENDAR), if self.heeds_calendar() => {}
+                // Or the host woke up, which is heard of in the same way.
+                () = calendar_set(&mut calendar) => {}
+                () = tokio::time::sleep(LOOK_AT_CALENDAR) => {}
                 Some(call) = calls.recv() => {
                     let teardown = call.request == Request::Teardown {};
                     let mut reply = self.on_call(call.request, &call.user, clock::now());
@@ -233,6 +236,7 @@ impl Enforcer {
                     "more changes to nftables than could be followed: the table is looked at as a whole"
                 );
                 self.operations.suspect_timed();
+                self.operations.doubt_grants();
             }
             Happened::Touched(touched) => {
                 if touched.ours {
@@ -310,7 +314,7 @@ impl Enforcer {
 
     fn carry_through(&mut self, attempt: &Attempt, verdict: Verdict, now: Now) -> Answer {
         if self.gatekeeper.take_used() {
-            self.used_codes.write(&self.gatekeeper);
+            self.used_codes.write(&self.gatekeeper, now);
         }
         let client = attempt.client;
         match verdict {

@@ -5,7 +5,10 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep_until};
+
 use super::operations::{OperationError, Operations};
+use super::repair::AGAIN;
 use crate::config::{App, KnockEffect, KnockSequence, Settings};
 use crate::grant::{How, Note};
 use crate::ruleset::allow::{address_key, key_address};
@@ -66,6 +69,8 @@ pub(super) struct Knocks {
     log: PacketLog,
     waiting: std::collections::VecDeque<Logged>,
     lost: bool,
+    /// After a failure, when to listen again.
+    again: Option<Instant>,
 }
 
 impl Knocks {
@@ -84,7 +89,7 @@ impl Knocks {
             return None;
         }
         PacketLog::open(&subscription(LOG_GROUP, LOG_BYTES))
-            .map(|log| Self { log, waiting: std::collections::VecDeque::new(), lost: false })
+            .map(|log| Self { log, waiting: std::collections::VecDeque::new(), lost: false, again: None })
             .inspect_err(|error| {
                 tracing::warn!(%error, group = LOG_GROUP, "finished knock sequences open, but cannot be heard of");
             })
@@ -96,26 +101,33 @@ impl Knocks {
     /// # Errors
     /// When the socket fails for good.
     pub fn heard_now(&mut self) -> io::Result<Vec<Heard>> {
-        let Self { log, waiting, lost } = self;
+        let Self { log, waiting, lost, .. } = self;
         *lost |= !log.heard_now(|message| waiting.extend(logged(message)))?;
         let lost = std::mem::take(lost).then_some(Heard::Lost);
         Ok(waiting.drain(..).map(Heard::Logged).chain(lost).collect())
     }
 
-    /// The next thing heard. May be dropped and called again without loss.
-    ///
-    /// # Errors
-    /// When the socket fails for good.
-    pub async fn next(&mut self) -> io::Result<Heard> {
+    /// The next thing heard. May be dropped and called again without loss. Where the kernel cannot be heard for a moment,
+    /// there may have been more than was heard, and it is listened to again.
+    pub async fn next(&mut self) -> Heard {
         loop {
             if let Some(logged) = self.waiting.pop_front() {
-                return Ok(Heard::Logged(logged));
+                return Heard::Logged(logged);
             }
             if std::mem::take(&mut self.lost) {
-                return Ok(Heard::Lost);
+                return Heard::Lost;
             }
-            let Self { log, waiting, lost } = self;
-            *lost |= !log.heard(|message| waiting.extend(logged(message))).await?;
+            if let Some(again) = self.again {
+                sleep_until(again).await;
+                self.again = None;
+            }
+            let Self { log, waiting, lost, again } = self;
+            let whole = log.heard(|message| waiting.extend(logged(message))).await;
+            *lost |= !whole.unwrap_or_else(|error| {
+                tracing::warn!(%error, "finished knock sequences cannot be heard of: trying again");
+                *again = Some(Instant::now() + AGAIN);
+                false
+            });
         }
     }
 }

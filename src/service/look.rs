@@ -1,19 +1,12 @@
 //! Where nobody tells of changes that others make (iptables, ipset): looking for them.
 
-use std::net::IpAddr;
-use std::time::Duration;
-
 use super::host_chains::Repaired;
 use super::operations::{OperationError, Operations};
 use super::own;
 use crate::backend::HostReading;
-use crate::ruleset::allow::address_key;
 use crate::ruleset::diff::Live;
 use crate::ruleset::plan::own_set;
 use crate::units::{Family, Now};
-
-/// What has no longer than this may have ended by itself already.
-const ENDING: Duration = Duration::from_secs(2);
 
 impl Operations {
     /// Looks what others did where nobody tells, and puts it right; returns how much had to be done. A grant that
@@ -25,31 +18,10 @@ impl Operations {
         self.ledger.expire(now);
         let live = self.firewall.read()?;
         if let Some(live) = &live {
-            let sets = self.grant_sets();
-            let gone: Vec<(String, IpAddr)> = self
-                .ledger
-                .longest(now)
-                .filter(|(app, addr, _, left, _)| {
-                    let Some(set) = sets.iter().find(|set| set.key == *app) else { return false };
-                    let set = set.set(Family::of(*addr));
-                    let elements = live.ruleset.set(&set).and_then(|_| live.elements.get(&set));
-                    *left > ENDING && elements.is_some_and(|all| !all.contains_key(&address_key(*addr)))
-                })
-                .map(|(app, addr, ..)| (app.to_owned(), addr))
-                .collect();
-            for (app, address) in gone {
-                tracing::info!(app, %address, "somebody removed a grant: it is taken back");
-                self.ledger.revoke(&app, address);
-            }
-            for (set, key) in self.networks_gone(live, now) {
-                tracing::info!(
-                    set,
-                    "somebody removed an allowed network: what an operator allowed is taken back"
-                );
-                self.on_network_removed(&set, &key, now);
-            }
+            self.take_back_gone(live, now);
         }
-        self.mend(live.as_ref(), false, None, now)
+        let slept = self.take_sleep();
+        self.mend(live.as_ref(), slept, None, now)
     }
 
     /// Makes it what the ledger and the settings say, given what is live.

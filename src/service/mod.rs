@@ -10,6 +10,7 @@ mod clients_gone;
 mod close;
 pub mod control;
 pub mod daemon;
+mod doubt;
 mod enforcer;
 pub mod front;
 mod front_log;

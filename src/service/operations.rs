@@ -19,6 +19,7 @@ use crate::ruleset::swap::swap;
 use crate::service::adopted::{self, Adopted};
 use crate::service::allowed::Allowed;
 use crate::service::control::Failure;
+use crate::service::doubt::Doubt;
 use crate::service::host_chains::{HostKept, Repaired};
 use crate::service::knocked::{GrantSet, is_nobodys};
 use crate::service::timed::Timed;
@@ -114,6 +115,7 @@ pub struct Operations {
     pub(super) adopted: Adopted,
     pub(super) host: HostKept,
     pub(super) timed: Timed,
+    pub(super) doubt: Doubt,
 }
 
 impl Operations {
@@ -144,7 +146,9 @@ impl Operations {
             adopted: Adopted::default(),
             host: HostKept::default(),
             timed: Timed::default(),
+            doubt: Doubt::default(),
         };
+        out.know_table();
         out.adopted.learn(live, now);
         out.adopt_grants(live, now);
         out.adopt_allowed(live, now);
@@ -406,19 +410,26 @@ impl Operations {
     /// [`OperationError`]; the table is then as somebody left it.
     pub fn repair(&mut self, removed: bool, now: Now) -> Result<Repaired, OperationError> {
         self.ledger.expire(now);
+        let mut removed = removed | self.take_sleep();
         let mut result = Ok(Repaired::default());
         for tried in 1..=TRIES {
             // The last try leaves the host's chains out, in case they are what the kernel refuses.
             let host = if tried < TRIES { self.read_host() } else { None };
             let with_host = host.is_some();
             let live = self.firewall.read()?;
+            removed |= self.settle_doubt(live.as_ref(), now);
             match self.mend(live.as_ref(), removed, host, now) {
                 Err(OperationError::Backend(error))
                     if with_host || matches!(error, BackendError::Refused { .. }) =>
                 {
                     result = Err(error.into());
                 }
-                other => return other,
+                other => {
+                    if other.as_ref().is_ok_and(|repaired| repaired.own > 0) {
+                        self.know_table();
+                    }
+                    return other;
+                }
             }
         }
         result

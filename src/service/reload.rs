@@ -273,6 +273,7 @@ impl Operations {
         let before = std::mem::replace(&mut self.settings, settings);
         let (ledger, allowed, options) = (self.ledger.clone(), self.allowed.clone(), self.options);
         let outcome = self.succeed(&before, &sets, now);
+        self.know_table();
         match &outcome {
             Ok(_) if prefix != before.global.ipv6_prefix => {
                 self.forget_gone_sets(&sets, now);

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
+use tokio::time::{Instant, sleep_until};
 
 use crate::ruleset::model::TABLE;
 use crate::ruleset::wire::{Touched, Transactions};
@@ -37,6 +38,8 @@ pub(super) struct Watch {
     own_port: u32,
     /// Tables of the host's that matter too.
     hosts: Vec<String>,
+    /// After a failure, when to listen again.
+    again: Option<Instant>,
 }
 
 impl Watch {
@@ -50,28 +53,45 @@ impl Watch {
             tracing::debug!(%error, "our own changes are heard of, too");
         }
         let events = events.watched()?;
-        Ok(Self { events, transactions: Transactions::default(), heard: VecDeque::new(), own_port, hosts })
+        Ok(Self {
+            events,
+            transactions: Transactions::default(),
+            heard: VecDeque::new(),
+            own_port,
+            hosts,
+            again: None,
+        })
     }
 
-    /// The next thing that happened. May be dropped and called again without loss.
+    /// The next thing that happened. May be dropped and called again without loss. Where the kernel cannot be heard for a
+    /// moment, anything may have happened, and it is listened to again.
     ///
     /// # Errors
-    /// When the socket fails for good.
+    /// When the runtime ends.
     pub(super) async fn next(&mut self) -> Result<Happened, NetlinkError> {
         loop {
             if let Some(happened) = self.heard.pop_front() {
                 return Ok(happened);
+            }
+            if let Some(again) = self.again {
+                sleep_until(again).await;
+                self.again = None;
             }
             let mut ready = self
                 .events
                 .readable_mut()
                 .await
                 .map_err(|error| NetlinkError::Open(std::io::Error::other(error)))?;
-            let Self { transactions, heard, own_port, hosts, .. } = self;
+            let Self { transactions, heard, own_port, hosts, again, .. } = self;
             let whole = ready.get_inner_mut().drain(|message| {
                 let touched = transactions.on_message(message, TABLE, hosts);
                 heard.extend(touched.filter(|touched| touched.port != *own_port).map(Happened::Touched));
-            })?;
+            });
+            let whole = whole.unwrap_or_else(|error| {
+                tracing::warn!(%error, "the kernel's events cannot be read: trying again");
+                *again = Some(Instant::now() + AGAIN);
+                false
+            });
             if !whole {
                 *transactions = Transactions::default();
                 heard.push_back(Happened::Lost);

@@ -1,18 +1,25 @@
 //! One-time codes that are used up, kept in the runtime directory across restarts of the
 //! daemon. A reboot takes longer than a code lives.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::knock::{Gatekeeper, UsedUp};
 use crate::sys::files;
 use crate::units::Now;
 
 const MAX_BYTES: u64 = 1 << 20;
+/// After a disk that could not be written.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Where the codes are kept.
 #[derive(Debug)]
-pub struct UsedCodesFile(PathBuf);
+pub struct UsedCodesFile {
+    path: PathBuf,
+    /// When it was last found that it says less than the gatekeeper knows, and cannot be written.
+    behind: Option<Duration>,
+}
 
 impl UsedCodesFile {
     /// Reads what is kept into the gatekeeper. Where it cannot be read, every present code counts as used.
@@ -27,18 +34,48 @@ impl UsedCodesFile {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => doubt(&path, &error.to_string(), gatekeeper, now),
         }
-        Self(path)
-    }
-
-    /// Keeps what the gatekeeper knows. A code that cannot be kept is still used up until the next restart.
-    pub fn write(&self, gatekeeper: &Gatekeeper) {
-        let written = serde_json::to_vec(&gatekeeper.used_up())
-            .map_err(std::io::Error::other)
-            .and_then(|text| files::replace(&self.0, 0o600, &text));
-        if let Err(error) = written {
-            tracing::warn!(file = %self.0.display(), %error, "used one-time codes are not kept: after a restart they could work again");
+        // Where nothing can be written now, a daemon before may have written nothing either.
+        match write(&path, gatekeeper) {
+            Ok(()) => Self { path, behind: None },
+            Err(error) => {
+                doubt(&path, &error.to_string(), gatekeeper, now);
+                Self { path, behind: Some(now.boot) }
+            }
         }
     }
+
+    /// Keeps what the gatekeeper knows. Where that cannot be, what the file says is made unreadable, so that after a
+    /// restart no present code works; and it is tried again.
+    pub fn write(&mut self, gatekeeper: &Gatekeeper, now: Now) {
+        let written = write(&self.path, gatekeeper);
+        let was_behind = std::mem::replace(&mut self.behind, written.is_err().then_some(now.boot)).is_some();
+        let Err(error) = written else { return };
+        let spoiled = files::empty(&self.path);
+        if was_behind {
+            return;
+        }
+        let file = self.path.display();
+        match spoiled {
+            Ok(()) => {
+                tracing::warn!(%file, %error, "used one-time codes are not kept: after a restart, those of that time are refused")
+            }
+            Err(_) => {
+                tracing::error!(%file, %error, "used one-time codes are not kept: after a restart they could work again")
+            }
+        }
+    }
+
+    /// The same, if it could not be done before.
+    pub fn catch_up(&mut self, gatekeeper: &Gatekeeper, now: Now) {
+        if self.behind.is_some_and(|at| now.boot >= at + RETRY) {
+            self.write(gatekeeper, now);
+        }
+    }
+}
+
+fn write(path: &Path, gatekeeper: &Gatekeeper) -> io::Result<()> {
+    let text = serde_json::to_vec(&gatekeeper.used_up()).map_err(io::Error::other)?;
+    files::replace(path, 0o600, &text)
 }
 
 fn doubt(path: &Path, reason: &str, gatekeeper: &mut Gatekeeper, now: Now) {

@@ -12,6 +12,32 @@ pub fn monotonic_usec() -> u128 {
         .as_micros()
 }
 
+/// How long the host has slept since it was started, as far as that can be told: between these two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slept {
+    least: Duration,
+    most: Duration,
+}
+
+impl Slept {
+    /// Reads the two clocks of which one stands still meanwhile.
+    #[must_use]
+    pub fn until_now() -> Self {
+        use nix::time::{ClockId, clock_gettime};
+        let read = |clock| clock_gettime(clock).map_or(Duration::ZERO, Duration::from);
+        let before = read(ClockId::CLOCK_MONOTONIC);
+        let boot = read(ClockId::CLOCK_BOOTTIME);
+        let after = read(ClockId::CLOCK_MONOTONIC);
+        Self { least: boot.saturating_sub(after), most: boot.saturating_sub(before) }
+    }
+
+    /// Whether it surely slept between the other reading and this one.
+    #[must_use]
+    pub fn is_longer_than(&self, other: &Self) -> bool {
+        self.least > other.most
+    }
+}
+
 /// Reads both clocks.
 #[must_use]
 pub fn now() -> Now {

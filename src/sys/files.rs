@@ -89,6 +89,14 @@ pub fn replace(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
     directory.sync_all()
 }
 
+/// Empties a file that is there, which takes no room on the disk.
+///
+/// # Errors
+/// The reason.
+pub fn empty(path: &Path) -> io::Result<()> {
+    OpenOptions::new().write(true).truncate(true).custom_flags(nix::libc::O_NOFOLLOW).open(path)?.sync_all()
+}
+
 /// Makes a directory and its parents where they are missing.
 ///
 /// # Errors

@@ -32,6 +32,8 @@ const INSTALL_TRIES: u32 = 3;
 #[derive(Debug)]
 pub struct Nftables {
     netlink: Netlink,
+    /// Whether the answer to a transaction could not be read, so that it may or may not be carried out.
+    unsure: bool,
 }
 
 impl Nftables {
@@ -40,7 +42,7 @@ impl Nftables {
     /// # Errors
     /// [`BackendError::Unsupported`] where there is no netfilter netlink.
     pub fn open() -> Result<Self, BackendError> {
-        Ok(Self { netlink: Netlink::open()? })
+        Ok(Self { netlink: Netlink::open()?, unsure: false })
     }
 
     /// The number by which the kernel's notifications tell our changes from others'.
@@ -74,8 +76,8 @@ impl Nftables {
     }
 
     fn read_with(&mut self, asked: impl Fn(&Set) -> bool) -> Result<Option<Live>, BackendError> {
-        let Some(flags) = self.table_flags()? else { return Ok(None) };
-        let mut live = Live { flagged: flags != 0, ..Live::default() };
+        let Some((flags, handle)) = self.table()? else { return Ok(None) };
+        let mut live = Live { flagged: flags != 0, handle, ..Live::default() };
         self.netlink.dump(&query(msg::GET_CHAIN, Body::Empty), |payload| {
             live.ruleset.chains.extend(wire::chain(payload, TABLE));
         })?;
@@ -144,7 +146,7 @@ impl Nftables {
     /// # Errors
     /// [`BackendError`] when the kernel cannot be read.
     pub fn has_table(&mut self) -> Result<bool, BackendError> {
-        Ok(self.table_flags()?.is_some())
+        Ok(self.table()?.is_some())
     }
 
     /// Whether somebody's table of a family (`NFPROTO_*`) has a chain of that name.
@@ -159,10 +161,26 @@ impl Nftables {
         Ok(found)
     }
 
-    fn table_flags(&mut self) -> Result<Option<u32>, BackendError> {
+    /// The number that the kernel gave the table when it was made; none where there is no table.
+    ///
+    /// # Errors
+    /// [`BackendError`] when the kernel cannot be read.
+    pub fn handle(&mut self) -> Result<Option<u64>, BackendError> {
+        Ok(self.table()?.map(|(_, handle)| handle))
+    }
+
+    /// Whether it is not known of a transaction since this was last asked if it was carried out.
+    pub fn take_unsure(&mut self) -> bool {
+        std::mem::take(&mut self.unsure)
+    }
+
+    /// Flags and number of the table.
+    fn table(&mut self) -> Result<Option<(u32, u64)>, BackendError> {
         let mut found = None;
         let listed = self.netlink.dump(&query(msg::GET_TABLE, Body::Empty), |payload| {
-            found = found.or(wire::table(payload).filter(|(name, _)| *name == TABLE).map(|(_, flags)| flags));
+            if let Some((TABLE, flags)) = wire::table(payload) {
+                found = Some((flags, wire::table_handle(payload).unwrap_or_default()));
+            }
         });
         listed.map_err(
             |error| if is_unknown(&error) { BackendError::Unsupported(error) } else { error.into() },
@@ -185,6 +203,7 @@ impl Nftables {
     pub fn apply_at(&mut self, changes: &[Change], generation: Option<u32>) -> Result<(), BackendError> {
         let encoded = encode(changes)?;
         let committed = self.netlink.commit_at(&encoded.messages, generation);
+        self.unsure |= matches!(committed, Err(NetlinkError::Receive(_)));
         committed.map_err(|error| refused(changes, &encoded, error))
     }
 
@@ -347,7 +366,11 @@ fn refused(changes: &[Change], encoded: &Encoded, error: NetlinkError) -> Backen
                 .and_then(|at| encoded.origins.get(at))
                 .and_then(|&origin| changes.get(origin))
                 .map_or_else(|| "carry out the transaction".to_owned(), Change::to_string);
-            BackendError::Refused { change, errno: first.errno }
+            match first.errno {
+                // What a set says that has its `size` in elements.
+                Errno::ENFILE => BackendError::Full { change },
+                errno => BackendError::Refused { change, errno },
+            }
         }
         Some(_) | None => error.into(),
     }

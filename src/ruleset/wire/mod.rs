@@ -17,5 +17,7 @@ pub use host::{
     OWNED, RawHostElement, host_chain, host_elements, host_flowtable, host_ranges, host_rule, host_set,
     owned_table,
 };
-pub use objects::{DecodedRule, RawElement, chain, elements, pair_ranges, rule, set, set_name, table};
+pub use objects::{
+    DecodedRule, RawElement, chain, elements, pair_ranges, rule, set, set_name, table, table_handle,
+};
 pub use packet_log::{Logged, logged, subscription};

@@ -28,6 +28,12 @@ pub fn table(payload: &[u8]) -> Option<(&str, u32)> {
     Some((table.text(1)?, table.be32(2).unwrap_or(0)))
 }
 
+/// The number that the kernel gave a table when it was made.
+#[must_use]
+pub fn table_handle(payload: &[u8]) -> Option<u64> {
+    Attributes(payload).be64(4)
+}
+
 /// A chain, without its rules; `None` for a chain of another table.
 #[must_use]
 pub fn chain(payload: &[u8], table: &str) -> Option<Chain> {

@@ -21,6 +21,8 @@ use crate::service::trial::Trial;
 use crate::sys::netlink::Events;
 use crate::sys::{files, notify, seal, users};
 
+/// A number that no user has.
+const NOBODYS: u32 = u32::MAX - 1;
 /// Control requests that may wait for the enforcer.
 const CALLS: usize = 16;
 /// How long a last reply may take.
@@ -156,8 +158,8 @@ impl Guarded<'_> {
             tracing::info!("iptables is a program: this process is not kept from starting some");
             return Ok(());
         }
-        // The C library loads what it looks users up with.
-        let _ = users::name(0);
+        // The C library loads all that it looks users up with, for one whom nobody knows.
+        let _ = users::name(NOBODYS);
         let daemon = self.daemon;
         let state_file = daemon.settings.global.state_file.as_deref().and_then(Path::parent);
         let mut writable = vec![daemon.runtime_dir.as_path(), daemon.state_dir.as_path()];

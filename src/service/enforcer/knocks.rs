@@ -42,12 +42,8 @@ impl Enforcer {
 
 /// What is heard next, where somebody listens; else nothing ever is.
 pub(super) async fn heard(knocks: &mut Option<Knocks>) -> Heard {
-    if let Some(listening) = knocks {
-        match listening.next().await {
-            Ok(heard) => return heard,
-            Err(error) => tracing::error!(%error, "finished knock sequences are no longer heard of"),
-        }
+    match knocks {
+        Some(listening) => listening.next().await,
+        None => std::future::pending().await,
     }
-    *knocks = None;
-    std::future::pending().await
 }

@@ -3,6 +3,7 @@
 use tokio::time::Instant;
 
 use super::super::host_chains::Repaired;
+use super::super::knocked::Knocks;
 use super::super::operations::OperationError;
 use super::super::repair::AGAIN;
 use super::Enforcer;
@@ -13,6 +14,24 @@ impl Enforcer {
         self.repair_at = None;
         let outcome = self.operations.repair(self.removed, now);
         self.after_repair(outcome, now);
+    }
+
+    /// Looks at the table at once where it is not known any more what is in it.
+    pub(super) fn settle(&mut self, knocks: &mut Option<Knocks>, now: Now) {
+        if self.operations.take_sleep() {
+            tracing::info!(
+                "the host slept: grants that ended meanwhile are closed, and the others last as long as they were to"
+            );
+            // What packets opened until now counts, before everything is written anew.
+            self.hear_now(knocks, now);
+            if let Err(error) = self.operations.repair(true, now) {
+                tracing::error!(%error, "grants cannot be made to end in time: trying again");
+                self.removed = true;
+                self.repair_at = Some(Instant::now() + AGAIN);
+            }
+        } else if self.operations.is_in_doubt() && self.repair_at.is_none() {
+            self.repair_at = Some(Instant::now());
+        }
     }
 
     /// Where nobody tells of changes: looks for itself. In a fight, the next looks wait.

@@ -53,12 +53,6 @@ impl Enforcer {
         let next = Instant::now() + rotation.left(clock::now().wall);
         Some(self.path_again_at.map_or(next, |again| again.min(next)))
     }
-
-    /// Whether something depends on the calendar, so that it matters when that is set.
-    pub(super) fn heeds_calendar(&self) -> bool {
-        let settings = self.operations.settings();
-        self.state.is_some() || settings.global.path_rotation.is_some() || settings.time_sequence.is_some()
-    }
 }
 
 impl Operations {

@@ -117,6 +117,7 @@ const ENFORCER: &[i64] = &[
     libc::SYS_sched_getscheduler,
     libc::SYS_set_robust_list,
     libc::SYS_set_tid_address,
+    libc::SYS_signalfd4,
     libc::SYS_socketpair,
     libc::SYS_statfs,
     libc::SYS_statx,
@@ -161,6 +162,12 @@ const FIONBIO: libc::c_int = 0x5421;
 const FIOCLEX: libc::c_int = 0x5451;
 const FIONREAD: libc::c_int = 0x541b;
 const TCGETS: libc::c_int = 0x5401;
+/// Names and numbers of interfaces (`linux/sockios.h`).
+const SIOCGIFNAME: libc::c_int = 0x8910;
+const SIOCGIFINDEX: libc::c_int = 0x8933;
+/// Names of threads and memory; what modules that look up users ask when they are loaded.
+const PRCTL: [libc::c_int; 5] =
+    [libc::PR_SET_NAME, libc::PR_GET_NAME, PR_SET_VMA, libc::PR_CAPBSET_READ, libc::PR_GET_SECCOMP];
 /// With which the C library names memory (`linux/prctl.h`).
 const PR_SET_VMA: libc::c_int = 0x5356_4d41;
 
@@ -197,7 +204,10 @@ pub(super) fn programs(role: Role) -> Result<Vec<BpfProgram>, BackendError> {
             rules.insert(libc::SYS_mmap, not_both.clone());
             rules.insert(libc::SYS_mprotect, not_both);
             rules.insert(libc::SYS_socket, any_of(0, &[libc::AF_UNIX, libc::AF_NETLINK])?);
-            rules.insert(libc::SYS_ioctl, any_of(1, &[FIONBIO, FIOCLEX, FIONREAD, TCGETS])?);
+            rules.insert(
+                libc::SYS_ioctl,
+                any_of(1, &[FIONBIO, FIOCLEX, FIONREAD, TCGETS, SIOCGIFNAME, SIOCGIFINDEX])?,
+            );
             // Threads, and no processes.
             let thread = libc::CLONE_THREAD as u64;
             let is_thread = SeccompCondition::new(
@@ -208,7 +218,7 @@ pub(super) fn programs(role: Role) -> Result<Vec<BpfProgram>, BackendError> {
             )?;
             rules.insert(libc::SYS_clone, vec![SeccompRule::new(vec![is_thread])?]);
             rules.insert(libc::SYS_clone3, Vec::new());
-            rules.insert(libc::SYS_prctl, any_of(0, &[libc::PR_SET_NAME, PR_SET_VMA])?);
+            rules.insert(libc::SYS_prctl, any_of(0, &PRCTL)?);
             programs.push(without_clone3()?);
         }
     }

@@ -68,6 +68,7 @@ fn what_a_sealed_process_tries() {
         "list" => fs::read_dir("/").is_ok(),
         "tcp" => TcpListener::bind("127.0.0.1:0").is_ok(),
         "connect" => TcpStream::connect(listener.local_addr().unwrap()).is_ok(),
+        "everything" => do_everything(&folder),
         "end-writing" => client.shutdown(std::net::Shutdown::Write).is_ok(),
         "end-listening" => raw(libc::SYS_shutdown, [listener.as_raw_fd(), libc::SHUT_RD, 0]),
         "fast-open" => fast_open(&listener),
@@ -100,6 +101,41 @@ fn what_a_sealed_process_tries() {
         other => panic!("{other} is not known"),
     };
     std::process::exit(if could { COULD } else { COULD_NOT });
+}
+
+/// What the daemon calls while it runs: whether each is carried out matters less than that it does not end the process.
+fn do_everything(folder: &Path) -> bool {
+    use crate::sys::{calendar, clock, files, flows, interfaces, listeners, netlink, notify, packet_log};
+    use crate::sys::{presence, random, users};
+    let file = folder.join("file");
+    let names =
+        interfaces::names().is_ok() && interfaces::states().is_ok() && interfaces::addresses().is_ok();
+    let name = interfaces::name_of(1).and_then(|name| std::ffi::CString::new(name).ok());
+    let number = name.is_some_and(|name| nix::net::if_::if_nametoindex(name.as_c_str()).is_ok());
+    let _ = (users::name(0), users::name(54_321), users::operators(), users::may_operate(54_321, 54_321));
+    let _ = (flows::tracked_connections(), flows::sockets(), listeners::listening());
+    let _ = flows::interface_towards([127, 0, 0, 1].into());
+    let _ = flows::forget_connection(6, ([192, 0, 2, 1], 1).into(), ([192, 0, 2, 2], 2).into());
+    let _ = (notify::notify("STATUS=x"), presence::holder());
+    let _ = (netlink::Netlink::open(), netlink::Events::open());
+    let written = files::make_directory(&folder.join("below"), 0o700).is_ok()
+        && files::replace(&file, 0o600, b"x").is_ok()
+        && files::replace(&file, 0o600, b"y").is_ok()
+        && files::set_mode(&file, 0o640).is_ok()
+        && files::read_text(&file, 10).is_ok()
+        && files::stamp(&file).is_some()
+        && !files::stamps(folder).is_empty()
+        && files::try_lock(&folder.join("lock")).is_ok_and(|lock| lock.is_some())
+        && files::remove(&file).is_ok();
+    let random = random::bytes::<16>().is_ok();
+    let hostname = nix::unistd::gethostname().is_ok();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let waited = runtime.block_on(async {
+        let _ = (calendar::Calendar::watch(), packet_log::PacketLog::open(&[]));
+        tokio::task::spawn_blocking(|| std::thread::sleep(std::time::Duration::from_millis(1))).await.is_ok()
+    });
+    let _ = (clock::now(), clock::monotonic_usec(), std::time::SystemTime::now());
+    names && number && written && random && hostname && waited
 }
 
 fn raw(call: libc::c_long, [first, second, third]: [libc::c_int; 3]) -> bool {
@@ -167,7 +203,10 @@ fn the_front_can_talk_with_whom_it_accepts_and_nothing_else() {
 
 #[test]
 fn the_enforcer_can_read_and_speak_netlink_but_starts_no_program_and_reaches_nobody() {
-    can("enforcer", &["talk", "memory", "read", "write-below", "list", "local", "netlink", "thread", "run"]);
+    can(
+        "enforcer",
+        &["talk", "memory", "read", "write-below", "list", "local", "netlink", "thread", "run", "everything"],
+    );
     for deed in ["write", "remove"] {
         assert_eq!(attempt("enforcer", deed).code(), Some(COULD_NOT), "{deed}");
     }
