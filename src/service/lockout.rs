@@ -8,7 +8,7 @@ use super::operations::OperationError;
 use crate::backend::{Firewall, Plan};
 use crate::config::Settings;
 use crate::ruleset::audit::{Finding, Severity};
-use crate::ruleset::diff::{Change, Live};
+use crate::ruleset::diff::{Change, Live, diff};
 use crate::ruleset::layout::{Layout, Options};
 use crate::ruleset::lockout::{self, Flow, Seen, adoption, endangered};
 use crate::sys::{clock, flows, interfaces};
@@ -81,7 +81,7 @@ pub(super) fn install(
     let (found, read_at) = (firewall.read()?, clock::now());
     let found = match found {
         // Nobody is going to be locked out; and grants, of which there may be a million, are read once.
-        Some(live) if firewall.is_in_force(&live, plan) => {
+        Some(live) if is_in_force(&live, plan) => {
             return Ok(Installed { live, read_at, changes: 0 });
         }
         found => found,
@@ -90,6 +90,11 @@ pub(super) fn install(
     let changes = firewall.install_over(found.as_ref(), plan, adoption)?;
     let live = firewall.read()?.ok_or(OperationError::NoTable)?;
     Ok(Installed { live, read_at: clock::now(), changes })
+}
+
+/// Whether a plan of nftables is in force already.
+fn is_in_force(live: &Live, plan: &Plan) -> bool {
+    matches!(plan, Plan::Nftables(wanted) if diff(Some(live), wanted).is_empty())
 }
 
 /// Logs who would be locked out; the changes that let them live on, if the settings want that.
