@@ -237,20 +237,6 @@ impl Firewall {
         }
     }
 
-<<<<<<< HEAD
-=======
-    /// The same, with the elements of those sets only whose names are wanted, where that makes a difference.
-    ///
-    /// # Errors
-    /// [`BackendError`] when it cannot be read.
-    pub fn read_sets(&mut self, wanted: impl Fn(&str) -> bool) -> Result<Option<Live>, BackendError> {
-        match self {
-            Self::Nftables(nft) => nft.read_sets(wanted),
-            Self::Iptables(iptables) => Ok(iptables.read()?),
-        }
-    }
-
->>>>>>> wt-bench
     /// The number that the kernel gave our table when it was made; none where there is none, or no table.
     ///
     /// # Errors
@@ -267,7 +253,6 @@ impl Firewall {
         match self {
             Self::Nftables(nft) => nft.take_unsure(),
             Self::Iptables(_) => false,
-<<<<<<< HEAD
         }
     }
 
@@ -288,8 +273,6 @@ impl Firewall {
         match (self, wanted) {
             (Self::Nftables(_), Plan::Nftables(wanted)) => diff(Some(live), wanted).is_empty(),
             (Self::Nftables(_) | Self::Iptables(_), _) => false,
-=======
->>>>>>> wt-bench
         }
     }
 

@@ -148,11 +148,7 @@ impl Operations {
             timed: Timed::default(),
             doubt: Doubt::default(),
         };
-<<<<<<< HEAD
         out.know_table_of(live);
-=======
-        out.know_table();
->>>>>>> wt-bench
         out.adopted.learn(live, now);
         out.adopt_grants(live, now);
         out.adopt_allowed(live, now);
