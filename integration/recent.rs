@@ -50,7 +50,10 @@ pub fn entries(host: &Namespace, name: &str) -> Vec<(String, u64)> {
 pub fn elements(host: &Namespace, set: &str) -> Vec<Element> {
     let lists = lists(host, set);
     assert!(!lists.is_empty(), "there is no list of {set}");
+    let begun = Instant::now();
     let hz = ticks_per_second(host);
+    // To find that out takes seconds, once: what is left is told as of when it was asked.
+    let spent = begun.elapsed();
     let mut out = Vec::new();
     for (name, secs) in lists {
         let (entries, now) = (entries(host, &name), now(host));
@@ -59,7 +62,7 @@ pub fn elements(host: &Namespace, set: &str) -> Vec<Element> {
                 Duration::from_secs(secs).checked_sub(Duration::from_millis((now - seen) * 1_000 / hz));
             if let Some(expires) = left.filter(|left| !left.is_zero()) {
                 let timeout = Some(Duration::from_secs(secs));
-                out.push(Element { key, timeout, expires: Some(expires) });
+                out.push(Element { key, timeout, expires: Some(expires + spent) });
             }
         }
     }
