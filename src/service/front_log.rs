@@ -48,7 +48,12 @@ async fn next_line(log: &mut BufReader<pipe::Receiver>) -> Option<String> {
 
 /// One line of text, whatever it was.
 fn plain(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    String::from_utf8_lossy(bytes).chars().map(|c| if obeyed(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// Whether a terminal or a reader does something else with it than show it: controls, ends of lines, directions.
+fn obeyed(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn say(line: &str) {
@@ -71,6 +76,7 @@ mod tests {
     #[test]
     fn a_line_stays_one_line_of_text() {
         assert_eq!(plain(b"a\rb\x1b[31mc\xff"), "a\u{fffd}b\u{fffd}[31mc\u{fffd}");
+        assert_eq!(plain("a\u{2028}b\u{202e}c".as_bytes()), "a\u{fffd}b\u{fffd}c");
     }
 
     #[tokio::test]

@@ -122,15 +122,15 @@ impl Keeper {
         let (reader, mut writer, log) = self.start().map_err(FrontError::Start)?;
         let logging = tokio::spawn(front_log::pass_on(log));
         let (answers, mut answered) = mpsc::channel(MOST_ASKS);
+        let open = Arc::new(AtomicUsize::new(0));
         let relay =
-            Relay { asks: self.asks.clone(), answers, open: Arc::default(), taken: self.taken.clone() };
+            Relay { asks: self.asks.clone(), answers, open: Arc::clone(&open), taken: self.taken.clone() };
         let mut hearing = tokio::spawn(relay.hear(reader));
         let begun = self.serve(&mut writer).await;
         let mut serving = self.serving.clone();
         let mut first = self.taken.subscribe();
         let outcome = async {
-            begun?;
-            let expected = self.serving.borrow().version;
+            let expected = begun?;
             let waited = timeout(PATIENCE, first.wait_for(|taken| *taken >= Some(expected)));
             tokio::select! {
                 ended = &mut hearing => return Err(ended.unwrap_or(FrontError::Ended)),
@@ -145,6 +145,8 @@ impl Keeper {
                     ended = &mut hearing => return Err(ended.unwrap_or(FrontError::Ended)),
                     Ok(()) = first.changed() => asked = None,
                     Some((id, answer)) = answered.recv() => {
+                        // Only now, so that one that does not listen cannot ask for more; and before it can know of it.
+                        open.fetch_sub(1, Ordering::Relaxed);
                         tell(&mut writer, &ToFront::Answer(id, answer)).await?;
                     }
                     Ok(()) = serving.changed() => {
@@ -179,9 +181,11 @@ impl Keeper {
         Ok((reader, writer, pipe::Receiver::from_owned_fd(log.into())?))
     }
 
-    async fn serve(&mut self, writer: &mut OwnedWriteHalf) -> Result<(), FrontError> {
+    /// Tells the front what to serve with; which version that is.
+    async fn serve(&mut self, writer: &mut OwnedWriteHalf) -> Result<u32, FrontError> {
         let serving = self.serving.borrow_and_update().clone();
-        tell(writer, &ToFront::Serve(serving)).await
+        let version = serving.version;
+        tell(writer, &ToFront::Serve(serving)).await.map(|()| version)
     }
 }
 
@@ -229,11 +233,9 @@ impl Relay {
     fn pass_on(&self, id: u32, ask: Ask) {
         let (pending, answered) = Pending::new(ask);
         let passed = self.asks.try_send(pending).is_ok();
-        let (answers, open) = (self.answers.clone(), Arc::clone(&self.open));
+        let answers = self.answers.clone();
         tokio::spawn(async move {
             let answer = if passed { answered.await.ok() } else { None };
-            // Before the front can know of it, and ask the next thing.
-            open.fetch_sub(1, Ordering::Relaxed);
             let _ = answers.send((id, answer.unwrap_or(Answer::Unavailable))).await;
         });
     }

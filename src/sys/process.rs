@@ -60,6 +60,18 @@ pub fn lock_memory() -> bool {
     unlimited && mlockall(flags | on_fault).is_ok()
 }
 
+/// Bounds what memory this process can ask for, in bytes, and has it be the first to go where the host has none left.
+///
+/// # Errors
+/// When the kernel would not.
+#[cfg(feature = "gateway")]
+pub fn stay_small(bytes: u64) -> Result<(), nix::Error> {
+    setrlimit(Resource::RLIMIT_DATA, bytes, bytes)?;
+    // To be more likely to go takes no privilege (proc(5)); where /proc is read-only, it is as it was.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "500");
+    Ok(())
+}
+
 /// `CAP_IPC_LOCK` (`linux/capability.h`).
 #[cfg(feature = "gateway")]
 const IPC_LOCK: u32 = 14;

@@ -92,7 +92,7 @@ impl Guarded<'_> {
         if steps {
             tokio::select! {
                 ended = &mut front => return Err(gone(ended)),
-                _ = taken.wait_for(Option::is_some) => {}
+                Ok(_) = taken.wait_for(Option::is_some) => {}
             }
         }
         let _ = hears.await;
@@ -103,7 +103,7 @@ impl Guarded<'_> {
             true => tracing::info!(http_port = own_http, https_port = own_https, "listening"),
             false => tracing::info!("no steps: nothing listens"),
         }
-        let reloading = tokio::spawn(reloader.run(hangup));
+        let mut reloading = tokio::spawn(reloader.run(hangup));
 
         // Whether the enforcer has ended by itself, and what it all came to.
         let (enforcer_ended, result) = tokio::select! {
@@ -115,6 +115,8 @@ impl Guarded<'_> {
             }),
             seconds = overdue(self.trial.map(Arc::as_ref)) => (false, Err(DaemonError::NotConfirmed(seconds))),
             ended = &mut front => (false, Err(gone(ended))),
+            // Without it, who is disabled would keep on getting in, and nobody would know.
+            _ = &mut reloading => (false, Err(DaemonError::Died("who reloads"))),
             _ = &mut operators => (false, Err(DaemonError::Died("the control socket"))),
         };
         let _ = notify::notify("STOPPING=1");

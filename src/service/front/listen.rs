@@ -47,11 +47,14 @@ pub struct Ears(Vec<TcpListener>);
 impl Ears {
     /// The next connection, and from where it is.
     pub(super) async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        poll_fn(|cx| {
+        let accepted = poll_fn(|cx| {
             let mut ears = self.0.iter().map(|ear| ear.poll_accept(cx));
             ears.find(Poll::is_ready).unwrap_or(Poll::Pending)
-        })
-        .await
+        });
+        let (stream, from) = accepted.await?;
+        // One that came while another front listened may end as that one wished.
+        tcp::close_gently(&stream)?;
+        Ok((stream, from))
     }
 
     /// Takes over sockets that listen. Needs a tokio runtime.

@@ -20,6 +20,9 @@ use crate::sys::{handover, process, seal, signals};
 /// The first argument of this process; not for people.
 pub const FRONT: &str = "hear-strangers";
 
+/// Hundreds of connections take some megabytes: bytes.
+const MEMORY: u64 = 256 << 20;
+
 /// Messages of the enforcer that wait to be heeded.
 const HEARD: usize = 16;
 
@@ -41,6 +44,7 @@ fn begin() -> io::Result<()> {
     process::harden(false)?;
     process::give_up_capabilities()?;
     process::end_with_parent()?;
+    process::stay_small(MEMORY)?;
     let _ = process::lock_memory();
     let link = handover::inherited()?;
     let (step1, step2) = listeners(&link)?;

@@ -4,6 +4,7 @@
 mod process;
 
 use std::io::{self, Read};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -86,9 +87,14 @@ impl Launcher {
 
     fn have(&self, what: u8, descriptors: &[BorrowedFd<'_>]) -> io::Result<i32> {
         let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        handover::send(&socket, &[what], descriptors)?;
         let mut reply = [0; 5];
-        socket.read_exact(&mut reply)?;
+        let replied =
+            handover::send(&socket, &[what], descriptors).and_then(|()| socket.read_exact(&mut reply));
+        if replied.is_err() {
+            // A late reply would be taken for that to the next order.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+        replied?;
         match reply {
             [DONE, status @ ..] => Ok(i32::from_be_bytes(status)),
             [NOT_DONE, code @ ..] => Err(io::Error::from_raw_os_error(i32::from_be_bytes(code))),

@@ -54,7 +54,6 @@ const STREAMS: &[i64] = &[
     libc::SYS_read,
     libc::SYS_readv,
     libc::SYS_recvfrom,
-    libc::SYS_recvmsg,
     libc::SYS_write,
     libc::SYS_writev,
 ];
@@ -77,10 +76,6 @@ const ENFORCER: &[i64] = &[
     libc::SYS_faccessat2,
     libc::SYS_fadvise64,
     libc::SYS_fallocate,
-    libc::SYS_fchmod,
-    libc::SYS_fchmodat,
-    libc::SYS_fchown,
-    libc::SYS_fchownat,
     libc::SYS_fcntl,
     libc::SYS_fdatasync,
     libc::SYS_flock,
@@ -111,6 +106,7 @@ const ENFORCER: &[i64] = &[
     libc::SYS_pwrite64,
     libc::SYS_readlinkat,
     libc::SYS_recvmmsg,
+    libc::SYS_recvmsg,
     libc::SYS_renameat,
     libc::SYS_renameat2,
     libc::SYS_sched_getparam,
@@ -134,8 +130,6 @@ const ENFORCER: &[i64] = &[
 #[cfg(target_arch = "x86_64")]
 const ENFORCER_OF_OLD: &[i64] = &[
     libc::SYS_access,
-    libc::SYS_chmod,
-    libc::SYS_chown,
     libc::SYS_getdents,
     libc::SYS_lstat,
     libc::SYS_mkdir,
@@ -151,7 +145,16 @@ const ENFORCER_OF_OLD: &[i64] = &[];
 
 /// Sending, with the place of its flags: with one of them a socket that is open becomes a connection to anywhere
 /// (`MSG_FASTOPEN`, `tcp(7)`), without `connect(2)`, and landlock does not hear of it.
-const SENDING: &[(i64, u8)] = &[(libc::SYS_sendmsg, 2), (libc::SYS_sendto, 3)];
+const SENDING: &[(i64, u8)] = &[(libc::SYS_sendmmsg, 3), (libc::SYS_sendmsg, 2), (libc::SYS_sendto, 3)];
+
+/// Changing the mode of a file, with its place: landlock has no say in that, and a mode can make a program run as its owner.
+const MODES: &[(i64, u8)] = &[(libc::SYS_fchmod, 1), (libc::SYS_fchmodat, 2)];
+#[cfg(target_arch = "x86_64")]
+const MODES_OF_OLD: &[(i64, u8)] = &[(libc::SYS_chmod, 1)];
+#[cfg(not(target_arch = "x86_64"))]
+const MODES_OF_OLD: &[(i64, u8)] = &[];
+/// `S_ISUID` and `S_ISGID` (`inode(7)`).
+const RUN_AS_ANOTHER: libc::c_int = 0o6000;
 
 /// Where `mmap(2)` and `mprotect(2)` have the protection, and `clone(2)` its flags.
 const PROTECTION: u8 = 2;
@@ -174,9 +177,6 @@ const PR_SET_VMA: libc::c_int = 0x5356_4d41;
 /// The programs for the kernel, all of which hold.
 pub(super) fn programs(role: Role) -> Result<Vec<BpfProgram>, BackendError> {
     let mut rules: Rules = [ALWAYS, STREAMS, STREAMS_OF_OLD].concat().into_iter().map(always).collect();
-    for (call, flags) in SENDING {
-        rules.insert(*call, vec![without(*flags, libc::MSG_FASTOPEN)?]);
-    }
     // Only the writing half: a listener, which the next front is to have, is not ended by that.
     rules.insert(libc::SYS_shutdown, any_of(1, &[libc::SHUT_WR])?);
     let mut programs = Vec::new();
@@ -189,6 +189,9 @@ pub(super) fn programs(role: Role) -> Result<Vec<BpfProgram>, BackendError> {
             rules.insert(libc::SYS_fcntl, any_of(1, &[libc::F_GETFD, libc::F_GETFL, libc::F_SETFL])?);
             rules.insert(libc::SYS_ioctl, any_of(1, &[FIONBIO, FIONREAD])?);
             rules.insert(libc::SYS_fstat, Vec::new());
+            // Bytes alone: whoever is handed a socket (SCM_RIGHTS) and drops it may have to wait for its end.
+            let plain = !(libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT);
+            rules.insert(libc::SYS_sendto, vec![without(3, plain)?]);
             // How its connections send and end; no filters or other programs for the kernel, no other protocols above TCP.
             let options = [(libc::SOL_SOCKET, libc::SO_LINGER), (libc::IPPROTO_TCP, libc::TCP_NODELAY)];
             rules.insert(libc::SYS_setsockopt, options.into_iter().map(option).collect::<Result<_, _>>()?);
@@ -197,13 +200,18 @@ pub(super) fn programs(role: Role) -> Result<Vec<BpfProgram>, BackendError> {
             rules.extend([ENFORCER, ENFORCER_OF_OLD].concat().into_iter().map(always));
             rules.insert(libc::SYS_setsockopt, Vec::new());
             rules.insert(libc::SYS_shutdown, Vec::new());
-            rules.insert(libc::SYS_sendmmsg, vec![without(3, libc::MSG_FASTOPEN)?]);
+            for (call, flags) in SENDING {
+                rules.insert(*call, vec![without(*flags, libc::MSG_FASTOPEN)?]);
+            }
+            for (call, mode) in [MODES, MODES_OF_OLD].concat() {
+                rules.insert(call, vec![without(mode, RUN_AS_ANOTHER)?]);
+            }
             // Modules of the C library that look up users may be loaded; what is written is never run.
             let not_both =
                 vec![without(PROTECTION, libc::PROT_WRITE)?, without(PROTECTION, libc::PROT_EXEC)?];
             rules.insert(libc::SYS_mmap, not_both.clone());
             rules.insert(libc::SYS_mprotect, not_both);
-            rules.insert(libc::SYS_socket, any_of(0, &[libc::AF_UNIX, libc::AF_NETLINK])?);
+            rules.insert(libc::SYS_socket, Vec::new());
             rules.insert(
                 libc::SYS_ioctl,
                 any_of(1, &[FIONBIO, FIOCLEX, FIONREAD, TCGETS, SIOCGIFNAME, SIOCGIFINDEX])?,
@@ -220,6 +228,7 @@ pub(super) fn programs(role: Role) -> Result<Vec<BpfProgram>, BackendError> {
             rules.insert(libc::SYS_clone3, Vec::new());
             rules.insert(libc::SYS_prctl, any_of(0, &PRCTL)?);
             programs.push(without_clone3()?);
+            programs.push(without_internet()?);
         }
     }
     programs.push(compiled(rules, SeccompAction::KillProcess, SeccompAction::Allow)?);
@@ -232,6 +241,17 @@ fn without_clone3() -> Result<BpfProgram, BackendError> {
     compiled(rules, SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32))
 }
 
+/// No socket but local ones and netlink. A module that looks users up may try, and does without.
+fn without_internet() -> Result<BpfProgram, BackendError> {
+    let others = |family: libc::c_int| {
+        let family = u64::from(family.cast_unsigned());
+        SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, family)
+    };
+    let neither = SeccompRule::new(vec![others(libc::AF_UNIX)?, others(libc::AF_NETLINK)?])?;
+    let rules = Rules::from([(libc::SYS_socket, vec![neither])]);
+    compiled(rules, SeccompAction::Allow, SeccompAction::Errno(libc::EAFNOSUPPORT as u32))
+}
+
 fn compiled(rules: Rules, others: SeccompAction, these: SeccompAction) -> Result<BpfProgram, BackendError> {
     SeccompFilter::new(rules, others, these, TargetArch::try_from(std::env::consts::ARCH)?)?.try_into()
 }
@@ -240,9 +260,9 @@ fn always(call: i64) -> (i64, Vec<SeccompRule>) {
     (call, Vec::new())
 }
 
-/// An argument without this bit.
+/// An argument without any of these bits.
 fn without(argument: u8, bit: libc::c_int) -> Result<SeccompRule, BackendError> {
-    let mask = SeccompCmpOp::MaskedEq(u64::from(bit.unsigned_abs()));
+    let mask = SeccompCmpOp::MaskedEq(u64::from(bit.cast_unsigned()));
     SeccompRule::new(vec![SeccompCondition::new(argument, SeccompCmpArgLen::Dword, mask, 0)?])
 }
 

@@ -69,6 +69,14 @@ fn what_a_sealed_process_tries() {
         "tcp" => TcpListener::bind("127.0.0.1:0").is_ok(),
         "connect" => TcpStream::connect(listener.local_addr().unwrap()).is_ok(),
         "everything" => do_everything(&folder),
+        "hand-over" => {
+            let (one, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+            crate::sys::handover::send(&one, b"x", &[std::os::fd::AsFd::as_fd(&client)]).is_ok()
+        }
+        "out-of-band" => raw4(libc::SYS_sendto, [client.as_raw_fd(), 0, 0, libc::MSG_OOB]),
+        "mode" => crate::sys::files::set_mode(&folder, 0o700).is_ok(),
+        "mode-elsewhere" => raw(libc::SYS_chmod, [0, 0o4777, 0]),
+        "owner" => nix::unistd::chown(&folder, None, None).is_ok(),
         "end-writing" => client.shutdown(std::net::Shutdown::Write).is_ok(),
         "end-listening" => raw(libc::SYS_shutdown, [listener.as_raw_fd(), libc::SHUT_RD, 0]),
         "fast-open" => fast_open(&listener),
@@ -101,6 +109,11 @@ fn what_a_sealed_process_tries() {
         other => panic!("{other} is not known"),
     };
     std::process::exit(if could { COULD } else { COULD_NOT });
+}
+
+fn raw4(call: libc::c_long, [first, second, third, fourth]: [libc::c_int; 4]) -> bool {
+    // SAFETY: as above.
+    unsafe { libc::syscall(call, first, second, third, fourth) >= 0 }
 }
 
 /// What the daemon calls while it runs: whether each is carried out matters less than that it does not end the process.
@@ -205,9 +218,21 @@ fn the_front_can_talk_with_whom_it_accepts_and_nothing_else() {
 fn the_enforcer_can_read_and_speak_netlink_but_starts_no_program_and_reaches_nobody() {
     can(
         "enforcer",
-        &["talk", "memory", "read", "write-below", "list", "local", "netlink", "thread", "run", "everything"],
+        &[
+            "talk",
+            "memory",
+            "read",
+            "write-below",
+            "list",
+            "local",
+            "netlink",
+            "thread",
+            "run",
+            "everything",
+            "mode",
+        ],
     );
-    for deed in ["write", "remove"] {
+    for deed in ["write", "remove", "tcp", "connect", "udp", "raw"] {
         assert_eq!(attempt("enforcer", deed).code(), Some(COULD_NOT), "{deed}");
     }
     dies_of(
@@ -215,10 +240,8 @@ fn the_enforcer_can_read_and_speak_netlink_but_starts_no_program_and_reaches_nob
         &[
             "fast-open",
             "fast-open-message",
-            "tcp",
-            "connect",
-            "udp",
-            "raw",
+            "mode-elsewhere",
+            "owner",
             "exec",
             "exec-here",
             "fork",
