@@ -40,6 +40,30 @@ while not closed and time.monotonic() < end:
 print(" closed" if closed else " open")
 "#;
 
+/// The same, who asks the same thing again and again for so long and takes an answer now and then only; prints whether the
+/// link was closed.
+const ASK_WITHOUT_LISTENING: &str = r#"
+import ctypes, os, signal, socket, sys, time
+pid, seconds, message = int(sys.argv[1]), float(sys.argv[2]), bytes.fromhex(sys.stdin.read())
+libc = ctypes.CDLL(None, use_errno=True)
+link = libc.syscall(438, os.pidfd_open(pid), 0, 0)
+if link < 0:
+    sys.exit("pidfd_getfd: " + os.strerror(ctypes.get_errno()))
+os.kill(pid, signal.SIGSTOP)
+link = socket.socket(fileno=link)
+end, closed = time.monotonic() + seconds, False
+while not closed and time.monotonic() < end:
+    link.settimeout(1)
+    try:
+        link.sendall(message * 100)
+        closed = not link.recv(18)
+    except TimeoutError:
+        pass
+    except (BrokenPipeError, ConnectionResetError):
+        closed = True
+print("closed" if closed else "open")
+"#;
+
 /// The front of an agent; none while there is none.
 pub fn pid_of(agent: &Agent) -> Option<u32> {
     child_of(child_of(agent.pid(), "start-others")?, "hear-strangers")
@@ -117,4 +141,12 @@ pub fn ask(id: u32, step: u8, client: std::net::IpAddr, fields: &[(u8, &str)]) -
         body.extend(text.as_bytes());
     }
     framed(&body)
+}
+
+/// Has somebody who has taken over a front ask this for so many seconds, and hardly listen; true if that ended the link.
+#[track_caller]
+pub fn ask_without_listening(host: &Namespace, front: u32, message: &[u8], seconds: u32) -> bool {
+    let input: String = message.iter().map(|byte| format!("{byte:02x}")).collect();
+    let words = ["-c", ASK_WITHOUT_LISTENING, &front.to_string(), &seconds.to_string()];
+    host.feed("python3", &words, input.as_bytes()).success().text().trim() == "closed"
 }

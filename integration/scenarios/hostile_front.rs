@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::agent::Installation;
 use crate::configuration::{Config, http_key, https_key};
 use crate::firewall::{elements, table};
-use crate::front::{ask, child_of, framed, pid_of, say, status_line, successor};
+use crate::front::{ask, ask_without_listening, child_of, framed, pid_of, say, status_line, successor};
 use crate::knocking::knock;
 use crate::probe::{assert_echoes, assert_silent};
 use crate::server::{Habit, Server};
@@ -188,6 +188,21 @@ fn a_front_that_asks_without_end_keeps_no_operator_from_being_heard() {
     }
     successor(&agent, front);
     // Of its own address: that of the flood is over its limit.
+    knock(&net.b, Family::V4.router(), "ssh");
+}
+
+#[test]
+fn a_front_that_asks_and_hardly_listens_is_ended_before_it_fills_the_memory() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&[]));
+    let agent = home.start(&net.router);
+    let front = pid_of(&agent).unwrap();
+    let before = resident(agent.pid());
+    let one = ask(1, 1, Family::V4.client_a(), &[(APP, "ssh"), (KEY, "not-a-key-of-ssh")]);
+    assert!(ask_without_listening(&net.router, front, &one, 60), "it may go on");
+    successor(&agent, front);
+    let grown = resident(agent.pid()).saturating_sub(before);
+    assert!(grown < 16 << 10, "the enforcer grew by {grown} KiB");
     knock(&net.b, Family::V4.router(), "ssh");
 }
 
