@@ -12,6 +12,7 @@ use crate::backend::Backend;
 use crate::configuration::Config;
 use crate::namespace::Namespace;
 use crate::process::{Background, Finished, finish, wait};
+use crate::recent;
 use crate::temporary::TempDir;
 
 /// The program under test.
@@ -163,6 +164,9 @@ impl Installation {
             if let Ok(length) = socket.recv(&mut message)
                 && message[..length].split(|&b| b == b'\n').any(|line| line == b"READY=1")
             {
+                if Backend::current().is_recent() {
+                    recent::ticks_per_second(host);
+                }
                 return Agent { process, notify: socket };
             }
             let alive = process.is_alive();

@@ -50,10 +50,7 @@ pub fn entries(host: &Namespace, name: &str) -> Vec<(String, u64)> {
 pub fn elements(host: &Namespace, set: &str) -> Vec<Element> {
     let lists = lists(host, set);
     assert!(!lists.is_empty(), "there is no list of {set}");
-    let begun = Instant::now();
     let hz = ticks_per_second(host);
-    // To find that out takes seconds, once: what is left is told as of when it was asked.
-    let spent = begun.elapsed();
     let mut out = Vec::new();
     for (name, secs) in lists {
         let (entries, now) = (entries(host, &name), now(host));
@@ -62,7 +59,7 @@ pub fn elements(host: &Namespace, set: &str) -> Vec<Element> {
                 Duration::from_secs(secs).checked_sub(Duration::from_millis((now - seen) * 1_000 / hz));
             if let Some(expires) = left.filter(|left| !left.is_zero()) {
                 let timeout = Some(Duration::from_secs(secs));
-                out.push(Element { key, timeout, expires: Some(expires + spent) });
+                out.push(Element { key, timeout, expires: Some(expires) });
             }
         }
     }
@@ -75,7 +72,8 @@ fn now(host: &Namespace) -> u64 {
     found.expect("the entry just made").1
 }
 
-fn ticks_per_second(host: &Namespace) -> u64 {
+/// How fast the kernel counts. To find that out takes seconds, once, so it is done before anything is measured.
+pub fn ticks_per_second(host: &Namespace) -> u64 {
     static HZ: OnceLock<u64> = OnceLock::new();
     *HZ.get_or_init(|| {
         let (first, began) = (now(host), Instant::now());
