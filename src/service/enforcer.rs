@@ -205,12 +205,12 @@ impl Enforcer {
                         return Stopped::TornDown;
                     }
                 }
+                hashed = self.hasher.next() => self.on_hashed(hashed, clock::now()),
                 // Last: whoever asks without end must not keep an operator from being heard.
                 Some(pending) = asks.recv() => {
                     let (Ask::Knock(attempt), answer) = pending.split();
                     self.on_knock(attempt, answer, clock::now());
                 }
-                hashed = self.hasher.next() => self.on_hashed(hashed, clock::now()),
             }
         }
         if cleanup {

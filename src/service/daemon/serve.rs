@@ -89,38 +89,47 @@ impl Guarded<'_> {
         let mut enforcing =
             spawn_enforcer(move || enforcer.serve(asks, calls, reloads, events, cleanup, stopped))?;
         let mut operators = tokio::spawn(control::serve(control, call_sender));
-        if steps {
-            tokio::select! {
-                ended = &mut front => return Err(gone(ended)),
-                Ok(_) = taken.wait_for(Option::is_some) => {}
-            }
-        }
-        let _ = hears.await;
-        if let Err(error) = notify::notify("READY=1\nSTATUS=guarding") {
-            tracing::warn!(%error, "systemd could not be told");
-        }
-        match steps {
-            true => tracing::info!(http_port = own_http, https_port = own_https, "listening"),
-            false => tracing::info!("no steps: nothing listens"),
-        }
-        let mut reloading = tokio::spawn(reloader.run(hangup));
-
+        let unserved = match steps {
+            true => tokio::select! {
+                ended = &mut front => Some(gone(ended)),
+                Ok(_) = taken.wait_for(Option::is_some) => None,
+            },
+            false => None,
+        };
         // Whether the enforcer has ended by itself, and what it all came to.
-        let (enforcer_ended, result) = tokio::select! {
-            _ = terminate.recv() => (false, Ok(())),
-            _ = interrupt.recv() => (false, Ok(())),
-            stopped = &mut enforcing => (true, match stopped {
-                Ok(Stopped::TornDown) => Ok(()),
-                Ok(Stopped::Unused) | Err(_) => Err(DaemonError::Died("the enforcer")),
-            }),
-            seconds = overdue(self.trial.map(Arc::as_ref)) => (false, Err(DaemonError::NotConfirmed(seconds))),
-            ended = &mut front => (false, Err(gone(ended))),
-            // Without it, who is disabled would keep on getting in, and nobody would know.
-            _ = &mut reloading => (false, Err(DaemonError::Died("who reloads"))),
-            _ = &mut operators => (false, Err(DaemonError::Died("the control socket"))),
+        let (enforcer_ended, result) = match unserved {
+            // It is to be stopped all the same: what is put back now must not be put right by it.
+            Some(error) => (false, Err(error)),
+            None => {
+                let _ = hears.await;
+                if let Err(error) = notify::notify("READY=1\nSTATUS=guarding") {
+                    tracing::warn!(%error, "systemd could not be told");
+                }
+                match steps {
+                    true => tracing::info!(http_port = own_http, https_port = own_https, "listening"),
+                    false => tracing::info!("no steps: nothing listens"),
+                }
+                let mut reloading = tokio::spawn(reloader.run(hangup));
+                let outcome = tokio::select! {
+                    _ = terminate.recv() => (false, Ok(())),
+                    _ = interrupt.recv() => (false, Ok(())),
+                    stopped = &mut enforcing => (true, match stopped {
+                        Ok(Stopped::TornDown) => Ok(()),
+                        Ok(Stopped::Unused) | Err(_) => Err(DaemonError::Died("the enforcer")),
+                    }),
+                    seconds = overdue(self.trial.map(Arc::as_ref)) => {
+                        (false, Err(DaemonError::NotConfirmed(seconds)))
+                    }
+                    ended = &mut front => (false, Err(gone(ended))),
+                    // Without it, who is disabled would keep on getting in, and nobody would know.
+                    _ = &mut reloading => (false, Err(DaemonError::Died("who reloads"))),
+                    _ = &mut operators => (false, Err(DaemonError::Died("the control socket"))),
+                };
+                reloading.abort();
+                outcome
+            }
         };
         let _ = notify::notify("STOPPING=1");
-        reloading.abort();
         front.abort();
         operators.abort();
         let _ = self.launcher.end_front();
