@@ -11,7 +11,7 @@ use super::{Daemon, DaemonError};
 use crate::service::control;
 use crate::service::enforcer::{Enforcer, Stopped};
 use crate::service::front::{Reach, bind_step1, bind_step2};
-use crate::service::keeper::{FrontError, Keeper};
+use crate::service::keeper::{Begun, FrontError, Keeper};
 use crate::service::launcher::Launcher;
 use crate::service::link::Pending;
 use crate::service::link::serving::{Pem, Serving};
@@ -19,7 +19,7 @@ use crate::service::reload::Reloader;
 use crate::service::served::{Pair, Served};
 use crate::service::trial::Trial;
 use crate::sys::netlink::Events;
-use crate::sys::{files, notify, seal, users};
+use crate::sys::{files, notify, process, seal, users};
 
 /// A number that no user has.
 const NOBODYS: u32 = u32::MAX - 1;
@@ -48,6 +48,7 @@ impl Guarded<'_> {
         events: Option<Events>,
         pem: Option<Arc<Pem>>,
         pair: Option<Pair>,
+        begun: Option<Begun>,
     ) -> Result<(), DaemonError> {
         let daemon = self.daemon;
         let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Process)?;
@@ -57,7 +58,7 @@ impl Guarded<'_> {
         let (serving_sender, serving) = watch::channel(Serving::of(&daemon.settings, pem));
         let (taken_sender, mut taken) = watch::channel(None);
         let (asks_sender, asks) = mpsc::channel(crate::service::link::MOST_ASKS);
-        let keeper = self.keeper(serving, taken_sender, asks_sender)?;
+        let keeper = self.keeper(begun, serving, taken_sender, asks_sender)?;
         let control = control::bind(&daemon.runtime_dir).map_err(|source| DaemonError::Runtime {
             path: control::socket_path(&daemon.runtime_dir),
             source,
@@ -65,12 +66,7 @@ impl Guarded<'_> {
         self.seal()?;
 
         let steps = keeper.is_some();
-        let mut front = tokio::spawn(async move {
-            match keeper {
-                Some(keeper) => keeper.keep().await,
-                None => std::future::pending().await,
-            }
-        });
+        let (front_ended, mut front) = oneshot::channel();
         let (reload_sender, reloads) = mpsc::channel(1);
         let reloader = Reloader {
             source: daemon.source.clone(),
@@ -86,8 +82,13 @@ impl Guarded<'_> {
         let (call_sender, calls) = mpsc::channel(CALLS);
         let (stop, stopped) = oneshot::channel();
         let cleanup = daemon.cleanup;
-        let mut enforcing =
-            spawn_enforcer(move || enforcer.serve(asks, calls, reloads, events, cleanup, stopped))?;
+        // On one thread, as most of what either does is for the other.
+        let mut enforcing = spawn_enforcer(move || async move {
+            let keeping = keep(keeper, front_ended);
+            let how = enforcer.serve(asks, calls, reloads, events, cleanup, stopped).await;
+            drop(keeping);
+            how
+        })?;
         let mut operators = tokio::spawn(control::serve(control, call_sender));
         if steps {
             tokio::select! {
@@ -121,9 +122,7 @@ impl Guarded<'_> {
         };
         let _ = notify::notify("STOPPING=1");
         reloading.abort();
-        front.abort();
         operators.abort();
-        let _ = self.launcher.end_front();
         if enforcer_ended {
             // The reply to whoever had everything removed is on its way, in a task of its own.
             tokio::time::sleep(LAST_WORDS).await;
@@ -132,6 +131,8 @@ impl Guarded<'_> {
             let _ = enforcing.await;
             tracing::info!("stopped; the guard stays");
         }
+        // Nobody starts another one now.
+        let _ = self.launcher.end_front();
         let _ = files::remove(&control::socket_path(&daemon.runtime_dir));
         result
     }
@@ -139,6 +140,7 @@ impl Guarded<'_> {
     /// Opens the ports for a front; none where there are no steps.
     fn keeper(
         &self,
+        begun: Option<Begun>,
         serving: watch::Receiver<Serving>,
         taken: watch::Sender<Option<u32>>,
         asks: mpsc::Sender<Pending>,
@@ -151,7 +153,11 @@ impl Guarded<'_> {
         let step1 = bind_step1(own_http, reach).map_err(listen)?;
         let step2 = bind_step2(own_https, reach).map_err(listen)?;
         let launcher = Arc::clone(&self.launcher);
-        Keeper::new(launcher, step1, step2, serving, taken, asks).map(Some).map_err(DaemonError::Process)
+        let begun = match begun {
+            Some(begun) => begun,
+            None => Begun::start(&launcher).map_err(DaemonError::Launcher)?,
+        };
+        Keeper::new(launcher, begun, step1, step2, serving, taken, asks).map(Some).map_err(DaemonError::Process)
     }
 
     /// Gives up what is not needed from now on, before there is another thread.
@@ -166,18 +172,25 @@ impl Guarded<'_> {
         let state_file = daemon.settings.global.state_file.as_deref().and_then(Path::parent);
         let mut writable = vec![daemon.runtime_dir.as_path(), daemon.state_dir.as_path()];
         writable.extend(state_file);
+        process::keep_network_capability().map_err(DaemonError::Process)?;
         let sealed = seal::enforcer(&writable)?;
         tracing::debug!(%sealed, "the enforcer is sealed");
         Ok(())
     }
 }
 
-fn gone(ended: Result<Result<std::convert::Infallible, FrontError>, tokio::task::JoinError>) -> DaemonError {
-    match ended {
-        Ok(Err(error)) => error.into(),
-        Ok(Ok(never)) => match never {},
-        Err(_) => DaemonError::Died("who keeps the front"),
-    }
+/// Keeps a front, if there is to be one; what is returned is to be held meanwhile.
+fn keep(keeper: Option<Keeper>, ended: oneshot::Sender<FrontError>) -> Option<oneshot::Sender<FrontError>> {
+    let Some(keeper) = keeper else { return Some(ended) };
+    tokio::spawn(async move {
+        let Err(error) = keeper.keep().await;
+        let _ = ended.send(error);
+    });
+    None
+}
+
+fn gone(ended: Result<FrontError, oneshot::error::RecvError>) -> DaemonError {
+    ended.map_or(DaemonError::Died("who keeps the front"), DaemonError::from)
 }
 
 /// The ports to listen on, and who can reach them at all.
