@@ -92,7 +92,7 @@ impl Guarded<'_> {
         let mut operators = tokio::spawn(control::serve(control, call_sender));
         if steps {
             tokio::select! {
-                ended = &mut front => return Err(gone(ended)),
+                Ok(error) = &mut front => return Err(error.into()),
                 Ok(_) = taken.wait_for(Option::is_some) => {}
             }
         }
@@ -115,7 +115,8 @@ impl Guarded<'_> {
                 Ok(Stopped::Unused) | Err(_) => Err(DaemonError::Died("the enforcer")),
             }),
             seconds = overdue(self.trial.map(Arc::as_ref)) => (false, Err(DaemonError::NotConfirmed(seconds))),
-            ended = &mut front => (false, Err(gone(ended))),
+            // Where the enforcer ended, who keeps the front did, too, without a word.
+            Ok(error) = &mut front => (false, Err(error.into())),
             // Without it, who is disabled would keep on getting in, and nobody would know.
             _ = &mut reloading => (false, Err(DaemonError::Died("who reloads"))),
             _ = &mut operators => (false, Err(DaemonError::Died("the control socket"))),
@@ -157,7 +158,9 @@ impl Guarded<'_> {
             Some(begun) => begun,
             None => Begun::start(&launcher).map_err(DaemonError::Launcher)?,
         };
-        Keeper::new(launcher, begun, step1, step2, serving, taken, asks).map(Some).map_err(DaemonError::Process)
+        Keeper::new(launcher, begun, step1, step2, serving, taken, asks)
+            .map(Some)
+            .map_err(DaemonError::Process)
     }
 
     /// Gives up what is not needed from now on, before there is another thread.
@@ -187,10 +190,6 @@ fn keep(keeper: Option<Keeper>, ended: oneshot::Sender<FrontError>) -> Option<on
         let _ = ended.send(error);
     });
     None
-}
-
-fn gone(ended: Result<FrontError, oneshot::error::RecvError>) -> DaemonError {
-    ended.map_or(DaemonError::Died("who keeps the front"), DaemonError::from)
 }
 
 /// The ports to listen on, and who can reach them at all.
