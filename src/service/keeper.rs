@@ -5,8 +5,8 @@ use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::net::unix::pipe;
@@ -90,6 +90,7 @@ pub struct Keeper {
     serving: watch::Receiver<Serving>,
     taken: watch::Sender<Option<u32>>,
     asks: mpsc::Sender<Pending>,
+    log: Arc<Mutex<front_log::Budget>>,
 }
 
 impl Keeper {
@@ -110,7 +111,8 @@ impl Keeper {
         let mut ears = step1.into_descriptors()?;
         let of_step1 = u8::try_from(ears.len()).unwrap_or(u8::MAX);
         ears.extend(step2.into_descriptors()?);
-        Ok(Self { launcher, begun: Some(begun), ears, of_step1, serving, taken, asks })
+        let log = Arc::new(Mutex::new(front_log::Budget::new(Instant::now())));
+        Ok(Self { launcher, begun: Some(begun), ears, of_step1, serving, taken, asks, log })
     }
 
     /// Keeps it for ever.
@@ -144,7 +146,7 @@ impl Keeper {
     /// The life of one front.
     async fn one(&mut self) -> Result<Infallible, FrontError> {
         let (reader, mut writer, log) = self.start().map_err(FrontError::Start)?;
-        let logging = tokio::spawn(front_log::pass_on(log));
+        let logging = tokio::spawn(front_log::pass_on(log, Arc::clone(&self.log)));
         let (answers, mut answered) = mpsc::channel(MOST_ASKS);
         let open = Arc::new(AtomicUsize::new(0));
         let relay =

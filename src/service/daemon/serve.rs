@@ -1,6 +1,6 @@
 //! The daemon while it runs: who serves whom, and how it all ends.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,7 +64,7 @@ impl Guarded<'_> {
             path: control::socket_path(&daemon.runtime_dir),
             source,
         })?;
-        self.seal()?;
+        let writable = self.seal()?;
 
         let steps = keeper.is_some();
         let (front_ended, mut front) = oneshot::channel();
@@ -75,6 +75,7 @@ impl Guarded<'_> {
             users: daemon.users.clone(),
             trial: self.trial.cloned(),
             state_dir: daemon.state_dir.clone(),
+            writable,
             served: steps.then(|| Served { serving: serving_sender.clone(), taken: taken.clone() }),
             enforcer: reload_sender,
         };
@@ -172,22 +173,24 @@ impl Guarded<'_> {
             .map_err(DaemonError::Process)
     }
 
-    /// Gives up what is not needed from now on, before there is another thread.
-    fn seal(&self) -> Result<(), DaemonError> {
+    /// Gives up what is not needed from now on, before there is another thread; returns the folders that can still be
+    /// written to, if not all.
+    fn seal(&self) -> Result<Option<Vec<PathBuf>>, DaemonError> {
         if !self.seals {
             tracing::info!("iptables is a program: this process is not kept from starting some");
-            return Ok(());
+            return Ok(None);
         }
         // The C library loads all that it looks users up with, for one whom nobody knows.
         let _ = users::name(NOBODYS);
         let daemon = self.daemon;
         let state_file = daemon.settings.global.state_file.as_deref().and_then(Path::parent);
-        let mut writable = vec![daemon.runtime_dir.as_path(), daemon.state_dir.as_path()];
-        writable.extend(state_file);
+        let mut writable = vec![daemon.runtime_dir.clone(), daemon.state_dir.clone()];
+        writable.extend(state_file.map(Path::to_owned));
         process::keep_network_capability().map_err(DaemonError::Process)?;
-        let sealed = seal::enforcer(&writable)?;
+        let folders: Vec<&Path> = writable.iter().map(PathBuf::as_path).collect();
+        let sealed = seal::enforcer(&folders)?;
         tracing::debug!(%sealed, "the enforcer is sealed");
-        Ok(())
+        Ok(Some(writable))
     }
 }
 
