@@ -20,7 +20,7 @@ use crate::service::reload::Reloader;
 use crate::service::served::{Pair, Served};
 use crate::service::trial::Trial;
 use crate::sys::netlink::Events;
-use crate::sys::{files, notify, process, seal, users};
+use crate::sys::{files, notify, process, resident, seal, users};
 
 /// A number that no user has.
 const NOBODYS: u32 = u32::MAX - 1;
@@ -122,6 +122,7 @@ impl Guarded<'_> {
                         false => tracing::info!("no steps: nothing listens"),
                     }
                     let mut reloading = tokio::spawn(reloader.run(hangup));
+                    resident::give_back_start();
                     let how = tokio::select! {
                         how = &mut end => how,
                         // Without it, who is disabled would keep on getting in, and nobody would know.
