@@ -26,27 +26,33 @@ impl Forge {
 
     /// Sends the first packet of a connection; false where there was no room for it.
     pub fn syn(&self, source: SocketAddr, to: SocketAddr) -> bool {
-        let mut header = Vec::with_capacity(24);
-        header.extend(source.port().to_be_bytes());
-        header.extend(to.port().to_be_bytes());
-        header.extend([0x12, 0x34, 0x56, 0x78, 0, 0, 0, 0, 6 << 4, 2, 0xfa, 0xf0, 0, 0, 0, 0]);
-        // The largest segment, as every client names it.
-        header.extend([2, 4, 5, 0xb4]);
-        self.send(TCP, source.ip(), to.ip(), header, 16)
+        self.send(TCP, (source.ip(), to.ip()), to.ip(), syn(source, to), 16)
+    }
+
+    /// The same by way of a router, which has to find its way from there.
+    pub fn syn_by(&self, router: IpAddr, source: SocketAddr, to: SocketAddr) -> bool {
+        self.send(TCP, (source.ip(), to.ip()), router, syn(source, to), 16)
     }
 
     /// Sends a datagram; false where there was no room for it.
     pub fn datagram(&self, source: SocketAddr, to: SocketAddr, payload: &[u8]) -> bool {
-        let mut header = Vec::with_capacity(8 + payload.len());
-        header.extend(source.port().to_be_bytes());
-        header.extend(to.port().to_be_bytes());
-        header.extend(u16::try_from(8 + payload.len()).unwrap().to_be_bytes());
-        header.extend([0, 0]);
-        header.extend(payload);
-        self.send(UDP, source.ip(), to.ip(), header, 6)
+        self.send(UDP, (source.ip(), to.ip()), to.ip(), datagram(source, to, payload), 6)
     }
 
-    fn send(&self, protocol: u8, source: IpAddr, to: IpAddr, mut upper: Vec<u8>, checksum_at: usize) -> bool {
+    /// The same by way of a router, which has to find its way from there.
+    pub fn datagram_by(&self, router: IpAddr, source: SocketAddr, to: SocketAddr, payload: &[u8]) -> bool {
+        self.send(UDP, (source.ip(), to.ip()), router, datagram(source, to, payload), 6)
+    }
+
+    /// `by` is where the kernel is told to send it to, which need not be where it says it goes.
+    fn send(
+        &self,
+        protocol: u8,
+        (source, to): (IpAddr, IpAddr),
+        by: IpAddr,
+        mut upper: Vec<u8>,
+        checksum_at: usize,
+    ) -> bool {
         let length = u16::try_from(upper.len()).unwrap();
         let (packet, fd) = match (source, to) {
             (IpAddr::V4(source), IpAddr::V4(to)) => {
@@ -69,9 +75,29 @@ impl Forge {
             _ => panic!("{source} and {to} are of different families"),
         };
         let whole = [packet, upper].concat();
-        let at = SockaddrStorage::from(SocketAddr::new(to, 0));
+        let at = SockaddrStorage::from(SocketAddr::new(by, 0));
         sendto(fd.as_raw_fd(), &whole, &at, MsgFlags::empty()).is_ok()
     }
+}
+
+fn syn(source: SocketAddr, to: SocketAddr) -> Vec<u8> {
+    let mut header = Vec::with_capacity(24);
+    header.extend(source.port().to_be_bytes());
+    header.extend(to.port().to_be_bytes());
+    header.extend([0x12, 0x34, 0x56, 0x78, 0, 0, 0, 0, 6 << 4, 2, 0xfa, 0xf0, 0, 0, 0, 0]);
+    // The largest segment, as every client names it.
+    header.extend([2, 4, 5, 0xb4]);
+    header
+}
+
+fn datagram(source: SocketAddr, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
+    let mut header = Vec::with_capacity(8 + payload.len());
+    header.extend(source.port().to_be_bytes());
+    header.extend(to.port().to_be_bytes());
+    header.extend(u16::try_from(8 + payload.len()).unwrap().to_be_bytes());
+    header.extend([0, 0]);
+    header.extend(payload);
+    header
 }
 
 /// Puts the checksum over both ends, the protocol and what it carries where it belongs.

@@ -19,6 +19,7 @@ mod docker;
 mod fail2ban;
 mod faults;
 mod floods;
+mod forged;
 mod forwarding;
 mod host_audit;
 mod host_chains;

@@ -90,6 +90,8 @@ pub mod addr_type {
     pub const UNICAST: u32 = 1;
     /// This host's own.
     pub const LOCAL: u32 = 2;
+    /// This host's among others': that of all routers of an IPv6 network.
+    pub const ANYCAST: u32 = 4;
 }
 
 /// Source or destination.

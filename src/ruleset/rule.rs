@@ -333,6 +333,11 @@ impl RuleText {
         self.push(Expr::FibType { side, reg: R0 }).cmp(R0, CmpOp::Eq, &addr_type::LOCAL.to_ne_bytes())
     }
 
+    /// `fib saddr type anycast`, or daddr
+    pub(super) fn anycast(self, side: Side) -> Self {
+        self.push(Expr::FibType { side, reg: R0 }).cmp(R0, CmpOp::Eq, &addr_type::ANYCAST.to_ne_bytes())
+    }
+
     /// `ct direction reply`
     pub(super) fn reply_direction(self) -> Self {
         self.push(Expr::Ct { key: CtKey::Direction, reg: R0 }).cmp(R0, CmpOp::Eq, &[1])

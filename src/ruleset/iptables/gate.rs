@@ -44,9 +44,31 @@ fn this_host(family: Family, finish: impl Fn(Phrase) -> String) -> Vec<String> {
 }
 
 fn gate(draft: &Draft<'_>, family: Family) -> Vec<String> {
-    let _ = draft;
     let mut rules = vec![rule().reply().goto("gate_own", "own")];
+    rules.extend(forged(draft, family));
     rules.extend(this_host(family, |text| text.goto("gate_here", "here")));
+    rules
+}
+
+/// Connections from outside that claim to be begun by this host, or by a service on a LAN host: whoever began one so
+/// could go on in the other direction, by which only answers come.
+fn forged(draft: &Draft<'_>, family: Family) -> Vec<String> {
+    let own = match family {
+        Family::V4 => "LOCAL",
+        Family::V6 => "LOCAL,ANYCAST",
+    };
+    let mut rules = Vec::new();
+    for name in &draft.layout.ext {
+        let begun = || rule().iif(name).state("NEW");
+        rules.push(begun().address_type(Side::Source, own).drop("drop:forged"));
+        for segment in draft.lan(family) {
+            let text = match segment.host {
+                Some(host) => begun().sent_by(host),
+                None => begun(),
+            };
+            rules.push(text.sport(segment.protocol, segment.ports).drop("drop:forged"));
+        }
+    }
     rules
 }
 

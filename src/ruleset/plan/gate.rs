@@ -13,6 +13,7 @@ use super::{Meets, backend, chain, drop_the_rest, filter, for_clients, knock, st
 
 pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
     let mut out = vec![filter("gate", Hook::Prerouting, -150, gate(layout))];
+    out.push(chain("forged", vec![rule().counter().drop().named("drop:forged")]));
     out.push(chain("gate_own", gate_own()));
     out.push(chain("spoke", spoke()));
     out.push(chain("passed", passed()));
@@ -28,6 +29,7 @@ pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
 
 fn gate(layout: &Layout<'_>) -> Vec<Rule> {
     let mut rules = vec![rule().reply_direction().goto("gate_own").named("own")];
+    rules.extend(forged(layout));
     if layout.settings.global.steps {
         rules.push(to_port(layout.options.http_port).goto(&knock::step_gate(layout, 1)).named("step1"));
         rules.push(to_port(layout.options.https_port).goto(&knock::step_gate(layout, 2)).named("step2"));
@@ -36,6 +38,22 @@ fn gate(layout: &Layout<'_>) -> Vec<Rule> {
     rules.extend(knock::to_knock(layout));
     rules.push(rule().iifname("ext").for_this_host().service_vmap("services").named("services"));
     rules.extend(knock::to_reset(layout));
+    rules
+}
+
+/// Connections from outside that claim to be begun by this host, or by a service on a LAN host: whoever began one so
+/// could go on in the other direction, by which only answers come. Nobody's next packet finds a connection
+/// whose first one was dropped.
+fn forged(layout: &Layout<'_>) -> Vec<Rule> {
+    let begun = || rule().iifname("ext").new_connection();
+    let mut rules = vec![
+        begun().local(Side::Source).goto("forged").named("forged"),
+        begun().anycast(Side::Source).goto("forged").named("forged"),
+    ];
+    for family in lan_families(layout) {
+        let map = format!("lan_forged_{}", family.digit());
+        rules.push(begun().host_service_vmap(family, Side::Source, &map).named("forged:lan"));
+    }
     rules
 }
 

@@ -112,6 +112,8 @@ fn maps(layout: &Layout<'_>) -> Vec<Set> {
         let key = || vec![address(family), KeyPart::Protocol, KeyPart::Port];
         out.push(verdicts(&format!("lan_{}", family.digit()), key(), &of_family, "lan"));
         out.push(verdicts(&format!("lan_reply_{}", family.digit()), key(), &of_family, "lrp"));
+        let name = format!("lan_forged_{}", family.digit());
+        out.push(map(&name, key(), &of_family, |_| "forged".to_owned()));
     }
     out
 }
@@ -174,9 +176,14 @@ pub(super) fn from_packets(stem: &str, key: Vec<KeyPart>, family: Family) -> Set
     }
 }
 
-/// A map from segments to the chains `<stem>_<segment>`; ranges only where there are any,
-/// because concatenated ranges need Linux 5.6.
+/// A map from segments to the chains `<stem>_<segment>`.
 fn verdicts(name: &str, key: Vec<KeyPart>, segments: &[Segment], stem: &str) -> Set {
+    map(name, key, segments, |segment| format!("{stem}_{}", segment.name()))
+}
+
+/// A map from segments to chains; ranges only where there are any,
+/// because concatenated ranges need Linux 5.6.
+fn map(name: &str, key: Vec<KeyPart>, segments: &[Segment], chain: impl Fn(&Segment) -> String) -> Set {
     let ranged = segments.iter().any(|segment| !segment.ports.is_single());
     let elements: Elements = segments
         .iter()
@@ -184,7 +191,7 @@ fn verdicts(name: &str, key: Vec<KeyPart>, segments: &[Segment], stem: &str) -> 
             let at = |port| segment_key(&key, segment, port);
             let element = Element {
                 last: (!segment.ports.is_single()).then(|| at(segment.ports.last())),
-                verdict: Some(Verdict::Goto(format!("{stem}_{}", segment.name()))),
+                verdict: Some(Verdict::Goto(chain(segment))),
                 ..Element::default()
             };
             (at(segment.ports.first()), element)

@@ -96,6 +96,10 @@ impl Renderer<'_> {
                     "lan_chains",
                     &self.segment_chains(&self.layout.lan, "lan", Way::In, &marked, Some("drop"))?,
                 ),
+                (
+                    "forged_lan",
+                    &self.lan_rules("iifname @ext ct state new ", "saddr", "sport", "lan_forged", "forged:lan"),
+                ),
                 ("from_lan", &self.lan_rules("", "saddr", "sport", "lan_reply", "replies:lan")),
                 ("reply_chains", &{
                     let mut chains =

@@ -104,6 +104,7 @@ impl Renderer<'_> {
             };
             out += &map(&format!("lan_{digit}"), &key, &hosts, "lan", by_host)?;
             out += &map(&format!("lan_reply_{digit}"), &key, &hosts, "lrp", by_host)?;
+            out += &map_to(&format!("lan_forged_{digit}"), &key, &hosts, |_| "forged".to_owned(), by_host)?;
         }
         Ok(out)
     }
@@ -116,9 +117,18 @@ fn map(
     stem: &str,
     key_of: impl Fn(&Segment) -> String,
 ) -> Result<String, TemplateError> {
+    map_to(name, key, segments, |segment| format!("{stem}_{}", segment.name()), key_of)
+}
+
+fn map_to(
+    name: &str,
+    key: &str,
+    segments: &[Segment],
+    chain: impl Fn(&Segment) -> String,
+    key_of: impl Fn(&Segment) -> String,
+) -> Result<String, TemplateError> {
     let ranged = segments.iter().any(|segment| !segment.ports.is_single());
-    let pairs: Vec<String> =
-        segments.iter().map(|s| format!("{} : goto {stem}_{}", key_of(s), s.name())).collect();
+    let pairs: Vec<String> = segments.iter().map(|s| format!("{} : goto {}", key_of(s), chain(s))).collect();
     let elements =
         if pairs.is_empty() { String::new() } else { format!("\t\telements = {{ {} }}", pairs.join(", ")) };
     fill(

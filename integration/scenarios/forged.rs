@@ -1,0 +1,111 @@
+//! Packets of strangers in the name of the gateway or of a LAN host, by which connections would be begun the wrong way
+//! round: what the stranger sends next would be an answer.
+
+use std::net::{IpAddr, SocketAddr};
+use std::thread::sleep;
+use std::time::Duration;
+
+use crate::agent::Installation;
+use crate::backend::{Backend, on_every_firewall};
+use crate::configuration::Config;
+use crate::forge::Forge;
+use crate::knocking::{STEP2_PORT, knock};
+use crate::namespace::Namespace;
+use crate::probe::{GENEROUS, PATIENCE, assert_echoes, dial_from_port, udp_echoes, udp_echoes_from};
+use crate::server::{Habit, Server};
+use crate::topology::{Family, Topology};
+
+on_every_firewall! {
+    a_packet_in_the_name_of_a_guarded_port_turns_no_stranger_into_an_answer,
+}
+
+/// Connections that are tracked and that this port seems to have begun.
+fn begun_by(host: &Namespace, address: IpAddr, port: u16) -> usize {
+    let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
+    let listed = host.run("conntrack", &["-L", "-f", family]).success().text();
+    let address = address.to_string();
+    let begins = |line: &str| {
+        // The first of each is that of the first packet.
+        let value =
+            |name: &str| line.split_whitespace().find_map(|word| word.strip_prefix(name)).map(str::to_owned);
+        value("src=") == Some(address.clone()) && value("sport=") == Some(port.to_string())
+    };
+    listed.lines().filter(|line| begins(line)).count()
+}
+
+/// Tries both protocols from a port of the stranger's for which the packet was forged.
+fn try_as(net: &Topology, service: SocketAddr, at: u16) {
+    let forge = Forge::new(&net.b);
+    let router = if service.is_ipv4() { Family::V4 } else { Family::V6 }.router();
+    let me = if service.is_ipv4() { Family::V4 } else { Family::V6 }.client_b();
+    assert!(forge.datagram_by(router, service, (me, at).into(), b"as if you had asked"));
+    assert!(forge.syn_by(router, service, (me, at).into()));
+    sleep(Duration::from_millis(200));
+    assert_eq!(
+        begun_by(&net.router, service.ip(), service.port()),
+        0,
+        "{service} seems to have begun something"
+    );
+    assert!(!udp_echoes_from(&net.b, at, service.ip(), service.port(), PATIENCE), "UDP {service}");
+    let tcp = dial_from_port(&net.b, (me, at).into(), service);
+    assert!(tcp.is_err(), "TCP {service}");
+}
+
+fn prepare(net: &Topology) {
+    // IPv4 has checks of its own against this, which are not everywhere.
+    for interface in ["all", "ext0"] {
+        net.router.sysctl(&format!("net/ipv4/conf/{interface}/rp_filter"), "0");
+        net.router.sysctl(&format!("net/ipv4/conf/{interface}/accept_local"), "1");
+    }
+}
+
+fn a_packet_in_the_name_of_a_guarded_port_turns_no_stranger_into_an_answer() {
+    let net = Topology::new();
+    prepare(&net);
+    let _services = [
+        Server::tcp(&net.router, 2222, Habit::Echo),
+        Server::udp(&net.router, 2222, Habit::Echo),
+        Server::tcp(&net.lan, 7000, Habit::Echo),
+        Server::udp(&net.lan, 7000, Habit::Echo),
+        Server::udp(&net.b, 9000, Habit::Echo),
+    ];
+    let config = Config::new(&[])
+        .app("ssh", "[2222, 3333]", "both", "local", &[])
+        .app("four", "6000", "both", "10.0.0.5:7000", &["masquerade: false"])
+        .app("six", "6001", "both", "\"[fd00:5::5]:7000\"", &["masquerade: false"]);
+    let home = Installation::new(&config);
+    let _agent = home.start(&net.router);
+    for (family, at) in [(Family::V4, 21_000), (Family::V6, 21_100)] {
+        try_as(&net, (family.router(), 2222).into(), at);
+        try_as(&net, (family.router(), STEP2_PORT).into(), at + 1);
+        try_as(&net, (family.lan(), 7000).into(), at + 2);
+        if !Backend::current().is_iptables() {
+            let counted =
+                net.router.run("nft", &["list", "chain", "inet", "knock_agent", "forged"]).success().text();
+            assert!(!counted.contains("packets 0 "), "{counted}");
+        }
+    }
+    // Those that really begin, of the LAN host from another port and of this one from any, go on.
+    let b = Family::V4.client_b();
+    assert!(udp_echoes_from(&net.router, 3333, b, 9000, GENEROUS), "this host's own, from the guarded port");
+    assert!(udp_echoes(&net.lan, b, 9000, GENEROUS), "the LAN host's own");
+    knock(&net.a, Family::V6.router(), "ssh");
+    assert_echoes(&net.a, Family::V6.router(), 2222);
+}
+
+#[test]
+fn nor_does_one_in_the_name_of_any_port_where_the_whole_host_is_closed() {
+    let net = Topology::new();
+    prepare(&net);
+    let _services =
+        [Server::tcp(&net.router, 9999, Habit::Echo), Server::udp(&net.router, 9999, Habit::Echo)];
+    let config = Config::new(&["default_input: drop"]).app("ssh", "2222", "tcp", "local", &[]);
+    let home = Installation::new(&config);
+    let _agent = home.start(&net.router);
+    for (family, at) in [(Family::V4, 21_000), (Family::V6, 21_100)] {
+        try_as(&net, (family.router(), 9999).into(), at);
+    }
+    // The address that all routers of the network have.
+    let anycast: IpAddr = "2001:db8:1::".parse().unwrap();
+    try_as(&net, (anycast, 9999).into(), 21_200);
+}
