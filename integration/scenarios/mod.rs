@@ -16,6 +16,7 @@ mod container;
 mod crashes;
 mod crowds;
 mod docker;
+mod events;
 mod fail2ban;
 mod faults;
 mod floods;

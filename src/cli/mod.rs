@@ -40,6 +40,8 @@ mod knock_timed;
 #[cfg(feature = "gateway")]
 pub mod load;
 #[cfg(feature = "gateway")]
+mod logging;
+#[cfg(feature = "gateway")]
 mod operate;
 mod output;
 #[cfg(feature = "gateway")]
@@ -66,6 +68,8 @@ pub use exit::Exit;
 pub use flags::{ConfigArg, DaemonArgs, FirewallType};
 #[cfg(feature = "gateway")]
 pub use host_flags::HostArgs;
+#[cfg(feature = "gateway")]
+pub use logging::LogFormat;
 pub use output::{Printer, Tone};
 #[cfg(feature = "gateway")]
 pub use proxy_flags::{ProxyArgs, Steps};
@@ -192,16 +196,17 @@ pub fn main() -> ExitCode {
 fn other_role() -> Option<Exit> {
     let mut args = std::env::args_os().skip(1);
     let role = args.next()?;
-    let level = args.next().map(|level| level.to_string_lossy().into_owned()).unwrap_or_default();
+    let style = args.next().map(|style| style.to_string_lossy().into_owned()).unwrap_or_default();
+    let log = || style.parse::<logging::LogStyle>();
     let done = if role == trial::WATCHER {
         trial::watch()
     } else if role == launcher::LAUNCHER {
-        launcher::launch(&level)
+        launcher::launch(&style)
     } else if role == front::FRONT {
-        run::log_to_pipe(&level);
+        let Ok(()) = log().map(logging::LogStyle::begin_in_pipe);
         front::front()
     } else if role == herald::TELLER {
-        run::log_to_stderr(&level);
+        let Ok(()) = log().map(logging::LogStyle::begin);
         herald::tell()
     } else {
         return None;

@@ -204,6 +204,16 @@ pub struct App {
 }
 
 impl App {
+    /// The guarded ports, such as `tcp/22` or `udp/6000-6010`.
+    #[must_use]
+    pub fn services(&self) -> Vec<String> {
+        let of = |protocol: &crate::units::Protocol| {
+            let protocol = *protocol;
+            self.ports.iter().map(move |ports| format!("{protocol}/{ports}"))
+        };
+        self.protocol.each().iter().flat_map(of).collect()
+    }
+
     /// The families in which the service can be reached at all: both for a local one, that of its address for a LAN host.
     #[must_use]
     pub fn families(&self) -> &'static [Family] {

@@ -2,12 +2,15 @@
 
 mod calls;
 mod knocks;
+mod lines;
 mod mending;
 mod rotation;
 mod telling;
 mod timed;
 
 pub use rotation::ServingSender;
+
+use self::lines::Lines;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +23,7 @@ use super::hasher::{Hashed, Hasher, Job};
 use super::herald::Herald;
 use super::link::{Answer, Ask, Pending};
 use super::operations::{OperationError, Operations};
+use super::record::Record;
 use super::refusals::Refusals;
 use super::reload::Reload;
 use super::repair::{AGAIN, Happened, Patience, Watch};
@@ -31,7 +35,7 @@ use crate::knock::{Attempt, Gatekeeper, Verdict};
 use crate::sys::calendar::Calendar;
 use crate::sys::clock;
 use crate::sys::netlink::Events;
-use crate::units::{AppName, ClientAddr, Lifetime, Now};
+use crate::units::{AppName, ClientAddr, Lifetime, LogEvent, Now};
 
 /// How often the calendar is compared with the clock that never goes back, as it may be corrected gradually.
 const LOOK_AT_CALENDAR: Duration = Duration::from_secs(60);
@@ -57,6 +61,8 @@ pub struct Enforcer {
     /// With whoever makes the host's own chains anew.
     host_patience: Patience,
     herald: Herald,
+    /// What is logged of grants, and what is folded.
+    lines: Lines,
     /// Who hears step 1; none in tests.
     listener: Option<ServingSender>,
     /// When to try again what the kernel refused.
@@ -103,6 +109,7 @@ impl Enforcer {
             refusals: Refusals::new(&random),
             host_patience: Patience::with_reloads(),
             herald,
+            lines: Lines::default(),
             listener: None,
             path_again_at: None,
             timed_again_at: None,
@@ -346,7 +353,14 @@ impl Enforcer {
     fn close(&mut self, client: ClientAddr, app: &AppName, user: &str, now: Now) -> Answer {
         match self.operations.close(app.as_str(), client, user, now) {
             Ok(ended) => {
-                tracing::info!(%client, %app, user, ended, "closed by the client");
+                let record = Record {
+                    address: Some(client.to_string()),
+                    app: Some(app.to_string()),
+                    by: Some(user.to_owned()),
+                    grants: Some(u64::from(ended)),
+                    ..Record::of(LogEvent::ClosedByClient)
+                };
+                record.log("closed by the client");
                 Answer::Opened
             }
             Err(error) => failed("a grant could not be closed", client, app, &error),
@@ -358,7 +372,13 @@ impl Enforcer {
         let admitted = slug.and_then(|slug| self.operations.admit_to_step2(client, &slug, lifetime));
         match admitted {
             Ok(()) => {
-                tracing::info!(%client, %app, %lifetime, "step 1 was right: step 2 is open");
+                let record = Record {
+                    address: Some(client.to_string()),
+                    app: Some(app.to_string()),
+                    lifetime_s: Some(lifetime.as_secs()),
+                    ..Record::of(LogEvent::Admitted)
+                };
+                record.log("step 1 was right: step 2 is open");
                 Answer::Opened
             }
             Err(error) => {
@@ -378,10 +398,7 @@ impl Enforcer {
     ) -> Answer {
         let note = Note { by: user.to_owned(), how: How::TwoStep };
         match self.operations.grant(app.as_str(), client, &note, Some(lifetime), now) {
-            Ok(_) => {
-                tracing::info!(%client, %app, user, %lifetime, "granted");
-                Answer::Granted(lifetime)
-            }
+            Ok(_) => Answer::Granted(lifetime),
             Err(error) => failed("a grant could not be made", client, app, &error),
         }
     }
@@ -454,6 +471,12 @@ fn session(operations: &Operations, client: ClientAddr, now: Now) -> impl Fn(&Ap
 }
 
 fn failed(what: &str, client: ClientAddr, app: &AppName, error: &OperationError) -> Answer {
-    tracing::warn!(%client, %app, %error, "{what}");
+    let record = Record {
+        address: Some(client.to_string()),
+        app: Some(app.to_string()),
+        reason: Some(error.to_string()),
+        ..Record::of(LogEvent::NotGranted)
+    };
+    record.log(what);
     Answer::Unavailable
 }

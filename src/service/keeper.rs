@@ -20,7 +20,9 @@ use super::launcher::Launcher;
 use super::link::frame::{FromFront, ToFront, hear_front, say};
 use super::link::serving::Serving;
 use super::link::{Answer, Ask, MOST_ASKS, Pending};
+use super::record::Record;
 use crate::sys::handover;
+use crate::units::LogEvent;
 
 /// For a front to say that it serves, and to hear what it is told.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -108,7 +110,9 @@ impl Keeper {
             }
             let ended = gone.map_err(FrontError::Launcher)?.map(|status| status.to_string());
             let ended = ended.as_deref().unwrap_or("it was ended");
-            tracing::error!(%error, ended, "the front is started anew; the guard and all grants stay as they are");
+            let reason = Some(format!("{error}; {ended}"));
+            Record { reason, ..Record::of(LogEvent::FrontRestarted) }
+                .log("the front is started anew; the guard and all grants stay as they are");
             if begun.elapsed() >= LASTING {
                 pause = SHORTEST_PAUSE;
             }

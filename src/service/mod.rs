@@ -32,6 +32,7 @@ mod operate;
 pub mod operations;
 mod outside;
 mod own;
+pub mod record;
 mod refusals;
 pub mod reload;
 mod repair;

@@ -15,11 +15,13 @@ use crate::service::keeper::{FrontError, Keeper};
 use crate::service::launcher::Launcher;
 use crate::service::link::Pending;
 use crate::service::link::serving::{Pem, Serving};
+use crate::service::record::Record;
 use crate::service::reload::Reloader;
 use crate::service::served::{Pair, Served};
 use crate::service::trial::Trial;
 use crate::sys::netlink::Events;
 use crate::sys::{files, notify, seal, users};
+use crate::units::LogEvent;
 
 /// A number that no user has.
 const NOBODYS: u32 = u32::MAX - 1;
@@ -106,8 +108,11 @@ impl Guarded<'_> {
                     tracing::warn!(%error, "systemd could not be told");
                 }
                 match steps {
-                    true => tracing::info!(http_port = own_http, https_port = own_https, "listening"),
-                    false => tracing::info!("no steps: nothing listens"),
+                    true => {
+                        let services = vec![format!("tcp/{own_http}"), format!("tcp/{own_https}")];
+                        Record { services, ..Record::of(LogEvent::Ready) }.log("listening");
+                    }
+                    false => Record::of(LogEvent::Ready).log("no steps: nothing listens"),
                 }
                 let mut reloading = tokio::spawn(reloader.run(hangup));
                 let outcome = tokio::select! {
@@ -139,7 +144,7 @@ impl Guarded<'_> {
         } else {
             let _ = stop.send(());
             let _ = enforcing.await;
-            tracing::info!("stopped; the guard stays");
+            Record::of(LogEvent::Stopped).log("stopped; the guard stays");
         }
         let _ = files::remove(&control::socket_path(&daemon.runtime_dir));
         result

@@ -2,10 +2,11 @@
 
 use super::super::control::{Failure, Reply, Request};
 use super::super::operations::OperationError;
+use super::super::record::Record;
 use super::super::status::status;
 use super::super::unblock;
 use super::Enforcer;
-use crate::units::{ClientAddr, Now};
+use crate::units::{ClientAddr, LogEvent, Now};
 
 impl Enforcer {
     pub(super) fn on_call(&mut self, request: Request, user: &str, now: Now) -> Reply {
@@ -35,7 +36,8 @@ impl Enforcer {
                 if let Some(trial) = &self.trial {
                     trial.dismiss();
                 }
-                tracing::warn!(user, "an operator had everything removed: nothing is guarded any more");
+                Record { by: Some(user.to_owned()), ..Record::of(LogEvent::TornDown) }
+                    .log("an operator had everything removed: nothing is guarded any more");
                 Reply::Done {
                     message: "the daemon removed its table and stops; nothing is guarded any more".to_owned(),
                 }
@@ -55,7 +57,9 @@ impl Enforcer {
                 failed(Failure::Request, "there is nothing to confirm: `run` was started without --confirm")
             }
             Some(Ok(fresh)) => {
-                tracing::info!(user, fresh, "confirmed by an operator");
+                let reason = (!fresh).then(|| "it was confirmed before".to_owned());
+                Record { by: Some(user.to_owned()), reason, ..Record::of(LogEvent::Confirmed) }
+                    .log("confirmed by an operator");
                 if let Some(state) = &mut self.state {
                     state.confirmed();
                 }
