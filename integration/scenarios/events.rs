@@ -1,20 +1,27 @@
 //! What the log tells of, as programs read it.
 
-use std::fs;
-use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::agent::Installation;
+use crate::agent::{Installation, PROGRAM};
 use crate::configuration::{Config, STEP1_PATH, STEP2_PATH, http_key, https_key};
 use crate::firewall::{flush_host, is_guarded};
 use crate::knocking::{form, knock, post_step1};
+use crate::process::finish;
 use crate::topology::{Family, Topology};
 
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// The program outside every network.
+fn plain(words: &[&str]) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.args(words);
+    command
+}
 
 fn config() -> Config {
     let global = ["lockout: {after: 2, first: 1m, longest: 1h}"];
@@ -97,44 +104,63 @@ fn every_grant_renewal_end_refusal_repair_and_reload_is_one_object_and_holds_no_
     for secret in [&http_key("ssh"), &https_key("ssh"), "a-guess-of-mine", STEP1_PATH, STEP2_PATH] {
         assert!(!log.contains(secret.trim_start_matches('/')), "a secret in the log: {log}");
     }
+    let file = home.path("agent.log");
+    let shown = |more: &[&str]| {
+        let words = [&["log", "--file", file.to_str().unwrap()], more].concat();
+        finish(plain(&words), b"", LIMIT).success().text()
+    };
+    let of_b = shown(&["--address", "203.0.113.0/24", "--app", "ssh", "--event", "granted,renewed,revoked"]);
+    let kinds: Vec<&str> = of_b.lines().map(|line| line.split("  ").nth(1).unwrap().trim()).collect();
+    assert_eq!(kinds, ["granted", "renewed", "revoked"], "{of_b}");
+    assert!(of_b.contains("ssh  203.0.113.3  1m  by root  (operator)") && !of_b.contains('\u{1b}'), "{of_b}");
+    let of_client = shown(&["--address", &client, "--json", "--since", "1h"]);
+    let of_client: Vec<Value> = of_client.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(of_client.iter().filter(|line| line["event"] == "granted").collect::<Vec<_>>(), [granted]);
+    assert_eq!(shown(&["--since", "2099-01-01"]), "");
+    assert_eq!(shown(&["-n", "1"]).split("  ").nth(1).map(str::trim), Some("stopped"));
+
     let whole = |line: &Value| ["time", "level", "message"].iter().all(|key| line[key].is_string());
     assert!(lines(&home).iter().all(whole), "{log}");
     assert!(log.contains("\"level\":\"debug\""), "{log}");
 }
 
 #[test]
-fn systemd_s_journal_gets_the_fields_of_events_from_the_sealed_daemon() {
+fn systemd_s_journal_gets_the_fields_of_events_from_the_sealed_daemon_and_they_are_read_there() {
     let net = Topology::new();
     let home = Installation::new(&config());
-    let folder = home.path("journal");
-    fs::create_dir(&folder).unwrap();
-    let journal = UnixDatagram::bind(folder.join("socket")).unwrap();
-    journal.set_read_timeout(Some(LIMIT)).unwrap();
-    let mounts = format!(
-        "mount -t tmpfs none /run && mkdir -p /run/systemd/journal && mount --bind {} /run/systemd/journal && \
-         JOURNAL_STREAM=$(stat -Lc %d:%i /proc/self/fd/2) && export JOURNAL_STREAM && exec \"$@\"",
-        folder.display()
-    );
-    let home = home.wrapper(&["unshare", "-m", "sh", "-c", &mounts, "sh"]);
+    // A journal of our own, in a file system of our own; what is there is seen through the process in it.
+    let begin = "mount -t tmpfs none /run && mount -t tmpfs none /var/log && mkdir -p /run/systemd/journal /run/log/journal && \
+         { setpriv --pdeathsig KILL /lib/systemd/systemd-journald & } && \
+         for try in $(seq 200); do [ -S /run/systemd/journal/socket ] && break; sleep 0.1; done && \
+         JOURNAL_STREAM=$(stat -Lc %d:%i /proc/self/fd/2) && export JOURNAL_STREAM && exec \"$@\"";
+    let home = home.wrapper(&["unshare", "-m", "sh", "-c", begin, "sh"]);
     let agent = home.start(&net.router);
     home.grant(&net.router, "ssh", Family::V4.client_b(), 60);
-    let mut bytes = [0; 65_536];
-    let entry = loop {
-        let length = journal.recv(&mut bytes).unwrap_or_else(|error| panic!("{error}\n{}", home.log()));
-        let entry = String::from_utf8(bytes[..length].to_vec()).unwrap();
-        if entry.contains("KNOCK_AGENT_EVENT=granted\n") {
-            break entry;
-        }
+    let inside = format!("/proc/{}/ns/mnt", agent.pid());
+    let journal = |words: &[&str]| {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--mount={inside}")).args(["journalctl", "--no-pager", "-q"]).args(words);
+        finish(command, b"", LIMIT).text()
     };
-    let has = |line: &str| assert!(entry.lines().any(|have| have == line), "{line} in\n{entry}");
-    has("PRIORITY=6");
-    has("SYSLOG_IDENTIFIER=knock-agent");
-    has("KNOCK_AGENT_ADDRESS=203.0.113.3");
-    has("KNOCK_AGENT_APP=ssh");
-    has("KNOCK_AGENT_HOW=operator");
-    has("KNOCK_AGENT_LIFETIME_S=60");
-    has("KNOCK_AGENT_SERVICES=tcp/2222");
-    assert!(entry.contains("MESSAGE=INFO granted address=203.0.113.3"), "{entry}");
+    let end = Instant::now() + LIMIT;
+    let entries = loop {
+        let entries = journal(&["-o", "json", "KNOCK_AGENT_EVENT=granted", "KNOCK_AGENT_APP=ssh"]);
+        if !entries.is_empty() {
+            break entries;
+        }
+        assert!(Instant::now() < end, "{}\n{}", journal(&[]), home.log());
+        sleep(Duration::from_millis(100));
+    };
+    let entry: Value = serde_json::from_str(&entries).unwrap();
+    assert_eq!(
+        (entry["PRIORITY"].as_str(), entry["_PID"].as_str()),
+        (Some("6"), Some(&*agent.pid().to_string()))
+    );
+    assert_eq!(entry["KNOCK_AGENT_SERVICES"], "tcp/2222");
+    assert!(entry["MESSAGE"].as_str().unwrap().starts_with("INFO granted address=203.0.113.3"), "{entry}");
     assert!(!home.log().contains("granted"), "nothing is told twice: {}", home.log());
+    let shown =
+        finish(plain(&["log", "--file", "-"]), journal(&["-o", "json"]).as_bytes(), LIMIT).success().text();
+    assert!(shown.contains("  granted       ssh  203.0.113.3  1m  by root  (operator)"), "{shown}");
     agent.terminate();
 }

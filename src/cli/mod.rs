@@ -40,6 +40,8 @@ mod knock_timed;
 #[cfg(feature = "gateway")]
 pub mod load;
 #[cfg(feature = "gateway")]
+pub mod log;
+#[cfg(feature = "gateway")]
 mod logging;
 #[cfg(feature = "gateway")]
 mod operate;
@@ -142,6 +144,9 @@ pub enum Verb {
     /// Show who is let in and for how long
     #[cfg(feature = "gateway")]
     Status(status::StatusArgs),
+    /// Show what happened: who was let in, refused, locked out; repairs and reloads
+    #[cfg(feature = "gateway")]
+    Log(log::LogArgs),
     /// Let an address in by hand
     #[cfg(feature = "gateway")]
     Grant(grant::GrantArgs),
@@ -243,6 +248,8 @@ fn dispatch(verb: Verb) -> Exit {
         #[cfg(feature = "gateway")]
         Verb::Status(args) => status::run(args),
         #[cfg(feature = "gateway")]
+        Verb::Log(args) => log::run(args),
+        #[cfg(feature = "gateway")]
         Verb::Grant(args) => grant::run(args),
         #[cfg(feature = "gateway")]
         Verb::Revoke(args) => revoke::run(args),
@@ -287,7 +294,7 @@ mod tests {
         for verb in Cli::command().get_subcommands() {
             assert!(verb.get_about().is_some(), "{}", verb.get_name());
             let configured = verb.get_arguments().any(|arg| arg.get_short() == Some('c'));
-            let others = ["hash-key", "knock", "connect"].contains(&verb.get_name());
+            let others = ["hash-key", "knock", "connect", "log"].contains(&verb.get_name());
             assert_eq!(configured, !others, "{}", verb.get_name());
             for arg in verb.get_arguments() {
                 assert!(arg.get_help().is_some(), "{} {}", verb.get_name(), arg.get_id());

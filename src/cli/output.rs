@@ -76,6 +76,12 @@ impl Printer {
         }
     }
 
+    /// Whether what is printed still arrives anywhere.
+    #[must_use]
+    pub fn has_reader(&self) -> bool {
+        self.state == State::Open
+    }
+
     /// Prints rows with their columns aligned, two spaces between them and in front.
     pub fn table<const N: usize>(&mut self, rows: &[[String; N]]) {
         let mut widths = [0; N];
