@@ -72,6 +72,7 @@ fn settings(two_factor_step: TwoFactorStep) -> Settings {
         automaton: Automaton::default(),
         time_sequence: None,
         notify: crate::config::Notify::default(),
+        metrics: crate::config::Metrics::default(),
     }
 }
 
