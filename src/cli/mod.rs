@@ -30,6 +30,8 @@ pub mod guard;
 #[cfg(feature = "gateway")]
 pub mod hash_key;
 #[cfg(feature = "gateway")]
+pub mod health;
+#[cfg(feature = "gateway")]
 mod host_flags;
 #[cfg(feature = "client")]
 pub mod knock;
@@ -138,6 +140,9 @@ pub enum Verb {
     /// Show who is let in and for how long
     #[cfg(feature = "gateway")]
     Status(status::StatusArgs),
+    /// Tell whether all is well, for scripts and monitors
+    #[cfg(feature = "gateway")]
+    Health(health::HealthArgs),
     /// Let an address in by hand
     #[cfg(feature = "gateway")]
     Grant(grant::GrantArgs),
@@ -237,6 +242,8 @@ fn dispatch(verb: Verb) -> Exit {
         Verb::Confirm(args) => confirm::run(args),
         #[cfg(feature = "gateway")]
         Verb::Status(args) => status::run(args),
+        #[cfg(feature = "gateway")]
+        Verb::Health(args) => health::run(args),
         #[cfg(feature = "gateway")]
         Verb::Grant(args) => grant::run(args),
         #[cfg(feature = "gateway")]
@@ -402,6 +409,7 @@ mod tests {
             "knock-agent run --ask",
             "knock-agent confirm",
             "knock-agent status --json",
+            "knock-agent health --json --http-port 80 --cert cert.pem",
             "knock-agent grant ssh 10.0.0.1 --for 2h",
             "knock-agent grant ssh 2001:db8::1",
             "knock-agent revoke ssh 10.0.0.1",

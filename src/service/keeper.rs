@@ -14,6 +14,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
+use super::around::Around;
 use super::front::Ears;
 use super::front_log;
 use super::launcher::Launcher;
@@ -67,6 +68,7 @@ pub struct Keeper {
     serving: watch::Receiver<Serving>,
     taken: watch::Sender<Option<u32>>,
     asks: mpsc::Sender<Pending>,
+    around: Arc<Around>,
 }
 
 impl Keeper {
@@ -82,11 +84,12 @@ impl Keeper {
         serving: watch::Receiver<Serving>,
         taken: watch::Sender<Option<u32>>,
         asks: mpsc::Sender<Pending>,
+        around: Arc<Around>,
     ) -> io::Result<Self> {
         let mut ears = step1.into_descriptors()?;
         let of_step1 = u8::try_from(ears.len()).unwrap_or(u8::MAX);
         ears.extend(step2.into_descriptors()?);
-        Ok(Self { launcher, ears, of_step1, serving, taken, asks })
+        Ok(Self { launcher, ears, of_step1, serving, taken, asks, around })
     }
 
     /// Keeps it for ever.
@@ -99,6 +102,7 @@ impl Keeper {
         loop {
             let begun = Instant::now();
             self.taken.send_replace(None);
+            self.around.front_begins(served);
             let Err(error) = self.one().await;
             served |= self.taken.borrow().is_some();
             // Whatever it does now, it does not go on.
@@ -123,8 +127,13 @@ impl Keeper {
         let logging = tokio::spawn(front_log::pass_on(log));
         let (answers, mut answered) = mpsc::channel(MOST_ASKS);
         let open = Arc::new(AtomicUsize::new(0));
-        let relay =
-            Relay { asks: self.asks.clone(), answers, open: Arc::clone(&open), taken: self.taken.clone() };
+        let relay = Relay {
+            asks: self.asks.clone(),
+            answers,
+            open: Arc::clone(&open),
+            taken: self.taken.clone(),
+            around: Arc::clone(&self.around),
+        };
         let mut hearing = tokio::spawn(relay.hear(reader));
         let begun = self.serve(&mut writer).await;
         let mut serving = self.serving.clone();
@@ -155,6 +164,7 @@ impl Keeper {
                     _ = looks.tick() => match asked {
                         None => {
                             asked = Some(Instant::now());
+                            self.around.front_asked();
                             tell(&mut writer, &ToFront::AreYouListening).await?;
                         }
                         Some(at) if at.elapsed() > PATIENCE => return Err(FrontError::Silent),
@@ -202,6 +212,7 @@ struct Relay {
     /// Asks without an answer.
     open: Arc<AtomicUsize>,
     taken: watch::Sender<Option<u32>>,
+    around: Arc<Around>,
 }
 
 impl Relay {
@@ -218,6 +229,7 @@ impl Relay {
             };
             match message {
                 FromFront::Taken(version) => {
+                    self.around.front_heard();
                     self.taken.send_replace(Some(version));
                 }
                 FromFront::Ask(id, attempt) => {

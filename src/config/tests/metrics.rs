@@ -52,7 +52,11 @@ fn what_cannot_be_meant_is_refused_with_its_place() {
         ("{listen: '0.0.0.0:9469'}", "global.metrics.listen", "other hosts"),
         ("{listen: '[::]:9469', open_to_network: false}", "global.metrics.listen", "other hosts"),
         ("{listen: '[::ffff:127.0.0.1]:9469'}", "global.metrics.listen", "other hosts"),
-        ("{listen: '127.0.0.1:9469', open_to_network: maybe}", "global.metrics.open_to_network", "true or false"),
+        (
+            "{listen: '127.0.0.1:9469', open_to_network: maybe}",
+            "global.metrics.open_to_network",
+            "true or false",
+        ),
         ("{listen: '127.0.0.1:8080'}", "global.metrics.listen", "--http-port"),
         ("{listen: '127.0.0.1:8443'}", "global.metrics.listen", "--https-port"),
         ("{listen: '127.0.0.1:22'}", "global.metrics.listen", "`ssh`"),

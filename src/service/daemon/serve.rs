@@ -7,7 +7,9 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::watchers::Watchers;
 use super::{Daemon, DaemonError};
+use crate::service::around::Around;
 use crate::service::control;
 use crate::service::enforcer::{Enforcer, Stopped};
 use crate::service::front::{Reach, bind_step1, bind_step2};
@@ -54,14 +56,17 @@ impl Guarded<'_> {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Process)?;
         let hangup = signal(SignalKind::hangup()).map_err(DaemonError::Process)?;
         let (own_http, own_https, _) = ports(daemon);
+        let around = Arc::new(Around::default());
+        pem.iter().for_each(|pem| around.certified(pem));
         let (serving_sender, serving) = watch::channel(Serving::of(&daemon.settings, pem));
         let (taken_sender, mut taken) = watch::channel(None);
         let (asks_sender, asks) = mpsc::channel(crate::service::link::MOST_ASKS);
-        let keeper = self.keeper(serving, taken_sender, asks_sender)?;
+        let keeper = self.keeper(serving, taken_sender, asks_sender, Arc::clone(&around))?;
         let control = control::bind(&daemon.runtime_dir).map_err(|source| DaemonError::Runtime {
             path: control::socket_path(&daemon.runtime_dir),
             source,
         })?;
+        let mut watchers = Watchers::prepare(&daemon.settings.metrics, Arc::clone(&around));
         self.seal()?;
 
         let steps = keeper.is_some();
@@ -80,15 +85,16 @@ impl Guarded<'_> {
             state_dir: daemon.state_dir.clone(),
             served: steps.then(|| Served { serving: serving_sender.clone(), taken: taken.clone() }),
             enforcer: reload_sender,
+            around: Arc::clone(&around),
         };
         let (hearing, hears) = oneshot::channel();
-        let enforcer = enforcer.with_listener(serving_sender).telling_when_it_hears(hearing);
+        let enforcer = enforcer.with_listener(serving_sender).telling_when_it_hears(hearing).knowing(around);
         let (call_sender, calls) = mpsc::channel(CALLS);
         let (stop, stopped) = oneshot::channel();
         let cleanup = daemon.cleanup;
         let mut enforcing =
             spawn_enforcer(move || enforcer.serve(asks, calls, reloads, events, cleanup, stopped))?;
-        let mut operators = tokio::spawn(control::serve(control, call_sender));
+        let mut operators = tokio::spawn(control::serve(control, call_sender.clone()));
         let unserved = match steps {
             true => tokio::select! {
                 ended = &mut front => Some(gone(ended)),
@@ -109,6 +115,7 @@ impl Guarded<'_> {
                     true => tracing::info!(http_port = own_http, https_port = own_https, "listening"),
                     false => tracing::info!("no steps: nothing listens"),
                 }
+                watchers.begin(&call_sender);
                 let mut reloading = tokio::spawn(reloader.run(hangup));
                 let outcome = tokio::select! {
                     _ = terminate.recv() => (false, Ok(())),
@@ -130,6 +137,7 @@ impl Guarded<'_> {
             }
         };
         let _ = notify::notify("STOPPING=1");
+        watchers.end();
         front.abort();
         operators.abort();
         let _ = self.launcher.end_front();
@@ -151,6 +159,7 @@ impl Guarded<'_> {
         serving: watch::Receiver<Serving>,
         taken: watch::Sender<Option<u32>>,
         asks: mpsc::Sender<Pending>,
+        around: Arc<Around>,
     ) -> Result<Option<Keeper>, DaemonError> {
         if !self.daemon.settings.global.steps {
             return Ok(None);
@@ -160,7 +169,9 @@ impl Guarded<'_> {
         let step1 = bind_step1(own_http, reach).map_err(listen)?;
         let step2 = bind_step2(own_https, reach).map_err(listen)?;
         let launcher = Arc::clone(&self.launcher);
-        Keeper::new(launcher, step1, step2, serving, taken, asks).map(Some).map_err(DaemonError::Process)
+        Keeper::new(launcher, step1, step2, serving, taken, asks, around)
+            .map(Some)
+            .map_err(DaemonError::Process)
     }
 
     /// Gives up what is not needed from now on, before there is another thread.
@@ -175,6 +186,8 @@ impl Guarded<'_> {
         let state_file = daemon.settings.global.state_file.as_deref().and_then(Path::parent);
         let mut writable = vec![daemon.runtime_dir.as_path(), daemon.state_dir.as_path()];
         writable.extend(state_file);
+        let textfile = daemon.settings.metrics.textfile.as_ref();
+        writable.extend(textfile.and_then(|file| file.path.parent()));
         let sealed = seal::enforcer(&writable)?;
         tracing::debug!(%sealed, "the enforcer is sealed");
         Ok(())

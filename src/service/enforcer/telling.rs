@@ -33,6 +33,7 @@ impl Enforcer {
         for turn in self.operations.journal().take() {
             let Turn { what, app, addr, note, lifetime } = turn;
             let app = slug_of(&app).to_owned();
+            self.tally.on_turn(&app, what, note.how);
             let kind = match what {
                 What::Opened => EventKind::Opened,
                 What::Renewed => EventKind::Renewed,
