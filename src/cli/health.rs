@@ -1,5 +1,6 @@
 //! `knock-agent health`.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use clap::Args;
@@ -133,8 +134,11 @@ fn daemon(args: &DaemonArgs, findings: &mut Findings) {
         Ok(Some(Reply::Failed { message, .. })) => findings.add(Part::Daemon, message),
         Ok(Some(_)) => findings.add(Part::Daemon, "it answers something else: it is of another release"),
         Ok(None) => findings.add(Part::Daemon, "no daemon runs: nobody can knock"),
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             findings.blocked(Part::Daemon, "no permission to ask the daemon", Exit::NoPermission);
+        }
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+            findings.add(Part::Daemon, format!("it does not answer within {} s", PATIENCE.as_secs()));
         }
         Err(error) => findings.add(Part::Daemon, format!("it does not answer: {error}")),
     }

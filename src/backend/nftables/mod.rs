@@ -35,7 +35,7 @@ pub struct Nftables {
     netlink: Netlink,
     /// Whether the answer to a transaction could not be read, so that it may or may not be carried out.
     unsure: bool,
-    commits: Commits,
+    commits: Box<Commits>,
 }
 
 impl Nftables {
@@ -44,7 +44,7 @@ impl Nftables {
     /// # Errors
     /// [`BackendError::Unsupported`] where there is no netfilter netlink.
     pub fn open() -> Result<Self, BackendError> {
-        Ok(Self { netlink: Netlink::open()?, unsure: false, commits: Commits::default() })
+        Ok(Self { netlink: Netlink::open()?, unsure: false, commits: Box::default() })
     }
 
     /// The number by which the kernel's notifications tell our changes from others'.
