@@ -46,6 +46,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("pkill", "procps"),
     ("whois", "whois"),
     ("systemd-analyze", "systemd"),
+    ("promtool", "prometheus"),
     ("readelf", "binutils"),
     ("cc", "gcc"),
 ];

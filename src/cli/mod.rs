@@ -30,6 +30,8 @@ pub mod guard;
 #[cfg(feature = "gateway")]
 pub mod hash_key;
 #[cfg(feature = "gateway")]
+pub mod health;
+#[cfg(feature = "gateway")]
 mod host_flags;
 #[cfg(feature = "client")]
 pub mod knock;
@@ -147,6 +149,9 @@ pub enum Verb {
     /// Show what happened: who was let in, refused, locked out; repairs and reloads
     #[cfg(feature = "gateway")]
     Log(log::LogArgs),
+    /// Tell whether all is well, for scripts and monitors
+    #[cfg(feature = "gateway")]
+    Health(health::HealthArgs),
     /// Let an address in by hand
     #[cfg(feature = "gateway")]
     Grant(grant::GrantArgs),
@@ -249,6 +254,8 @@ fn dispatch(verb: Verb) -> Exit {
         Verb::Status(args) => status::run(args),
         #[cfg(feature = "gateway")]
         Verb::Log(args) => log::run(args),
+        #[cfg(feature = "gateway")]
+        Verb::Health(args) => health::run(args),
         #[cfg(feature = "gateway")]
         Verb::Grant(args) => grant::run(args),
         #[cfg(feature = "gateway")]
@@ -414,6 +421,7 @@ mod tests {
             "knock-agent run --ask",
             "knock-agent confirm",
             "knock-agent status --json",
+            "knock-agent health --json --http-port 80 --cert cert.pem",
             "knock-agent grant ssh 10.0.0.1 --for 2h",
             "knock-agent grant ssh 2001:db8::1",
             "knock-agent revoke ssh 10.0.0.1",

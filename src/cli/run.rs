@@ -11,7 +11,7 @@ use crate::cli::load::{self, Exposure};
 use crate::cli::operate::{exit_of, exit_of_backend};
 use crate::cli::quick::{self, QuickArgs};
 use crate::cli::{DaemonArgs, Exit, Printer};
-use crate::config::{ProxyStep2, Settings};
+use crate::config::{Problem, ProxyStep2, Settings, Severity};
 use crate::service::daemon::{self, Daemon, DaemonError, TlsFiles};
 use crate::service::launcher::Launcher;
 use crate::service::record::Record;
@@ -129,11 +129,17 @@ fn prepare(args: RunArgs, err: &mut Printer) -> Result<Daemon, Exit> {
     let host = args.host_chains(settings.global.mark, err)?;
     let tls = tls_files(args.cert, args.key, &settings, err)?;
     let (path, with_tls, steps_on) = (args.file.config.clone(), tls.is_some(), settings.global.steps);
+    let metrics = settings.metrics.clone();
     let source = Source::new(move || {
         if let Some(text) = &quick {
             return quick::read(text);
         }
-        let checked = load::read(&path, Some(&steps), exposure).map_err(|refused| refused.problems)?;
+        let mut checked = load::read(&path, Some(&steps), exposure).map_err(|refused| refused.problems)?;
+        if checked.settings.metrics != metrics {
+            let later = load::one_problem(&path, "global.metrics", OTHER_METRICS, "start it again").list;
+            let as_warnings = later.into_iter().map(|one| Problem { severity: Severity::Warning, ..one });
+            checked.warnings.extend(as_warnings);
+        }
         if checked.settings.global.steps != steps_on {
             return Err(load::one_problem(&path, "global.steps", OTHER_STEPS, "start it again"));
         }
@@ -158,6 +164,7 @@ fn prepare(args: RunArgs, err: &mut Printer) -> Result<Daemon, Exit> {
     })
 }
 
+const OTHER_METRICS: &str = "a running daemon goes on showing figures where it did from its start";
 const OTHER_STEPS: &str = "a running daemon does not begin or cease to listen";
 const NO_CERTIFICATE: &str = "step 2 would be HTTPS, and the daemon was started without a certificate";
 const RESTART_WITH_ONE: &str = "start it again with --cert and --key";

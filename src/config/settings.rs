@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::config::knock_log::KnockLog;
+use crate::config::metrics::Metrics;
 use crate::config::notify::Notify;
 use crate::config::proxy::Proxy;
 use crate::config::sequence::KnockSequence;
@@ -25,6 +26,8 @@ pub struct Settings {
     pub users: Vec<User>,
     /// Who else is told of what happens.
     pub notify: Notify,
+    /// Where figures are shown.
+    pub metrics: Metrics,
     /// The knock sequences, those of the global section first.
     pub sequences: Vec<KnockSequence>,
     /// What tells them apart; it numbers them by their places.

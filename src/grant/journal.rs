@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::ledger::Entry;
-use super::note::Note;
+use super::note::{How, Note};
 
 /// Why a grant is no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,8 +61,8 @@ const MOST: usize = 1_000;
 pub struct Journal {
     /// None: nobody will.
     turns: Option<Vec<Turn>>,
-    /// How many more there were, by what happened and the app.
-    more: BTreeMap<(What, String), u64>,
+    /// How many more there were, by what happened, the app, and how the grants had come about.
+    more: BTreeMap<(What, String, How), u64>,
 }
 
 impl Journal {
@@ -77,13 +77,13 @@ impl Journal {
     }
 
     /// How many more turns there were than [`Journal::take`] gives, since this was called last.
-    pub fn take_more(&mut self) -> BTreeMap<(What, String), u64> {
+    pub fn take_more(&mut self) -> BTreeMap<(What, String, How), u64> {
         std::mem::take(&mut self.more)
     }
 
     pub(super) fn on_put(&mut self, app: &str, addr: IpAddr, note: &Note, had: Option<Entry>, has: Entry) {
         let what = if had.is_none() { What::Opened } else { What::Renewed };
-        if self.has_room(what, app) {
+        if self.has_room(what, app, note.how) {
             self.write(what, app, addr, note.clone(), has);
         }
     }
@@ -96,7 +96,7 @@ impl Journal {
         end: End,
     ) {
         for (by, entry) in users {
-            if self.has_room(What::Closed(end), app) {
+            if self.has_room(What::Closed(end), app, entry.how) {
                 let note = Note { by: by.to_string(), how: entry.how };
                 self.write(What::Closed(end), app, addr, note, *entry);
             }
@@ -104,15 +104,15 @@ impl Journal {
     }
 
     /// Whether one more is written down; else it is counted.
-    fn has_room(&mut self, what: What, app: &str) -> bool {
+    fn has_room(&mut self, what: What, app: &str, how: How) -> bool {
         let Some(turns) = &self.turns else { return false };
         if turns.len() < MOST {
             return true;
         }
-        match self.more.iter_mut().find(|((had, of), _)| *had == what && of == app) {
+        match self.more.iter_mut().find(|((had, of, by), _)| *had == what && of == app && *by == how) {
             Some((_, count)) => *count += 1,
             None => {
-                self.more.insert((what, app.to_owned()), 1);
+                self.more.insert((what, app.to_owned(), how), 1);
             }
         }
         false
@@ -128,7 +128,7 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::grant::{How, Ledger};
+    use crate::grant::Ledger;
     use crate::units::{Lifetime, Now};
 
     #[test]
@@ -144,7 +144,7 @@ mod tests {
         }
         assert_eq!(ledger.journal().take().len(), MOST);
         let more: Vec<_> = ledger.journal().take_more().into_iter().collect();
-        let opened = |app: &str, count| ((What::Opened, app.to_owned()), count);
+        let opened = |app: &str, count| ((What::Opened, app.to_owned(), How::TwoStep), count);
         assert_eq!(more, [opened("ssh", 500), opened("web", 10)]);
         assert!(ledger.journal().take_more().is_empty());
         ledger.expire(Now::at_secs(60));

@@ -3,6 +3,7 @@
 mod companions;
 mod error;
 mod serve;
+mod watchers;
 
 pub(super) use companions::load_two_factor;
 pub use companions::tls;

@@ -1,6 +1,7 @@
 //! The enforcer: the one who judges knocks and changes the firewall.
 
 mod calls;
+mod figures;
 mod knocks;
 mod lines;
 mod mending;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::around::Around;
 use super::control::{Call, Reply, Request};
 use super::hasher::{Hashed, Hasher, Job};
 use super::herald::Herald;
@@ -28,6 +30,7 @@ use super::refusals::Refusals;
 use super::reload::Reload;
 use super::repair::{AGAIN, Happened, Patience, Watch};
 use super::state::{StateFile, resumed};
+use super::tally::Tally;
 use super::trial::Trial;
 use super::used_codes::UsedCodesFile;
 use crate::grant::{How, Note};
@@ -71,6 +74,9 @@ pub struct Enforcer {
     timed_again_at: Option<Instant>,
     /// Who waits for the log of packets to be heard.
     hearing: Option<oneshot::Sender<()>>,
+    tally: Tally,
+    /// What others know of the daemon.
+    around: Arc<Around>,
 }
 
 /// Why the enforcer stopped.
@@ -114,6 +120,8 @@ impl Enforcer {
             path_again_at: None,
             timed_again_at: None,
             hearing: None,
+            tally: Tally::default(),
+            around: Arc::default(),
         }
     }
 
@@ -303,7 +311,7 @@ impl Enforcer {
         };
         let given = match verdict {
             Verdict::Hash { hash, key } => return self.hasher.start(Job { attempt, hash, key, answer }),
-            verdict => self.carry_through(&attempt, verdict, now),
+            verdict => self.counted(&attempt, verdict, now),
         };
         // A client that went away misses its answer, not its grant.
         let _ = answer.send(given);
@@ -315,7 +323,7 @@ impl Enforcer {
             let session = session(&self.operations, attempt.client, now);
             self.gatekeeper.judge_hashed(&attempt, &hash, fits, &session, now)
         };
-        let given = self.carry_through(&attempt, verdict, now);
+        let given = self.counted(&attempt, verdict, now);
         let _ = answer.send(given);
     }
 
@@ -339,6 +347,7 @@ impl Enforcer {
             }
             Verdict::Refuse(reason) => {
                 let lockout = self.gatekeeper.defence_mut().take_begun();
+                lockout.inspect(|_| self.tally.on_lockout());
                 let told = self.refusals.lines_left();
                 if let Some(lasts) = lockout.filter(|_| told) {
                     self.tell_lockout(client, lasts, now);
@@ -346,7 +355,7 @@ impl Enforcer {
                 self.refusals.on_refusal(attempt, reason, lockout, now.boot)
             }
             // Judged by now, unless its key is gone since.
-            Verdict::Hash { .. } => Answer::Refused,
+            Verdict::Hash { .. } | Verdict::Alive => Answer::Refused,
         }
     }
 

@@ -14,6 +14,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
+use super::around::Around;
 use super::front::Ears;
 use super::front_log;
 use super::launcher::Launcher;
@@ -93,6 +94,7 @@ pub struct Keeper {
     taken: watch::Sender<Option<u32>>,
     asks: mpsc::Sender<Pending>,
     log: Arc<Mutex<front_log::Budget>>,
+    around: Arc<Around>,
 }
 
 impl Keeper {
@@ -114,7 +116,24 @@ impl Keeper {
         let of_step1 = u8::try_from(ears.len()).unwrap_or(u8::MAX);
         ears.extend(step2.into_descriptors()?);
         let log = Arc::new(Mutex::new(front_log::Budget::new(Instant::now())));
-        Ok(Self { launcher, begun: Some(begun), ears, of_step1, serving, taken, asks, log })
+        Ok(Self {
+            launcher,
+            begun: Some(begun),
+            ears,
+            of_step1,
+            serving,
+            taken,
+            asks,
+            log,
+            around: Arc::default(),
+        })
+    }
+
+    /// Has it tell there how the front is.
+    #[must_use]
+    pub fn telling(mut self, around: Arc<Around>) -> Self {
+        self.around = around;
+        self
     }
 
     /// Keeps it for ever.
@@ -127,6 +146,7 @@ impl Keeper {
         loop {
             let begun = Instant::now();
             self.taken.send_replace(None);
+            self.around.front_begins(served);
             let Err(error) = self.one().await;
             served |= self.taken.borrow().is_some();
             // Whatever it does now, it does not go on.
@@ -153,8 +173,13 @@ impl Keeper {
         let logging = tokio::spawn(front_log::pass_on(log, Arc::clone(&self.log)));
         let (answers, mut answered) = mpsc::channel(MOST_ASKS);
         let open = Arc::new(AtomicUsize::new(0));
-        let relay =
-            Relay { asks: self.asks.clone(), answers, open: Arc::clone(&open), taken: self.taken.clone() };
+        let relay = Relay {
+            asks: self.asks.clone(),
+            answers,
+            open: Arc::clone(&open),
+            taken: self.taken.clone(),
+            around: Arc::clone(&self.around),
+        };
         let mut hearing = tokio::spawn(relay.hear(reader));
         let begun = self.serve(&mut writer).await;
         let mut serving = self.serving.clone();
@@ -197,6 +222,7 @@ impl Keeper {
                             return Err(FrontError::Silent);
                         }
                         unheard += 1;
+                        self.around.front_asked();
                         tell(&mut writer, &ToFront::AreYouListening).await?;
                     }
                 }
@@ -242,6 +268,7 @@ struct Relay {
     /// Asks without an answer.
     open: Arc<AtomicUsize>,
     taken: watch::Sender<Option<u32>>,
+    around: Arc<Around>,
 }
 
 impl Relay {
@@ -258,6 +285,7 @@ impl Relay {
             };
             match message {
                 FromFront::Taken(version) => {
+                    self.around.front_heard();
                     self.taken.send_replace(Some(version));
                 }
                 FromFront::Ask(id, attempt) => {

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::around::Around;
 use super::clients_gone::clients_gone;
 use super::daemon::{DaemonError, load_two_factor};
 use super::front::Step2Config;
@@ -114,6 +115,7 @@ pub(super) struct Reloader {
     /// None without steps.
     pub(super) served: Option<Served>,
     pub(super) enforcer: mpsc::Sender<Reload>,
+    pub(super) around: Arc<Around>,
 }
 
 impl Reloader {
@@ -159,7 +161,9 @@ impl Reloader {
 
     /// Reloads and tells the log; false if everything stays as it was.
     async fn take_over(&mut self) -> bool {
-        match self.reload().await {
+        let outcome = self.reload().await;
+        self.around.reloaded(outcome.is_ok());
+        match outcome {
             Ok((changes, ended)) => {
                 let (changes, grants) = (number(changes), number(ended));
                 Record { changes, grants, ..Record::of(LogEvent::Reloaded) }
@@ -223,6 +227,7 @@ impl Reloader {
         let changed = pair.changed();
         match pair.read() {
             Ok(tls) => {
+                self.around.certified(&tls);
                 if let Some(served) = &mut self.served {
                     served.change(|serving| serving.pem = Some(tls)).await;
                 }

@@ -8,7 +8,9 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::watchers::Watchers;
 use super::{Daemon, DaemonError};
+use crate::service::around::Around;
 use crate::service::control;
 use crate::service::enforcer::{Enforcer, Stopped};
 use crate::service::front::{Reach, bind_step1, bind_step2};
@@ -58,14 +60,17 @@ impl Guarded<'_> {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Process)?;
         let hangup = signal(SignalKind::hangup()).map_err(DaemonError::Process)?;
         let (own_http, own_https, _) = ports(daemon);
+        let around = Arc::new(Around::default());
+        pem.iter().for_each(|pem| around.certified(pem));
         let (serving_sender, serving) = watch::channel(Serving::of(&daemon.settings, pem));
         let (taken_sender, mut taken) = watch::channel(None);
         let (asks_sender, asks) = mpsc::channel(crate::service::link::MOST_ASKS);
-        let keeper = self.keeper(begun, serving, taken_sender, asks_sender)?;
+        let keeper = self.keeper(begun, serving, taken_sender, asks_sender, Arc::clone(&around))?;
         let control = control::bind(&daemon.runtime_dir).map_err(|source| DaemonError::Runtime {
             path: control::socket_path(&daemon.runtime_dir),
             source,
         })?;
+        let mut watchers = Watchers::prepare(&daemon.settings.metrics, Arc::clone(&around));
         let writable = self.seal()?;
 
         let steps = keeper.is_some();
@@ -80,9 +85,10 @@ impl Guarded<'_> {
             writable,
             served: steps.then(|| Served { serving: serving_sender.clone(), taken: taken.clone() }),
             enforcer: reload_sender,
+            around: Arc::clone(&around),
         };
         let (hearing, hears) = oneshot::channel();
-        let enforcer = enforcer.with_listener(serving_sender).telling_when_it_hears(hearing);
+        let enforcer = enforcer.with_listener(serving_sender).telling_when_it_hears(hearing).knowing(around);
         let (call_sender, calls) = mpsc::channel(CALLS);
         let (stop, stopped) = oneshot::channel();
         let cleanup = daemon.cleanup;
@@ -93,7 +99,7 @@ impl Guarded<'_> {
             drop(keeping);
             how
         })?;
-        let mut operators = tokio::spawn(control::serve(control, call_sender));
+        let mut operators = tokio::spawn(control::serve(control, call_sender.clone()));
         // Whether the enforcer has ended by itself, and what it all came to.
         let (enforcer_ended, result) = {
             let mut end = pin!(async {
@@ -126,6 +132,7 @@ impl Guarded<'_> {
                         }
                         false => Record::of(LogEvent::Ready).log("no steps: nothing listens"),
                     }
+                    watchers.begin(&call_sender);
                     let mut reloading = tokio::spawn(reloader.run(hangup));
                     resident::give_back_start();
                     let how = tokio::select! {
@@ -139,6 +146,7 @@ impl Guarded<'_> {
             }
         };
         let _ = notify::notify("STOPPING=1");
+        watchers.end();
         operators.abort();
         if enforcer_ended {
             // The reply to whoever had everything removed is on its way, in a task of its own.
@@ -161,6 +169,7 @@ impl Guarded<'_> {
         serving: watch::Receiver<Serving>,
         taken: watch::Sender<Option<u32>>,
         asks: mpsc::Sender<Pending>,
+        around: Arc<Around>,
     ) -> Result<Option<Keeper>, DaemonError> {
         if !self.daemon.settings.global.steps {
             return Ok(None);
@@ -175,7 +184,7 @@ impl Guarded<'_> {
             None => Begun::start(&launcher).map_err(DaemonError::Launcher)?,
         };
         Keeper::new(launcher, begun, step1, step2, serving, taken, asks)
-            .map(Some)
+            .map(|keeper| Some(keeper.telling(around)))
             .map_err(DaemonError::Process)
     }
 
@@ -192,6 +201,8 @@ impl Guarded<'_> {
         let state_file = daemon.settings.global.state_file.as_deref().and_then(Path::parent);
         let mut writable = vec![daemon.runtime_dir.clone(), daemon.state_dir.clone()];
         writable.extend(state_file.map(Path::to_owned));
+        let textfile = daemon.settings.metrics.textfile.as_ref();
+        writable.extend(textfile.and_then(|file| file.path.parent()).map(Path::to_owned));
         process::keep_network_capability().map_err(DaemonError::Process)?;
         let folders: Vec<&Path> = writable.iter().map(PathBuf::as_path).collect();
         let sealed = seal::enforcer(&folders)?;

@@ -28,6 +28,8 @@ impl Enforcer {
                 unblock::tell(&mut status, &self.gatekeeper, &self.refusals, now);
                 Reply::Status { status }
             }
+            Request::Figures {} => Reply::Figures(Box::new(self.figures(now)?)),
+            Request::Health {} => Reply::Health { problems: self.ailments() },
             Request::Unblock { address } => unblock::unblock(&mut self.gatekeeper, address, user, now),
             Request::Confirm {} => self.confirm(user),
             Request::Teardown {} => {

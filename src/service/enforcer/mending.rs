@@ -50,7 +50,8 @@ impl Enforcer {
 
     fn after_repair(&mut self, outcome: Result<Repaired, OperationError>, now: Now) {
         match outcome {
-            Ok(Repaired { own, host }) => {
+            Ok(repaired @ Repaired { own, host }) => {
+                self.tally.on_repair(repaired);
                 if host > 0 {
                     self.on_host_repaired(host, now);
                 }

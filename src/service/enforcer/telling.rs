@@ -37,6 +37,7 @@ impl Enforcer {
         let clients = self.operations.take_clients();
         let room = self.lines.room(now.boot);
         for (place, turn) in turns.into_iter().enumerate() {
+            self.tally.on_turns(slug_of(&turn.app), turn.what, turn.note.how, 1);
             let key = (turn.app.clone(), turn.addr);
             let client = clients.get(&key).map(|client| client.ip()).filter(|client| *client != turn.addr);
             if place < room {
@@ -47,7 +48,8 @@ impl Enforcer {
             }
             self.tell_turn(turn, now);
         }
-        for ((what, app), count) in self.operations.journal().take_more() {
+        for ((what, app, how), count) in self.operations.journal().take_more() {
+            self.tally.on_turns(slug_of(&app), what, how, count);
             self.lines.fold(what, &app, count);
             self.herald.miss(count);
         }
