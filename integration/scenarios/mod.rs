@@ -60,6 +60,7 @@ mod several_apps;
 mod shared_hosts;
 mod silence;
 mod soak;
+mod status;
 mod step1_http;
 mod stream_injection;
 mod streams;

@@ -12,7 +12,7 @@ use clap::Args;
 
 use self::entry::Entry;
 use self::source::{Source, SourceError};
-use crate::cli::{Exit, Printer, Tone};
+use crate::cli::{Exit, Printer, Tone, plain};
 use crate::units::{Lifetime, LogEvent, Network, Severity, Timestamp};
 
 /// The arguments of `log`.
@@ -170,11 +170,6 @@ fn show(entry: &Entry, as_json: bool, out: &mut Printer) {
     let event = format!("{:<12}", plain(&entry.record.event));
     let event = tone.map_or_else(|| event.clone(), |tone| out.paint(tone, &event));
     out.line(format!("{}  {event}  {}", entry.time(), plain(&entry.sentence())).trim_end());
-}
-
-/// Without anything that a terminal obeys: a file can hold what others wrote.
-fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]

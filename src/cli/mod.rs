@@ -74,7 +74,7 @@ pub use flags::{ConfigArg, DaemonArgs, FirewallType};
 pub use host_flags::HostArgs;
 #[cfg(feature = "gateway")]
 pub use logging::LogFormat;
-pub use output::{Printer, Tone};
+pub use output::{Printer, Tone, plain};
 #[cfg(feature = "gateway")]
 pub use proxy_flags::{ProxyArgs, Steps};
 

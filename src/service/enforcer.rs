@@ -6,6 +6,7 @@ mod knocks;
 mod lines;
 mod mending;
 mod rotation;
+mod standing;
 mod telling;
 mod timed;
 

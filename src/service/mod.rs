@@ -43,6 +43,7 @@ mod repair;
 mod sealed;
 mod served;
 pub mod snapshot;
+pub mod standing;
 pub mod state;
 pub mod status;
 pub mod tally;

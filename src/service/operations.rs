@@ -190,6 +190,11 @@ impl Operations {
         &self.settings
     }
 
+    /// The settings in force, and what else the rules depend on.
+    pub(super) fn in_force(&self) -> (&Settings, Options) {
+        (&self.settings, self.options)
+    }
+
     /// The ledger.
     #[must_use]
     pub fn ledger(&self) -> &Ledger {

@@ -3,6 +3,7 @@
 use super::super::control::{Failure, Reply, Request};
 use super::super::operations::OperationError;
 use super::super::record::Record;
+use super::super::standing::traffic;
 use super::super::status::status;
 use super::super::unblock;
 use super::Enforcer;
@@ -25,6 +26,11 @@ impl Enforcer {
                 let name = self.operations.firewall().name();
                 let mut status = status(name, &live, &names, prefix, Some((self.operations.ledger(), now)));
                 status.limits = self.operations.firewall().limits();
+                status.switched_off = live.flagged;
+                // Nothing is refused for what is only to be looked at.
+                let counted = self.operations.firewall().counters().ok().flatten().unwrap_or_default();
+                status.traffic = traffic(&counted, &names);
+                status.daemon = Some(Box::new(self.standing(&live, now)));
                 unblock::tell(&mut status, &self.gatekeeper, &self.refusals, now);
                 Reply::Status { status }
             }
