@@ -116,22 +116,13 @@ impl Keeper {
         let of_step1 = u8::try_from(ears.len()).unwrap_or(u8::MAX);
         ears.extend(step2.into_descriptors()?);
         let log = Arc::new(Mutex::new(front_log::Budget::new(Instant::now())));
-        Ok(Self {
-            launcher,
-            begun: Some(begun),
-            ears,
-            of_step1,
-            serving,
-            taken,
-            asks,
-            log,
-            around: Arc::default(),
-        })
+        let (begun, around) = (Some(begun), Arc::default());
+        Ok(Self { launcher, begun, ears, of_step1, serving, taken, asks, log, around })
     }
 
-    /// Has it tell there how the front is.
+    /// Has those know of it who watch the daemon.
     #[must_use]
-    pub fn telling(mut self, around: Arc<Around>) -> Self {
+    pub fn known_by(mut self, around: Arc<Around>) -> Self {
         self.around = around;
         self
     }

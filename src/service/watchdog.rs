@@ -12,7 +12,7 @@ use super::health::Part;
 use super::metrics::ask;
 use crate::sys::notify;
 
-/// The front is asked every ten seconds, and one that does not answer is replaced within twenty more.
+/// The front is asked every five seconds, and one that does not answer is replaced within twenty.
 const FRONT: Duration = Duration::from_secs(30);
 /// Fed so many times in the time that systemd waits.
 const TIMES: u32 = 4;

@@ -65,7 +65,8 @@ impl Guarded<'_> {
         let (serving_sender, serving) = watch::channel(Serving::of(&daemon.settings, pem));
         let (taken_sender, mut taken) = watch::channel(None);
         let (asks_sender, asks) = mpsc::channel(crate::service::link::MOST_ASKS);
-        let keeper = self.keeper(begun, serving, taken_sender, asks_sender, Arc::clone(&around))?;
+        let keeper = self.keeper(begun, serving, taken_sender, asks_sender)?;
+        let keeper = keeper.map(|keeper| keeper.known_by(Arc::clone(&around)));
         let control = control::bind(&daemon.runtime_dir).map_err(|source| DaemonError::Runtime {
             path: control::socket_path(&daemon.runtime_dir),
             source,
@@ -169,7 +170,6 @@ impl Guarded<'_> {
         serving: watch::Receiver<Serving>,
         taken: watch::Sender<Option<u32>>,
         asks: mpsc::Sender<Pending>,
-        around: Arc<Around>,
     ) -> Result<Option<Keeper>, DaemonError> {
         if !self.daemon.settings.global.steps {
             return Ok(None);
@@ -184,7 +184,7 @@ impl Guarded<'_> {
             None => Begun::start(&launcher).map_err(DaemonError::Launcher)?,
         };
         Keeper::new(launcher, begun, step1, step2, serving, taken, asks)
-            .map(|keeper| Some(keeper.telling(around)))
+            .map(Some)
             .map_err(DaemonError::Process)
     }
 
