@@ -290,6 +290,11 @@ impl Agent {
         }
     }
 
+    /// What it tells systemd from now on.
+    pub fn notifications(&self) -> UnixDatagram {
+        self.notify.try_clone().unwrap()
+    }
+
     /// The process itself, for whoever wants to see how it ends.
     pub fn into_process(self) -> Background {
         self.process

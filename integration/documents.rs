@@ -60,6 +60,40 @@ fn every_known_defect_has_a_test() {
 }
 
 #[test]
+fn the_document_on_events_lists_those_that_the_program_can_tell_and_no_others() {
+    let source = read("src/units/log_event.rs");
+    let coded = |line: &str| -> Option<(String, String, String)> {
+        let (variant, rest) = line.trim().strip_prefix("Self::")?.split_once(" => (\"")?;
+        let (word, severity) = rest.split_once("\", ")?;
+        let severity = severity.strip_suffix("),")?.to_ascii_lowercase();
+        Some((variant.to_owned(), word.to_owned(), severity))
+    };
+    let coded: Vec<_> = source.lines().filter_map(coded).collect();
+    let text = read("docs/events.md");
+    let listed: Vec<(&str, &str)> = text
+        .lines()
+        .filter_map(|line| {
+            let mut cells = line.strip_prefix("| `")?.split('|').map(str::trim);
+            Some((cells.next()?.trim_end_matches('`'), cells.next()?))
+        })
+        .filter(|(_, level)| ["error", "warn", "info"].contains(level))
+        .collect();
+    let known: Vec<(&str, &str)> =
+        coded.iter().map(|(_, word, level)| (word.as_str(), level.as_str())).collect();
+    assert!(known.len() > 20, "the scan found the events");
+    assert_eq!(listed, known, "docs/events.md and src/units/log_event.rs, in the same order");
+    let lines = lines_of_the_program(|line| line.contains("LogEvent::"));
+    for (variant, word, _) in &coded {
+        let told = |line: &String| {
+            let at = format!("LogEvent::{variant}");
+            let here = !line.contains("src/units/");
+            here && line.split(&at).skip(1).any(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric()))
+        };
+        assert!(lines.iter().any(told), "nothing tells of {word}");
+    }
+}
+
+#[test]
 fn what_is_no_test_is_found_out() {
     let here = "documents::what_is_no_test_is_found_out";
     assert_eq!(find(here), Found::Test);

@@ -23,6 +23,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("openssl", "openssl"),
     ("python3", "python3"),
     ("ping", "iputils-ping"),
+    ("script", "bsdutils"),
     ("setpriv", "util-linux"),
     ("dash", "dash"),
     ("oathtool", "oathtool"),
@@ -46,6 +47,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("pkill", "procps"),
     ("whois", "whois"),
     ("systemd-analyze", "systemd"),
+    ("promtool", "prometheus"),
     ("readelf", "binutils"),
     ("cc", "gcc"),
 ];

@@ -84,7 +84,7 @@ ensure_servers() {
 # ensure_test_packages: whatever the end-to-end tests start.
 ensure_test_packages() {
     local service mask
-    ensure_servers nginx haproxy caddy knockd
+    ensure_servers nginx haproxy caddy knockd prometheus
     # Installed, these would change this machine's firewall; the tests start them in namespaces of their own only. Masked,
     # they can be started by nobody else.
     for service in firewalld fail2ban; do

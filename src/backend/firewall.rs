@@ -3,10 +3,10 @@
 use std::num::NonZeroU16;
 use std::time::Duration;
 
-use super::BackendError;
 use super::iptables::{Iptables, IptablesError, Variant, legacy_guards};
 use super::nftables::{HostReading, Nftables, Scope};
 use super::planned::{Kind, Plan};
+use super::{BackendError, Commits};
 use crate::config::Settings;
 use crate::ruleset::diff::{Change, Live, SetRef, diff};
 use crate::ruleset::host_chain::{HostChains, HostPlan};
@@ -17,6 +17,7 @@ use crate::ruleset::iptables::recent::LIMITS;
 use crate::ruleset::layout::Options;
 use crate::ruleset::model::{Element, Elements};
 use crate::ruleset::plan::plan;
+use crate::ruleset::wire::RuleCounter;
 use crate::units::Mark;
 
 /// A firewall this host can enforce with.
@@ -171,6 +172,15 @@ impl Firewall {
         }
     }
 
+    /// How many addresses of a family can be let in to one app, where that is less than sets have room for.
+    #[must_use]
+    pub fn room(&self) -> Option<usize> {
+        match self {
+            Self::Nftables(_) => None,
+            Self::Iptables(iptables) => iptables.room(),
+        }
+    }
+
     /// Whether connections can live on that were open before it.
     #[must_use]
     pub fn adopts(&self) -> bool {
@@ -284,6 +294,26 @@ impl Firewall {
         match self {
             Self::Nftables(nft) => nft.has_table(),
             Self::Iptables(iptables) => Ok(iptables.guards()?),
+        }
+    }
+
+    /// What was counted at our rules since they were made; none where nothing tells, or none is there.
+    ///
+    /// # Errors
+    /// [`BackendError`] when it cannot be read.
+    pub fn counters(&mut self) -> Result<Option<Vec<RuleCounter>>, BackendError> {
+        match self {
+            Self::Nftables(nft) => nft.counters(),
+            Self::Iptables(_) => Ok(None),
+        }
+    }
+
+    /// How long changes took.
+    #[must_use]
+    pub fn commits(&self) -> &Commits {
+        match self {
+            Self::Nftables(nft) => nft.commits(),
+            Self::Iptables(iptables) => iptables.commits(),
         }
     }
 

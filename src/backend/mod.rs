@@ -1,5 +1,6 @@
 //! A ruleset made real in a kernel.
 
+mod commits;
 mod error;
 mod firewall;
 pub mod iptables;
@@ -7,6 +8,7 @@ pub mod nftables;
 mod planned;
 pub mod survey;
 
+pub use commits::{BOUNDS, Commits};
 pub use error::BackendError;
 pub use firewall::{Choice, Firewall};
 pub use nftables::{HostReading, Scope};

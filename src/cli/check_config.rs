@@ -53,7 +53,8 @@ pub fn run(args: CheckConfigArgs) -> Exit {
 }
 
 fn summary(checked: &Checked, daemon: &DaemonArgs, out: &mut Printer) {
-    let Settings { global, apps, users, notify, sequences, automaton: _, time_sequence } = &checked.settings;
+    let Settings { global, apps, users, notify, metrics, sequences, automaton: _, time_sequence } =
+        &checked.settings;
     let count = |n: usize, what: &str| {
         if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
     };
@@ -117,6 +118,11 @@ fn summary(checked: &Checked, daemon: &DaemonArgs, out: &mut Printer) {
             count(notify.mails.len(), "mail server"),
         ];
         out.line(format!("  told of what happens: {}", told.join(", ")));
+    }
+    if !metrics.is_empty() {
+        let listen = metrics.listen.iter().map(ToString::to_string);
+        let file = metrics.textfile.iter().map(|file| file.path.display().to_string());
+        out.line(format!("  figures at {}", listen.chain(file).collect::<Vec<_>>().join(", ")));
     }
     let rows: Vec<[String; 5]> = apps
         .iter()

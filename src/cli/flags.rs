@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use super::host_flags::HostArgs;
 use crate::backend::iptables::Variant;
 use crate::backend::{Choice, Kind};
+use crate::cli::logging::{LogFormat, LogStyle};
 use crate::cli::proxy_flags::ProxyArgs;
 use crate::cli::{Exit, Printer};
 use crate::ruleset::host_chain::HostChains;
@@ -78,6 +79,10 @@ pub struct DaemonArgs {
     #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = ["error", "warn", "info", "debug", "trace"])]
     pub log_level: String,
 
+    /// In what form it is logged; in systemd's journal, text has the fields of events too (`knock-agent log`)
+    #[arg(long, value_name = "FORMAT", value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+
     /// Run iptables and ipset through sudo (packaging/sudoers.d); with nftables not needed, a capability does it
     #[arg(long)]
     pub use_sudo: bool,
@@ -119,6 +124,12 @@ impl DaemonArgs {
     #[must_use]
     pub fn kind(&self) -> FirewallType {
         self.firewall_type.unwrap_or(FirewallType::Nftables)
+    }
+
+    /// The level and the form of the log.
+    #[must_use]
+    pub(super) fn log_style(&self) -> LogStyle {
+        LogStyle::new(&self.log_level, self.log_format)
     }
 
     /// The firewall they choose.

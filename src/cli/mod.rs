@@ -30,6 +30,8 @@ pub mod guard;
 #[cfg(feature = "gateway")]
 pub mod hash_key;
 #[cfg(feature = "gateway")]
+pub mod health;
+#[cfg(feature = "gateway")]
 mod host_flags;
 #[cfg(feature = "client")]
 pub mod knock;
@@ -39,6 +41,10 @@ mod knock_sequence;
 mod knock_timed;
 #[cfg(feature = "gateway")]
 pub mod load;
+#[cfg(feature = "gateway")]
+pub mod log;
+#[cfg(feature = "gateway")]
+mod logging;
 #[cfg(feature = "gateway")]
 mod operate;
 mod output;
@@ -66,7 +72,9 @@ pub use exit::Exit;
 pub use flags::{ConfigArg, DaemonArgs, FirewallType};
 #[cfg(feature = "gateway")]
 pub use host_flags::HostArgs;
-pub use output::{Printer, Tone};
+#[cfg(feature = "gateway")]
+pub use logging::LogFormat;
+pub use output::{Printer, Tone, plain};
 #[cfg(feature = "gateway")]
 pub use proxy_flags::{ProxyArgs, Steps};
 
@@ -138,6 +146,12 @@ pub enum Verb {
     /// Show who is let in and for how long
     #[cfg(feature = "gateway")]
     Status(status::StatusArgs),
+    /// Show what happened: who was let in, refused, locked out; repairs and reloads
+    #[cfg(feature = "gateway")]
+    Log(log::LogArgs),
+    /// Tell whether all is well, for scripts and monitors
+    #[cfg(feature = "gateway")]
+    Health(health::HealthArgs),
     /// Let an address in by hand
     #[cfg(feature = "gateway")]
     Grant(grant::GrantArgs),
@@ -192,16 +206,17 @@ pub fn main() -> ExitCode {
 fn other_role() -> Option<Exit> {
     let mut args = std::env::args_os().skip(1);
     let role = args.next()?;
-    let level = args.next().map(|level| level.to_string_lossy().into_owned()).unwrap_or_default();
+    let style = args.next().map(|style| style.to_string_lossy().into_owned()).unwrap_or_default();
+    let log = || style.parse::<logging::LogStyle>();
     let done = if role == trial::WATCHER {
         trial::watch()
     } else if role == launcher::LAUNCHER {
-        launcher::launch(&level)
+        launcher::launch(&style)
     } else if role == front::FRONT {
-        run::log_to_pipe(&level);
+        let Ok(()) = log().map(logging::LogStyle::begin_in_pipe);
         front::front()
     } else if role == herald::TELLER {
-        run::log_to_stderr(&level);
+        let Ok(()) = log().map(logging::LogStyle::begin);
         herald::tell()
     } else {
         return None;
@@ -237,6 +252,10 @@ fn dispatch(verb: Verb) -> Exit {
         Verb::Confirm(args) => confirm::run(args),
         #[cfg(feature = "gateway")]
         Verb::Status(args) => status::run(args),
+        #[cfg(feature = "gateway")]
+        Verb::Log(args) => log::run(args),
+        #[cfg(feature = "gateway")]
+        Verb::Health(args) => health::run(args),
         #[cfg(feature = "gateway")]
         Verb::Grant(args) => grant::run(args),
         #[cfg(feature = "gateway")]
@@ -282,7 +301,7 @@ mod tests {
         for verb in Cli::command().get_subcommands() {
             assert!(verb.get_about().is_some(), "{}", verb.get_name());
             let configured = verb.get_arguments().any(|arg| arg.get_short() == Some('c'));
-            let others = ["hash-key", "knock", "connect"].contains(&verb.get_name());
+            let others = ["hash-key", "knock", "connect", "log"].contains(&verb.get_name());
             assert_eq!(configured, !others, "{}", verb.get_name());
             for arg in verb.get_arguments() {
                 assert!(arg.get_help().is_some(), "{} {}", verb.get_name(), arg.get_id());
@@ -402,6 +421,7 @@ mod tests {
             "knock-agent run --ask",
             "knock-agent confirm",
             "knock-agent status --json",
+            "knock-agent health --json --http-port 80 --cert cert.pem",
             "knock-agent grant ssh 10.0.0.1 --for 2h",
             "knock-agent grant ssh 2001:db8::1",
             "knock-agent revoke ssh 10.0.0.1",

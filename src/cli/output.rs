@@ -32,6 +32,7 @@ impl Tone {
 pub struct Printer {
     sink: Box<dyn Write>,
     colour: bool,
+    terminal: bool,
     state: State,
 }
 
@@ -47,7 +48,8 @@ impl Printer {
     #[must_use]
     pub fn stdout() -> Self {
         let out = io::stdout();
-        Self::to(Box::new(io::LineWriter::new(out.lock())), wants_colour(out.is_terminal()))
+        let terminal = out.is_terminal();
+        Self { terminal, ..Self::to(Box::new(io::LineWriter::new(out.lock())), wants_colour(terminal)) }
     }
 
     /// Prints to standard error.
@@ -59,7 +61,7 @@ impl Printer {
     }
 
     fn to(sink: Box<dyn Write>, colour: bool) -> Self {
-        Self { sink, colour, state: State::Open }
+        Self { sink, colour, terminal: false, state: State::Open }
     }
 
     /// The text in the colour of its tone, or as it is where there is no colour.
@@ -74,6 +76,26 @@ impl Printer {
             let outcome = writeln!(self.sink, "{text}");
             self.note(outcome);
         }
+    }
+
+    /// Whether a person looks at it.
+    #[must_use]
+    pub fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
+    /// Empties the screen.
+    pub fn clear(&mut self) {
+        if self.state == State::Open {
+            let outcome = self.sink.write_all(b"\x1b[H\x1b[2J");
+            self.note(outcome);
+        }
+    }
+
+    /// Whether what is printed still arrives anywhere.
+    #[must_use]
+    pub fn has_reader(&self) -> bool {
+        self.state == State::Open
     }
 
     /// Prints rows with their columns aligned, two spaces between them and in front.
@@ -108,6 +130,12 @@ impl Printer {
             Err(_) => self.state = State::Failed,
         }
     }
+}
+
+/// A text without anything that a terminal obeys.
+#[must_use]
+pub fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 fn wants_colour(is_terminal: bool) -> bool {

@@ -11,14 +11,15 @@ use crate::cli::load::{self, Exposure};
 use crate::cli::operate::{exit_of, exit_of_backend};
 use crate::cli::quick::{self, QuickArgs};
 use crate::cli::{DaemonArgs, Exit, Printer};
-use crate::config::{ProxyStep2, Settings};
+use crate::config::{Problem, ProxyStep2, Settings, Severity};
 use crate::service::daemon::{self, Daemon, DaemonError, TlsFiles};
 use crate::service::launcher::Launcher;
+use crate::service::record::Record;
 use crate::service::reload::Source;
 use crate::service::trial::Watcher;
 use crate::service::user_files::UserFiles;
 use crate::sys::process;
-use crate::units::Lifetime;
+use crate::units::{Lifetime, LogEvent};
 
 /// The arguments of `run`.
 #[derive(Args, Clone, Debug)]
@@ -60,7 +61,7 @@ pub fn run(args: RunArgs) -> Exit {
         }
     };
     let locked = process::lock_memory();
-    let launcher = match Launcher::start(&args.daemon.log_level) {
+    let launcher = match Launcher::start(&args.daemon.log_style().to_string()) {
         Ok(launcher) => Arc::new(launcher),
         Err(error) => {
             err.line(format!("error: {}", DaemonError::Launcher(error)));
@@ -73,6 +74,7 @@ pub fn run(args: RunArgs) -> Exit {
         return err.finish(Exit::Bug);
     }
     let on_trial = watcher.is_some();
+    let style = args.daemon.log_style();
     let daemon = match prepare(args, &mut err) {
         Ok(daemon) => daemon,
         Err(exit) => return err.finish(exit),
@@ -85,6 +87,13 @@ pub fn run(args: RunArgs) -> Exit {
     match daemon::run(daemon, launcher, watcher) {
         Ok(()) => err.finish(Exit::Done),
         Err(error) => {
+            if style.has_fields() {
+                Record { reason: Some(error.to_string()), ..Record::of(LogEvent::Failed) }
+                    .log("the daemon ends");
+            }
+            if style.is_json() {
+                return err.finish(exit_code(&error));
+            }
             err.line(format!("error: {error}"));
             if let Some(advice) = advice(&error) {
                 err.line(format!("  fix: {advice}"));
@@ -104,7 +113,7 @@ fn prepare(args: RunArgs, err: &mut Printer) -> Result<Daemon, Exit> {
     let confirm = args.confirm.map(Lifetime::as_duration);
     let (args, quick) = (args.daemon, args.quick);
     args.vet(err);
-    log_to_stderr(&args.log_level);
+    args.log_style().begin();
     let exposure = Exposure::of_strict(args.strict);
     let steps = args.steps();
     let quick = quick.text(err)?;
@@ -120,11 +129,17 @@ fn prepare(args: RunArgs, err: &mut Printer) -> Result<Daemon, Exit> {
     let host = args.host_chains(settings.global.mark, err)?;
     let tls = tls_files(args.cert, args.key, &settings, err)?;
     let (path, with_tls, steps_on) = (args.file.config.clone(), tls.is_some(), settings.global.steps);
+    let metrics = settings.metrics.clone();
     let source = Source::new(move || {
         if let Some(text) = &quick {
             return quick::read(text);
         }
-        let checked = load::read(&path, Some(&steps), exposure).map_err(|refused| refused.problems)?;
+        let mut checked = load::read(&path, Some(&steps), exposure).map_err(|refused| refused.problems)?;
+        if checked.settings.metrics != metrics {
+            let later = load::one_problem(&path, "global.metrics", OTHER_METRICS, "start it again").list;
+            let as_warnings = later.into_iter().map(|one| Problem { severity: Severity::Warning, ..one });
+            checked.warnings.extend(as_warnings);
+        }
         if checked.settings.global.steps != steps_on {
             return Err(load::one_problem(&path, "global.steps", OTHER_STEPS, "start it again"));
         }
@@ -149,6 +164,7 @@ fn prepare(args: RunArgs, err: &mut Printer) -> Result<Daemon, Exit> {
     })
 }
 
+const OTHER_METRICS: &str = "a running daemon goes on showing figures where it did from its start";
 const OTHER_STEPS: &str = "a running daemon does not begin or cease to listen";
 const NO_CERTIFICATE: &str = "step 2 would be HTTPS, and the daemon was started without a certificate";
 const RESTART_WITH_ONE: &str = "start it again with --cert and --key";
@@ -175,35 +191,6 @@ fn tls_files(
     err.line(format!("error: {missing} FILE is missing: step 2 is HTTPS and needs a certificate"));
     err.line("  fix: give --cert and --key; `knock-agent cert` makes a self-signed pair");
     Err(Exit::BadConfig)
-}
-
-/// Without the time under systemd, whose journal has its own.
-pub(super) fn log_to_stderr(level: &str) {
-    // The command line allows these words only.
-    let level: tracing::Level = level.parse().unwrap_or(tracing::Level::INFO);
-    let log = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        // A log that cannot be written (a full disk, a reader that went away) must not end the daemon.
-        .log_internal_errors(false);
-    if std::env::var_os("JOURNAL_STREAM").is_some() {
-        log.without_time().init();
-    } else {
-        log.init();
-    }
-}
-
-/// For a process whose log another one passes on: bare lines, each with its level in front.
-pub(super) fn log_to_pipe(level: &str) {
-    let level: tracing::Level = level.parse().unwrap_or(tracing::Level::INFO);
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .without_time()
-        .log_internal_errors(false)
-        .init();
 }
 
 fn exit_code(error: &DaemonError) -> Exit {

@@ -1,6 +1,11 @@
 //! `knock-agent status`.
 
+mod health;
+mod table;
+
 use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant, SystemTime};
 
 use clap::Args;
 
@@ -9,11 +14,15 @@ use crate::cli::load::{self, Exposure};
 use crate::cli::operate::{ask_daemon, exit_of, exit_of_backend};
 use crate::cli::{ConfigArg, Exit, Printer};
 use crate::service::control::{Reply, Request};
-use crate::service::status::{Kind, Row, Service, Status, status};
+use crate::service::standing::traffic;
+use crate::service::status::{Row, Status, status};
+use crate::sys::signals;
 
 /// The arguments of `status`.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Works without the daemon: the kernel knows.")]
+#[command(
+    after_help = "Works without the daemon: the kernel knows. Times are UTC.\n\nExamples:\n  sudo knock-agent status\n  sudo knock-agent status --watch\n  sudo knock-agent status --json | jq '.grants[] | select(.app == \"ssh\")'"
+)]
 pub struct StatusArgs {
     /// The configuration file.
     #[command(flatten)]
@@ -22,58 +31,128 @@ pub struct StatusArgs {
     /// Print JSON for programs
     #[arg(long)]
     pub json: bool,
+
+    /// Show it again every so many seconds, until Ctrl-C
+    #[arg(short, long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
+        value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    pub watch: Option<u32>,
+
+    /// List every grant, however many there are
+    #[arg(long)]
+    pub all: bool,
 }
+
+/// To a terminal so many grants are listed, as a person reads them; else so many.
+const LISTED: usize = 100;
+const LISTED_TO_PROGRAMS: usize = 10_000;
+/// What changes while it is looked at fits a screen.
+const LISTED_LIVE: usize = 20;
+/// A live view asks for no more than a part of the time.
+const IDLE: u32 = 4;
 
 /// Shows who is let in.
 #[must_use]
 pub fn run(args: StatusArgs) -> Exit {
-    show(&args.file, args.json, |_| true, true)
-}
-
-/// Shows the rows that are wanted and nothing else.
-pub(super) fn show_grants(file: &ConfigArg, wanted: impl Fn(&Row) -> bool) -> Exit {
-    show(file, false, wanted, false)
-}
-
-fn show(file: &ConfigArg, as_json: bool, wanted: impl Fn(&Row) -> bool, strangers: bool) -> Exit {
-    let mut err = Printer::stderr();
-    let found = match ask_daemon(file, &Request::Status {}, &mut err) {
-        Ok(Some(Reply::Status { status })) => Ok(Some(status)),
-        Ok(Some(Reply::Failed { failure, message })) => {
-            err.line(format!("error: {message}"));
-            Err(exit_of(failure))
-        }
-        Ok(Some(Reply::Done { .. })) => Err(Exit::Bug),
-        Ok(None) => from_kernel(file).map_err(|error| {
-            err.line(format!("error: {error}"));
-            exit_of_backend(&error)
-        }),
-        Err(exit) => Err(exit),
+    let Some(seconds) = args.watch else {
+        let mut out = Printer::stdout();
+        let listed = if out.is_terminal() { LISTED } else { LISTED_TO_PROGRAMS };
+        let exit = show(&args, listed, &mut out);
+        return out.finish(exit);
     };
-    let mut found = match found {
-        Ok(Some(found)) => found,
-        Ok(None) => {
-            err.line(
-                "error: nothing is guarded here: no rules of knock-agent are in force; start knock-agent first",
-            );
-            return err.finish(Exit::Unavailable);
+    match signals::endings() {
+        Ok(endings) => watch(&args, Duration::from_secs(u64::from(seconds)), &endings),
+        Err(error) => {
+            let mut err = Printer::stderr();
+            err.line(format!("error: Ctrl-C cannot be heard: {error}"));
+            err.finish(Exit::Bug)
         }
+    }
+}
+
+/// Shows it again and again: on a terminal in place of what was there.
+fn watch(args: &StatusArgs, every: Duration, endings: &Receiver<()>) -> Exit {
+    let mut out = Printer::stdout();
+    loop {
+        let begun = Instant::now();
+        if out.is_terminal() && !args.json {
+            out.clear();
+        }
+        if !args.json {
+            let time = table::moment(SystemTime::now(), 0.0);
+            out.line(format!("{time} UTC, every {} s; Ctrl-C ends", every.as_secs()));
+        }
+        let listed = if out.is_terminal() { LISTED_LIVE } else { LISTED_TO_PROGRAMS };
+        let exit = show(args, listed, &mut out);
+        // Who may not ask, may not a moment later either; what does not answer may.
+        let over = !out.has_reader() || !matches!(exit, Exit::Done | Exit::Unavailable);
+        let pause = every.max(begun.elapsed() * IDLE);
+        if over {
+            return out.finish(exit);
+        }
+        if !args.json {
+            out.line("");
+        }
+        if endings.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
+            return out.finish(Exit::Done);
+        }
+    }
+}
+
+fn show(args: &StatusArgs, listed: usize, out: &mut Printer) -> Exit {
+    let mut err = Printer::stderr();
+    let found = match find(&args.file, &mut err) {
+        Ok(found) => found,
         Err(exit) => return err.finish(exit),
     };
-    found.grants.retain(wanted);
-    let mut out = Printer::stdout();
-    if as_json {
+    if args.json {
         match serde_json::to_string(&found) {
             Ok(text) => out.line(text),
             Err(_) => return err.finish(Exit::Bug),
         }
     } else {
-        print(&found, &mut out);
-        if strangers {
-            print_strangers(&found, &mut out);
-        }
+        let listed = if args.all { usize::MAX } else { listed };
+        health::print(&found, out);
+        out.line("");
+        table::print(&found, listed, SystemTime::now(), out);
+        table::print_traffic(&found, out);
+        table::print_strangers(&found, out);
     }
+    err.finish(Exit::Done)
+}
+
+/// Shows the rows that are wanted and nothing else.
+pub(super) fn show_grants(file: &ConfigArg, wanted: impl Fn(&Row) -> bool) -> Exit {
+    let mut err = Printer::stderr();
+    let mut found = match find(file, &mut err) {
+        Ok(found) => found,
+        Err(exit) => return err.finish(exit),
+    };
+    found.grants.retain(wanted);
+    let mut out = Printer::stdout();
+    table::print(&found, usize::MAX, SystemTime::now(), &mut out);
     out.finish(err.finish(Exit::Done))
+}
+
+/// What the daemon says, and without one the kernel; the exit code, after the reason was printed, where neither does.
+fn find(file: &ConfigArg, err: &mut Printer) -> Result<Status, Exit> {
+    let found = match ask_daemon(file, &Request::Status {}, err)? {
+        Some(Reply::Status { status }) => Some(status),
+        Some(Reply::Failed { failure, message }) => {
+            err.line(format!("error: {message}"));
+            return Err(exit_of(failure));
+        }
+        Some(Reply::Done { .. } | Reply::Health { .. } | Reply::Figures(_)) => return Err(Exit::Bug),
+        None => from_kernel(file).map_err(|error| {
+            err.line(format!("error: {error}"));
+            exit_of_backend(&error)
+        })?,
+    };
+    found.ok_or_else(|| {
+        err.line(
+            "error: nothing is guarded here: no rules of knock-agent are in force; start knock-agent first",
+        );
+        Exit::Unavailable
+    })
 }
 
 /// The kernel alone tells; the configuration only lends the names, where it can be read.
@@ -86,90 +165,11 @@ fn from_kernel(file: &ConfigArg) -> Result<Option<Status>, BackendError> {
     let mut firewall = Firewall::in_place()?;
     let live = firewall.read()?;
     let limits = firewall.limits();
-    Ok(live.map(|live| Status { limits, ..status(firewall.name(), &live, &names, prefix, None) }))
-}
-
-fn print(status: &Status, out: &mut Printer) {
-    if let Some(limits) = &status.limits {
-        out.line(format!("note: {limits}"));
-    }
-    if status.grants.is_empty() {
-        out.line("nobody is let in");
-        return;
-    }
-    let mut rows = vec![["APP", "ADDRESS", "MAY REACH", "TIME LEFT", "BY", "HOW"].map(str::to_owned)];
-    rows.extend(status.grants.iter().map(|row| {
-        [
-            row.app.clone(),
-            row.address.clone(),
-            match row.kind {
-                Kind::Step2 => "step 2".to_owned(),
-                Kind::Service | Kind::Allow => services(&row.services),
-            },
-            row.expires_in_s.map_or("for ever".to_owned(), time_left),
-            if row.by.is_empty() { "-".to_owned() } else { row.by.clone() },
-            row.how.clone(),
-        ]
-    }));
-    out.table(&rows);
-}
-
-/// Who is locked out, and what was refused.
-fn print_strangers(status: &Status, out: &mut Printer) {
-    if !status.locked_out.is_empty() {
-        out.line("");
-        let mut rows = vec![["LOCKED OUT", "TIME LEFT", "OF", "TIMES"].map(str::to_owned)];
-        rows.extend(status.locked_out.iter().map(|locked| {
-            let whole = u32::try_from(locked.lifetime_s).unwrap_or(u32::MAX);
-            let (left, whole) = (time_left(locked.expires_in_s), time_left(f64::from(whole)));
-            [locked.address.clone(), left, whole, locked.times.to_string()]
-        }));
-        out.table(&rows);
-    }
-    if !status.refused.is_empty() {
-        out.line("");
-        let words: Vec<String> = status.refused.iter().map(|(reason, n)| format!("{reason} {n}")).collect();
-        out.line(format!("refused since the start: {}", words.join(", ")));
-    }
-}
-
-fn services(services: &[Service]) -> String {
-    let words: Vec<String> = services
-        .iter()
-        .map(|s| {
-            if s.first == s.last {
-                format!("{}/{}", s.protocol, s.first)
-            } else {
-                format!("{}/{}-{}", s.protocol, s.first, s.last)
-            }
-        })
-        .collect();
-    if words.is_empty() { "every app".to_owned() } else { words.join(" ") }
-}
-
-/// `1d 2h`, `3h 04m`, `5m 06s`, `7.8s`.
-fn time_left(seconds: f64) -> String {
-    // Not negative and far below 2^53.
-    let whole = seconds as u64;
-    let (days, hours, minutes) = (whole / 86_400, whole / 3_600 % 24, whole / 60 % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds:.1}s"),
-        (0, 0, m) => format!("{m}m {:02}s", whole % 60),
-        (0, h, m) => format!("{h}h {m:02}m"),
-        (d, h, _) => format!("{d}d {h}h"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn time_left_is_told_in_two_units() {
-        for (seconds, text) in
-            [(7.8, "7.8s"), (306.0, "5m 06s"), (11_040.0, "3h 04m"), (93_600.0, "1d 2h"), (0.0, "0.0s")]
-        {
-            assert_eq!(time_left(seconds), text);
-        }
-    }
+    let counted = firewall.counters()?.unwrap_or_default();
+    Ok(live.map(|live| Status {
+        limits,
+        traffic: traffic(&counted, &names),
+        switched_off: live.flagged,
+        ..status(firewall.name(), &live, &names, prefix, None)
+    }))
 }

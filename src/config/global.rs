@@ -40,6 +40,7 @@ pub(super) const KEYS: &[&str] = &[
     "sequence",
     "steps",
     "notify",
+    "metrics",
     "log_knocks",
     "log_knocks_group",
     "time_sequence",

@@ -7,6 +7,7 @@ mod global;
 mod keys;
 mod knock_log;
 mod lockout;
+mod metrics;
 mod node;
 mod notify;
 mod outside;
@@ -33,6 +34,7 @@ mod user;
 mod users;
 
 pub use knock_log::{KnockEvent, KnockLog, OWN_LOG_GROUP};
+pub use metrics::{Metrics, MetricsAddress, Textfile};
 pub use notify::{ExecHook, Mail, MailSecurity, Notify, Webhook};
 pub use outside::{Alone, Outside, SecretFrom, UserFile};
 pub use problem::{Place, Problem, Problems, Severity};
@@ -149,6 +151,7 @@ fn read(
         draft.follow(rotation.as_ref().and_then(Option::as_ref));
     }
     let timed = section.as_ref().and_then(|section| time_sequence::read(section, report));
+    let metrics = metrics::read(section.as_ref().and_then(|section| section.get("metrics")), report);
     let notify = section.and_then(|section| notify::read(section.get("notify"), outside, report));
     let nothing = global::GlobalDraft::unknown();
     let known = global.as_ref().unwrap_or(&nothing);
@@ -170,6 +173,7 @@ fn read(
         conflicts::check_without_steps(known, &apps, behind, report);
     }
     conflicts::check(global.as_ref(), &apps, &users, &taken, report);
+    let metrics = metrics.settle(&apps, &taken, report);
     let mut global = global?;
     let time_sequence = match timed? {
         None => Some(None),
@@ -188,6 +192,7 @@ fn read(
         apps,
         users: users.list?,
         notify: notify?,
+        metrics: metrics?,
         sequences,
         automaton,
         time_sequence: time_sequence?,

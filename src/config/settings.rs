@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::config::knock_log::KnockLog;
+use crate::config::metrics::Metrics;
 use crate::config::notify::Notify;
 use crate::config::proxy::Proxy;
 use crate::config::sequence::KnockSequence;
@@ -25,6 +26,8 @@ pub struct Settings {
     pub users: Vec<User>,
     /// Who else is told of what happens.
     pub notify: Notify,
+    /// Where figures are shown.
+    pub metrics: Metrics,
     /// The knock sequences, those of the global section first.
     pub sequences: Vec<KnockSequence>,
     /// What tells them apart; it numbers them by their places.
@@ -204,6 +207,16 @@ pub struct App {
 }
 
 impl App {
+    /// The guarded ports, such as `tcp/22` or `udp/6000-6010`.
+    #[must_use]
+    pub fn services(&self) -> Vec<String> {
+        let of = |protocol: &crate::units::Protocol| {
+            let protocol = *protocol;
+            self.ports.iter().map(move |ports| format!("{protocol}/{ports}"))
+        };
+        self.protocol.each().iter().flat_map(of).collect()
+    }
+
     /// The families in which the service can be reached at all: both for a local one, that of its address for a LAN host.
     #[must_use]
     pub fn families(&self) -> &'static [Family] {

@@ -1,12 +1,13 @@
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::ledger::Entry;
-use super::note::Note;
+use super::note::{How, Note};
 
 /// Why a grant is no more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum End {
     /// Its time was over.
     Expired,
@@ -26,7 +27,7 @@ impl End {
 }
 
 /// What became of a grant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum What {
     /// It is new.
     Opened,
@@ -51,11 +52,17 @@ pub struct Turn {
     pub lifetime: Duration,
 }
 
+/// So many turns are kept one by one until they are read: a million grants that end together must not take up
+/// memory again, nor as many lines.
+const MOST: usize = 1_000;
+
 /// The changes of a ledger that nobody has read yet.
 #[derive(Clone, Debug, Default)]
 pub struct Journal {
     /// None: nobody will.
     turns: Option<Vec<Turn>>,
+    /// How many more there were, by what happened, the app, and how the grants had come about.
+    more: BTreeMap<(What, String, How), u64>,
 }
 
 impl Journal {
@@ -69,9 +76,16 @@ impl Journal {
         self.turns.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
+    /// How many more turns there were than [`Journal::take`] gives, since this was called last.
+    pub fn take_more(&mut self) -> BTreeMap<(What, String, How), u64> {
+        std::mem::take(&mut self.more)
+    }
+
     pub(super) fn on_put(&mut self, app: &str, addr: IpAddr, note: &Note, had: Option<Entry>, has: Entry) {
         let what = if had.is_none() { What::Opened } else { What::Renewed };
-        self.write(what, app, addr, note, has);
+        if self.has_room(what, app, note.how) {
+            self.write(what, app, addr, note.clone(), has);
+        }
     }
 
     pub(super) fn on_gone<'e>(
@@ -82,15 +96,59 @@ impl Journal {
         end: End,
     ) {
         for (by, entry) in users {
-            let note = Note { by: by.to_string(), how: entry.how };
-            self.write(What::Closed(end), app, addr, &note, *entry);
+            if self.has_room(What::Closed(end), app, entry.how) {
+                let note = Note { by: by.to_string(), how: entry.how };
+                self.write(What::Closed(end), app, addr, note, *entry);
+            }
         }
     }
 
-    fn write(&mut self, what: What, app: &str, addr: IpAddr, note: &Note, entry: Entry) {
-        if let Some(turns) = &mut self.turns {
-            let (app, note) = (app.to_owned(), note.clone());
-            turns.push(Turn { what, app, addr, note, lifetime: entry.lifetime });
+    /// Whether one more is written down; else it is counted.
+    fn has_room(&mut self, what: What, app: &str, how: How) -> bool {
+        let Some(turns) = &self.turns else { return false };
+        if turns.len() < MOST {
+            return true;
         }
+        match self.more.iter_mut().find(|((had, of, by), _)| *had == what && of == app && *by == how) {
+            Some((_, count)) => *count += 1,
+            None => {
+                self.more.insert((what, app.to_owned(), how), 1);
+            }
+        }
+        false
+    }
+
+    fn write(&mut self, what: What, app: &str, addr: IpAddr, note: Note, entry: Entry) {
+        if let Some(turns) = &mut self.turns {
+            turns.push(Turn { what, app: app.to_owned(), addr, note, lifetime: entry.lifetime });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::grant::Ledger;
+    use crate::units::{Lifetime, Now};
+
+    #[test]
+    fn of_very_many_turns_the_first_are_kept_and_the_rest_is_counted_by_kind_and_app() {
+        let mut ledger = Ledger::default();
+        ledger.journal().begin();
+        let note = Note { by: "alice".to_owned(), how: How::TwoStep };
+        for (app, count) in [("ssh", 1_500_u32), ("web", 10)] {
+            for n in 0..count {
+                let addr = std::net::Ipv4Addr::from(0x0a00_0000 + n).into();
+                ledger.grant(app, addr, &note, Lifetime::from_secs(60).unwrap(), Now::at_secs(0));
+            }
+        }
+        assert_eq!(ledger.journal().take().len(), MOST);
+        let more: Vec<_> = ledger.journal().take_more().into_iter().collect();
+        let opened = |app: &str, count| ((What::Opened, app.to_owned(), How::TwoStep), count);
+        assert_eq!(more, [opened("ssh", 500), opened("web", 10)]);
+        assert!(ledger.journal().take_more().is_empty());
+        ledger.expire(Now::at_secs(60));
+        assert_eq!(ledger.journal().take().len(), MOST, "those who were read make room");
+        assert_eq!(ledger.journal().take_more().values().sum::<u64>(), 510);
     }
 }

@@ -305,6 +305,11 @@ impl Ledger {
         self.changes
     }
 
+    /// How many addresses have grants for each app; takes as long as there are apps.
+    pub fn counts(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.apps.iter().map(|(app, of_app)| (app.as_str(), of_app.holders.len()))
+    }
+
     /// How many addresses have grants.
     #[must_use]
     pub fn len(&self) -> usize {

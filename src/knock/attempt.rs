@@ -84,6 +84,8 @@ pub enum Verdict {
         /// The key to compare with it.
         key: Secret,
     },
+    /// A monitor asks whether anybody is there: say yes, and nothing else happens.
+    Alive,
     /// The key was right and a one-time code is missing: answer 401.
     NeedToken {
         /// Renew the admission to step 2 to this much; only the first time.
@@ -127,6 +129,24 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::UnknownApp,
+        Self::WrongKey,
+        Self::Expired,
+        Self::KeyNotTaken,
+        Self::ReplayedProof,
+        Self::WrongToken,
+        Self::ReplayedToken,
+        Self::MissingToken,
+        Self::NoStep1,
+        Self::WrongFamily,
+        Self::TooMany,
+        Self::TableFull,
+        Self::LockedOut,
+        Self::Busy,
+    ];
+
     /// Whether this is what guessing comes to, so that repeating it locks the address out.
     ///
     /// What was right once, or right but for a date or a missing code, guesses nothing: impatience and old clients look

@@ -76,6 +76,7 @@ impl Defence {
             | Verdict::AdmitToStep2 { .. }
             | Verdict::Close { .. }
             | Verdict::Hash { .. }
+            | Verdict::Alive
             | Verdict::NeedToken { .. } => {}
         }
     }

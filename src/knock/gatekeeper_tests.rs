@@ -72,6 +72,7 @@ fn settings(two_factor_step: TwoFactorStep) -> Settings {
         automaton: Automaton::default(),
         time_sequence: None,
         notify: crate::config::Notify::default(),
+        metrics: crate::config::Metrics::default(),
     }
 }
 
@@ -169,10 +170,27 @@ fn the_key_of_one_step_or_app_is_no_key_of_another() {
     let mut other = attempt(Step::One, "192.0.2.1", "b", HTTP[0], None);
     other.credential = Credential::Key(Secret::new(format!("{}-a", HTTP[0])));
     assert_eq!(gate.alone(&other, at(0)), Verdict::Refuse(Refusal::WrongKey));
-    for unknown in ["c", "A", "a ", "health", "global"] {
+    for unknown in ["c", "A", "a ", "healthy", "global"] {
         let verdict = gate.alone(&attempt(Step::One, "192.0.2.1", unknown, HTTP[0], None), at(0));
         assert_eq!(verdict, Verdict::Refuse(Refusal::UnknownApp), "{unknown}");
     }
+}
+
+#[test]
+fn a_monitor_is_answered_at_both_steps_whatever_it_shows_and_opens_nothing() {
+    let mut gate = gatekeeper();
+    for step in [Step::One, Step::Two] {
+        let mut asks = attempt(step, "192.0.2.1", "health", HTTP[0], None);
+        assert_eq!(gate.alone(&asks, at(0)), Verdict::Alive);
+        asks.app = "Health".to_owned();
+        assert_eq!(gate.alone(&asks, at(0)), Verdict::Refuse(Refusal::UnknownApp));
+    }
+    assert_eq!(gate.next_expiry(), None, "nothing is pending");
+    for _ in 0..100 {
+        let _ = gate.alone(&attempt(Step::One, "192.0.2.1", "health", "x", None), at(0));
+    }
+    let asks = attempt(Step::One, "192.0.2.1", "health", "x", None);
+    assert_eq!(gate.alone(&asks, at(0)), Verdict::Refuse(Refusal::TooMany), "it is counted as others are");
 }
 
 #[test]

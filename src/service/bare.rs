@@ -21,6 +21,8 @@ pub fn only_closes(request: &Request) -> bool {
         | Request::Status {}
         | Request::Unblock { .. }
         | Request::Confirm {}
+        | Request::Health {}
+        | Request::Figures {}
         | Request::Teardown {} => false,
     }
 }
@@ -88,6 +90,8 @@ fn close_what_is(firewall: &mut Firewall, live: &Live, request: &Request) -> Res
         | Request::Status {}
         | Request::Unblock { .. }
         | Request::Confirm {}
+        | Request::Health {}
+        | Request::Figures {}
         | Request::Teardown {} => Ok(String::new()),
     }
 }

@@ -11,7 +11,9 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use super::health::Ailment;
 use super::status::Status;
+use super::tally::Figures;
 use crate::sys::{files, users};
 
 /// Longest request, in bytes.
@@ -73,6 +75,11 @@ pub enum Request {
     Confirm {},
     /// Remove everything and stop.
     Teardown {},
+    /// What is wrong, if anything.
+    Health {},
+    /// Figures; asked by the daemon itself only.
+    #[serde(skip)]
+    Figures {},
 }
 
 /// What the daemon replies.
@@ -89,6 +96,14 @@ pub enum Reply {
         /// What stands open.
         status: Status,
     },
+    /// How the daemon is.
+    Health {
+        /// What is wrong.
+        problems: Vec<Ailment>,
+    },
+    /// The figures.
+    #[serde(skip)]
+    Figures(Box<Figures>),
     /// It was not done.
     Failed {
         /// What kind of failure it is.
@@ -209,6 +224,14 @@ async fn one(stream: tokio::net::UnixStream, calls: mpsc::Sender<Call>) -> io::R
 /// # Errors
 /// When there is a daemon but it cannot be asked: [`io::ErrorKind::PermissionDenied`] among others.
 pub fn call(runtime_dir: &Path, request: &Request) -> io::Result<Option<Reply>> {
+    call_within(runtime_dir, request, CLIENT_PATIENCE)
+}
+
+/// The same, and waits for so long.
+///
+/// # Errors
+/// As for [`call`].
+pub fn call_within(runtime_dir: &Path, request: &Request, patience: Duration) -> io::Result<Option<Reply>> {
     let mut stream = match UnixStream::connect(socket_path(runtime_dir)) {
         Ok(stream) => stream,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
@@ -216,8 +239,8 @@ pub fn call(runtime_dir: &Path, request: &Request) -> io::Result<Option<Reply>> 
         }
         Err(error) => return Err(error),
     };
-    stream.set_read_timeout(Some(CLIENT_PATIENCE))?;
-    stream.set_write_timeout(Some(CLIENT_PATIENCE))?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
     let mut text = serde_json::to_string(request).map_err(io::Error::other)?;
     text.push('\n');
     stream.write_all(text.as_bytes())?;

@@ -3,6 +3,7 @@
 mod companions;
 mod error;
 mod serve;
+mod watchers;
 
 pub(super) use companions::load_two_factor;
 pub use companions::tls;
@@ -25,6 +26,7 @@ use super::link::serving::Pem;
 use super::lockout::{self, Installed};
 use super::operations::Operations;
 use super::outside;
+use super::record::{Record, number};
 use super::reload::Source;
 use super::served::Pair;
 use super::snapshot::Snapshot;
@@ -40,6 +42,7 @@ use crate::ruleset::host_chain::HostChains;
 use crate::sys::netlink::Events;
 use crate::sys::presence::{self, Claim};
 use crate::sys::{clock, files, random, users};
+use crate::units::LogEvent;
 
 /// What `run` was told.
 #[derive(Clone, Debug)]
@@ -147,7 +150,7 @@ pub fn run(mut daemon: Daemon, launcher: Arc<Launcher>, watcher: Option<Watcher>
         true => Err(match outcome {
             Ok(()) => DaemonError::EndedUnconfirmed,
             Err(error) => {
-                tracing::warn!("everything was put back as it was before");
+                Record::of(LogEvent::PutBack).log("everything was put back as it was before");
                 error
             }
         }),
@@ -264,7 +267,14 @@ fn guard(
             tracing::error!(%error, "the host's chains could not be changed: what is let in may be dropped there");
         }
     }
-    tracing::info!(changes, grants = operations.ledger().len(), "the guard is in place");
+    let record = Record {
+        changes: number(changes),
+        grants: number(operations.ledger().len()),
+        version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        backend: Some(operations.firewall().name().to_owned()),
+        ..Record::of(LogEvent::Started)
+    };
+    record.log("the guard is in place");
     if !on_trial {
         keep(&good, &daemon.state_dir);
     }

@@ -1,13 +1,18 @@
 //! The enforcer: the one who judges knocks and changes the firewall.
 
 mod calls;
+mod figures;
 mod knocks;
+mod lines;
 mod mending;
 mod rotation;
+mod standing;
 mod telling;
 mod timed;
 
 pub use rotation::ServingSender;
+
+use self::lines::Lines;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,15 +20,18 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::around::Around;
 use super::control::{Call, Reply, Request};
 use super::hasher::{Hashed, Hasher, Job};
 use super::herald::Herald;
 use super::link::{Answer, Ask, Pending};
 use super::operations::{OperationError, Operations};
+use super::record::Record;
 use super::refusals::Refusals;
 use super::reload::Reload;
 use super::repair::{AGAIN, Happened, Patience, Watch};
 use super::state::{StateFile, resumed};
+use super::tally::Tally;
 use super::trial::Trial;
 use super::used_codes::UsedCodesFile;
 use crate::grant::{How, Note};
@@ -31,7 +39,7 @@ use crate::knock::{Attempt, Gatekeeper, Verdict};
 use crate::sys::calendar::Calendar;
 use crate::sys::clock;
 use crate::sys::netlink::Events;
-use crate::units::{AppName, ClientAddr, Lifetime, Now};
+use crate::units::{AppName, ClientAddr, Lifetime, LogEvent, Now};
 
 /// How often the calendar is compared with the clock that never goes back, as it may be corrected gradually.
 const LOOK_AT_CALENDAR: Duration = Duration::from_secs(60);
@@ -57,6 +65,8 @@ pub struct Enforcer {
     /// With whoever makes the host's own chains anew.
     host_patience: Patience,
     herald: Herald,
+    /// What is logged of grants, and what is folded.
+    lines: Lines,
     /// Who hears step 1; none in tests.
     listener: Option<ServingSender>,
     /// When to try again what the kernel refused.
@@ -65,6 +75,9 @@ pub struct Enforcer {
     timed_again_at: Option<Instant>,
     /// Who waits for the log of packets to be heard.
     hearing: Option<oneshot::Sender<()>>,
+    tally: Tally,
+    /// What others know of the daemon.
+    around: Arc<Around>,
 }
 
 /// Why the enforcer stopped.
@@ -103,10 +116,13 @@ impl Enforcer {
             refusals: Refusals::new(&random),
             host_patience: Patience::with_reloads(),
             herald,
+            lines: Lines::default(),
             listener: None,
             path_again_at: None,
             timed_again_at: None,
             hearing: None,
+            tally: Tally::default(),
+            around: Arc::default(),
         }
     }
 
@@ -296,7 +312,7 @@ impl Enforcer {
         };
         let given = match verdict {
             Verdict::Hash { hash, key } => return self.hasher.start(Job { attempt, hash, key, answer }),
-            verdict => self.carry_through(&attempt, verdict, now),
+            verdict => self.counted(&attempt, verdict, now),
         };
         // A client that went away misses its answer, not its grant.
         let _ = answer.send(given);
@@ -308,7 +324,7 @@ impl Enforcer {
             let session = session(&self.operations, attempt.client, now);
             self.gatekeeper.judge_hashed(&attempt, &hash, fits, &session, now)
         };
-        let given = self.carry_through(&attempt, verdict, now);
+        let given = self.counted(&attempt, verdict, now);
         let _ = answer.send(given);
     }
 
@@ -332,6 +348,7 @@ impl Enforcer {
             }
             Verdict::Refuse(reason) => {
                 let lockout = self.gatekeeper.defence_mut().take_begun();
+                lockout.inspect(|_| self.tally.on_lockout());
                 let told = self.refusals.lines_left();
                 if let Some(lasts) = lockout.filter(|_| told) {
                     self.tell_lockout(client, lasts, now);
@@ -339,14 +356,21 @@ impl Enforcer {
                 self.refusals.on_refusal(attempt, reason, lockout, now.boot)
             }
             // Judged by now, unless its key is gone since.
-            Verdict::Hash { .. } => Answer::Refused,
+            Verdict::Hash { .. } | Verdict::Alive => Answer::Refused,
         }
     }
 
     fn close(&mut self, client: ClientAddr, app: &AppName, user: &str, now: Now) -> Answer {
         match self.operations.close(app.as_str(), client, user, now) {
             Ok(ended) => {
-                tracing::info!(%client, %app, user, ended, "closed by the client");
+                let record = Record {
+                    address: Some(client.to_string()),
+                    app: Some(app.to_string()),
+                    by: Some(user.to_owned()),
+                    grants: Some(u64::from(ended)),
+                    ..Record::of(LogEvent::ClosedByClient)
+                };
+                record.log("closed by the client");
                 Answer::Opened
             }
             Err(error) => failed("a grant could not be closed", client, app, &error),
@@ -358,7 +382,13 @@ impl Enforcer {
         let admitted = slug.and_then(|slug| self.operations.admit_to_step2(client, &slug, lifetime));
         match admitted {
             Ok(()) => {
-                tracing::info!(%client, %app, %lifetime, "step 1 was right: step 2 is open");
+                let record = Record {
+                    address: Some(client.to_string()),
+                    app: Some(app.to_string()),
+                    lifetime_s: Some(lifetime.as_secs()),
+                    ..Record::of(LogEvent::Admitted)
+                };
+                record.log("step 1 was right: step 2 is open");
                 Answer::Opened
             }
             Err(error) => {
@@ -378,10 +408,7 @@ impl Enforcer {
     ) -> Answer {
         let note = Note { by: user.to_owned(), how: How::TwoStep };
         match self.operations.grant(app.as_str(), client, &note, Some(lifetime), now) {
-            Ok(_) => {
-                tracing::info!(%client, %app, user, %lifetime, "granted");
-                Answer::Granted(lifetime)
-            }
+            Ok(_) => Answer::Granted(lifetime),
             Err(error) => failed("a grant could not be made", client, app, &error),
         }
     }
@@ -454,6 +481,12 @@ fn session(operations: &Operations, client: ClientAddr, now: Now) -> impl Fn(&Ap
 }
 
 fn failed(what: &str, client: ClientAddr, app: &AppName, error: &OperationError) -> Answer {
-    tracing::warn!(%client, %app, %error, "{what}");
+    let record = Record {
+        address: Some(client.to_string()),
+        app: Some(app.to_string()),
+        reason: Some(error.to_string()),
+        ..Record::of(LogEvent::NotGranted)
+    };
+    record.log(what);
     Answer::Unavailable
 }

@@ -3,7 +3,7 @@
 use super::operations::{OperationError, Operations};
 use crate::backend::{BackendError, HostReading, Plan, Scope};
 use crate::ruleset::diff::{Change, Live};
-use crate::ruleset::host_chain::{HostChains, HostPlan, Trouble};
+use crate::ruleset::host_chain::{HostChains, HostPlan, Trouble, Wish};
 use crate::units::Mark;
 
 /// Which chains of the host are kept, and what was last said about them.
@@ -44,6 +44,13 @@ impl Operations {
     #[must_use]
     pub fn host_is_pending(&self) -> bool {
         self.host.pending
+    }
+
+    /// Where our rule was asked for, whether a change is due, and what is wrong; none where nobody asked.
+    pub(super) fn host_rule(&self) -> Option<(&[Wish], bool, Vec<String>)> {
+        let HostKept { wanted, troubles, pending } = &self.host;
+        (!wanted.is_empty())
+            .then(|| (wanted.wishes.as_slice(), *pending, troubles.iter().map(ToString::to_string).collect()))
     }
 
     /// Before the mark becomes another one: has the host's chains accept both, so that nothing is lost in between.

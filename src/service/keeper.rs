@@ -14,13 +14,16 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
+use super::around::Around;
 use super::front::Ears;
 use super::front_log;
 use super::launcher::Launcher;
 use super::link::frame::{FromFront, ToFront, hear_front, say};
 use super::link::serving::Serving;
 use super::link::{Answer, Ask, MOST_ASKS, Pending};
+use super::record::Record;
 use crate::sys::handover;
+use crate::units::LogEvent;
 
 /// For a front to say that it serves, and to hear what it is told.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -91,6 +94,7 @@ pub struct Keeper {
     taken: watch::Sender<Option<u32>>,
     asks: mpsc::Sender<Pending>,
     log: Arc<Mutex<front_log::Budget>>,
+    around: Arc<Around>,
 }
 
 impl Keeper {
@@ -112,7 +116,15 @@ impl Keeper {
         let of_step1 = u8::try_from(ears.len()).unwrap_or(u8::MAX);
         ears.extend(step2.into_descriptors()?);
         let log = Arc::new(Mutex::new(front_log::Budget::new(Instant::now())));
-        Ok(Self { launcher, begun: Some(begun), ears, of_step1, serving, taken, asks, log })
+        let (begun, around) = (Some(begun), Arc::default());
+        Ok(Self { launcher, begun, ears, of_step1, serving, taken, asks, log, around })
+    }
+
+    /// Has those know of it who watch the daemon.
+    #[must_use]
+    pub fn known_by(mut self, around: Arc<Around>) -> Self {
+        self.around = around;
+        self
     }
 
     /// Keeps it for ever.
@@ -125,6 +137,7 @@ impl Keeper {
         loop {
             let begun = Instant::now();
             self.taken.send_replace(None);
+            self.around.front_begins(served);
             let Err(error) = self.one().await;
             served |= self.taken.borrow().is_some();
             // Whatever it does now, it does not go on.
@@ -134,7 +147,9 @@ impl Keeper {
             }
             let ended = gone.map_err(FrontError::Launcher)?.map(|status| status.to_string());
             let ended = ended.as_deref().unwrap_or("it was ended");
-            tracing::error!(%error, ended, "the front is started anew; the guard and all grants stay as they are");
+            let reason = Some(format!("{error}; {ended}"));
+            Record { reason, ..Record::of(LogEvent::FrontRestarted) }
+                .log("the front is started anew; the guard and all grants stay as they are");
             if begun.elapsed() >= LASTING {
                 pause = SHORTEST_PAUSE;
             }
@@ -149,8 +164,13 @@ impl Keeper {
         let logging = tokio::spawn(front_log::pass_on(log, Arc::clone(&self.log)));
         let (answers, mut answered) = mpsc::channel(MOST_ASKS);
         let open = Arc::new(AtomicUsize::new(0));
-        let relay =
-            Relay { asks: self.asks.clone(), answers, open: Arc::clone(&open), taken: self.taken.clone() };
+        let relay = Relay {
+            asks: self.asks.clone(),
+            answers,
+            open: Arc::clone(&open),
+            taken: self.taken.clone(),
+            around: Arc::clone(&self.around),
+        };
         let mut hearing = tokio::spawn(relay.hear(reader));
         let begun = self.serve(&mut writer).await;
         let mut serving = self.serving.clone();
@@ -193,6 +213,7 @@ impl Keeper {
                             return Err(FrontError::Silent);
                         }
                         unheard += 1;
+                        self.around.front_asked();
                         tell(&mut writer, &ToFront::AreYouListening).await?;
                     }
                 }
@@ -238,6 +259,7 @@ struct Relay {
     /// Asks without an answer.
     open: Arc<AtomicUsize>,
     taken: watch::Sender<Option<u32>>,
+    around: Arc<Around>,
 }
 
 impl Relay {
@@ -254,6 +276,7 @@ impl Relay {
             };
             match message {
                 FromFront::Taken(version) => {
+                    self.around.front_heard();
                     self.taken.send_replace(Some(version));
                 }
                 FromFront::Ask(id, attempt) => {

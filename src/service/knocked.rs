@@ -248,17 +248,18 @@ impl Operations {
             None => complete.iter().find(did).map(|&place| name(&self.settings, place)).unwrap_or_default(),
         };
         let client = ClientAddr::new(source);
-        let Some(app) = grants.app.and_then(|index| self.settings.apps.get(index)) else {
+        let is_app = grants.app.is_some_and(|index| index < self.settings.apps.len());
+        if !is_app {
             tracing::info!(%client, sequence = by, opened = stem, "a knock sequence was right");
             return;
-        };
+        }
         let Ok(lifetime) = Lifetime::from_secs(grants.secs) else { return };
-        tracing::info!(%client, app = %app.name, sequence = by, %lifetime, "granted by a knock sequence");
         let addr = client.masked_v6(self.settings.global.ipv6_prefix);
         let note = Note { by, how: How::Sequence };
         self.ledger.expire(now);
         // Read from the kernel before it was told by whom.
         self.ledger.name(&grants.ledger_key(), addr.ip(), &note.by);
+        self.clients.insert((grants.ledger_key(), addr.ip()), client);
         self.ledger.grant(&grants.ledger_key(), addr.ip(), &note, lifetime, now);
         if self.timed.who(mark).is_some() {
             self.keep_used(now);

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use super::control::Request;
 use super::operations::{OperationError, Operations};
+use super::record::{Record, number};
 use crate::grant::{How, Note};
-use crate::units::{ClientAddr, Lifetime, Network, Now};
+use crate::units::{ClientAddr, Lifetime, LogEvent, Network, Now};
 
 impl Operations {
     /// The apps' names by slug.
@@ -26,7 +27,7 @@ impl Operations {
                 let note = Note { by: user.to_owned(), how: How::Operator };
                 let client = ClientAddr::new(address);
                 let left = self.grant(&app, client, &note, lifetime(seconds)?, now)?;
-                tracing::info!(%client, app, user, "granted by an operator");
+                Record { app: Some(app.clone()), ..by(user, "grant", &client) }.log("granted by an operator");
                 let long = Lifetime::from_secs(left.as_secs().max(1))
                     .map_or("for ever".to_owned(), |l| format!("for {l}"));
                 Ok(format!("{client} may reach {app} {long}"))
@@ -34,7 +35,12 @@ impl Operations {
             Request::Revoke { app, address } => {
                 let client = ClientAddr::new(address);
                 let had = self.revoke(&app, client)?;
-                tracing::info!(%client, app, user, had, "revoked by an operator");
+                let record = Record {
+                    app: Some(app.clone()),
+                    grants: Some(u64::from(had)),
+                    ..by(user, "revoke", &client)
+                };
+                record.log("revoked by an operator");
                 Ok(if had {
                     format!("{client} may no longer reach {app}")
                 } else {
@@ -43,14 +49,18 @@ impl Operations {
             }
             Request::RevokeAll { app } => {
                 let ended = self.revoke_all(app.as_deref())?;
-                tracing::info!(app, user, ended, "all grants revoked by an operator");
+                let grants = number(ended);
+                Record { app: app.clone(), grants, address: None, ..by(user, "revoke", &"") }
+                    .log("all grants revoked by an operator");
                 Ok(format!("{ended} {} ended", if ended == 1 { "grant" } else { "grants" }))
             }
             Request::Allow { network, app, seconds } => {
                 let network: Network = network.parse()?;
                 let lifetime = lifetime(seconds)?;
                 self.allow(network, app.as_deref(), lifetime, now)?;
-                tracing::info!(%network, app, user, "allowed by an operator");
+                let lifetime_s = lifetime.map(Lifetime::as_secs);
+                Record { app: app.clone(), lifetime_s, ..by(user, "allow", &network) }
+                    .log("allowed by an operator");
                 let what = app.as_deref().unwrap_or("every app");
                 let long =
                     lifetime.map_or("until it is flushed".to_owned(), |lifetime| format!("for {lifetime}"));
@@ -58,13 +68,32 @@ impl Operations {
             }
             Request::AllowFlush { app } => {
                 let count = self.flush_allowed(app.as_deref(), now)?;
-                tracing::info!(user, count, "allowed networks flushed by an operator");
+                Record {
+                    app: app.clone(),
+                    count: number(count),
+                    address: None,
+                    ..by(user, "allow --flush", &"")
+                }
+                .log("allowed networks flushed by an operator");
                 let what = if count == 1 { "network" } else { "networks" };
                 Ok(format!("{count} allowed {what} removed; those of the configuration stay"))
             }
-            Request::Status {} | Request::Unblock { .. } | Request::Confirm {} | Request::Teardown {} => {
-                Ok(String::new())
-            }
+            Request::Status {}
+            | Request::Unblock { .. }
+            | Request::Confirm {}
+            | Request::Teardown {}
+            | Request::Health {}
+            | Request::Figures {} => Ok(String::new()),
         }
+    }
+}
+
+/// What an operator did, and about whom.
+fn by(user: &str, action: &str, address: &impl ToString) -> Record {
+    Record {
+        address: Some(address.to_string()),
+        by: Some(user.to_owned()),
+        action: Some(action.to_owned()),
+        ..Record::of(LogEvent::Operator)
     }
 }

@@ -116,6 +116,8 @@ pub struct Operations {
     pub(super) host: HostKept,
     pub(super) timed: Timed,
     pub(super) doubt: Doubt,
+    /// From where clients came whose grants are for a prefix, until it is told.
+    pub(super) clients: BTreeMap<(String, IpAddr), ClientAddr>,
 }
 
 impl Operations {
@@ -147,6 +149,7 @@ impl Operations {
             host: HostKept::default(),
             timed: Timed::default(),
             doubt: Doubt::default(),
+            clients: BTreeMap::new(),
         };
         out.know_table_of(live);
         out.adopted.learn(live, now);
@@ -185,6 +188,11 @@ impl Operations {
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// The settings in force, and what else the rules depend on.
+    pub(super) fn in_force(&self) -> (&Settings, Options) {
+        (&self.settings, self.options)
     }
 
     /// The ledger.
@@ -242,6 +250,7 @@ impl Operations {
         let addr = client.masked_v6(self.settings.global.ipv6_prefix);
         let left = self.renew(&app_set(&slug, addr.family()), addr, lifetime, &note.to_string())?;
         self.ledger.expire(now);
+        self.clients.insert((slug.clone(), addr.ip()), client);
         self.ledger.grant(&slug, addr.ip(), note, lifetime, now);
         Ok(left)
     }
@@ -283,6 +292,11 @@ impl Operations {
     /// What is written down of grants.
     pub fn journal(&mut self) -> &mut Journal {
         self.ledger.journal()
+    }
+
+    /// From where clients came since this was last asked, by app and the address of their grant.
+    pub(super) fn take_clients(&mut self) -> BTreeMap<(String, IpAddr), ClientAddr> {
+        std::mem::take(&mut self.clients)
     }
 
     /// Lets an address begin step 2.

@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::link::Answer;
+use super::record::Record;
 use crate::knock::{Attempt, Places, Refusal, Step};
-use crate::units::ClientAddr;
+use crate::units::{ClientAddr, LogEvent};
 
 /// One summary at most in this time.
 const MINUTE: Duration = Duration::from_secs(60);
@@ -82,7 +83,14 @@ impl Refusals {
                     Step::One => 1,
                     Step::Two => 2,
                 };
-                tracing::info!("refused: client={client} step={step} reason={}", reason.word());
+                let record = Record {
+                    address: Some(client.to_string()),
+                    step: Some(step),
+                    reason: Some(reason.word().to_owned()),
+                    ..Record::of(LogEvent::Denied)
+                };
+                // Filters of other programs read this.
+                record.log_as(&format!("refused: client={client} step={step} reason={}", reason.word()));
             }
             Line::Folded => tracing::debug!("refused again: client={client} reason={}", reason.word()),
         }
@@ -100,7 +108,12 @@ impl Refusals {
     fn on_lockout(&mut self, client: ClientAddr, lasts: Duration) {
         if self.lines < LINES {
             self.lines += 1;
-            tracing::info!("locked out: client={client} seconds={}", lasts.as_secs());
+            let record = Record {
+                address: Some(client.to_string()),
+                lifetime_s: Some(lasts.as_secs()),
+                ..Record::of(LogEvent::LockedOut)
+            };
+            record.log_as(&format!("locked out: client={client} seconds={}", lasts.as_secs()));
         }
     }
 
@@ -112,7 +125,9 @@ impl Refusals {
     /// Logs what was folded in the minute that is over. Gives how many attempts were refused in it if they were many.
     pub(super) fn summarise(&mut self) -> Option<u64> {
         if self.attempts > 0 {
-            tracing::info!("refused {} attempts of {} addresses", self.attempts, self.addresses);
+            let (count, addresses) = (Some(self.attempts), Some(self.addresses));
+            let record = Record { count, addresses, ..Record::of(LogEvent::Denied) };
+            record.log_as(&format!("refused {} attempts of {} addresses", self.attempts, self.addresses));
         }
         (self.attempts, self.addresses, self.lines, self.summary_at) = (0, 0, 0, None);
         self.minute += 1;

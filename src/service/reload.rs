@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::around::Around;
 use super::clients_gone::clients_gone;
 use super::daemon::{DaemonError, load_two_factor};
 use super::front::Step2Config;
@@ -19,6 +20,7 @@ use super::knocked::{GrantSet, grants_of_apps};
 use super::last_good::LastGood;
 use super::lockout::adopt;
 use super::operations::{OperationError, Operations, TRIES};
+use super::record::{Record, number};
 use super::served::{Pair, Served};
 use super::trial::Trial;
 use super::user_files::{LOOK_AT_USERS, UserFiles};
@@ -32,7 +34,7 @@ use crate::ruleset::knocking::Knocking;
 use crate::ruleset::model::{Element, Elements, Timeout};
 use crate::ruleset::plan::app_set;
 use crate::sys::{clock, notify, random};
-use crate::units::{AccessKey, AppName, Family, Now};
+use crate::units::{AccessKey, AppName, Family, LogEvent, Now};
 
 /// How often the files of the certificate are looked at.
 const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(60);
@@ -113,6 +115,7 @@ pub(super) struct Reloader {
     /// None without steps.
     pub(super) served: Option<Served>,
     pub(super) enforcer: mpsc::Sender<Reload>,
+    pub(super) around: Arc<Around>,
 }
 
 impl Reloader {
@@ -158,9 +161,13 @@ impl Reloader {
 
     /// Reloads and tells the log; false if everything stays as it was.
     async fn take_over(&mut self) -> bool {
-        match self.reload().await {
+        let outcome = self.reload().await;
+        self.around.reloaded(outcome.is_ok());
+        match outcome {
             Ok((changes, ended)) => {
-                tracing::info!(changes, ended, "reloaded: the new configuration is in force");
+                let (changes, grants) = (number(changes), number(ended));
+                Record { changes, grants, ..Record::of(LogEvent::Reloaded) }
+                    .log("reloaded: the new configuration is in force");
                 true
             }
             Err(error) => {
@@ -169,7 +176,8 @@ impl Reloader {
                 }
                 tracing::warn!("not reloaded: the configuration of before stays in force");
                 for line in reasons(&error) {
-                    tracing::warn!("not reloaded: {line}");
+                    let text = format!("not reloaded: {line}");
+                    Record { reason: Some(line), ..Record::of(LogEvent::NotReloaded) }.log_as(&text);
                 }
                 false
             }
@@ -219,15 +227,17 @@ impl Reloader {
         let changed = pair.changed();
         match pair.read() {
             Ok(tls) => {
+                self.around.certified(&tls);
                 if let Some(served) = &mut self.served {
                     served.change(|serving| serving.pem = Some(tls)).await;
                 }
                 if changed {
-                    tracing::info!("step 2 is served with the new certificate");
+                    Record::of(LogEvent::CertificateChanged).log("step 2 is served with the new certificate");
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "the new certificate cannot be used: the one of before is served");
+                Record { reason: Some(error.to_string()), ..Record::of(LogEvent::CertificateRefused) }
+                    .log("the new certificate cannot be used: the one of before is served");
             }
         }
     }

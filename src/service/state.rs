@@ -11,13 +11,14 @@ use serde::{Deserialize, Serialize};
 
 use super::allowed::Allowed;
 use super::operations::{OperationError, Operations};
+use super::record::{Record, number};
 use super::sealed::{Kind, SealError};
 use crate::grant::{How, Ledger, Note};
 use crate::ruleset::allow::address_key;
 use crate::ruleset::diff::{Change, SetRef};
 use crate::ruleset::model::{Element, Elements, Timeout};
 use crate::sys::files;
-use crate::units::{ClientAddr, Lifetime, Network, Now};
+use crate::units::{ClientAddr, Lifetime, LogEvent, Network, Now};
 
 pub(super) const KIND: Kind = Kind { name: "grants", version: 1, max_bytes: 256 << 20 };
 /// The kernel's words on an element are as long at most.
@@ -346,7 +347,8 @@ pub(super) fn resumed(Resumed { file, restored }: Resumed) -> Option<StateFile> 
     match restored {
         Ok(0) => {}
         Ok(grants) => {
-            tracing::info!(grants, "grants of before the reboot are restored with the time they have left")
+            Record { grants: number(grants), ..Record::of(LogEvent::Restored) }
+                .log("grants of before the reboot are restored with the time they have left");
         }
         Err(error) => tracing::error!(%error, "state_file is refused: no grant is restored"),
     }

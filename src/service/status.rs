@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::standing::{Standing, Traffic};
 use crate::grant::{How, Ledger, Note};
 use crate::knock::LockedOut;
 use crate::ruleset::allow::{Origin, key_address, networks};
@@ -14,7 +15,7 @@ use crate::ruleset::model::{Element, Elements, KNOCKED_SETS};
 use crate::units::{Family, Now};
 
 /// `knock-agent status --json`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// Version of this layout.
     pub version: u32,
@@ -31,6 +32,19 @@ pub struct Status {
     /// How many attempts the daemon refused since its start, by reason.
     #[serde(default)]
     pub refused: BTreeMap<String, u64>,
+    /// What passed for each app; nothing where the firewall does not tell.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub traffic: Vec<Traffic>,
+    /// Whether the table is there, but does nothing.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub switched_off: bool,
+    /// The running daemon; none where none runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub daemon: Option<Box<Standing>>,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// An address that is locked out after repeated failures.
@@ -158,8 +172,7 @@ pub fn status(
             grants.extend(allow_rows(&app, &services, of(&format!("allow_{slug}_{}", family.digit()))));
         }
     }
-    let (locked_out, refused) = (Vec::new(), BTreeMap::new());
-    Status { version: 1, backend: backend.to_owned(), limits: None, grants, locked_out, refused }
+    Status { version: 1, backend: backend.to_owned(), grants, ..Status::default() }
 }
 
 fn slugs(live: &Live) -> Vec<String> {

@@ -1,10 +1,11 @@
 //! Lock-outs as operators see them.
 
 use super::control::Reply;
+use super::record::{Record, number};
 use super::refusals::Refusals;
 use super::status::{Locked, Status};
 use crate::knock::Gatekeeper;
-use crate::units::{ClientAddr, Now};
+use crate::units::{ClientAddr, LogEvent, Now};
 use std::net::IpAddr;
 
 /// Adds to the status what only the daemon knows.
@@ -19,12 +20,16 @@ pub(super) fn unblock(gatekeeper: &mut Gatekeeper, address: Option<IpAddr>, user
     let lifted = gatekeeper.defence_mut().unblock(client, now.boot);
     let message = match client {
         Some(client) if lifted > 0 => {
-            tracing::info!(%client, user, "a lock-out was lifted by an operator");
+            let (address, by) = (Some(client.to_string()), Some(user.to_owned()));
+            Record { address, by, ..Record::of(LogEvent::Unlocked) }
+                .log("a lock-out was lifted by an operator");
             format!("{client} may knock again")
         }
         Some(client) => format!("{client} was not locked out; its failures are forgotten"),
         None => {
-            tracing::info!(lifted, user, "all lock-outs were lifted by an operator");
+            let (by, count) = (Some(user.to_owned()), number(lifted));
+            Record { by, count, ..Record::of(LogEvent::Unlocked) }
+                .log("all lock-outs were lifted by an operator");
             format!("{lifted} lock-outs lifted; all failures are forgotten")
         }
     };

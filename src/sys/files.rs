@@ -89,6 +89,28 @@ pub fn replace(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
     directory.sync_all()
 }
 
+/// Replaces a file as a whole, with that mode whatever the `umask`, and does not wait for the disk: what is
+/// soon replaced again need not outlast a loss of power. The file belongs to whom this process runs as.
+///
+/// # Errors
+/// The reason; the old file is then as it was.
+pub fn publish(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    // A node exporter reads what ends in .prom, and nothing half written.
+    name.push(".new");
+    let new = Path::new(&name);
+    remove(new)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(new)?;
+    let written = file
+        .write_all(content)
+        .and_then(|()| file.set_permissions(fs::Permissions::from_mode(mode)))
+        .and_then(|()| fs::rename(new, path));
+    if written.is_err() {
+        let _ = remove(new);
+    }
+    written
+}
+
 /// Empties a file that is there, which takes no room on the disk.
 ///
 /// # Errors

@@ -15,6 +15,8 @@ pub mod handover;
 #[cfg(feature = "gateway")]
 pub mod interfaces;
 #[cfg(feature = "gateway")]
+pub mod journal;
+#[cfg(feature = "gateway")]
 pub mod kernel;
 #[cfg(feature = "gateway")]
 pub mod listeners;

@@ -112,6 +112,15 @@ pub fn stay_small(bytes: u64) -> Result<(), nix::Error> {
     Ok(())
 }
 
+/// The memory of this process that is not swapped out, in bytes (`proc(5)`).
+#[cfg(feature = "gateway")]
+#[must_use]
+pub fn resident_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    resident.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1_024)
+}
+
 /// Gives this process a name for `ps` and `top`: at most 15 bytes, else that of the program's file.
 #[cfg(feature = "gateway")]
 pub fn take_name(name: &std::ffi::CStr) {

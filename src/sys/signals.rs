@@ -4,9 +4,7 @@
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-#[cfg(feature = "client")]
 use std::sync::mpsc::{Receiver, channel};
-#[cfg(feature = "client")]
 use std::thread;
 
 use nix::sys::signal::{SigSet, Signal};
@@ -41,7 +39,6 @@ pub fn hold_endings() -> nix::Result<()> {
 ///
 /// # Errors
 /// What the kernel says.
-#[cfg(feature = "client")]
 pub fn endings() -> nix::Result<Receiver<()>> {
     let mut held = SigSet::empty();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {

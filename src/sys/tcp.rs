@@ -17,6 +17,14 @@ pub fn serve_both_families(socket: &impl AsFd) -> io::Result<()> {
     Ok(setsockopt(socket, sockopt::Ipv6V6Only, &false)?)
 }
 
+/// Lets a socket be bound to an address that this host does not have yet.
+///
+/// # Errors
+/// What the kernel says; none is known on a fresh socket.
+pub fn bind_before_address(socket: &impl AsFd) -> io::Result<()> {
+    Ok(setsockopt(socket, sockopt::IpFreebind, &true)?)
+}
+
 /// Makes a listener repeat its SYN-ACK at most so often, 1 to 255 times.
 ///
 /// # Errors

@@ -7,6 +7,7 @@ mod event;
 mod knock;
 mod knock_tree;
 mod lifetime;
+mod log_event;
 mod mark;
 mod names;
 mod now;
@@ -24,6 +25,7 @@ pub use event::{EventKind, EventKindError};
 pub use knock::{Knock, KnockError};
 pub use knock_tree::{Growth, KnockPath, KnockTree, PathEnd, STAY, TreeStep};
 pub use lifetime::{Lifetime, LifetimeError};
+pub use log_event::{LogEvent, LogEventError, Severity};
 pub use mark::{Mark, MarkError};
 pub use names::{
     AppName, AppNameError, HttpPath, HttpPathError, IfName, IfNameError, SequenceName, SequenceNameError,

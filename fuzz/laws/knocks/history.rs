@@ -73,7 +73,7 @@ impl History {
                         .for_each(|step1| step1.until = step1.until.max(until));
                 }
             }
-            Verdict::Refuse(_) | Verdict::Hash { .. } => {}
+            Verdict::Refuse(_) | Verdict::Hash { .. } | Verdict::Alive => {}
         }
     }
 

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use error::IptablesError;
 use recent::Recent;
@@ -19,7 +19,7 @@ use steps::{exchange, is_filled_by_rules, lines, stale_sets, steps, what};
 use tools::Tools;
 pub use tools::Variant;
 
-use crate::backend::BackendError;
+use crate::backend::{BackendError, Commits};
 use crate::config::Settings;
 use crate::ruleset::diff::{Change, Live};
 use crate::ruleset::iptables::elements::{Commands, commands, creation, kept, listed};
@@ -62,6 +62,7 @@ pub struct Iptables {
     /// What was put in force, and how the programs list it.
     in_force: Option<(Tables, [Listing; 2])>,
     seen: Observed,
+    commits: Commits,
 }
 
 impl Iptables {
@@ -73,8 +74,9 @@ impl Iptables {
         let mut tools = Tools::find(variant, use_sudo)?;
         let matcher = tools.matcher();
         let keeping = if tools.without_ipset()? { Keeping::Recent } else { Keeping::Ipset };
-        let (recent, seen) = (Recent::default(), Observed::default());
-        Ok(Self { tools, matcher, keeping, recent, knocks: OnceLock::new(), in_force: None, seen })
+        let (recent, seen, commits) = (Recent::default(), Observed::default(), Commits::default());
+        let knocks = OnceLock::new();
+        Ok(Self { tools, matcher, keeping, recent, knocks, in_force: None, seen, commits })
     }
 
     /// Does without ipset, even where it is there.
@@ -221,12 +223,25 @@ impl Iptables {
     /// # Errors
     /// [`IptablesError`].
     pub fn apply(&mut self, changes: &[Change]) -> Result<(), IptablesError> {
+        let begun = Instant::now();
+        let applied = self.change_elements(changes);
+        self.commits.since(begun);
+        applied
+    }
+
+    fn change_elements(&mut self, changes: &[Change]) -> Result<(), IptablesError> {
         let lists = self.lists()?;
         if !lists.is_empty() {
             return self.recent.apply(&lists, changes);
         }
         let Commands { closing, opening } = commands(changes)?;
         self.tools.sets(&(closing + &opening))
+    }
+
+    /// How long changes of elements took.
+    #[must_use]
+    pub fn commits(&self) -> &Commits {
+        &self.commits
     }
 
     /// The lists that are in force; none where ipset is used.

@@ -7,17 +7,18 @@ mod host_chain;
 mod type_of;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use nix::errno::Errno;
 
-use crate::backend::BackendError;
+use crate::backend::{BackendError, Commits};
 use crate::ruleset::diff::{Change, Live, SetRef, diff};
 use crate::ruleset::expr::{Base, Expr, Reg};
 use crate::ruleset::knocking::{LOG_BYTES, LOG_GROUP, TIMED_CHAINS};
 use crate::ruleset::model::{Chain, Content, Element, Elements, Rule, Ruleset, Set, TABLE};
 use crate::ruleset::plan::TIMED_OPEN;
 use crate::ruleset::transition::{as_planned, changing_sets, rules_only, written_out};
-use crate::ruleset::wire;
+use crate::ruleset::wire::{self, RuleCounter};
 use crate::sys::kernel;
 use crate::sys::netlink::{Netlink, NetlinkError};
 use crate::sys::nftnl::{Body, Message, msg};
@@ -34,6 +35,7 @@ pub struct Nftables {
     netlink: Netlink,
     /// Whether the answer to a transaction could not be read, so that it may or may not be carried out.
     unsure: bool,
+    commits: Box<Commits>,
 }
 
 impl Nftables {
@@ -42,7 +44,7 @@ impl Nftables {
     /// # Errors
     /// [`BackendError::Unsupported`] where there is no netfilter netlink.
     pub fn open() -> Result<Self, BackendError> {
-        Ok(Self { netlink: Netlink::open()?, unsure: false })
+        Ok(Self { netlink: Netlink::open()?, unsure: false, commits: Box::default() })
     }
 
     /// The number by which the kernel's notifications tell our changes from others'.
@@ -141,6 +143,27 @@ impl Nftables {
         Ok(raw.into_iter().find(|raw| raw.key == key).map(|raw| raw.element))
     }
 
+    /// What was counted at our rules; none if there is no table. No set is read, however many are let in.
+    ///
+    /// # Errors
+    /// [`BackendError`] when the kernel cannot be read.
+    pub fn counters(&mut self) -> Result<Option<Vec<RuleCounter>>, BackendError> {
+        if !self.has_table()? {
+            return Ok(None);
+        }
+        let mut out = Vec::new();
+        self.netlink.dump(&query(msg::GET_RULE, encode::rules_of_table()?), |payload| {
+            out.extend(wire::counter(payload, TABLE));
+        })?;
+        Ok(Some(out))
+    }
+
+    /// How long transactions took.
+    #[must_use]
+    pub fn commits(&self) -> &Commits {
+        &self.commits
+    }
+
     /// Whether the table exists.
     ///
     /// # Errors
@@ -202,7 +225,9 @@ impl Nftables {
     /// As [`Nftables::apply`].
     pub fn apply_at(&mut self, changes: &[Change], generation: Option<u32>) -> Result<(), BackendError> {
         let encoded = encode(changes)?;
+        let begun = Instant::now();
         let committed = self.netlink.commit_at(&encoded.messages, generation);
+        self.commits.since(begun);
         self.unsure |= matches!(committed, Err(NetlinkError::Receive(_)));
         committed.map_err(|error| refused(changes, &encoded, error))
     }

@@ -10,8 +10,8 @@ use crate::ruleset::layout::Layout;
 use crate::ruleset::remedy::{iptables_mark, programs};
 use crate::units::{PortRange, Protocol};
 
-/// The name of our own process.
-const OURS: &str = "knock-agent";
+/// The names of our own processes that have the sockets: whichever has the lower number is found.
+const OURS: [&str; 2] = ["knock-agent", "knock-front"];
 
 /// Judges listeners, legacy tables and XDP.
 #[must_use]
@@ -49,7 +49,7 @@ fn who(listener: &Listener) -> String {
 fn taken(situation: &Situation, what: &str, flag: &str, port: u16) -> Option<Finding> {
     let listeners = situation.listeners.as_ref()?;
     let other = |listener: &&Listener| {
-        let ours = listener.process.as_ref().is_some_and(|process| process.name == OURS);
+        let ours = listener.process.as_ref().is_some_and(|process| OURS.contains(&process.name.as_str()));
         listener.protocol == Protocol::Tcp && listener.port == port && !ours
     };
     let taker = listeners.iter().find(other)?;

@@ -9,8 +9,8 @@ use super::default_input::{self, ECHO_SET};
 use super::replies::{OWN_SET, SPOKEN_SET};
 use super::step1::{FLOW_SET, METER_SET};
 
-/// Room in each set of grants.
-pub(super) const GRANTS: u32 = 1_048_576;
+/// Room in each set of grants, in addresses.
+pub const GRANTS: u32 = 1_048_576;
 /// Room in each set that strangers' or half-known clients' packets fill.
 pub(super) const CLIENTS: u32 = 65_536;
 

@@ -1,6 +1,7 @@
 //! What the kernel says about the table, as bytes, into the model.
 
 mod attr;
+mod counters;
 mod events;
 mod expr;
 mod flows;
@@ -10,6 +11,7 @@ mod objects;
 mod packet_log;
 
 pub use attr::Attributes;
+pub use counters::{RuleCounter, counter};
 pub use events::{Touched, Transactions};
 pub use expr::expressions;
 pub use flows::{Socket, Tracked, socket, socket_request, tracked};

@@ -8,7 +8,9 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::watchers::Watchers;
 use super::{Daemon, DaemonError};
+use crate::service::around::Around;
 use crate::service::control;
 use crate::service::enforcer::{Enforcer, Stopped};
 use crate::service::front::{Reach, bind_step1, bind_step2};
@@ -16,11 +18,13 @@ use crate::service::keeper::{Begun, FrontError, Keeper};
 use crate::service::launcher::Launcher;
 use crate::service::link::Pending;
 use crate::service::link::serving::{Pem, Serving};
+use crate::service::record::Record;
 use crate::service::reload::Reloader;
 use crate::service::served::{Pair, Served};
 use crate::service::trial::Trial;
 use crate::sys::netlink::Events;
 use crate::sys::{files, notify, process, resident, seal, users};
+use crate::units::LogEvent;
 
 /// A number that no user has.
 const NOBODYS: u32 = u32::MAX - 1;
@@ -56,14 +60,18 @@ impl Guarded<'_> {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Process)?;
         let hangup = signal(SignalKind::hangup()).map_err(DaemonError::Process)?;
         let (own_http, own_https, _) = ports(daemon);
+        let around = Arc::new(Around::default());
+        pem.iter().for_each(|pem| around.certified(pem));
         let (serving_sender, serving) = watch::channel(Serving::of(&daemon.settings, pem));
         let (taken_sender, mut taken) = watch::channel(None);
         let (asks_sender, asks) = mpsc::channel(crate::service::link::MOST_ASKS);
         let keeper = self.keeper(begun, serving, taken_sender, asks_sender)?;
+        let keeper = keeper.map(|keeper| keeper.known_by(Arc::clone(&around)));
         let control = control::bind(&daemon.runtime_dir).map_err(|source| DaemonError::Runtime {
             path: control::socket_path(&daemon.runtime_dir),
             source,
         })?;
+        let mut watchers = Watchers::prepare(&daemon.settings.metrics, Arc::clone(&around));
         let writable = self.seal()?;
 
         let steps = keeper.is_some();
@@ -78,9 +86,10 @@ impl Guarded<'_> {
             writable,
             served: steps.then(|| Served { serving: serving_sender.clone(), taken: taken.clone() }),
             enforcer: reload_sender,
+            around: Arc::clone(&around),
         };
         let (hearing, hears) = oneshot::channel();
-        let enforcer = enforcer.with_listener(serving_sender).telling_when_it_hears(hearing);
+        let enforcer = enforcer.with_listener(serving_sender).telling_when_it_hears(hearing).knowing(around);
         let (call_sender, calls) = mpsc::channel(CALLS);
         let (stop, stopped) = oneshot::channel();
         let cleanup = daemon.cleanup;
@@ -91,7 +100,7 @@ impl Guarded<'_> {
             drop(keeping);
             how
         })?;
-        let mut operators = tokio::spawn(control::serve(control, call_sender));
+        let mut operators = tokio::spawn(control::serve(control, call_sender.clone()));
         // Whether the enforcer has ended by itself, and what it all came to.
         let (enforcer_ended, result) = {
             let mut end = pin!(async {
@@ -118,9 +127,13 @@ impl Guarded<'_> {
                         tracing::warn!(%error, "systemd could not be told");
                     }
                     match steps {
-                        true => tracing::info!(http_port = own_http, https_port = own_https, "listening"),
-                        false => tracing::info!("no steps: nothing listens"),
+                        true => {
+                            let services = vec![format!("tcp/{own_http}"), format!("tcp/{own_https}")];
+                            Record { services, ..Record::of(LogEvent::Ready) }.log("listening");
+                        }
+                        false => Record::of(LogEvent::Ready).log("no steps: nothing listens"),
                     }
+                    watchers.begin(&call_sender);
                     let mut reloading = tokio::spawn(reloader.run(hangup));
                     resident::give_back_start();
                     let how = tokio::select! {
@@ -134,6 +147,7 @@ impl Guarded<'_> {
             }
         };
         let _ = notify::notify("STOPPING=1");
+        watchers.end();
         operators.abort();
         if enforcer_ended {
             // The reply to whoever had everything removed is on its way, in a task of its own.
@@ -141,7 +155,7 @@ impl Guarded<'_> {
         } else {
             let _ = stop.send(());
             let _ = enforcing.await;
-            tracing::info!("stopped; the guard stays");
+            Record::of(LogEvent::Stopped).log("stopped; the guard stays");
         }
         // Nobody starts another one now.
         let _ = self.launcher.end_front();
@@ -187,6 +201,8 @@ impl Guarded<'_> {
         let state_file = daemon.settings.global.state_file.as_deref().and_then(Path::parent);
         let mut writable = vec![daemon.runtime_dir.clone(), daemon.state_dir.clone()];
         writable.extend(state_file.map(Path::to_owned));
+        let textfile = daemon.settings.metrics.textfile.as_ref();
+        writable.extend(textfile.and_then(|file| file.path.parent()).map(Path::to_owned));
         process::keep_network_capability().map_err(DaemonError::Process)?;
         let folders: Vec<&Path> = writable.iter().map(PathBuf::as_path).collect();
         let sealed = seal::enforcer(&folders)?;

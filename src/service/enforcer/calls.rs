@@ -2,10 +2,12 @@
 
 use super::super::control::{Failure, Reply, Request};
 use super::super::operations::OperationError;
+use super::super::record::Record;
+use super::super::standing::traffic;
 use super::super::status::status;
 use super::super::unblock;
 use super::Enforcer;
-use crate::units::{ClientAddr, Now};
+use crate::units::{ClientAddr, LogEvent, Now};
 
 impl Enforcer {
     pub(super) fn on_call(&mut self, request: Request, user: &str, now: Now) -> Reply {
@@ -24,9 +26,16 @@ impl Enforcer {
                 let name = self.operations.firewall().name();
                 let mut status = status(name, &live, &names, prefix, Some((self.operations.ledger(), now)));
                 status.limits = self.operations.firewall().limits();
+                status.switched_off = live.flagged;
+                // Nothing is refused for what is only to be looked at.
+                let counted = self.operations.firewall().counters().ok().flatten().unwrap_or_default();
+                status.traffic = traffic(&counted, &names);
+                status.daemon = Some(Box::new(self.standing(&live, now)));
                 unblock::tell(&mut status, &self.gatekeeper, &self.refusals, now);
                 Reply::Status { status }
             }
+            Request::Figures {} => Reply::Figures(Box::new(self.figures(now)?)),
+            Request::Health {} => Reply::Health { problems: self.ailments() },
             Request::Unblock { address } => unblock::unblock(&mut self.gatekeeper, address, user, now),
             Request::Confirm {} => self.confirm(user),
             Request::Teardown {} => {
@@ -35,7 +44,8 @@ impl Enforcer {
                 if let Some(trial) = &self.trial {
                     trial.dismiss();
                 }
-                tracing::warn!(user, "an operator had everything removed: nothing is guarded any more");
+                Record { by: Some(user.to_owned()), ..Record::of(LogEvent::TornDown) }
+                    .log("an operator had everything removed: nothing is guarded any more");
                 Reply::Done {
                     message: "the daemon removed its table and stops; nothing is guarded any more".to_owned(),
                 }
@@ -55,7 +65,9 @@ impl Enforcer {
                 failed(Failure::Request, "there is nothing to confirm: `run` was started without --confirm")
             }
             Some(Ok(fresh)) => {
-                tracing::info!(user, fresh, "confirmed by an operator");
+                let reason = (!fresh).then(|| "it was confirmed before".to_owned());
+                Record { by: Some(user.to_owned()), reason, ..Record::of(LogEvent::Confirmed) }
+                    .log("confirmed by an operator");
                 if let Some(state) = &mut self.state {
                     state.confirmed();
                 }

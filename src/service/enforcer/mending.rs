@@ -5,9 +5,10 @@ use tokio::time::Instant;
 use super::super::host_chains::Repaired;
 use super::super::knocked::Knocks;
 use super::super::operations::OperationError;
+use super::super::record::{Record, number};
 use super::super::repair::AGAIN;
 use super::Enforcer;
-use crate::units::Now;
+use crate::units::{LogEvent, Now};
 
 impl Enforcer {
     pub(super) fn repair(&mut self, now: Now) {
@@ -22,8 +23,8 @@ impl Enforcer {
             return;
         }
         if self.operations.has_slept() {
-            tracing::info!(
-                "the host slept: grants that ended meanwhile are closed, and the others last as long as they were to"
+            Record::of(LogEvent::Slept).log(
+                "the host slept: grants that ended meanwhile are closed, and the others last as long as they were to",
             );
             // What packets opened until now counts, before everything is written anew.
             self.hear_now(knocks, now);
@@ -49,7 +50,8 @@ impl Enforcer {
 
     fn after_repair(&mut self, outcome: Result<Repaired, OperationError>, now: Now) {
         match outcome {
-            Ok(Repaired { own, host }) => {
+            Ok(repaired @ Repaired { own, host }) => {
+                self.tally.on_repair(repaired);
                 if host > 0 {
                     self.on_host_repaired(host, now);
                 }
@@ -62,7 +64,9 @@ impl Enforcer {
                 }
             }
             Err(error) => {
-                tracing::error!(by = self.by, %error, "our table was changed and cannot be put right: ports may stand open; trying again");
+                let (by, reason) = (Some(self.by.clone()), Some(error.to_string()));
+                Record { by, reason, ..Record::of(LogEvent::NotRepaired) }
+                    .log("our table was changed and cannot be put right: ports may stand open; trying again");
                 self.repair_at = Some(Instant::now() + AGAIN);
             }
         }
@@ -70,16 +74,13 @@ impl Enforcer {
 
     fn on_host_repaired(&mut self, changes: usize, now: Now) {
         let fight = self.host_patience.on_repair(now.boot);
-        tracing::info!(
-            by = self.by,
-            changes,
-            "the host's chains were made anew or changed: the rule that accepts our mark is in place"
-        );
+        let (by, changes) = (Some(self.by.clone()), number(changes));
+        Record { by, changes, ..Record::of(LogEvent::HostRepaired) }
+            .log("the host's chains were made anew or changed: the rule that accepts our mark is in place");
         if let Some(repairs) = fight {
-            tracing::error!(
-                by = self.by,
-                repairs,
-                "another program keeps taking our rule out of the host's chains: stop it; from now on repairs wait a second"
+            let (by, count) = (Some(self.by.clone()), Some(u64::from(repairs)));
+            Record { by, count, ..Record::of(LogEvent::Fight) }.log(
+                "another program keeps taking our rule out of the host's chains: stop it; from now on repairs wait a second",
             );
         }
     }
@@ -91,12 +92,13 @@ impl Enforcer {
         if !fought || fight.is_some() {
             self.tell_repair(changes, now);
         }
-        tracing::warn!(by = self.by, changes, "somebody changed our table: it is as it should be again");
+        let by = Some(self.by.clone());
+        Record { by: by.clone(), changes: number(changes), ..Record::of(LogEvent::Repaired) }
+            .log("somebody changed our table: it is as it should be again");
         if let Some(repairs) = fight {
-            tracing::error!(
-                by = self.by,
-                repairs,
-                "another program keeps changing our table: stop it; from now on repairs wait a second, and ports may stand open for so long"
+            let count = Some(u64::from(repairs));
+            Record { by, count, ..Record::of(LogEvent::Fight) }.log(
+                "another program keeps changing our table: stop it; from now on repairs wait a second, and ports may stand open for so long",
             );
         }
     }

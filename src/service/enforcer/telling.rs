@@ -1,12 +1,14 @@
 //! Telling others what happens.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::super::herald::Message;
 use super::super::knocked::slug_of;
+use super::super::record::Record;
 use super::Enforcer;
-use crate::grant::{End, Turn, What};
-use crate::units::{ClientAddr, EventKind, Now};
+use crate::grant::{End, How, Turn, What};
+use crate::units::{ClientAddr, EventKind, LogEvent, Now};
 
 impl Enforcer {
     /// Begins to write down who is let in, and to tell whom the settings name.
@@ -20,9 +22,10 @@ impl Enforcer {
         self.herald.follow(notify, now.boot);
     }
 
-    /// When a grant ends that nobody was told the end of.
+    /// When a grant ends that nobody was told the end of, or what was folded is to be told.
     pub(super) fn end_due(&self) -> Option<tokio::time::Instant> {
-        let end = self.operations.ledger().next_end()?;
+        let (end, lines) = (self.operations.ledger().next_end(), self.lines.due());
+        let end = end.into_iter().chain(lines).min()?;
         let left = end.saturating_sub(crate::sys::clock::now().boot);
         Some(tokio::time::Instant::now() + left)
     }
@@ -30,35 +33,79 @@ impl Enforcer {
     /// Tells what became of grants. The kernel has closed what has expired; this says so.
     pub(super) fn tell_turns(&mut self, now: Now) {
         self.operations.forget_expired(now);
-        for turn in self.operations.journal().take() {
-            let Turn { what, app, addr, note, lifetime } = turn;
-            let app = slug_of(&app).to_owned();
-            let kind = match what {
-                What::Opened => EventKind::Opened,
-                What::Renewed => EventKind::Renewed,
-                What::Closed(end) => {
-                    log_end(&app, addr, &note.by, end);
-                    EventKind::Closed
-                }
-            };
-            if self.herald.is_idle() {
-                continue;
+        let turns = self.operations.journal().take();
+        let clients = self.operations.take_clients();
+        let room = self.lines.room(now.boot);
+        for (place, turn) in turns.into_iter().enumerate() {
+            self.tally.on_turns(slug_of(&turn.app), turn.what, turn.note.how, 1);
+            let key = (turn.app.clone(), turn.addr);
+            let client = clients.get(&key).map(|client| client.ip()).filter(|client| *client != turn.addr);
+            if place < room {
+                self.log_turn(&turn, client);
+                self.lines.wrote();
+            } else {
+                self.lines.fold(turn.what, &turn.app, 1);
             }
-            let reason = match what {
-                What::Closed(end) => Some(end.word().to_owned()),
-                What::Opened | What::Renewed => None,
-            };
-            let message = Message {
-                app: Some(app),
-                address: Some(addr.to_string()),
-                by: (!note.by.is_empty()).then(|| note.by.clone()),
-                how: Some(note.how.word().to_owned()),
-                reason,
-                lifetime_s: Some(lifetime.as_secs()),
-                ..Message::new(kind, now)
-            };
-            self.herald.tell(message, now.boot);
+            self.tell_turn(turn, now);
         }
+        for ((what, app, how), count) in self.operations.journal().take_more() {
+            self.tally.on_turns(slug_of(&app), what, how, count);
+            self.lines.fold(what, &app, count);
+            self.herald.miss(count);
+        }
+        for ((what, app), count) in self.lines.take_due(now.boot) {
+            let app = Some(self.app_of(&app).0);
+            Record { app, count: Some(count), ..Record::of(event_of(what)) }
+                .log(&format!("further ones {}", words(what)));
+        }
+    }
+
+    fn log_turn(&self, turn: &Turn, client: Option<IpAddr>) {
+        let (app, services) = self.app_of(&turn.app);
+        let over = matches!(turn.what, What::Closed(_));
+        let record = Record {
+            address: Some(turn.addr.to_string()),
+            client,
+            app: Some(app),
+            by: (!turn.note.by.is_empty()).then(|| turn.note.by.clone()),
+            how: Some(turn.note.how.word().to_owned()),
+            lifetime_s: Some(turn.lifetime.as_secs()),
+            services: if over { Vec::new() } else { services },
+            ..Record::of(event_of(turn.what))
+        };
+        record.log(match (turn.what, turn.note.how) {
+            (What::Opened, How::Sequence) => "granted by a knock sequence",
+            (what, _) => words(what),
+        });
+    }
+
+    /// What an app of the ledger is called, and its guarded ports.
+    fn app_of(&self, key: &str) -> (String, Vec<String>) {
+        let slug = slug_of(key);
+        let found = self.operations.settings().apps.iter().find(|app| app.slug == slug);
+        found.map_or_else(|| (slug.to_owned(), Vec::new()), |app| (app.name.to_string(), app.services()))
+    }
+
+    fn tell_turn(&mut self, turn: Turn, now: Now) {
+        if self.herald.is_idle() {
+            return;
+        }
+        let Turn { what, app, addr, note, lifetime } = turn;
+        let (kind, reason) = match what {
+            What::Opened => (EventKind::Opened, None),
+            What::Renewed => (EventKind::Renewed, None),
+            What::Closed(end) => (EventKind::Closed, Some(end.word().to_owned())),
+        };
+        let message = Message {
+            app: Some(slug_of(&app).to_owned()),
+            address: Some(addr.to_string()),
+            by: (!note.by.is_empty()).then(|| note.by.clone()),
+            how: Some(note.how.word().to_owned()),
+            reason,
+            lifetime_s: Some(lifetime.as_secs()),
+            ..Message::new(kind, now)
+        };
+        self.herald.tell(message, now.boot);
     }
 
     pub(super) fn tell_lockout(&mut self, client: ClientAddr, lasts: Duration, now: Now) {
@@ -85,7 +132,20 @@ impl Enforcer {
     }
 }
 
-fn log_end(app: &str, addr: std::net::IpAddr, user: &str, end: End) {
-    let reason = end.word();
-    tracing::info!(client = %addr, app, user, reason, "a grant is over");
+fn event_of(what: What) -> LogEvent {
+    match what {
+        What::Opened => LogEvent::Granted,
+        What::Renewed => LogEvent::Renewed,
+        What::Closed(End::Expired) => LogEvent::Expired,
+        What::Closed(End::Revoked) => LogEvent::Revoked,
+    }
+}
+
+fn words(what: What) -> &'static str {
+    match what {
+        What::Opened => "granted",
+        What::Renewed => "renewed",
+        What::Closed(End::Expired) => "a grant is over: its time had come",
+        What::Closed(End::Revoked) => "a grant is over: it was taken back",
+    }
 }

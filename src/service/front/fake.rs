@@ -84,6 +84,7 @@ pub(in crate::service) fn settings(step1_reply: Step1Reply) -> Settings {
         apps: Vec::new(),
         users: Vec::new(),
         notify: crate::config::Notify::default(),
+        metrics: crate::config::Metrics::default(),
         sequences: Vec::new(),
         automaton: Automaton::default(),
         time_sequence: None,

@@ -78,6 +78,13 @@ impl Herald {
         }
     }
 
+    /// Counts events that were too many to be told.
+    pub fn miss(&mut self, count: u64) {
+        if !self.notify.is_empty() {
+            self.missed += count;
+        }
+    }
+
     /// Has others told of this; never waits. What cannot be told now is counted, and the count is told later.
     pub fn tell(&mut self, mut message: Message, now: Duration) {
         if self.notify.is_empty() {

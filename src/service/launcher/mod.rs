@@ -41,18 +41,18 @@ pub struct Launcher {
 }
 
 impl Launcher {
-    /// Begins it. What it starts logs at this level.
+    /// Begins it. What it starts logs in this style, which is one word.
     ///
     /// # Errors
     /// When no process can be started.
-    pub fn start(level: &str) -> io::Result<Self> {
+    pub fn start(style: &str) -> io::Result<Self> {
         let (socket, theirs) = UnixStream::pair()?;
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.set_write_timeout(Some(PATIENCE))?;
         let child = Command::new("/proc/self/exe")
             .arg0(PROGRAM)
             .arg(LAUNCHER)
-            .arg(level)
+            .arg(style)
             .current_dir("/")
             .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
             .stdout(Stdio::null())

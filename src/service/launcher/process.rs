@@ -13,7 +13,7 @@ use crate::sys::{handover, process, resident, signals};
 
 /// Starts what it is told to until the daemon is gone, and ends the front then; false where it could not begin.
 #[must_use]
-pub fn launch(level: &str) -> bool {
+pub fn launch(style: &str) -> bool {
     process::take_name(c"knock-launcher");
     // Whoever ends the daemon ends the whole group; this one ends with the daemon.
     if signals::hold_endings().is_err()
@@ -26,7 +26,7 @@ pub fn launch(level: &str) -> bool {
     let mut running = None;
     let mut order = [0];
     while let Ok((1, descriptors)) = handover::receive(&socket, &mut order) {
-        let outcome = carry_out(order, descriptors, level, &mut running);
+        let outcome = carry_out(order, descriptors, style, &mut running);
         if reply(&mut socket, outcome).is_err() {
             break;
         }
@@ -40,21 +40,21 @@ pub fn launch(level: &str) -> bool {
 fn carry_out(
     order: [u8; 1],
     descriptors: Vec<OwnedFd>,
-    level: &str,
+    style: &str,
     running: &mut Option<Child>,
 ) -> io::Result<i32> {
     let mut descriptors = descriptors.into_iter();
     match (order, descriptors.next(), descriptors.next()) {
         ([FRONT], Some(link), Some(log)) => {
             end(running);
-            let mut command = program(front::FRONT, level);
+            let mut command = program(front::FRONT, style);
             // It needs nothing of the environment, so it gets nothing.
             command.env_clear().stdin(Stdio::from(link)).stderr(Stdio::from(log));
             *running = Some(command.spawn()?);
             Ok(0)
         }
         ([TELLER], Some(input), None) => {
-            let mut child = program(herald::TELLER, level).stdin(Stdio::from(input)).spawn()?;
+            let mut child = program(herald::TELLER, style).stdin(Stdio::from(input)).spawn()?;
             // It ends by itself when nothing more comes, of which somebody has to take note.
             thread::Builder::new().spawn(move || child.wait())?;
             Ok(0)
@@ -64,9 +64,9 @@ fn carry_out(
     }
 }
 
-fn program(role: &str, level: &str) -> Command {
+fn program(role: &str, style: &str) -> Command {
     let mut command = Command::new("/proc/self/exe");
-    command.arg0(PROGRAM).arg(role).arg(level).current_dir("/").stdout(Stdio::null());
+    command.arg0(PROGRAM).arg(role).arg(style).current_dir("/").stdout(Stdio::null());
     command
 }
 

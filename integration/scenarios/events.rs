@@ -1,0 +1,166 @@
+//! What the log tells of, as programs read it.
+
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::agent::{Installation, PROGRAM};
+use crate::configuration::{Config, STEP1_PATH, STEP2_PATH, http_key, https_key};
+use crate::firewall::{flush_host, is_guarded};
+use crate::knocking::{form, knock, post_step1};
+use crate::process::finish;
+use crate::topology::{Family, Topology};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// The program outside every network.
+fn plain(words: &[&str]) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.args(words);
+    command
+}
+
+fn config() -> Config {
+    let global = ["lockout: {after: 2, first: 1m, longest: 1h}"];
+    Config::new(&global).app("ssh", "2222", "tcp", "local", &["duration: 3"])
+}
+
+/// The lines of the log, each of which is an object.
+fn lines(home: &Installation) -> Vec<Value> {
+    home.log().lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect()
+}
+
+/// The events of one kind, when there are so many.
+#[track_caller]
+fn events(home: &Installation, event: &str, least: usize) -> Vec<Value> {
+    let end = Instant::now() + LIMIT;
+    loop {
+        let found: Vec<Value> = lines(home).into_iter().filter(|line| line["event"] == event).collect();
+        if found.len() >= least {
+            return found;
+        }
+        assert!(Instant::now() < end, "not {least} times {event}:\n{}", home.log());
+        sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn every_grant_renewal_end_refusal_repair_and_reload_is_one_object_and_holds_no_secret() {
+    let net = Topology::new();
+    let home = Installation::new(&config()).flags(&["--log-format", "json", "--log-level", "debug"]);
+    let agent = home.start(&net.router);
+    let started = &events(&home, "started", 1)[0];
+    assert_eq!((started["level"].as_str(), started["grants"].as_u64()), (Some("info"), Some(0)));
+    events(&home, "ready", 1);
+
+    knock(&net.a, Family::V6.router(), "ssh");
+    let granted = &events(&home, "granted", 1)[0];
+    assert_eq!(granted["services"], serde_json::json!(["tcp/2222"]));
+    assert_eq!((granted["app"].as_str(), granted["by"].as_str()), (Some("ssh"), Some("key 1")));
+    assert_eq!((granted["how"].as_str(), granted["lifetime_s"].as_u64()), (Some("two-step"), Some(3)));
+    let client = Family::V6.client_a().to_string();
+    assert!(granted["client"] == client.as_str() || granted["address"] == client.as_str(), "{granted}");
+    let expired = &events(&home, "expired", 1)[0];
+    assert_eq!((&expired["address"], &expired["by"]), (&granted["address"], &granted["by"]));
+    assert_eq!(events(&home, "admitted", 1).len(), 1);
+
+    let b = Family::V4.client_b();
+    home.grant(&net.router, "ssh", b, 60);
+    home.grant(&net.router, "ssh", b, 90);
+    home.verb(&net.router, &["revoke", "ssh", &b.to_string()]).success();
+    assert_eq!(events(&home, "renewed", 1)[0]["lifetime_s"], 90);
+    assert_eq!(events(&home, "revoked", 1)[0]["address"], b.to_string());
+    let actions: Vec<Value> =
+        events(&home, "operator", 3).iter().map(|line| line["action"].clone()).collect();
+    assert_eq!(actions, ["grant", "grant", "revoke"]);
+
+    for _ in 0..3 {
+        post_step1(&net.b, Family::V4.router(), STEP1_PATH, &form("ssh", "a-guess-of-mine"));
+    }
+    let denied = &events(&home, "denied", 1)[0];
+    assert_eq!(
+        (denied["address"].as_str(), denied["reason"].as_str()),
+        (Some("203.0.113.3"), Some("wrong-key"))
+    );
+    assert_eq!(events(&home, "locked-out", 1)[0]["lifetime_s"], 60);
+    home.verb(&net.router, &["unblock", "--all"]).success();
+    events(&home, "unlocked", 1);
+
+    flush_host(&net.router);
+    assert!(events(&home, "repaired", 1)[0]["by"].as_str().unwrap().starts_with("nft"), "{}", home.log());
+    assert!(is_guarded(&net.router));
+    agent.signal(Signal::SIGHUP);
+    events(&home, "reloaded", 1);
+    home.rewrite_config("global: nonsense");
+    agent.signal(Signal::SIGHUP);
+    assert!(!events(&home, "not-reloaded", 1)[0]["reason"].as_str().unwrap().is_empty());
+    agent.terminate();
+    events(&home, "stopped", 1);
+
+    let log = home.log();
+    for secret in [&http_key("ssh"), &https_key("ssh"), "a-guess-of-mine", STEP1_PATH, STEP2_PATH] {
+        assert!(!log.contains(secret.trim_start_matches('/')), "a secret in the log: {log}");
+    }
+    let file = home.path("agent.log");
+    let shown = |more: &[&str]| {
+        let words = [&["log", "--file", file.to_str().unwrap()], more].concat();
+        finish(plain(&words), b"", LIMIT).success().text()
+    };
+    let of_b = shown(&["--address", "203.0.113.0/24", "--app", "ssh", "--event", "granted,renewed,revoked"]);
+    let kinds: Vec<&str> = of_b.lines().map(|line| line.split("  ").nth(1).unwrap().trim()).collect();
+    assert_eq!(kinds, ["granted", "renewed", "revoked"], "{of_b}");
+    assert!(of_b.contains("ssh  203.0.113.3  1m  by root  (operator)") && !of_b.contains('\u{1b}'), "{of_b}");
+    let of_client = shown(&["--address", &client, "--json", "--since", "1h"]);
+    let of_client: Vec<Value> = of_client.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(of_client.iter().filter(|line| line["event"] == "granted").collect::<Vec<_>>(), [granted]);
+    assert_eq!(shown(&["--since", "2099-01-01"]), "");
+    assert_eq!(shown(&["-n", "1"]).split("  ").nth(1).map(str::trim), Some("stopped"));
+
+    let whole = |line: &Value| ["time", "level", "message"].iter().all(|key| line[key].is_string());
+    assert!(lines(&home).iter().all(whole), "{log}");
+    assert!(log.contains("\"level\":\"debug\""), "{log}");
+}
+
+#[test]
+fn systemd_s_journal_gets_the_fields_of_events_from_the_sealed_daemon_and_they_are_read_there() {
+    let net = Topology::new();
+    let home = Installation::new(&config());
+    // A journal of our own, in a file system of our own; what is there is seen through the process in it.
+    let begin = "mount -t tmpfs none /run && mount -t tmpfs none /var/log && mkdir -p /run/systemd/journal /run/log/journal && \
+         { setpriv --pdeathsig KILL /lib/systemd/systemd-journald & } && \
+         for try in $(seq 200); do [ -S /run/systemd/journal/socket ] && break; sleep 0.1; done && \
+         JOURNAL_STREAM=$(stat -Lc %d:%i /proc/self/fd/2) && export JOURNAL_STREAM && exec \"$@\"";
+    let home = home.wrapper(&["unshare", "-m", "sh", "-c", begin, "sh"]);
+    let agent = home.start(&net.router);
+    home.grant(&net.router, "ssh", Family::V4.client_b(), 60);
+    let inside = format!("/proc/{}/ns/mnt", agent.pid());
+    let journal = |words: &[&str]| {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--mount={inside}")).args(["journalctl", "--no-pager", "-q"]).args(words);
+        finish(command, b"", LIMIT).text()
+    };
+    let end = Instant::now() + LIMIT;
+    let entries = loop {
+        let entries = journal(&["-o", "json", "KNOCK_AGENT_EVENT=granted", "KNOCK_AGENT_APP=ssh"]);
+        if !entries.is_empty() {
+            break entries;
+        }
+        assert!(Instant::now() < end, "{}\n{}", journal(&[]), home.log());
+        sleep(Duration::from_millis(100));
+    };
+    let entry: Value = serde_json::from_str(&entries).unwrap();
+    assert_eq!(
+        (entry["PRIORITY"].as_str(), entry["_PID"].as_str()),
+        (Some("6"), Some(&*agent.pid().to_string()))
+    );
+    assert_eq!(entry["KNOCK_AGENT_SERVICES"], "tcp/2222");
+    assert!(entry["MESSAGE"].as_str().unwrap().starts_with("INFO granted address=203.0.113.3"), "{entry}");
+    assert!(!home.log().contains("granted"), "nothing is told twice: {}", home.log());
+    let shown =
+        finish(plain(&["log", "--file", "-"]), journal(&["-o", "json"]).as_bytes(), LIMIT).success().text();
+    assert!(shown.contains("  granted       ssh  203.0.113.3  1m  by root  (operator)"), "{shown}");
+    agent.terminate();
+}

@@ -1,0 +1,172 @@
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::ops::ControlFlow;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// No line of ours is longer, in bytes.
+const LONGEST: u64 = 1 << 20;
+/// How often a file is looked at that is followed.
+const LOOK: Duration = Duration::from_millis(300);
+/// So many lines of before are shown where what is to come is waited for.
+const BEFORE: &str = "1000";
+/// Where journals are kept (`systemd-journald.service(8)`).
+const JOURNALS: [&str; 2] = ["/var/log/journal", "/run/log/journal"];
+
+/// Why the log cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SourceError {
+    /// The program that reads it is not there.
+    #[error(
+        "this host keeps no journal: name the file that the log goes to with --file (the daemon writes it with --log-format json)"
+    )]
+    NoJournal,
+    /// It fails.
+    #[error("journalctl cannot read the journal: {0}")]
+    Journal(String),
+    /// The file cannot be opened.
+    #[error("{path} cannot be read: {source}")]
+    File {
+        /// Which.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Reading fails.
+    #[error("the log cannot be read: {0}")]
+    Read(#[from] io::Error),
+}
+
+/// Where lines come from.
+pub(super) enum Source {
+    Journal(Child),
+    Lines(Box<dyn BufRead>),
+    Followed { path: PathBuf, file: BufReader<File> },
+}
+
+impl Source {
+    /// The journal of a unit, from a moment in microseconds since 1970 on.
+    pub(super) fn journal(unit: &str, since: Option<u64>, follow: bool) -> Result<Self, SourceError> {
+        if !JOURNALS.iter().any(|folder| Path::new(folder).is_dir()) {
+            return Err(SourceError::NoJournal);
+        }
+        let mut command = Command::new("journalctl");
+        command.args(["--no-pager", "--quiet", "--output", "json", "--unit", unit]);
+        if let Some(micros) = since {
+            command.arg(format!("--since=@{}", micros / 1_000_000));
+        }
+        if follow {
+            command.args(["--follow", "--lines", if since.is_some() { "all" } else { BEFORE }]);
+        }
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+        child.map(Self::Journal).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => SourceError::NoJournal,
+            _ => SourceError::Journal(error.to_string()),
+        })
+    }
+
+    /// A file, or standard input.
+    pub(super) fn file(path: &Path, follow: bool) -> Result<Self, SourceError> {
+        if path == Path::new("-") {
+            return Ok(Self::Lines(Box::new(BufReader::new(io::stdin()))));
+        }
+        let file = File::open(path).map(BufReader::new);
+        let file = file.map_err(|source| SourceError::File { path: path.display().to_string(), source })?;
+        let regular = file.get_ref().metadata()?.is_file();
+        Ok(match follow && regular {
+            true => Self::Followed { path: path.to_owned(), file },
+            false => Self::Lines(Box::new(file)),
+        })
+    }
+
+    /// Gives each line, until nobody wants more.
+    pub(super) fn each(&mut self, mut take: impl FnMut(&str) -> ControlFlow<()>) -> Result<(), SourceError> {
+        match self {
+            Self::Journal(child) => {
+                let Some(out) = child.stdout.take() else { return Ok(()) };
+                let mut lines = BufReader::new(out);
+                while let Some(line) = next(&mut lines)? {
+                    if take(&line).is_break() {
+                        // It would only notice with its next line.
+                        let _ = child.kill();
+                        let _ = child.wait();
+                        return Ok(());
+                    }
+                }
+                match child.wait()? {
+                    status if status.success() => Ok(()),
+                    status => Err(SourceError::Journal(status.to_string())),
+                }
+            }
+            Self::Lines(lines) => {
+                while let Some(line) = next(lines)? {
+                    if take(&line).is_break() {
+                        break;
+                    }
+                }
+                Ok(())
+            }
+            Self::Followed { path, file } => follow(path, file, take),
+        }
+    }
+}
+
+/// Reads a file to its end and goes on, also when it is cut or another one takes its name.
+fn follow(
+    path: &Path,
+    file: &mut BufReader<File>,
+    mut take: impl FnMut(&str) -> ControlFlow<()>,
+) -> Result<(), SourceError> {
+    let mut line = Vec::new();
+    loop {
+        let room = LONGEST.saturating_sub(line.len() as u64).max(1);
+        let read = file.by_ref().take(room).read_until(b'\n', &mut line)?;
+        if line.last() == Some(&b'\n') || line.len() as u64 >= LONGEST {
+            if take(&String::from_utf8_lossy(&line)).is_break() {
+                return Ok(());
+            }
+            line.clear();
+        } else if read == 0 {
+            std::thread::sleep(LOOK);
+            let Ok(named) = std::fs::metadata(path) else { continue };
+            let open = file.get_ref().metadata()?;
+            if (named.dev(), named.ino()) != (open.dev(), open.ino()) {
+                *file = BufReader::new(File::open(path)?);
+                line.clear();
+            } else if named.len() < file.stream_position()? {
+                file.seek(SeekFrom::Start(0))?;
+                line.clear();
+            }
+        }
+    }
+}
+
+/// The next line; none at the end.
+fn next(lines: &mut impl BufRead) -> io::Result<Option<String>> {
+    let mut line = Vec::new();
+    let read = lines.by_ref().take(LONGEST).read_until(b'\n', &mut line)?;
+    Ok((read > 0).then(|| String::from_utf8_lossy(&line).into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_bounded_and_the_last_one_needs_no_end() {
+        let mut text = b"a\n".to_vec();
+        text.extend(std::iter::repeat_n(b'x', usize::try_from(LONGEST).unwrap() + 5));
+        text.extend(b"\nlast");
+        let mut source = Source::Lines(Box::new(io::Cursor::new(text)));
+        let mut lengths = Vec::new();
+        source
+            .each(|line| {
+                lengths.push(line.len());
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        assert_eq!(lengths, [2, 1 << 20, 6, 4]);
+    }
+}

@@ -1,0 +1,218 @@
+//! How daemon and guard are, a line each.
+
+use crate::cli::{Printer, Tone};
+use crate::service::health::Part;
+use crate::service::standing::{Configuration, Standing};
+use crate::service::status::Status;
+
+use super::table::time_left;
+
+/// A certificate that ends so soon is to be renewed, in days.
+const SOON: i64 = 21;
+const DAY: i64 = 86_400;
+
+/// A line: how good it is, about what, and what there is to say.
+type Line = (Tone, &'static str, String);
+
+/// Prints what there is to say.
+pub(super) fn print(status: &Status, out: &mut Printer) {
+    for (tone, about, text) in lines(status) {
+        let word = match tone {
+            Tone::Bad => "BAD ",
+            Tone::Doubtful => "look",
+            Tone::Good | Tone::Heading => "ok  ",
+        };
+        let word = out.paint(tone, word);
+        out.line(format!("{word}  {about:<13}  {text}"));
+    }
+    if let Some(limits) = &status.limits {
+        out.line(format!("note: {limits}"));
+    }
+}
+
+fn lines(status: &Status) -> Vec<Line> {
+    match &status.daemon {
+        Some(standing) => of_daemon(status, standing),
+        None => without_daemon(status),
+    }
+}
+
+fn without_daemon(status: &Status) -> Vec<Line> {
+    let missing = "does not run: nobody can knock, and what others change is not put right; \
+                   what is open closes on time, as the kernel does it";
+    let guard = if status.switched_off {
+        (
+            Tone::Bad,
+            "guard",
+            "the table is switched off or not as it was made: ports may stand open".to_owned(),
+        )
+    } else {
+        (Tone::Good, "guard", format!("closed by {}, but for those below", status.backend))
+    };
+    vec![(Tone::Bad, "daemon", missing.to_owned()), guard]
+}
+
+fn of_daemon(status: &Status, standing: &Standing) -> Vec<Line> {
+    let up = time_left(f64::from(u32::try_from(standing.uptime_s).unwrap_or(u32::MAX)));
+    let daemon = format!("{} for {up}, process {}", standing.version, standing.pid);
+    let mut lines = vec![(Tone::Good, "daemon", daemon), guard(status, standing)];
+    if let Some(rule) = &standing.host_rule {
+        let chains = rule.chains.join(", ");
+        let line = match rule.troubles.first() {
+            Some(first) => (Tone::Bad, "host rule", first.clone()),
+            None if rule.pending => (
+                Tone::Bad,
+                "host rule",
+                format!("cannot be put in place, what is let in may be dropped: {chains}"),
+            ),
+            None => (Tone::Good, "host rule", format!("accepts what is let in: {chains}")),
+        };
+        lines.push(line);
+    }
+    let heard =
+        if standing.listens.is_empty() { "no steps".to_owned() } else { standing.listens.join(" and ") };
+    lines.push((Tone::Good, "hears knocks", heard));
+    if let Some(front) = &standing.front {
+        let again = match front.restarts {
+            0 => String::new(),
+            1 => ", started anew once".to_owned(),
+            times => format!(", started anew {times} times"),
+        };
+        lines.push(match front.serves {
+            true if front.restarts > 0 => (Tone::Doubtful, "front", format!("serves{again}")),
+            true => (Tone::Good, "front", "serves".to_owned()),
+            false => (Tone::Bad, "front", format!("does not serve: nobody can knock{again}")),
+        });
+    }
+    lines.extend(certificate(standing));
+    lines.push(configuration(&standing.configuration));
+    let told = [Part::Certificate, Part::Configuration];
+    let more = standing.problems.iter().filter(|problem| !told.contains(&problem.part));
+    lines.extend(more.map(|problem| (Tone::Bad, part(problem.part), problem.message.clone())));
+    lines
+}
+
+fn guard(status: &Status, standing: &Standing) -> Line {
+    match standing.rules_as_wanted {
+        Some(true) => (Tone::Good, "guard", format!("{}, as the configuration wants it", status.backend)),
+        Some(false) => {
+            let text = "the rules are not as the configuration wants them: they are being put right, or the log says why not";
+            (Tone::Bad, "guard", text.to_owned())
+        }
+        None => (Tone::Good, "guard", format!("{} in force", status.backend)),
+    }
+}
+
+fn certificate(standing: &Standing) -> Option<Line> {
+    let (left, ends) = (standing.certificate_ends_in_s?, standing.certificate_ends.as_deref()?);
+    let days = left / DAY;
+    Some(match left {
+        left if left < 0 => (Tone::Bad, "certificate", format!("has ended ({ends}): clients refuse it")),
+        _ if days < SOON => {
+            (Tone::Doubtful, "certificate", format!("ends in {days} days ({ends}): renew it"))
+        }
+        _ => (Tone::Good, "certificate", format!("good for {days} days ({ends})")),
+    })
+}
+
+fn configuration(configuration: &Configuration) -> Line {
+    let Configuration { since, last_reload_good, reloads, refused } = configuration;
+    match (last_reload_good, reloads, refused) {
+        (false, ..) => {
+            let text = format!("the last reload was refused, the log says why; that of {since} is in force");
+            (Tone::Bad, "configuration", text)
+        }
+        (true, 0, _) => (Tone::Good, "configuration", format!("that of the start ({since})")),
+        (true, ..) => (Tone::Good, "configuration", format!("reloaded at {since}")),
+    }
+}
+
+fn part(part: Part) -> &'static str {
+    match part {
+        Part::Guard => "guard",
+        Part::Rules => "rules",
+        Part::Host => "host",
+        Part::Kernel => "kernel",
+        Part::Daemon => "daemon",
+        Part::Front => "front",
+        Part::Certificate => "certificate",
+        Part::Configuration => "configuration",
+        Part::StateFile => "state file",
+        Part::Metrics => "metrics",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::standing::{FrontState, HostRule};
+
+    fn standing() -> Standing {
+        Standing {
+            version: "1.0".to_owned(),
+            pid: 7,
+            started: "2027-01-31T18:00:00Z".to_owned(),
+            uptime_s: 11_040,
+            rules_as_wanted: Some(true),
+            host_rule: Some(HostRule {
+                chains: vec!["filter input".to_owned()],
+                pending: false,
+                troubles: Vec::new(),
+            }),
+            listens: vec!["tcp/80".to_owned(), "tcp/443".to_owned()],
+            front: Some(FrontState { serves: true, restarts: 0 }),
+            configuration: Configuration {
+                since: "2027-01-31T18:00:00Z".to_owned(),
+                last_reload_good: true,
+                reloads: 0,
+                refused: 0,
+            },
+            certificate_ends: Some("2027-04-01T00:00:00Z".to_owned()),
+            certificate_ends_in_s: Some(21 * DAY),
+            problems: Vec::new(),
+        }
+    }
+
+    fn of(daemon: Option<Standing>) -> Vec<Line> {
+        lines(&Status { backend: "nftables".to_owned(), daemon: daemon.map(Box::new), ..Status::default() })
+    }
+
+    /// The one line that is not good.
+    fn wrong(change: impl FnOnce(&mut Standing)) -> Line {
+        let mut standing = standing();
+        change(&mut standing);
+        let all: Vec<Line> =
+            of(Some(standing)).into_iter().filter(|(tone, ..)| *tone != Tone::Good).collect();
+        let [one] = all.as_slice() else { panic!("{all:?}") };
+        one.clone()
+    }
+
+    #[test]
+    fn all_is_well_or_it_is_said_what_is_not() {
+        assert!(of(Some(standing())).iter().all(|(tone, ..)| *tone == Tone::Good));
+        let days =
+            |days: i64| move |standing: &mut Standing| standing.certificate_ends_in_s = Some(days * DAY + 5);
+        let (tone, about, text) = wrong(days(20));
+        assert_eq!((tone, about), (Tone::Doubtful, "certificate"));
+        assert!(text.contains("in 20 days"), "{text}");
+        assert_eq!(wrong(days(-1)).0, Tone::Bad);
+        assert_eq!(wrong(|standing| standing.rules_as_wanted = Some(false)).1, "guard");
+        assert_eq!(wrong(|standing| standing.host_rule.as_mut().unwrap().pending = true).1, "host rule");
+        assert_eq!(
+            wrong(|standing| standing.front = Some(FrontState { serves: false, restarts: 1 })).1,
+            "front"
+        );
+        assert_eq!(
+            wrong(|standing| standing.front.as_mut().unwrap().restarts = 2).2,
+            "serves, started anew 2 times"
+        );
+        assert_eq!(wrong(|standing| standing.configuration.last_reload_good = false).1, "configuration");
+    }
+
+    #[test]
+    fn without_a_daemon_it_is_said_what_that_means() {
+        let lines = of(None);
+        assert_eq!((lines[0].0, lines[0].1, lines[1].0), (Tone::Bad, "daemon", Tone::Good));
+        assert!(lines[0].2.contains("nobody can knock") && lines[0].2.contains("closes on time"));
+    }
+}

@@ -1,0 +1,84 @@
+//! How the daemon stands, for `status`.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::super::standing::{Configuration, FrontState, HostRule, Standing};
+use super::Enforcer;
+use crate::backend::Plan;
+use crate::ruleset::diff::{Live, diff};
+use crate::ruleset::model::Hook;
+use crate::units::{Now, Timestamp};
+
+impl Enforcer {
+    /// How it stands, given what is live.
+    pub(super) fn standing(&mut self, live: &Live, now: Now) -> Standing {
+        let known = self.around.known();
+        let ends = known.certificate_ends;
+        Standing {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started: text(known.started),
+            uptime_s: now.wall.duration_since(known.started).map_or(0, |up| up.as_secs()),
+            rules_as_wanted: self.rules_as_wanted(live),
+            host_rule: self.host_rule(),
+            listens: self.listens(),
+            front: known.front.map(|front| FrontState { serves: front.serves, restarts: front.restarts }),
+            configuration: Configuration {
+                since: text(known.configured),
+                last_reload_good: known.last_reload_good,
+                reloads: known.reloaded,
+                refused: known.refused,
+            },
+            certificate_ends: ends.map(text),
+            certificate_ends_in_s: ends.map(|ends| seconds_until(ends, now.wall)),
+            problems: self.ailments(),
+        }
+    }
+
+    fn rules_as_wanted(&mut self, live: &Live) -> Option<bool> {
+        let (settings, options) = self.operations.in_force();
+        let (settings, options) = (settings.clone(), options);
+        match self.operations.firewall().plan(&settings, options) {
+            Ok(Plan::Nftables(wanted)) => Some(diff(Some(live), &wanted).is_empty()),
+            Ok(Plan::Iptables(_)) | Err(_) => None,
+        }
+    }
+
+    fn host_rule(&self) -> Option<HostRule> {
+        let (wishes, pending, troubles) = self.operations.host_rule()?;
+        let chains = wishes.iter().map(|wish| {
+            let hook = match wish.hook {
+                Hook::Prerouting => "prerouting",
+                Hook::Input => "input",
+                Hook::Forward => "forward",
+                Hook::Output => "output",
+                Hook::Postrouting => "postrouting",
+            };
+            format!("{} {}", wish.table, wish.chain.as_deref().unwrap_or(hook))
+        });
+        Some(HostRule { chains: chains.collect(), pending, troubles })
+    }
+
+    fn listens(&self) -> Vec<String> {
+        let (settings, options) = self.operations.in_force();
+        let ports = match &settings.global.proxy {
+            _ if !settings.global.steps => return Vec::new(),
+            Some(proxy) => [proxy.http_port, proxy.https_port],
+            None => [options.http_port, options.https_port],
+        };
+        ports.map(|port| format!("tcp/{port}")).to_vec()
+    }
+}
+
+fn text(at: SystemTime) -> String {
+    let secs = at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    Timestamp::from_secs(secs).map(|at| at.to_string()).unwrap_or_default()
+}
+
+fn seconds_until(at: SystemTime, now: SystemTime) -> i64 {
+    let whole = |time: std::time::Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    match at.duration_since(now) {
+        Ok(left) => whole(left),
+        Err(past) => -whole(past.duration()),
+    }
+}
