@@ -16,6 +16,7 @@ mod container;
 mod crashes;
 mod crowds;
 mod docker;
+mod explain;
 mod fail2ban;
 mod faults;
 mod floods;

@@ -44,7 +44,7 @@ fn carry_out(
             out.line(message);
             out.finish(err.finish(Exit::Done))
         }
-        Ok(Reply::Status { .. }) => err.finish(Exit::Done),
+        Ok(Reply::Status { .. } | Reply::Explained { .. }) => err.finish(Exit::Done),
         Ok(Reply::Failed { failure, message }) => {
             err.line(format!("error: {message}"));
             err.finish(exit_of(failure))

@@ -43,7 +43,7 @@ fn show(file: &ConfigArg, as_json: bool, wanted: impl Fn(&Row) -> bool, stranger
             err.line(format!("error: {message}"));
             Err(exit_of(failure))
         }
-        Ok(Some(Reply::Done { .. })) => Err(Exit::Bug),
+        Ok(Some(Reply::Done { .. } | Reply::Explained { .. })) => Err(Exit::Bug),
         Ok(None) => from_kernel(file).map_err(|error| {
             err.line(format!("error: {error}"));
             exit_of_backend(&error)

@@ -36,7 +36,7 @@ pub fn run(args: TeardownArgs) -> Exit {
             out.line(message);
             Exit::Done
         }
-        Ok(Some(Reply::Status { .. })) => Exit::Bug,
+        Ok(Some(Reply::Status { .. } | Reply::Explained { .. })) => Exit::Bug,
         Ok(None) => match Firewall::remove_all() {
             Ok(true) => {
                 forget(&args.file, &mut err);

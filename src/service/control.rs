@@ -12,6 +12,7 @@ use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::status::Status;
+use crate::ruleset::explain::Recalled;
 use crate::sys::{files, users};
 
 /// Longest request, in bytes.
@@ -29,6 +30,11 @@ const CONNECTIONS: usize = 16;
 pub enum Request {
     /// What stands open.
     Status {},
+    /// What is known of an address.
+    Explain {
+        /// The address.
+        address: IpAddr,
+    },
     /// Let an address reach an app.
     Grant {
         /// The app.
@@ -88,6 +94,11 @@ pub enum Reply {
     Status {
         /// What stands open.
         status: Status,
+    },
+    /// What is known of an address.
+    Explained {
+        /// That.
+        recalled: Recalled,
     },
     /// It was not done.
     Failed {

@@ -62,9 +62,11 @@ impl Operations {
                 let what = if count == 1 { "network" } else { "networks" };
                 Ok(format!("{count} allowed {what} removed; those of the configuration stay"))
             }
-            Request::Status {} | Request::Unblock { .. } | Request::Confirm {} | Request::Teardown {} => {
-                Ok(String::new())
-            }
+            Request::Status {}
+            | Request::Explain { .. }
+            | Request::Unblock { .. }
+            | Request::Confirm {}
+            | Request::Teardown {} => Ok(String::new()),
         }
     }
 }

@@ -27,6 +27,7 @@ impl Enforcer {
                 unblock::tell(&mut status, &self.gatekeeper, &self.refusals, now);
                 Reply::Status { status }
             }
+            Request::Explain { address } => Reply::Explained { recalled: self.recall(address, now) },
             Request::Unblock { address } => unblock::unblock(&mut self.gatekeeper, address, user, now),
             Request::Confirm {} => self.confirm(user),
             Request::Teardown {} => {

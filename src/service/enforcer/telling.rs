@@ -31,6 +31,7 @@ impl Enforcer {
     pub(super) fn tell_turns(&mut self, now: Now) {
         self.operations.forget_expired(now);
         for turn in self.operations.journal().take() {
+            self.remember_turn(&turn, now);
             let Turn { what, app, addr, note, lifetime } = turn;
             let app = slug_of(&app).to_owned();
             let kind = match what {
