@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, TcpListener};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 
@@ -358,4 +358,58 @@ fn a_lan_host_and_the_way_there_and_back() {
     says("no-route");
     router.run("ip", &["addr", "del", "203.0.113.1/24", "dev", "ext0"]).success();
     assert_eq!(scene.explain(a, "lan")["cause"], "no-route-back");
+}
+
+#[test]
+fn translations_of_others_open_connections_and_files_that_are_newer() {
+    let net = Topology::new();
+    let keep = ["duration: 300", "established: keep"];
+    let config = Config::new(&[])
+        .app("ssh", "2222", "tcp", "local", &keep)
+        .app("web", "3333", "tcp", "local", &["duration: 300"])
+        .app("vpn", "1194", "udp", "local", &["duration: 300"]);
+    let home = Installation::new(&config);
+    let scene = Scene { net: &net, home: &home };
+    // A certificate that ended two days ago.
+    let begun = SystemTime::now() - Duration::from_secs(3 * 86_400);
+    let made = knock_agent::service::certificate::self_signed(&["gate".to_owned()], 1, begun).unwrap();
+    home.folder().write("cert.pem", &made.certificate_pem);
+    home.folder().write("key.pem", made.key_pem.as_str());
+    let _agent = home.start(&net.router);
+    let (a, router) = (Family::V4.client_a(), &net.router);
+    step1(&net.b, Family::V4.router(), "ssh");
+    let value = scene.says(&net.b, Family::V4.client_b(), "ssh", 2222, "certificate-expired");
+    assert!(value["message"].as_str().unwrap().contains("ended 2 days ago"), "{value:#}");
+
+    for app in ["ssh", "web", "vpn"] {
+        home.grant(router, app, a, 300);
+    }
+    // As Docker publishes a port.
+    router.nft("table ip nat { chain pre { type nat hook prerouting priority -100; tcp dport 3333 dnat to 10.0.0.5:80\n}\n}");
+    let _there = Server::tcp(&net.lan, 80, Habit::Echo);
+    let value = scene.says(&net.a, a, "web", 3333, "granted");
+    assert!(has_also(&value, "redirected"), "{value:#}");
+    router.nft("table ip docker { chain forward { type filter hook forward priority 0; policy drop;\n}\n}");
+    scene.says(&net.a, a, "web", 3333, "host-drops");
+
+    assert_eq!(scene.explain(a, "vpn")["cause"], "nothing-listens");
+    let _vpn = Server::udp(router, 1194, Habit::Echo);
+    let value = scene.explain(a, "udp/1194");
+    assert_eq!((&value["cause"], &value["app"]), (&"granted".into(), &"vpn".into()), "{value:#}");
+    assert!(crate::probe::udp_echoes(&net.a, Family::V4.router(), 1194, GENEROUS));
+
+    let _ssh = Server::tcp(router, 2222, Habit::Echo);
+    let stream = dial(&net.a, (Family::V4.router(), 2222).into(), GENEROUS).unwrap();
+    home.verb(router, &["revoke", "ssh", &a.to_string()]).success();
+    let value = scene.a("grant-revoked");
+    assert!(has_also(&value, "established-lives"), "{value:#}");
+    crate::probe::assert_echo(stream);
+
+    // The file says more than the kernel.
+    let newer = config.app("new", "5555", "tcp", "local", &[]);
+    home.rewrite_config(newer.text());
+    let _new = Server::tcp(router, 5555, Habit::Echo);
+    scene.says(&net.a, a, "new", 5555, "not-in-force");
+    router.run("ip", &["route", "add", "blackhole", "203.0.113.3/32"]).success();
+    scene.says(&net.b, Family::V4.client_b(), "ssh", 2222, "route-forbids");
 }

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::shown_certificate;
 use crate::backend::nftables::Nftables;
 use crate::backend::{BackendError, Firewall, survey};
 use crate::config::{App, Settings};
@@ -18,13 +17,14 @@ use crate::ruleset::audit::host::{Host, TableRef};
 use crate::ruleset::audit::packet::Interface;
 use crate::ruleset::audit::situation::Situation;
 use crate::ruleset::diff::SetRef;
-use crate::ruleset::explain::member::covered;
+use crate::ruleset::explain::member::{begin_once, covered, is_in_ours};
 use crate::ruleset::explain::walk::is_ours;
 use crate::ruleset::explain::{
-    Answer, Daemon, Echo, Facts, Flow, Path, PathTrouble, Question, Routes, explain as judge,
+    Answer, CLIENT_PORT, Daemon, Echo, Facts, Flow, Path, PathTrouble, Question, Routes, explain as judge,
 };
 use crate::ruleset::layout::{Layout, Options};
 use crate::ruleset::model::{GRANTED_SETS, KNOCKED_SETS};
+use crate::ruleset::plan::app_set;
 use crate::sys::paths::{Routed, routed};
 use crate::sys::{command, flows, interfaces};
 use crate::units::{Family, Protocol};
@@ -81,16 +81,20 @@ pub fn explain(
     let many = matches!(&daemon, Daemon::Says(recalled) if recalled.all_grants > MANY);
     let skip = |set: &str| many && (set.starts_with(GRANTED_SETS) || set.starts_with(KNOCKED_SETS));
     let mut nft = Nftables::open()?;
-    let situation = match survey::whole(&mut nft, &addresses, &skip) {
+    let mut situation = match survey::whole(&mut nft, &addresses, &skip) {
         Err(BackendError::Unsupported(_)) if by_iptables => Situation::default(),
         other => other?,
     };
+    for app in settings.apps.iter().filter(|app| app.once) {
+        if app_sets_have(&situation.host, &layout, app, covered(client, prefix)) {
+            begin_once(&mut situation.host, &app.slug, client, CLIENT_PORT);
+        }
+    }
     let routes = Kernel;
     let nft = RefCell::new(nft);
     let facts = Facts {
         situation: &situation,
         routes: &routes,
-        certificate_ended: certificate(settings, options, &daemon),
         daemon,
         guards,
         by_iptables,
@@ -110,7 +114,7 @@ pub fn explain(
         None if situation.is_own(client) => {
             situation.interface("lo").map(|lo| Interface { name: lo.name.clone(), index: Some(lo.index) })
         }
-        None => routes.towards(client),
+        None => routes.towards(client).ok(),
     };
     let host = asked.to.or_else(|| address_of(&situation, &layout, by.as_ref(), client));
     let question =
@@ -125,8 +129,18 @@ pub fn explain(
     Ok(answers)
 }
 
+/// Whether an address has a grant for an app.
+fn app_sets_have(host: &Host, layout: &Layout<'_>, app: &App, addr: IpAddr) -> bool {
+    let family = Family::of(addr);
+    let by_packets = layout.knocking.of_app(app).map(|grants| grants.set(family));
+    std::iter::once(app_set(&app.slug, family)).chain(by_packets).any(|set| is_in_ours(host, &set, addr))
+}
+
+/// An app, or none, and ports.
+type Subject<'s> = (Option<&'s App>, Vec<(Protocol, u16)>);
+
 /// The apps that are asked about, each with one port of every range.
-fn wanted<'s>(settings: &'s Settings, what: &Wanted) -> Vec<(Option<&'s App>, Vec<(Protocol, u16)>)> {
+fn wanted<'s>(settings: &'s Settings, what: &Wanted) -> Vec<Subject<'s>> {
     let ports = |app: &App| -> Vec<(Protocol, u16)> {
         let each = app.protocol.each().iter();
         each.flat_map(|&protocol| app.ports.iter().map(move |range| (protocol, range.first()))).collect()
@@ -192,11 +206,15 @@ impl Routes for Kernel {
         }
     }
 
-    fn towards(&self, addr: IpAddr) -> Option<Interface> {
-        match routed(None, addr, None).ok()? {
-            Routed::Out(index) => Some(interface(index)),
-            Routed::Here => Some(Interface { name: "lo".to_owned(), index: Some(1) }),
-            Routed::Refused(_) => None,
+    fn towards(&self, addr: IpAddr) -> Result<Interface, PathTrouble> {
+        match routed(None, addr, None) {
+            Ok(Routed::Out(index)) => Ok(interface(index)),
+            Ok(Routed::Here) => Ok(Interface { name: "lo".to_owned(), index: Some(1) }),
+            // Of routes that forbid: a black hole, a prohibition, one that says unreachable.
+            Ok(Routed::Refused(Errno::EINVAL | Errno::EACCES | Errno::EHOSTUNREACH)) => {
+                Err(PathTrouble::Forbidden)
+            }
+            Ok(Routed::Refused(_)) | Err(_) => Err(PathTrouble::NoRoute),
         }
     }
 }
@@ -231,15 +249,6 @@ fn open_flows(client: IpAddr) -> Vec<Flow> {
         answered,
     };
     found.into_iter().map(flow).collect()
-}
-
-/// When the certificate ended that step 2 shows, where it is a daemon of ours that shows it.
-fn certificate(settings: &Settings, options: Options, daemon: &Daemon) -> Option<u64> {
-    let Daemon::Says(recalled) = daemon else { return None };
-    if settings.global.proxy.is_some() || !settings.global.steps {
-        return None;
-    }
-    shown_certificate::ended(recalled.ports.map_or(options.https_port.get(), |(_, https)| https))
 }
 
 /// Asks a LAN host for a connection, which is closed at once.

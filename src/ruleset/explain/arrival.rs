@@ -118,12 +118,12 @@ pub(super) fn there(trial: &Trial<'_>, walk: &Walk) -> Vec<Finding> {
             out.push(found.next(format!("# is {addr} on, and does its own firewall let {service} in?")));
         }
     }
-    let answered = |flag| {
-        facts.flows.iter().any(|flow| {
-            flow.answered == flag && flow.protocol == question.protocol && flow.port == question.port
-        })
-    };
-    if out.is_empty() && answered(false) && !answered(true) {
+    // An entry that nobody answers is forgotten after two minutes, and is none any more once somebody does.
+    let unanswered = facts
+        .flows
+        .iter()
+        .any(|flow| !flow.answered && flow.protocol == question.protocol && flow.port == question.port);
+    if out.is_empty() && unanswered {
         let why = if masquerades {
             ""
         } else {

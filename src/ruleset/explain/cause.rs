@@ -247,6 +247,7 @@ mod tests {
     #[test]
     fn the_manual_lists_every_cause_and_no_other() {
         let manual = include_str!("../../../docs/explain.md");
+        let (_, manual) = manual.split_once("\n## Causes\n").unwrap();
         let rows = manual.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
         let listed: BTreeSet<&str> = rows.collect();
         let known: BTreeSet<&str> = Cause::ALL.into_iter().map(Cause::code).collect();

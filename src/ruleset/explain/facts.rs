@@ -37,8 +37,11 @@ pub enum Path {
 pub trait Routes {
     /// Where a packet goes that came in by that interface.
     fn path(&self, from: IpAddr, to: IpAddr, by: &Interface) -> Path;
-    /// By which interface this host reaches an address; none: by none.
-    fn towards(&self, addr: IpAddr) -> Option<Interface>;
+    /// By which interface this host reaches an address.
+    ///
+    /// # Errors
+    /// Why it does not.
+    fn towards(&self, addr: IpAddr) -> Result<Interface, PathTrouble>;
 }
 
 /// What a LAN host did when it was asked.
@@ -99,8 +102,6 @@ pub struct Facts<'a> {
     pub only_v6: Vec<u16>,
     /// Asks a LAN host for a connection.
     pub echo: &'a dyn Fn(IpAddr, u16) -> Echo,
-    /// When the certificate that step 2 shows ended, in seconds; none: it has not, or cannot be seen.
-    pub certificate_ended: Option<u64>,
     /// How long grants last in the kernel.
     pub ends: &'a dyn Fn(&str, IpAddr) -> Option<u64>,
 }

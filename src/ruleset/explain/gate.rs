@@ -7,7 +7,7 @@ use super::cause::Cause;
 use super::facts::Daemon;
 use super::history;
 use super::judge::{Trial, for_more, other, word};
-use super::member::{covered, is_in_ours, is_part_of, our_table, some_of, value_of};
+use super::member::{covered, is_in_ours, our_table, some_of, value_of};
 use super::obstacle;
 use super::recalled::Holder;
 use super::walk::{Walk, arrive};
@@ -131,8 +131,13 @@ fn right_of(trial: &Trial<'_>, app: &App) -> Option<Finding> {
             by => format!(" (by {by}, {})", holder.how),
         });
         let once = if app.once { ", for one connection" } else { "" };
-        let mut found =
-            Finding::open(Cause::Granted, format!("it has a grant{who} {}{once}", for_more(left)));
+        let mut found = Finding::open(
+            Cause::Granted,
+            format!("it has a grant{who} {}{once}", for_more(left)),
+        )
+        .next(
+            "# if it does not work all the same: look at the service's own log, and whether the client really has this address",
+        );
         if prefix < 128 && trial.question.family() == Family::V6 {
             found.message.push_str(&format!(", as everybody in its /{prefix} has"));
         }
@@ -149,7 +154,19 @@ fn right_of(trial: &Trial<'_>, app: &App) -> Option<Finding> {
 /// Why a rule of ours dropped the packet.
 pub(super) fn closed(trial: &mut Trial<'_>, place: &Place) -> Vec<Finding> {
     let comment = place.rule.as_ref().and_then(|(_, comment)| comment.clone()).unwrap_or_default();
-    if !comment.starts_with("ka:drop:") || is_member(trial) {
+    if trial.question.app.is_none() && place.chain.starts_with("default_in") {
+        return vec![
+            Finding::closed(
+                Cause::OurRuleDrops,
+                format!(
+                    "no app guards {}, and with `default_input: drop` nothing else comes in",
+                    trial.question.service()
+                ),
+            )
+            .next("# write an app with that port into the configuration, or set default_input: accept"),
+        ];
+    }
+    if !comment.starts_with("ka:drop:") || is_member(trial) || trial.question.app.is_none() {
         let by = trial.question.by.as_ref().map_or("", |by| by.name.as_str());
         return vec![
             Finding::closed(
@@ -178,10 +195,10 @@ pub(super) fn closed(trial: &mut Trial<'_>, place: &Place) -> Vec<Finding> {
 /// Why there is no grant: the true reason first, then what else is to be known.
 pub(super) fn why_not_granted(trial: &mut Trial<'_>) -> Vec<Finding> {
     let Some(app) = trial.question.app else {
-        return vec![knock(trial, Finding::closed(Cause::NotKnocked, "it has no grant"))];
+        return Vec::new();
     };
-    let steps = trial.question.layout.settings.global.steps && !app.access_key_http.is_empty()
-        || trial.question.layout.settings.global.steps && has_users(trial, app);
+    let knocks = !app.access_key_http.is_empty() || has_users(trial, app);
+    let steps = trial.question.layout.settings.global.steps && knocks;
     let mut found = Vec::new();
     found.extend(proxy(trial));
     if steps && trial.facts.daemon == Daemon::Absent {
@@ -195,9 +212,7 @@ pub(super) fn why_not_granted(trial: &mut Trial<'_>) -> Vec<Finding> {
         );
     }
     if let Daemon::Says(recalled) = &trial.facts.daemon {
-        let once = app.once.then(|| is_once_used(trial, app));
-        let ended = trial.facts.certificate_ended;
-        found.extend(history::told(recalled, app, once, ended).map(|finding| knock(trial, finding)));
+        found.extend(history::told(recalled, app).map(|finding| knock(trial, finding)));
     }
     found.extend(in_a_sequence(trial));
     if steps {
@@ -231,7 +246,7 @@ fn knock(trial: &Trial<'_>, finding: Finding) -> Finding {
         Some(app) => {
             finding.next("# have the client knock: knock-agent knock PROFILE").next(by_hand(trial, app))
         }
-        None => finding.next("knock-agent status"),
+        None => finding,
     }
 }
 
@@ -249,11 +264,6 @@ fn proxy(trial: &Trial<'_>) -> Option<Finding> {
         )
         .next("# ask about the client's own address")
     })
-}
-
-fn is_once_used(trial: &Trial<'_>, app: &App) -> bool {
-    let set = format!("once_{}_{}", app.slug, trial.question.family().digit());
-    is_part_of(&trial.facts.situation.host, &set, trial.question.client)
 }
 
 /// Where the source stands in a knock sequence. What is knocked is a secret; how much of it is not.
@@ -325,7 +335,8 @@ fn knock_walk(trial: &Trial<'_>, by: &Interface, host: IpAddr, port: u16) -> Wal
 }
 
 fn certificate(trial: &Trial<'_>) -> Option<Finding> {
-    let ended = trial.facts.certificate_ended?;
+    let Daemon::Says(recalled) = &trial.facts.daemon else { return None };
+    let ended = recalled.certificate_ended_s?;
     Some(history::expired_certificate(ended))
 }
 

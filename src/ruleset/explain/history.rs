@@ -7,15 +7,9 @@ use super::span;
 use crate::config::App;
 use crate::grant::Happening;
 
-/// What became of the address last, for the app. `once` tells of an app with single connections whether one of the
-/// address is kept; `certificate_ended` is how many seconds ago the certificate of step 2 ended.
+/// What became of the address last, for the app; `certificate_ended` is how many seconds ago the certificate of step 2 ended.
 #[must_use]
-pub(super) fn told(
-    recalled: &Recalled,
-    app: &App,
-    once: Option<bool>,
-    certificate_ended: Option<u64>,
-) -> Option<Finding> {
+pub(super) fn told(recalled: &Recalled, app: &App) -> Option<Finding> {
     if let Some(left) = recalled.locked_out_s {
         return Some(
             Finding::closed(
@@ -32,7 +26,7 @@ pub(super) fn told(
     let event = recalled.events.iter().find(concerns)?;
     let ago = format!("{} ago", span(event.ago_s));
     let found = match &event.happening {
-        Happening::Step1 { seconds } => step1(recalled, app, event, *seconds, certificate_ended),
+        Happening::Step1 { seconds } => step1(recalled, app, event, *seconds),
         Happening::CodeWanted {} => Finding::closed(
             Cause::CodeMissing,
             format!("its key was right {ago}, and the one-time code that step 2 asked for has not come"),
@@ -43,15 +37,17 @@ pub(super) fn told(
             Cause::GrantRevoked,
             format!("it was let in {ago}, and its grant is not in the kernel any more: somebody removed it"),
         ),
-        Happening::Closed { end, seconds, .. } => match (end.as_str(), once) {
+        Happening::Closed { end, seconds, .. } => match (end.as_str(), app.once) {
             ("expired", _) => {
                 Finding::closed(Cause::GrantExpired, format!("its grant of {} ended {ago}", span(*seconds)))
             }
-            (_, Some(_)) => Finding::closed(
+            (_, true) => Finding::closed(
                 Cause::OnceUsed,
-                format!("its grant was for one connection (`once`), which it made {ago}"),
+                format!(
+                    "its grant was for one connection (`once`), which it made {ago}, or somebody took it back"
+                ),
             ),
-            (_, None) => Finding::closed(
+            (_, false) => Finding::closed(
                 Cause::GrantRevoked,
                 format!(
                     "its grant was taken back {ago}, by an operator, the client or a change of the configuration"
@@ -68,15 +64,9 @@ pub(super) fn told(
     Some(found)
 }
 
-fn step1(
-    recalled: &Recalled,
-    app: &App,
-    event: &Event,
-    seconds: u64,
-    certificate_ended: Option<u64>,
-) -> Finding {
+fn step1(recalled: &Recalled, app: &App, event: &Event, seconds: u64) -> Finding {
     let ago = format!("{} ago", span(event.ago_s));
-    if let Some(ended) = certificate_ended {
+    if let Some(ended) = recalled.certificate_ended_s {
         let mut found = expired_certificate(ended);
         found.message = format!("step 1 was right {ago} and step 2 never came: {}", found.message);
         return found;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::answer::{Answer, Finding, Outcome, Step, Verdict};
 use super::cause::Cause;
-use super::facts::{Daemon, Facts};
+use super::facts::{Daemon, Facts, PathTrouble};
 use super::walk::{End, Met, Walk, arrive, depart};
 use super::{arrival, gate, obstacle, span};
 use crate::config::App;
@@ -15,7 +15,7 @@ use crate::ruleset::layout::Layout;
 use crate::units::{Family, Protocol};
 
 /// The port that a client happens to use.
-const CLIENT_PORT: u16 = 51_515;
+pub const CLIENT_PORT: u16 = 51_515;
 
 /// What is asked.
 #[derive(Clone, Debug)]
@@ -134,6 +134,12 @@ impl Trial<'_> {
     fn no_way_here(&self) -> Finding {
         let Question { client, by, .. } = self.question;
         match by {
+            None if self.facts.routes.towards(*client) == Err(PathTrouble::Forbidden) => Finding::closed(
+                Cause::RouteForbids,
+                format!("a route of this host forbids the way to {client} (blackhole, prohibit or unreachable), so no answer would reach it"),
+            )
+            .next("ip route show table all | grep -E 'blackhole|prohibit|unreachable'; ip rule")
+            .next(format!("ip route del blackhole {client}  # or whatever of these it is")),
             None => Finding::closed(
                 Cause::NoRouteBack,
                 format!("this host has no route to {client}, so no answer would reach it"),

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use crate::ruleset::audit::host::{Host, HostElement, HostFamily, HostRule, HostSet, TableRef};
 use crate::ruleset::audit::step::Step;
-use crate::ruleset::model::TABLE;
-use crate::units::{ClientAddr, Family};
+use crate::ruleset::model::{ONCE_SETS, TABLE};
+use crate::units::{ClientAddr, Family, Protocol};
 
 /// A set of somebody's that has the address, and whether as a single element.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,14 +58,22 @@ pub fn value_of<'h>(host: &'h Host, name: &str, addr: IpAddr) -> Option<&'h [u8]
     Some(&element_of(our_set(host, name)?, addr)?.data)
 }
 
-/// Whether an address is part of a longer key in a set of ours.
-#[must_use]
-pub fn is_part_of(host: &Host, name: &str, addr: IpAddr) -> bool {
-    let bytes = octets(addr);
-    let elements = our_set(host, name).and_then(|set| set.elements.as_deref()).unwrap_or_default();
-    elements.iter().any(|element| {
-        element.first.as_ref().is_some_and(|key| key.windows(bytes.len()).any(|part| part == bytes))
-    })
+/// As if a first packet had passed: the sets of connections of an app that says `once` have those of this client's port,
+/// which the packet itself puts there.
+pub fn begin_once(host: &mut Host, slug: &str, addr: IpAddr, port: u16) {
+    let set = format!("{ONCE_SETS}{slug}_{}", Family::of(addr).digit());
+    let Some(elements) = host.sets.get_mut(&(our_table(), set)).and_then(|set| set.elements.as_mut()) else {
+        return;
+    };
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        // Each part fills whole registers.
+        let mut key = vec![protocol.number(), 0, 0, 0];
+        key.extend(octets(addr));
+        key.extend(port.to_be_bytes());
+        key.extend([0, 0]);
+        elements.push(HostElement { first: Some(key), ..HostElement::default() });
+    }
+    elements.sort_by(|a, b| a.first.cmp(&b.first));
 }
 
 /// What of an IPv6 address a grant covers.

@@ -21,7 +21,7 @@ pub mod walk;
 pub use answer::{Answer, Finding, Outcome, Step, Verdict, hook_word};
 pub use cause::Cause;
 pub use facts::{Daemon, Echo, Facts, Flow, Path, PathTrouble, Routes};
-pub use judge::{Question, explain};
+pub use judge::{CLIENT_PORT, Question, explain};
 pub use recalled::{Event, Holder, Recalled};
 
 /// A time for people: `45 s`, `3 min`, `2 h 05 min`, `4 days`.

@@ -21,6 +21,8 @@ pub struct Recalled {
     pub others: Vec<Holder>,
     /// The ports of the steps that clients use; none: there are no steps.
     pub ports: Option<(u16, u16)>,
+    /// How many seconds ago the certificate of step 2 ended; none: it has not.
+    pub certificate_ended_s: Option<u64>,
     /// How many addresses are let in.
     pub all_grants: u64,
 }

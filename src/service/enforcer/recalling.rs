@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::super::certificate_end::end_of_chain;
 use super::super::knocked::slug_of;
 use super::super::operations::OperationError;
 use super::Enforcer;
@@ -67,6 +68,13 @@ impl Enforcer {
         self.memory.note(ClientAddr::new(*addr), Some(slug_of(app)), happening, now);
     }
 
+    /// How many seconds ago the certificate ended that step 2 shows.
+    fn certificate_ended(&self, now: Now) -> Option<u64> {
+        let serving = self.listener.as_ref()?.borrow();
+        let ends = end_of_chain(&serving.pem.as_ref()?.chain)?;
+        now.wall.duration_since(ends).ok().map(|over| over.as_secs())
+    }
+
     /// Everything that is known of an address.
     pub(super) fn recall(&mut self, address: IpAddr, now: Now) -> Recalled {
         let client = ClientAddr::new(address);
@@ -113,6 +121,7 @@ impl Enforcer {
             grants: grants.collect(),
             others: ledger.longest(now).filter(|(_, at, ..)| *at != addr).take(OTHERS).map(holder).collect(),
             ports: steps.then(|| (options.http_port.get(), options.https_port.get())),
+            certificate_ended_s: self.certificate_ended(now),
             all_grants: ledger.len().try_into().unwrap_or(u64::MAX),
         }
     }
