@@ -212,7 +212,8 @@ pub(super) fn why_not_granted(trial: &mut Trial<'_>) -> Vec<Finding> {
         );
     }
     if let Daemon::Says(recalled) = &trial.facts.daemon {
-        found.extend(history::told(recalled, app).map(|finding| knock(trial, finding)));
+        found
+            .extend(history::told(recalled, app, trial.question.client).map(|finding| knock(trial, finding)));
     }
     found.extend(in_a_sequence(trial));
     if steps {

@@ -1,5 +1,7 @@
 //! What the daemon's memory says about a grant that is not there.
 
+use std::net::IpAddr;
+
 use super::answer::Finding;
 use super::cause::Cause;
 use super::recalled::{Event, Recalled};
@@ -7,16 +9,16 @@ use super::span;
 use crate::config::App;
 use crate::grant::Happening;
 
-/// What became of the address last, for the app; `certificate_ended` is how many seconds ago the certificate of step 2 ended.
+/// What became of the address last, for the app.
 #[must_use]
-pub(super) fn told(recalled: &Recalled, app: &App) -> Option<Finding> {
+pub(super) fn told(recalled: &Recalled, app: &App, client: IpAddr) -> Option<Finding> {
     if let Some(left) = recalled.locked_out_s {
         return Some(
             Finding::closed(
                 Cause::LockedOut,
                 format!("it is locked out for {} more, after too many wrong knocks", span(left)),
             )
-            .next("# check the client's keys, then:\nknock-agent unblock ADDR"),
+            .next(format!("# check the client's keys, then:\nknock-agent unblock {client}")),
         );
     }
     let concerns = |event: &&Event| {
