@@ -13,17 +13,20 @@ use crate::backend::nftables::Nftables;
 use crate::backend::{BackendError, Firewall, survey};
 use crate::config::{App, Settings};
 use crate::ruleset::allow::address_key;
-use crate::ruleset::audit::host::{Host, TableRef};
+use crate::ruleset::audit::host::{Host, HostElement, HostSet, TableRef};
 use crate::ruleset::audit::packet::Interface;
 use crate::ruleset::audit::situation::Situation;
+use crate::ruleset::audit::step::Step;
 use crate::ruleset::diff::SetRef;
-use crate::ruleset::explain::member::{begin_once, covered, is_in_ours};
+use crate::ruleset::explain::member::{begin_once, covered, is_in_ours, our_table};
 use crate::ruleset::explain::walk::is_ours;
 use crate::ruleset::explain::{
     Answer, CLIENT_PORT, Daemon, Echo, Facts, Flow, Path, PathTrouble, Question, Routes, explain as judge,
 };
+use crate::ruleset::expr::Verdict;
+use crate::ruleset::iptables::names;
 use crate::ruleset::layout::{Layout, Options};
-use crate::ruleset::model::{GRANTED_SETS, KNOCKED_SETS};
+use crate::ruleset::model::{Element, Elements, GRANTED_SETS, KNOCKED_SETS};
 use crate::ruleset::plan::app_set;
 use crate::sys::paths::{Routed, routed};
 use crate::sys::{command, flows, interfaces};
@@ -85,6 +88,11 @@ pub fn explain(
         Err(BackendError::Unsupported(_)) if by_iptables => Situation::default(),
         other => other?,
     };
+    if by_iptables {
+        let live = firewall.read()?;
+        without_our_chains(&mut situation.host);
+        fill(&mut situation.host, live.map(|live| live.elements).unwrap_or_default());
+    }
     for app in settings.apps.iter().filter(|app| app.once) {
         if app_sets_have(&situation.host, &layout, app, covered(client, prefix)) {
             begin_once(&mut situation.host, &app.slug, client, CLIENT_PORT);
@@ -127,6 +135,33 @@ pub fn explain(
     let mut texts = Texts::default();
     answers.iter_mut().for_each(|answer| texts.fill(answer, &situation.host));
     Ok(answers)
+}
+
+/// With iptables, our chains look into ipset, where they cannot be followed.
+fn without_our_chains(host: &mut Host) {
+    let start = names::chain("");
+    let leads_to_ours = |step: &Step| match step {
+        Step::Verdict(Verdict::Jump(name) | Verdict::Goto(name)) => name.starts_with(&start),
+        _ => false,
+    };
+    host.chains.retain(|chain| !chain.name.starts_with(&start));
+    for chain in &mut host.chains {
+        chain.rules.retain(|rule| !rule.steps.iter().any(leads_to_ours));
+    }
+}
+
+/// Takes what ipset has of ours for sets of our table.
+fn fill(host: &mut Host, all: BTreeMap<String, Elements>) {
+    for (name, elements) in all {
+        let key_len = elements.keys().next().map_or(0, Vec::len);
+        let of = |(key, element): (Vec<u8>, Element)| HostElement {
+            first: Some(key),
+            last: element.last,
+            ..HostElement::default()
+        };
+        let elements = Some(elements.into_iter().map(of).collect());
+        host.sets.insert((our_table(), name), HostSet { key_len, elements, ..HostSet::default() });
+    }
 }
 
 /// Whether an address has a grant for an app.

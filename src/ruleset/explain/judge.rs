@@ -119,8 +119,8 @@ impl Trial<'_> {
             return;
         };
         self.surroundings(by);
-        let packet = question.packet(host, question.port, TcpFlags::Syn, Tracking::NEW);
-        let first = arrive(self.facts.situation, self.facts.routes, packet, None);
+        let packet = self.mark(question.packet(host, question.port, TcpFlags::Syn, Tracking::NEW));
+        let first = arrive(self.facts.situation, self.facts.routes, packet, self.forwarded());
         self.take_down("first", &first);
         self.judge_first(&first, by, host);
         if let Daemon::Mute(why) = &self.facts.daemon {
@@ -129,6 +129,21 @@ impl Trial<'_> {
                 format!("the daemon does not say what it knows: {why}"),
             ));
         }
+    }
+
+    /// With iptables, our own chains are not followed: where they send a packet is told beforehand.
+    fn forwarded(&self) -> Option<(IpAddr, u16)> {
+        let app = self.question.app.filter(|_| self.facts.by_iptables && self.question.is_outside())?;
+        Some((app.destination.host()?, app.destination.port().unwrap_or(self.question.port)))
+    }
+
+    /// The same for our mark.
+    fn mark(&self, mut packet: Packet) -> Packet {
+        let mark = self.question.layout.settings.global.mark.filter(|_| self.facts.by_iptables);
+        if let Some(mark) = mark.filter(|_| self.question.app.is_some() && self.question.is_outside()) {
+            packet.mark = mark.value().to_ne_bytes().map(Some);
+        }
+        packet
     }
 
     fn no_way_here(&self) -> Finding {
@@ -226,8 +241,10 @@ impl Trial<'_> {
     }
 
     fn judge_arrived(&mut self, first: &Walk, by: &Interface, host: IpAddr) {
-        let ways = match self.facts.by_iptables && !gate::is_member(self) {
-            // Our sets are in ipset, which the rules cannot be followed into.
+        let guarded = self.question.app.is_some() && self.question.is_outside();
+        // With iptables, our sets tell by themselves, and our chains are not followed.
+        let by_sets = self.facts.by_iptables && self.facts.guards && guarded;
+        let ways = match by_sets && !gate::is_member(self) {
             true => gate::why_not_granted(self),
             false => vec![gate::opened(self, first)],
         };
@@ -250,6 +267,7 @@ impl Trial<'_> {
     /// Packets after the first one, which rules may treat otherwise.
     fn later(&mut self, first: &Walk, host: IpAddr) {
         let packet = self.question.packet(host, self.question.port, TcpFlags::Data, Tracking::ESTABLISHED);
+        let packet = self.mark(packet);
         let walk = arrive(self.facts.situation, self.facts.routes, packet, first.translated);
         self.loss_of("later", &walk);
     }
@@ -265,6 +283,7 @@ impl Trial<'_> {
         packet.tracking = Tracking { status, ..Tracking::REPLY };
         packet.of_one_client = true;
         packet.original = Some(Original { from: (question.client, CLIENT_PORT), to: (host, question.port) });
+        let mut packet = self.mark(packet);
         let walk = match first.end {
             End::Here => {
                 packet.oif = Some(by.clone());

@@ -256,11 +256,9 @@ impl<'a> Walker<'a> {
         Ok(())
     }
 
-    /// Later packets go where the first one went.
+    /// Later packets go where the first one went, or where it is known to go beforehand.
     fn translate_later(&mut self) {
-        if self.packet.tracking.state != Tracking::NEW.state
-            && let Some((addr, port)) = self.translated
-        {
+        if let Some((addr, port)) = self.translated {
             self.readdress(Some(addr), Some(port));
         }
     }
