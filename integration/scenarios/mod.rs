@@ -17,6 +17,7 @@ mod crashes;
 mod crowds;
 mod docker;
 mod events;
+mod explain;
 mod fail2ban;
 mod faults;
 mod floods;

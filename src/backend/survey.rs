@@ -6,11 +6,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 
 use super::BackendError;
 use super::nftables::Nftables;
-use crate::ruleset::audit::host::{Host, HostFamily};
+use crate::ruleset::audit::host::{Host, HostFamily, TableRef};
 use crate::ruleset::audit::situation::{HostInterface, Listener, Process, Situation};
 use crate::ruleset::model::TABLE;
 use crate::sys::{interfaces, listeners};
@@ -50,6 +51,28 @@ pub fn survey(nft: &mut Nftables) -> Result<Survey, BackendError> {
         flushing_files: flushing_files(),
     };
     Ok(Survey { situation, doubt })
+}
+
+/// The host with everybody's rules, ours included, as far as it concerns these addresses; `skip` names sets of ours
+/// whose elements are only looked up.
+///
+/// # Errors
+/// [`BackendError`] when the kernel's tables cannot be read; the rest is taken as far as it can be read.
+pub fn whole(
+    nft: &mut Nftables,
+    addresses: &[IpAddr],
+    skip: &dyn Fn(&str) -> bool,
+) -> Result<Situation, BackendError> {
+    let ours = |table: &TableRef| table.family == HostFamily::Inet && table.table == TABLE;
+    let mut host = nft.host_without(&|table, set| ours(table) && skip(set))?;
+    nft.look_up(&mut host, addresses)?;
+    Ok(Situation {
+        host,
+        interfaces: interfaces(),
+        listeners: listeners(),
+        legacy_tables: legacy_tables(),
+        flushing_files: Vec::new(),
+    })
 }
 
 fn doubt(host: &Host) -> Option<String> {

@@ -22,6 +22,8 @@ pub mod demo;
 pub mod enroll;
 mod exit;
 #[cfg(feature = "gateway")]
+pub mod explain;
+#[cfg(feature = "gateway")]
 mod flags;
 #[cfg(feature = "gateway")]
 pub mod grant;
@@ -95,6 +97,7 @@ Examples:
   sudo knock-agent check-ruleset                   what would change in this host's firewall?
   sudo knock-agent run --cert cert.pem --key key.pem
   sudo knock-agent status                          who is in, and for how long?
+  sudo knock-agent explain 203.0.113.7 ssh         why is that address not let through?
   sudo knock-agent grant ssh 203.0.113.7 --for 2h  let somebody in by hand
   knock-agent knock home                           knock, as the profile `home` says
 
@@ -152,6 +155,9 @@ pub enum Verb {
     /// Tell whether all is well, for scripts and monitors
     #[cfg(feature = "gateway")]
     Health(health::HealthArgs),
+    /// Say why an address is or is not let through right now, and what to try
+    #[cfg(feature = "gateway")]
+    Explain(Box<explain::ExplainArgs>),
     /// Let an address in by hand
     #[cfg(feature = "gateway")]
     Grant(grant::GrantArgs),
@@ -256,6 +262,7 @@ fn dispatch(verb: Verb) -> Exit {
         Verb::Log(args) => log::run(args),
         #[cfg(feature = "gateway")]
         Verb::Health(args) => health::run(args),
+        Verb::Explain(args) => explain::run(*args),
         #[cfg(feature = "gateway")]
         Verb::Grant(args) => grant::run(args),
         #[cfg(feature = "gateway")]
@@ -422,6 +429,8 @@ mod tests {
             "knock-agent confirm",
             "knock-agent status --json",
             "knock-agent health --json --http-port 80 --cert cert.pem",
+            "knock-agent explain 10.0.0.1 ssh --json",
+            "knock-agent explain 2001:db8::1",
             "knock-agent grant ssh 10.0.0.1 --for 2h",
             "knock-agent grant ssh 2001:db8::1",
             "knock-agent revoke ssh 10.0.0.1",

@@ -44,7 +44,9 @@ fn carry_out(
             out.line(message);
             out.finish(err.finish(Exit::Done))
         }
-        Ok(Reply::Status { .. } | Reply::Health { .. } | Reply::Figures(_)) => err.finish(Exit::Done),
+        Ok(Reply::Status { .. } | Reply::Health { .. } | Reply::Figures(_) | Reply::Explained { .. }) => {
+            err.finish(Exit::Done)
+        }
         Ok(Reply::Failed { failure, message }) => {
             err.line(format!("error: {message}"));
             err.finish(exit_of(failure))

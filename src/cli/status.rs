@@ -141,7 +141,9 @@ fn find(file: &ConfigArg, err: &mut Printer) -> Result<Status, Exit> {
             err.line(format!("error: {message}"));
             return Err(exit_of(failure));
         }
-        Some(Reply::Done { .. } | Reply::Health { .. } | Reply::Figures(_)) => return Err(Exit::Bug),
+        Some(Reply::Done { .. } | Reply::Health { .. } | Reply::Figures(_) | Reply::Explained { .. }) => {
+            return Err(Exit::Bug);
+        }
         None => from_kernel(file).map_err(|error| {
             err.line(format!("error: {error}"));
             exit_of_backend(&error)

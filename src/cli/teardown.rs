@@ -36,7 +36,9 @@ pub fn run(args: TeardownArgs) -> Exit {
             out.line(message);
             Exit::Done
         }
-        Ok(Some(Reply::Status { .. } | Reply::Health { .. } | Reply::Figures(_))) => Exit::Bug,
+        Ok(Some(
+            Reply::Status { .. } | Reply::Health { .. } | Reply::Figures(_) | Reply::Explained { .. },
+        )) => Exit::Bug,
         Ok(None) => match Firewall::remove_all() {
             Ok(true) => {
                 forget(&args.file, &mut err);

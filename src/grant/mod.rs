@@ -7,10 +7,12 @@ mod ends;
 mod holders;
 mod journal;
 mod ledger;
+mod memory;
 mod note;
 mod succession;
 
 pub use journal::{End, Journal, Turn, What};
 pub use ledger::{Entry, Ledger};
+pub use memory::{Happening, Memory, Remembered};
 pub use note::{How, Note};
 pub use succession::{Succession, User};

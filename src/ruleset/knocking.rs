@@ -191,6 +191,16 @@ impl Knocking {
             || timed.is_some_and(|timed| timed.protocol == protocol && timed.ports.contains(port))
     }
 
+    /// How many knocks a source at a state has made, and how many the shortest sequence has that goes on from there.
+    #[must_use]
+    pub fn reached(&self, settings: &Settings, state: u32) -> Option<(usize, usize)> {
+        let marks = marks(settings);
+        let (_, at) = settings.automaton.states().find(|(number, _)| marks.get(number) == Some(&state))?;
+        let begun = |sequence: &&KnockSequence| sequence.knocks.starts_with(&at.knocks);
+        let whole = settings.sequences.iter().filter(begun).map(|sequence| sequence.knocks.len()).min();
+        Some((at.depth, whole?))
+    }
+
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -6,6 +6,7 @@
 pub mod allow;
 pub mod audit;
 pub mod diff;
+pub mod explain;
 pub mod expr;
 mod hex;
 pub mod host_chain;

@@ -19,6 +19,7 @@ pub fn only_closes(request: &Request) -> bool {
         Request::Grant { .. }
         | Request::Allow { .. }
         | Request::Status {}
+        | Request::Explain { .. }
         | Request::Unblock { .. }
         | Request::Confirm {}
         | Request::Health {}
@@ -87,6 +88,7 @@ fn close_what_is(firewall: &mut Firewall, live: &Live, request: &Request) -> Res
         }
         Request::Grant { .. }
         | Request::Allow { .. }
+        | Request::Explain { .. }
         | Request::Status {}
         | Request::Unblock { .. }
         | Request::Confirm {}

@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use super::health::Ailment;
 use super::status::Status;
 use super::tally::Figures;
+use crate::ruleset::explain::Recalled;
 use crate::sys::{files, users};
 
 /// Longest request, in bytes.
@@ -31,6 +32,11 @@ const CONNECTIONS: usize = 16;
 pub enum Request {
     /// What stands open.
     Status {},
+    /// What is known of an address.
+    Explain {
+        /// The address.
+        address: IpAddr,
+    },
     /// Let an address reach an app.
     Grant {
         /// The app.
@@ -104,6 +110,11 @@ pub enum Reply {
     /// The figures.
     #[serde(skip)]
     Figures(Box<Figures>),
+    /// What is known of an address.
+    Explained {
+        /// That.
+        recalled: Recalled,
+    },
     /// It was not done.
     Failed {
         /// What kind of failure it is.

@@ -5,6 +5,7 @@ mod figures;
 mod knocks;
 mod lines;
 mod mending;
+mod recalling;
 mod rotation;
 mod standing;
 mod telling;
@@ -34,7 +35,7 @@ use super::state::{StateFile, resumed};
 use super::tally::Tally;
 use super::trial::Trial;
 use super::used_codes::UsedCodesFile;
-use crate::grant::{How, Note};
+use crate::grant::{How, Memory, Note};
 use crate::knock::{Attempt, Gatekeeper, Verdict};
 use crate::sys::calendar::Calendar;
 use crate::sys::clock;
@@ -62,6 +63,7 @@ pub struct Enforcer {
     trial: Option<Arc<Trial>>,
     hasher: Hasher,
     refusals: Refusals,
+    memory: Memory,
     /// With whoever makes the host's own chains anew.
     host_patience: Patience,
     herald: Herald,
@@ -114,6 +116,7 @@ impl Enforcer {
             trial,
             hasher: Hasher::default(),
             refusals: Refusals::new(&random),
+            memory: Memory::new(clock::now()),
             host_patience: Patience::with_reloads(),
             herald,
             lines: Lines::default(),
@@ -334,19 +337,29 @@ impl Enforcer {
         }
         let client = attempt.client;
         match verdict {
-            Verdict::AdmitToStep2 { app, lifetime } => self.admit(client, &app, lifetime),
+            Verdict::AdmitToStep2 { app, lifetime } => {
+                let given = self.admit(client, &app, lifetime, now);
+                if given == Answer::Opened {
+                    self.remember_step1(client, &app, lifetime, now);
+                }
+                given
+            }
             Verdict::Grant { app, lifetime, user } => self.grant(client, &app, &user, lifetime, now),
             Verdict::Close { app, user } => self.close(client, &app, &user, now),
             Verdict::NeedToken { readmit } => {
                 tracing::debug!(%client, "a one-time code is needed");
+                self.remember_missing_code(attempt, now);
                 match (readmit, attempt.app.parse::<AppName>()) {
-                    (Some(lifetime), Ok(app)) if self.admit(client, &app, lifetime) != Answer::Opened => {
+                    (Some(lifetime), Ok(app))
+                        if self.admit(client, &app, lifetime, now) != Answer::Opened =>
+                    {
                         Answer::Unavailable
                     }
                     _ => Answer::NeedToken,
                 }
             }
             Verdict::Refuse(reason) => {
+                self.remember_refusal(attempt, reason, now);
                 let lockout = self.gatekeeper.defence_mut().take_begun();
                 lockout.inspect(|_| self.tally.on_lockout());
                 let told = self.refusals.lines_left();
@@ -377,7 +390,7 @@ impl Enforcer {
         }
     }
 
-    fn admit(&mut self, client: ClientAddr, app: &AppName, lifetime: Lifetime) -> Answer {
+    fn admit(&mut self, client: ClientAddr, app: &AppName, lifetime: Lifetime, now: Now) -> Answer {
         let slug = self.operations.app(app.as_str()).map(|app| app.slug.clone());
         let admitted = slug.and_then(|slug| self.operations.admit_to_step2(client, &slug, lifetime));
         match admitted {
@@ -393,6 +406,7 @@ impl Enforcer {
             }
             Err(error) => {
                 self.gatekeeper.forget(client, app);
+                self.remember_failure(client, app, 1, &error, now);
                 failed("step 2 could not be opened", client, app, &error)
             }
         }
@@ -409,7 +423,10 @@ impl Enforcer {
         let note = Note { by: user.to_owned(), how: How::TwoStep };
         match self.operations.grant(app.as_str(), client, &note, Some(lifetime), now) {
             Ok(_) => Answer::Granted(lifetime),
-            Err(error) => failed("a grant could not be made", client, app, &error),
+            Err(error) => {
+                self.remember_failure(client, app, 2, &error, now);
+                failed("a grant could not be made", client, app, &error)
+            }
         }
     }
 

@@ -157,6 +157,15 @@ impl Operations {
         self.grant_sets().into_iter().filter(|set| set.slug == slug).collect()
     }
 
+    /// Who is let in by an address, or the first one of an IPv6 prefix: for which app (slug), who, for how much longer.
+    pub(super) fn grants_of(&self, addr: IpAddr, now: Now) -> Vec<(String, Note, Duration)> {
+        let of_set = |set: GrantSet| {
+            let users = self.ledger.users(&set.key, addr, now);
+            users.into_iter().map(move |(note, left, _)| (set.slug.clone(), note, left))
+        };
+        self.grant_sets().into_iter().flat_map(of_set).collect()
+    }
+
     /// Has the ledger say what the kernel does of grants that packets made.
     ///
     /// # Errors

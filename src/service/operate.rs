@@ -79,6 +79,7 @@ impl Operations {
                 Ok(format!("{count} allowed {what} removed; those of the configuration stay"))
             }
             Request::Status {}
+            | Request::Explain { .. }
             | Request::Unblock { .. }
             | Request::Confirm {}
             | Request::Teardown {}

@@ -13,7 +13,9 @@ use nix::sys::time::TimeVal;
 
 use super::netlink::{HEADER, NLMSG_DONE, error_of, kind_of, split_messages};
 use super::receive::receive;
-use crate::ruleset::wire::{Attributes, Socket, Tracked, socket as decode_socket, socket_request, tracked};
+use crate::ruleset::wire::{
+    Attributes, Socket, Tracked, attempted, socket as decode_socket, socket_request, tracked,
+};
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 /// Subsystem 1 (ctnetlink), message 1 (get).
@@ -48,6 +50,29 @@ pub fn sockets() -> io::Result<Vec<Socket>> {
     Ok(out)
 }
 
+/// TCP ports on whose `::` somebody listens who takes no IPv4.
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn listening_for_v6_only() -> io::Result<Vec<u16>> {
+    let mut out = Vec::new();
+    let netlink = open(SockProtocol::NetlinkSockDiag)?;
+    // AF_INET6
+    ask(&netlink, SOCK_DIAG_BY_FAMILY, REQUEST | DUMP, &socket_request(10))?;
+    read_all(&netlink, |payload| out.extend(v6_only(payload)))?;
+    Ok(out)
+}
+
+/// The port of one `struct inet_diag_msg`, where it is such a listener (`INET_DIAG_SKV6ONLY`).
+fn v6_only(payload: &[u8]) -> Option<u16> {
+    const DIAG_MSG: usize = 72;
+    const SKV6ONLY: u16 = 11;
+    let only = Attributes(payload.get(DIAG_MSG..)?).get(SKV6ONLY)?;
+    let socket = decode_socket(payload)?;
+    let is_any = socket.listens && socket.local.ip().is_unspecified();
+    (is_any && only.first() == Some(&1)).then_some(socket.local.port())
+}
+
 /// Connections that connection tracking knows and both ends have spoken on.
 ///
 /// # Errors
@@ -61,6 +86,21 @@ pub fn tracked_connections() -> io::Result<Vec<Tracked>> {
     let netlink = open(SockProtocol::NetlinkNetFilter)?;
     ask(&netlink, CT_GET, REQUEST | DUMP, &[0; NFGENMSG])?;
     read_all(&netlink, |payload| out.extend(payload.get(NFGENMSG..).and_then(tracked)))?;
+    Ok(out)
+}
+
+/// Connections of one client that connection tracking knows, open or not answered, each with whether it is answered.
+///
+/// # Errors
+/// When the kernel does not say, among others because it does not track connections.
+pub fn attempts_of(client: IpAddr) -> io::Result<Vec<(Tracked, bool)>> {
+    let mut out = Vec::new();
+    let netlink = open(SockProtocol::NetlinkNetFilter)?;
+    ask(&netlink, CT_GET, REQUEST | DUMP, &[0; NFGENMSG])?;
+    read_all(&netlink, |payload| {
+        let found = payload.get(NFGENMSG..).and_then(attempted);
+        out.extend(found.filter(|(tracked, _)| tracked.client.ip() == client));
+    })?;
     Ok(out)
 }
 
@@ -102,7 +142,7 @@ fn tuple_attribute(protocol: u8, client: SocketAddr, server: SocketAddr) -> (u8,
     (family, attribute(NESTED | 1, &tuple))
 }
 
-fn attribute(kind: u16, payload: &[u8]) -> Vec<u8> {
+pub(super) fn attribute(kind: u16, payload: &[u8]) -> Vec<u8> {
     let mut out = u16::try_from(payload.len() + 4).unwrap_or(u16::MAX).to_ne_bytes().to_vec();
     out.extend(kind.to_ne_bytes());
     out.extend(payload);
@@ -143,10 +183,15 @@ pub fn interface_towards(addr: IpAddr) -> io::Result<Option<u32>> {
     Ok(None)
 }
 
-fn open(protocol: SockProtocol) -> io::Result<OwnedFd> {
+pub(super) fn open(protocol: SockProtocol) -> io::Result<OwnedFd> {
     let netlink = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
     setsockopt(&netlink, sockopt::ReceiveTimeout, &TimeVal::new(PATIENCE_SECS, 0))?;
     Ok(netlink)
+}
+
+/// Sends one question.
+pub(super) fn one_message(netlink: &OwnedFd, kind: u16, body: &[u8]) -> io::Result<()> {
+    ask(netlink, kind, REQUEST, body)
 }
 
 fn ask(netlink: &OwnedFd, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {

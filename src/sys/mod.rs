@@ -28,6 +28,8 @@ pub mod nftnl;
 pub mod notify;
 #[cfg(feature = "gateway")]
 pub mod packet_log;
+#[cfg(feature = "gateway")]
+pub mod paths;
 pub mod pipes;
 #[cfg(feature = "gateway")]
 pub mod presence;

@@ -134,6 +134,20 @@ pub fn elements_of_host(table: &str, set: &str) -> Result<Body, BuildError> {
     Ok(Body::Elements(named))
 }
 
+/// A request body that names one element of anybody's set without ranges, to ask for it.
+///
+/// # Errors
+/// [`BuildError`] where libnftnl cannot.
+pub fn element_of_host(table: &str, set: &str, key: &[u8]) -> Result<Body, BuildError> {
+    let mut named = sys::Set::new()?;
+    named.set_text(nft::NFTNL_SET_TABLE, table)?;
+    named.set_text(nft::NFTNL_SET_NAME, set)?;
+    for half in halves(&SetRef::plain(set), key, &Element::default(), false)? {
+        named.add(half);
+    }
+    Ok(Body::Elements(named))
+}
+
 /// A request body that names one of our sets, for dumps of it or its elements.
 ///
 /// # Errors

@@ -1,9 +1,11 @@
 //! Reads everybody's tables, for the audit.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use super::{Nftables, encode, query};
 use crate::backend::BackendError;
+use crate::ruleset::allow::address_key;
 use crate::ruleset::audit::host::{Host, HostFamily, HostRule, HostSet, TableRef};
 use crate::ruleset::wire;
 use crate::sys::nftnl::{Body, Message, msg};
@@ -17,6 +19,14 @@ impl Nftables {
     /// # Errors
     /// [`BackendError`] when the kernel cannot be read.
     pub fn host(&mut self) -> Result<Host, BackendError> {
+        self.host_without(&|_, _| false)
+    }
+
+    /// The same without the elements of some sets.
+    ///
+    /// # Errors
+    /// [`BackendError`] when the kernel cannot be read.
+    pub fn host_without(&mut self, skip: &dyn Fn(&TableRef, &str) -> bool) -> Result<Host, BackendError> {
         let mut host = Host::default();
         for family in HostFamily::ALL {
             let of_family = |kind| query(kind, Body::Empty).of_family(family.number());
@@ -42,12 +52,38 @@ impl Nftables {
                 sets.extend(wire::host_set(payload, family));
             })?;
             for (table, name, mut set) in sets {
-                set.elements = self.host_elements(&table, &name, &set)?;
+                if !skip(&table, &name) {
+                    set.elements = self.host_elements(&table, &name, &set)?;
+                }
                 host.sets.insert((table, name), set);
             }
             self.flowtables(family, of_family(msg::GET_FLOWTABLE), &mut host);
         }
         Ok(host)
+    }
+
+    /// Looks certain addresses up in sets whose elements were too many to be read: afterwards those sets are known as
+    /// far as these addresses go. Sets of ranges and of other keys stay unknown.
+    ///
+    /// # Errors
+    /// [`BackendError`] when the kernel cannot be read.
+    pub fn look_up(&mut self, host: &mut Host, addresses: &[IpAddr]) -> Result<(), BackendError> {
+        for ((table, name), set) in &mut host.sets {
+            let one = set.fields.is_empty() && !set.interval && [4, 16].contains(&set.key_len);
+            if set.elements.is_some() || !one {
+                continue;
+            }
+            let mut found = Vec::new();
+            for key in addresses.iter().map(|addr| address_key(*addr)).filter(|key| key.len() == set.key_len)
+            {
+                let body = encode::element_of_host(&table.table, name, &key)?;
+                let request = Message::new(msg::GET_ELEMENTS, 0, body).of_family(table.family.number());
+                let answer = self.netlink.get(&request)?;
+                found.extend(answer.as_deref().map(wire::host_elements).unwrap_or_default());
+            }
+            set.elements = Some(wire::host_ranges(set, found));
+        }
+        Ok(())
     }
 
     fn host_elements(

@@ -52,6 +52,9 @@ fn judge(name: &str, revision: u32, info: &[u8], packet: &Packet) -> Option<Tri>
         ("hashlimit", 1) => word(info, 16).map(below),
         ("hashlimit", 2..=3) => word(info, 272).map(below),
         ("connlimit", _) => Some(Tri::No),
+        // Of one client it is not known.
+        ("set", _) if packet.of_one_client => None,
+        ("recent", _) if packet.of_one_client => recent(info).filter(|held| *held == Tri::Yes),
         ("recent", _) => recent(info),
         ("set", 1..=4) => info.get(3).map(|flags| of(flags & 1 != 0)),
         ("icmp" | "icmp6" | "ah" | "esp" | "sctp" | "dccp", _) => Some(Tri::No),

@@ -371,7 +371,7 @@ impl<'h> Machine<'h, '_> {
         }
     }
 
-    /// A set that is too large to be read is a list of strangers' addresses, and the client is on none.
+    /// A set that is too large to be read is a list of strangers' addresses, and honest clients are on none.
     fn lookup_in_the_dark(
         &self,
         set: Option<&HostSet>,
@@ -380,6 +380,8 @@ impl<'h> Machine<'h, '_> {
         registers: &mut Registers,
     ) -> Went {
         match into {
+            Then::Nothing if self.packet.of_one_client => Went::On(Tri::Maybe),
+            Then::Verdict if self.packet.of_one_client => Went::Out(Tri::Maybe, Outcome::End(Fate::Queued)),
             Then::Nothing => Went::On(if inverted { Tri::Yes } else { Tri::No }),
             Then::Register(to) => {
                 store(registers, to, &vec![None; set.map_or(16, |set| set.data_len)]);

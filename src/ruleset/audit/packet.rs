@@ -69,6 +69,15 @@ impl TcpFlags {
     }
 }
 
+/// What the first packet of a connection said before anybody translated it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Original {
+    /// Its source: address and port.
+    pub from: (IpAddr, u16),
+    /// Its destination.
+    pub to: (IpAddr, u16),
+}
+
 /// A packet on its way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
@@ -90,6 +99,11 @@ pub struct Packet {
     pub tracking: Tracking,
     /// Whether its destination is an address of this host.
     pub for_here: bool,
+    /// How its connection began, where that is known for certain.
+    pub original: Option<Original>,
+    /// Whether it is of one certain client, of whom nothing is taken for granted, rather than of honest clients in
+    /// general, who are on nobody's list.
+    pub of_one_client: bool,
 }
 
 impl Packet {
@@ -112,6 +126,8 @@ impl Packet {
             mark: [Some(0); 4],
             tracking: Tracking::NEW,
             for_here: true,
+            original: None,
+            of_one_client: false,
         };
         match family {
             Family::V4 => {
@@ -260,6 +276,11 @@ impl Packet {
         if !tracking.tracked {
             return None;
         }
+        if let (Some(original), Some(0)) = (&self.original, direction)
+            && let Some(bytes) = original.load(key)
+        {
+            return Some(bytes);
+        }
         let network = |at: usize, len| self.network.get(at..at + len).map(<[Byte]>::to_vec);
         Some(match (key, direction) {
             (1, None) => known(&[tracking.direction]),
@@ -295,6 +316,23 @@ impl Packet {
                 known(&kind.to_ne_bytes())
             }
             _ => vec![None; 16],
+        }
+    }
+}
+
+impl Original {
+    /// `NFT_CT_*` of the original direction; none for what it does not tell.
+    fn load(&self, key: u32) -> Option<Vec<Byte>> {
+        let octets = |addr: IpAddr| match addr {
+            IpAddr::V4(v4) => known(&v4.octets()),
+            IpAddr::V6(v6) => known(&v6.octets()),
+        };
+        match key {
+            8 | 19 | 21 => Some(octets(self.from.0)),
+            9 | 20 | 22 => Some(octets(self.to.0)),
+            11 => Some(known(&self.from.1.to_be_bytes())),
+            12 => Some(known(&self.to.1.to_be_bytes())),
+            _ => None,
         }
     }
 }

@@ -91,6 +91,19 @@ pub fn tracked(attributes: &[u8]) -> Option<Tracked> {
     Some(Tracked { protocol, client, server, there })
 }
 
+/// A connection that is open, or that nobody has answered so far, and whether both ends have spoken on it.
+#[must_use]
+pub fn attempted(attributes: &[u8]) -> Option<(Tracked, bool)> {
+    if let Some(open) = tracked(attributes) {
+        return Some((open, true));
+    }
+    let all = Attributes(attributes);
+    let (protocol, client, server) = tuple(all.nested(CTA_TUPLE_ORIG))?;
+    let (_, there, _) = tuple(all.nested(CTA_TUPLE_REPLY))?;
+    let unanswered = all.be32(CTA_STATUS)? & IPS_SEEN_REPLY == 0;
+    unanswered.then_some((Tracked { protocol, client, server, there }, false))
+}
+
 /// Protocol, source and destination.
 fn tuple(tuple: Attributes<'_>) -> Option<(Protocol, SocketAddr, SocketAddr)> {
     let (ip, proto) = (tuple.nested(1), tuple.nested(2));

@@ -36,6 +36,7 @@ impl Enforcer {
             }
             Request::Figures {} => Reply::Figures(Box::new(self.figures(now)?)),
             Request::Health {} => Reply::Health { problems: self.ailments() },
+            Request::Explain { address } => Reply::Explained { recalled: self.recall(address, now) },
             Request::Unblock { address } => unblock::unblock(&mut self.gatekeeper, address, user, now),
             Request::Confirm {} => self.confirm(user),
             Request::Teardown {} => {

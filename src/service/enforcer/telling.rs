@@ -37,6 +37,7 @@ impl Enforcer {
         let clients = self.operations.take_clients();
         let room = self.lines.room(now.boot);
         for (place, turn) in turns.into_iter().enumerate() {
+            self.remember_turn(&turn, now);
             self.tally.on_turns(slug_of(&turn.app), turn.what, turn.note.how, 1);
             let key = (turn.app.clone(), turn.addr);
             let client = clients.get(&key).map(|client| client.ip()).filter(|client| *client != turn.addr);

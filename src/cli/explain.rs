@@ -1,0 +1,269 @@
+//! `knock-agent explain`.
+
+use std::net::IpAddr;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::cli::load::{self, Exposure};
+use crate::cli::operate::exit_of_backend;
+use crate::cli::{DaemonArgs, Exit, Printer, Tone};
+use crate::config::Settings;
+use crate::ruleset::explain::{Answer, Daemon, Finding, Outcome, Step, Verdict, hook_word};
+use crate::ruleset::layout::Options;
+use crate::service::control::{self, Failure, Reply, Request};
+use crate::service::explain::{Asked, Wanted, explain};
+use crate::units::Protocol;
+
+/// The exit code where it cannot be told.
+const UNKNOWN: u8 = 3;
+
+/// The arguments of `explain`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Examples:\n  sudo knock-agent explain 203.0.113.7 ssh\n  sudo knock-agent explain 2001:db8::7\n  sudo knock-agent explain 203.0.113.7 tcp/8080 --json\n\nExit codes: 0 let through, 1 not let through, 3 it cannot be told; others as for all verbs.\nWorks without the daemon, which only knows more of what has been."
+)]
+pub struct ExplainArgs {
+    /// What all verbs of the daemon have.
+    #[command(flatten)]
+    pub daemon: DaemonArgs,
+
+    /// The client's address, as this host sees it
+    #[arg(value_name = "ADDR")]
+    pub address: IpAddr,
+
+    /// What it wants to reach: an app, or a port such as 22 or udp/1194 [default: every app]
+    #[arg(value_name = "APP")]
+    pub app: Option<String>,
+
+    /// The interface by which it comes in [default: as the route to it says]
+    #[arg(long, value_name = "IFACE")]
+    pub by: Option<String>,
+
+    /// The address of this host that it turns to [default: one of that interface]
+    #[arg(long, value_name = "ADDR")]
+    pub to: Option<IpAddr>,
+
+    /// Do not ask a LAN host for a connection
+    #[arg(long)]
+    pub no_probe: bool,
+
+    /// Print JSON for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Explains why an address is or is not let through.
+#[must_use]
+pub fn run(args: ExplainArgs) -> Exit {
+    let mut err = Printer::stderr();
+    let exit = match answer(&args, &mut err) {
+        Ok(exit) | Err(exit) => exit,
+    };
+    err.finish(exit)
+}
+
+fn answer(args: &ExplainArgs, err: &mut Printer) -> Result<Exit, Exit> {
+    let steps = args.daemon.steps();
+    // Its warnings are for other verbs.
+    let settings = match load::read(&args.daemon.file.config, Some(&steps), Exposure::Warn) {
+        Ok(checked) => checked.settings,
+        Err(refused) => {
+            load::print_refused(&refused, err);
+            return Err(refused.exit);
+        }
+    };
+    let what = wanted(args.app.as_deref(), &settings, err)?;
+    let (http_port, https_port) = args.daemon.public_ports();
+    let options = Options { http_port, https_port, inner_header: true, log: true };
+    let client = args.address.to_canonical();
+    let daemon = ask(args, client);
+    let asked = Asked { client, what, by: args.by.clone(), to: args.to, probe: !args.no_probe };
+    let answers = explain(&settings, options, daemon, &asked).map_err(|error| {
+        err.line(format!("error: {error}"));
+        exit_of_backend(&error)
+    })?;
+    let mut out = Printer::stdout();
+    if args.json {
+        out.line(as_json(client, &answers));
+    } else {
+        for (index, answer) in answers.iter().enumerate() {
+            if index > 0 {
+                out.line("");
+            }
+            print(client, answer, &mut out);
+        }
+        if answers.is_empty() {
+            out.line("the configuration has no apps: nothing is guarded");
+        }
+    }
+    Ok(out.finish(exit_of(&answers)))
+}
+
+fn exit_of(answers: &[Answer]) -> Exit {
+    match answers.iter().map(|answer| answer.finding.verdict).max() {
+        Some(Verdict::Open) | None => Exit::Done,
+        Some(Verdict::Closed) => Exit::Found,
+        Some(Verdict::Unknown) => Exit::Other(UNKNOWN),
+    }
+}
+
+fn wanted(text: Option<&str>, settings: &Settings, err: &mut Printer) -> Result<Wanted, Exit> {
+    let Some(text) = text else { return Ok(Wanted::Everything) };
+    if settings.apps.iter().any(|app| app.name.as_str() == text) {
+        return Ok(Wanted::App(text.to_owned()));
+    }
+    if let Some((protocol, port)) = port(text) {
+        return Ok(Wanted::Port(protocol, port));
+    }
+    let names: Vec<&str> = settings.apps.iter().map(|app| app.name.as_str()).collect();
+    err.line(format!(
+        "error: there is no app `{text}` in the configuration, so nothing of that name is guarded or opened; the apps are: {}",
+        names.join(", ")
+    ));
+    err.line("  fix: name one of these, or a port such as tcp/22");
+    Err(Exit::Usage)
+}
+
+/// `22`, `tcp/22`, `udp/53`.
+fn port(text: &str) -> Option<(Protocol, u16)> {
+    let (protocol, port) = match text.split_once('/') {
+        Some(("tcp", port)) => (Protocol::Tcp, port),
+        Some(("udp", port)) => (Protocol::Udp, port),
+        Some(_) => return None,
+        None => (Protocol::Tcp, text),
+    };
+    port.parse().ok().filter(|port| *port > 0).map(|port| (protocol, port))
+}
+
+/// What the daemon knows of the address; the kernel tells the rest.
+fn ask(args: &ExplainArgs, address: IpAddr) -> Daemon {
+    match control::call(&args.daemon.file.runtime_dir, &Request::Explain { address }) {
+        Ok(Some(Reply::Explained { recalled })) => Daemon::Says(recalled),
+        Ok(Some(Reply::Failed { failure: Failure::Request, .. })) => {
+            Daemon::Mute("it is of an older version".to_owned())
+        }
+        Ok(Some(Reply::Failed { message, .. })) => Daemon::Mute(message),
+        Ok(Some(Reply::Done { .. } | Reply::Status { .. } | Reply::Health { .. } | Reply::Figures(_))) => {
+            Daemon::Mute("it says something else".to_owned())
+        }
+        Ok(None) => Daemon::Absent,
+        Err(error) => Daemon::Mute(error.to_string()),
+    }
+}
+
+fn name(answer: &Answer) -> String {
+    match &answer.app {
+        Some(app) => format!("{app} ({})", answer.service),
+        None => answer.service.clone(),
+    }
+}
+
+fn print(client: IpAddr, answer: &Answer, out: &mut Printer) {
+    let (tone, verdict) = match answer.finding.verdict {
+        Verdict::Open => (Tone::Good, "is let through to"),
+        Verdict::Closed => (Tone::Bad, "is NOT let through to"),
+        Verdict::Unknown => (Tone::Doubtful, "may or may not be let through to"),
+    };
+    let verdict = out.paint(tone, verdict);
+    let Finding { message, cause, .. } = &answer.finding;
+    out.line(format!("{client} {verdict} {}: {message} [{}]", name(answer), cause.code()));
+    for step in &answer.steps {
+        out.line(format!("  {}", words(step)));
+    }
+    for note in &answer.also {
+        out.line(format!("also: {} [{}]", note.message, note.cause.code()));
+    }
+    let further = answer.also.iter().filter(|note| note.verdict != Verdict::Open);
+    let mut told: Vec<&String> = Vec::new();
+    for line in answer.finding.next.iter().chain(further.flat_map(|note| &note.next)) {
+        if !told.contains(&line) {
+            let lead = if told.is_empty() { "next: " } else { "      " };
+            out.line(format!("{lead}{line}"));
+            told.push(line);
+        }
+    }
+}
+
+fn words(step: &Step) -> String {
+    let outcome = match &step.outcome {
+        Outcome::Passes => "lets it pass".to_owned(),
+        Outcome::Translated(to) => format!("sends it to {to}"),
+        Outcome::Dropped => "drops it".to_owned(),
+        Outcome::Doubtful => "may drop it".to_owned(),
+    };
+    let rule = match (step.handle, &step.rule) {
+        (Some(handle), Some(text)) => format!(": {text} (handle {handle})"),
+        (Some(handle), None) => format!(": handle {handle}"),
+        (None, _) => ": its policy".to_owned(),
+    };
+    let hook = hook_word(step.hook);
+    format!("{} packet, {hook}, {} {} {outcome}{rule}", step.packet, step.table, step.chain)
+}
+
+fn as_json(client: IpAddr, answers: &[Answer]) -> Value {
+    let all: Vec<Value> = answers.iter().map(answer_json).collect();
+    // What weighs most; the first of several.
+    let worst = answers.iter().map(|answer| answer.finding.verdict).max();
+    let first = answers.iter().position(|answer| Some(answer.finding.verdict) == worst);
+    let mut out = first.and_then(|index| all.get(index)).cloned().unwrap_or_else(|| json!({}));
+    if let Some(fields) = out.as_object_mut() {
+        fields.insert("version".to_owned(), json!(1));
+        fields.insert("address".to_owned(), json!(client));
+        fields.insert("answers".to_owned(), json!(all));
+    }
+    out
+}
+
+fn answer_json(answer: &Answer) -> Value {
+    let steps: Vec<Value> = answer.steps.iter().map(step_json).collect();
+    let also: Vec<Value> = answer
+        .also
+        .iter()
+        .map(|note| json!({ "verdict": note.verdict, "cause": note.cause.code(), "message": note.message, "next": note.next }))
+        .collect();
+    json!({
+        "app": answer.app,
+        "service": answer.service,
+        "verdict": answer.finding.verdict,
+        "cause": answer.finding.cause.code(),
+        "message": answer.finding.message,
+        "next": answer.finding.next,
+        "also": also,
+        "steps": steps,
+    })
+}
+
+fn step_json(step: &Step) -> Value {
+    let (outcome, to) = match &step.outcome {
+        Outcome::Passes => ("passes", None),
+        Outcome::Translated(to) => ("translated", Some(to)),
+        Outcome::Dropped => ("dropped", None),
+        Outcome::Doubtful => ("may-be-dropped", None),
+    };
+    json!({
+        "packet": step.packet,
+        "hook": hook_word(step.hook),
+        "family": step.table.family.word(),
+        "table": step.table.table,
+        "chain": step.chain,
+        "handle": step.handle,
+        "rule": step.rule,
+        "outcome": outcome,
+        "to": to,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_numbers_with_or_without_a_protocol() {
+        assert_eq!(port("22"), Some((Protocol::Tcp, 22)));
+        assert_eq!(port("udp/1194"), Some((Protocol::Udp, 1194)));
+        for text in ["0", "tcp/", "sctp/5", "ssh", "70000", "-1"] {
+            assert_eq!(port(text), None, "{text}");
+        }
+    }
+}

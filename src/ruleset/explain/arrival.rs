@@ -1,0 +1,214 @@
+//! What is at the end of the way: a program here, a LAN host, or no way at all.
+
+use std::net::IpAddr;
+
+use super::answer::Finding;
+use super::cause::Cause;
+use super::facts::{Echo, Facts, PathTrouble};
+use super::judge::{Question, Trial, other, word};
+use super::walk::Walk;
+use crate::ruleset::audit::situation::Listener;
+use crate::units::{Family, Protocol};
+
+/// Whether a program on this host takes the packet.
+#[must_use]
+pub(super) fn here(facts: &Facts<'_>, question: &Question<'_>, walk: &Walk) -> Option<Finding> {
+    let listeners = facts.situation.listeners.as_ref()?;
+    let (addr, port) = (walk.last.ip(true)?, walk.last.port(true)?);
+    let at_port: Vec<&Listener> = listeners
+        .iter()
+        .filter(|listener| listener.protocol == question.protocol && listener.port == port)
+        .collect();
+    if at_port.iter().any(|listener| takes(facts, listener, addr)) {
+        return None;
+    }
+    let service = format!("{}/{port}", question.protocol);
+    let look = match question.protocol {
+        Protocol::Tcp => format!("ss -tlnp 'sport = :{port}'"),
+        Protocol::Udp => format!("ss -ulnp 'sport = :{port}'"),
+    };
+    let who = |listener: &Listener| match &listener.process {
+        Some(process) => format!("{} (pid {})", process.name, process.pid),
+        None => "a program".to_owned(),
+    };
+    let Some(first) = at_port.first() else {
+        return Some(
+            Finding::closed(
+                Cause::NothingListens,
+                format!("it gets through, but nothing listens on {service} of this host"),
+            )
+            .next(look)
+            .next(format!("# start the service, or correct `port` of {}", question.name())),
+        );
+    };
+    let all =
+        |test: &dyn Fn(IpAddr) -> bool| at_port.iter().all(|listener| test(listener.address.to_canonical()));
+    let family = Family::of(addr);
+    let (cause, what) = if all(&|at| at.is_loopback()) {
+        (Cause::ListensLoopback, format!("on {} only, which nobody outside reaches", first.address))
+    } else if all(&|at| Family::of(at) != family) {
+        (
+            Cause::ListensOtherFamily,
+            format!("by {} only, and the client comes by {}", word(other(family)), word(family)),
+        )
+    } else {
+        (Cause::ListensElsewhere, format!("on {} only, and the client turns to {addr}", first.address))
+    };
+    Some(
+        Finding::closed(cause, format!("it gets through, but {} listens on {service} {what}", who(first)))
+            .next(look)
+            .next(format!("# have the service listen on all addresses, or on {addr}")),
+    )
+}
+
+fn takes(facts: &Facts<'_>, listener: &Listener, addr: IpAddr) -> bool {
+    let at = listener.address;
+    if at.to_canonical() == addr {
+        return true;
+    }
+    match (at.is_unspecified(), Family::of(at), Family::of(addr)) {
+        (false, ..) | (true, Family::V4, Family::V6) => false,
+        (true, Family::V4, Family::V4) | (true, Family::V6, Family::V6) => true,
+        (true, Family::V6, Family::V4) => {
+            listener.protocol == Protocol::Udp || !facts.only_v6.contains(&listener.port)
+        }
+    }
+}
+
+/// Whether the LAN host takes the packet.
+#[must_use]
+pub(super) fn there(trial: &Trial<'_>, walk: &Walk) -> Vec<Finding> {
+    let (facts, question) = (trial.facts, trial.question);
+    let Some((addr, port)) = walk.last.ip(true).zip(walk.last.port(true)) else { return Vec::new() };
+    let mut out = Vec::new();
+    let service = format!("{}/{port} of {addr}", question.protocol);
+    let echo = match question.protocol {
+        Protocol::Tcp => (facts.echo)(addr, port),
+        Protocol::Udp => Echo::NotAsked,
+    };
+    let masquerades = question.app.is_some_and(|app| app.masquerade && app.destination.host().is_some());
+    match echo {
+        Echo::Takes | Echo::NotAsked => {}
+        Echo::Refuses => out.push(
+            Finding::closed(
+                Cause::LanRefuses,
+                format!(
+                    "it gets through this host, but {service} refuses connections: nothing listens there"
+                ),
+            )
+            .next(format!("# start the service on {addr}, or correct `destination`")),
+        ),
+        Echo::Absent => out.push(
+            Finding::closed(
+                Cause::LanHostDown,
+                format!(
+                    "it gets through this host, but {addr} is not there: this host does not reach it either"
+                ),
+            )
+            .next(format!("ip neigh show {addr}; ping -c 3 {addr}"))
+            .next("# is it switched on, and is `destination` its address?"),
+        ),
+        Echo::Silent => {
+            let message =
+                format!("it gets through this host, but {service} does not answer this host either");
+            let found = match masquerades {
+                true => Finding::closed(Cause::LanSilent, message),
+                false => Finding::unknown(Cause::LanSilent, message),
+            };
+            out.push(found.next(format!("# is {addr} on, and does its own firewall let {service} in?")));
+        }
+    }
+    // An entry that nobody answers is forgotten after two minutes, and is none any more once somebody does.
+    let unanswered = facts
+        .flows
+        .iter()
+        .any(|flow| !flow.answered && flow.protocol == question.protocol && flow.port == question.port);
+    if out.is_empty() && unanswered {
+        let why = if masquerades {
+            ""
+        } else {
+            ", as a host that has no route back to the client by this one would"
+        };
+        out.push(
+            Finding::closed(
+                Cause::NoAnswer,
+                format!("its packets went to {service} a moment ago, which does not answer{why}"),
+            )
+            .next(no_masquerade(trial, addr)),
+        );
+    } else if out.is_empty()
+        && !masquerades
+        && question.app.is_some_and(|app| app.destination.host().is_some())
+    {
+        out.push(
+            Finding::open(Cause::NoMasquerade, format!("if it does not work all the same: without `masquerade`, {addr} needs a route back to {} by this host", question.client))
+                .next(no_masquerade(trial, addr)),
+        );
+    }
+    out
+}
+
+fn no_masquerade(trial: &Trial<'_>, addr: IpAddr) -> String {
+    let app = trial.question.name();
+    format!(
+        "# on {addr}: ip route get {} must name this host; or set masquerade: true for {app}",
+        trial.question.client
+    )
+}
+
+/// Routing has no way for the first packet.
+#[must_use]
+pub(super) fn no_way(trial: &Trial<'_>, walk: &Walk, trouble: PathTrouble) -> Finding {
+    let to = walk.last.ip(true).map_or_else(|| "its destination".to_owned(), |addr| addr.to_string());
+    let by = walk.last.iif.as_ref().map_or("", |by| by.name.as_str());
+    let client = trial.question.client;
+    describe(trouble, &client.to_string(), &to, by, "it")
+}
+
+/// The same for the answer.
+#[must_use]
+pub(super) fn no_way_back(trial: &Trial<'_>, walk: &Walk, trouble: PathTrouble) -> Finding {
+    let from = walk.first.ip(false).map_or_else(String::new, |addr| addr.to_string());
+    let by = walk.first.iif.as_ref().map_or("", |by| by.name.as_str());
+    let client = trial.question.client.to_string();
+    let mut found = describe(trouble, &from, &client, by, "the answer");
+    if found.cause == Cause::NoRoute {
+        found.cause = Cause::NoRouteBack;
+    }
+    found
+}
+
+fn describe(trouble: PathTrouble, from: &str, to: &str, by: &str, what: &str) -> Finding {
+    let v6 = to.contains(':');
+    match trouble {
+        PathTrouble::NoRoute => {
+            Finding::closed(Cause::NoRoute, format!("this host has no route to {to}, so {what} goes nowhere"))
+                .next(format!("ip route get {to}"))
+                .next("# is the interface up, and has it an address of that network?")
+        }
+        PathTrouble::NotForwarding => {
+            let key =
+                if v6 { "net.ipv6.conf.all.forwarding".to_owned() } else { "net.ipv4.ip_forward".to_owned() };
+            Finding::closed(Cause::ForwardingOff, format!("this host does not forward what comes in by {by} ({key} is off), so {what} does not get to {to}"))
+                .next(format!("sysctl -w {key}=1"))
+                .next("# and in /etc/sysctl.d, so that it stays")
+        }
+        PathTrouble::ReversePath => Finding::closed(
+            Cause::ReversePath,
+            format!(
+                "the kernel does not take {from} for an address behind {by} (rp_filter), so {what} is dropped"
+            ),
+        )
+        .next(format!("ip route get {from}; sysctl net.ipv4.conf.all.rp_filter net.ipv4.conf.{by}.rp_filter"))
+        .next(format!(
+            "sysctl -w net.ipv4.conf.{by}.rp_filter=2  # and net.ipv4.conf.all.rp_filter, the larger counts"
+        )),
+        PathTrouble::Forbidden => Finding::closed(
+            Cause::RouteForbids,
+            format!("a route or a routing rule forbids the way to {to}"),
+        )
+        .next(format!(
+            "ip rule; ip route show table all | grep -E 'blackhole|prohibit|unreachable'; ip route get {to}"
+        )),
+    }
+}

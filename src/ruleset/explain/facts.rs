@@ -1,0 +1,107 @@
+//! What an explanation is given to judge; whoever finds it out is elsewhere.
+
+use std::net::IpAddr;
+
+use super::recalled::Recalled;
+use crate::ruleset::audit::packet::Interface;
+use crate::ruleset::audit::situation::Situation;
+use crate::units::Protocol;
+
+/// Why routing has no way for a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathTrouble {
+    /// No route leads there.
+    NoRoute,
+    /// This host does not forward what comes in by that interface.
+    NotForwarding,
+    /// The way back leads by another interface (`rp_filter`).
+    ReversePath,
+    /// A route says that it is not to go there.
+    Forbidden,
+}
+
+/// Where routing sends a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// To this host.
+    Here,
+    /// Out of an interface.
+    Through(Interface),
+    /// Nowhere.
+    Nowhere(PathTrouble),
+    /// The kernel did not say.
+    Unknown,
+}
+
+/// Who tells where packets go.
+pub trait Routes {
+    /// Where a packet goes that came in by that interface.
+    fn path(&self, from: IpAddr, to: IpAddr, by: &Interface) -> Path;
+    /// By which interface this host reaches an address.
+    ///
+    /// # Errors
+    /// Why it does not.
+    fn towards(&self, addr: IpAddr) -> Result<Interface, PathTrouble>;
+}
+
+/// What a LAN host did when it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Echo {
+    /// It took a connection.
+    Takes,
+    /// It refused one.
+    Refuses,
+    /// It did not answer.
+    Silent,
+    /// Nobody is there: no neighbour, or a router says so.
+    Absent,
+    /// It was not asked.
+    NotAsked,
+}
+
+/// A connection that connection tracking knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The port that the client addressed.
+    pub port: u16,
+    /// Whether the other end has ever answered.
+    pub answered: bool,
+}
+
+/// What the daemon says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Daemon {
+    /// None runs.
+    #[default]
+    Absent,
+    /// One runs and does not say; why.
+    Mute(String),
+    /// It says this.
+    Says(Recalled),
+}
+
+/// Everything that is judged.
+pub struct Facts<'a> {
+    /// The host with everybody's rules, ours included.
+    pub situation: &'a Situation,
+    /// Where packets go.
+    pub routes: &'a dyn Routes,
+    /// What the daemon says.
+    pub daemon: Daemon,
+    /// Whether rules of ours are in force.
+    pub guards: bool,
+    /// Whether iptables has them, whose sets cannot be looked into here.
+    pub by_iptables: bool,
+    /// Connections of the client that connection tracking knows.
+    pub flows: Vec<Flow>,
+    /// How many connections are tracked, and how many may be.
+    pub tracked: Option<(u64, u64)>,
+    /// TCP ports whose listener on `::` takes no IPv4.
+    pub only_v6: Vec<u16>,
+    /// Asks a LAN host for a connection.
+    pub echo: &'a dyn Fn(IpAddr, u16) -> Echo,
+    /// How long grants last in the kernel.
+    pub ends: &'a dyn Fn(&str, IpAddr) -> Option<u64>,
+}

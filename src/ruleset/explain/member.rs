@@ -1,0 +1,110 @@
+//! Which sets really contain an address.
+
+use std::net::IpAddr;
+
+use crate::ruleset::audit::host::{Host, HostElement, HostFamily, HostRule, HostSet, TableRef};
+use crate::ruleset::audit::step::Step;
+use crate::ruleset::model::{ONCE_SETS, TABLE};
+use crate::units::{ClientAddr, Family, Protocol};
+
+/// A set of somebody's that has the address, and whether as a single element.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Membership {
+    /// Its name.
+    pub set: String,
+    /// Whether the element is that address alone.
+    pub alone: bool,
+}
+
+/// Our own table.
+#[must_use]
+pub fn our_table() -> TableRef {
+    TableRef { family: HostFamily::Inet, table: TABLE.to_owned() }
+}
+
+/// The set of ours with that name.
+#[must_use]
+pub fn our_set<'h>(host: &'h Host, name: &str) -> Option<&'h HostSet> {
+    host.sets.get(&(our_table(), name.to_owned()))
+}
+
+/// Whether a set of ours has an address.
+#[must_use]
+pub fn is_in_ours(host: &Host, name: &str, addr: IpAddr) -> bool {
+    our_set(host, name).and_then(|set| element_of(set, addr)).is_some()
+}
+
+/// The first set of those that a rule looks into which has the address.
+#[must_use]
+pub fn looked_into(host: &Host, table: &TableRef, rule: &HostRule, addr: IpAddr) -> Option<Membership> {
+    rule.steps.iter().find_map(|step| {
+        let Step::Lookup { set: name, inverted: false, .. } = step else { return None };
+        let element = element_of(host.sets.get(&(table.clone(), name.clone()))?, addr)?;
+        let alone = element.last.is_none() || element.last == element.first;
+        Some(Membership { set: name.clone(), alone })
+    })
+}
+
+/// The addresses in a set of ours, a few of them.
+#[must_use]
+pub fn some_of(host: &Host, name: &str, most: usize) -> Vec<IpAddr> {
+    let elements = our_set(host, name).and_then(|set| set.elements.as_deref()).unwrap_or_default();
+    elements.iter().filter_map(|element| address(element.first.as_deref()?)).take(most).collect()
+}
+
+/// The value of an address in a map of ours.
+#[must_use]
+pub fn value_of<'h>(host: &'h Host, name: &str, addr: IpAddr) -> Option<&'h [u8]> {
+    Some(&element_of(our_set(host, name)?, addr)?.data)
+}
+
+/// As if a first packet had passed: the sets of connections of an app that says `once` have those of this client's port,
+/// which the packet itself puts there.
+pub fn begin_once(host: &mut Host, slug: &str, addr: IpAddr, port: u16) {
+    let set = format!("{ONCE_SETS}{slug}_{}", Family::of(addr).digit());
+    let Some(elements) = host.sets.get_mut(&(our_table(), set)).and_then(|set| set.elements.as_mut()) else {
+        return;
+    };
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        // Each part fills whole registers.
+        let mut key = vec![protocol.number(), 0, 0, 0];
+        key.extend(octets(addr));
+        key.extend(port.to_be_bytes());
+        key.extend([0, 0]);
+        elements.push(HostElement { first: Some(key), ..HostElement::default() });
+    }
+    elements.sort_by(|a, b| a.first.cmp(&b.first));
+}
+
+/// What of an IPv6 address a grant covers.
+#[must_use]
+pub fn covered(addr: IpAddr, ipv6_prefix: u8) -> IpAddr {
+    match Family::of(addr) {
+        Family::V4 => addr,
+        Family::V6 => ClientAddr::new(addr).masked_v6(ipv6_prefix).ip(),
+    }
+}
+
+fn element_of(set: &HostSet, addr: IpAddr) -> Option<&HostElement> {
+    let key = octets(addr);
+    if set.key_len != key.len() || !set.fields.is_empty() {
+        return None;
+    }
+    set.elements.as_ref()?.iter().find(|element| match (&element.first, &element.last) {
+        (Some(first), None) => *first == key,
+        (Some(first), Some(last)) => *first <= key && key <= *last,
+        (None, _) => false,
+    })
+}
+
+fn octets(addr: IpAddr) -> Vec<u8> {
+    match addr {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
+    v4.or_else(|| <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from))
+}

@@ -1,0 +1,150 @@
+//! Chains of others that lose the packet: which rule, why this address, and what to do about it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::answer::Finding;
+use super::cause::Cause;
+use super::facts::Facts;
+use super::judge::Question;
+use super::member::{Membership, looked_into};
+use super::walk::{Met, Walk};
+use crate::ruleset::audit::host::{HostHook, HostRule};
+use crate::ruleset::audit::journey::{Journey, MARK_PRIORITY, Route, loss};
+use crate::ruleset::audit::machine::{Place, pass};
+use crate::ruleset::remedy::{self, Admission, Need, Program, program_of};
+use crate::units::{Family, PortRange};
+
+/// Addresses of others, far from each other.
+const OTHERS_4: [Ipv4Addr; 3] =
+    [Ipv4Addr::new(45, 83, 12, 7), Ipv4Addr::new(93, 201, 77, 21), Ipv4Addr::new(178, 20, 55, 90)];
+const OTHERS_6: [Ipv6Addr; 3] = [
+    Ipv6Addr::new(0x2a01, 0x4f8, 0x1c17, 0x4c2, 0, 0, 0, 7),
+    Ipv6Addr::new(0x2600, 0x1700, 0x51, 0x9d, 0, 0, 0, 0x21),
+    Ipv6Addr::new(0x2401, 0xfa00, 0x8, 0x17, 0, 0, 0, 0x90),
+];
+
+/// `rule 12 of chain inet filter input`, `the policy of chain ...`.
+#[must_use]
+pub(super) fn place_of(met: &Met, place: &Place) -> String {
+    match &place.rule {
+        Some((handle, Some(comment))) => {
+            format!("rule {handle} (\"{comment}\") of chain {} {}", met.table, place.chain)
+        }
+        Some((handle, None)) => format!("rule {handle} of chain {} {}", met.table, place.chain),
+        None => format!("the policy of chain {} {}", met.table, place.chain),
+    }
+}
+
+/// What a chain of the host's does to the packet, and what to do about that.
+#[must_use]
+pub(super) fn drops(
+    facts: &Facts<'_>,
+    question: &Question<'_>,
+    walk: &Walk,
+    met: &Met,
+    place: &Place,
+) -> Finding {
+    let hook = super::hook_word(met.hook);
+    let which = place_of(met, place);
+    if is_about_address(facts, question, met) {
+        let member = rule_of(facts, met, place)
+            .and_then(|rule| looked_into(&facts.situation.host, &met.table, rule, question.client));
+        let whose = match &member {
+            Some(Membership { set, .. }) => format!(": it is in set {set}"),
+            None => String::new(),
+        };
+        let found = Finding::closed(
+            Cause::HostBans,
+            format!("the host's {which} drops what comes from its address ({hook}){whose}"),
+        );
+        return unban(facts, question, met, place, member.as_ref(), found);
+    }
+    let found = Finding::closed(Cause::HostDrops, format!("the host's {which} drops it ({hook})"));
+    found.next(admit(facts, question, walk, met, place))
+}
+
+/// Whether others would get through where this one does not.
+fn is_about_address(facts: &Facts<'_>, question: &Question<'_>, met: &Met) -> bool {
+    let others: Vec<IpAddr> = match question.family() {
+        Family::V4 => OTHERS_4.into_iter().map(IpAddr::from).collect(),
+        Family::V6 => OTHERS_6.into_iter().map(IpAddr::from).collect(),
+    };
+    // On the way back, the client is the destination.
+    let destination = met.packet.ip(true) == Some(question.client);
+    let Some(chain) = facts.situation.host.chain(&met.table, &met.chain) else { return false };
+    others.into_iter().all(|other| {
+        let mut packet = met.packet.clone();
+        packet.put_address(destination, Some(other));
+        let passage = pass(&facts.situation.host, chain, &mut packet);
+        !matches!(loss(&passage), Some((_, true)))
+    })
+}
+
+fn rule_of<'f>(facts: &'f Facts<'_>, met: &Met, place: &Place) -> Option<&'f HostRule> {
+    let (handle, _) = place.rule.as_ref()?;
+    let chain = facts.situation.host.chain(&met.table, &place.chain)?;
+    chain.rules.iter().find(|rule| rule.handle == *handle)
+}
+
+fn unban(
+    facts: &Facts<'_>,
+    question: &Question<'_>,
+    met: &Met,
+    place: &Place,
+    member: Option<&Membership>,
+    found: Finding,
+) -> Finding {
+    let client = question.client;
+    let program = program_of(&facts.situation.host, &met.table, &met.chain);
+    let fail2ban = program == Program::Fail2ban || place.chain.starts_with("f2b-");
+    let found = match program {
+        _ if fail2ban => found.next(format!("fail2ban-client unban {client}")),
+        Program::Crowdsec => found.next(format!("cscli decisions delete --ip {client}")),
+        _ => found,
+    };
+    match (member, &place.rule) {
+        (Some(Membership { set, alone: true }), _) => {
+            found.next(format!("nft delete element {} {set} '{{ {client} }}'", met.table))
+        }
+        (Some(Membership { set, alone: false }), _) => {
+            found.next(format!("nft list set {} {set}  # it is in a range of that", met.table))
+        }
+        (None, Some((handle, _))) => {
+            found.next(format!("nft delete rule {} {} handle {handle}", met.table, place.chain))
+        }
+        (None, None) => found.next(format!("nft -a list chain {} {}", met.table, place.chain)),
+    }
+}
+
+/// As `check-ruleset` has it.
+fn admit(facts: &Facts<'_>, question: &Question<'_>, walk: &Walk, met: &Met, place: &Place) -> String {
+    let marked = matches!(met.hook, HostHook::Input | HostHook::Forward | HostHook::Output)
+        && met.priority > MARK_PRIORITY
+        || met.hook == HostHook::Postrouting;
+    let mark = question.layout.settings.global.mark.filter(|_| marked && question.app.is_some());
+    let route = match (&walk.first.iif, met.hook, walk.first.for_here && walk.last.for_here) {
+        (None, ..) => Route::Out,
+        (Some(_), HostHook::Forward, _) | (Some(_), _, false) => Route::Through,
+        (Some(_), _, true) => Route::In,
+    };
+    let Ok(ports) = PortRange::new(question.port, question.port) else { return String::new() };
+    let journey = Journey {
+        what: question.name(),
+        ports,
+        packet: met.packet.clone(),
+        route,
+        untracked: false,
+        forwarded: walk.translated,
+    };
+    let need = Need {
+        table: &met.table,
+        chain: &met.chain,
+        hook: met.hook,
+        place: Some(place),
+        only_place: true,
+        visited: &met.passage.visited,
+        admission: mark.map_or(Admission::Ports, Admission::Mark),
+        journeys: std::slice::from_ref(&journey),
+    };
+    remedy::admit(&facts.situation.host, &need)
+}

@@ -1,0 +1,56 @@
+//! What the daemon tells of one address: its own memory, beside what the kernel knows.
+
+use serde::{Deserialize, Serialize};
+
+use crate::grant::Happening;
+
+/// What the daemon knows of an address.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Recalled {
+    /// For how many seconds it has remembered.
+    pub since_s: u64,
+    /// What became of the address, the last first.
+    pub events: Vec<Event>,
+    /// For how many more seconds it is locked out.
+    pub locked_out_s: Option<u64>,
+    /// The apps (slugs) for which it has a step 1 that is still good.
+    pub step1: Vec<String>,
+    /// Who is let in by that address.
+    pub grants: Vec<Holder>,
+    /// Who else is let in, a few of them.
+    pub others: Vec<Holder>,
+    /// The ports of the steps that clients use; none: there are no steps.
+    pub ports: Option<(u16, u16)>,
+    /// How many seconds ago the certificate of step 2 ended; none: it has not.
+    pub certificate_ended_s: Option<u64>,
+    /// How many addresses are let in.
+    pub all_grants: u64,
+}
+
+/// Something that became of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// How many seconds ago, the last time.
+    pub ago_s: u64,
+    /// How often.
+    pub times: u32,
+    /// The slug of the app.
+    pub app: Option<String>,
+    /// What.
+    pub happening: Happening,
+}
+
+/// Somebody who is let in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The slug of the app.
+    pub app: String,
+    /// From where.
+    pub address: std::net::IpAddr,
+    /// Who; empty where nobody knows.
+    pub by: String,
+    /// How: a word of `status --json`.
+    pub how: String,
+    /// For how many more seconds.
+    pub left_s: u64,
+}

@@ -1,0 +1,225 @@
+use std::net::IpAddr;
+
+use super::recalled::{Event, Recalled};
+use super::{Answer, Cause, Daemon, Echo, Facts, Path, PathTrouble, Question, Routes, Verdict, explain};
+use crate::config::Settings;
+use crate::grant::Happening;
+use crate::ruleset::audit::host::{
+    HostBase, HostChain, HostChainKind, HostElement, HostFamily, HostHook, HostRule, HostSet, TableRef,
+};
+use crate::ruleset::audit::packet::Interface;
+use crate::ruleset::audit::situation::{HostInterface, Listener, Situation};
+use crate::ruleset::audit::step::{Source, Step, Then};
+use crate::ruleset::expr::Verdict as Does;
+use crate::ruleset::layout::{Layout, Options};
+use crate::units::Protocol;
+
+const CLIENT: [u8; 4] = [203, 0, 113, 9];
+const GATE: [u8; 4] = [192, 0, 2, 1];
+
+struct Ways(Path);
+
+impl Routes for Ways {
+    fn path(&self, _: IpAddr, _: IpAddr, _: &Interface) -> Path {
+        self.0.clone()
+    }
+
+    fn towards(&self, _: IpAddr) -> Result<Interface, PathTrouble> {
+        Err(PathTrouble::NoRoute)
+    }
+}
+
+fn ext() -> Interface {
+    Interface { name: "eth0".into(), index: Some(2) }
+}
+
+fn settings() -> Settings {
+    let text = "global:\n  http_post_path: /abcdef\n  https_post_path: /ghijkl\n  interface_ext: eth0\n\
+                ssh:\n  port: 22\n  destination: local\n  duration: 60\n  step2_https_duration: 10\n  \
+                access_key_http: [abcdefghij]\n  access_key_https: [klmnopqrst]\n";
+    crate::config::parse("t.yaml", text, None, &crate::config::Alone).unwrap().settings
+}
+
+fn table(name: &str) -> TableRef {
+    TableRef { family: HostFamily::Inet, table: name.into() }
+}
+
+fn chain(of: &str, name: &str, hook: HostHook, priority: i32, rules: Vec<Vec<Step>>) -> HostChain {
+    let base = HostBase { hook, priority, kind: HostChainKind::Filter, drops: false, devices: Vec::new() };
+    let rules = rules.into_iter().enumerate();
+    HostChain {
+        table: table(of),
+        name: name.into(),
+        base: Some(base),
+        rules: rules
+            .map(|(index, steps)| HostRule {
+                handle: index as u64 + 5,
+                comment: (of == "knock_agent").then(|| "ka:drop:tcp_22".to_owned()),
+                steps,
+            })
+            .collect(),
+    }
+}
+
+fn from_set(set: &str, inverted: bool, does: Does) -> Vec<Step> {
+    vec![
+        Step::Load { source: Source::Payload { base: 1, offset: 12 }, to: 0, len: Some(4) },
+        Step::Lookup { set: set.into(), at: 0, inverted, into: Then::Nothing },
+        Step::Verdict(does),
+    ]
+}
+
+/// A set: its table, its name, what is in it; none: it cannot be read.
+type Filled = (&'static str, &'static str, Option<Vec<[u8; 4]>>);
+
+/// A host whose gate lets in who is in the set of grants, with `more` chains and these in the sets.
+fn host(more: Vec<HostChain>, sets: &[Filled]) -> Situation {
+    let mut situation = Situation::default();
+    situation.interfaces.push(HostInterface {
+        name: "eth0".into(),
+        index: 2,
+        addresses: vec![(IpAddr::from(GATE), 24)],
+        ..HostInterface::default()
+    });
+    let gate = chain(
+        "knock_agent",
+        "gate",
+        HostHook::Prerouting,
+        -150,
+        vec![from_set("app_ssh_4", true, Does::Drop)],
+    );
+    situation.host.chains.push(gate);
+    situation.host.chains.extend(more);
+    for (of, name, addresses) in sets {
+        let element = |addr: [u8; 4]| HostElement { first: Some(addr.to_vec()), ..HostElement::default() };
+        let elements = addresses.clone().map(|all| all.into_iter().map(element).collect());
+        let set = HostSet { key_len: 4, elements, ..HostSet::default() };
+        situation.host.sets.insert((table(of), (*name).to_owned()), set);
+    }
+    let at = |port| Listener { protocol: Protocol::Tcp, address: [0; 4].into(), port, process: None };
+    situation.listeners = Some(vec![at(22), at(8080), at(8443)]);
+    situation
+}
+
+fn granted() -> Filled {
+    ("knock_agent", "app_ssh_4", Some(vec![CLIENT]))
+}
+
+fn nobody() -> Filled {
+    ("knock_agent", "app_ssh_4", Some(Vec::new()))
+}
+
+fn ask_by(situation: &Situation, way: Path, daemon: Daemon) -> Answer {
+    let settings = settings();
+    let (http_port, https_port) = (8080.try_into().unwrap(), 8443.try_into().unwrap());
+    let layout = Layout::new(&settings, Options { http_port, https_port, inner_header: true, log: true });
+    let facts = Facts {
+        situation,
+        routes: &Ways(way),
+        daemon,
+        guards: true,
+        by_iptables: false,
+        flows: Vec::new(),
+        tracked: None,
+        only_v6: Vec::new(),
+        echo: &|_, _| Echo::NotAsked,
+        ends: &|_, _| Some(30),
+    };
+    let question = Question {
+        layout: &layout,
+        app: settings.apps.first(),
+        protocol: Protocol::Tcp,
+        port: 22,
+        client: CLIENT.into(),
+        by: Some(ext()),
+        host: Some(GATE.into()),
+    };
+    explain(&facts, &question)
+}
+
+fn ask(situation: &Situation, events: Vec<Event>) -> Answer {
+    ask_by(situation, Path::Here, Daemon::Says(Recalled { events, ..Recalled::default() }))
+}
+
+fn event(ago_s: u64, app: Option<&str>, happening: Happening) -> Event {
+    Event { ago_s, times: 1, app: app.map(str::to_owned), happening }
+}
+
+#[test]
+fn who_is_in_the_set_of_grants_is_let_in_and_who_is_not_has_not_knocked() {
+    let found = ask(&host(Vec::new(), &[granted()]), Vec::new());
+    assert_eq!((found.finding.verdict, found.finding.cause), (Verdict::Open, Cause::Granted));
+    let found = ask(&host(Vec::new(), &[nobody()]), Vec::new());
+    assert_eq!((found.finding.verdict, found.finding.cause), (Verdict::Closed, Cause::NotKnocked));
+    let step = found.steps.first().unwrap();
+    assert_eq!((step.chain.as_str(), step.handle), ("gate", Some(5)));
+}
+
+#[test]
+fn a_set_that_cannot_be_read_makes_it_unknown_and_names_the_rule() {
+    let ban = chain("host", "input", HostHook::Input, 0, vec![from_set("bad", false, Does::Drop)]);
+    let found = ask(&host(vec![ban], &[granted(), ("host", "bad", None)]), Vec::new());
+    assert_eq!((found.finding.verdict, found.finding.cause), (Verdict::Unknown, Cause::CannotTell));
+    assert!(found.finding.message.contains("rule 5 of chain inet host input"), "{}", found.finding.message);
+}
+
+#[test]
+fn a_list_with_the_address_is_a_ban_and_one_without_it_is_nothing() {
+    let ban = || chain("host", "input", HostHook::Input, 0, vec![from_set("bad", false, Does::Drop)]);
+    let found = ask(&host(vec![ban()], &[granted(), ("host", "bad", Some(vec![CLIENT]))]), Vec::new());
+    assert_eq!(found.finding.cause, Cause::HostBans);
+    assert_eq!(found.finding.next, ["nft delete element inet host bad '{ 203.0.113.9 }'"]);
+    let found = ask(&host(vec![ban()], &[granted(), ("host", "bad", Some(vec![GATE]))]), Vec::new());
+    assert_eq!(found.finding.cause, Cause::Granted);
+}
+
+#[test]
+fn a_rule_that_drops_everybody_is_no_ban() {
+    let wall = chain("host", "input", HostHook::Input, 0, vec![vec![Step::Verdict(Does::Drop)]]);
+    let found = ask(&host(vec![wall], &[granted()]), Vec::new());
+    assert_eq!(found.finding.cause, Cause::HostDrops);
+    assert!(found.finding.next.iter().any(|line| line.starts_with("nft insert rule inet host input")));
+}
+
+#[test]
+fn what_became_of_the_address_last_is_the_cause() {
+    let closed = |end: &str| Happening::Closed { by: "alice".into(), end: end.into(), seconds: 60 };
+    let refused = |step, reason: &str| Happening::Refused { step, reason: reason.into() };
+    for (happening, app, cause) in [
+        (closed("expired"), Some("ssh"), Cause::GrantExpired),
+        (closed("revoked"), Some("ssh"), Cause::GrantRevoked),
+        (Happening::Step1 { seconds: 20 }, Some("ssh"), Cause::Step2Missing),
+        (Happening::CodeWanted {}, Some("ssh"), Cause::CodeMissing),
+        (refused(1, "wrong-key"), None, Cause::KnockRefused),
+        (refused(2, "no-step1"), Some("ssh"), Cause::Step1Missing),
+        (refused(1, "too-many"), Some("ssh"), Cause::RateLimited),
+        (Happening::Failed { step: 2, error: "full".into() }, Some("ssh"), Cause::GrantFailed),
+        // Of another app.
+        (closed("expired"), Some("web"), Cause::NotKnocked),
+    ] {
+        let events = vec![event(5, app, happening.clone()), event(60, Some("ssh"), closed("expired"))];
+        let events = if cause == Cause::NotKnocked { events[..1].to_vec() } else { events };
+        let found = ask(&host(Vec::new(), &[nobody()]), events);
+        assert_eq!(found.finding.cause, cause, "{happening:?}");
+        assert!(!found.finding.next.is_empty(), "{happening:?}");
+    }
+}
+
+#[test]
+fn without_a_way_no_rule_helps() {
+    for (trouble, cause) in [
+        (PathTrouble::NoRoute, Cause::NoRoute),
+        (PathTrouble::NotForwarding, Cause::ForwardingOff),
+        (PathTrouble::ReversePath, Cause::ReversePath),
+        (PathTrouble::Forbidden, Cause::RouteForbids),
+    ] {
+        let found = ask_by(&host(Vec::new(), &[granted()]), Path::Nowhere(trouble), Daemon::Absent);
+        assert_eq!((found.finding.verdict, found.finding.cause), (Verdict::Closed, cause));
+    }
+}
+
+#[test]
+fn without_a_daemon_nobody_hears_a_knock() {
+    let found = ask_by(&host(Vec::new(), &[nobody()]), Path::Here, Daemon::Absent);
+    assert_eq!(found.finding.cause, Cause::DaemonNotRunning);
+}

@@ -1,0 +1,335 @@
+//! `knock-agent explain`: finds out what is to be judged, on the host as it is now.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use crate::backend::nftables::Nftables;
+use crate::backend::{BackendError, Firewall, survey};
+use crate::config::{App, Settings};
+use crate::ruleset::allow::address_key;
+use crate::ruleset::audit::host::{Host, HostElement, HostSet, TableRef};
+use crate::ruleset::audit::packet::Interface;
+use crate::ruleset::audit::situation::Situation;
+use crate::ruleset::audit::step::Step;
+use crate::ruleset::diff::SetRef;
+use crate::ruleset::explain::member::{begin_once, covered, is_in_ours, our_table};
+use crate::ruleset::explain::walk::is_ours;
+use crate::ruleset::explain::{
+    Answer, CLIENT_PORT, Daemon, Echo, Facts, Flow, Path, PathTrouble, Question, Routes, explain as judge,
+};
+use crate::ruleset::expr::Verdict;
+use crate::ruleset::iptables::names;
+use crate::ruleset::layout::{Layout, Options};
+use crate::ruleset::model::{Element, Elements, GRANTED_SETS, KNOCKED_SETS};
+use crate::ruleset::plan::app_set;
+use crate::sys::paths::{Routed, routed};
+use crate::sys::{command, flows, interfaces};
+use crate::units::{Family, Protocol};
+
+/// With more grants than this, sets of grants are asked for one address rather than read.
+const MANY: u64 = 20_000;
+/// How long a LAN host is given: an address where nobody is takes the kernel three seconds.
+const ECHO: Duration = Duration::from_secs(4);
+const LISTING: Duration = Duration::from_secs(10);
+
+/// What an operator asks.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// The client's address.
+    pub client: IpAddr,
+    /// What it wants to reach.
+    pub what: Wanted,
+    /// The interface by which it comes in; none: as the route to it says.
+    pub by: Option<String>,
+    /// The address of this host that it turns to; none: one of that interface.
+    pub to: Option<IpAddr>,
+    /// Whether a LAN host is asked for a connection.
+    pub probe: bool,
+}
+
+/// What a client wants to reach.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Every app.
+    Everything,
+    /// The app of that name.
+    App(String),
+    /// Whatever is at a port.
+    Port(Protocol, u16),
+}
+
+/// Explains; an answer for each app, the one that weighs most of each.
+///
+/// # Errors
+/// [`BackendError`] when the kernel's rules cannot be read.
+pub fn explain(
+    settings: &Settings,
+    options: Options,
+    daemon: Daemon,
+    asked: &Asked,
+) -> Result<Vec<Answer>, BackendError> {
+    let mut firewall = Firewall::in_place()?;
+    let guards = firewall.guards()?;
+    let by_iptables = matches!(firewall, Firewall::Iptables(_));
+    let layout = Layout::new(settings, options);
+    let prefix = settings.global.ipv6_prefix;
+    let client = asked.client.to_canonical();
+    let addresses = [client, covered(client, prefix), covered(client, 64)];
+    let many = matches!(&daemon, Daemon::Says(recalled) if recalled.all_grants > MANY);
+    let skip = |set: &str| many && (set.starts_with(GRANTED_SETS) || set.starts_with(KNOCKED_SETS));
+    let mut nft = Nftables::open()?;
+    let mut situation = match survey::whole(&mut nft, &addresses, &skip) {
+        Err(BackendError::Unsupported(_)) if by_iptables => Situation::default(),
+        other => other?,
+    };
+    if by_iptables {
+        let live = firewall.read()?;
+        without_our_chains(&mut situation.host);
+        fill(&mut situation.host, live.map(|live| live.elements).unwrap_or_default());
+    }
+    for app in settings.apps.iter().filter(|app| app.once) {
+        if app_sets_have(&situation.host, &layout, app, covered(client, prefix)) {
+            begin_once(&mut situation.host, &app.slug, client, CLIENT_PORT);
+        }
+    }
+    let routes = Kernel;
+    let nft = RefCell::new(nft);
+    let facts = Facts {
+        situation: &situation,
+        routes: &routes,
+        daemon,
+        guards,
+        by_iptables,
+        flows: open_flows(client),
+        tracked: tracked(),
+        only_v6: flows::listening_for_v6_only().unwrap_or_default(),
+        echo: &|addr, port| if asked.probe { echo(addr, port) } else { Echo::NotAsked },
+        ends: &|set, addr| {
+            let found = nft.borrow_mut().element(&SetRef::plain(set), &address_key(addr)).ok()??;
+            Some(found.timeout?.left_ms / 1_000)
+        },
+    };
+    let by = match &asked.by {
+        Some(name) => {
+            situation.interface(name).map(|found| Interface { name: name.clone(), index: Some(found.index) })
+        }
+        None if situation.is_own(client) => {
+            situation.interface("lo").map(|lo| Interface { name: lo.name.clone(), index: Some(lo.index) })
+        }
+        None => routes.towards(client).ok(),
+    };
+    let host = asked.to.or_else(|| address_of(&situation, &layout, by.as_ref(), client));
+    let question =
+        |app, protocol, port| Question { layout: &layout, app, protocol, port, client, by: by.clone(), host };
+    let mut answers = Vec::new();
+    for (app, ports) in wanted(settings, &asked.what) {
+        let all = ports.into_iter().map(|(protocol, port)| judge(&facts, &question(app, protocol, port)));
+        answers.extend(worst(all));
+    }
+    let mut texts = Texts::default();
+    answers.iter_mut().for_each(|answer| texts.fill(answer, &situation.host));
+    Ok(answers)
+}
+
+/// With iptables, our chains look into ipset, where they cannot be followed.
+fn without_our_chains(host: &mut Host) {
+    let start = names::chain("");
+    let leads_to_ours = |step: &Step| match step {
+        Step::Verdict(Verdict::Jump(name) | Verdict::Goto(name)) => name.starts_with(&start),
+        _ => false,
+    };
+    host.chains.retain(|chain| !chain.name.starts_with(&start));
+    for chain in &mut host.chains {
+        chain.rules.retain(|rule| !rule.steps.iter().any(leads_to_ours));
+    }
+}
+
+/// Takes what ipset has of ours for sets of our table.
+fn fill(host: &mut Host, all: BTreeMap<String, Elements>) {
+    for (name, elements) in all {
+        let key_len = elements.keys().next().map_or(0, Vec::len);
+        let of = |(key, element): (Vec<u8>, Element)| HostElement {
+            first: Some(key),
+            last: element.last,
+            ..HostElement::default()
+        };
+        let elements = Some(elements.into_iter().map(of).collect());
+        host.sets.insert((our_table(), name), HostSet { key_len, elements, ..HostSet::default() });
+    }
+}
+
+/// Whether an address has a grant for an app.
+fn app_sets_have(host: &Host, layout: &Layout<'_>, app: &App, addr: IpAddr) -> bool {
+    let family = Family::of(addr);
+    let by_packets = layout.knocking.of_app(app).map(|grants| grants.set(family));
+    std::iter::once(app_set(&app.slug, family)).chain(by_packets).any(|set| is_in_ours(host, &set, addr))
+}
+
+/// An app, or none, and ports.
+type Subject<'s> = (Option<&'s App>, Vec<(Protocol, u16)>);
+
+/// The apps that are asked about, each with one port of every range.
+fn wanted<'s>(settings: &'s Settings, what: &Wanted) -> Vec<Subject<'s>> {
+    let ports = |app: &App| -> Vec<(Protocol, u16)> {
+        let each = app.protocol.each().iter();
+        each.flat_map(|&protocol| app.ports.iter().map(move |range| (protocol, range.first()))).collect()
+    };
+    match what {
+        Wanted::Everything => settings.apps.iter().map(|app| (Some(app), ports(app))).collect(),
+        Wanted::App(name) => {
+            let named = settings.apps.iter().filter(|app| app.name.as_str() == name);
+            named.map(|app| (Some(app), ports(app))).collect()
+        }
+        Wanted::Port(protocol, port) => {
+            let guards = |app: &&App| {
+                app.protocol.each().contains(protocol) && app.ports.iter().any(|range| range.contains(*port))
+            };
+            let apps: Vec<_> = settings.apps.iter().filter(guards).map(Some).collect();
+            let apps = if apps.is_empty() { vec![None] } else { apps };
+            apps.into_iter().map(|app| (app, vec![(*protocol, *port)])).collect()
+        }
+    }
+}
+
+/// The answer that weighs most, the first of several.
+fn worst(answers: impl Iterator<Item = Answer>) -> Option<Answer> {
+    answers.reduce(|worst, other| if other.finding.verdict > worst.finding.verdict { other } else { worst })
+}
+
+/// An address of this host that the client turns to.
+fn address_of(
+    situation: &Situation,
+    layout: &Layout<'_>,
+    by: Option<&Interface>,
+    client: IpAddr,
+) -> Option<IpAddr> {
+    let family = Family::of(client);
+    if situation.is_own(client) {
+        return Some(client);
+    }
+    let of = |name: &str| situation.interface(name).and_then(|interface| interface.address(family));
+    let is_outside = by.is_some_and(|by| layout.ext.iter().any(|name| name.as_str() == by.name));
+    let here = by.and_then(|by| of(&by.name));
+    // Who comes in elsewhere may turn to any of them.
+    here.or_else(|| layout.ext.iter().filter(|_| !is_outside).find_map(|name| of(name.as_str())))
+}
+
+/// What the kernel's routing says.
+struct Kernel;
+
+impl Routes for Kernel {
+    fn path(&self, from: IpAddr, to: IpAddr, by: &Interface) -> Path {
+        if by.name == "lo" || by.name.is_empty() {
+            return Path::Unknown;
+        }
+        let forwards = || !is_off(&forwarding_key(to, &by.name));
+        match routed(Some(from), to, by.index) {
+            Ok(Routed::Here) => Path::Here,
+            Ok(Routed::Out(_)) if !forwards() => Path::Nowhere(PathTrouble::NotForwarding),
+            Ok(Routed::Out(index)) => Path::Through(interface(index)),
+            Ok(Routed::Refused(Errno::EXDEV | Errno::EINVAL)) => Path::Nowhere(PathTrouble::ReversePath),
+            Ok(Routed::Refused(Errno::EACCES)) => Path::Nowhere(PathTrouble::Forbidden),
+            Ok(Routed::Refused(_)) if !forwards() => Path::Nowhere(PathTrouble::NotForwarding),
+            Ok(Routed::Refused(_)) => Path::Nowhere(PathTrouble::NoRoute),
+            Err(_) => Path::Unknown,
+        }
+    }
+
+    fn towards(&self, addr: IpAddr) -> Result<Interface, PathTrouble> {
+        match routed(None, addr, None) {
+            Ok(Routed::Out(index)) => Ok(interface(index)),
+            Ok(Routed::Here) => Ok(Interface { name: "lo".to_owned(), index: Some(1) }),
+            // Of routes that forbid: a black hole, a prohibition, one that says unreachable.
+            Ok(Routed::Refused(Errno::EINVAL | Errno::EACCES | Errno::EHOSTUNREACH)) => {
+                Err(PathTrouble::Forbidden)
+            }
+            Ok(Routed::Refused(_)) | Err(_) => Err(PathTrouble::NoRoute),
+        }
+    }
+}
+
+fn interface(index: u32) -> Interface {
+    Interface { name: interfaces::name_of(index).unwrap_or_default(), index: Some(index) }
+}
+
+fn forwarding_key(to: IpAddr, by: &str) -> String {
+    match to {
+        IpAddr::V4(_) => format!("net/ipv4/conf/{by}/forwarding"),
+        IpAddr::V6(_) => "net/ipv6/conf/all/forwarding".to_owned(),
+    }
+}
+
+fn is_off(key: &str) -> bool {
+    fs::read_to_string(format!("/proc/sys/{key}")).is_ok_and(|text| text.trim() == "0")
+}
+
+fn tracked() -> Option<(u64, u64)> {
+    let number = |name: &str| {
+        fs::read_to_string(format!("/proc/sys/net/netfilter/{name}")).ok()?.trim().parse::<u64>().ok()
+    };
+    number("nf_conntrack_count").zip(number("nf_conntrack_max"))
+}
+
+fn open_flows(client: IpAddr) -> Vec<Flow> {
+    let found = flows::attempts_of(client).unwrap_or_default();
+    let flow = |(tracked, answered): (crate::ruleset::wire::Tracked, bool)| Flow {
+        protocol: tracked.protocol,
+        port: tracked.server.port(),
+        answered,
+    };
+    found.into_iter().map(flow).collect()
+}
+
+/// Asks a LAN host for a connection, which is closed at once.
+fn echo(addr: IpAddr, port: u16) -> Echo {
+    match TcpStream::connect_timeout(&SocketAddr::new(addr, port), ECHO) {
+        Ok(_) => Echo::Takes,
+        Err(error) => match error.kind() {
+            ErrorKind::ConnectionRefused => Echo::Refuses,
+            ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Echo::Absent,
+            ErrorKind::TimedOut | ErrorKind::WouldBlock => Echo::Silent,
+            _ => Echo::NotAsked,
+        },
+    }
+}
+
+/// Rules of others in nft's own words, where nft is there to tell them.
+#[derive(Default)]
+struct Texts {
+    chains: BTreeMap<(TableRef, String), String>,
+}
+
+impl Texts {
+    fn fill(&mut self, answer: &mut Answer, host: &Host) {
+        for step in &mut answer.steps {
+            let Some(handle) = step.handle.filter(|_| !is_ours(&step.table)) else { continue };
+            let end = format!("# handle {handle}");
+            let listed = self.listing(&step.table, &step.chain);
+            let line = listed.lines().find(|line| line.trim_end().ends_with(&end));
+            let text = line.map(|line| line.trim().trim_end_matches(&end).trim().to_owned());
+            step.rule = text.or_else(|| comment(host, &step.table, &step.chain, handle));
+        }
+    }
+
+    fn listing(&mut self, table: &TableRef, chain: &str) -> &str {
+        let key = (table.clone(), chain.to_owned());
+        self.chains.entry(key).or_insert_with(|| {
+            let nft = command::find("nft").and_then(|path| path.to_str().map(str::to_owned));
+            let listed = nft.and_then(|nft| {
+                let words = [&nft, "-a", "list", "chain", table.family.word(), &table.table, chain];
+                command::run(&words, "", LISTING).ok()
+            });
+            listed.map(|done| done.output).unwrap_or_default()
+        })
+    }
+}
+
+fn comment(host: &Host, table: &TableRef, chain: &str, handle: u64) -> Option<String> {
+    host.chain(table, chain)?.rules.iter().find(|rule| rule.handle == handle)?.comment.clone()
+}
