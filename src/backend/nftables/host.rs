@@ -17,6 +17,14 @@ impl Nftables {
     /// # Errors
     /// [`BackendError`] when the kernel cannot be read.
     pub fn host(&mut self) -> Result<Host, BackendError> {
+        self.host_without(&|_, _| false)
+    }
+
+    /// The same without the elements of some sets.
+    ///
+    /// # Errors
+    /// [`BackendError`] when the kernel cannot be read.
+    pub fn host_without(&mut self, skip: &dyn Fn(&TableRef, &str) -> bool) -> Result<Host, BackendError> {
         let mut host = Host::default();
         for family in HostFamily::ALL {
             let of_family = |kind| query(kind, Body::Empty).of_family(family.number());
@@ -42,7 +50,9 @@ impl Nftables {
                 sets.extend(wire::host_set(payload, family));
             })?;
             for (table, name, mut set) in sets {
-                set.elements = self.host_elements(&table, &name, &set)?;
+                if !skip(&table, &name) {
+                    set.elements = self.host_elements(&table, &name, &set)?;
+                }
                 host.sets.insert((table, name), set);
             }
             self.flowtables(family, of_family(msg::GET_FLOWTABLE), &mut host);
