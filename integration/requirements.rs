@@ -47,6 +47,10 @@ const TOOLS: &[(&str, &str)] = &[
     ("whois", "whois"),
     ("systemd-analyze", "systemd"),
     ("readelf", "binutils"),
+    ("zsh", "zsh"),
+    ("fish", "fish"),
+    ("man", "man-db"),
+    ("mandoc", "mandoc"),
     ("cc", "gcc"),
 ];
 

@@ -23,6 +23,8 @@ pub mod enroll;
 mod exit;
 #[cfg(feature = "gateway")]
 mod flags;
+#[cfg(feature = "generate")]
+pub mod generate;
 #[cfg(feature = "gateway")]
 pub mod grant;
 #[cfg(feature = "gateway")]
@@ -31,6 +33,8 @@ pub mod guard;
 pub mod hash_key;
 #[cfg(feature = "gateway")]
 mod host_flags;
+#[cfg(all(feature = "gateway", feature = "client"))]
+pub mod init;
 #[cfg(feature = "client")]
 pub mod knock;
 #[cfg(feature = "client")]
@@ -82,6 +86,7 @@ use crate::service::{front, herald, launcher, trial};
 #[cfg(feature = "gateway")]
 const EXAMPLES: &str = "\
 Examples:
+  sudo knock-agent init                            set it up, with a few questions
   knock-agent demo                                 see it work, nothing of this host is touched
   knock-agent check-config -c config.yaml          is the configuration right?
   sudo knock-agent check-ruleset                   what would change in this host's firewall?
@@ -120,6 +125,9 @@ pub struct Cli {
 /// What the program can do.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    /// Set it up: a few questions, a configuration, and the commands that open it
+    #[cfg(all(feature = "gateway", feature = "client"))]
+    Init(init::InitArgs),
     /// Guard the ports and let in who knocks (the daemon)
     #[cfg(feature = "gateway")]
     Run(run::RunArgs),
@@ -171,6 +179,9 @@ pub enum Verb {
     /// Show the whole story in private namespaces; nothing of this host is touched
     #[cfg(feature = "gateway")]
     Demo(demo::DemoArgs),
+    /// Write manual pages, completions for shells, or JSON schemas
+    #[cfg(feature = "generate")]
+    Generate(generate::GenerateArgs),
 }
 
 /// Does what the command line of this process says.
@@ -225,6 +236,8 @@ fn run_with(args: impl Iterator<Item = OsString>) -> Exit {
 
 fn dispatch(verb: Verb) -> Exit {
     match verb {
+        #[cfg(all(feature = "gateway", feature = "client"))]
+        Verb::Init(args) => init::run(args),
         #[cfg(feature = "gateway")]
         Verb::Run(args) => run::run(args),
         #[cfg(feature = "gateway")]
@@ -259,6 +272,8 @@ fn dispatch(verb: Verb) -> Exit {
         Verb::Connect(args) => connect::run(args),
         #[cfg(feature = "gateway")]
         Verb::Demo(args) => demo::run(args),
+        #[cfg(feature = "generate")]
+        Verb::Generate(args) => generate::run(args),
     }
 }
 
@@ -282,7 +297,7 @@ mod tests {
         for verb in Cli::command().get_subcommands() {
             assert!(verb.get_about().is_some(), "{}", verb.get_name());
             let configured = verb.get_arguments().any(|arg| arg.get_short() == Some('c'));
-            let others = ["hash-key", "knock", "connect"].contains(&verb.get_name());
+            let others = ["hash-key", "knock", "connect", "generate"].contains(&verb.get_name());
             assert_eq!(configured, !others, "{}", verb.get_name());
             for arg in verb.get_arguments() {
                 assert!(arg.get_help().is_some(), "{} {}", verb.get_name(), arg.get_id());

@@ -3,6 +3,7 @@
 mod broken;
 mod good;
 mod hostile;
+mod manual;
 mod notify;
 mod proxy;
 mod rotation;
