@@ -25,7 +25,7 @@ const LIMIT: Duration = Duration::from_secs(150);
 fn at_terminal(host: &Namespace, args: &[&str], talk: &[(&str, &str)]) -> Finished {
     let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/integration/lib/at-terminal"));
     command.arg(PROGRAM).arg("init").args(args);
-    command.env("SSH_CONNECTION", "203.0.113.2 50122 203.0.113.1 2222");
+    command.env("NO_COLOR", "1").env("SSH_CONNECTION", "203.0.113.2 50122 203.0.113.1 2222");
     let talk: Vec<_> = talk.iter().map(|(asked, typed)| json!([asked, typed])).collect();
     host.finish(command, json!(talk).to_string().as_bytes(), LIMIT)
 }
