@@ -126,6 +126,7 @@ fn what_init_prints_opens_the_port_in_both_families_and_nobody_is_locked_out() {
     let stored = std::fs::read_to_string(&config).unwrap();
     assert!(!stored.contains(key.trim_end_matches('"')), "the configuration has the client's key");
 
+    let runtime = folder.path().join("run");
     let mut agent = start(&net.router, &shown, folder.path());
     for family in Family::BOTH {
         assert_silent(&net.a, family.router(), 2222);
@@ -143,8 +144,16 @@ fn what_init_prints_opens_the_port_in_both_families_and_nobody_is_locked_out() {
         assert!(time_left(&net.router, "ssh", family.client_a()).unwrap() > Duration::from_secs(3_000));
         assert_silent(&net.b, family.router(), 2222);
     }
+    // The profile that was printed proves its key at step 1.
+    net.router
+        .run(PROGRAM, &["revoke", "--all", "--config", text(&config), "--runtime-dir", text(&runtime)])
+        .success();
+    assert_silent(&net.a, Family::V6.router(), 2222);
+    let profile = folder.write("home.yaml", below(&shown, "For the client,"));
+    std::fs::set_permissions(&profile, std::fs::Permissions::from_mode(0o600)).unwrap();
+    net.a.run(PROGRAM, &["knock", text(&profile), "-4"]).success();
+    assert_echoes(&net.a, Family::V4.router(), 2222);
     let mut confirm = printed(&shown, "sudo knock-agent confirm");
-    let runtime = folder.path().join("run");
     confirm.extend(["--runtime-dir", text(&runtime)]);
     net.router.run(PROGRAM, &[&["confirm"], confirm.as_slice()].concat()).success();
     assert!(agent.is_alive() && is_guarded(&net.router));
@@ -235,6 +244,13 @@ fn whatever_stops_init_leaves_what_was_there_and_says_what_to_do() {
     assert_ne!(read("cert.pem"), certificate);
     let three: BTreeSet<String> = ["cert.pem", "config.yaml", "key.pem"].map(str::to_owned).into();
     assert_eq!(names(config.parent().unwrap()), three);
+
+    // Answers that do not go together: the service's port is that of a step.
+    let away = folder.path().join("other/config.yaml");
+    let more = ["--yes", "--service", "8443", "--interface-ext", "eth9", "--host", "x.example"];
+    let ports = ["--http-port", "8080", "--https-port", "8443"];
+    let clash = alone(&host, &[&["--config", text(&away)], more.as_slice(), &ports].concat()).exits(78);
+    assert!(clash.stderr.contains("nothing was written") && !away.exists(), "{}", clash.stderr);
 
     // A folder that cannot be made: nothing anywhere.
     std::fs::write(folder.path().join("file"), "").unwrap();

@@ -227,7 +227,14 @@ fn ask_int(args: &InitArgs, lan: IpAddr, questions: &mut Questions<'_>) -> Resul
 }
 
 fn ask_hosts(args: &InitArgs, ext: &[IfName], questions: &mut Questions<'_>) -> Result<Vec<String>, Exit> {
-    let addresses: Vec<String> = host::addresses(ext).iter().map(ToString::to_string).collect();
+    let addresses = host::addresses(ext);
+    let behind_nat = addresses.first().is_some_and(|addr| matches!(addr, IpAddr::V4(v4) if v4.is_private()));
+    if behind_nat && args.host.is_empty() {
+        questions.say("This host has a private address. Clients on the internet need the one that leads to it: that of the");
+        questions
+            .say("router or the cloud's, which has to forward the ports of both steps and of the service.");
+    }
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     let given = (!args.host.is_empty()).then(|| args.host.clone());
     questions.ask(
         Question {

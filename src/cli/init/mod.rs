@@ -124,7 +124,10 @@ fn init(args: &InitArgs, err: &mut Printer) -> Result<Exit, Exit> {
     questions.finish()?;
     let codes = match &answers.codes {
         None => None,
-        Some((user, _)) => Some(crate::cli::enroll::new_codes(user, err)?),
+        Some((user, file)) => {
+            write::refuse(file, args.force, err)?;
+            Some(crate::cli::enroll::new_codes(user, err)?)
+        }
     };
     let chance = chance().map_err(|error| {
         err.line(format!("error: {error}"));

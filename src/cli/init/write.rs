@@ -8,9 +8,11 @@ use zeroize::Zeroizing;
 use super::InitArgs;
 use super::answers::{self, Answers, Chance};
 use super::ask::own_tls;
-use crate::cli::{Exit, Printer};
+use crate::cli::{Exit, Printer, load};
+use crate::config::{Outside, SecretFrom, StepPorts, UserFile, parse};
 use crate::service::certificate::{self, self_signed};
 use crate::sys::{clock, files, signals, users};
+use crate::units::Secret;
 
 const DAYS: u32 = 3_650;
 
@@ -35,7 +37,11 @@ pub fn is_free(args: &InitArgs, err: &mut Printer) -> Result<(), Exit> {
     Ok(())
 }
 
-fn refuse(path: &Path, force: bool, err: &mut Printer) -> Result<(), Exit> {
+/// Refuses where this file is there already.
+///
+/// # Errors
+/// As above.
+pub fn refuse(path: &Path, force: bool, err: &mut Printer) -> Result<(), Exit> {
     if force || std::fs::symlink_metadata(path).is_err() {
         return Ok(());
     }
@@ -77,6 +83,7 @@ pub fn all(
     for file in &planned {
         refuse(&file.path, args.force, err)?;
     }
+    agrees(text.expose(), answers, &planned, err)?;
     // From here on a signal waits until all is there, or nothing.
     let held = signals::hold_endings();
     let outcome =
@@ -100,6 +107,37 @@ pub fn all(
     match out.finish(Exit::Done) {
         Exit::Done => Ok(pin),
         exit => Err(exit),
+    }
+}
+
+/// The files that are about to be written.
+struct Fresh<'p>(&'p [Planned]);
+
+impl Outside for Fresh<'_> {
+    fn secret(&self, from: SecretFrom<'_>) -> Result<Secret, String> {
+        let planned = match from {
+            SecretFrom::File(path) => self.0.iter().find(|file| file.path == path),
+            SecretFrom::Credential(_) => None,
+        };
+        let text = planned.and_then(|file| std::str::from_utf8(&file.content).ok());
+        text.map(|text| Secret::new(text.trim().to_owned())).ok_or_else(|| "there is no such file".to_owned())
+    }
+
+    fn users(&self, _: &Path) -> Result<Vec<UserFile>, String> {
+        Ok(Vec::new())
+    }
+}
+
+/// Whether the answers go together, as the reader of configurations sees it: ports that are in each other's way do not.
+fn agrees(text: &str, answers: &Answers, planned: &[Planned], err: &mut Printer) -> Result<(), Exit> {
+    let ports = StepPorts { http: answers.ports.0.get(), https: answers.ports.1.get() };
+    match parse("the configuration", text, Some(ports), &Fresh(planned)) {
+        Ok(_) => Ok(()),
+        Err(problems) => {
+            load::print_all(&problems.list, problems.more, err);
+            err.line("error: these answers do not go together; nothing was written");
+            Err(Exit::BadConfig)
+        }
     }
 }
 
