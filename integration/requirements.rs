@@ -49,6 +49,10 @@ const TOOLS: &[(&str, &str)] = &[
     ("systemd-analyze", "systemd"),
     ("promtool", "prometheus"),
     ("readelf", "binutils"),
+    ("zsh", "zsh"),
+    ("fish", "fish"),
+    ("man", "man-db"),
+    ("mandoc", "mandoc"),
     ("cc", "gcc"),
 ];
 

@@ -30,6 +30,7 @@ mod host_diversions;
 mod host_random;
 mod hostile_front;
 mod https_abuse;
+mod init;
 mod interfaces;
 mod iptables;
 mod key_timing;

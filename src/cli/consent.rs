@@ -150,7 +150,7 @@ fn agreed(err: &mut Printer) -> bool {
 }
 
 /// The client and the port of the SSH session this runs in; `sudo` drops the variable, a parent still has it.
-fn own_session() -> Option<(SocketAddr, u16)> {
+pub(super) fn own_session() -> Option<(SocketAddr, u16)> {
     let variable = "SSH_CONNECTION";
     let text = std::env::var(variable).ok().or_else(|| process::variable_of_parents(variable))?;
     parse_session(&text)

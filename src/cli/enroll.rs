@@ -112,6 +112,24 @@ fn enroll(args: &EnrollArgs, err: &mut Printer) -> Result<Exit, Exit> {
     Ok(Exit::Done)
 }
 
+/// A new secret for somebody's codes, shown as QR code and checked by one code: the file that keeps it.
+///
+/// # Errors
+/// The exit code, after its reason was printed; then nothing is saved.
+pub(super) fn new_codes(user: &UserName, err: &mut Printer) -> Result<Zeroizing<Vec<u8>>, Exit> {
+    let kind = TotpKind::default();
+    let bytes =
+        Zeroizing::new(random::bytes::<SECRET>().map_err(|error| fail(err, Exit::Io, error.to_string()))?);
+    let totp = TotpSecret::new(bytes.as_slice(), kind).map_err(|e| fail(err, Exit::Bug, e.to_string()))?;
+    let base32 = otpauth::base32(bytes.as_slice());
+    let uri = otpauth::uri("knock-agent", user.as_str(), &base32, kind);
+    let code = QrCode::encode_text(uri.expose(), QrCodeEcc::Medium)
+        .map_err(|error| fail(err, Exit::Bug, error.to_string()))?;
+    show(&code, &by_hand(&base32, kind), None)?;
+    check(&totp, err)?;
+    Ok(json(&base32, kind))
+}
+
 /// Whether all files can be made.
 fn are_free(all: &[(&Path, String)], force: bool, err: &mut Printer) -> Result<(), Exit> {
     for (n, (path, name)) in all.iter().enumerate() {

@@ -90,20 +90,35 @@ fn hash(err: &mut Printer) -> Exit {
     out.finish(Exit::Done)
 }
 
-fn new_key() -> std::io::Result<Secret> {
+/// A new key: its id, a dot, and what is secret.
+pub(super) fn new_key() -> std::io::Result<Secret> {
     let random = zeroize::Zeroizing::new(random::bytes::<{ ID + SECRET }>()?);
     let mut text = String::with_capacity(ID + 1 + SECRET);
     for (at, byte) in random.iter().enumerate() {
         if at == ID {
             text.push('.');
         }
-        // Thirty-two letters: the five lowest bits are as random as the byte.
-        text.push(LETTERS.get(usize::from(byte & 31)).copied().unwrap_or(b'a').into());
+        text.push(letter(*byte));
     }
     Ok(Secret::new(text))
 }
 
-fn stored(key: &Secret) -> String {
+/// A new secret path of a step: 120 bits.
+pub(super) fn new_path() -> std::io::Result<Secret> {
+    let random = zeroize::Zeroizing::new(random::bytes::<24>()?);
+    let mut text = String::with_capacity(1 + random.len());
+    text.push('/');
+    random.iter().for_each(|byte| text.push(letter(*byte)));
+    Ok(Secret::new(text))
+}
+
+/// Of thirty-two letters: the five lowest bits are as random as the byte.
+fn letter(byte: u8) -> char {
+    LETTERS.get(usize::from(byte & 31)).copied().unwrap_or(b'a').into()
+}
+
+/// What the configuration stores instead of a generated key.
+pub(super) fn stored(key: &Secret) -> String {
     let digits: String = Verifier::of(key).expose().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("$ka1${}${digits}", id_of(key.expose()).unwrap_or_default())
 }

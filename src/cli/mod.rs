@@ -25,6 +25,8 @@ mod exit;
 pub mod explain;
 #[cfg(feature = "gateway")]
 mod flags;
+#[cfg(feature = "generate")]
+pub mod generate;
 #[cfg(feature = "gateway")]
 pub mod grant;
 #[cfg(feature = "gateway")]
@@ -35,6 +37,8 @@ pub mod hash_key;
 pub mod health;
 #[cfg(feature = "gateway")]
 mod host_flags;
+#[cfg(all(feature = "gateway", feature = "client"))]
+pub mod init;
 #[cfg(feature = "client")]
 pub mod knock;
 #[cfg(feature = "client")]
@@ -92,6 +96,7 @@ use crate::service::{front, herald, launcher, trial};
 #[cfg(feature = "gateway")]
 const EXAMPLES: &str = "\
 Examples:
+  sudo knock-agent init                            set it up, with a few questions
   knock-agent demo                                 see it work, nothing of this host is touched
   knock-agent check-config -c config.yaml          is the configuration right?
   sudo knock-agent check-ruleset                   what would change in this host's firewall?
@@ -131,6 +136,9 @@ pub struct Cli {
 /// What the program can do.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    /// Set it up: a few questions, a configuration, and the commands that open it
+    #[cfg(all(feature = "gateway", feature = "client"))]
+    Init(init::InitArgs),
     /// Guard the ports and let in who knocks (the daemon)
     #[cfg(feature = "gateway")]
     Run(run::RunArgs),
@@ -191,6 +199,9 @@ pub enum Verb {
     /// Show the whole story in private namespaces; nothing of this host is touched
     #[cfg(feature = "gateway")]
     Demo(demo::DemoArgs),
+    /// Write manual pages, completions for shells, or JSON schemas
+    #[cfg(feature = "generate")]
+    Generate(generate::GenerateArgs),
 }
 
 /// Does what the command line of this process says.
@@ -246,6 +257,8 @@ fn run_with(args: impl Iterator<Item = OsString>) -> Exit {
 
 fn dispatch(verb: Verb) -> Exit {
     match verb {
+        #[cfg(all(feature = "gateway", feature = "client"))]
+        Verb::Init(args) => init::run(args),
         #[cfg(feature = "gateway")]
         Verb::Run(args) => run::run(args),
         #[cfg(feature = "gateway")]
@@ -285,6 +298,8 @@ fn dispatch(verb: Verb) -> Exit {
         Verb::Connect(args) => connect::run(args),
         #[cfg(feature = "gateway")]
         Verb::Demo(args) => demo::run(args),
+        #[cfg(feature = "generate")]
+        Verb::Generate(args) => generate::run(args),
     }
 }
 
@@ -308,7 +323,7 @@ mod tests {
         for verb in Cli::command().get_subcommands() {
             assert!(verb.get_about().is_some(), "{}", verb.get_name());
             let configured = verb.get_arguments().any(|arg| arg.get_short() == Some('c'));
-            let others = ["hash-key", "knock", "connect", "log"].contains(&verb.get_name());
+            let others = ["hash-key", "knock", "connect", "log", "generate"].contains(&verb.get_name());
             assert_eq!(configured, !others, "{}", verb.get_name());
             for arg in verb.get_arguments() {
                 assert!(arg.get_help().is_some(), "{} {}", verb.get_name(), arg.get_id());

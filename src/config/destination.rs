@@ -32,6 +32,20 @@ pub(super) fn read(field: &Field<'_>, report: &mut Report) -> Option<Destination
     }
 }
 
+/// The same text on its own; none where it is no destination.
+#[must_use]
+pub fn parse_destination(text: &str) -> Option<Destination> {
+    if text == "local" {
+        return Some(Destination::Local);
+    }
+    match split(text)? {
+        (ip, _) if unusable(ip).is_some() => None,
+        (_, Some(0)) => None,
+        (ip, None) => Some(Destination::Host(ip)),
+        (ip, Some(port)) => Some(Destination::HostPort(SocketAddr::new(ip, port))),
+    }
+}
+
 fn split(text: &str) -> Option<(IpAddr, Option<u16>)> {
     if let Ok(ip) = text.parse() {
         return Some((ip, None));

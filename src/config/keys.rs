@@ -9,7 +9,10 @@ use crate::config::shared_keys::{MAX_ITEMS, Said};
 use crate::units::{AccessKey, AccessKeyError, Secret, Timestamp};
 
 /// The keys of a section about one access key.
-const KEYS: &[&str] = &["key", "file", "credential", "expires", "disabled"];
+pub(super) const KEYS: &[&str] = &["key", "file", "credential", "expires", "disabled"];
+
+/// The keys of a section about another secret.
+pub(super) const PLACES: &[&str] = &["value", "file", "credential"];
 
 /// Access keys with the places where they are written.
 pub(super) type Keys<'n> = Vec<(AccessKey, Field<'n>)>;
@@ -98,7 +101,7 @@ pub(super) fn said_secret(
         return field.text(report).map(|text| Some(Secret::new(text.to_owned())));
     }
     let place = field.section(report)?;
-    place.refuse_unknown(&["value", "file", "credential"], &[], "", report);
+    place.refuse_unknown(PLACES, &[], "", report);
     secret_of(&place, "value", outside, report).map(|(secret, _)| Some(secret))
 }
 

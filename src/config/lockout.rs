@@ -4,7 +4,7 @@ use crate::config::report::Report;
 use crate::config::section::Field;
 use crate::config::settings::LockoutRule;
 
-const KEYS: &[&str] = &["after", "first", "longest"];
+pub(super) const KEYS: &[&str] = &["after", "first", "longest"];
 
 /// Reads the rule, or `off`; the outer option tells whether it is right.
 pub(super) fn read(field: &Field<'_>, report: &mut Report) -> Option<Option<LockoutRule>> {

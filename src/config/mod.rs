@@ -7,6 +7,7 @@ mod global;
 mod keys;
 mod knock_log;
 mod lockout;
+pub mod manual;
 mod metrics;
 mod node;
 mod notify;
@@ -33,6 +34,7 @@ mod time_sequence;
 mod user;
 mod users;
 
+pub use destination::parse_destination;
 pub use knock_log::{KnockEvent, KnockLog, OWN_LOG_GROUP};
 pub use metrics::{Metrics, MetricsAddress, Textfile};
 pub use notify::{ExecHook, Mail, MailSecurity, Notify, Webhook};

@@ -11,10 +11,11 @@ use crate::config::section::{Field, Section};
 use crate::config::shared_keys::Said;
 use crate::units::{EventKind, Lifetime, Secret};
 
-const KEYS: &[&str] = &["exec", "webhook", "mail"];
-const EXEC: &[&str] = &["command", "events", "timeout"];
-const WEBHOOK: &[&str] = &["url", "file", "credential", "authorization", "ca_file", "events"];
-const MAIL: &[&str] = &["server", "security", "ca_file", "user", "password", "from", "to", "whois", "events"];
+pub(super) const KEYS: &[&str] = &["exec", "webhook", "mail"];
+pub(super) const EXEC: &[&str] = &["command", "events", "timeout"];
+pub(super) const WEBHOOK: &[&str] = &["url", "file", "credential", "authorization", "ca_file", "events"];
+pub(super) const MAIL: &[&str] =
+    &["server", "security", "ca_file", "user", "password", "from", "to", "whois", "events"];
 
 /// How many of a kind there may be: each is a thread of its own.
 const MOST: usize = 16;

@@ -35,8 +35,8 @@ pub(super) const KEYS: &[&str] = &[
     "check",
     "then",
 ];
-const SOURCES: &[&str] = &["key", "file", "command", "keyring"];
-const CODE_SOURCES: &[&str] = &["secret", "file", "command"];
+pub(super) const SOURCES: &[&str] = &["key", "file", "command", "keyring"];
+pub(super) const CODE_SOURCES: &[&str] = &["secret", "file", "command"];
 const MAX_WORDS: usize = 100;
 /// Usual time that a path lasts, where it changes.
 const EVERY_SECS: u64 = 300;

@@ -11,8 +11,8 @@ use crate::config::shared_keys::Said;
 use crate::config::time_sequence::{EVERY_SECS, KINDS, PROTOCOLS, USUAL_PORTS};
 use crate::units::{Knock, KnockKind, KnockShape, Lifetime, PortRange, Protocol};
 
-const KEYS: &[&str] = &["host", "sequence", "delay", "family", "check", "then"];
-const TIMED_KEYS: &[&str] =
+pub(super) const KEYS: &[&str] = &["host", "sequence", "delay", "family", "check", "then"];
+pub(super) const TIMED_KEYS: &[&str] =
     &["secret", "code", "pin", "kind", "knocks", "ports", "protocol", "lengths", "every"];
 const MAX_KNOCKS: usize = 32;
 /// Between knocks.

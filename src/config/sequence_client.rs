@@ -13,7 +13,8 @@ use crate::config::shared_keys::{MAX_ITEMS, Said};
 use crate::config::{document, suggest};
 use crate::units::{KnockKind, KnockSecret, Lifetime, Secret, Timestamp, UserName};
 
-const KEYS: &[&str] = &["app", "apps", "secret", "pin", "knocks", "duration", "disabled", "expires"];
+pub(super) const KEYS: &[&str] =
+    &["app", "apps", "secret", "pin", "knocks", "duration", "disabled", "expires"];
 /// Files of clients that are read.
 const MAX_FILES: usize = 10_000;
 /// Knocks of a client that says nothing of them.

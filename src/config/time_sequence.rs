@@ -13,7 +13,7 @@ use crate::config::sequence_client::{self, SequenceClient};
 use crate::config::shared_keys::Said;
 use crate::units::{KnockKind, KnockShape, Lifetime, PortRange, Protocol};
 
-const KEYS: &[&str] =
+pub(super) const KEYS: &[&str] =
     &["clients", "kind", "ports", "protocol", "lengths", "every", "drift", "window", "knock_window"];
 /// What is always so with clients of knock-knock.
 const OURS_ONLY: &[&str] = &["ports", "protocol", "lengths", "every"];

@@ -15,7 +15,7 @@ use crate::units::{AccessKey, KeyCheck, Lifetime, TotpKind, TotpSecret, UserName
 /// How many keys a user may have for one step: whoever proves one without sending it has all of them tried.
 const MAX_KEYS: usize = 8;
 
-const KEYS: &[&str] = &[
+pub(super) const KEYS: &[&str] = &[
     "access_key_http",
     "access_key_https",
     "apps",
@@ -25,9 +25,9 @@ const KEYS: &[&str] = &[
     "disabled",
     "totp",
 ];
-const APP_KEYS: &[&str] =
+pub(super) const APP_KEYS: &[&str] =
     &["access_key_http", "access_key_https", "duration", "max_duration", "expires", "disabled"];
-const TOTP_KEYS: &[&str] = &["secret", "file", "credential", "interval", "digits", "drift"];
+pub(super) const TOTP_KEYS: &[&str] = &["secret", "file", "credential", "interval", "digits", "drift"];
 
 /// Whose key it is, by app and by what a presented key is checked against.
 #[derive(Debug, Default)]

@@ -126,6 +126,36 @@ pub struct SelfSigned {
     pub key_pem: Zeroizing<String>,
 }
 
+/// The SHA-256 of the public key of the first certificate in a PEM text, as curl's `--pinnedpubkey` writes it.
+///
+/// # Errors
+/// [`CertificateError`] where there is no certificate in it.
+#[cfg(feature = "client")]
+pub fn pin(chain_pem: &[u8]) -> Result<String, CertificateError> {
+    let first = CertificateDer::pem_slice_iter(chain_pem).next().ok_or(CertificateError::NoCertificate)?;
+    let first = first.map_err(|_| CertificateError::BrokenPem)?;
+    let parsed = webpki::EndEntityCert::try_from(&first).map_err(|_| CertificateError::BrokenPem)?;
+    let hash = ring::digest::digest(&ring::digest::SHA256, &parsed.subject_public_key_info());
+    Ok(format!("sha256//{}", base64(hash.as_ref())))
+}
+
+/// Base64 with padding (RFC 4648).
+#[cfg(feature = "client")]
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::new();
+    for three in bytes.chunks(3) {
+        let number =
+            three.iter().fold(0_u32, |sum, byte| sum << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
+        for place in 0..4 {
+            let six = usize::try_from(number >> (18 - 6 * place) & 63).unwrap_or_default();
+            let letter = LETTERS.get(six).copied().unwrap_or(b'A');
+            out.push(if place <= three.len() { letter.into() } else { '=' });
+        }
+    }
+    out
+}
+
 /// Makes a self-signed ECDSA P-256 certificate for host names and addresses, valid from an hour before `now` for
 /// `days` days, 1 to 3650.
 ///
@@ -160,6 +190,17 @@ mod tests {
             SystemTime::now(),
         )
         .unwrap()
+    }
+
+    #[cfg(feature = "client")]
+    #[test]
+    fn base64_is_that_of_rfc_4648() {
+        for (text, wanted) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
+        {
+            assert_eq!(base64(text.as_bytes()), wanted);
+        }
+        assert_eq!(base64(&[0xfb, 0xff]), "+/8=");
     }
 
     fn problem(chain: &str, key: &str) -> CertificateError {

@@ -26,11 +26,25 @@ pub fn free(command: &mut Command) -> &mut Command {
 /// What the kernel says.
 #[cfg(feature = "gateway")]
 pub fn hold_endings() -> nix::Result<()> {
+    endings_of_a_group().thread_block()
+}
+
+#[cfg(feature = "gateway")]
+fn endings_of_a_group() -> SigSet {
     let mut held = SigSet::empty();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
         held.add(signal);
     }
-    held.thread_block()
+    held
+}
+
+/// Lets pass again what [`hold_endings`] holds back; what came meanwhile ends this process now.
+///
+/// # Errors
+/// What the kernel says.
+#[cfg(all(feature = "gateway", feature = "client"))]
+pub fn let_endings_pass() -> nix::Result<()> {
+    endings_of_a_group().thread_unblock()
 }
 
 /// From now on SIGINT, SIGTERM and SIGHUP arrive at the receiver instead of ending the process.

@@ -11,6 +11,9 @@ const MAX: usize = 1_024;
 #[cfg(unix)]
 pub use unix::ask;
 
+#[cfg(all(unix, feature = "gateway"))]
+pub use unix::{ask_shown, is_there};
+
 #[cfg(not(unix))]
 pub use elsewhere::ask;
 
@@ -53,6 +56,35 @@ mod unix {
         drop(silent);
         tty.write_all(b"\n")?;
         line.map(Some)
+    }
+
+    /// Whether this process has a terminal.
+    #[cfg(feature = "gateway")]
+    #[must_use]
+    pub fn is_there() -> bool {
+        File::open("/dev/tty").is_ok()
+    }
+
+    /// Asks at the terminal of this process and reads a line, which is shown as it is typed; none where there is no terminal.
+    ///
+    /// # Errors
+    /// The reason; [`io::ErrorKind::UnexpectedEof`] for Ctrl-D. Ctrl-C ends the process, as everywhere.
+    #[cfg(feature = "gateway")]
+    pub fn ask_shown(question: &str) -> io::Result<Option<String>> {
+        let Ok(mut tty) = OpenOptions::new().read(true).write(true).open("/dev/tty") else {
+            return Ok(None);
+        };
+        tty.write_all(format!("{question} ").as_bytes())?;
+        let (mut line, mut byte) = (Vec::new(), [0]);
+        loop {
+            match tty.read(&mut byte)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                _ if byte == *b"\n" => break,
+                _ if line.len() < MAX => line.extend(byte),
+                _ => {}
+            }
+        }
+        String::from_utf8(line).map(Some).map_err(|_| io::ErrorKind::InvalidData.into())
     }
 
     /// A terminal that shows nothing and leaves Ctrl-C to us, until it is dropped.

@@ -3,6 +3,7 @@
 mod broken;
 mod good;
 mod hostile;
+mod manual;
 mod metrics;
 mod notify;
 mod proxy;

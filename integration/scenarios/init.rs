@@ -1,0 +1,273 @@
+//! `knock-agent init`: from the first question to an open port, by the commands that it prints.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::agent::PROGRAM;
+use crate::firewall::{everything, is_guarded, time_left};
+use crate::namespace::Namespace;
+use crate::probe::{assert_echoes, assert_silent};
+use crate::process::{Background, Finished};
+use crate::server::{Habit, Server};
+use crate::temporary::TempDir;
+use crate::topology::{Family, Topology};
+
+const CTRL_C: &str = "\u{3}";
+const LIMIT: Duration = Duration::from_secs(150);
+
+/// Runs `init` at a terminal of its own.
+fn at_terminal(host: &Namespace, args: &[&str], talk: &[(&str, &str)]) -> Finished {
+    let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/integration/lib/at-terminal"));
+    command.arg(PROGRAM).arg("init").args(args);
+    command.env("NO_COLOR", "1").env("SSH_CONNECTION", "203.0.113.2 50122 203.0.113.1 2222");
+    let talk: Vec<_> = talk.iter().map(|(asked, typed)| json!([asked, typed])).collect();
+    host.finish(command, json!(talk).to_string().as_bytes(), LIMIT)
+}
+
+/// Runs it where nobody can be asked.
+fn alone(host: &Namespace, args: &[&str]) -> Finished {
+    let mut command = Command::new("setsid");
+    command.args(["--wait", PROGRAM, "init"]).args(args);
+    host.finish(command, b"", LIMIT)
+}
+
+fn names(folder: &Path) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(folder).map(|all| all.flatten().collect::<Vec<_>>()).unwrap_or_default();
+    entries.iter().map(|entry| entry.file_name().into_string().unwrap()).collect()
+}
+
+/// The lines from a heading to the next empty one.
+fn below(shown: &str, heading: &str) -> String {
+    let lines = shown.lines().skip_while(|line| !line.starts_with(heading)).skip(1);
+    let found: Vec<&str> = lines.take_while(|line| !line.is_empty()).collect();
+    assert!(!found.is_empty(), "{heading}: {shown}");
+    found.join("\n")
+}
+
+/// The arguments of the command that begins so.
+fn printed<'t>(shown: &'t str, begin: &str) -> Vec<&'t str> {
+    let line = shown.lines().find_map(|line| line.trim().strip_prefix(begin));
+    line.unwrap_or_else(|| panic!("{begin}: {shown}")).split(' ').filter(|word| !word.is_empty()).collect()
+}
+
+/// What was printed to start it, in folders of the test's own.
+fn start(host: &Namespace, shown: &str, folder: &Path) -> Background {
+    let mut command = Command::new(PROGRAM);
+    command.arg("run").args(printed(shown, "sudo knock-agent run"));
+    command.arg("--runtime-dir").arg(folder.join("run")).arg("--state-dir").arg(folder.join("state"));
+    let log = folder.join("log");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(std::fs::File::create(&log).unwrap());
+    let process = host.background(command);
+    let end = Instant::now() + Duration::from_secs(60);
+    let log = || std::fs::read_to_string(&log).unwrap_or_default();
+    while !log().contains("listening") {
+        assert!(Instant::now() < end, "it does not start: {}", log());
+        sleep(Duration::from_millis(50));
+    }
+    process
+}
+
+fn with_routes(net: &Topology) {
+    net.router.run("ip", &["route", "add", "default", "via", "203.0.113.3"]).success();
+    net.router.run("ip", &["-6", "route", "add", "default", "via", "2001:db8:1::3"]).success();
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn what_init_prints_opens_the_port_in_both_families_and_nobody_is_locked_out() {
+    let net = Topology::new();
+    with_routes(&net);
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let folder = TempDir::new();
+    let config = folder.path().join("etc/config.yaml");
+    let before = everything(&net.router);
+    let state = folder.path().join("state");
+    let args = ["--config", text(&config), "--state-dir", text(&state)];
+    let shown = at_terminal(
+        &net.router,
+        &args,
+        &[
+            ("51820/udp", "70000\n"),
+            ("a port from 1 to 65535", "2222/tcp\n"),
+            ("called?", "ssh\n"),
+            ("Where is it?", "far away\n"),
+            ("the address of a LAN host:", "\n"),
+            ("leads to the internet? [ext0]", "nope0\n"),
+            ("`nope0` is no interface of this host: ext0, int0", "\n"),
+            ("[203.0.113.1,2001:db8:1::1]", "\n"),
+            ("How long", "soon\n"),
+            ("is not a duration", "1h\n"),
+            ("You are connected from 203.0.113.2 to port 2222", ""),
+            ("without a knock?", "0.0.0.0/0\n"),
+            ("everybody in", "none\n"),
+            ("The certificate", "\n"),
+            ("one-time code", "\n"),
+        ],
+    )
+    .success()
+    .text();
+    assert_eq!(everything(&net.router), before, "init changes no rules");
+    for name in ["config.yaml", "key.pem"] {
+        let mode = config.with_file_name(name).metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o137, 0, "{name}: {mode:o}");
+    }
+    let curl = |family: Family| below(&shown, &format!("Or with curl, towards {}:", family.router()));
+    let key =
+        curl(Family::V4).lines().find_map(|line| Some(line.split_once("access_key=")?.1.to_owned())).unwrap();
+    let stored = std::fs::read_to_string(&config).unwrap();
+    assert!(!stored.contains(key.trim_end_matches('"')), "the configuration has the client's key");
+
+    let runtime = folder.path().join("run");
+    let mut agent = start(&net.router, &shown, folder.path());
+    for family in Family::BOTH {
+        assert_silent(&net.a, family.router(), 2222);
+        let said = net.a.finish(
+            {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &curl(family)]);
+                shell
+            },
+            b"",
+            LIMIT,
+        );
+        assert!(said.text().contains("OK"), "{}", said.text());
+        assert_echoes(&net.a, family.router(), 2222);
+        assert!(time_left(&net.router, "ssh", family.client_a()).unwrap() > Duration::from_secs(3_000));
+        assert_silent(&net.b, family.router(), 2222);
+    }
+    // The profile that was printed proves its key at step 1.
+    net.router
+        .run(PROGRAM, &["revoke", "--all", "--config", text(&config), "--runtime-dir", text(&runtime)])
+        .success();
+    assert_silent(&net.a, Family::V6.router(), 2222);
+    let profile = folder.write("home.yaml", below(&shown, "For the client,"));
+    std::fs::set_permissions(&profile, std::fs::Permissions::from_mode(0o600)).unwrap();
+    net.a.run(PROGRAM, &["knock", text(&profile), "-4"]).success();
+    assert_echoes(&net.a, Family::V4.router(), 2222);
+    let mut confirm = printed(&shown, "sudo knock-agent confirm");
+    confirm.extend(["--runtime-dir", text(&runtime)]);
+    net.router.run(PROGRAM, &[&["confirm"], confirm.as_slice()].concat()).success();
+    assert!(agent.is_alive() && is_guarded(&net.router));
+}
+
+#[test]
+fn with_a_code_and_a_profile_no_secret_is_shown_and_the_client_gets_in() {
+    let net = Topology::new();
+    with_routes(&net);
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let folder = TempDir::new();
+    let (config, profile) = (folder.path().join("etc/config.yaml"), folder.path().join("home.yaml"));
+    let (state, port) = (folder.path().join("state"), ["--http-port", "8080", "--https-port", "8443"]);
+    let mut args = vec!["--yes", "--service", "2222", "--app", "ssh", "--two-factor", "alice"];
+    args.extend(["--config", text(&config), "--profile", text(&profile), "--state-dir", text(&state)]);
+    args.extend(port);
+    // A code that is wrong saves nothing, nor does Ctrl-C.
+    let wrong = [("the app shows:", "000000x\n"), ("try the next one", ""), ("the app shows:", CTRL_C)];
+    assert_ne!(at_terminal(&net.router, &args, &wrong).code, Some(0));
+    assert!(names(folder.path()).is_empty(), "{:?}", names(folder.path()));
+
+    let shown = at_terminal(&net.router, &args, &[("the app shows:", "{code}\n")]).success().text();
+    let written = std::fs::read_to_string(&profile).unwrap();
+    let secrets = written.lines().filter(|line| line.contains("access_key") || line.contains("post_path"));
+    for secret in secrets.map(|line| line.split_once(": ").unwrap().1.trim_matches('"')) {
+        assert!(secret.len() > 20 && !shown.contains(secret), "{secret} was shown");
+    }
+    assert_eq!(profile.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let _agent = start(&net.router, &shown, folder.path());
+    assert_silent(&net.a, Family::V4.router(), 2222);
+    let saved = std::fs::read_to_string(config.with_file_name("alice.json")).unwrap();
+    let saved: serde_json::Value = serde_json::from_str(&saved).unwrap();
+    let code = net.a.run("oathtool", &["--totp", "-b", saved["secret"].as_str().unwrap()]).success().text();
+    let mut knock = Command::new("setsid");
+    knock.args(["--wait", PROGRAM, "knock", text(&profile), "-4"]);
+    net.a.finish(knock, code.as_bytes(), LIMIT).success();
+    assert_echoes(&net.a, Family::V4.router(), 2222);
+    assert_silent(&net.b, Family::V4.router(), 2222);
+}
+
+#[test]
+fn whatever_stops_init_leaves_what_was_there_and_says_what_to_do() {
+    let host = Namespace::new("init");
+    let folder = TempDir::new();
+    let config: PathBuf = folder.path().join("etc/config.yaml");
+    let here = ["--config", text(&config)];
+    let with = |more: &[&'static str]| [here.as_slice(), more].concat();
+    // No route, so nothing is usual; nobody to ask.
+    let no_route = alone(&host, &with(&["--yes", "--service", "22"])).exits(2);
+    assert!(no_route.stderr.contains("--interface-ext"), "{}", no_route.stderr);
+    let nobody = alone(&host, &here).exits(2);
+    assert!(nobody.stderr.contains("--service") && nobody.stderr.contains("--yes"), "{}", nobody.stderr);
+    let nobody =
+        alone(&host, &with(&["--service", "22", "--interface-ext", "eth9", "--host", "gate.example.com"]));
+    for flag in ["--app", "--destination", "--duration", "--allow", "--cert", "--two-factor"] {
+        assert!(nobody.stderr.contains(flag), "{flag}: {}", nobody.stderr);
+    }
+    nobody.exits(2);
+    assert!(names(folder.path()).is_empty());
+
+    // Ctrl-C at the first and at the last question.
+    assert_eq!(at_terminal(&host, &here, &[("51820/udp", CTRL_C)]).code, Some(130));
+    let flags =
+        with(&["--service", "22", "--interface-ext", "eth9", "--host", "gate.example.com", "--app", "ssh"]);
+    let talk = [
+        ("Where is it?", "\n"),
+        ("How long", "\n"),
+        ("a knock?", "\n"),
+        ("certificate", "\n"),
+        ("code", CTRL_C),
+    ];
+    assert_eq!(at_terminal(&host, &flags, &talk).code, Some(130));
+    assert!(names(folder.path()).is_empty(), "{:?}", names(folder.path()));
+
+    // What is there stays, unless it is said otherwise; certificates of before go on being used.
+    let flags = with(&["--yes", "--service", "22", "--interface-ext", "eth9", "--host", "gate.example.com"]);
+    alone(&host, &flags).success();
+    let read = |name: &str| std::fs::read_to_string(config.with_file_name(name)).unwrap();
+    let (first, certificate) = (read("config.yaml"), read("cert.pem"));
+    let refused = alone(&host, &flags).exits(74);
+    assert!(refused.stderr.contains("--force"), "{}", refused.stderr);
+    assert_eq!(read("config.yaml"), first);
+    std::fs::remove_file(&config).unwrap();
+    alone(&host, &flags).success();
+    assert_ne!(read("config.yaml"), first);
+    assert_eq!(read("cert.pem"), certificate);
+    alone(&host, &[flags.as_slice(), &["--force"]].concat()).success();
+    assert_ne!(read("cert.pem"), certificate);
+    let three: BTreeSet<String> = ["cert.pem", "config.yaml", "key.pem"].map(str::to_owned).into();
+    assert_eq!(names(config.parent().unwrap()), three);
+
+    // Answers that do not go together: the service's port is that of a step.
+    let away = folder.path().join("other/config.yaml");
+    let more = ["--yes", "--service", "8443", "--interface-ext", "eth9", "--host", "x.example"];
+    let ports = ["--http-port", "8080", "--https-port", "8443"];
+    let clash = alone(&host, &[&["--config", text(&away)], more.as_slice(), &ports].concat()).exits(78);
+    assert!(clash.stderr.contains("nothing was written") && !away.exists(), "{}", clash.stderr);
+
+    // A folder that cannot be made: nothing anywhere.
+    std::fs::write(folder.path().join("file"), "").unwrap();
+    let under = folder.path().join("file/config.yaml");
+    let failed = alone(
+        &host,
+        &[
+            "--config",
+            text(&under),
+            "--yes",
+            "--service",
+            "22",
+            "--interface-ext",
+            "eth9",
+            "--host",
+            "x.example",
+        ],
+    );
+    assert_eq!(failed.code, Some(74), "{}", failed.stderr);
+}

@@ -1,0 +1,302 @@
+//! The questions themselves, each with what is usual on this host.
+
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::path::{Path, PathBuf};
+
+use super::InitArgs;
+use super::answers::{Answers, Service, protocol_word};
+use super::host::{self, Listening};
+use super::questions::{Question, Questions};
+use crate::cli::Exit;
+use crate::cli::consent::own_session;
+use crate::config::{Destination, parse_destination};
+use crate::sys::files;
+use crate::units::{AppName, IfName, Lifetime, Network, Protocols, UserName};
+
+/// Networks, or none.
+#[derive(Clone, Debug)]
+pub struct Networks(Vec<Network>);
+
+/// A user, or nobody.
+#[derive(Clone, Debug)]
+pub struct User(Option<UserName>);
+
+/// The word for nothing.
+const NONE: &str = "none";
+
+/// `PORT`, `PORT/tcp`, `PORT/udp` or `PORT/both`.
+pub fn service(text: &str) -> Result<Service, String> {
+    let hint = || "write a port from 1 to 65535, alone or as 22/tcp, 51820/udp or 3389/both".to_owned();
+    let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let protocol = match protocol {
+        "tcp" => Protocols::Tcp,
+        "udp" => Protocols::Udp,
+        "both" => Protocols::Both,
+        _ => return Err(hint()),
+    };
+    let port = port.parse::<NonZeroU16>().map_err(|_| hint())?;
+    Ok(Service { port, protocol })
+}
+
+/// As `destination` of an app.
+pub fn destination(text: &str) -> Result<Destination, String> {
+    parse_destination(text)
+        .ok_or_else(|| "write local, or the address of a LAN host: 192.168.0.42, 192.168.0.42:22, fd00::42, [fd00::42]:22".to_owned())
+}
+
+/// A name or an address by which clients reach this host.
+pub fn host(text: &str) -> Result<String, String> {
+    let bare = text.trim_start_matches('[').trim_end_matches(']');
+    let name = !text.is_empty()
+        && text.len() <= 253
+        && !text.starts_with('-')
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
+    if bare.parse::<IpAddr>().is_ok() {
+        Ok(bare.to_owned())
+    } else if name {
+        Ok(text.to_owned())
+    } else {
+        Err("write a name such as gate.example.com, or an address, without port or path".to_owned())
+    }
+}
+
+/// Networks with commas between them, or none.
+pub fn networks(text: &str) -> Result<Networks, String> {
+    if text == NONE {
+        return Ok(Networks(Vec::new()));
+    }
+    let read = |part: &str| {
+        let network = part.trim().parse::<Network>().map_err(|error| error.to_string())?;
+        match network.prefix_len() {
+            0 => Err("that would let everybody in without a knock".to_owned()),
+            _ => Ok(network),
+        }
+    };
+    text.split(',').map(read).collect::<Result<Vec<_>, _>>().map(Networks)
+}
+
+/// A user's name, or none.
+pub fn user(text: &str) -> Result<User, String> {
+    if text == NONE {
+        return Ok(User(None));
+    }
+    text.parse().map(|name| User(Some(name))).map_err(|error: crate::units::UserNameError| error.to_string())
+}
+
+/// Asks everything.
+///
+/// # Errors
+/// The exit code, after its reason was printed.
+pub fn all(args: &InitArgs, questions: &mut Questions<'_>) -> Result<Answers, Exit> {
+    let found = host::services();
+    let service = ask_service(args, &found, questions)?;
+    let app = ask_app(args, service, &found, questions)?;
+    let destination = questions.ask(
+        Question {
+            flag: "--destination HOST",
+            text: "Where is it? local, or the address of a LAN host",
+            usual: Some("local".to_owned()),
+        },
+        args.destination,
+        destination,
+    )?;
+    let ext = ask_ext(args, questions)?;
+    let int = match destination.host() {
+        None => None,
+        Some(lan) => Some(ask_int(args, lan, questions)?),
+    };
+    let hosts = ask_hosts(args, &ext, questions)?;
+    let duration = questions.ask(
+        Question {
+            flag: "--duration DURATION",
+            text: "How long shall it stay open after a knock? Such as 30m, 8h, 24h",
+            usual: Some("24h".to_owned()),
+        },
+        args.duration,
+        |text| text.parse::<Lifetime>().map_err(|error| error.to_string()),
+    )?;
+    let Networks(allow) = ask_allow(args, questions)?;
+    let tls = ask_tls(args, questions)?;
+    let User(user) = questions.ask(
+        Question {
+            flag: "--two-factor USER",
+            text: "Shall a one-time code of an authenticator app be needed, too? The user's name, or none",
+            usual: Some(NONE.to_owned()),
+        },
+        args.two_factor.clone(),
+        user,
+    )?;
+    let folder = args.file.config.parent().unwrap_or(Path::new(".")).to_owned();
+    let codes = user.map(|user| {
+        let file = folder.join(format!("{user}.json"));
+        (user, file)
+    });
+    let ports = match args.http_port.zip(args.https_port).or_else(|| host::step_ports(service)) {
+        Some(ports) => ports,
+        None => {
+            questions.err().line("error: no pair of usual ports is free for the two steps");
+            questions.err().line("  fix: say which with --http-port and --https-port");
+            return Err(Exit::Usage);
+        }
+    };
+    Ok(Answers { app, service, destination, ext, int, hosts, duration, allow, codes, ports, tls })
+}
+
+fn ask_service(args: &InitArgs, found: &[Listening], questions: &mut Questions<'_>) -> Result<Service, Exit> {
+    let shown = |one: &Listening| format!("{}/{}", one.service.port, protocol_word(one.service.protocol));
+    if args.service.is_none() {
+        questions.say("Which service shall be closed until somebody knocks? These listen on this host:");
+        for (n, one) in found.iter().enumerate() {
+            let program = one.program.as_deref().unwrap_or("");
+            questions.say(&format!("  {:>2}  {:<10} {program}", n + 1, shown(one)));
+        }
+    }
+    questions.ask(
+        Question {
+            flag: "--service PORT",
+            text: "A number of the list, or a port such as 22/tcp or 51820/udp",
+            usual: found.first().map(shown),
+        },
+        args.service,
+        |text| match text.parse::<usize>().ok().and_then(|n| found.get(n.checked_sub(1)?)) {
+            Some(one) => Ok(one.service),
+            None => service(text),
+        },
+    )
+}
+
+fn ask_app(
+    args: &InitArgs,
+    service: Service,
+    found: &[Listening],
+    questions: &mut Questions<'_>,
+) -> Result<AppName, Exit> {
+    let known = found.iter().find(|one| one.service == service).and_then(Listening::app);
+    let usual =
+        known.map(|app| app.to_string()).or_else(|| host::usual_name(service.port.get()).map(str::to_owned));
+    questions.ask(
+        Question {
+            flag: "--app NAME",
+            text: "What shall it be called?",
+            usual: Some(usual.unwrap_or_else(|| format!("port-{}", service.port))),
+        },
+        args.app.clone(),
+        |text| text.parse::<AppName>().map_err(|error| error.to_string()),
+    )
+}
+
+/// An interface that is there.
+fn interface(text: &str) -> Result<IfName, String> {
+    let names = host::names();
+    match text.trim().parse::<IfName>() {
+        Ok(name) if names.iter().any(|there| there == name.as_str()) => Ok(name),
+        Ok(_) | Err(_) => Err(format!("`{text}` is no interface of this host: {}", names.join(", "))),
+    }
+}
+
+fn ask_ext(args: &InitArgs, questions: &mut Questions<'_>) -> Result<Vec<IfName>, Exit> {
+    let outside = host::outside();
+    if outside.is_empty() && args.interface_ext.is_empty() {
+        questions.say("No route leads to the internet, so that the interface towards it is not known.");
+        questions.say(&format!("  there are: {}", host::names().join(", ")));
+    }
+    let names: Vec<&str> = outside.iter().map(IfName::as_str).collect();
+    let given = (!args.interface_ext.is_empty()).then(|| args.interface_ext.clone());
+    questions.ask(
+        Question {
+            flag: "--interface-ext NAME",
+            text: "Which interface leads to the internet?",
+            usual: (!names.is_empty()).then(|| names.join(",")),
+        },
+        given,
+        |text| text.split(',').map(interface).collect(),
+    )
+}
+
+fn ask_int(args: &InitArgs, lan: IpAddr, questions: &mut Questions<'_>) -> Result<IfName, Exit> {
+    questions.ask(
+        Question {
+            flag: "--interface-int NAME",
+            text: "Which interface leads to that host?",
+            usual: host::towards(lan).map(|name| name.as_str().to_owned()),
+        },
+        args.interface_int.clone(),
+        interface,
+    )
+}
+
+fn ask_hosts(args: &InitArgs, ext: &[IfName], questions: &mut Questions<'_>) -> Result<Vec<String>, Exit> {
+    let addresses = host::addresses(ext);
+    let behind_nat = addresses.first().is_some_and(|addr| matches!(addr, IpAddr::V4(v4) if v4.is_private()));
+    if behind_nat && args.host.is_empty() {
+        questions.say("This host has a private address. Clients on the internet need the one that leads to it: that of the");
+        questions
+            .say("router or the cloud's, which has to forward the ports of both steps and of the service.");
+    }
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    let given = (!args.host.is_empty()).then(|| args.host.clone());
+    questions.ask(
+        Question {
+            flag: "--host HOST",
+            text: "How do clients call this host? A name or addresses",
+            usual: (!addresses.is_empty()).then(|| addresses.join(",")),
+        },
+        given,
+        |text| text.split(',').map(|part| host(part.trim())).collect(),
+    )
+}
+
+fn ask_allow(args: &InitArgs, questions: &mut Questions<'_>) -> Result<Networks, Exit> {
+    if args.allow.is_none()
+        && let Some((client, port)) = own_session()
+    {
+        questions.say(&format!(
+            "You are connected from {} to port {port}. What is open stays open when the port closes;",
+            client.ip()
+        ));
+        questions.say("to come back you knock, unless your network need not:");
+    }
+    questions.ask(
+        Question {
+            flag: "--allow NETWORK,...",
+            text: "Which networks shall get in without a knock? Such as 192.0.2.0/24, or none",
+            usual: Some(NONE.to_owned()),
+        },
+        args.allow.clone(),
+        networks,
+    )
+}
+
+/// Where certificate and key are, or will be.
+fn ask_tls(args: &InitArgs, questions: &mut Questions<'_>) -> Result<(PathBuf, PathBuf), Exit> {
+    const MADE: &str = "self-signed";
+    if let Some(given) = args.cert.clone().zip(args.key.clone()) {
+        return Ok(given);
+    }
+    let existing = |text: &str| {
+        let path = PathBuf::from(text);
+        match path.is_absolute() && files::exists(&path) {
+            true => Ok(path),
+            false => Err(format!("{text}: there is no such file; write its whole path")),
+        }
+    };
+    let cert = questions.ask(
+        Question {
+            flag: "--cert FILE --key FILE",
+            text: "The certificate that step 2 shows: self-signed, or the file of one that clients trust",
+            usual: Some(MADE.to_owned()),
+        },
+        None,
+        |text| if text == MADE { Ok(None) } else { existing(text).map(Some) },
+    )?;
+    let Some(cert) = cert else { return Ok(own_tls(args)) };
+    let question = Question { flag: "--key FILE", text: "The file of its key", usual: None };
+    Ok((cert, questions.ask(question, None, existing)?))
+}
+
+/// Beside the configuration, where the unit file looks for them.
+pub fn own_tls(args: &InitArgs) -> (PathBuf, PathBuf) {
+    let folder = args.file.config.parent().unwrap_or(Path::new("."));
+    (folder.join("cert.pem"), folder.join("key.pem"))
+}
