@@ -26,12 +26,12 @@ pub struct Hosts {
 impl Hosts {
     /// A gateway with `eth0` towards the world and `eth1` towards the LAN, two clients, a LAN host.
     pub fn new() -> Self {
-        Self::behind("eth0")
+        Self::named("eth0", "eth1")
     }
 
-    /// The same with another interface towards the world.
-    pub fn behind(outside: &str) -> Self {
-        let net = Topology::named(outside, "eth1");
+    /// The same with other interfaces.
+    pub fn named(outside: &str, inside: &str) -> Self {
+        let net = Topology::named(outside, inside);
         net.router.run("ip", &["route", "add", "default", "via", "203.0.113.254", "dev", outside]).success();
         Self {
             gateway: Host::new("gateway", &net.router),
@@ -67,13 +67,24 @@ impl Hosts {
     /// Follows a page from top to bottom, or up to the line that begins with this.
     #[track_caller]
     pub fn follow(&mut self, page: &str, until: Option<&str>) {
+        self.follow_lines(page, None, until);
+    }
+
+    /// Follows a page from the line that begins with this to the bottom.
+    #[track_caller]
+    pub fn follow_from(&mut self, page: &str, from: &str) {
+        self.follow_lines(page, Some(from), None);
+    }
+
+    #[track_caller]
+    fn follow_lines(&mut self, page: &str, from: Option<&str>, until: Option<&str>) {
         let text = read(page);
         let whole = markdown::steps(&text).unwrap_or_else(|mistake| panic!("{page}: {mistake}"));
-        let end = until.map_or(usize::MAX, |start| {
-            text.lines().position(|line| line.starts_with(start)).expect("that line of the page")
-        });
+        let line =
+            |start| text.lines().position(|line| line.starts_with(start)).expect("that line of the page");
+        let (begin, end) = (from.map_or(0, line), until.map_or(usize::MAX, line));
         let mut printed = String::new();
-        for block in whole.into_iter().take_while(|block| block.line <= end) {
+        for block in whole.into_iter().filter(|block| (begin..=end).contains(&block.line)) {
             let place = format!("{page}, line {}", block.line);
             printed = self.carry_out(&block, &place, printed);
         }

@@ -46,6 +46,11 @@ const TOOLS: &[(&str, &str)] = &[
     ("pkill", "procps"),
     ("whois", "whois"),
     ("systemd-analyze", "systemd"),
+    ("wg-quick", "wireguard-tools"),
+    ("wireguard-go", "wireguard-go"),
+    ("openvpn", "openvpn"),
+    ("unshare", "util-linux"),
+    ("systemd-sysusers", "systemd"),
     ("readelf", "binutils"),
     ("cc", "gcc"),
 ];

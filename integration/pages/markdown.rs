@@ -169,10 +169,22 @@ fn attributes(mut rest: &str) -> Result<Vec<(String, Option<String>)>, String> {
 /// `...` for any lines.
 pub fn matches(shown: &str, printed: &str) -> bool {
     let lines = |text: &str| text.trim_end().lines().map(|l| l.trim_end().to_owned()).collect::<Vec<_>>();
-    like(&lines(shown), &lines(printed), &|line| line.trim() == "...", &line_matches)
+    like(&lines(shown), &lines(printed))
 }
 
-fn line_matches(shown: &String, printed: &String) -> bool {
+fn like(shown: &[String], printed: &[String]) -> bool {
+    match shown.split_first() {
+        None => printed.is_empty(),
+        Some((first, rest)) if first.trim() == "..." => {
+            (0..=printed.len()).any(|n| like(rest, printed.get(n..).unwrap_or_default()))
+        }
+        Some((first, rest)) => printed
+            .split_first()
+            .is_some_and(|(line, behind)| line_matches(first, line) && like(rest, behind)),
+    }
+}
+
+fn line_matches(shown: &str, printed: &str) -> bool {
     let mut pieces = shown.split("...");
     let Some(mut rest) = pieces.next().and_then(|first| printed.strip_prefix(first)) else { return false };
     let pieces: Vec<&str> = pieces.collect();
@@ -182,18 +194,6 @@ fn line_matches(shown: &String, printed: &String) -> bool {
         rest = rest.get(at + piece.len()..).unwrap_or_default();
     }
     rest.ends_with(last)
-}
-
-fn like<T>(shown: &[T], printed: &[T], any: &dyn Fn(&T) -> bool, same: &dyn Fn(&T, &T) -> bool) -> bool {
-    match shown.split_first() {
-        None => printed.is_empty(),
-        Some((first, rest)) if any(first) => {
-            (0..=printed.len()).any(|n| like(rest, printed.get(n..).unwrap_or_default(), any, same))
-        }
-        Some((first, rest)) => printed
-            .split_first()
-            .is_some_and(|(line, behind)| same(first, line) && like(rest, behind, any, same)),
-    }
 }
 
 #[cfg(test)]
