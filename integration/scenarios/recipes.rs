@@ -291,4 +291,8 @@ fn what_troubleshooting_says_of_curl_is_so() {
     assert!(often, "nothing is too often");
     hosts.gateway.does("systemctl restart knock-agent");
     hosts.follow("docs/troubleshooting.md", None);
+    // The client's own page, for a profile that has what that page's has.
+    hosts.gateway.does("systemctl restart knock-agent");
+    hosts.client.does("echo 'check: 22' >>~/.config/knock-agent/home.yaml");
+    hosts.follow("docs/client.md", None);
 }
