@@ -237,7 +237,7 @@ fn configurations_of_the_pages_on_moving_are_right() {
 #[test]
 fn installing_by_hand_and_the_two_requests_by_curl_open_ssh() {
     let mut hosts = Hosts::new().with_ssh();
-    hosts.follow("docs/install.md", None);
+    hosts.follow("docs/install-by-hand.md", None);
     assert_silent(hosts.a(), Family::V6.router(), 22);
     let certificate = std::fs::read(hosts.gateway.path("/etc/knock-agent/cert.pem")).unwrap();
     std::fs::write(hosts.client.path("~/cert.pem"), certificate).unwrap();
