@@ -84,7 +84,7 @@ ensure_servers() {
 # ensure_test_packages: whatever the end-to-end tests start.
 ensure_test_packages() {
     local service mask
-    ensure_servers nginx haproxy caddy knockd openvpn
+    ensure_servers nginx haproxy caddy knockd
     # Installed, these would change this machine's firewall; the tests start them in namespaces of their own only. Masked,
     # they can be started by nobody else.
     for service in firewalld fail2ban; do
@@ -96,7 +96,10 @@ ensure_test_packages() {
     done
     ensure_packages curl nmap tcpdump conntrack openssl python3 python3-requests netcat-openbsd procps strace sudo util-linux \
         iptables ipset ufw firewalld fail2ban dbus iputils-ping dash oathtool zbar-tools openssh-client openssh-server \
-        python3-aiosmtpd python3-scapy whois pass gnupg hping3 systemd binutils gcc wireguard-tools wireguard-go
+        python3-aiosmtpd python3-scapy whois pass gnupg hping3 systemd binutils gcc
+    # What the recipes of the documentation hide.
+    ensure_servers openvpn
+    ensure_packages wireguard-tools wireguard-go
 }
 
 # True if the first version is at least the second.
