@@ -28,6 +28,7 @@ mod knocking;
 mod knocks;
 mod machine;
 mod namespace;
+mod pages;
 mod probe;
 mod process;
 mod proxies;

@@ -64,6 +64,11 @@ pub struct Topology {
 impl Topology {
     /// Builds it and waits until it carries packets in both families.
     pub fn new() -> Self {
+        Self::named("ext0", "int0")
+    }
+
+    /// The same with other names for the router's interfaces.
+    pub fn named(outside: &str, inside: &str) -> Self {
         let [a, b, router, lan, switch] = ["a", "b", "router", "lan", "switch"].map(Namespace::new);
         router.sysctl("net/ipv4/ip_forward", "1");
         router.sysctl("net/ipv6/conf/all/forwarding", "1");
@@ -73,7 +78,7 @@ impl Topology {
                 "link add br0 type bridge mcast_snooping 0\n\
                  link add pa type veth peer name eth0 netns {}\n\
                  link add pb type veth peer name eth0 netns {}\n\
-                 link add pr type veth peer name ext0 netns {}\n\
+                 link add pr type veth peer name {outside} netns {}\n\
                  link set pa master br0\nlink set pb master br0\nlink set pr master br0\n\
                  link set br0 up\nlink set pa up\nlink set pb up\nlink set pr up\n",
                 a.name(),
@@ -84,10 +89,10 @@ impl Topology {
         configure(
             &router,
             &format!(
-                "link add int0 type veth peer name eth0 netns {}\n\
-                 addr add 203.0.113.1/24 dev ext0\naddr add 2001:db8:1::1/64 dev ext0 nodad\n\
-                 addr add 10.0.0.1/24 dev int0\naddr add fd00:5::1/64 dev int0 nodad\n\
-                 link set ext0 up\nlink set int0 up\n",
+                "link add {inside} type veth peer name eth0 netns {}\n\
+                 addr add 203.0.113.1/24 dev {outside}\naddr add 2001:db8:1::1/64 dev {outside} nodad\n\
+                 addr add 10.0.0.1/24 dev {inside}\naddr add fd00:5::1/64 dev {inside} nodad\n\
+                 link set {outside} up\nlink set {inside} up\n",
                 lan.name()
             ),
         );

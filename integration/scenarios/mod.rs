@@ -53,6 +53,7 @@ mod operator;
 mod path_filter;
 mod privileges;
 mod reboot;
+mod recipes;
 mod reload;
 mod repair;
 mod rotation;

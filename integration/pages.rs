@@ -1,0 +1,154 @@
+//! Follows a page of the documentation word by word, on machines of its own.
+
+pub mod host;
+pub mod markdown;
+
+use std::fs;
+use std::path::Path;
+
+use crate::namespace::Namespace;
+use crate::pages::host::Host;
+use crate::pages::markdown::{Block, Task};
+use crate::process::Background;
+use crate::topology::Topology;
+
+/// The hosts of pages: what the documentation calls them.
+pub struct Hosts {
+    // Before the networks that they are in.
+    pub gateway: Host,
+    pub client: Host,
+    pub other: Host,
+    pub lan: Host,
+    running: Vec<Background>,
+    pub net: Topology,
+}
+
+impl Hosts {
+    /// A gateway with `eth0` towards the world and `eth1` towards the LAN, two clients, a LAN host.
+    pub fn new() -> Self {
+        Self::named("eth0", "eth1")
+    }
+
+    /// The same with other interfaces.
+    pub fn named(outside: &str, inside: &str) -> Self {
+        let net = Topology::named(outside, inside);
+        net.router.run("ip", &["route", "add", "default", "via", "203.0.113.254", "dev", outside]).success();
+        Self {
+            gateway: Host::new("gateway", &net.router),
+            client: Host::new("client", &net.a),
+            other: Host::new("other", &net.b),
+            lan: Host::new("office", &net.lan),
+            running: Vec::new(),
+            net,
+        }
+    }
+
+    /// Has sshd run on the gateway, where root of the client may log in.
+    pub fn with_ssh(self) -> Self {
+        self.client.does("ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519");
+        self.gateway.does(
+            "mkdir -m 0700 ~/.ssh && rm -f /etc/ssh/ssh_host_* && ssh-keygen -A && systemctl start ssh",
+        );
+        let key = fs::read(self.client.path("~/.ssh/id_ed25519.pub")).unwrap();
+        fs::write(self.gateway.path("~/.ssh/authorized_keys"), key).unwrap();
+        let host = fs::read_to_string(self.gateway.path("/etc/ssh/ssh_host_ed25519_key.pub")).unwrap();
+        fs::write(self.client.path("~/.ssh/known_hosts"), format!("gate.example.com {host}")).unwrap();
+        self
+    }
+
+    /// Does what the page for all recipes says.
+    pub fn prepared(mut self) -> Self {
+        self = self.with_ssh();
+        self.follow("docs/quick-start.md", Some("## 2. "));
+        self.follow("docs/recipes/README.md", None);
+        self
+    }
+
+    /// Follows a page from top to bottom, or up to the line that begins with this.
+    #[track_caller]
+    pub fn follow(&mut self, page: &str, until: Option<&str>) {
+        self.follow_lines(page, None, until);
+    }
+
+    /// Follows a page from the line that begins with this to the bottom.
+    #[track_caller]
+    pub fn follow_from(&mut self, page: &str, from: &str) {
+        self.follow_lines(page, Some(from), None);
+    }
+
+    #[track_caller]
+    fn follow_lines(&mut self, page: &str, from: Option<&str>, until: Option<&str>) {
+        let text = read(page);
+        let whole = markdown::steps(&text).unwrap_or_else(|mistake| panic!("{page}: {mistake}"));
+        let line =
+            |start| text.lines().position(|line| line.starts_with(start)).expect("that line of the page");
+        let (begin, end) = (from.map_or(0, line), until.map_or(usize::MAX, line));
+        let mut printed = String::new();
+        for block in whole.into_iter().filter(|block| (begin..=end).contains(&block.line)) {
+            let place = format!("{page}, line {}", block.line);
+            printed = self.carry_out(&block, &place, printed);
+        }
+    }
+
+    #[track_caller]
+    fn carry_out(&mut self, block: &Block, place: &str, before: String) -> String {
+        match &block.task {
+            Task::Run { on, background: true, listens, .. } => {
+                let started = self.host(on).background(&block.text, self.running.len());
+                self.running.push(started);
+                listens.inspect(|port| self.host(on).await_listener(*port));
+            }
+            Task::Run { on, exits, listens, .. } => {
+                let done = self.host(on).shell(&block.text);
+                assert!(
+                    done.code == Some(*exits),
+                    "{place} ended with {:?} and not with {exits}; it printed\n{}\nlogs of the gateway:\n{}",
+                    done.code,
+                    done.printed,
+                    self.gateway.logs()
+                );
+                listens.inspect(|port| self.host(on).await_listener(*port));
+                return done.printed;
+            }
+            Task::File { on, path } => fs::write(self.host(on).path(path), &block.text)
+                .unwrap_or_else(|e| panic!("{place}: cannot write {path}: {e}")),
+            Task::Output => {
+                assert!(markdown::matches(&block.text, &before), "{place}: this was printed\n{before}");
+            }
+            Task::Check => {
+                let path = self.gateway.path("/run/page/checked.yaml");
+                fs::write(path, &block.text).unwrap();
+                let check = "chmod 600 /run/page/checked.yaml; cd ~/knock-agent; \
+                             target/release/knock-agent check-config -c /run/page/checked.yaml";
+                let done = self.gateway.shell(check);
+                assert_eq!(done.code, Some(0), "{place}: check-config says\n{}", done.printed);
+            }
+            Task::Shown | Task::NotRun(_) => {}
+        }
+        String::new()
+    }
+
+    fn host(&self, name: &str) -> &Host {
+        match name {
+            "gateway" => &self.gateway,
+            "client" => &self.client,
+            "other" => &self.other,
+            "office" => &self.lan,
+            other => panic!("there is no host `{other}`"),
+        }
+    }
+
+    /// The client's network.
+    pub fn a(&self) -> &Namespace {
+        &self.net.a
+    }
+
+    /// That of somebody who does not knock.
+    pub fn b(&self) -> &Namespace {
+        &self.net.b
+    }
+}
+
+fn read(page: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap()
+}

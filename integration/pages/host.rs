@@ -1,0 +1,130 @@
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdin, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::agent::PROGRAM;
+use crate::namespace::Namespace;
+use crate::process::{Background, finish};
+use crate::temporary::TempDir;
+
+/// How long one block of a page may take.
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// A machine of its own for one host of a page: network, files, processes and name are its own; all of it ends with it.
+pub struct Host {
+    /// Process 1 of it, as seen from here.
+    init: u32,
+    _scratch: TempDir,
+    /// Where it goes on living: it ends when this is closed.
+    _alive: ChildStdin,
+    _unshare: Background,
+}
+
+/// How a block ended.
+pub struct Done {
+    pub code: Option<i32>,
+    /// What it printed, both outputs together.
+    pub printed: String,
+}
+
+impl Host {
+    /// Starts it, with the network of a namespace.
+    pub fn new(role: &str, network: &Namespace) -> Self {
+        let scratch = TempDir::new();
+        let source = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "--pid", "--uts", "--fork", "--kill-child", "--mount-proc", "bash"])
+            .arg(source.join("integration/pages/machine"))
+            .env("SCRATCH", scratch.path())
+            .env("ROLE", role)
+            .env("PROGRAM", PROGRAM)
+            .env("SOURCE", source)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut unshare = network.background(command);
+        let alive = unshare.0.stdin.take().unwrap();
+        let mut said = String::new();
+        BufReader::new(unshare.0.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        assert_eq!(said, "ready\n", "the machine of {role} did not get ready");
+        let parent = unshare.0.id();
+        let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
+        let init = children.trim().parse().expect("one child");
+        Self { init, _scratch: scratch, _alive: alive, _unshare: unshare }
+    }
+
+    /// A path of it, as seen from here; `~` is root's home.
+    pub fn path(&self, inside: &str) -> PathBuf {
+        let whole = inside.strip_prefix('~').map_or_else(|| inside.to_owned(), |rest| format!("/root{rest}"));
+        PathBuf::from(format!("/proc/{}/root{whole}", self.init))
+    }
+
+    /// Types lines at a shell of it, in the folder where the last ones ended; the first line that fails ends it.
+    pub fn shell(&self, text: &str) -> Done {
+        self.script(text, "block");
+        let done = finish(self.enter("block"), b"", LIMIT);
+        let printed = fs::read(self.path("/run/page/block.out")).unwrap_or_default();
+        let printed = String::from_utf8_lossy(&printed).into_owned() + &done.text() + &done.stderr;
+        Done { code: done.code, printed }
+    }
+
+    /// The same, where it has to succeed.
+    #[track_caller]
+    pub fn does(&self, text: &str) -> String {
+        let done = self.shell(text);
+        assert_eq!(done.code, Some(0), "`{text}` printed\n{}", done.printed);
+        done.printed
+    }
+
+    /// Types lines at a shell that goes on.
+    pub fn background(&self, text: &str, number: usize) -> Background {
+        let name = format!("background{number}");
+        self.script(text, &name);
+        let mut command = self.enter(&name);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Background(command.spawn().unwrap())
+    }
+
+    /// Waits until a TCP port of it listens.
+    #[track_caller]
+    pub fn await_listener(&self, port: u16) {
+        let end = Instant::now() + LIMIT;
+        let listening = |table: &str| {
+            let text = fs::read_to_string(format!("/proc/{}/net/{table}", self.init)).unwrap();
+            text.lines().any(|line| {
+                let mut words = line.split_whitespace().skip(1);
+                words.next().is_some_and(|local| local.ends_with(&format!(":{port:04X}")))
+                    && words.nth(1) == Some("0A")
+            })
+        };
+        while !listening("tcp") && !listening("tcp6") {
+            assert!(Instant::now() < end, "nobody listens on port {port}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn script(&self, text: &str, name: &str) {
+        let script = format!(
+            "exec >/run/page/{name}.out 2>&1 </dev/null\ncd \"$(cat /run/page/folder)\"\n\
+             trap 'pwd >/run/page/folder' EXIT\nset -e -o pipefail\n{text}"
+        );
+        fs::write(self.path(&format!("/run/page/{name}")), script).unwrap();
+    }
+
+    fn enter(&self, name: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .args(["-t", &self.init.to_string(), "-m", "-n", "-u", "-p", "--"])
+            .args(["env", "-i", "HOME=/root", "USER=root", "LOGNAME=root", "TERM=dumb", "LANG=C.UTF-8"])
+            .arg("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .args(["bash", &format!("/run/page/{name}")]);
+        command
+    }
+
+    /// What the services that it runs have logged.
+    pub fn logs(&self) -> String {
+        self.shell("tail -n 30 /run/systemctl/*.log 2>/dev/null || true").printed
+    }
+}
