@@ -18,7 +18,7 @@ if [ "$1" -gt 1 ]; then
             systemctl try-restart knock-agent.service || :
             systemctl --quiet is-active knock-agent.service || printf '%s\n' \
                 "knock-agent: THE DAEMON DOES NOT RUN (journalctl -u knock-agent says why). What was closed is closed," \
-                "knock-agent: who is let in stays so for the rest of the time, and nobody else gets in." >&2
+                "knock-agent: what is granted lasts for the rest of its time, and nobody else gets in." >&2
         fi
     fi
 else

@@ -7,8 +7,8 @@ if [ -e /var/lib/knock-agent/last-good-plan ]; then
     mkdir -p -m 0700 "$kept"
     cp /usr/bin/knock-agent "$kept/knock-agent"
     cat <<END
-knock-agent: nobody can knock any more, and what was guarded STAYS CLOSED until the next boot; who is let in stays so
-  for the rest of the time. After the next boot NOTHING IS GUARDED. To open everything now:
+knock-agent: nobody can knock any more, and what was guarded STAYS CLOSED until the next boot; what is granted
+  lasts for the rest of its time. After the next boot NOTHING IS GUARDED. To open everything now:
       $kept/knock-agent teardown
   Left are $kept, /etc/knock-agent and /var/lib/knock-agent.
 END
