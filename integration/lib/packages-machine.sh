@@ -86,7 +86,8 @@ machine_boot() {
     echo 'APT::Get::Assume-Yes "true";' >"$root/etc/apt/apt.conf.d/90yes"
     say "booting it"
     systemd-nspawn --quiet --directory="$root" --machine=ka-packages --register=no --keep-unit --link-journal=no \
-        --network-namespace-path="/run/netns/$inner" --bind-ro="$packages:/root/given" --boot --console=read-only \
+        --network-namespace-path="/run/netns/$inner" --capability=CAP_NET_ADMIN \
+        --bind-ro="$packages:/root/given" --boot --console=read-only \
         </dev/null >"$machine/console" 2>&1 &
     booted=$!
     for _ in $(seq 300); do
