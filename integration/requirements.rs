@@ -47,6 +47,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("whois", "whois"),
     ("systemd-analyze", "systemd"),
     ("readelf", "binutils"),
+    ("busybox", "busybox-static"),
     ("cc", "gcc"),
 ];
 

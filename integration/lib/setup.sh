@@ -96,7 +96,7 @@ ensure_test_packages() {
     done
     ensure_packages curl nmap tcpdump conntrack openssl python3 python3-requests netcat-openbsd procps strace sudo util-linux \
         iptables ipset ufw firewalld fail2ban dbus iputils-ping dash oathtool zbar-tools openssh-client openssh-server \
-        python3-aiosmtpd python3-scapy whois pass gnupg hping3 systemd binutils gcc
+        python3-aiosmtpd python3-scapy whois pass gnupg hping3 systemd binutils gcc busybox-static
 }
 
 # True if the first version is at least the second.

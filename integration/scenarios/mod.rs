@@ -43,6 +43,7 @@ mod limits;
 mod lockout;
 mod notify;
 mod once;
+mod openwrt_packaging;
 mod operator;
 mod path_filter;
 mod privileges;

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # After installing (1) and upgrading (2): packaging/deb/postinst says why.
 systemd-sysusers knock-agent.conf >/dev/null 2>&1 || :
 systemd-tmpfiles --create knock-agent.conf >/dev/null 2>&1 || :
