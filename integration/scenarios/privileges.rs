@@ -39,6 +39,10 @@ fn nobody_with_two_capabilities_can_run_everything() {
     let agent = home.start(&net.router);
     let status = std::fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
     assert!(status.lines().any(|l| l.starts_with("Uid:\t65534\t65534")), "{status}");
+    // Once the ports are bound, CAP_NET_ADMIN is all that is left.
+    for set in ["CapEff", "CapPrm"] {
+        assert!(status.lines().any(|l| l == format!("{set}:\t0000000000001000")), "{status}");
+    }
     for family in Family::BOTH {
         assert_silent(&net.a, family.router(), 2222);
         knock(&net.a, family.router(), "ssh");

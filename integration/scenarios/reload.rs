@@ -448,3 +448,30 @@ fn the_plan_that_was_reloaded_is_the_last_good_one() {
     assert_eq!(sorted(&table(&net.router)), guard);
     assert_silent(&net.a, Family::V4.router(), 3333);
 }
+
+#[test]
+fn a_reload_takes_no_state_file_where_it_could_not_be_written() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&[]));
+    let agent = home.start(&net.router);
+    let with = |path: &std::path::Path| {
+        let line = format!("state_file: {}", path.display());
+        Config::new(&[&line]).app("ssh", "2222", "tcp", "local", &[]).text().to_owned()
+    };
+    fs::create_dir(home.path("elsewhere")).unwrap();
+    home.rewrite_config(&with(&home.path("elsewhere/grants")));
+    let said = agent.reload();
+    assert!(said.contains("guarding by the configuration of before"), "{said}");
+    assert!(home.log().contains("restart knock-agent"), "{}", home.log());
+
+    let file = home.path("state/grants");
+    home.rewrite_config(&with(&file));
+    let said = agent.reload();
+    assert!(said.contains("STATUS=guarding\n"), "{said}\n{}", home.log());
+    knock(&net.a, Family::V4.router(), "ssh");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !file.exists() {
+        assert!(Instant::now() < deadline, "it is not written");
+        sleep(Duration::from_millis(50));
+    }
+}

@@ -10,7 +10,7 @@ use crate::config::section::{Field, Section};
 use crate::config::settings::{App, User, UserApp};
 use crate::config::shared_keys::{MAX_ITEMS, Said};
 use crate::config::suggest;
-use crate::units::{AccessKey, Lifetime, TotpKind, TotpSecret, UserName, form_bytes};
+use crate::units::{AccessKey, KeyCheck, Lifetime, TotpKind, TotpSecret, UserName, form_bytes};
 
 /// How many keys a user may have for one step: whoever proves one without sending it has all of them tried.
 const MAX_KEYS: usize = 8;
@@ -59,7 +59,7 @@ impl Owners {
 fn fingerprint(key: &AccessKey) -> Vec<u8> {
     match (&key.check, key.verifier()) {
         (_, Some(verifier)) => verifier.expose().to_vec(),
-        (crate::units::KeyCheck::Slow(hash), None) => hash.expose().as_bytes().to_vec(),
+        (KeyCheck::Slow(hash), None) => hash.expose().as_bytes().to_vec(),
         (_, None) => Vec::new(),
     }
 }
@@ -121,6 +121,7 @@ fn terms<'n>(section: &Section<'n>, outside: &dyn Outside, report: &mut Report) 
                 report.error(field.key(), message);
                 return None;
             }
+            refuse_second_slow(&found, report);
             Some(Some(found))
         })
         .or(None)
@@ -135,6 +136,21 @@ fn terms<'n>(section: &Section<'n>, outside: &dyn Outside, report: &mut Report) 
     };
     let (duration, max_duration) = (time("duration"), time("max_duration"));
     Some(Terms { http: http?, https: https?, duration: duration?, max_duration: max_duration? })
+}
+
+/// Reports every key after the first that takes long to check: a user's name finds one.
+fn refuse_second_slow(keys: &Keys<'_>, report: &mut Report) {
+    let slow = |(key, _): &&(AccessKey, Field<'_>)| matches!(key.check, KeyCheck::Slow(_)) && !key.disabled;
+    let mut found = keys.iter().filter(slow);
+    let Some((_, first)) = found.next() else { return };
+    for (_, field) in found {
+        report.conflict(
+            field.spot(),
+            &first.spot(),
+            "a user has one key that is stored as argon2id for one step, this is another one",
+            "disable one of them, or generate one (`knock-agent hash-key --generate`)",
+        );
+    }
 }
 
 /// The apps of a user: those that are listed, or all.

@@ -275,6 +275,20 @@ fn a_hashed_key_is_found_by_its_user_and_judged_afterwards() {
 }
 
 #[test]
+fn a_plain_key_beside_a_hashed_one_opens_with_the_users_name_and_without() {
+    let hash = "$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$lnizTRNgy0D3lJD4Xlm+A2aXibz3GSvOOHAXUwm1P0Y";
+    let users = format!(
+        "  users:\n    alice: {{access_key_http: alice-key-1, access_key_https: [\"{hash}\", alice-key-2]}}"
+    );
+    for user in [None, Some("alice".to_owned())] {
+        let mut gate = gate(&users, SSH);
+        assert!(ok(&judge(&mut gate, &one("alice-key-1"), at(0))));
+        let step2 = Attempt { user, ..two("alice-key-2") };
+        assert_eq!(judge(&mut gate, &step2, at(1)), granted("alice", 3_600));
+    }
+}
+
+#[test]
 fn a_hash_that_is_replaced_and_a_lock_out_that_begins_while_a_key_is_compared_count() {
     let users = |hash: &str| {
         format!(

@@ -18,6 +18,7 @@ use std::time::Duration;
 use self::serve::Guarded;
 use super::enforcer::Enforcer;
 use super::herald::Herald;
+use super::keeper::Begun;
 use super::last_good::LastGood;
 use super::launcher::Launcher;
 use super::link::serving::Pem;
@@ -92,6 +93,9 @@ pub fn run(mut daemon: Daemon, launcher: Arc<Launcher>, watcher: Option<Watcher>
     let lock = files::try_lock(&lock_path).map_err(at(&lock_path))?;
     let Some(_lock) = lock else { return Err(DaemonError::AlreadyRuns(lock_path)) };
     let presence = claim_namespace()?;
+    // It gets ready while everything else does.
+    let begun = daemon.settings.global.steps.then(|| Begun::start(&launcher)).transpose();
+    let begun = begun.map_err(DaemonError::Launcher)?;
 
     let files = daemon.tls.as_ref();
     let pair = files.map(|files| Pair::new(&files.certificate, &files.key));
@@ -137,7 +141,7 @@ pub fn run(mut daemon: Daemon, launcher: Arc<Launcher>, watcher: Option<Watcher>
         let enforcer =
             Enforcer::new(operations, gatekeeper, used_codes, state, trial.clone(), random, herald);
         let guarded = Guarded { daemon: &daemon, launcher, trial: trial.as_ref(), seals };
-        run_guarded(&guarded, enforcer, events, pem, pair, presence)
+        run_guarded(&guarded, enforcer, events, (pem, pair), begun, presence)
     });
     match trial.map_or(Ok(false), |trial| trial.end())? {
         true => Err(match outcome {
@@ -155,14 +159,14 @@ fn run_guarded(
     guarded: &Guarded<'_>,
     enforcer: Enforcer,
     events: Option<Events>,
-    pem: Option<Arc<Pem>>,
-    pair: Option<Pair>,
+    (pem, pair): (Option<Arc<Pem>>, Option<Pair>),
+    begun: Option<Begun>,
     presence: Option<UnixListener>,
 ) -> Result<(), DaemonError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Process)?;
     let present = presence.map(|listener| runtime.spawn(be_present(listener)));
-    let result = runtime.block_on(guarded.serve(enforcer, events, pem, pair));
+    let result = runtime.block_on(guarded.serve(enforcer, events, pem, pair, begun));
     drop(present);
     // A reload that waits for a slow disk must not hold up the end.
     runtime.shutdown_background();

@@ -5,8 +5,8 @@ use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::net::unix::pipe;
@@ -25,7 +25,9 @@ use crate::sys::handover;
 /// For a front to say that it serves, and to hear what it is told.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often it is asked whether it listens.
-const LOOK: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_secs(5);
+/// So many questions in a row go unanswered before it counts as one that hangs.
+const UNHEARD: u32 = 3;
 /// A front that lasted so long is started anew at once.
 const LASTING: Duration = Duration::from_secs(10);
 /// Before others, doubled each time.
@@ -58,15 +60,37 @@ pub enum FrontError {
     Link(#[source] io::Error),
 }
 
+/// A front that has been started and waits for its ears.
+pub struct Begun {
+    link: UnixStream,
+    log: io::PipeReader,
+}
+
+impl Begun {
+    /// Starts one: it gets ready while the rest does.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(launcher: &Launcher) -> io::Result<Self> {
+        let (link, theirs) = UnixStream::pair()?;
+        let (log, their_log) = io::pipe()?;
+        launcher.start_front(theirs.as_fd(), their_log.as_fd())?;
+        Ok(Self { link, log })
+    }
+}
+
 /// Keeps a front.
 pub struct Keeper {
     launcher: Arc<Launcher>,
+    /// The first one.
+    begun: Option<Begun>,
     /// The sockets that listen: those of step 1, then those of step 2. They outlast every front, so that clients wait instead of being refused.
     ears: Vec<OwnedFd>,
     of_step1: u8,
     serving: watch::Receiver<Serving>,
     taken: watch::Sender<Option<u32>>,
     asks: mpsc::Sender<Pending>,
+    log: Arc<Mutex<front_log::Budget>>,
 }
 
 impl Keeper {
@@ -77,6 +101,7 @@ impl Keeper {
     /// Those of taking the sockets out of this process's own loop.
     pub fn new(
         launcher: Arc<Launcher>,
+        begun: Begun,
         step1: Ears,
         step2: Ears,
         serving: watch::Receiver<Serving>,
@@ -86,7 +111,8 @@ impl Keeper {
         let mut ears = step1.into_descriptors()?;
         let of_step1 = u8::try_from(ears.len()).unwrap_or(u8::MAX);
         ears.extend(step2.into_descriptors()?);
-        Ok(Self { launcher, ears, of_step1, serving, taken, asks })
+        let log = Arc::new(Mutex::new(front_log::Budget::new(Instant::now())));
+        Ok(Self { launcher, begun: Some(begun), ears, of_step1, serving, taken, asks, log })
     }
 
     /// Keeps it for ever.
@@ -120,7 +146,7 @@ impl Keeper {
     /// The life of one front.
     async fn one(&mut self) -> Result<Infallible, FrontError> {
         let (reader, mut writer, log) = self.start().map_err(FrontError::Start)?;
-        let logging = tokio::spawn(front_log::pass_on(log));
+        let logging = tokio::spawn(front_log::pass_on(log, Arc::clone(&self.log)));
         let (answers, mut answered) = mpsc::channel(MOST_ASKS);
         let open = Arc::new(AtomicUsize::new(0));
         let relay =
@@ -131,19 +157,29 @@ impl Keeper {
         let mut first = self.taken.subscribe();
         let outcome = async {
             let expected = begun?;
-            let waited = timeout(PATIENCE, first.wait_for(|taken| *taken >= Some(expected)));
-            tokio::select! {
-                ended = &mut hearing => return Err(ended.unwrap_or(FrontError::Ended)),
-                waited = waited => waited.map_err(|_| FrontError::Silent)?.map_err(|_| FrontError::Ended)?,
-            };
-            let mut looks = interval(LOOK);
-            looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let mut asked = None;
+            let mut waited = 0;
             loop {
                 tokio::select! {
                     biased;
                     ended = &mut hearing => return Err(ended.unwrap_or(FrontError::Ended)),
-                    Ok(()) = first.changed() => asked = None,
+                    taken = first.wait_for(|taken| *taken >= Some(expected)) => {
+                        break taken.map(drop).map_err(|_| FrontError::Ended)?;
+                    }
+                    () = sleep(LOOK) => waited += 1,
+                }
+                if waited >= UNHEARD {
+                    return Err(FrontError::Silent);
+                }
+            }
+            let mut looks = interval(LOOK);
+            looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            // Looks since it was last heard of. They are counted, not timed: this thread may have been busy itself.
+            let mut unheard = 0_u32;
+            loop {
+                tokio::select! {
+                    biased;
+                    ended = &mut hearing => return Err(ended.unwrap_or(FrontError::Ended)),
+                    Ok(()) = first.changed() => unheard = 0,
                     Some((id, answer)) = answered.recv() => {
                         // Only now, so that one that does not listen cannot ask for more; and before it can know of it.
                         open.fetch_sub(1, Ordering::Relaxed);
@@ -152,14 +188,13 @@ impl Keeper {
                     Ok(()) = serving.changed() => {
                         self.serve(&mut writer).await?;
                     }
-                    _ = looks.tick() => match asked {
-                        None => {
-                            asked = Some(Instant::now());
-                            tell(&mut writer, &ToFront::AreYouListening).await?;
+                    _ = looks.tick() => {
+                        if unheard >= UNHEARD {
+                            return Err(FrontError::Silent);
                         }
-                        Some(at) if at.elapsed() > PATIENCE => return Err(FrontError::Silent),
-                        Some(_) => {}
-                    },
+                        unheard += 1;
+                        tell(&mut writer, &ToFront::AreYouListening).await?;
+                    }
                 }
             }
         }
@@ -170,14 +205,15 @@ impl Keeper {
         outcome
     }
 
-    fn start(&self) -> io::Result<(OwnedReadHalf, OwnedWriteHalf, pipe::Receiver)> {
-        let (here, there) = UnixStream::pair()?;
-        let (log, their_log) = io::pipe()?;
-        self.launcher.start_front(there.as_fd(), their_log.as_fd())?;
+    fn start(&mut self) -> io::Result<(OwnedReadHalf, OwnedWriteHalf, pipe::Receiver)> {
+        let Begun { link, log } = match self.begun.take() {
+            Some(begun) => begun,
+            None => Begun::start(&self.launcher)?,
+        };
         let ears: Vec<BorrowedFd<'_>> = self.ears.iter().map(AsFd::as_fd).collect();
-        handover::send(&here, &[self.of_step1], &ears)?;
-        here.set_nonblocking(true)?;
-        let (reader, writer) = tokio::net::UnixStream::from_std(here)?.into_split();
+        handover::send(&link, &[self.of_step1], &ears)?;
+        link.set_nonblocking(true)?;
+        let (reader, writer) = tokio::net::UnixStream::from_std(link)?.into_split();
         Ok((reader, writer, pipe::Receiver::from_owned_fd(log.into())?))
     }
 

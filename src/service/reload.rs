@@ -71,6 +71,12 @@ enum ReloadError {
     /// The kernel would not.
     #[error(transparent)]
     Operation(#[from] OperationError),
+    /// The kernel was told at the start which folders are written to.
+    #[error(
+        "global.state_file: {} is in a folder that this process gave up the right to write to: restart knock-agent for it, the guard and all grants stay",
+        .0.display()
+    )]
+    StateFolder(PathBuf),
     /// The daemon ends.
     #[error("the daemon is ending")]
     Ending,
@@ -102,6 +108,8 @@ pub(super) struct Reloader {
     /// A start that may still be taken back.
     pub(super) trial: Option<Arc<Trial>>,
     pub(super) state_dir: PathBuf,
+    /// The folders that can be written to; none: all.
+    pub(super) writable: Option<Vec<PathBuf>>,
     /// None without steps.
     pub(super) served: Option<Served>,
     pub(super) enforcer: mpsc::Sender<Reload>,
@@ -176,6 +184,11 @@ impl Reloader {
         // Files may be slow, and step 1 and step 2 are served meanwhile.
         let read = spawn_blocking(move || read(&source)).await.map_err(|_| ReloadError::Ending)?;
         let (settings, two_factor) = read?;
+        if let (Some(path), Some(writable)) = (&settings.global.state_file, &self.writable)
+            && !writable.iter().any(|folder| path.starts_with(folder))
+        {
+            return Err(ReloadError::StateFolder(path.clone()));
+        }
         if !self.users.are_of(&settings) {
             self.users = UserFiles::new(&settings);
         }

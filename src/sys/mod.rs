@@ -35,6 +35,8 @@ pub mod random;
 #[cfg(feature = "gateway")]
 mod receive;
 #[cfg(feature = "gateway")]
+pub mod resident;
+#[cfg(feature = "gateway")]
 pub mod seal;
 #[cfg(unix)]
 pub mod signals;

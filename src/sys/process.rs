@@ -28,6 +28,45 @@ pub fn harden(runs_sudo: bool) -> Result<(), nix::Error> {
 /// Those of `capset(2)`.
 #[cfg(feature = "gateway")]
 pub fn give_up_capabilities() -> std::io::Result<()> {
+    set_capabilities(0)
+}
+
+/// Gives up all capabilities but that of changing the network; as root, also but those without which root is less than any
+/// owner of files. What is not there is not made.
+///
+/// To be called before any other thread is started.
+///
+/// # Errors
+/// Those of `capset(2)`.
+#[cfg(feature = "gateway")]
+pub fn keep_network_capability() -> std::io::Result<()> {
+    let of_root = [DAC_OVERRIDE, DAC_READ_SEARCH];
+    let more: &[u32] = if nix::unistd::geteuid().is_root() { &of_root } else { &[] };
+    let wanted = [NET_ADMIN, IPC_LOCK].iter().chain(more).fold(0, |set, number| set | 1_u64 << number);
+    set_capabilities(wanted & capabilities("CapPrm"))
+}
+
+/// Numbers of capabilities (`linux/capability.h`).
+#[cfg(feature = "gateway")]
+const DAC_OVERRIDE: u32 = 1;
+#[cfg(feature = "gateway")]
+const DAC_READ_SEARCH: u32 = 2;
+#[cfg(feature = "gateway")]
+const NET_ADMIN: u32 = 12;
+#[cfg(feature = "gateway")]
+const IPC_LOCK: u32 = 14;
+
+/// A set of capabilities of this process; nothing where it is not told.
+#[cfg(feature = "gateway")]
+fn capabilities(set: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let found = status.lines().find_map(|line| line.strip_prefix(set)?.strip_prefix(':'));
+    found.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok()).unwrap_or(0)
+}
+
+/// Has these and no others, none of which a program that is started inherits.
+#[cfg(feature = "gateway")]
+fn set_capabilities(wanted: u64) -> std::io::Result<()> {
     /// `_LINUX_CAPABILITY_VERSION_3` (`linux/capability.h`).
     const VERSION_3: u32 = 0x2008_0522;
     #[repr(C)]
@@ -37,10 +76,11 @@ pub fn give_up_capabilities() -> std::io::Result<()> {
     }
     let header = Header { version: VERSION_3, pid: 0 };
     // Two of `struct __user_cap_data_struct`: effective, permitted, inheritable.
-    let none = [[0_u32; 3]; 2];
+    let part = |bits: u64| u32::try_from(bits & u64::from(u32::MAX)).unwrap_or(0);
+    let sets = [part(wanted), part(wanted >> 32)].map(|bits| [bits, bits, 0]);
     // SAFETY: both point to structures of the layout that version 3 has, which live until the call is over.
     #[allow(unsafe_code)]
-    let outcome = unsafe { nix::libc::syscall(nix::libc::SYS_capset, &raw const header, none.as_ptr()) };
+    let outcome = unsafe { nix::libc::syscall(nix::libc::SYS_capset, &raw const header, sets.as_ptr()) };
     if outcome == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
@@ -53,7 +93,7 @@ pub fn lock_memory() -> bool {
     let all = nix::libc::RLIM_INFINITY;
     let unlimited = setrlimit(Resource::RLIMIT_MEMLOCK, all, all).is_ok()
         || getrlimit(Resource::RLIMIT_MEMLOCK).is_ok_and(|(soft, _)| soft == all)
-        || has_capability(IPC_LOCK);
+        || capabilities("CapEff") >> IPC_LOCK & 1 == 1;
     // What is not used yet is locked when it is: the process does not grow by being locked.
     let flags = MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE;
     let on_fault = MlockAllFlags::from_bits_retain(nix::libc::MCL_ONFAULT);
@@ -70,20 +110,6 @@ pub fn stay_small(bytes: u64) -> Result<(), nix::Error> {
     // To be more likely to go takes no privilege (proc(5)); where /proc is read-only, it is as it was.
     let _ = std::fs::write("/proc/self/oom_score_adj", "500");
     Ok(())
-}
-
-/// `CAP_IPC_LOCK` (`linux/capability.h`).
-#[cfg(feature = "gateway")]
-const IPC_LOCK: u32 = 14;
-
-/// Whether a capability is in force.
-#[cfg(feature = "gateway")]
-fn has_capability(number: u32) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    effective
-        .and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
-        .is_some_and(|set| set >> number & 1 == 1)
 }
 
 /// Gives this process a name for `ps` and `top`: at most 15 bytes, else that of the program's file.

@@ -166,6 +166,7 @@ impl Model {
         let slow = self.slow(attempt);
         if let (Shown::Key(key), Some(holder)) = (&attempt.shown, slow)
             && self.takes_keys(attempt.step)
+            && self.holder(attempt, now).is_err()
         {
             if !self.defence.takes_hash(attempt.client, live, millis(now)) {
                 return Verdict::Refuse(Refusal::Busy);
@@ -209,7 +210,7 @@ impl Model {
                 && holder.user.is_some()
                 && named(holder)
         };
-        // Of several, the last one counts.
+        // There is one at most.
         self.holders.iter().rposition(slow)
     }
 

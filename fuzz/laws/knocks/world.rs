@@ -126,7 +126,13 @@ fn end(choices: &mut Choices<'_>) -> Option<u64> {
 
 fn keys(choices: &mut Choices<'_>, place: &str, slow: bool) -> [Vec<Key>; 2] {
     [1, 2].map(|step| {
-        (0..1 + choices.below(2)).map(|n| key(choices, &format!("{place}{step}{n}"), slow)).collect()
+        let many = 0..1 + choices.below(2);
+        let mut keys: Vec<Key> = many.map(|n| key(choices, &format!("{place}{step}{n}"), slow)).collect();
+        // Of those that are found by a name alone there can be one.
+        let mut slow = keys.iter_mut().filter(|key| key.kind == Kind::Slow && !key.disabled);
+        slow.next();
+        slow.for_each(|key| key.disabled = true);
+        keys
     })
 }
 

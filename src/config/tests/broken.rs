@@ -34,6 +34,8 @@ fn user(name: &str, more: &str) -> String {
     ))
 }
 
+const SLOW: &str = "$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$";
+
 #[rustfmt::skip]
 fn user_cases() -> Vec<Case> {
     vec![
@@ -51,6 +53,8 @@ fn user_cases() -> Vec<Case> {
         ("a date that is none", user("alice", "expires: soon"), vec![(5, 89, "global.users.alice.expires", "write 2027-01-31")]),
         ("a code's secret", user("alice", "totp: {secret: AAAA1}"), vec![(5, 95, "global.users.alice.totp.secret", "not base32")]),
         ("a code without a secret", user("alice", "totp: {interval: 30}"), vec![(5, 80, "global.users.alice.totp", "does not say where the secret is")]),
+        ("two slow keys", user("alice", &format!("apps: {{ssh: {{access_key_https: ['{SLOW}aaaa', '{SLOW}bbbb']}}}}")), vec![
+            (5, 160, "global.users.alice.apps.ssh.access_key_https[1]", "one key that is stored as argon2id")]),
         ("two places of a secret", user("alice", "totp: {secret: AAAA, file: /x}"), vec![(5, 101, "global.users.alice.totp.file", "one place")]),
         ("a file that is not read here", user("alice", "totp: {file: /x}"), vec![(5, 93, "global.users.alice.totp.file", "not read here")]),
         ("a folder that is not read here", top("  users_folder: /x\n"), vec![(5, 17, "global.users_folder", "not read here")]),

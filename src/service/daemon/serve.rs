@@ -1,6 +1,7 @@
 //! The daemon while it runs: who serves whom, and how it all ends.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use super::{Daemon, DaemonError};
 use crate::service::control;
 use crate::service::enforcer::{Enforcer, Stopped};
 use crate::service::front::{Reach, bind_step1, bind_step2};
-use crate::service::keeper::{FrontError, Keeper};
+use crate::service::keeper::{Begun, FrontError, Keeper};
 use crate::service::launcher::Launcher;
 use crate::service::link::Pending;
 use crate::service::link::serving::{Pem, Serving};
@@ -19,7 +20,7 @@ use crate::service::reload::Reloader;
 use crate::service::served::{Pair, Served};
 use crate::service::trial::Trial;
 use crate::sys::netlink::Events;
-use crate::sys::{files, notify, seal, users};
+use crate::sys::{files, notify, process, resident, seal, users};
 
 /// A number that no user has.
 const NOBODYS: u32 = u32::MAX - 1;
@@ -48,6 +49,7 @@ impl Guarded<'_> {
         events: Option<Events>,
         pem: Option<Arc<Pem>>,
         pair: Option<Pair>,
+        begun: Option<Begun>,
     ) -> Result<(), DaemonError> {
         let daemon = self.daemon;
         let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Process)?;
@@ -57,20 +59,15 @@ impl Guarded<'_> {
         let (serving_sender, serving) = watch::channel(Serving::of(&daemon.settings, pem));
         let (taken_sender, mut taken) = watch::channel(None);
         let (asks_sender, asks) = mpsc::channel(crate::service::link::MOST_ASKS);
-        let keeper = self.keeper(serving, taken_sender, asks_sender)?;
+        let keeper = self.keeper(begun, serving, taken_sender, asks_sender)?;
         let control = control::bind(&daemon.runtime_dir).map_err(|source| DaemonError::Runtime {
             path: control::socket_path(&daemon.runtime_dir),
             source,
         })?;
-        self.seal()?;
+        let writable = self.seal()?;
 
         let steps = keeper.is_some();
-        let mut front = tokio::spawn(async move {
-            match keeper {
-                Some(keeper) => keeper.keep().await,
-                None => std::future::pending().await,
-            }
-        });
+        let (front_ended, mut front) = oneshot::channel();
         let (reload_sender, reloads) = mpsc::channel(1);
         let reloader = Reloader {
             source: daemon.source.clone(),
@@ -78,6 +75,7 @@ impl Guarded<'_> {
             users: daemon.users.clone(),
             trial: self.trial.cloned(),
             state_dir: daemon.state_dir.clone(),
+            writable,
             served: steps.then(|| Served { serving: serving_sender.clone(), taken: taken.clone() }),
             enforcer: reload_sender,
         };
@@ -86,31 +84,18 @@ impl Guarded<'_> {
         let (call_sender, calls) = mpsc::channel(CALLS);
         let (stop, stopped) = oneshot::channel();
         let cleanup = daemon.cleanup;
-        let mut enforcing =
-            spawn_enforcer(move || enforcer.serve(asks, calls, reloads, events, cleanup, stopped))?;
+        // On one thread, as most of what either does is for the other.
+        let mut enforcing = spawn_enforcer(move || async move {
+            let keeping = keep(keeper, front_ended);
+            let how = enforcer.serve(asks, calls, reloads, events, cleanup, stopped).await;
+            drop(keeping);
+            how
+        })?;
         let mut operators = tokio::spawn(control::serve(control, call_sender));
-        let unserved = match steps {
-            true => tokio::select! {
-                ended = &mut front => Some(gone(ended)),
-                Ok(_) = taken.wait_for(Option::is_some) => None,
-            },
-            false => None,
-        };
         // Whether the enforcer has ended by itself, and what it all came to.
-        let (enforcer_ended, result) = match unserved {
-            // It is to be stopped all the same: what is put back now must not be put right by it.
-            Some(error) => (false, Err(error)),
-            None => {
-                let _ = hears.await;
-                if let Err(error) = notify::notify("READY=1\nSTATUS=guarding") {
-                    tracing::warn!(%error, "systemd could not be told");
-                }
-                match steps {
-                    true => tracing::info!(http_port = own_http, https_port = own_https, "listening"),
-                    false => tracing::info!("no steps: nothing listens"),
-                }
-                let mut reloading = tokio::spawn(reloader.run(hangup));
-                let outcome = tokio::select! {
+        let (enforcer_ended, result) = {
+            let mut end = pin!(async {
+                tokio::select! {
                     _ = terminate.recv() => (false, Ok(())),
                     _ = interrupt.recv() => (false, Ok(())),
                     stopped = &mut enforcing => (true, match stopped {
@@ -120,19 +105,36 @@ impl Guarded<'_> {
                     seconds = overdue(self.trial.map(Arc::as_ref)) => {
                         (false, Err(DaemonError::NotConfirmed(seconds)))
                     }
-                    ended = &mut front => (false, Err(gone(ended))),
-                    // Without it, who is disabled would keep on getting in, and nobody would know.
-                    _ = &mut reloading => (false, Err(DaemonError::Died("who reloads"))),
+                    // Where the enforcer ended, who keeps the front did, too, without a word.
+                    Ok(error) = &mut front => (false, Err(error.into())),
                     _ = &mut operators => (false, Err(DaemonError::Died("the control socket"))),
-                };
-                reloading.abort();
-                outcome
+                }
+            });
+            // Where nobody serves, it is to be stopped all the same: what is put back must not be put right by it.
+            tokio::select! {
+                how = &mut end => how,
+                () = ready(steps, &mut taken, hears) => {
+                    if let Err(error) = notify::notify("READY=1\nSTATUS=guarding") {
+                        tracing::warn!(%error, "systemd could not be told");
+                    }
+                    match steps {
+                        true => tracing::info!(http_port = own_http, https_port = own_https, "listening"),
+                        false => tracing::info!("no steps: nothing listens"),
+                    }
+                    let mut reloading = tokio::spawn(reloader.run(hangup));
+                    resident::give_back_start();
+                    let how = tokio::select! {
+                        how = &mut end => how,
+                        // Without it, who is disabled would keep on getting in, and nobody would know.
+                        _ = &mut reloading => (false, Err(DaemonError::Died("who reloads"))),
+                    };
+                    reloading.abort();
+                    how
+                }
             }
         };
         let _ = notify::notify("STOPPING=1");
-        front.abort();
         operators.abort();
-        let _ = self.launcher.end_front();
         if enforcer_ended {
             // The reply to whoever had everything removed is on its way, in a task of its own.
             tokio::time::sleep(LAST_WORDS).await;
@@ -141,6 +143,8 @@ impl Guarded<'_> {
             let _ = enforcing.await;
             tracing::info!("stopped; the guard stays");
         }
+        // Nobody starts another one now.
+        let _ = self.launcher.end_front();
         let _ = files::remove(&control::socket_path(&daemon.runtime_dir));
         result
     }
@@ -148,6 +152,7 @@ impl Guarded<'_> {
     /// Opens the ports for a front; none where there are no steps.
     fn keeper(
         &self,
+        begun: Option<Begun>,
         serving: watch::Receiver<Serving>,
         taken: watch::Sender<Option<u32>>,
         asks: mpsc::Sender<Pending>,
@@ -160,33 +165,53 @@ impl Guarded<'_> {
         let step1 = bind_step1(own_http, reach).map_err(listen)?;
         let step2 = bind_step2(own_https, reach).map_err(listen)?;
         let launcher = Arc::clone(&self.launcher);
-        Keeper::new(launcher, step1, step2, serving, taken, asks).map(Some).map_err(DaemonError::Process)
+        let begun = match begun {
+            Some(begun) => begun,
+            None => Begun::start(&launcher).map_err(DaemonError::Launcher)?,
+        };
+        Keeper::new(launcher, begun, step1, step2, serving, taken, asks)
+            .map(Some)
+            .map_err(DaemonError::Process)
     }
 
-    /// Gives up what is not needed from now on, before there is another thread.
-    fn seal(&self) -> Result<(), DaemonError> {
+    /// Gives up what is not needed from now on, before there is another thread; returns the folders that can still be
+    /// written to, if not all.
+    fn seal(&self) -> Result<Option<Vec<PathBuf>>, DaemonError> {
         if !self.seals {
             tracing::info!("iptables is a program: this process is not kept from starting some");
-            return Ok(());
+            return Ok(None);
         }
         // The C library loads all that it looks users up with, for one whom nobody knows.
         let _ = users::name(NOBODYS);
         let daemon = self.daemon;
         let state_file = daemon.settings.global.state_file.as_deref().and_then(Path::parent);
-        let mut writable = vec![daemon.runtime_dir.as_path(), daemon.state_dir.as_path()];
-        writable.extend(state_file);
-        let sealed = seal::enforcer(&writable)?;
+        let mut writable = vec![daemon.runtime_dir.clone(), daemon.state_dir.clone()];
+        writable.extend(state_file.map(Path::to_owned));
+        process::keep_network_capability().map_err(DaemonError::Process)?;
+        let folders: Vec<&Path> = writable.iter().map(PathBuf::as_path).collect();
+        let sealed = seal::enforcer(&folders)?;
         tracing::debug!(%sealed, "the enforcer is sealed");
-        Ok(())
+        Ok(Some(writable))
     }
 }
 
-fn gone(ended: Result<Result<std::convert::Infallible, FrontError>, tokio::task::JoinError>) -> DaemonError {
-    match ended {
-        Ok(Err(error)) => error.into(),
-        Ok(Ok(never)) => match never {},
-        Err(_) => DaemonError::Died("who keeps the front"),
+/// Until the first front serves and the enforcer hears what happens to the ruleset.
+async fn ready(steps: bool, taken: &mut watch::Receiver<Option<u32>>, hears: oneshot::Receiver<()>) {
+    if steps && taken.wait_for(Option::is_some).await.is_err() {
+        // There will be none: why is told elsewhere.
+        std::future::pending::<()>().await;
     }
+    let _ = hears.await;
+}
+
+/// Keeps a front, if there is to be one; what is returned is to be held meanwhile.
+fn keep(keeper: Option<Keeper>, ended: oneshot::Sender<FrontError>) -> Option<oneshot::Sender<FrontError>> {
+    let Some(keeper) = keeper else { return Some(ended) };
+    tokio::spawn(async move {
+        let Err(error) = keeper.keep().await;
+        let _ = ended.send(error);
+    });
+    None
 }
 
 /// The ports to listen on, and who can reach them at all.

@@ -15,7 +15,7 @@ use crate::service::certificate::server_config;
 use crate::service::link::frame::{FromFront, ToFront, hear_enforcer, say};
 use crate::service::link::serving::Serving;
 use crate::service::link::{self, Answer, Ask, MOST_ASKS, Pending};
-use crate::sys::{handover, process, seal, signals};
+use crate::sys::{handover, process, resident, seal, signals};
 
 /// The first argument of this process; not for people.
 pub const FRONT: &str = "hear-strangers";
@@ -95,6 +95,7 @@ async fn serve(link: tokio::net::UnixStream, step1: Ears, step2: Ears) -> io::Re
         tokio::spawn(async move { match serve_step2(step2, tls, config2, front).await {} }),
     ];
     say(&mut writer, FromFront::Taken(serving.version).to_bytes()).await?;
+    resident::give_back_start();
     let [ear1, ear2] = ears;
     tokio::select! {
         ended = converse(heard, asks, writer, &served, serving.version) => ended,

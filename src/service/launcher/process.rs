@@ -9,7 +9,7 @@ use std::thread;
 
 use super::{DONE, END_FRONT, FRONT, NOT_DONE, PROGRAM, RUNNING, TELLER};
 use crate::service::{front, herald};
-use crate::sys::{handover, process, signals};
+use crate::sys::{handover, process, resident, signals};
 
 /// Starts what it is told to until the daemon is gone, and ends the front then; false where it could not begin.
 #[must_use]
@@ -30,6 +30,8 @@ pub fn launch(level: &str) -> bool {
         if reply(&mut socket, outcome).is_err() {
             break;
         }
+        // It waits from now on, for years perhaps.
+        resident::give_back_start();
     }
     end(&mut running);
     true
