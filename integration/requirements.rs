@@ -58,6 +58,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("fish", "fish"),
     ("man", "man-db"),
     ("mandoc", "mandoc"),
+    ("busybox", "busybox-static"),
     ("cc", "gcc"),
 ];
 

@@ -49,6 +49,7 @@ mod lockout;
 mod metrics;
 mod notify;
 mod once;
+mod openwrt_packaging;
 mod operator;
 mod path_filter;
 mod privileges;
