@@ -32,8 +32,9 @@ fn json(home: &Installation, host: &Namespace) -> Value {
 /// The line about something, with the word in front of it.
 #[track_caller]
 fn line<'t>(text: &'t str, about: &str) -> &'t str {
-    let found =
-        text.lines().find(|line| line.split_once("  ").is_some_and(|(_, rest)| rest.starts_with(about)));
+    let found = text
+        .lines()
+        .find(|line| line.split_once("  ").is_some_and(|(_, rest)| rest.trim_start().starts_with(about)));
     found.unwrap_or_else(|| panic!("nothing about {about}:\n{text}"))
 }
 
