@@ -16,6 +16,7 @@ use crate::knocking::knock;
 use crate::namespace::Namespace;
 use crate::probe::assert_echoes;
 use crate::process::{finish, wait};
+use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -31,8 +32,9 @@ fn json(home: &Installation, host: &Namespace) -> Value {
 /// The line about something, with the word in front of it.
 #[track_caller]
 fn line<'t>(text: &'t str, about: &str) -> &'t str {
-    let found =
-        text.lines().find(|line| line.split_once("  ").is_some_and(|(_, rest)| rest.starts_with(about)));
+    let found = text
+        .lines()
+        .find(|line| line.split_once("  ").is_some_and(|(_, rest)| rest.trim_start().starts_with(about)));
     found.unwrap_or_else(|| panic!("nothing about {about}:\n{text}"))
 }
 
@@ -40,6 +42,7 @@ fn line<'t>(text: &'t str, about: &str) -> &'t str {
 fn status_shows_who_is_in_for_how_long_what_passed_and_how_all_parts_are() {
     let net = Topology::new();
     let home = Installation::new(&config());
+    let _server = Server::tcp(&net.router, 2222, Habit::Echo);
     let agent = home.start(&net.router);
     let text = || home.verb(&net.router, &["status"]).success().text();
     knock(&net.a, Family::V4.router(), "ssh");

@@ -56,6 +56,9 @@ pub struct Turn {
 /// memory again, nor as many lines.
 const MOST: usize = 1_000;
 
+/// An end that moves by less was not renewed: the kernel's clock is read in steps, and while others count on.
+const MOMENT: Duration = Duration::from_secs(1);
+
 /// The changes of a ledger that nobody has read yet.
 #[derive(Clone, Debug, Default)]
 pub struct Journal {
@@ -82,7 +85,12 @@ impl Journal {
     }
 
     pub(super) fn on_put(&mut self, app: &str, addr: IpAddr, note: &Note, had: Option<Entry>, has: Entry) {
-        let what = if had.is_none() { What::Opened } else { What::Renewed };
+        let what = match had {
+            None => What::Opened,
+            // The same, as it was read from the kernel once more.
+            Some(had) if had.lifetime == has.lifetime && has.until < had.until + MOMENT => return,
+            Some(_) => What::Renewed,
+        };
         if self.has_room(what, app, note.how) {
             self.write(what, app, addr, note.clone(), has);
         }

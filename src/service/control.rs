@@ -19,8 +19,10 @@ use crate::sys::{files, users};
 
 /// Longest request, in bytes.
 const REQUEST: u64 = 4_096;
-/// How long one connection may take.
+/// How long somebody may take to ask.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long one connection may take in all; what stands open may be a million grants.
+const IN_ALL: Duration = Duration::from_secs(60);
 /// How long a client waits for the daemon.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(30);
 /// Connections served at a time.
@@ -188,7 +190,7 @@ pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>) {
         };
         let calls = calls.clone();
         tokio::spawn(async move {
-            if let Ok(Err(error)) = tokio::time::timeout(PATIENCE, one(stream, calls)).await {
+            if let Ok(Err(error)) = tokio::time::timeout(IN_ALL, one(stream, calls)).await {
                 tracing::debug!(%error, "a control connection failed");
             }
             drop(permit);
@@ -201,7 +203,8 @@ async fn one(stream: tokio::net::UnixStream, calls: mpsc::Sender<Call>) -> io::R
     let user = users::name(peer.uid());
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
-    tokio::io::BufReader::new(reader.take(REQUEST)).read_line(&mut line).await?;
+    let mut asked = tokio::io::BufReader::new(reader.take(REQUEST));
+    tokio::time::timeout(PATIENCE, asked.read_line(&mut line)).await??;
     let failed = |failure, message: String| Reply::Failed { failure, message };
     let reply = if !users::may_operate(peer.uid(), peer.gid()) {
         tracing::warn!(user, "refused on the control socket");
