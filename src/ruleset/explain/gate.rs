@@ -103,7 +103,7 @@ pub(super) fn opened(trial: &Trial<'_>, first: &Walk) -> Finding {
     }
     let chains = first.met.iter().filter(|met| met.is_ours()).flat_map(|met| &met.passage.visited);
     let guarded = chains.into_iter().any(|chain| chain.starts_with("svc_") || chain.starts_with("lan_"));
-    match (guarded || facts.by_iptables, question.app) {
+    match (guarded || facts.by_iptables && question.app.is_some(), question.app) {
         (true, _) => Finding::open(Cause::Granted, "our rules let it pass"),
         (false, Some(app)) => Finding::open(
             Cause::NotInForce,
@@ -133,7 +133,7 @@ fn right_of(trial: &Trial<'_>, app: &App) -> Option<Finding> {
         let once = if app.once { ", for one connection" } else { "" };
         let mut found = Finding::open(
             Cause::Granted,
-            format!("it has a grant{who} {}{once}", for_more(left)),
+            format!("it has a grant{who}{}{once}", for_more(left)),
         )
         .next(
             "# if it does not work all the same: look at the service's own log, and whether the client really has this address",

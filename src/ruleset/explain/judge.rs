@@ -434,7 +434,7 @@ pub(super) fn other(family: Family) -> Family {
     }
 }
 
-/// `for 3 min more`, or for ever.
+/// ` for 3 min more`; nothing where that is not known.
 pub(super) fn for_more(seconds: Option<u64>) -> String {
-    seconds.map_or_else(|| "for ever".to_owned(), |seconds| format!("for {} more", span(seconds)))
+    seconds.map_or_else(String::new, |seconds| format!(" for {} more", span(seconds)))
 }

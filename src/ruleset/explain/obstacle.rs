@@ -50,16 +50,16 @@ pub(super) fn drops(
         let member = rule_of(facts, met, place)
             .and_then(|rule| looked_into(&facts.situation.host, &met.table, rule, question.client));
         let whose = match &member {
-            Some(Membership { set, .. }) => format!(": it is in set {set}"),
+            Some(Membership { set, .. }) => format!(", as it is in set {set}"),
             None => String::new(),
         };
         let found = Finding::closed(
             Cause::HostBans,
-            format!("the host's {which} drops what comes from its address ({hook}){whose}"),
+            format!("the host drops what has its address ({hook}): {which}{whose}"),
         );
         return unban(facts, question, met, place, member.as_ref(), found);
     }
-    let found = Finding::closed(Cause::HostDrops, format!("the host's {which} drops it ({hook})"));
+    let found = Finding::closed(Cause::HostDrops, format!("the host drops it ({hook}): {which}"));
     found.next(admit(facts, question, walk, met, place))
 }
 
