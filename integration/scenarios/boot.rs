@@ -1,7 +1,7 @@
 //! Before the network is up, after a reboot, and with a configuration that cannot be used.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -68,12 +68,24 @@ fn with_a_configuration_that_cannot_be_used_the_last_good_plan_guards() {
     home.start(&net.router).terminate();
     let guard = table(&net.router);
     let config = home.path("config.yaml");
-    for what in ["broken", "missing", "a directory"] {
+    for what in ["broken", "a user's file without end", "missing", "a directory"] {
         remove_guard(&net.router);
         let _ = fs::remove_file(&config);
         match what {
             "broken" => home.rewrite_config("global: nonsense\n"),
             "missing" => {}
+            "a user's file without end" => {
+                let folder = home.path("users");
+                fs::create_dir(&folder).unwrap();
+                let file = fs::File::options()
+                    .create_new(true)
+                    .write(true)
+                    .mode(0o600)
+                    .open(folder.join("eve.yaml"));
+                file.unwrap().set_len(1 << 40).unwrap();
+                let line = format!("users_folder: {}", folder.display());
+                home.rewrite_config(Config::new(&[&line]).app("ssh", "2222", "tcp", "local", &[]).text());
+            }
             _ => fs::create_dir(&config).unwrap(),
         }
         let done = home.guard(&net.router).success();

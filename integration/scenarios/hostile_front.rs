@@ -26,11 +26,17 @@ fn open(net: &Topology) -> usize {
 #[test]
 fn the_front_has_no_privileges_files_or_secrets_of_the_enforcer() {
     let net = Topology::new();
-    let home = Installation::new(&Config::ssh(&[]));
+    // Whoever starts it has something open of its own.
+    let open_file = ["sh", "-c", "exec 9</etc/passwd; exec \"$0\" \"$@\""];
+    let home = Installation::new(&Config::ssh(&[])).wrapper(&open_file);
     let agent = home.start(&net.router);
     let front = pid_of(&agent).unwrap();
+    assert!(fs::read_link(format!("/proc/{}/fd/9", agent.pid())).is_ok(), "nothing is inherited at all");
     let launcher = child_of(agent.pid(), "start-others").unwrap();
     for pid in [front, launcher] {
+        for entry in fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten() {
+            assert_ne!(fs::read_link(entry.path()).unwrap().to_str(), Some("/etc/passwd"), "of {pid}");
+        }
         for set in ["CapEff", "CapPrm", "CapInh", "CapAmb"] {
             assert_eq!(status_line(pid, set).as_deref(), Some("0000000000000000"), "{set} of {pid}");
         }
@@ -99,7 +105,7 @@ fn a_front_that_says_what_is_no_message_is_ended_and_another_one_takes_its_place
     let granted = elements(&net.router, "app_ssh_4").len();
     let good = ask(1, 2, v4.client_b(), &[(APP, "ssh"), (KEY, "not-a-key-of-ssh")]);
     let mut front = pid_of(&agent).unwrap();
-    let broken: [Vec<u8>; 6] = [
+    let broken: [Vec<u8>; 7] = [
         vec![0xff; 4],
         framed(b"x"),
         framed(&[16, 0, 0, 0, 0, 0]),
@@ -108,6 +114,8 @@ fn a_front_that_says_what_is_no_message_is_ended_and_another_one_takes_its_place
         framed(&[17, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
         // A good one, and then what is none.
         [&good[..], &framed(&[1])].concat(),
+        // That it serves, more often than it was asked.
+        framed(&[2, 0, 0, 0, 1]).repeat(3),
     ];
     for message in broken {
         let (_, closed) = say(&net.router, front, std::slice::from_ref(&message), 20.0);

@@ -47,6 +47,7 @@ mod life_cycle;
 mod limits;
 mod lockout;
 mod metrics;
+mod moved_ports;
 mod notify;
 mod once;
 mod openwrt_packaging;

@@ -71,10 +71,15 @@ fn read(path: &Path) -> Result<Zeroizing<String>, String> {
     if let Some((message, fix)) = exposed(about.mode(), users::may_own_secrets(about.uid())).first() {
         return Err(format!("{name}: {message}: {fix} {name}"));
     }
+    let too_large = || format!("{name} is larger than {MAX_BYTES} bytes");
+    // Before room is made for it.
+    if about.len() > MAX_BYTES {
+        return Err(too_large());
+    }
     let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(about.len()).unwrap_or_default()));
     file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > MAX_BYTES {
-        return Err(format!("{name} is larger than {MAX_BYTES} bytes"));
+        return Err(too_large());
     }
     let text = std::str::from_utf8(&bytes).map_err(|_| format!("{name} is not UTF-8 text"))?;
     Ok(Zeroizing::new(text.to_owned()))

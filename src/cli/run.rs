@@ -51,6 +51,7 @@ pub struct RunArgs {
 /// Guards until it is told to stop.
 #[must_use]
 pub fn run(args: RunArgs) -> Exit {
+    process::pass_nothing_on();
     let mut err = Printer::stderr();
     // Before privileges that come with the file of the program can no longer be had.
     let watcher = match args.confirm.map(|_| Watcher::start()).transpose() {

@@ -1,4 +1,5 @@
-//! Clients of knocks that change with time who are no more: what they opened ends with them.
+//! Clients of knocks that change with time who are no more, and apps that have moved to other ports: what was opened by
+//! them, or for those, ends with them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -6,8 +7,8 @@ use std::net::IpAddr;
 use super::knocked::{GrantSet, slug_of};
 use super::operations::{OperationError, Operations};
 use super::used_knocks::Opened;
-use crate::config::Settings;
-use crate::grant::How;
+use crate::config::{App, Settings};
+use crate::grant::{How, Note};
 use crate::ruleset::allow::key_address;
 use crate::ruleset::diff::{Change, Live, SetRef};
 use crate::ruleset::model::Elements;
@@ -15,6 +16,9 @@ use crate::units::{Family, Now};
 
 /// Who may not open which app any more, by its slug.
 pub(super) type ClientsGone = BTreeMap<String, BTreeSet<String>>;
+
+/// Slugs of apps that have none of their ports any more: what was granted is not there.
+pub(super) type Moved = BTreeSet<String>;
 
 /// Grants that end: by what name the ledger keeps them, and the address.
 pub(super) type Ended = Vec<(String, IpAddr)>;
@@ -27,6 +31,22 @@ pub(super) fn clients_gone(before: &Settings, after: &Settings, now: Now) -> Cli
         out.entry(slug.clone()).or_default().insert(who.clone());
     }
     out
+}
+
+/// Apps that stay, on other ports than before.
+pub(super) fn moved(before: &Settings, after: &Settings) -> Moved {
+    let meet = |old: &App, new: &App| {
+        old.protocol.each().iter().any(|protocol| new.protocol.each().contains(protocol))
+            && old
+                .ports
+                .iter()
+                .any(|had| new.ports.iter().any(|has| had.first() <= has.last() && has.first() <= had.last()))
+    };
+    let stay = before.apps.iter().filter_map(|old| {
+        let new = after.apps.iter().find(|new| new.slug == old.slug)?;
+        Some((old, new))
+    });
+    stay.filter(|(old, new)| !meet(old, new)).map(|(old, _)| old.slug.clone()).collect()
 }
 
 /// App, client, and a name for its secret.
@@ -63,7 +83,7 @@ impl Operations {
             return Ok(());
         }
         let live = self.live()?;
-        let (changes, ended) = self.end_of_clients(&gone, &live, now);
+        let (changes, ended) = self.end_of_clients(&gone, &Moved::new(), &live, now);
         if !changes.is_empty() {
             self.firewall.apply(&changes)?;
         }
@@ -78,6 +98,7 @@ impl Operations {
     pub(super) fn let_go_with_clients(
         &self,
         gone: &ClientsGone,
+        moved: &Moved,
         before: &[GrantSet],
         live: &mut Live,
         now: Now,
@@ -85,11 +106,13 @@ impl Operations {
         let stay = self.grant_sets();
         let mut ended = 0;
         for grants in before.iter().filter(|set| set.how == How::Sequence && !stay.contains(set)) {
-            let Some(names) = gone.get(&grants.slug) else { continue };
+            let names = gone.get(&grants.slug);
+            let all = moved.contains(&grants.slug);
             for set in Family::BOTH.map(|family| grants.set(family)) {
                 let Some(elements) = live.elements.get_mut(&set) else { continue };
                 let had = elements.len();
                 elements.retain(|key, _| {
+                    let Some(names) = names.filter(|_| !all) else { return !all };
                     let addr = key_address(key);
                     let users =
                         addr.map(|addr| self.ledger.users(&grants.key, addr, now)).unwrap_or_default();
@@ -101,23 +124,30 @@ impl Operations {
         ended
     }
 
-    /// The changes that end what only these have opened.
-    pub(super) fn end_of_clients(&self, gone: &ClientsGone, live: &Live, now: Now) -> (Vec<Change>, Ended) {
+    /// The changes that end what only these have opened, and everything of apps that have moved.
+    pub(super) fn end_of_clients(
+        &self,
+        gone: &ClientsGone,
+        moved: &Moved,
+        live: &Live,
+        now: Now,
+    ) -> (Vec<Change>, Ended) {
         let (mut changes, mut ended) = (Vec::new(), Ended::new());
         // Among the agent's own, too, are some that packets made.
         for grants in self.grant_sets() {
-            let Some(names) = gone.get(&grants.slug) else { continue };
+            let names = gone.get(&grants.slug);
+            let all = moved.contains(&grants.slug);
             for family in Family::BOTH {
                 let name = grants.set(family);
                 let mut elements = Elements::new();
                 for (key, element) in live.elements.get(&name).into_iter().flatten() {
                     let Some(addr) = key_address(key) else { continue };
                     let users = self.ledger.users(&grants.key, addr, now);
-                    if !users.is_empty()
-                        && users
-                            .iter()
-                            .all(|(note, ..)| note.how == How::Sequence && names.contains(&note.by))
-                    {
+                    let only = |names: &BTreeSet<String>| {
+                        let theirs = |note: &Note| note.how == How::Sequence && names.contains(&note.by);
+                        !users.is_empty() && users.iter().all(|(note, ..)| theirs(note))
+                    };
+                    if all || names.is_some_and(only) {
                         elements.insert(key.clone(), element.clone());
                         ended.push((grants.key.clone(), addr));
                     }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, BufReader};
 use tokio::net::unix::pipe;
-use tokio::time::Instant;
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep};
 
 /// What is kept of a line, in bytes.
 const LONGEST: u64 = 512;
@@ -16,6 +17,9 @@ const BURST: u32 = 200;
 const A_MINUTE: u32 = 60;
 /// The same where a line for each request is wanted (`--log-level debug`).
 const A_MINUTE_IN_DETAIL: u32 = 6_000;
+/// The wait before the next line that is too many, or the next so many bytes of one that has no end.
+const PAUSE: Duration = Duration::from_millis(10);
+const UNSEEN: usize = 4_096;
 /// How often it is told that lines are missing.
 const TELL: Duration = Duration::from_secs(60);
 
@@ -27,8 +31,11 @@ pub(super) async fn pass_on(log: pipe::Receiver, budget: Arc<Mutex<Budget>>) {
         if let Some(missing) = missing {
             tracing::warn!(lines = missing, "the front logged more than is passed on");
         }
-        if says {
-            say(&line);
+        match says {
+            true => say(&line),
+            // Whoever logs without end waits for it; where each request has a line, that would be clients.
+            false if !tracing::enabled!(tracing::Level::DEBUG) => sleep(PAUSE).await,
+            false => yield_now().await,
         }
     }
 }
@@ -77,13 +84,19 @@ impl Budget {
 
 async fn next_line(log: &mut BufReader<pipe::Receiver>) -> Option<String> {
     let mut line = Vec::new();
+    let mut unseen = 0_usize;
     loop {
         let byte = log.read_u8().await.ok();
         match byte {
             None if line.is_empty() => return None,
             None | Some(b'\n') => return Some(plain(&line)),
             Some(byte) if (line.len() as u64) < LONGEST => line.push(byte),
-            Some(_) => {}
+            Some(_) => {
+                unseen += 1;
+                if unseen % UNSEEN == 0 {
+                    sleep(PAUSE).await;
+                }
+            }
         }
     }
 }

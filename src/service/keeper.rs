@@ -58,6 +58,9 @@ pub enum FrontError {
     /// It asked more than it may at a time.
     #[error("it asked more than {MOST_ASKS} things at a time: it may be in somebody else's hands")]
     Flood,
+    /// It said again that it serves.
+    #[error("it said that it serves without being asked: it may be in somebody else's hands")]
+    Unasked,
     /// The link broke.
     #[error("the link to it broke: {0}")]
     Link(#[source] io::Error),
@@ -94,6 +97,8 @@ pub struct Keeper {
     taken: watch::Sender<Option<u32>>,
     asks: mpsc::Sender<Pending>,
     log: Arc<Mutex<front_log::Budget>>,
+    /// How often the front was told something to which it has yet to say that it serves.
+    owed: Arc<AtomicUsize>,
     around: Arc<Around>,
 }
 
@@ -117,7 +122,7 @@ impl Keeper {
         ears.extend(step2.into_descriptors()?);
         let log = Arc::new(Mutex::new(front_log::Budget::new(Instant::now())));
         let (begun, around) = (Some(begun), Arc::default());
-        Ok(Self { launcher, begun, ears, of_step1, serving, taken, asks, log, around })
+        Ok(Self { launcher, begun, ears, of_step1, serving, taken, asks, log, owed: Arc::default(), around })
     }
 
     /// Has those know of it who watch the daemon.
@@ -169,8 +174,10 @@ impl Keeper {
             answers,
             open: Arc::clone(&open),
             taken: self.taken.clone(),
+            owed: Arc::clone(&self.owed),
             around: Arc::clone(&self.around),
         };
+        self.owed.store(0, Ordering::Relaxed);
         let mut hearing = tokio::spawn(relay.hear(reader));
         let begun = self.serve(&mut writer).await;
         let mut serving = self.serving.clone();
@@ -214,6 +221,7 @@ impl Keeper {
                         }
                         unheard += 1;
                         self.around.front_asked();
+                        self.owed.fetch_add(1, Ordering::Relaxed);
                         tell(&mut writer, &ToFront::AreYouListening).await?;
                     }
                 }
@@ -242,6 +250,7 @@ impl Keeper {
     async fn serve(&mut self, writer: &mut OwnedWriteHalf) -> Result<u32, FrontError> {
         let serving = self.serving.borrow_and_update().clone();
         let version = serving.version;
+        self.owed.fetch_add(1, Ordering::Relaxed);
         tell(writer, &ToFront::Serve(serving)).await.map(|()| version)
     }
 }
@@ -259,6 +268,8 @@ struct Relay {
     /// Asks without an answer.
     open: Arc<AtomicUsize>,
     taken: watch::Sender<Option<u32>>,
+    /// How often it was told something to which it says that it serves.
+    owed: Arc<AtomicUsize>,
     around: Arc<Around>,
 }
 
@@ -276,6 +287,10 @@ impl Relay {
             };
             match message {
                 FromFront::Taken(version) => {
+                    let asked = |owed: usize| owed.checked_sub(1);
+                    if self.owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, asked).is_err() {
+                        return FrontError::Unasked;
+                    }
                     self.around.front_heard();
                     self.taken.send_replace(Some(version));
                 }

@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::around::Around;
-use super::clients_gone::clients_gone;
+use super::clients_gone::{clients_gone, moved};
 use super::daemon::{DaemonError, load_two_factor};
 use super::front::Step2Config;
 use super::knocked::{GrantSet, grants_of_apps};
@@ -332,7 +332,9 @@ impl Operations {
         let good = LastGood::of(&self.settings, plan);
         let slugs: Vec<String> = self.settings.apps.iter().map(|app| app.slug.clone()).collect();
         self.allowed.retain(|have| have.app.as_ref().is_none_or(|app| slugs.contains(app)));
-        let successions = successions(before, &self.settings);
+        let moved = moved(before, &self.settings);
+        let mut successions = successions(before, &self.settings);
+        successions.retain(|slug, _| !moved.contains(slug));
         let clients = clients_gone(before, &self.settings, now);
         let gone: Vec<&str> = before.apps.iter().map(|app| app.slug.as_str()).collect();
         let gone: Vec<&str> = gone.into_iter().filter(|slug| !slugs.iter().any(|s| s == slug)).collect();
@@ -341,7 +343,7 @@ impl Operations {
         for _ in 0..TRIES {
             let mut live = self.firewall.read()?;
             let with_sets =
-                live.as_mut().map_or(0, |live| self.let_go_with_clients(&clients, sets, live, now));
+                live.as_mut().map_or(0, |live| self.let_go_with_clients(&clients, &moved, sets, live, now));
             let none = Live::default();
             let have = live.as_ref().unwrap_or(&none);
             let (mut more, mut ended) = (Vec::new(), grants_of_apps(&gone, have) + with_sets);
@@ -350,7 +352,7 @@ impl Operations {
                 more.extend(changes);
                 ended += less;
             }
-            let (changes, of_clients) = self.end_of_clients(&clients, have, now);
+            let (changes, of_clients) = self.end_of_clients(&clients, &moved, have, now);
             more.extend(changes);
             ended += of_clients.len();
             more.extend(self.allowed_changes(have, now));
