@@ -107,6 +107,14 @@ fn around(table: &Table) -> (Of, Value, &'static str) {
             global(&mut config, "time_sequence", json!({}));
             "/global/time_sequence"
         }
+        "metrics" => {
+            global(&mut config, "metrics", json!({"listen": "127.0.0.1:9469"}));
+            "/global/metrics"
+        }
+        "metrics_file" => {
+            global(&mut config, "metrics", json!({"textfile": "/var/lib/knock-agent/x.prom"}));
+            "/global/metrics"
+        }
         "notify" => {
             global(&mut config, "notify", json!({}));
             "/global/notify"

@@ -40,6 +40,9 @@ _knock__agent() {
             knock__agent,enroll)
                 cmd="knock__agent__subcmd__enroll"
                 ;;
+            knock__agent,explain)
+                cmd="knock__agent__subcmd__explain"
+                ;;
             knock__agent,generate)
                 cmd="knock__agent__subcmd__generate"
                 ;;
@@ -52,6 +55,9 @@ _knock__agent() {
             knock__agent,hash-key)
                 cmd="knock__agent__subcmd__hash__subcmd__key"
                 ;;
+            knock__agent,health)
+                cmd="knock__agent__subcmd__health"
+                ;;
             knock__agent,help)
                 cmd="knock__agent__subcmd__help"
                 ;;
@@ -60,6 +66,9 @@ _knock__agent() {
                 ;;
             knock__agent,knock)
                 cmd="knock__agent__subcmd__knock"
+                ;;
+            knock__agent,log)
+                cmd="knock__agent__subcmd__log"
                 ;;
             knock__agent,revoke)
                 cmd="knock__agent__subcmd__revoke"
@@ -100,6 +109,9 @@ _knock__agent() {
             knock__agent__subcmd__help,enroll)
                 cmd="knock__agent__subcmd__help__subcmd__enroll"
                 ;;
+            knock__agent__subcmd__help,explain)
+                cmd="knock__agent__subcmd__help__subcmd__explain"
+                ;;
             knock__agent__subcmd__help,generate)
                 cmd="knock__agent__subcmd__help__subcmd__generate"
                 ;;
@@ -112,6 +124,9 @@ _knock__agent() {
             knock__agent__subcmd__help,hash-key)
                 cmd="knock__agent__subcmd__help__subcmd__hash__subcmd__key"
                 ;;
+            knock__agent__subcmd__help,health)
+                cmd="knock__agent__subcmd__help__subcmd__health"
+                ;;
             knock__agent__subcmd__help,help)
                 cmd="knock__agent__subcmd__help__subcmd__help"
                 ;;
@@ -120,6 +135,9 @@ _knock__agent() {
                 ;;
             knock__agent__subcmd__help,knock)
                 cmd="knock__agent__subcmd__help__subcmd__knock"
+                ;;
+            knock__agent__subcmd__help,log)
+                cmd="knock__agent__subcmd__help__subcmd__log"
                 ;;
             knock__agent__subcmd__help,revoke)
                 cmd="knock__agent__subcmd__help__subcmd__revoke"
@@ -143,7 +161,7 @@ _knock__agent() {
 
     case "${cmd}" in
         knock__agent)
-            opts="-h -V --help --version init run guard check-config check-ruleset confirm status grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help"
+            opts="-h -V --help --version init run guard check-config check-ruleset confirm status log health explain grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -233,7 +251,7 @@ _knock__agent() {
             return 0
             ;;
         knock__subcmd__agent__subcmd__check__subcmd__config)
-            opts="-c -h --config --runtime-dir --http-port --https-port --waf-http-port --waf-https-port --waf-trusted-ips --cert --key --state-dir --firewall-type --iptables-variant --without-ipset --service-rule-cleanup-on-shutdown --strict --log-level --use-sudo --nftables-table-filter --nftables-chain-input --nftables-chain-forward --nftables-chain-default-input --nftables-chain-default-output --nftables-chain-default-forward --nftables-table-nat --nftables-chain-default-prerouting --nftables-chain-default-postrouting --json --help"
+            opts="-c -h --config --runtime-dir --http-port --https-port --waf-http-port --waf-https-port --waf-trusted-ips --cert --key --state-dir --firewall-type --iptables-variant --without-ipset --service-rule-cleanup-on-shutdown --strict --log-level --log-format --use-sudo --nftables-table-filter --nftables-chain-input --nftables-chain-forward --nftables-chain-default-input --nftables-chain-default-output --nftables-chain-default-forward --nftables-table-nat --nftables-chain-default-prerouting --nftables-chain-default-postrouting --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -293,6 +311,10 @@ _knock__agent() {
                     ;;
                 --log-level)
                     COMPREPLY=($(compgen -W "error warn info debug trace" -- "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 --nftables-table-filter)
@@ -339,7 +361,7 @@ _knock__agent() {
             return 0
             ;;
         knock__subcmd__agent__subcmd__check__subcmd__ruleset)
-            opts="-c -h --config --runtime-dir --http-port --https-port --waf-http-port --waf-https-port --waf-trusted-ips --cert --key --state-dir --firewall-type --iptables-variant --without-ipset --service-rule-cleanup-on-shutdown --strict --log-level --use-sudo --nftables-table-filter --nftables-chain-input --nftables-chain-forward --nftables-chain-default-input --nftables-chain-default-output --nftables-chain-default-forward --nftables-table-nat --nftables-chain-default-prerouting --nftables-chain-default-postrouting --offline --print --json --diff-exit --help"
+            opts="-c -h --config --runtime-dir --http-port --https-port --waf-http-port --waf-https-port --waf-trusted-ips --cert --key --state-dir --firewall-type --iptables-variant --without-ipset --service-rule-cleanup-on-shutdown --strict --log-level --log-format --use-sudo --nftables-table-filter --nftables-chain-input --nftables-chain-forward --nftables-chain-default-input --nftables-chain-default-output --nftables-chain-default-forward --nftables-table-nat --nftables-chain-default-prerouting --nftables-chain-default-postrouting --offline --print --json --diff-exit --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -399,6 +421,10 @@ _knock__agent() {
                     ;;
                 --log-level)
                     COMPREPLY=($(compgen -W "error warn info debug trace" -- "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 --nftables-table-filter)
@@ -608,56 +634,8 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__generate)
-            opts="-h --only --help man completions schema"
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                --only)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        knock__subcmd__agent__subcmd__grant)
-            opts="-c -h --config --runtime-dir --for --help"
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                --config)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                -c)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --runtime-dir)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --for)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        knock__subcmd__agent__subcmd__guard)
-            opts="-c -h --config --runtime-dir --http-port --https-port --waf-http-port --waf-https-port --waf-trusted-ips --cert --key --state-dir --firewall-type --iptables-variant --without-ipset --service-rule-cleanup-on-shutdown --strict --log-level --use-sudo --nftables-table-filter --nftables-chain-input --nftables-chain-forward --nftables-chain-default-input --nftables-chain-default-output --nftables-chain-default-forward --nftables-table-nat --nftables-chain-default-prerouting --nftables-chain-default-postrouting --help"
+        knock__subcmd__agent__subcmd__explain)
+            opts="-c -h --config --runtime-dir --http-port --https-port --waf-http-port --waf-https-port --waf-trusted-ips --cert --key --state-dir --firewall-type --iptables-variant --without-ipset --service-rule-cleanup-on-shutdown --strict --log-level --log-format --use-sudo --nftables-table-filter --nftables-chain-input --nftables-chain-forward --nftables-chain-default-input --nftables-chain-default-output --nftables-chain-default-forward --nftables-table-nat --nftables-chain-default-prerouting --nftables-chain-default-postrouting --by --to --no-probe --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -719,6 +697,176 @@ _knock__agent() {
                     COMPREPLY=($(compgen -W "error warn info debug trace" -- "${cur}"))
                     return 0
                     ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                --nftables-table-filter)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --nftables-chain-input)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --nftables-chain-forward)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --nftables-chain-default-input)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --nftables-chain-default-output)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --nftables-chain-default-forward)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --nftables-table-nat)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --nftables-chain-default-prerouting)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --nftables-chain-default-postrouting)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --by)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --to)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knock__subcmd__agent__subcmd__generate)
+            opts="-h --only --help man completions schema"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knock__subcmd__agent__subcmd__grant)
+            opts="-c -h --config --runtime-dir --for --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --runtime-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knock__subcmd__agent__subcmd__guard)
+            opts="-c -h --config --runtime-dir --http-port --https-port --waf-http-port --waf-https-port --waf-trusted-ips --cert --key --state-dir --firewall-type --iptables-variant --without-ipset --service-rule-cleanup-on-shutdown --strict --log-level --log-format --use-sudo --nftables-table-filter --nftables-chain-input --nftables-chain-forward --nftables-chain-default-input --nftables-chain-default-output --nftables-chain-default-forward --nftables-table-nat --nftables-chain-default-prerouting --nftables-chain-default-postrouting --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --runtime-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --http-port)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --https-port)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --waf-http-port)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --waf-https-port)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --waf-trusted-ips)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cert)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --firewall-type)
+                    COMPREPLY=($(compgen -W "nftables vyos iptables" -- "${cur}"))
+                    return 0
+                    ;;
+                --iptables-variant)
+                    COMPREPLY=($(compgen -W "legacy nft" -- "${cur}"))
+                    return 0
+                    ;;
+                --log-level)
+                    COMPREPLY=($(compgen -W "error warn info debug trace" -- "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
                 --nftables-table-filter)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -776,8 +924,118 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        knock__subcmd__agent__subcmd__health)
+            opts="-c -h --config --runtime-dir --http-port --https-port --waf-http-port --waf-https-port --waf-trusted-ips --cert --key --state-dir --firewall-type --iptables-variant --without-ipset --service-rule-cleanup-on-shutdown --strict --log-level --log-format --use-sudo --nftables-table-filter --nftables-chain-input --nftables-chain-forward --nftables-chain-default-input --nftables-chain-default-output --nftables-chain-default-forward --nftables-table-nat --nftables-chain-default-prerouting --nftables-chain-default-postrouting --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --runtime-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --http-port)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --https-port)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --waf-http-port)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --waf-https-port)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --waf-trusted-ips)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cert)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --firewall-type)
+                    COMPREPLY=($(compgen -W "nftables vyos iptables" -- "${cur}"))
+                    return 0
+                    ;;
+                --iptables-variant)
+                    COMPREPLY=($(compgen -W "legacy nft" -- "${cur}"))
+                    return 0
+                    ;;
+                --log-level)
+                    COMPREPLY=($(compgen -W "error warn info debug trace" -- "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                --nftables-table-filter)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --nftables-chain-input)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --nftables-chain-forward)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --nftables-chain-default-input)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --nftables-chain-default-output)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --nftables-chain-default-forward)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --nftables-table-nat)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --nftables-chain-default-prerouting)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --nftables-chain-default-postrouting)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         knock__subcmd__agent__subcmd__help)
-            opts="init run guard check-config check-ruleset confirm status grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help"
+            opts="init run guard check-config check-ruleset confirm status log health explain grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -902,6 +1160,20 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        knock__subcmd__agent__subcmd__help__subcmd__explain)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         knock__subcmd__agent__subcmd__help__subcmd__generate)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -958,6 +1230,20 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        knock__subcmd__agent__subcmd__help__subcmd__health)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         knock__subcmd__agent__subcmd__help__subcmd__help)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -987,6 +1273,20 @@ _knock__agent() {
             return 0
             ;;
         knock__subcmd__agent__subcmd__help__subcmd__knock)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        knock__subcmd__agent__subcmd__help__subcmd__log)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1238,6 +1538,52 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        knock__subcmd__agent__subcmd__log)
+            opts="-n -f -h --since --app --address --event --lines --follow --json --file --unit --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --since)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --app)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --address)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --event)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --lines)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -n)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --unit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         knock__subcmd__agent__subcmd__revoke)
             opts="-c -h --config --runtime-dir --all --app --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -1269,7 +1615,7 @@ _knock__agent() {
             return 0
             ;;
         knock__subcmd__agent__subcmd__run)
-            opts="-c -y -h --config --runtime-dir --http-port --https-port --waf-http-port --waf-https-port --waf-trusted-ips --cert --key --state-dir --firewall-type --iptables-variant --without-ipset --service-rule-cleanup-on-shutdown --strict --log-level --use-sudo --nftables-table-filter --nftables-chain-input --nftables-chain-forward --nftables-chain-default-input --nftables-chain-default-output --nftables-chain-default-forward --nftables-table-nat --nftables-chain-default-prerouting --nftables-chain-default-postrouting --sequence --protected-port --window --interface --ask --yes --confirm --help"
+            opts="-c -y -h --config --runtime-dir --http-port --https-port --waf-http-port --waf-https-port --waf-trusted-ips --cert --key --state-dir --firewall-type --iptables-variant --without-ipset --service-rule-cleanup-on-shutdown --strict --log-level --log-format --use-sudo --nftables-table-filter --nftables-chain-input --nftables-chain-forward --nftables-chain-default-input --nftables-chain-default-output --nftables-chain-default-forward --nftables-table-nat --nftables-chain-default-prerouting --nftables-chain-default-postrouting --sequence --protected-port --window --interface --ask --yes --confirm --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1329,6 +1675,10 @@ _knock__agent() {
                     ;;
                 --log-level)
                     COMPREPLY=($(compgen -W "error warn info debug trace" -- "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json" -- "${cur}"))
                     return 0
                     ;;
                 --nftables-table-filter)
@@ -1395,7 +1745,7 @@ _knock__agent() {
             return 0
             ;;
         knock__subcmd__agent__subcmd__status)
-            opts="-c -h --config --runtime-dir --json --help"
+            opts="-c -w -h --config --runtime-dir --json --watch --all --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1410,6 +1760,14 @@ _knock__agent() {
                     return 0
                     ;;
                 --runtime-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --watch)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -w)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -33,6 +33,9 @@ complete -c knock-agent -n "__fish_knock_agent_needs_command" -f -a "check-confi
 complete -c knock-agent -n "__fish_knock_agent_needs_command" -f -a "check-ruleset" -d 'Show what would change in the firewall and what stands in its way; changes nothing'
 complete -c knock-agent -n "__fish_knock_agent_needs_command" -f -a "confirm" -d 'Keep what `run --confirm` put in force'
 complete -c knock-agent -n "__fish_knock_agent_needs_command" -f -a "status" -d 'Show who is let in and for how long'
+complete -c knock-agent -n "__fish_knock_agent_needs_command" -f -a "log" -d 'Show what happened: who was let in, refused, locked out; repairs and reloads'
+complete -c knock-agent -n "__fish_knock_agent_needs_command" -f -a "health" -d 'Tell whether all is well, for scripts and monitors'
+complete -c knock-agent -n "__fish_knock_agent_needs_command" -f -a "explain" -d 'Say why an address is or is not let through right now, and what to try'
 complete -c knock-agent -n "__fish_knock_agent_needs_command" -f -a "grant" -d 'Let an address in by hand'
 complete -c knock-agent -n "__fish_knock_agent_needs_command" -f -a "revoke" -d 'Take back what was granted'
 complete -c knock-agent -n "__fish_knock_agent_needs_command" -f -a "allow" -d 'Let a network in without a knock'
@@ -86,6 +89,8 @@ warn\t''
 info\t''
 debug\t''
 trace\t''"
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -l log-format -d 'In what form it is logged; in systemd\'s journal, text has the fields of events too (`knock-agent log`)' -r -f -a "text\t'Lines for people; in systemd\'s journal with the fields of events'
+json\t'A JSON object a line'"
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -l nftables-table-filter -d 'The host\'s filter table; alone, it means every chain that is hooked in it [default: filter; vyos: vyos_filter]' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -l nftables-chain-input -d 'The host\'s chain for local services [vyos: NAME_IN-KnockPort, for IPv6 NAME6_IN-KnockPort]' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -l nftables-chain-forward -d 'The host\'s chain for forwarded services [vyos: NAME_FWD-KnockPort, for IPv6 NAME6_FWD-KnockPort]' -r
@@ -127,6 +132,8 @@ warn\t''
 info\t''
 debug\t''
 trace\t''"
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand guard" -l log-format -d 'In what form it is logged; in systemd\'s journal, text has the fields of events too (`knock-agent log`)' -r -f -a "text\t'Lines for people; in systemd\'s journal with the fields of events'
+json\t'A JSON object a line'"
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand guard" -l nftables-table-filter -d 'The host\'s filter table; alone, it means every chain that is hooked in it [default: filter; vyos: vyos_filter]' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand guard" -l nftables-chain-input -d 'The host\'s chain for local services [vyos: NAME_IN-KnockPort, for IPv6 NAME6_IN-KnockPort]' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand guard" -l nftables-chain-forward -d 'The host\'s chain for forwarded services [vyos: NAME_FWD-KnockPort, for IPv6 NAME6_FWD-KnockPort]' -r
@@ -161,6 +168,8 @@ warn\t''
 info\t''
 debug\t''
 trace\t''"
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-config" -l log-format -d 'In what form it is logged; in systemd\'s journal, text has the fields of events too (`knock-agent log`)' -r -f -a "text\t'Lines for people; in systemd\'s journal with the fields of events'
+json\t'A JSON object a line'"
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-config" -l nftables-table-filter -d 'The host\'s filter table; alone, it means every chain that is hooked in it [default: filter; vyos: vyos_filter]' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-config" -l nftables-chain-input -d 'The host\'s chain for local services [vyos: NAME_IN-KnockPort, for IPv6 NAME6_IN-KnockPort]' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-config" -l nftables-chain-forward -d 'The host\'s chain for forwarded services [vyos: NAME_FWD-KnockPort, for IPv6 NAME6_FWD-KnockPort]' -r
@@ -196,6 +205,8 @@ warn\t''
 info\t''
 debug\t''
 trace\t''"
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-ruleset" -l log-format -d 'In what form it is logged; in systemd\'s journal, text has the fields of events too (`knock-agent log`)' -r -f -a "text\t'Lines for people; in systemd\'s journal with the fields of events'
+json\t'A JSON object a line'"
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-ruleset" -l nftables-table-filter -d 'The host\'s filter table; alone, it means every chain that is hooked in it [default: filter; vyos: vyos_filter]' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-ruleset" -l nftables-chain-input -d 'The host\'s chain for local services [vyos: NAME_IN-KnockPort, for IPv6 NAME6_IN-KnockPort]' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-ruleset" -l nftables-chain-forward -d 'The host\'s chain for forwarded services [vyos: NAME_FWD-KnockPort, for IPv6 NAME6_FWD-KnockPort]' -r
@@ -221,8 +232,97 @@ complete -c knock-agent -n "__fish_knock_agent_using_subcommand confirm" -l runt
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand confirm" -s h -l help -d 'Print help'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand status" -s c -l config -d 'The configuration file' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand status" -l runtime-dir -d 'Where the daemon\'s control socket and lock are' -r -F
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand status" -s w -l watch -d 'Show it again every so many seconds, until Ctrl-C' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand status" -l json -d 'Print JSON for programs'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand status" -l all -d 'List every grant, however many there are'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand status" -s h -l help -d 'Print help'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand log" -l since -d 'Only what happened since then: a time ago such as 90m, 2h or 7d, or 2027-01-31T18:00:00Z' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand log" -l app -d 'Only of this app' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand log" -l address -d 'Only about this address or network' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand log" -l event -d 'Only these events, such as granted,revoked' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand log" -s n -l lines -d 'Only the last so many' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand log" -l file -d 'Read this file instead of the journal; `-` is standard input' -r -F
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand log" -l unit -d 'The unit whose journal is read' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand log" -s f -l follow -d 'Go on with what happens from now on'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand log" -l json -d 'Print a JSON object a line'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand log" -s h -l help -d 'Print help'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -s c -l config -d 'The configuration file' -r -F
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l runtime-dir -d 'Where the daemon\'s control socket and lock are' -r -F
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l http-port -d 'Port of step 1 (plain HTTP)' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l https-port -d 'Port of step 2 (HTTPS)' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l waf-http-port -d 'Port of the proxy for step 1, which clients use; --http-port is then behind it' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l waf-https-port -d 'Port of the proxy for step 2, which clients use; --https-port is then behind it' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l waf-trusted-ips -d 'Addresses and networks that the proxy speaks from: nobody else reaches --http-port and --https-port, and who the client is is believed to nobody else [default: 127.0.0.1,::1]' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l cert -d 'TLS certificate of step 2: PEM, the server\'s first, then those of its issuers' -r -F
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l key -d 'TLS key of step 2: PEM' -r -F
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l state-dir -d 'Where the last good plan is kept' -r -F
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l firewall-type -d 'How the host\'s firewall is programmed [default: nftables, or iptables where the kernel has no nf_tables]' -r -f -a "nftables\t'A table of our own in nftables'
+vyos\t'The same, and the chains that VyOS has are to accept what is let in'
+iptables\t'iptables and ipset, for kernels without nf_tables'"
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l iptables-variant -d 'With iptables, which of its programs [default: those with which the host has rules already]' -r -f -a "legacy\t'iptables-legacy-restore and so on'
+nft\t'iptables-nft-restore and so on'"
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l log-level -d 'How much is logged to standard error: error, warn, info, debug or trace' -r -f -a "error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l log-format -d 'In what form it is logged; in systemd\'s journal, text has the fields of events too (`knock-agent log`)' -r -f -a "text\t'Lines for people; in systemd\'s journal with the fields of events'
+json\t'A JSON object a line'"
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l nftables-table-filter -d 'The host\'s filter table; alone, it means every chain that is hooked in it [default: filter; vyos: vyos_filter]' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l nftables-chain-input -d 'The host\'s chain for local services [vyos: NAME_IN-KnockPort, for IPv6 NAME6_IN-KnockPort]' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l nftables-chain-forward -d 'The host\'s chain for forwarded services [vyos: NAME_FWD-KnockPort, for IPv6 NAME6_FWD-KnockPort]' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l nftables-chain-default-input -d 'The host\'s chain hooked to input, where it is not every one of that table' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l nftables-chain-default-output -d 'The host\'s chain hooked to output, where it drops the answers of step 1' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l nftables-chain-default-forward -d 'The host\'s chain hooked to forward, where it is not every one of that table' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l nftables-table-nat -d 'The host\'s nat table' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l nftables-chain-default-prerouting -d 'The host\'s chain hooked to nat prerouting' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l nftables-chain-default-postrouting -d 'The host\'s chain hooked to nat postrouting' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l without-ipset -d 'With iptables, do without ipset even where it is there: lists of -m recent, with their limits'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l service-rule-cleanup-on-shutdown -d 'Close the services too when the daemon stops (they stay open for their time otherwise)'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l strict -d 'Refuse a configuration file that others can read or change, instead of warning'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l use-sudo -d 'Run iptables and ipset through sudo (packaging/sudoers.d); with nftables not needed, a capability does it'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l json -d 'Print JSON for programs'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -s c -l config -d 'The configuration file' -r -F
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l runtime-dir -d 'Where the daemon\'s control socket and lock are' -r -F
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l http-port -d 'Port of step 1 (plain HTTP)' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l https-port -d 'Port of step 2 (HTTPS)' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l waf-http-port -d 'Port of the proxy for step 1, which clients use; --http-port is then behind it' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l waf-https-port -d 'Port of the proxy for step 2, which clients use; --https-port is then behind it' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l waf-trusted-ips -d 'Addresses and networks that the proxy speaks from: nobody else reaches --http-port and --https-port, and who the client is is believed to nobody else [default: 127.0.0.1,::1]' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l cert -d 'TLS certificate of step 2: PEM, the server\'s first, then those of its issuers' -r -F
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l key -d 'TLS key of step 2: PEM' -r -F
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l state-dir -d 'Where the last good plan is kept' -r -F
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l firewall-type -d 'How the host\'s firewall is programmed [default: nftables, or iptables where the kernel has no nf_tables]' -r -f -a "nftables\t'A table of our own in nftables'
+vyos\t'The same, and the chains that VyOS has are to accept what is let in'
+iptables\t'iptables and ipset, for kernels without nf_tables'"
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l iptables-variant -d 'With iptables, which of its programs [default: those with which the host has rules already]' -r -f -a "legacy\t'iptables-legacy-restore and so on'
+nft\t'iptables-nft-restore and so on'"
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l log-level -d 'How much is logged to standard error: error, warn, info, debug or trace' -r -f -a "error\t''
+warn\t''
+info\t''
+debug\t''
+trace\t''"
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l log-format -d 'In what form it is logged; in systemd\'s journal, text has the fields of events too (`knock-agent log`)' -r -f -a "text\t'Lines for people; in systemd\'s journal with the fields of events'
+json\t'A JSON object a line'"
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l nftables-table-filter -d 'The host\'s filter table; alone, it means every chain that is hooked in it [default: filter; vyos: vyos_filter]' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l nftables-chain-input -d 'The host\'s chain for local services [vyos: NAME_IN-KnockPort, for IPv6 NAME6_IN-KnockPort]' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l nftables-chain-forward -d 'The host\'s chain for forwarded services [vyos: NAME_FWD-KnockPort, for IPv6 NAME6_FWD-KnockPort]' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l nftables-chain-default-input -d 'The host\'s chain hooked to input, where it is not every one of that table' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l nftables-chain-default-output -d 'The host\'s chain hooked to output, where it drops the answers of step 1' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l nftables-chain-default-forward -d 'The host\'s chain hooked to forward, where it is not every one of that table' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l nftables-table-nat -d 'The host\'s nat table' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l nftables-chain-default-prerouting -d 'The host\'s chain hooked to nat prerouting' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l nftables-chain-default-postrouting -d 'The host\'s chain hooked to nat postrouting' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l by -d 'The interface by which it comes in [default: as the route to it says]' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l to -d 'The address of this host that it turns to [default: one of that interface]' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l without-ipset -d 'With iptables, do without ipset even where it is there: lists of -m recent, with their limits'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l service-rule-cleanup-on-shutdown -d 'Close the services too when the daemon stops (they stay open for their time otherwise)'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l strict -d 'Refuse a configuration file that others can read or change, instead of warning'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l use-sudo -d 'Run iptables and ipset through sudo (packaging/sudoers.d); with nftables not needed, a capability does it'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l no-probe -d 'Do not ask a LAN host for a connection'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l json -d 'Print JSON for programs'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand grant" -s c -l config -d 'The configuration file' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand grant" -l runtime-dir -d 'Where the daemon\'s control socket and lock are' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand grant" -l for -d 'For how long: 90s, 15m, 24h, 30d; the app\'s duration unless given' -r
@@ -313,23 +413,26 @@ complete -c knock-agent -n "__fish_knock_agent_using_subcommand demo" -l sequenc
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand demo" -s h -l help -d 'Print help'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand generate" -l only -d 'Only the file of this name' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand generate" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "init" -d 'Set it up: a few questions, a configuration, and the commands that open it'
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "run" -d 'Guard the ports and let in who knocks (the daemon)'
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "guard" -d 'Close the ports and exit (early boot); with a bad configuration, as the last good one said'
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "check-config" -d 'Check the configuration file, and nothing else'
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "check-ruleset" -d 'Show what would change in the firewall and what stands in its way; changes nothing'
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "confirm" -d 'Keep what `run --confirm` put in force'
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "status" -d 'Show who is let in and for how long'
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "grant" -d 'Let an address in by hand'
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "revoke" -d 'Take back what was granted'
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "allow" -d 'Let a network in without a knock'
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "unblock" -d 'Lift the lock-out of an address that failed too often'
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "teardown" -d 'Remove everything of knock-agent from the firewall; guarded ports are open afterwards'
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "cert" -d 'Make a self-signed certificate and key for step 2'
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "hash-key" -d 'Print what the configuration stores instead of a key, or make a new one'
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "enroll" -d 'Make a secret for one-time codes: QR code, files, one code checked'
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "knock" -d 'Knock: open what a profile says, keep it open, or close it (the client)'
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "connect" -d 'Connect to a port that opens to a knock, for ssh\'s ProxyCommand (the client)'
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "demo" -d 'Show the whole story in private namespaces; nothing of this host is touched'
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "generate" -d 'Write manual pages, completions for shells, or JSON schemas'
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status log health explain grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "init" -d 'Set it up: a few questions, a configuration, and the commands that open it'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status log health explain grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "run" -d 'Guard the ports and let in who knocks (the daemon)'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status log health explain grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "guard" -d 'Close the ports and exit (early boot); with a bad configuration, as the last good one said'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status log health explain grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "check-config" -d 'Check the configuration file, and nothing else'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status log health explain grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "check-ruleset" -d 'Show what would change in the firewall and what stands in its way; changes nothing'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status log health explain grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "confirm" -d 'Keep what `run --confirm` put in force'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status log health explain grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "status" -d 'Show who is let in and for how long'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status log health explain grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "log" -d 'Show what happened: who was let in, refused, locked out; repairs and reloads'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status log health explain grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "health" -d 'Tell whether all is well, for scripts and monitors'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status log health explain grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "explain" -d 'Say why an address is or is not let through right now, and what to try'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status log health explain grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "grant" -d 'Let an address in by hand'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status log health explain grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "revoke" -d 'Take back what was granted'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status log health explain grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "allow" -d 'Let a network in without a knock'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status log health explain grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "unblock" -d 'Lift the lock-out of an address that failed too often'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status log health explain grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "teardown" -d 'Remove everything of knock-agent from the firewall; guarded ports are open afterwards'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status log health explain grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "cert" -d 'Make a self-signed certificate and key for step 2'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status log health explain grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "hash-key" -d 'Print what the configuration stores instead of a key, or make a new one'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status log health explain grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "enroll" -d 'Make a secret for one-time codes: QR code, files, one code checked'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status log health explain grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "knock" -d 'Knock: open what a profile says, keep it open, or close it (the client)'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status log health explain grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "connect" -d 'Connect to a port that opens to a knock, for ssh\'s ProxyCommand (the client)'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status log health explain grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "demo" -d 'Show the whole story in private namespaces; nothing of this host is touched'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status log health explain grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "generate" -d 'Write manual pages, completions for shells, or JSON schemas'
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand help; and not __fish_seen_subcommand_from init run guard check-config check-ruleset confirm status log health explain grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

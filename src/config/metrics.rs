@@ -11,7 +11,7 @@ use crate::config::section::{Field, Section};
 use crate::config::shared_keys::Said;
 use crate::units::{Lifetime, Protocol};
 
-const KEYS: &[&str] = &["listen", "open_to_network", "textfile", "textfile_every"];
+pub(super) const KEYS: &[&str] = &["listen", "open_to_network", "textfile", "textfile_every"];
 
 const EVERY_SECS: u64 = 15;
 const LONGEST_EVERY_SECS: u64 = 3_600;

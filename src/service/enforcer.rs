@@ -1,6 +1,7 @@
 //! The enforcer: the one who judges knocks and changes the firewall.
 
 mod calls;
+mod deeds;
 mod figures;
 mod knocks;
 mod lines;
@@ -26,8 +27,7 @@ use super::control::{Call, Reply, Request};
 use super::hasher::{Hashed, Hasher, Job};
 use super::herald::Herald;
 use super::link::{Answer, Ask, Pending};
-use super::operations::{OperationError, Operations};
-use super::record::Record;
+use super::operations::Operations;
 use super::refusals::Refusals;
 use super::reload::Reload;
 use super::repair::{AGAIN, Happened, Patience, Watch};
@@ -35,12 +35,12 @@ use super::state::{StateFile, resumed};
 use super::tally::Tally;
 use super::trial::Trial;
 use super::used_codes::UsedCodesFile;
-use crate::grant::{How, Memory, Note};
+use crate::grant::{How, Memory};
 use crate::knock::{Attempt, Gatekeeper, Verdict};
 use crate::sys::calendar::Calendar;
 use crate::sys::clock;
 use crate::sys::netlink::Events;
-use crate::units::{AppName, ClientAddr, Lifetime, LogEvent, Now};
+use crate::units::{AppName, ClientAddr, Now};
 
 /// How often the calendar is compared with the clock that never goes back, as it may be corrected gradually.
 const LOOK_AT_CALENDAR: Duration = Duration::from_secs(60);
@@ -373,63 +373,6 @@ impl Enforcer {
         }
     }
 
-    fn close(&mut self, client: ClientAddr, app: &AppName, user: &str, now: Now) -> Answer {
-        match self.operations.close(app.as_str(), client, user, now) {
-            Ok(ended) => {
-                let record = Record {
-                    address: Some(client.to_string()),
-                    app: Some(app.to_string()),
-                    by: Some(user.to_owned()),
-                    grants: Some(u64::from(ended)),
-                    ..Record::of(LogEvent::ClosedByClient)
-                };
-                record.log("closed by the client");
-                Answer::Opened
-            }
-            Err(error) => failed("a grant could not be closed", client, app, &error),
-        }
-    }
-
-    fn admit(&mut self, client: ClientAddr, app: &AppName, lifetime: Lifetime, now: Now) -> Answer {
-        let slug = self.operations.app(app.as_str()).map(|app| app.slug.clone());
-        let admitted = slug.and_then(|slug| self.operations.admit_to_step2(client, &slug, lifetime));
-        match admitted {
-            Ok(()) => {
-                let record = Record {
-                    address: Some(client.to_string()),
-                    app: Some(app.to_string()),
-                    lifetime_s: Some(lifetime.as_secs()),
-                    ..Record::of(LogEvent::Admitted)
-                };
-                record.log("step 1 was right: step 2 is open");
-                Answer::Opened
-            }
-            Err(error) => {
-                self.gatekeeper.forget(client, app);
-                self.remember_failure(client, app, 1, &error, now);
-                failed("step 2 could not be opened", client, app, &error)
-            }
-        }
-    }
-
-    fn grant(
-        &mut self,
-        client: ClientAddr,
-        app: &AppName,
-        user: &str,
-        lifetime: Lifetime,
-        now: Now,
-    ) -> Answer {
-        let note = Note { by: user.to_owned(), how: How::TwoStep };
-        match self.operations.grant(app.as_str(), client, &note, Some(lifetime), now) {
-            Ok(_) => Answer::Granted(lifetime),
-            Err(error) => {
-                self.remember_failure(client, app, 2, &error, now);
-                failed("a grant could not be made", client, app, &error)
-            }
-        }
-    }
-
     /// Has the state file say what the ledger says.
     fn keep(&mut self, now: Now) {
         if let Some(state) = &mut self.state
@@ -495,15 +438,4 @@ fn session(operations: &Operations, client: ClientAddr, now: Now) -> impl Fn(&Ap
         let users = operations.ledger().users(&app.slug, addr.ip(), now);
         users.iter().any(|(note, ..)| note.how == How::TwoStep && note.by == user)
     }
-}
-
-fn failed(what: &str, client: ClientAddr, app: &AppName, error: &OperationError) -> Answer {
-    let record = Record {
-        address: Some(client.to_string()),
-        app: Some(app.to_string()),
-        reason: Some(error.to_string()),
-        ..Record::of(LogEvent::NotGranted)
-    };
-    record.log(what);
-    Answer::Unavailable
 }

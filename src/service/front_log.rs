@@ -93,7 +93,7 @@ async fn next_line(log: &mut BufReader<pipe::Receiver>) -> Option<String> {
             Some(byte) if (line.len() as u64) < LONGEST => line.push(byte),
             Some(_) => {
                 unseen += 1;
-                if unseen % UNSEEN == 0 {
+                if unseen.is_multiple_of(UNSEEN) {
                     sleep(PAUSE).await;
                 }
             }

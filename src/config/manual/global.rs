@@ -4,7 +4,8 @@ use super::app::SEQUENCE;
 use super::notify::NOTIFY;
 use super::shape::{Entry, Shape, TIME, Table};
 use super::texts::{
-    ANY, FILE, HTTP_PATH, INTERFACE, MARK, MONITOR, NETWORK, USER_NAME, WHOLE_PATH, WIDE_RANGE,
+    ANY, FILE, HTTP_PATH, INTERFACE, MARK, METRICS_ADDRESS, MONITOR, NETWORK, PROM_FILE, USER_NAME,
+    WHOLE_PATH, WIDE_RANGE,
 };
 use super::user::{SECRET, USER};
 
@@ -46,7 +47,8 @@ pub static GLOBAL: Table = Table::new(
         Entry::new("token_window", TIME, "How long step 2 stays open for a person who has to type a code.").usually("60s"),
         Entry::new("users", Shape::Named(&USER_NAME, &Shape::Section(&USER)), "People with keys of their own, by name. Apps then need no keys themselves."),
         Entry::new("users_folder", Shape::Text(&WHOLE_PATH), "A folder with a file `NAME.yaml` for each user, watched for changes."),
-        Entry::new("healthcheck_app_name", Shape::Text(&MONITOR), "A name kept for monitors: no app may have it, and it opens nothing."),
+        Entry::new("healthcheck_app_name", Shape::Text(&MONITOR), "A name for monitors, which no app may have: a request for it is answered as a right one, whatever key it shows, opens nothing and is not logged."),
+        Entry::new("metrics", Shape::Either(&[Shape::Section(&METRICS), Shape::Section(&METRICS_FILE)]), "Where figures for Prometheus are shown: at an address, in a file, or both. Nowhere unless this says so."),
         Entry::new("notify", Shape::Section(&NOTIFY), "Programs, web servers and people that are told what happens."),
         Entry::new("state_file", Shape::Text(&WHOLE_PATH), "A file in which grants outlast a reboot, such as `/var/lib/knock-agent/grants`. Without it a reboot ends them."),
         Entry::new("adopt_established", Shape::Switch, "Whether connections live on that are open when their port becomes guarded, until they end.").usually("true"),
@@ -71,6 +73,43 @@ pub static LOCKOUT: Table = Table::new(
         Entry::new("longest", TIME, "How long at most.").usually("1d"),
     ],
 );
+
+/// `global.metrics`, where they can be fetched.
+pub static METRICS: Table = Table {
+    name: "metrics",
+    title: "metrics",
+    about: "Where figures for Prometheus are shown: `listen`, `textfile`, or both.",
+    entries: &[
+        Entry::new("listen", Shape::Text(&METRICS_ADDRESS), LISTEN).needed(),
+        Entry::new("open_to_network", Shape::Switch, OPEN).usually("false"),
+        Entry::new("textfile", Shape::Text(&PROM_FILE), TEXTFILE),
+        Entry::new("textfile_every", Shape::Time(1, HOUR), EVERY),
+    ],
+    one_of: &[],
+    with: &[("textfile_every", "textfile")],
+};
+
+/// The same, in a file.
+pub static METRICS_FILE: Table = Table {
+    name: "metrics_file",
+    title: "metrics, in a file",
+    about: "The same, with a file and perhaps nothing to fetch.",
+    entries: &[
+        Entry::new("textfile", Shape::Text(&PROM_FILE), TEXTFILE).needed(),
+        Entry::new("textfile_every", Shape::Time(1, HOUR), EVERY),
+        Entry::new("listen", Shape::Text(&METRICS_ADDRESS), LISTEN),
+        Entry::new("open_to_network", Shape::Switch, OPEN).usually("false"),
+    ],
+    one_of: &[],
+    with: &[],
+};
+
+const LISTEN: &str =
+    "An address of this host with a port, such as `127.0.0.1:9469`, or the whole path of a socket.";
+const OPEN: &str =
+    "Whether the address may be one that other hosts reach: nothing is asked of who fetches the figures.";
+const TEXTFILE: &str = "A file for the textfile collector of a node exporter; its name ends in `.prom`, and its folder is writable for the daemon.";
+const EVERY: &str = "How often the file is written. `15s` unless something else is said.";
 
 /// `global.http_post_path_secret`, and other secrets in the same form.
 pub static PATH_SECRET: Table = Table {

@@ -13,7 +13,7 @@ mod texts;
 mod user;
 
 pub use app::{APP, SEQUENCE};
-pub use global::{GLOBAL, LOCKOUT, PATH_SECRET, TIME_SEQUENCE};
+pub use global::{GLOBAL, LOCKOUT, METRICS, METRICS_FILE, PATH_SECRET, TIME_SEQUENCE};
 pub use notify::{EXEC, MAIL, NOTIFY, WEBHOOK};
 pub use profile::{KNOCK_PROFILE, PROFILE, PROFILE_CODE, PROFILE_SECRET, TIMED_KNOCKS};
 pub use schema::{configuration, profile};
@@ -34,6 +34,8 @@ pub const CONFIGURATION: &[&Table] = &[
     &SECRET,
     &TIME_SEQUENCE,
     &SEQUENCE_CLIENT,
+    &METRICS,
+    &METRICS_FILE,
     &NOTIFY,
     &EXEC,
     &WEBHOOK,

@@ -102,3 +102,23 @@ pub(super) const WIDE_RANGE: Text = Text { example: "20000-29999", ..PORT_TEXT }
 
 /// One port, or a range.
 pub(super) const PORT: Shape = Shape::Mixed(1, 65_535, &PORT_TEXT);
+
+/// Where figures can be fetched.
+pub(super) static METRICS_ADDRESS: Text = Text {
+    what: "an address with a port, or the whole path of a socket",
+    pattern: r"^(/.+|\[[0-9A-Fa-f:.%]+\]:[0-9]+|[0-9.]+:[0-9]+)$",
+    least: 1,
+    most: None,
+    example: "127.0.0.1:9469",
+    wrong: "localhost",
+};
+
+/// A file for a node exporter.
+pub(super) static PROM_FILE: Text = Text {
+    what: "the whole path of a file whose name ends in .prom",
+    pattern: r"^/.*\.prom[/.]*$",
+    least: 1,
+    most: None,
+    example: "/var/lib/prometheus/node-exporter/knock-agent.prom",
+    wrong: "knock-agent.txt",
+};

@@ -1,7 +1,9 @@
 use std::collections::BTreeSet;
 
 use crate::config::manual::{self, CLIENT_PROFILE, CONFIGURATION, Table};
-use crate::config::{app, global, keys, lockout, notify, sequence, sequence_client, time_sequence, user};
+use crate::config::{
+    app, global, keys, lockout, metrics, notify, sequence, sequence_client, time_sequence, user,
+};
 #[cfg(feature = "client")]
 use crate::config::{profile, profile_knocks};
 
@@ -20,6 +22,8 @@ fn readers() -> Vec<(&'static Table, &'static [&'static str])> {
         (&manual::SECRET, keys::PLACES),
         (&manual::TIME_SEQUENCE, time_sequence::KEYS),
         (&manual::SEQUENCE_CLIENT, sequence_client::KEYS),
+        (&manual::METRICS, metrics::KEYS),
+        (&manual::METRICS_FILE, metrics::KEYS),
         (&manual::NOTIFY, notify::KEYS),
         (&manual::EXEC, notify::EXEC),
         (&manual::WEBHOOK, notify::WEBHOOK),
