@@ -163,6 +163,9 @@ fn besides(table: &str, key: &str) -> Vec<(&'static str, &'static str, Value)> {
         ("global", "http_post_path_every") => {
             vec![("/global", "http_post_path_secret", json!("a-secret-of-16-and-more"))]
         }
+        ("metrics", "textfile_every") => {
+            vec![("/global/metrics", "textfile", json!("/var/lib/knock-agent/x.prom"))]
+        }
         // Without keys there is nothing that only the steps could open.
         ("global", "steps") => vec![
             ("/ssh", "sequence", json!({"knocks": ["tcp/1234", "tcp/5678"]})),
