@@ -275,6 +275,7 @@ fn dispatch(verb: Verb) -> Exit {
         Verb::Log(args) => log::run(args),
         #[cfg(feature = "gateway")]
         Verb::Health(args) => health::run(args),
+        #[cfg(feature = "gateway")]
         Verb::Explain(args) => explain::run(*args),
         #[cfg(feature = "gateway")]
         Verb::Grant(args) => grant::run(args),
