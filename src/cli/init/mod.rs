@@ -38,7 +38,7 @@ pub struct InitArgs {
     #[arg(long, value_name = "NAME")]
     pub app: Option<AppName>,
 
-    /// Where the service is: local, or a LAN host as 192.168.0.42, 192.168.0.42:22 or [fd00::42]:22
+    /// Where the service is: local, or a LAN host, such as 192.168.0.42, 192.168.0.42:22 or fd00::42
     #[arg(long, value_name = "HOST", value_parser = ask::destination)]
     pub destination: Option<crate::config::Destination>,
 
