@@ -106,6 +106,8 @@ fn elements(shape: &Set, payload: &[u8]) {
     let long = comments.into_iter().any(|comment| comment.len() > 127 || comment.contains('\0'));
     // Somebody else's program may say nothing at all in many bytes; the kernel's own are told without a reason.
     let timeless = raw.iter().filter_map(|raw| raw.element.timeout).any(|timeout| timeout.left_ms == 0);
+    // What an element is mapped to is one thing.
+    let two_things = raw.iter().any(|raw| raw.element.verdict.is_some() && raw.element.mark.is_some());
     let listed = wire::pair_ranges(shape, raw);
     let whole = shape.flags.interval && shape.key.len() == 1;
     if whole {
@@ -116,7 +118,11 @@ fn elements(shape: &Set, payload: &[u8]) {
             assert!(last.is_some_and(|last| last >= first), "a range that ends before it begins");
         }
     }
-    if long || timeless || !shape.flags.interval && listed.values().any(|element| element.last.is_some()) {
+    if long
+        || timeless
+        || two_things
+        || !shape.flags.interval && listed.values().any(|element| element.last.is_some())
+    {
         return;
     }
     let set = SetRef::from(shape);
