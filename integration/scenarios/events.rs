@@ -128,10 +128,10 @@ fn every_grant_renewal_end_refusal_repair_and_reload_is_one_object_and_holds_no_
 fn systemd_s_journal_gets_the_fields_of_events_from_the_sealed_daemon_and_they_are_read_there() {
     let net = Topology::new();
     let home = Installation::new(&config());
-    // A journal of our own, in a file system of our own; what is there is seen through the process in it.
+    // A journal of our own, which tells nobody that it is ready, in a file system of our own; what is there is seen through the process in it.
     let begin = "mount -t tmpfs none /run && mount -t tmpfs none /var/log && mkdir -p /run/systemd/journal /run/systemd/journald.conf.d /run/log/journal && \
          printf '[Journal]\\nReadKMsg=no\\nRateLimitIntervalSec=0\\n' > /run/systemd/journald.conf.d/ours.conf && \
-         { setpriv --pdeathsig KILL /lib/systemd/systemd-journald & } && \
+         { env -u NOTIFY_SOCKET setpriv --pdeathsig KILL /lib/systemd/systemd-journald & } && \
          for try in $(seq 200); do [ -S /run/systemd/journal/socket ] && break; sleep 0.1; done && \
          JOURNAL_STREAM=$(stat -Lc %d:%i /proc/self/fd/2) && export JOURNAL_STREAM && exec \"$@\"";
     let home = home.wrapper(&["unshare", "-m", "sh", "-c", begin, "sh"]);
