@@ -183,7 +183,7 @@ fn a_file_that_is_written_slowly_in_place_ends_no_grant_half_way() {
     }
     let log = home.log();
     let reloads: Vec<&str> = log.lines().filter(|line| line.contains("reloaded: ")).collect();
-    assert!(reloads.len() == 1 && reloads[0].contains("ended=0"), "{reloads:?}");
+    assert!(reloads.len() == 1 && reloads[0].contains("grants=0"), "{reloads:?}");
     assert_eq!(grants(&home, &net.router), [("alice".to_owned(), 60)]);
     assert_eq!(try_knock(&net, (ALICE.0, "another-second-key"), ""), Some(200), "{log}");
 }
