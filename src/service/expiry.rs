@@ -106,6 +106,18 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_a_certificate_is_the_one_it_was_made_with() {
+        // The last one is written with four digits of its year.
+        for (now, days) in [(1_763_700_000, 30), (1_709_164_800, 1), (4_102_444_800, 900)] {
+            let made = self_signed(&["gate.example".to_owned()], days, after_epoch(now)).unwrap();
+            let ends = after_epoch(now + u64::from(days) * 86_400);
+            assert_eq!(expiry(made.certificate_pem.as_bytes()), Some(ends));
+        }
+        assert_eq!(not_after(b"nonsense"), None);
+        assert_eq!(not_after(&[0x30, 0x84, 0xff, 0xff, 0xff, 0xff]), None);
+    }
+
+    #[test]
     fn the_certificate_that_ends_first_counts() {
         let now = after_epoch(1_700_000_000);
         let make = |days| self_signed(&["gate.example".to_owned()], days, now).unwrap();

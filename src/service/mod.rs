@@ -5,7 +5,6 @@ mod allowed;
 pub mod around;
 pub mod bare;
 pub mod certificate;
-mod certificate_end;
 pub mod check;
 pub mod check_iptables;
 mod clients_gone;

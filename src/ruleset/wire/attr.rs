@@ -54,17 +54,19 @@ impl<'a> Iterator for Attributes<'a> {
     }
 }
 
+/// An attribute as the kernel writes it.
+#[cfg(test)]
+pub(super) fn attribute(kind: u16, payload: &[u8]) -> Vec<u8> {
+    let mut out = u16::try_from(payload.len() + 4).unwrap().to_ne_bytes().to_vec();
+    out.extend(kind.to_ne_bytes());
+    out.extend(payload);
+    out.resize(out.len().next_multiple_of(4), 0);
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn attribute(kind: u16, payload: &[u8]) -> Vec<u8> {
-        let mut out = u16::try_from(payload.len() + 4).unwrap().to_ne_bytes().to_vec();
-        out.extend(kind.to_ne_bytes());
-        out.extend(payload);
-        out.resize(out.len().next_multiple_of(4), 0);
-        out
-    }
 
     #[test]
     fn attributes_are_walked_and_nested_flags_ignored() {

@@ -38,15 +38,8 @@ pub fn counter(payload: &[u8], table: &str) -> Option<RuleCounter> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::attr::attribute;
     use super::*;
-
-    fn attribute(kind: u16, payload: &[u8]) -> Vec<u8> {
-        let mut out = u16::try_from(payload.len() + 4).unwrap().to_ne_bytes().to_vec();
-        out.extend(kind.to_ne_bytes());
-        out.extend(payload);
-        out.resize(out.len().next_multiple_of(4), 0);
-        out
-    }
 
     fn expr(name: &str, data: &[u8]) -> Vec<u8> {
         attribute(1, &[attribute(1, format!("{name}\0").as_bytes()), attribute(2, data)].concat())

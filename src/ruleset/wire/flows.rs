@@ -122,15 +122,8 @@ fn tuple(tuple: Attributes<'_>) -> Option<(Protocol, SocketAddr, SocketAddr)> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::attr::attribute;
     use super::*;
-
-    fn attribute(kind: u16, payload: &[u8]) -> Vec<u8> {
-        let mut out = u16::try_from(payload.len() + 4).unwrap().to_ne_bytes().to_vec();
-        out.extend(kind.to_ne_bytes());
-        out.extend(payload);
-        out.resize(out.len().next_multiple_of(4), 0);
-        out
-    }
 
     fn side(from: [u8; 4], to: [u8; 4], ports: (u16, u16), protocol: u8) -> Vec<u8> {
         let ip = [attribute(1, &from), attribute(2, &to)].concat();

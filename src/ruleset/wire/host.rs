@@ -213,15 +213,8 @@ fn names(list: Attributes<'_>) -> impl Iterator<Item = String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::attr::attribute;
     use super::*;
-
-    fn attribute(kind: u16, payload: &[u8]) -> Vec<u8> {
-        let mut out = u16::try_from(payload.len() + 4).unwrap().to_ne_bytes().to_vec();
-        out.extend(kind.to_ne_bytes());
-        out.extend(payload);
-        out.resize(out.len().next_multiple_of(4), 0);
-        out
-    }
 
     fn half(key: u8, ends_range: bool) -> RawHostElement {
         RawHostElement {

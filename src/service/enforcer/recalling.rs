@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::super::certificate_end::end_of_chain;
+use super::super::expiry::expiry;
 use super::super::knocked::slug_of;
 use super::super::operations::OperationError;
 use super::Enforcer;
@@ -68,10 +68,10 @@ impl Enforcer {
         self.memory.note(ClientAddr::new(*addr), Some(slug_of(app)), happening, now);
     }
 
-    /// How many seconds ago the certificate ended that step 2 shows.
+    /// How many seconds ago the first certificate of those ended that step 2 shows.
     fn certificate_ended(&self, now: Now) -> Option<u64> {
         let serving = self.listener.as_ref()?.borrow();
-        let ends = end_of_chain(&serving.pem.as_ref()?.chain)?;
+        let ends = expiry(&serving.pem.as_ref()?.chain)?;
         now.wall.duration_since(ends).ok().map(|over| over.as_secs())
     }
 
