@@ -51,7 +51,8 @@ fn gate(draft: &Draft<'_>, family: Family) -> Vec<String> {
 }
 
 /// Connections from outside that claim to be begun by this host, or by a service on a LAN host: whoever began one so
-/// could go on in the other direction, by which only answers come.
+/// could go on in the other direction, by which only answers come. A stranger can make a connection-tracking helper
+/// wait for such a one, which is related then, and not new.
 fn forged(draft: &Draft<'_>, family: Family) -> Vec<String> {
     let own = match family {
         Family::V4 => "LOCAL",
@@ -59,7 +60,7 @@ fn forged(draft: &Draft<'_>, family: Family) -> Vec<String> {
     };
     let mut rules = Vec::new();
     for name in &draft.layout.ext {
-        let begun = || rule().iif(name).state("NEW");
+        let begun = || rule().iif(name).state("NEW,RELATED");
         rules.push(begun().address_type(Side::Source, own).drop("drop:forged"));
         for segment in draft.lan(family) {
             let text = match segment.host {

@@ -45,7 +45,8 @@ fn gate(layout: &Layout<'_>) -> Vec<Rule> {
 /// could go on in the other direction, by which only answers come. Nobody's next packet finds a connection
 /// whose first one was dropped.
 fn forged(layout: &Layout<'_>) -> Vec<Rule> {
-    let begun = || rule().iifname("ext").new_connection();
+    // A stranger can make a helper wait for it, where the host has one: such a packet is related, and not new.
+    let begun = || rule().iifname("ext").new_or_related();
     let mut rules = vec![
         begun().local(Side::Source).goto("forged").named("forged"),
         begun().anycast(Side::Source).goto("forged").named("forged"),
