@@ -62,6 +62,7 @@ procd_open_instance() { :; }
 procd_close_instance() { :; }
 procd_set_param() { echo "$*" >> /mnt/procd; }
 procd_send_signal() { echo "signal $*" >> /mnt/procd; }
+stop() { echo stop >> /mnt/procd; }
 rm -f /mnt/procd /mnt/log
 touch /mnt/procd /mnt/log
 "#;
@@ -139,7 +140,9 @@ fn openwrt_s_script_starts_nothing_unless_enabled_and_then_closes_before_the_dae
     assert_silent(&net.b, Family::V4.router(), 2222);
     call(&machine, "reload_service").success();
     assert_eq!(told(&machine, "procd"), "signal knock-agent\n");
+    // procd starts a daemon that ends again, so it is told first that this one is to end.
     call(&machine, "teardown").success();
+    assert_eq!(told(&machine, "procd"), "stop\n");
     assert!(!is_guarded(&net.router));
 }
 
