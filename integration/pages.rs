@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::namespace::Namespace;
-use crate::pages::host::Host;
+use crate::pages::host::{Done, Host};
 use crate::pages::markdown::{Block, Task};
 use crate::process::Background;
 use crate::topology::Topology;
@@ -20,6 +20,10 @@ pub struct Hosts {
     pub other: Host,
     pub lan: Host,
     running: Vec<Background>,
+    /// What the last terminal showed.
+    seen: String,
+    /// What had to be typed so far, each piece with its Enter.
+    pub typed: Vec<String>,
     pub net: Topology,
 }
 
@@ -39,6 +43,8 @@ impl Hosts {
             other: Host::new("other", &net.b),
             lan: Host::new("office", &net.lan),
             running: Vec::new(),
+            seen: String::new(),
+            typed: Vec::new(),
             net,
         }
     }
@@ -84,9 +90,21 @@ impl Hosts {
             |start| text.lines().position(|line| line.starts_with(start)).expect("that line of the page");
         let (begin, end) = (from.map_or(0, line), until.map_or(usize::MAX, line));
         let mut printed = String::new();
-        for block in whole.into_iter().filter(|block| (begin..=end).contains(&block.line)) {
+        let blocks: Vec<Block> =
+            whole.into_iter().filter(|block| (begin..=end).contains(&block.line)).collect();
+        for (at, block) in blocks.iter().enumerate() {
             let place = format!("{page}, line {}", block.line);
-            printed = self.carry_out(&block, &place, printed);
+            if let Task::Terminal { on } = &block.task {
+                let seen = blocks.get(at + 1).filter(|next| next.task == Task::Output);
+                let seen = seen.unwrap_or_else(|| panic!("{place}: what is seen at the terminal?"));
+                self.typed.push(block.text.clone());
+                let talk = markdown::talk(&seen.text);
+                self.typed.extend(talk.iter().map(|(_, typed)| format!("{typed}\n")));
+                printed = self.host(on).terminal(&block.text, &talk);
+                self.seen.clone_from(&printed);
+            } else {
+                printed = self.carry_out(block, &place, printed);
+            }
         }
     }
 
@@ -94,11 +112,17 @@ impl Hosts {
     fn carry_out(&mut self, block: &Block, place: &str, before: String) -> String {
         match &block.task {
             Task::Run { on, background: true, listens, .. } => {
+                self.typed.push(block.text.clone());
                 let started = self.host(on).background(&block.text, self.running.len());
                 self.running.push(started);
                 listens.inspect(|port| self.host(on).await_listener(*port));
             }
-            Task::Run { on, exits, listens, .. } => {
+            Task::Run { on, exits, listens, interrupts, .. } => {
+                if *interrupts {
+                    let last = self.running.len().checked_sub(1).expect("something goes on");
+                    self.host(on).interrupt(last);
+                }
+                self.typed.push(block.text.clone());
                 let done = self.host(on).shell(&block.text);
                 assert!(
                     done.code == Some(*exits),
@@ -116,16 +140,41 @@ impl Hosts {
                 assert!(markdown::matches(&block.text, &before), "{place}: this was printed\n{before}");
             }
             Task::Check => {
-                let path = self.gateway.path("/run/page/checked.yaml");
-                fs::write(path, &block.text).unwrap();
-                let check = "chmod 600 /run/page/checked.yaml; cd ~/knock-agent; \
-                             target/release/knock-agent check-config -c /run/page/checked.yaml";
-                let done = self.gateway.shell(check);
+                let own = block.text.replace("replace-this-", "my-own-").replace("replace-her-", "her-own-");
+                let own = own.replace("REPLACETHISSECRET", "OFTHISMACHINEONLY");
+                let done = self.check(&own);
                 assert_eq!(done.code, Some(0), "{place}: check-config says\n{}", done.printed);
+                if own != block.text {
+                    let refused = self.check(&block.text);
+                    assert_eq!(refused.code, Some(78), "{place}: secrets of the page are taken");
+                    assert!(
+                        refused.printed.contains("comes from an example"),
+                        "{place}: {}",
+                        refused.printed
+                    );
+                }
             }
-            Task::Shown | Task::NotRun(_) => {}
+            Task::Pasted { on, below } => {
+                let text = markdown::below(&self.seen, below);
+                let text = text.unwrap_or_else(|| panic!("{place}: no {below}... in\n{}", self.seen));
+                assert!(
+                    markdown::matches(&block.text, &text),
+                    "{place}: this was shown to be pasted\n{text}"
+                );
+                self.typed.push("(pasted)\n".to_owned());
+                return self.host(on).shell(&format!("set +e\n{text}")).printed;
+            }
+            Task::Shown | Task::NotRun(_) | Task::Terminal { .. } => {}
         }
         String::new()
+    }
+
+    /// Has a configuration checked.
+    fn check(&self, text: &str) -> Done {
+        fs::write(self.gateway.path("/run/page/checked.yaml"), text).unwrap();
+        self.gateway.shell(
+            "chmod 600 /run/page/checked.yaml; ~/knock-agent/target/release/knock-agent check-config -c /run/page/checked.yaml",
+        )
     }
 
     fn host(&self, name: &str) -> &Host {

@@ -204,7 +204,9 @@ pub enum HttpPathError {
     #[error("a path has at most 100 characters, this one has {0}")]
     Length(usize),
     /// A path that examples ship with.
-    #[error("this path comes from an example, so everybody knows it: put your own in its place, a slash and what `openssl rand -hex 16` prints")]
+    #[error(
+        "this path comes from an example, so everybody knows it: put your own in its place, a slash and what `openssl rand -hex 16` prints"
+    )]
     Shipped,
 }
 

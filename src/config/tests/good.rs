@@ -45,13 +45,20 @@ fn the_reference_s_test_configuration_loads_unchanged_but_for_its_addresses() {
 fn our_example_is_refused_as_shipped_and_for_its_secrets_only() {
     let problems = read(OURS).unwrap_err();
     let paths: Vec<&str> = problems.list.iter().map(|p| p.path.as_str()).collect();
-    let keys = ["ssh.access_key_http[0]", "ssh.access_key_https[0]", "web.access_key_http[0]", "web.access_key_https[0]"];
+    let keys = [
+        "ssh.access_key_http[0]",
+        "ssh.access_key_https[0]",
+        "web.access_key_http[0]",
+        "web.access_key_https[0]",
+    ];
     assert_eq!(paths, [["global.http_post_path", "global.https_post_path"].as_slice(), &keys].concat());
     assert!(problems.list.iter().all(|p| p.message.contains("comes from an example")), "{problems}");
 }
 
 fn ours_with_own_secrets() -> String {
-    OURS.replace("/step-1-SECRET", "/mine-1").replace("/step-2-SECRET", "/mine-2").replace("replace-this-", "my-own-")
+    OURS.replace("/step-1-SECRET", "/mine-1")
+        .replace("/step-2-SECRET", "/mine-2")
+        .replace("replace-this-", "my-own-")
 }
 
 #[test]
