@@ -22,9 +22,16 @@ pub struct Hosts {
     running: Vec<Background>,
     /// What the last terminal showed.
     seen: String,
-    /// What had to be typed so far, each piece with its Enter.
-    pub typed: Vec<String>,
+    /// What had to be typed so far.
+    pub typed: Vec<Typed>,
     pub net: Topology,
+}
+
+/// Something that a page has its reader type.
+pub struct Typed {
+    pub text: String,
+    /// Whether it answers a question.
+    pub answer: bool,
 }
 
 impl Hosts {
@@ -97,9 +104,9 @@ impl Hosts {
             if let Task::Terminal { on } = &block.task {
                 let seen = blocks.get(at + 1).filter(|next| next.task == Task::Output);
                 let seen = seen.unwrap_or_else(|| panic!("{place}: what is seen at the terminal?"));
-                self.typed.push(block.text.clone());
+                self.note(&block.text);
                 let talk = markdown::talk(&seen.text);
-                self.typed.extend(talk.iter().map(|(_, typed)| format!("{typed}\n")));
+                self.typed.extend(talk.iter().map(|(_, text)| Typed { text: text.clone(), answer: true }));
                 printed = self.host(on).terminal(&block.text, &talk);
                 self.seen.clone_from(&printed);
             } else {
@@ -110,10 +117,11 @@ impl Hosts {
 
     #[track_caller]
     fn carry_out(&mut self, block: &Block, place: &str, before: String) -> String {
+        let own = self.own(&block.text);
         match &block.task {
             Task::Run { on, background: true, listens, .. } => {
-                self.typed.push(block.text.clone());
-                let started = self.host(on).background(&block.text, self.running.len());
+                self.note(&block.text);
+                let started = self.host(on).background(&own, self.running.len());
                 self.running.push(started);
                 listens.inspect(|port| self.host(on).await_listener(*port));
             }
@@ -122,8 +130,8 @@ impl Hosts {
                     let last = self.running.len().checked_sub(1).expect("something goes on");
                     self.host(on).interrupt(last);
                 }
-                self.typed.push(block.text.clone());
-                let done = self.host(on).shell(&block.text);
+                self.note(&block.text);
+                let done = self.host(on).shell(&own);
                 assert!(
                     done.code == Some(*exits),
                     "{place} ended with {:?} and not with {exits}; it printed\n{}\nlogs of the gateway:\n{}",
@@ -155,13 +163,12 @@ impl Hosts {
                 }
             }
             Task::Pasted { on, below } => {
-                let text = markdown::below(&self.seen, below);
-                let text = text.unwrap_or_else(|| panic!("{place}: no {below}... in\n{}", self.seen));
+                let text = self.pasted(below);
                 assert!(
                     markdown::matches(&block.text, &text),
                     "{place}: this was shown to be pasted\n{text}"
                 );
-                self.typed.push("(pasted)\n".to_owned());
+                self.note("(pasted)");
                 return self.host(on).shell(&format!("set +e\n{text}")).printed;
             }
             Task::Shown | Task::NotRun(_) | Task::Terminal { .. } => {}
@@ -175,6 +182,24 @@ impl Hosts {
         self.gateway.shell(
             "chmod 600 /run/page/checked.yaml; ~/knock-agent/target/release/knock-agent check-config -c /run/page/checked.yaml",
         )
+    }
+
+    /// What a reader types where a page has `replace-this-...`: the secrets of this gateway.
+    pub fn own(&self, text: &str) -> String {
+        let list = fs::read_to_string(self.gateway.path("~/my-secrets")).unwrap_or_default();
+        let pairs =
+            list.lines().filter_map(|line| line.strip_prefix("s/")?.strip_suffix('/')?.split_once('/'));
+        pairs.fold(text.to_owned(), |text, (shown, own)| text.replace(shown, own))
+    }
+
+    fn note(&mut self, text: &str) {
+        self.typed.push(Typed { text: text.to_owned(), answer: false });
+    }
+
+    /// What the last terminal showed below the line that begins so.
+    #[track_caller]
+    pub fn pasted(&self, heading: &str) -> String {
+        markdown::below(&self.seen, heading).unwrap_or_else(|| panic!("no {heading}... in\n{}", self.seen))
     }
 
     fn host(&self, name: &str) -> &Host {
