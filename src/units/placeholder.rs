@@ -12,7 +12,6 @@ const WHOLE: &[&str] = &[
     "m2Wz-your-own-2",
     "choose-a-long-one-of-your-own",
     "a-secret-path-of-your-own",
-    "a1b2c3-your-own",
     "and-another-one",
 ];
 /// The same in base32.
