@@ -255,8 +255,19 @@ fn what_operations_says_works_in_that_order_and_leaves_nothing() {
 }
 
 #[test]
-fn configurations_of_the_pages_on_moving_are_right() {
+fn the_pages_on_sequences_and_proxies_are_right() {
+    let mut hosts = Hosts::new().prepared();
+    assert_open(hosts.b(), Family::V4.router(), 22);
+    hosts.follow("docs/sequences.md", None);
+    assert_let_in(&hosts, &[Family::V4], 22);
+    hosts.follow("docs/proxy.md", None);
+}
+
+#[test]
+fn configurations_of_the_pages_on_moving_containers_and_vyos_are_right() {
     let mut hosts = Hosts::new();
+    hosts.follow("docs/containers.md", None);
+    hosts.follow("docs/vyos.md", None);
     for page in ["knockd", "fwknop", "nfknock"] {
         hosts.follow(&format!("docs/migration/{page}.md"), None);
     }
