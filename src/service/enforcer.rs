@@ -29,6 +29,7 @@ use super::herald::Herald;
 use super::link::{Answer, Ask, Pending};
 use super::operations::Operations;
 use super::refusals::Refusals;
+use super::outside::Told;
 use super::reload::Reload;
 use super::repair::{AGAIN, Happened, Patience, Watch};
 use super::state::{StateFile, resumed};
@@ -82,6 +83,8 @@ pub struct Enforcer {
     around: Arc<Around>,
 }
 
+    /// Interfaces on which nothing is guarded.
+    outside: Told,
 /// Why the enforcer stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stopped {
@@ -128,6 +131,7 @@ impl Enforcer {
             around: Arc::default(),
         }
     }
+            outside: Told::default(),
 
     /// Has the listener of step 1 follow what the kernel lets through.
     #[must_use]
@@ -175,6 +179,7 @@ impl Enforcer {
         let mut knocks = self.listen(None);
         let _ = self.hearing.take().map(|hearing| hearing.send(()));
         self.begin_telling(clock::now());
+        self.outside.look(self.operations.settings());
         loop {
             self.settle(&mut knocks, clock::now());
             // After the answer to a knock, which does not wait for the disk.
@@ -185,6 +190,7 @@ impl Enforcer {
             self.follow_timed(&mut knocks, clock::now());
             let timed_at = self.timed_due();
             let (repair_at, summary_at) = (self.repair_at, self.refusals.due());
+            self.outside.follow(self.operations.settings());
             let (end_at, path_at) = (self.end_due(), self.path_due());
             tokio::select! {
                 biased;
@@ -295,6 +301,7 @@ impl Enforcer {
 
     /// Keeps grants where the settings say, as a restart would.
     fn follow_state_file(&mut self, now: Now) {
+            self.outside.look(self.operations.settings());
         let wanted = self.operations.settings().global.state_file.as_deref();
         if self.state.as_ref().map(StateFile::path) != wanted {
             // What it says is soon out of date.
