@@ -36,25 +36,18 @@ pub(super) fn check(settings: &Settings, args: &DaemonArgs) -> Vec<Problem> {
 fn two_factor(settings: &Settings, args: &DaemonArgs) -> Vec<Problem> {
     let key = "global.2fa_config_folder";
     match two_factor::load(settings) {
-        Ok(found) => found
-            .missing_folder
-            .into_iter()
-            .map(|folder| {
-                let folder = std::path::absolute(&folder).unwrap_or(folder);
-                let message = format!("{} does not exist: no key needs a one-time code", folder.display());
-                problem(args, Severity::Warning, key, message)
-            })
-            .collect(),
+        Ok(_) => Vec::new(),
         Err(errors) => errors
             .into_iter()
             .map(|error| {
                 let severity = match &error {
-                    TwoFactorError::Unreadable { source, .. }
+                    TwoFactorError::Unreadable { source, .. } | TwoFactorError::NoFolder { source, .. }
                         if source.kind() == ErrorKind::PermissionDenied =>
                     {
                         Severity::Warning
                     }
                     TwoFactorError::Unreadable { .. }
+                    | TwoFactorError::NoFolder { .. }
                     | TwoFactorError::Exposed { .. }
                     | TwoFactorError::Malformed { .. } => Severity::Error,
                 };
