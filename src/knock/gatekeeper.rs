@@ -22,7 +22,7 @@ pub struct Gatekeeper {
     keyring: Keyring,
     apps: Vec<App>,
     by_name: BTreeMap<Digest, usize>,
-    factors: Vec<Factor>,
+    pub(super) factors: Vec<Factor>,
     decoy_factor: Option<TotpSecret>,
     codes: UsedCodes,
     proofs: UsedProofs,
@@ -339,11 +339,10 @@ impl Gatekeeper {
             Err(_) => Vec::new(),
         };
         let holder = right.as_ref().ok().and_then(|right| self.keyring.holder(right.holder));
-        let wants_code = right
+        let at_https = right
             .as_ref()
             .is_ok_and(|right| self.app(right.app).is_some_and(|app| app.two_factor_step.at_https()));
-        let factors =
-            holder.filter(|_| wants_code).map(|holder| factors_for(holder, &step1s)).unwrap_or_default();
+        let factors = holder.map(|holder| self.factors_for(holder, &step1s, at_https)).unwrap_or_default();
         let code = self.check_code(&factors, attempt.token.as_ref(), now);
 
         let index = right?.app;
@@ -456,17 +455,6 @@ impl Gatekeeper {
             }
         }
     }
-}
-
-/// The 2FA secrets any of which step 2 may be completed with; none: no code is asked for.
-///
-/// That of the key of step 2 goes first. Otherwise it is that of the key of step 1; where two people behind one address knocked
-/// with different keys of an app, the one without a secret may go on without a code, as without the other.
-fn factors_for(holder: &Holder, step1s: &[&Holder]) -> Vec<usize> {
-    if let Some(factor) = holder.factor {
-        return vec![factor];
-    }
-    step1s.iter().map(|step1| step1.factor).collect::<Option<Vec<usize>>>().unwrap_or_default()
 }
 
 /// How long a grant lasts: what was asked for, within what the key may have and its own last day.

@@ -15,6 +15,7 @@ mod proof;
 mod proxy_protocol;
 mod rate_limit;
 mod request;
+mod second_factor;
 mod used_codes;
 
 pub use attempt::{Action, Attempt, Credential, Refusal, Step, Verdict};
