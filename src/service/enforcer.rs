@@ -16,6 +16,7 @@ pub use rotation::ServingSender;
 
 use self::lines::Lines;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,10 +29,11 @@ use super::hasher::{Hashed, Hasher, Job};
 use super::herald::Herald;
 use super::link::{Answer, Ask, Pending};
 use super::operations::Operations;
-use super::refusals::Refusals;
 use super::outside::Told;
+use super::refusals::Refusals;
 use super::reload::Reload;
 use super::repair::{AGAIN, Happened, Patience, Watch};
+use super::shut_out::ShutOut;
 use super::state::{StateFile, resumed};
 use super::tally::Tally;
 use super::trial::Trial;
@@ -81,10 +83,10 @@ pub struct Enforcer {
     tally: Tally,
     /// What others know of the daemon.
     around: Arc<Around>,
-}
-
     /// Interfaces on which nothing is guarded.
     outside: Told,
+}
+
 /// Why the enforcer stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stopped {
@@ -129,9 +131,9 @@ impl Enforcer {
             hearing: None,
             tally: Tally::default(),
             around: Arc::default(),
+            outside: Told::default(),
         }
     }
-            outside: Told::default(),
 
     /// Has the listener of step 1 follow what the kernel lets through.
     #[must_use]
@@ -177,9 +179,9 @@ impl Enforcer {
             self.repair_at = Some(Instant::now() + AGAIN);
         }
         let mut knocks = self.listen(None);
+        self.outside.look(self.operations.settings());
         let _ = self.hearing.take().map(|hearing| hearing.send(()));
         self.begin_telling(clock::now());
-        self.outside.look(self.operations.settings());
         loop {
             self.settle(&mut knocks, clock::now());
             // After the answer to a knock, which does not wait for the disk.
@@ -188,9 +190,9 @@ impl Enforcer {
             self.tell_turns(clock::now());
             self.follow_path(clock::now());
             self.follow_timed(&mut knocks, clock::now());
+            self.outside.follow(self.operations.settings());
             let timed_at = self.timed_due();
             let (repair_at, summary_at) = (self.repair_at, self.refusals.due());
-            self.outside.follow(self.operations.settings());
             let (end_at, path_at) = (self.end_due(), self.path_due());
             tokio::select! {
                 biased;
@@ -270,8 +272,12 @@ impl Enforcer {
                 if touched.table_removed {
                     self.removed = true;
                 }
-                for (set, key) in &touched.removed {
-                    self.operations.on_removed(set, key, clock::now());
+                let removed = touched.removed.iter();
+                let out: BTreeSet<_> = removed
+                    .filter_map(|(set, key)| self.operations.on_removed(set, key, clock::now()))
+                    .collect();
+                if !out.is_empty() {
+                    self.operations.cut_open(&ShutOut::Those { grants: out, networks: Vec::new() });
                 }
                 self.by = format!("{} (pid {})", touched.process, touched.pid);
                 if !touched.ours {
@@ -295,13 +301,13 @@ impl Enforcer {
             self.follow_state_file(now);
             self.follow_notify(now);
             self.tell_listener();
+            self.outside.look(self.operations.settings());
         }
         let _ = done.send(outcome);
     }
 
     /// Keeps grants where the settings say, as a restart would.
     fn follow_state_file(&mut self, now: Now) {
-            self.outside.look(self.operations.settings());
         let wanted = self.operations.settings().global.state_file.as_deref();
         if self.state.as_ref().map(StateFile::path) != wanted {
             // What it says is soon out of date.

@@ -44,6 +44,7 @@ pub mod reload;
 mod repair;
 mod sealed;
 mod served;
+mod shut_out;
 pub mod snapshot;
 pub mod standing;
 pub mod state;

@@ -23,6 +23,7 @@ use super::operations::{OperationError, Operations, TRIES};
 use super::outside::Outside;
 use super::record::{Record, number};
 use super::served::{Pair, Served};
+use super::shut_out::{ShutOut, any_keeps};
 use super::trial::Trial;
 use super::user_files::{LOOK_AT_USERS, UserFiles};
 use crate::backend::BackendError;
@@ -82,9 +83,9 @@ pub(super) struct Reloader {
     pub(super) source: Source,
     pub(super) pair: Option<Pair>,
     pub(super) users: UserFiles,
-    /// A start that may still be taken back.
     /// The interfaces that are guarded.
     pub(super) outside: Outside,
+    /// A start that may still be taken back.
     pub(super) trial: Option<Arc<Trial>>,
     pub(super) state_dir: PathBuf,
     /// The folders that can be written to; none: all.
@@ -169,9 +170,9 @@ impl Reloader {
         // Files may be slow, and step 1 and step 2 are served meanwhile.
         let read = spawn_blocking(move || read(&source)).await.map_err(|_| ReloadError::Ending)?;
         let (settings, two_factor) = read?;
-        if let (Some(path), Some(writable)) = (&settings.global.state_file, &self.writable)
         let outside = Outside::of(&settings);
         outside.may_follow(&self.outside)?;
+        if let (Some(path), Some(writable)) = (&settings.global.state_file, &self.writable)
             && !writable.iter().any(|folder| path.starts_with(folder))
         {
             return Err(ReloadError::StateFolder(path.clone()));
@@ -186,8 +187,8 @@ impl Reloader {
         let reload = Reload { settings, two_factor, random, done };
         self.enforcer.send(reload).await.map_err(|_| ReloadError::Ending)?;
         let Reloaded { changes, ended, good } = finished.await.map_err(|_| ReloadError::Ending)??;
-
         self.outside = outside;
+
         if let Some(served) = &mut self.served {
             served.change(|serving| serving.step2 = Arc::new(step2)).await;
         }
@@ -304,6 +305,8 @@ impl Operations {
         let mut result = Err(OperationError::NoTable);
         for _ in 0..TRIES {
             let mut live = self.firewall.read()?;
+            let had = live.as_ref().filter(|_| any_keeps(&before.apps));
+            let had = had.map(|live| ShutOut::all_of(sets, live).and_allowed_by(before));
             let with_sets =
                 live.as_mut().map_or(0, |live| self.let_go_with_clients(&clients, &moved, sets, live, now));
             let none = Live::default();
@@ -343,6 +346,9 @@ impl Operations {
                         Err(error) => {
                             tracing::warn!(%error, "connections that live on would not outlast a flush")
                         }
+                    }
+                    if let Some(had) = had {
+                        self.cut_open_of(&before.apps, before.global.ipv6_prefix, &had);
                     }
                     return Ok(Reloaded { changes, ended, good });
                 }
