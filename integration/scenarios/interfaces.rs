@@ -238,3 +238,56 @@ fn a_port_of_a_bridge_is_refused_by_the_check_and_its_bridge_is_guarded() {
         assert_silent(&net.b, family.router(), 2222);
     }
 }
+
+#[test]
+fn an_interface_that_is_misspelt_at_a_reload_or_renamed_opens_nothing_in_silence() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let config = Config::ssh(&["duration: 60"]);
+    let home = Installation::new(&config);
+    let agent = home.start(&net.router);
+    ip(&net.router, "link property add dev ext0 altname enp9s0f0\n");
+    let guard = table(&net.router);
+    let with = |name: &str| config.text().replace("interface_ext: ext0", &format!("interface_ext: {name}"));
+    for (wrong, complaint, check) in [
+        ("exto", "exto does not exist", 0),
+        ("[exto, pppo]", "exto does not exist", 0),
+        ("enp9s0f0", "enp9s0f0 is only another name of ext0", 78),
+    ] {
+        home.rewrite_config(&with(wrong));
+        let logged = home.log().len();
+        let said = agent.reload();
+        assert!(said.contains("refused"), "{wrong}: {said}");
+        assert!(home.log()[logged..].contains(complaint), "{wrong}: {}", &home.log()[logged..]);
+        assert_eq!(table(&net.router), guard, "{wrong}");
+        home.check(&net.router, &["check-config"]).exits(check);
+        home.check(&net.router, &["check-ruleset"]).exits(1);
+    }
+    for family in Family::BOTH {
+        assert_silent(&net.b, family.router(), 2222);
+    }
+    // What may come later beside what is there.
+    home.rewrite_config(&with("[ext0, ppp0]"));
+    assert!(agent.reload().contains("STATUS=guarding\n"), "{}", home.log());
+    home.rewrite_config(config.text());
+    assert!(agent.reload().contains("STATUS=guarding\n"), "{}", home.log());
+    home.check(&net.router, &["health"]).success();
+
+    let logged = home.log().len();
+    ip(
+        &net.router,
+        "link set ext0 down\nlink property del dev ext0 altname enp9s0f0\nlink set ext0 name wan9\n",
+    );
+    for _ in 0..2 {
+        let told = home.check(&net.router, &["health"]).exits(1).text();
+        assert!(told.contains("interface: interface_ext ext0 does not exist now"), "{told}");
+        let told = home.verb(&net.router, &["status"]).success().text();
+        assert!(told.contains("interface_ext ext0 does not exist now"), "{told}");
+    }
+    let log = home.log()[logged..].to_owned();
+    assert_eq!(log.matches("ext0 does not exist now").count(), 1, "{log}");
+    agent.terminate();
+    home.rewrite_config(&with("enp9s0f0"));
+    ip(&net.router, "link property add dev wan9 altname enp9s0f0\n");
+    home.run_in_vain(&net.router).exits(78);
+}

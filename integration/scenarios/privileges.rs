@@ -150,3 +150,50 @@ fn a_local_user_without_rights_gives_no_orders_whatever_the_socket_allows() {
         assert!(time_left(&net.router, "ssh", a).is_none() && time_left(&net.router, "ssh", b).is_some());
     }
 }
+
+#[test]
+fn an_operator_opens_and_closes_and_does_not_take_the_guard_down() {
+    let net = Topology::new();
+    let groups = crate::temporary::TempDir::new();
+    let file = groups.write("group", "root:x:0:\nknock-agent:x:64999:\n");
+    let script = format!("mount --bind {} /etc/group && exec \"$0\" \"$@\"", file.display());
+    let home =
+        Installation::new(&Config::ssh(&["duration: 60"])).wrapper(&["unshare", "-m", "sh", "-c", &script]);
+    let _agent = home.start(&net.router);
+    let asked = |who: u32, request: &str| {
+        // From inside its folder, whose parents root alone can enter.
+        let ask = "import os, socket, sys\n\
+                   s = socket.socket(socket.AF_UNIX)\n\
+                   os.setgroups([])\n\
+                   os.setgid(64999)\n\
+                   os.chdir(sys.argv[1])\n\
+                   os.setresuid(int(sys.argv[2]), int(sys.argv[2]), 0)\n\
+                   s.connect('control.sock')\n\
+                   s.sendall(sys.argv[3].encode() + b'\\n')\n\
+                   print(s.makefile().readline(), end='')\n";
+        let run = home.path("run");
+        net.router
+            .run("python3", &["-c", ask, run.to_str().unwrap(), &who.to_string(), request])
+            .success()
+            .text()
+    };
+    let run = home.path("run");
+    fs::set_permissions(&run, fs::Permissions::from_mode(0o755)).unwrap();
+    let client = Family::V4.client_a();
+    let grant = format!("{{\"verb\":\"grant\",\"app\":\"ssh\",\"address\":\"{client}\",\"seconds\":60}}");
+    assert!(asked(65534, &grant).contains("done"), "{}", home.log());
+    assert!(time_left(&net.router, "ssh", client).is_some());
+    for request in [
+        "{\"verb\":\"teardown\"}",
+        "{\"verb\":\"confirm\"}",
+        "{\"verb\":\"allow\",\"network\":\"0.0.0.0/0\"}",
+        "{\"verb\":\"allow\",\"network\":\"::/1\"}",
+    ] {
+        let told = asked(65534, request);
+        assert!(told.contains("\"permission\"") && told.contains("takes root"), "{request}: {told}");
+    }
+    assert!(time_left(&net.router, "ssh", client).is_some(), "it all stands");
+    assert_silent(&net.b, Family::V4.router(), 2222);
+    assert!(asked(0, "{\"verb\":\"teardown\"}").contains("done"));
+    assert_eq!(everything(&net.router).trim(), "");
+}

@@ -171,3 +171,47 @@ fn codes_that_are_guessed_from_many_addresses_are_held_back_from_all_but_the_own
     let judged = format!("client={thief} step=1 reason=wrong-code");
     assert!(home.log().contains(&judged), "{}", home.log());
 }
+
+#[test]
+fn a_key_of_step_2_that_has_a_code_opens_nothing_without_wherever_codes_are_asked_for() {
+    let net = Topology::new();
+    let home = install(&https_key("ssh"), &["step2_https_duration: 30"]);
+    let _agent = home.start(&net.router);
+    let (to, client) = (Family::V4.router(), Family::V4.client_a());
+    step1(&net.a, to, "ssh");
+    assert!(admission_left(&net.router, client).is_some(), "the key of step 1 has none");
+    assert_step2_answers(step2(&net.a, to, "ssh"), 401);
+    assert_step2_answers(step2_with(&net, "000000"), 403);
+    assert_eq!(time_left(&net.router, "ssh", client), None);
+    assert_step2_answers(step2_with(&net, &code(&net.a, 0)), 200);
+    assert!(time_left(&net.router, "ssh", client).is_some());
+}
+
+#[test]
+fn a_folder_of_codes_that_is_misspelt_or_gone_is_refused_at_a_reload_and_at_a_start() {
+    let net = Topology::new();
+    let home = install(&http_key("ssh"), &[]);
+    let agent = home.start(&net.router);
+    let (to, client) = (Family::V4.router(), Family::V4.client_a());
+    let config = std::fs::read_to_string(home.path("config.yaml")).unwrap();
+    for misspelt in [true, false] {
+        if misspelt {
+            home.rewrite_config(&config.replace("/2fa\"", "/2fb\""));
+        } else {
+            home.rewrite_config(&config);
+            std::fs::rename(home.path("2fa"), home.path("elsewhere")).unwrap();
+        }
+        let said = agent.reload();
+        assert!(said.contains("refused"), "{said}");
+        assert!(home.log().contains("no key would need a one-time code"), "{}", home.log());
+        step1(&net.a, to, "ssh");
+        assert_eq!(admission_left(&net.router, client), None, "without a code");
+    }
+    home.check(&net.router, &["check-config"]).exits(78);
+    agent.terminate();
+    home.run_in_vain(&net.router).exits(78);
+    std::fs::create_dir(home.path("2fa")).unwrap();
+    let _agent = home.start(&net.router);
+    step1(&net.a, to, "ssh");
+    assert!(admission_left(&net.router, client).is_some(), "an empty folder asks nobody");
+}

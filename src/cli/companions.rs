@@ -6,11 +6,15 @@ use super::flags::{UNMARKED, UNMARKED_FIX};
 use crate::cli::{DaemonArgs, Exit};
 use crate::config::{Problem, Settings, Severity};
 use crate::service::daemon::{self, DaemonError};
+use crate::service::outside;
 use crate::service::two_factor::{self, TwoFactorError};
 
 /// Every problem with those files, as far as this process may read them.
 pub(super) fn check(settings: &Settings, args: &DaemonArgs) -> Vec<Problem> {
     let mut out = two_factor(settings, args);
+    for trouble in outside::other_names(settings) {
+        out.push(problem(args, Severity::Error, "interface_ext", trouble.to_string()));
+    }
     if settings.global.mark.is_none() && !args.host.wishes(args.kind()).is_empty() {
         let unmarked = problem(args, Severity::Error, "global.mark", UNMARKED.to_owned());
         out.push(Problem { fix: Some(UNMARKED_FIX.to_owned()), ..unmarked });
@@ -32,25 +36,18 @@ pub(super) fn check(settings: &Settings, args: &DaemonArgs) -> Vec<Problem> {
 fn two_factor(settings: &Settings, args: &DaemonArgs) -> Vec<Problem> {
     let key = "global.2fa_config_folder";
     match two_factor::load(settings) {
-        Ok(found) => found
-            .missing_folder
-            .into_iter()
-            .map(|folder| {
-                let folder = std::path::absolute(&folder).unwrap_or(folder);
-                let message = format!("{} does not exist: no key needs a one-time code", folder.display());
-                problem(args, Severity::Warning, key, message)
-            })
-            .collect(),
+        Ok(_) => Vec::new(),
         Err(errors) => errors
             .into_iter()
             .map(|error| {
                 let severity = match &error {
-                    TwoFactorError::Unreadable { source, .. }
+                    TwoFactorError::Unreadable { source, .. } | TwoFactorError::NoFolder { source, .. }
                         if source.kind() == ErrorKind::PermissionDenied =>
                     {
                         Severity::Warning
                     }
                     TwoFactorError::Unreadable { .. }
+                    | TwoFactorError::NoFolder { .. }
                     | TwoFactorError::Exposed { .. }
                     | TwoFactorError::Malformed { .. } => Severity::Error,
                 };

@@ -205,7 +205,9 @@ fn exit_code(error: &DaemonError) -> Exit {
             ErrorKind::PermissionDenied => Exit::NoPermission,
             _ => Exit::BadConfig,
         },
-        DaemonError::Certificate { .. } | DaemonError::TwoFactor(_) => Exit::BadConfig,
+        DaemonError::Certificate { .. } | DaemonError::TwoFactor(_) | DaemonError::Outside(_) => {
+            Exit::BadConfig
+        }
         DaemonError::Backend(error) => exit_of_backend(error),
         DaemonError::Operation(error) => exit_of(error.failure()),
         DaemonError::Listen { error } => of_io(&error.source),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use self::codes::{Code, factors_for};
+use self::codes::Code;
 use crate::config::{App, Settings, Step1Proof};
 use crate::knock::attempt::{Action, Attempt, Credential, Refusal, Step, Verdict};
 use crate::knock::defence::Defence;
@@ -357,11 +357,10 @@ impl Gatekeeper {
             Err(_) => Vec::new(),
         };
         let holder = right.as_ref().ok().and_then(|right| self.keyring.holder(right.holder));
-        let wants_code = right
+        let at_https = right
             .as_ref()
             .is_ok_and(|right| self.app(right.app).is_some_and(|app| app.two_factor_step.at_https()));
-        let factors =
-            holder.filter(|_| wants_code).map(|holder| factors_for(holder, &step1s)).unwrap_or_default();
+        let factors = holder.map(|holder| self.factors_for(holder, &step1s, at_https)).unwrap_or_default();
         let code = self.check_code(&factors, attempt, now);
 
         let index = right?.app;

@@ -274,6 +274,33 @@ fn a_code_at_step_2_is_asked_for_with_time_to_type_it_once() {
 }
 
 #[test]
+fn a_key_of_step_2_with_a_secret_of_its_own_needs_a_code_although_step_1_asks_for_codes() {
+    let [first, second] = [HTTP[0], HTTPS[1]].map(|key| factor(&format!("{key}-a")));
+    let own = TwoFactor { secret: TotpSecret::new(&[6; 20], TotpKind::default()).unwrap(), ..second.clone() };
+    let (code, own_code) = (totp().code_at(at(0).wall), own.secret.code_at(at(0).wall));
+    let step1 = |code: Option<&Secret>| attempt(Step::One, "192.0.2.1", "a", HTTP[0], code);
+    let step2 = |code: &Secret| attempt(Step::Two, "192.0.2.1", "a", HTTPS[1], Some(code));
+
+    let mut gate = Gatekeeper::new(&settings(TwoFactorStep::Http), std::slice::from_ref(&own), [1; 16]);
+    assert!(admitted(&gate.alone(&step1(None), at(0))), "the key of step 1 has none");
+    assert_eq!(gate.alone(&two("a"), at(0)), Verdict::NeedToken { readmit: Some(lifetime(60)) });
+    assert_eq!(gate.alone(&step2(&code), at(0)), Verdict::Refuse(Refusal::WrongToken));
+    assert!(granted(&gate.alone(&step2(&own_code), at(0))));
+
+    let mut gate = Gatekeeper::new(&settings(TwoFactorStep::Http), &[first.clone(), own], [1; 16]);
+    assert!(admitted(&gate.alone(&step1(Some(&code)), at(0))));
+    assert!(matches!(gate.alone(&two("a"), at(0)), Verdict::NeedToken { .. }), "another secret");
+    assert!(granted(&gate.alone(&step2(&own_code), at(0))));
+
+    let mut gate = Gatekeeper::new(&settings(TwoFactorStep::Http), &[first, second], [1; 16]);
+    assert!(admitted(&gate.alone(&step1(Some(&code)), at(0))));
+    assert!(granted(&gate.alone(&two("a"), at(0))), "the same secret was asked for at step 1");
+    // A neighbour's step 1 proves nothing for this one's.
+    assert!(admitted(&gate.alone(&attempt(Step::One, "192.0.2.1", "a", HTTP[1], None), at(10))));
+    assert!(matches!(gate.alone(&two("a"), at(10)), Verdict::NeedToken { .. }));
+}
+
+#[test]
 fn one_code_does_not_serve_both_steps() {
     let key = format!("{}-a", HTTP[0]);
     let mut gate = Gatekeeper::new(&settings(TwoFactorStep::Both), &[factor(&key)], [1; 16]);

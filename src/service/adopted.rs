@@ -1,9 +1,11 @@
 //! Flows that were there before the guard, remembered in case somebody removes the table.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::operations::{OperationError, Operations};
+use super::shut_out::leads_to;
 use crate::backend::BackendError;
 use crate::ruleset::diff::{Change, Live};
 use crate::ruleset::lockout::{adopted_ref, ends_of};
@@ -27,6 +29,12 @@ impl Adopted {
         if !found.is_empty() {
             (self.elements, self.read_at) = (found, now.boot);
         }
+    }
+
+    /// Whether the flow between two ends is one of them.
+    pub(super) fn knows(&self, protocol: u8, client: SocketAddr, server: SocketAddr) -> bool {
+        let mut keys = self.elements.values().flat_map(Elements::keys);
+        keys.any(|key| ends_of(key) == Some((protocol, client, server)))
     }
 
     pub(super) fn forget(&mut self) {
@@ -86,10 +94,8 @@ impl Operations {
         let app = self.app(app)?.clone();
         let of_app = |key: &[u8]| {
             ends_of(key).is_some_and(|(protocol, _, server)| {
-                let (addr, port) = (server.ip(), server.port());
-                let lan_port = app.destination.host() == Some(addr) && app.destination.port() == Some(port);
-                app.protocol.each().iter().any(|each| each.number() == protocol)
-                    && (lan_port || app.ports.iter().any(|ports| ports.contains(port)))
+                let mut each = app.protocol.each().iter();
+                each.any(|each| each.number() == protocol && leads_to(&app, *each, server))
             })
         };
         let live = self.live()?;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::operations::{OperationError, Operations, TRIES};
+use super::shut_out::ShutOut;
 use crate::backend::BackendError;
 use crate::ruleset::allow::{self, Origin, Span, key_address};
 use crate::ruleset::diff::{Change, Live, SetRef};
@@ -79,8 +80,10 @@ impl Operations {
         self.allowed.retain(|have| have.until.is_none_or(|until| until > now.boot));
         let before = self.allowed.clone();
         self.allowed.retain(|have| slug.is_some() && have.app != slug);
-        let count = before.len() - self.allowed.len();
+        let gone: Vec<_> = before.iter().filter(|had| !self.allowed.contains(had)).cloned().collect();
+        let count = gone.len();
         self.sync_allowed(now).inspect_err(|_| self.allowed = before)?;
+        self.cut_open(&ShutOut::networks(gone.into_iter().map(|had| (had.app, had.network)).collect()));
         Ok(count)
     }
 

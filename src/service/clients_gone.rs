@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use super::knocked::{GrantSet, slug_of};
 use super::operations::{OperationError, Operations};
+use super::shut_out::ShutOut;
 use super::used_knocks::Opened;
 use crate::config::{App, Settings};
 use crate::grant::{How, Note};
@@ -86,6 +87,7 @@ impl Operations {
         let (changes, ended) = self.end_of_clients(&gone, &Moved::new(), &live, now);
         if !changes.is_empty() {
             self.firewall.apply(&changes)?;
+            self.cut_open(&ShutOut::all_of(&self.grant_sets(), &live));
         }
         for (key, addr) in ended {
             self.ledger.revoke(&key, addr);

@@ -2,6 +2,7 @@
 
 use super::operations::{OperationError, Operations, TRIES};
 use super::reload::inherited;
+use super::shut_out::ShutOut;
 use crate::backend::BackendError;
 use crate::grant::Succession;
 use crate::ruleset::allow::address_key;
@@ -53,6 +54,7 @@ impl Operations {
             match self.firewall.apply(&[change]) {
                 Ok(()) => {
                     self.ledger.succeed(&slug, Some(addr.ip()), &succession);
+                    self.cut_open(&ShutOut::one(&slug, addr.ip()));
                     return Ok(true);
                 }
                 // It ended between being read and being removed.

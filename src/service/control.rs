@@ -16,6 +16,7 @@ use super::status::Status;
 use super::tally::Figures;
 use crate::ruleset::explain::Recalled;
 use crate::sys::{files, users};
+use crate::units::{Family, Network};
 
 /// Longest request, in bytes.
 const REQUEST: u64 = 4_096;
@@ -88,6 +89,31 @@ pub enum Request {
     /// Figures; asked by the daemon itself only.
     #[serde(skip)]
     Figures {},
+}
+
+/// A network as wide as this, or wider, is nearly everybody.
+const VAST_V4: u8 = 7;
+const VAST_V6: u8 = 15;
+
+impl Request {
+    /// Whether it takes down the guard as a whole, or keeps what only root can put in force: that is not for operators.
+    fn is_for_root(&self) -> bool {
+        match self {
+            Self::Teardown {} | Self::Confirm {} => true,
+            Self::Allow { network, .. } => network.parse().is_ok_and(|network: Network| {
+                network.prefix_len() <= if network.family() == Family::V4 { VAST_V4 } else { VAST_V6 }
+            }),
+            Self::Status {}
+            | Self::Explain { .. }
+            | Self::Grant { .. }
+            | Self::Revoke { .. }
+            | Self::RevokeAll { .. }
+            | Self::AllowFlush { .. }
+            | Self::Unblock { .. }
+            | Self::Health {}
+            | Self::Figures {} => false,
+        }
+    }
 }
 
 /// What the daemon replies.
@@ -215,6 +241,13 @@ async fn one(stream: tokio::net::UnixStream, calls: mpsc::Sender<Call>) -> io::R
     } else {
         match serde_json::from_str(&line) {
             Err(error) => failed(Failure::Request, format!("the request cannot be read: {error}")),
+            Ok(request) if Request::is_for_root(&request) && !users::may_rule(peer.uid()) => {
+                tracing::warn!(user, "an operator asked for what only root may: refused");
+                failed(
+                    Failure::Permission,
+                    format!("{user} may not do this: it takes root, as it is about the guard as a whole"),
+                )
+            }
             Ok(request) => {
                 let (reply, replied) = oneshot::channel();
                 let asked = calls.send(Call { request, user, reply }).await.is_ok();
@@ -268,4 +301,36 @@ pub fn call_within(runtime_dir: &Path, request: &Request, patience: Duration) ->
         ));
     }
     serde_json::from_str(&line).map(Some).map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operators_are_asked_for_nothing_that_is_about_the_guard_as_a_whole() {
+        let allow = |network: &str| Request::Allow { network: network.to_owned(), app: None, seconds: None };
+        for request in [
+            Request::Teardown {},
+            Request::Confirm {},
+            allow("0.0.0.0/0"),
+            allow("128.0.0.0/1"),
+            allow("::/0"),
+        ] {
+            assert!(request.is_for_root(), "{request:?}");
+        }
+        for request in [
+            Request::Status {},
+            Request::Health {},
+            Request::RevokeAll { app: None },
+            Request::AllowFlush { app: None },
+            Request::Unblock { address: None },
+            allow("10.0.0.0/8"),
+            allow("192.0.2.7"),
+            allow("2001::/16"),
+            allow("no network"),
+        ] {
+            assert!(!request.is_for_root(), "{request:?}");
+        }
+    }
 }

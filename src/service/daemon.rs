@@ -104,6 +104,7 @@ pub fn run(mut daemon: Daemon, launcher: Arc<Launcher>, watcher: Option<Watcher>
     let pair = files.map(|files| Pair::new(&files.certificate, &files.key));
     let pem = files.map(|files| tls(&files.certificate, &files.key)).transpose()?;
     let two_factor = load_two_factor(&daemon.settings)?;
+    outside::check(&daemon.settings)?;
     let random = random::bytes().map_err(DaemonError::Process)?;
     let mut gatekeeper = Gatekeeper::new(&daemon.settings, &two_factor, random);
     let used_codes = UsedCodesFile::read(&daemon.runtime_dir, &mut gatekeeper, clock::now());
@@ -259,7 +260,6 @@ fn guard(
     operations.sync_allowed(clock::now())?;
     operations.make_addresses_known(good.plan());
     operations.resume_timed(&daemon.runtime_dir, clock::now());
-    outside::tell(&daemon.settings);
     match operations.keep_host(daemon.host.clone()) {
         Ok(0) => {}
         Ok(changes) => tracing::info!(changes, "chains of the host accept our mark"),

@@ -16,6 +16,7 @@ pub use rotation::ServingSender;
 
 use self::lines::Lines;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,9 +29,11 @@ use super::hasher::{Hashed, Hasher, Job};
 use super::herald::Herald;
 use super::link::{Answer, Ask, Pending};
 use super::operations::Operations;
+use super::outside::Told;
 use super::refusals::Refusals;
 use super::reload::Reload;
 use super::repair::{AGAIN, Happened, Patience, Watch};
+use super::shut_out::ShutOut;
 use super::state::{StateFile, resumed};
 use super::tally::Tally;
 use super::trial::Trial;
@@ -80,6 +83,8 @@ pub struct Enforcer {
     tally: Tally,
     /// What others know of the daemon.
     around: Arc<Around>,
+    /// Interfaces on which nothing is guarded.
+    outside: Told,
 }
 
 /// Why the enforcer stopped.
@@ -126,6 +131,7 @@ impl Enforcer {
             hearing: None,
             tally: Tally::default(),
             around: Arc::default(),
+            outside: Told::default(),
         }
     }
 
@@ -173,6 +179,7 @@ impl Enforcer {
             self.repair_at = Some(Instant::now() + AGAIN);
         }
         let mut knocks = self.listen(None);
+        self.outside.look(self.operations.settings());
         let _ = self.hearing.take().map(|hearing| hearing.send(()));
         self.begin_telling(clock::now());
         loop {
@@ -183,6 +190,7 @@ impl Enforcer {
             self.tell_turns(clock::now());
             self.follow_path(clock::now());
             self.follow_timed(&mut knocks, clock::now());
+            self.outside.follow(self.operations.settings());
             let timed_at = self.timed_due();
             let (repair_at, summary_at) = (self.repair_at, self.refusals.due());
             let (end_at, path_at) = (self.end_due(), self.path_due());
@@ -264,8 +272,12 @@ impl Enforcer {
                 if touched.table_removed {
                     self.removed = true;
                 }
-                for (set, key) in &touched.removed {
-                    self.operations.on_removed(set, key, clock::now());
+                let removed = touched.removed.iter();
+                let out: BTreeSet<_> = removed
+                    .filter_map(|(set, key)| self.operations.on_removed(set, key, clock::now()))
+                    .collect();
+                if !out.is_empty() {
+                    self.operations.cut_open(&ShutOut::Those { grants: out, networks: Vec::new() });
                 }
                 self.by = format!("{} (pid {})", touched.process, touched.pid);
                 if !touched.ours {
@@ -289,6 +301,7 @@ impl Enforcer {
             self.follow_state_file(now);
             self.follow_notify(now);
             self.tell_listener();
+            self.outside.look(self.operations.settings());
         }
         let _ = done.send(outcome);
     }

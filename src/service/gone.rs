@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::operations::{OperationError, Operations, TRIES};
 use super::reload::hand_over;
+use super::shut_out::ShutOut;
 use crate::backend::BackendError;
 use crate::config::{App, Settings};
 use crate::grant::Succession;
@@ -47,6 +48,9 @@ impl Operations {
             match self.firewall().apply(&changes) {
                 Ok(()) => {
                     self.succeed_to(slug, gone);
+                    if ended > 0 {
+                        self.cut_open(&ShutOut::all_of(&self.grant_sets_of(slug), &live));
+                    }
                     return Ok(ended);
                 }
                 // A grant may have ended between being read and being removed.

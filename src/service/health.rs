@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::expiry::expiry;
+use super::outside;
 use crate::backend::survey::survey;
 use crate::backend::{BackendError, Firewall, Plan, Scope};
 use crate::config::Settings;
@@ -38,6 +39,8 @@ pub enum Part {
     Host,
     /// The kernel's answers.
     Kernel,
+    /// The interfaces towards the world, on which ports are guarded.
+    Interface,
     /// The running daemon.
     Daemon,
     /// The process that hears clients.
@@ -68,6 +71,7 @@ impl fmt::Display for Part {
             Self::Rules => "rules",
             Self::Host => "host",
             Self::Kernel => "kernel",
+            Self::Interface => "interface",
             Self::Daemon => "daemon",
             Self::Front => "front",
             Self::Certificate => "certificate",
@@ -115,6 +119,7 @@ pub fn of_rules(
         .into_iter()
         .collect();
         if found.is_empty() || look > 0 {
+            found.extend(outside::ailments(&settings));
             found.extend(of_host(firewall, &settings, options, host)?);
             break;
         }

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::operations::{OperationError, Operations};
 use super::repair::AGAIN;
+use super::shut_out::ShutOut;
 use crate::config::{App, KnockEffect, KnockSequence, Settings};
 use crate::grant::{How, Note};
 use crate::ruleset::allow::{address_key, key_address};
@@ -237,6 +238,8 @@ impl Operations {
         } else if let Some(stem) = prefix.strip_prefix(LOG_CLOSED) {
             if let Some(grants) = self.grant_sets().into_iter().find(|grants| is_told(&grants.stem, stem)) {
                 self.on_closed(&grants.slug, std::slice::from_ref(&grants), *source);
+                let addr = ClientAddr::new(*source).masked_v6(self.settings.global.ipv6_prefix);
+                self.cut_open(&ShutOut::one(&grants.slug, addr.ip()));
             }
         } else if let Some(slug) = prefix.strip_prefix(LOG_USED) {
             self.on_closed(slug, &self.grant_sets_of(slug), *source);

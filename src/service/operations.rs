@@ -22,6 +22,7 @@ use crate::service::control::Failure;
 use crate::service::doubt::Doubt;
 use crate::service::host_chains::{HostKept, Repaired};
 use crate::service::knocked::{GrantSet, is_nobodys};
+use crate::service::shut_out::ShutOut;
 use crate::service::timed::Timed;
 use crate::units::{ClientAddr, Family, Lifetime, Now};
 
@@ -355,6 +356,8 @@ impl Operations {
         for grants in self.grant_sets_of(&slug) {
             ended |= self.revoke_from(&grants, addr)?;
         }
+        // Also where the grant was over: what it left open is not wanted any more.
+        self.cut_open(&ShutOut::one(&slug, addr.ip()));
         Ok(ended)
     }
 
@@ -387,6 +390,7 @@ impl Operations {
             let ended = end_every_grant(&mut self.firewall)?;
             self.ledger.revoke_everything();
             self.adopted.forget();
+            self.cut_open(&ShutOut::Everybody(None));
             return Ok(ended);
         };
         let slug = self.app(name)?.slug.clone();
@@ -401,18 +405,22 @@ impl Operations {
         for kind in kinds {
             self.ledger.revoke_app(&kind.key);
         }
+        self.cut_open(&ShutOut::Everybody(Some(slug)));
         Ok(ended)
     }
 
     /// Takes note that somebody removed an element: from a set of grants or of networks, that is a revocation.
-    pub fn on_removed(&mut self, set: &str, key: &[u8], now: Now) {
+    /// Returns who was shut out by it, of which app (its slug).
+    pub fn on_removed(&mut self, set: &str, key: &[u8], now: Now) -> Option<(String, IpAddr)> {
         self.adopted.on_removed(set, key);
         self.on_network_removed(set, key, now);
-        let Some(addr) = key_address(key) else { return };
+        let addr = key_address(key)?;
         let family = Family::of(addr);
         if let Some(grants) = self.grant_sets().iter().find(|grants| grants.set(family) == set) {
             self.ledger.revoke(&grants.key, addr);
+            return Some((grants.slug.clone(), addr));
         }
+        None
     }
 
     /// Puts the table right, and with it the host's chains, in one transaction; returns how much had to be done.

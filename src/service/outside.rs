@@ -1,85 +1,329 @@
 //! Outside interfaces that the configuration names and that guard nothing: this host does not have them now, or
-//! packets do not come in by them.
+//! packets do not come in by them, or not by that name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
 
+use tokio::time::Instant;
+
+use super::health::{Ailment, Part};
 use crate::config::Settings;
 use crate::ruleset::audit::{Finding, Severity};
 use crate::sys::interfaces::{self, InterfaceState};
 use crate::units::IfName;
 
-fn named(settings: &Settings) -> BTreeSet<&IfName> {
-    let of_apps = settings.apps.iter().flat_map(|app| &app.interface_ext);
-    of_apps.chain(&settings.global.interface_ext).collect()
+/// How often a running daemon looks whether they are still there.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// Why settings are not put in force.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OutsideError {
+    /// It exists by another name.
+    #[error("{0}")]
+    OtherName(Trouble),
+    /// What was guarded would stand open.
+    #[error(
+        "interface_ext: {gone} exists and was guarded, and would not be any more, and {missing} does not exist: if {missing} is misspelt, all ports would stand open. The interfaces are {there}. If it is to come later, name both, or restart knock-agent"
+    )]
+    Lost {
+        /// What would stand open.
+        gone: IfName,
+        /// What is not there.
+        missing: IfName,
+        /// What there is.
+        there: String,
+    },
 }
 
-/// Those that are missing, sorted; none where the kernel does not say which there are.
-///
-/// Rules ask packets for the name of their interface, so that one that comes later is guarded from its first packet.
-fn missing<'a>(settings: &'a Settings, present: &[InterfaceState]) -> Vec<&'a IfName> {
-    let there = |name: &IfName| present.iter().any(|have| have.name == name.as_str());
-    named(settings).into_iter().filter(|name| !there(name)).collect()
+/// The interfaces that are named, by who names them: `global`, or the slug of an app, which none can be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Outside(BTreeMap<String, BTreeSet<IfName>>);
+
+impl Outside {
+    pub(super) fn of(settings: &Settings) -> Self {
+        let apps = settings.apps.iter().map(|app| (app.slug.clone(), &app.interface_ext));
+        let all = apps.chain([("global".to_owned(), &settings.global.interface_ext)]);
+        Self(all.map(|(place, names)| (place, names.iter().cloned().collect())).collect())
+    }
+
+    fn all(&self) -> BTreeSet<IfName> {
+        self.0.values().flatten().cloned().collect()
+    }
+
+    /// Whether these may follow others that are in force, by what this host has now; where it does not say, they may.
+    ///
+    /// # Errors
+    /// [`OutsideError`]
+    pub(super) fn may_follow(&self, before: &Self) -> Result<(), OutsideError> {
+        interfaces::present().map_or(Ok(()), |present| self.follows(before, &present))
+    }
+
+    fn follows(&self, before: &Self, present: &[InterfaceState]) -> Result<(), OutsideError> {
+        let all = self.all();
+        let other = all.iter().find_map(|name| other_name(name, present));
+        other.map_or(Ok(()), |trouble| Err(OutsideError::OtherName(trouble)))?;
+        lost(&before.all(), &all, present)?;
+        // An app with interfaces of its own.
+        for (place, names) in &self.0 {
+            before.0.get(place).map_or(Ok(()), |had| lost(had, names, present))?;
+        }
+        Ok(())
+    }
 }
 
-/// Those that are ports of a bridge or bond, with its name: packets come in by that one.
-fn ports<'a>(settings: &'a Settings, present: &[InterfaceState]) -> Vec<(&'a IfName, String)> {
-    let port_of = |name: &IfName| present.iter().find(|have| have.name == name.as_str())?.port_of.clone();
-    named(settings).into_iter().filter_map(|name| Some((name, port_of(name)?))).collect()
+/// An interface that exists leaves, and one that does not exist comes, or is all that stays.
+fn lost(
+    before: &BTreeSet<IfName>,
+    after: &BTreeSet<IfName>,
+    present: &[InterfaceState],
+) -> Result<(), OutsideError> {
+    let gone = before.iter().find(|name| is(name, present) && !after.contains(*name));
+    let none = !after.iter().any(|name| is(name, present));
+    let missing = after.iter().find(|name| !is(name, present) && (none || !before.contains(*name)));
+    match (gone, missing) {
+        (Some(gone), Some(missing)) => {
+            Err(OutsideError::Lost { gone: gone.clone(), missing: missing.clone(), there: names(present) })
+        }
+        (Some(_) | None, Some(_) | None) => Ok(()),
+    }
 }
 
-/// Those that are VRFs or belong to one.
-fn in_vrf<'a>(settings: &'a Settings, present: &[InterfaceState]) -> Vec<&'a IfName> {
-    let is = |name: &IfName| present.iter().any(|have| have.name == name.as_str() && have.in_vrf);
-    named(settings).into_iter().filter(|name| is(name)).collect()
+fn is(name: &IfName, present: &[InterfaceState]) -> bool {
+    present.iter().any(|have| have.name == name.as_str())
+}
+
+fn names(present: &[InterfaceState]) -> String {
+    present.iter().map(|have| have.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// A named interface on which nothing is guarded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    name: IfName,
+    why: Why,
+}
+
+/// Why that is so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Why {
+    /// There is none. Rules ask packets for the name of their interface, so that one that comes later is guarded from its
+    /// first packet.
+    Missing,
+    /// Packets come in by another one, whose port it is.
+    PortOf(String),
+    /// It is a VRF or belongs to one.
+    InVrf,
+    /// Rules know it as another one.
+    OtherName(String),
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, why } = self;
+        match why {
+            Why::Missing => write!(
+                f,
+                "interface_ext {name} does not exist now: nothing is guarded on it, and if it is misspelt, ports stand open"
+            ),
+            Why::PortOf(of) => write!(
+                f,
+                "interface_ext {name} is a port of {of}: packets come in by {of}, and nothing is guarded; name {of}"
+            ),
+            Why::InVrf => write!(
+                f,
+                "interface_ext {name} is a VRF or belongs to one: its addresses are not in the main routing tables, so that packets to them are not recognised as for this host, and nothing is guarded"
+            ),
+            Why::OtherName(real) => write!(
+                f,
+                "interface_ext {name} is only another name of {real}, and packets come in by {real}: nothing is guarded; name {real}"
+            ),
+        }
+    }
+}
+
+impl Trouble {
+    fn finding(&self, present: &[InterfaceState]) -> Finding {
+        let name = &self.name;
+        let named = |real: &String| format!("# in the configuration: interface_ext: {real}");
+        let (code, fix) = match &self.why {
+            Why::Missing => (
+                "no-such-interface",
+                format!(
+                    "# if {name} is misspelt, nothing is guarded: the interfaces are {}\n# if it comes later, nothing is to be done: it is guarded from its first packet",
+                    names(present)
+                ),
+            ),
+            Why::PortOf(of) => ("interface-is-a-port", named(of)),
+            Why::InVrf => {
+                ("interface-in-vrf", format!("ip link set {name} nomaster   # VRFs are not supported"))
+            }
+            Why::OtherName(real) => ("interface-other-name", named(real)),
+        };
+        Finding { severity: Severity::Error, code, message: self.to_string(), fix }
+    }
+
+    fn tell(&self) {
+        match self.why {
+            Why::Missing => tracing::warn!("{self}"),
+            Why::PortOf(_) | Why::InVrf | Why::OtherName(_) => tracing::error!("{self}"),
+        }
+    }
+}
+
+fn other_name(name: &IfName, present: &[InterfaceState]) -> Option<Trouble> {
+    let other = |have: &&InterfaceState| have.other_names.iter().any(|other| other == name.as_str());
+    let real = present.iter().find(other).filter(|_| !is(name, present))?;
+    Some(Trouble { name: name.clone(), why: Why::OtherName(real.name.clone()) })
+}
+
+fn trouble(name: &IfName, present: &[InterfaceState]) -> Option<Trouble> {
+    let why = |why| Some(Trouble { name: name.clone(), why });
+    match present.iter().find(|have| have.name == name.as_str()) {
+        None => other_name(name, present).or_else(|| why(Why::Missing)),
+        Some(InterfaceState { port_of: Some(of), .. }) => why(Why::PortOf(of.clone())),
+        Some(have) if have.in_vrf => why(Why::InVrf),
+        Some(_) => None,
+    }
+}
+
+fn troubles(settings: &Settings, present: &[InterfaceState]) -> Vec<Trouble> {
+    Outside::of(settings).all().iter().filter_map(|name| trouble(name, present)).collect()
 }
 
 /// What an operator should know of them before anything is applied.
 pub(super) fn findings(settings: &Settings) -> Vec<Finding> {
-    let Ok(present) = interfaces::states() else { return Vec::new() };
-    let names: Vec<&str> = present.iter().map(|have| have.name.as_str()).collect();
-    let missing = missing(settings, &present).into_iter().map(|name| Finding {
-        severity: Severity::Warning,
-        code: "no-such-interface",
-        message: format!(
-            "interface_ext {name} does not exist now; ports are guarded on it as soon as it does"
-        ),
-        fix: format!("# if {name} is misspelt, nothing is guarded: the interfaces are {}", names.join(", ")),
-    });
-    let ports = ports(settings, &present).into_iter().map(|(name, of)| Finding {
-        severity: Severity::Error,
-        code: "interface-is-a-port",
-        message: format!(
-            "interface_ext {name} is a port of {of}: packets come in by {of}, and nothing is guarded"
-        ),
-        fix: format!("# in the configuration: interface_ext: {of}"),
-    });
-    let vrfs = in_vrf(settings, &present).into_iter().map(|name| Finding {
-        severity: Severity::Error,
-        code: "interface-in-vrf",
-        message: format!(
-            "interface_ext {name} is a VRF or belongs to one: its addresses are not in the main routing tables, so that packets to them are not recognised as for this host, and nothing is guarded"
-        ),
-        fix: format!("ip link set {name} nomaster   # VRFs are not supported"),
-    });
-    missing.chain(ports).chain(vrfs).collect()
+    let present = interfaces::present().unwrap_or_default();
+    if present.is_empty() {
+        return Vec::new();
+    }
+    troubles(settings, &present).iter().map(|trouble| trouble.finding(&present)).collect()
 }
 
-/// Logs the same when the guard is put in place.
-pub(super) fn tell(settings: &Settings) {
-    let Ok(present) = interfaces::states() else { return };
-    for name in missing(settings, &present) {
-        tracing::warn!(
-            "interface_ext {name} does not exist now: its ports are guarded as soon as it does, unless the name is wrong"
-        );
+/// Says what is wrong with them to whoever asks how the guard is.
+pub(super) fn ailments(settings: &Settings) -> Vec<Ailment> {
+    let found = interfaces::present().map(|present| troubles(settings, &present)).unwrap_or_default();
+    found.iter().map(Trouble::ailment).collect()
+}
+
+impl Trouble {
+    fn ailment(&self) -> Ailment {
+        Ailment { part: Part::Interface, message: self.to_string() }
     }
-    for name in in_vrf(settings, &present) {
-        tracing::error!(
-            "interface_ext {name} is a VRF or belongs to one, which is not supported: nothing is guarded on it"
-        );
+}
+
+/// Other names of interfaces, each with what is wrong with it: nothing is to be done with such a configuration.
+#[must_use]
+pub fn other_names(settings: &Settings) -> Vec<Trouble> {
+    let present = interfaces::present().unwrap_or_default();
+    Outside::of(settings).all().iter().filter_map(|name| other_name(name, &present)).collect()
+}
+
+/// Refuses other names of interfaces.
+///
+/// # Errors
+/// [`OutsideError::OtherName`]
+pub(super) fn check(settings: &Settings) -> Result<(), OutsideError> {
+    other_names(settings).into_iter().next().map_or(Ok(()), |first| Err(OutsideError::OtherName(first)))
+}
+
+/// What the log was told of them.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    troubles: Vec<Trouble>,
+    looked: Option<Instant>,
+}
+
+impl Told {
+    /// Looks from time to time: interfaces go, and get other names.
+    pub(super) fn follow(&mut self, settings: &Settings) {
+        if self.looked.is_none_or(|at| at.elapsed() >= LOOK) {
+            self.look(settings);
+        }
     }
-    for (name, of) in ports(settings, &present) {
-        tracing::error!(
-            "interface_ext {name} is a port of {of}: nothing is guarded on it; name {of} instead"
+
+    /// Looks now and tells the log what is new; returns what is wrong.
+    pub(super) fn look(&mut self, settings: &Settings) -> Vec<Ailment> {
+        self.looked = Some(Instant::now());
+        if let Ok(present) = interfaces::present() {
+            self.tell(troubles(settings, &present));
+        }
+        self.troubles.iter().map(Trouble::ailment).collect()
+    }
+
+    fn tell(&mut self, found: Vec<Trouble>) {
+        let before = std::mem::replace(&mut self.troubles, found);
+        self.troubles.iter().filter(|trouble| !before.contains(trouble)).for_each(Trouble::tell);
+        let names = |troubles: &[Trouble]| -> BTreeSet<IfName> {
+            troubles.iter().map(|trouble| trouble.name.clone()).collect()
+        };
+        for name in names(&before).difference(&names(&self.troubles)) {
+            tracing::info!("interface_ext {name}: nothing is wrong with it any more");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn present(names: &[&str]) -> Vec<InterfaceState> {
+        let state = |name: &&str| InterfaceState { name: (*name).to_owned(), ..InterfaceState::default() };
+        names.iter().map(state).collect()
+    }
+
+    fn outside(places: &[(&str, &[&str])]) -> Outside {
+        let names = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
+        Outside(places.iter().map(|(place, all)| ((*place).to_owned(), names(all))).collect())
+    }
+
+    fn global(names: &[&str]) -> Outside {
+        outside(&[("global", names)])
+    }
+
+    #[test]
+    fn what_is_guarded_does_not_give_way_to_what_does_not_exist() {
+        let present = present(&["lo", "ext0", "ext1"]);
+        let refused = |before: &[&str], after: &[&str]| {
+            global(after).follows(&global(before), &present).map_err(|error| error.to_string())
+        };
+        let told = refused(&["ext0"], &["exto"]).unwrap_err();
+        assert!(told.contains("exto does not exist") && told.contains("lo, ext0, ext1"), "{told}");
+        assert!(refused(&["ext0", "ext1"], &["ext1", "exto"]).is_err());
+        assert!(refused(&["ext0", "ppp0"], &["ppp0"]).is_err(), "nothing that exists is left");
+        for (before, after) in [
+            (&["ext0"][..], &["ext0"][..]),
+            (&["ext0"], &["ext1"]),
+            (&["ext0", "ext1"], &["ext1"]),
+            (&["ext0"], &["ext0", "ppp0"]),
+            (&["ppp0"], &["ppp1"]),
+            (&["ppp0"], &["ppp0"]),
+            (&["ext0", "ppp0", "ext1"], &["ppp0", "ext1"]),
+        ] {
+            assert_eq!(refused(before, after), Ok(()), "{before:?} {after:?}");
+        }
+    }
+
+    #[test]
+    fn an_app_with_an_interface_of_its_own_is_not_opened_by_a_misspelt_one() {
+        let present = present(&["ext0", "ext1"]);
+        let before = outside(&[("global", &["ext0"]), ("ssh", &["ext0"])]);
+        let after = outside(&[("global", &["ext0"]), ("ssh", &["exto"])]);
+        assert!(matches!(after.follows(&before, &present), Err(OutsideError::Lost { .. })));
+        let fresh = outside(&[("global", &["ext0"]), ("ssh", &["ext0"]), ("web", &["ppp0"])]);
+        assert_eq!(fresh.follows(&before, &present), Ok(()), "a new app opens nothing");
+    }
+
+    #[test]
+    fn another_name_of_an_interface_is_refused_with_the_one_that_rules_know() {
+        let mut present = present(&["ext0"]);
+        present[0].other_names = vec!["enp9s0f0".to_owned()];
+        let before = global(&["ext0"]);
+        let told = global(&["ext0", "enp9s0f0"]).follows(&before, &present).unwrap_err().to_string();
+        assert!(told.contains("enp9s0f0 is only another name of ext0"), "{told}");
+        assert_eq!(
+            trouble(&"enp9s0f0".parse().unwrap(), &present).unwrap().finding(&present).code,
+            "interface-other-name"
         );
     }
 }

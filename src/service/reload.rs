@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,14 +13,17 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::around::Around;
 use super::clients_gone::{clients_gone, moved};
-use super::daemon::{DaemonError, load_two_factor};
+use super::daemon::load_two_factor;
 use super::front::Step2Config;
 use super::knocked::{GrantSet, grants_of_apps};
 use super::last_good::LastGood;
 use super::lockout::adopt;
+use super::not_reloaded::{ReloadError, one_line, reasons};
 use super::operations::{OperationError, Operations, TRIES};
+use super::outside::Outside;
 use super::record::{Record, number};
 use super::served::{Pair, Served};
+use super::shut_out::{ShutOut, any_keeps};
 use super::trial::Trial;
 use super::user_files::{LOOK_AT_USERS, UserFiles};
 use crate::backend::BackendError;
@@ -58,32 +60,6 @@ impl fmt::Debug for Source {
     }
 }
 
-/// Why a reload did not happen.
-#[derive(Debug, thiserror::Error)]
-enum ReloadError {
-    /// The configuration is wrong.
-    #[error(transparent)]
-    Configuration(Problems),
-    /// A file it names is wrong.
-    #[error(transparent)]
-    Files(DaemonError),
-    /// No random numbers.
-    #[error("there are no random numbers: {0}")]
-    Random(#[source] io::Error),
-    /// The kernel would not.
-    #[error(transparent)]
-    Operation(#[from] OperationError),
-    /// The kernel was told at the start which folders are written to.
-    #[error(
-        "global.state_file: {} is in a folder that this process gave up the right to write to: restart knock-agent for it, the guard and all grants stay",
-        .0.display()
-    )]
-    StateFolder(PathBuf),
-    /// The daemon ends.
-    #[error("the daemon is ending")]
-    Ending,
-}
-
 /// What the enforcer is to take over.
 pub(super) struct Reload {
     pub(super) settings: Settings,
@@ -107,6 +83,8 @@ pub(super) struct Reloader {
     pub(super) source: Source,
     pub(super) pair: Option<Pair>,
     pub(super) users: UserFiles,
+    /// The interfaces that are guarded.
+    pub(super) outside: Outside,
     /// A start that may still be taken back.
     pub(super) trial: Option<Arc<Trial>>,
     pub(super) state_dir: PathBuf,
@@ -192,6 +170,8 @@ impl Reloader {
         // Files may be slow, and step 1 and step 2 are served meanwhile.
         let read = spawn_blocking(move || read(&source)).await.map_err(|_| ReloadError::Ending)?;
         let (settings, two_factor) = read?;
+        let outside = Outside::of(&settings);
+        outside.may_follow(&self.outside)?;
         if let (Some(path), Some(writable)) = (&settings.global.state_file, &self.writable)
             && !writable.iter().any(|folder| path.starts_with(folder))
         {
@@ -207,6 +187,7 @@ impl Reloader {
         let reload = Reload { settings, two_factor, random, done };
         self.enforcer.send(reload).await.map_err(|_| ReloadError::Ending)?;
         let Reloaded { changes, ended, good } = finished.await.map_err(|_| ReloadError::Ending)??;
+        self.outside = outside;
 
         if let Some(served) = &mut self.served {
             served.change(|serving| serving.step2 = Arc::new(step2)).await;
@@ -250,24 +231,6 @@ fn read(source: &Source) -> Result<(Settings, Vec<TwoFactor>), ReloadError> {
     }
     let two_factor = load_two_factor(&settings).map_err(ReloadError::Files)?;
     Ok((settings, two_factor))
-}
-
-fn reasons(error: &ReloadError) -> Vec<String> {
-    match error {
-        ReloadError::Configuration(problems) => {
-            let more = (problems.more > 0).then(|| format!("... and {} more problems", problems.more));
-            problems.list.iter().map(one_line).chain(more).collect()
-        }
-        ReloadError::Files(DaemonError::TwoFactor(errors)) => {
-            errors.iter().map(ToString::to_string).collect()
-        }
-        other => vec![other.to_string()],
-    }
-}
-
-/// A log has one line per event.
-fn one_line(text: &impl fmt::Display) -> String {
-    text.to_string().lines().map(str::trim).collect::<Vec<_>>().join("; ")
 }
 
 fn tell_systemd(state: &str) {
@@ -342,6 +305,8 @@ impl Operations {
         let mut result = Err(OperationError::NoTable);
         for _ in 0..TRIES {
             let mut live = self.firewall.read()?;
+            let had = live.as_ref().filter(|_| any_keeps(&before.apps));
+            let had = had.map(|live| ShutOut::all_of(sets, live).and_allowed_by(before));
             let with_sets =
                 live.as_mut().map_or(0, |live| self.let_go_with_clients(&clients, &moved, sets, live, now));
             let none = Live::default();
@@ -381,6 +346,9 @@ impl Operations {
                         Err(error) => {
                             tracing::warn!(%error, "connections that live on would not outlast a flush")
                         }
+                    }
+                    if let Some(had) = had {
+                        self.cut_open_of(&before.apps, before.global.ipv6_prefix, &had);
                     }
                     return Ok(Reloaded { changes, ended, good });
                 }

@@ -17,6 +17,17 @@ const FORBIDDEN: u32 = 0o027;
 /// Why a 2FA file cannot be used; does not name the file, whose name is the access key.
 #[derive(Debug, thiserror::Error)]
 pub enum TwoFactorError {
+    /// The folder cannot be looked into: no code would be asked for.
+    #[error(
+        "2fa_config_folder: {} cannot be read, and no key would need a one-time code: {source}; correct it, make the folder, or leave the line out",
+        folder.display()
+    )]
+    NoFolder {
+        /// The folder.
+        folder: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
     /// It is there and cannot be read.
     #[error("the 2FA file of {app}'s {step} key {position} in {} cannot be read: {source}", folder.display())]
     Unreadable {
@@ -68,20 +79,18 @@ pub enum TwoFactorError {
 pub struct Found {
     /// The keys that need a code, with its secret.
     pub factors: Vec<TwoFactor>,
-    /// The configured folder, where it does not exist: then no key needs a code.
-    pub missing_folder: Option<PathBuf>,
 }
 
 /// Reads the files there are for the configured keys; a key without a file needs no code.
 ///
 /// # Errors
-/// Every file that is there but cannot be used, because its key must not work without.
+/// A folder that is not there, and every file that is there but cannot be used, because its key must not work without.
 pub fn load(settings: &Settings) -> Result<Found, Vec<TwoFactorError>> {
     let mut found = Found::default();
     let Some(folder) = &settings.global.two_factor_folder else { return Ok(found) };
-    if !files::exists(folder) {
-        found.missing_folder = Some(folder.clone());
-        return Ok(found);
+    // A folder that is misspelt, or not there at the moment, has no files for anybody.
+    if let Err(source) = files::is_directory(folder) {
+        return Err(vec![TwoFactorError::NoFolder { folder: folder.clone(), source }]);
     }
     let mut errors = Vec::new();
     for app in &settings.apps {
@@ -153,6 +162,19 @@ mod tests {
             folder.display()
         );
         config::parse("x", &text, None, &Nothing).unwrap().settings
+    }
+
+    #[test]
+    fn without_its_folder_no_key_works_and_with_an_empty_one_no_key_needs_a_code() {
+        let folder = std::env::temp_dir().join(format!("ka-2fa-none-{}", std::process::id()));
+        let told = load(&settings(&folder)).unwrap_err();
+        assert!(matches!(told.as_slice(), [TwoFactorError::NoFolder { .. }]), "{told:?}");
+        files::make_directory(&folder, 0o700).unwrap();
+        assert!(load(&settings(&folder)).unwrap().factors.is_empty());
+        std::fs::remove_dir_all(&folder).unwrap();
+        std::fs::write(&folder, "a file").unwrap();
+        assert!(load(&settings(&folder)).is_err());
+        std::fs::remove_file(&folder).unwrap();
     }
 
     #[test]

@@ -185,6 +185,17 @@ pub fn exists(path: &Path) -> bool {
     path.exists()
 }
 
+/// Looks whether a directory is there.
+///
+/// # Errors
+/// The reason; [`io::ErrorKind::NotADirectory`] where it is something else.
+pub fn is_directory(path: &Path) -> io::Result<()> {
+    match fs::metadata(path)?.is_dir() {
+        true => Ok(()),
+        false => Err(io::ErrorKind::NotADirectory.into()),
+    }
+}
+
 /// A lock that is held until it is dropped or the process ends.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "held for its drop")] Flock<File>);

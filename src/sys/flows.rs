@@ -14,7 +14,7 @@ use nix::sys::time::TimeVal;
 use super::netlink::{HEADER, NLMSG_DONE, error_of, kind_of, split_messages};
 use super::receive::receive;
 use crate::ruleset::wire::{
-    Attributes, Socket, Tracked, attempted, socket as decode_socket, socket_request, tracked,
+    Attributes, Socket, Tracked, attempted, known, socket as decode_socket, socket_request, tracked,
 };
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -78,6 +78,18 @@ fn v6_only(payload: &[u8]) -> Option<u16> {
 /// # Errors
 /// When the kernel does not say, among others because it does not track connections.
 pub fn tracked_connections() -> io::Result<Vec<Tracked>> {
+    dump(tracked)
+}
+
+/// All connections of TCP and UDP that connection tracking knows, those that are only beginning or end among them.
+///
+/// # Errors
+/// As for [`tracked_connections`].
+pub fn known_connections() -> io::Result<Vec<Tracked>> {
+    dump(known)
+}
+
+fn dump(decode: impl Fn(&[u8]) -> Option<Tracked>) -> io::Result<Vec<Tracked>> {
     let mut out = Vec::new();
     // The kernel walks a table of the size of the whole machine's to find none.
     if std::fs::read(TRACKED).is_ok_and(|number| number.trim_ascii() == b"0") {
@@ -85,7 +97,7 @@ pub fn tracked_connections() -> io::Result<Vec<Tracked>> {
     }
     let netlink = open(SockProtocol::NetlinkNetFilter)?;
     ask(&netlink, CT_GET, REQUEST | DUMP, &[0; NFGENMSG])?;
-    read_all(&netlink, |payload| out.extend(payload.get(NFGENMSG..).and_then(tracked)))?;
+    read_all(&netlink, |payload| out.extend(payload.get(NFGENMSG..).and_then(&decode)))?;
     Ok(out)
 }
 

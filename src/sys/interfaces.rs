@@ -25,6 +25,8 @@ pub struct InterfaceState {
     pub port_of: Option<String>,
     /// Whether it is a VRF or belongs to one, whose addresses are not among this host's as far as rules can tell.
     pub in_vrf: bool,
+    /// Its alternative names, which rules do not know.
+    pub other_names: Vec<String>,
 }
 
 /// Their names, sorted.
@@ -85,8 +87,28 @@ pub fn states() -> io::Result<Vec<InterfaceState>> {
         state.has_xdp = link.is_some_and(|link| link.has_xdp);
         state.port_of = link.and_then(|link| link.port_of).and_then(name_of);
         state.in_vrf = link.is_some_and(|link| link.in_vrf);
+        state.other_names = link.map(|link| link.other_names.clone()).unwrap_or_default();
     }
     Ok(out.into_values().collect())
+}
+
+/// All interfaces without their addresses, asked for in one question.
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn present() -> io::Result<Vec<InterfaceState>> {
+    let links = links()?;
+    let name_of = |index: u32| links.iter().find(|link| link.index == index).map(|link| link.name.clone());
+    let state = |link: &Link| InterfaceState {
+        name: link.name.clone(),
+        index: link.index,
+        addresses: Vec::new(),
+        has_xdp: link.has_xdp,
+        port_of: link.port_of.and_then(name_of),
+        in_vrf: link.in_vrf,
+        other_names: link.other_names.clone(),
+    };
+    Ok(links.iter().map(state).collect())
 }
 
 fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
@@ -106,9 +128,11 @@ fn prefix(mask: IpAddr) -> u8 {
 }
 
 /// What the kernel tells of a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Link {
     index: u32,
+    name: String,
+    other_names: Vec<String>,
     has_xdp: bool,
     port_of: Option<u32>,
     in_vrf: bool,
@@ -141,8 +165,10 @@ fn links() -> io::Result<Vec<Link>> {
             let Some(message) = rest.get(..length).filter(|message| message.len() >= 16) else {
                 return Ok(out);
             };
-            if kind == NLMSG_DONE || kind == NLMSG_ERROR {
-                return Ok(out);
+            match kind {
+                NLMSG_DONE => return Ok(out),
+                NLMSG_ERROR => return Err(io::Error::other("the kernel does not list its interfaces")),
+                _ => {}
             }
             out.extend(link(message));
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -152,6 +178,7 @@ fn links() -> io::Result<Vec<Link>> {
 
 /// What a link message tells (`linux/if_link.h`).
 fn link(message: &[u8]) -> Option<Link> {
+    const IFLA_IFNAME: u16 = 3;
     const IFLA_MASTER: u16 = 10;
     const IFLA_LINKINFO: u16 = 18;
     const IFLA_INFO_KIND: u16 = 1;
@@ -159,6 +186,8 @@ fn link(message: &[u8]) -> Option<Link> {
     const VRF: Option<&[u8]> = Some(b"vrf\0");
     const IFLA_XDP: u16 = 43;
     const IFLA_XDP_ATTACHED: u16 = 2;
+    const IFLA_PROP_LIST: u16 = 52;
+    const IFLA_ALT_IFNAME: u16 = 53;
     let index = u32::from_ne_bytes(*message.get(20..)?.first_chunk::<4>()?);
     let attributes = message.get(32..)?;
     let attached = attribute(attributes, IFLA_XDP).and_then(|xdp| attribute(xdp, IFLA_XDP_ATTACHED));
@@ -169,20 +198,36 @@ fn link(message: &[u8]) -> Option<Link> {
     let master = attribute(attributes, IFLA_MASTER).and_then(|master| master.first_chunk::<4>());
     // What comes in by an interface of a VRF passes prerouting by its own name first.
     let port_of = master.filter(|_| as_member != VRF).map(|&master| u32::from_ne_bytes(master));
-    Some(Link { index, has_xdp, port_of, in_vrf })
+    let name = attribute(attributes, IFLA_IFNAME).map(text).unwrap_or_default();
+    let other_names = attribute(attributes, IFLA_PROP_LIST).unwrap_or_default();
+    let other_names = each(other_names, IFLA_ALT_IFNAME).map(text).collect();
+    Some(Link { index, name, other_names, has_xdp, port_of, in_vrf })
 }
 
-fn attribute(mut list: &[u8], wanted: u16) -> Option<&[u8]> {
-    while let &[l0, l1, k0, k1, ..] = list {
-        let length = usize::from(u16::from_ne_bytes([l0, l1]));
-        let payload = list.get(4..length)?;
-        // NLA_F_NESTED is a flag of the type.
-        if u16::from_ne_bytes([k0, k1]) & 0x3fff == wanted {
-            return Some(payload);
+/// What stands before the first NUL.
+fn text(bytes: &[u8]) -> String {
+    let bytes = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn attribute(list: &[u8], wanted: u16) -> Option<&[u8]> {
+    each(list, wanted).next()
+}
+
+/// The payloads of all attributes of a kind.
+fn each(mut list: &[u8], wanted: u16) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        while let &[l0, l1, k0, k1, ..] = list {
+            let length = usize::from(u16::from_ne_bytes([l0, l1]));
+            let payload = list.get(4..length)?;
+            list = list.get(length.next_multiple_of(4)..).unwrap_or_default();
+            // NLA_F_NESTED is a flag of the type.
+            if u16::from_ne_bytes([k0, k1]) & 0x3fff == wanted {
+                return Some(payload);
+            }
         }
-        list = list.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    None
+        None
+    })
 }
 
 #[cfg(test)]
@@ -198,6 +243,16 @@ mod tests {
     }
 
     #[test]
+    fn an_interface_has_a_name_and_others_that_are_not_its_name() {
+        assert!(present().unwrap().iter().any(|link| link.name == "lo" && link.index > 0));
+        let mut message = vec![0; 32];
+        message.extend([9, 0, 3, 0, b'e', b'x', b't', b'0', 0, 0, 0, 0]);
+        message.extend([20, 0, 52, 0x80, 7, 0, 53, 0, b'a', b'b', 0, 0, 6, 0, 53, 0, b'c', 0, 0, 0]);
+        let link = link(&message).unwrap();
+        assert_eq!((link.name.as_str(), link.other_names), ("ext0", vec!["ab".to_owned(), "c".to_owned()]));
+    }
+
+    #[test]
     fn an_xdp_program_is_seen_in_a_link_message() {
         let message = |attached: u8| {
             let mut out = vec![0; 32];
@@ -205,8 +260,8 @@ mod tests {
             out.extend([12, 0, 43, 0x80, 5, 0, 2, 0, attached, 0, 0, 0]);
             out
         };
-        assert_eq!(link(&message(2)), Some(Link { index: 7, has_xdp: true, port_of: None, in_vrf: false }));
-        assert_eq!(link(&message(0)), Some(Link { index: 7, has_xdp: false, port_of: None, in_vrf: false }));
+        let expected = |has_xdp| Some(Link { index: 7, has_xdp, ..Link::default() });
+        assert_eq!((link(&message(2)), link(&message(0))), (expected(true), expected(false)));
         assert_eq!(link(&[0; 20]), None);
     }
 

@@ -37,10 +37,16 @@ fn is_account(owner: u32, find: impl Fn(&str) -> Option<User>) -> bool {
     find(ACCOUNT).is_some_and(|account| account.uid.as_raw() == owner)
 }
 
+/// Whether a user may take the guard down: root, or the daemon's own user.
+#[must_use]
+pub fn may_rule(uid: u32) -> bool {
+    uid == 0 || uid == own()
+}
+
 /// Whether a user may talk to the daemon: root, the daemon's own user, or a member of [`GROUP`].
 #[must_use]
 pub fn may_operate(uid: u32, gid: u32) -> bool {
-    if uid == 0 || uid == geteuid().as_raw() {
+    if may_rule(uid) {
         return true;
     }
     let Ok(Some(group)) = Group::from_name(GROUP) else {

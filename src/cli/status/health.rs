@@ -88,7 +88,11 @@ fn of_daemon(status: &Status, standing: &Standing) -> Vec<Line> {
     lines.push(configuration(&standing.configuration));
     let told = [Part::Certificate, Part::Configuration];
     let more = standing.problems.iter().filter(|problem| !told.contains(&problem.part));
-    lines.extend(more.map(|problem| (Tone::Bad, part(problem.part), problem.message.clone())));
+    lines.extend(more.map(|problem| {
+        // One that comes later is no fault, and one that is misspelt looks the same.
+        let tone = if problem.part == Part::Interface { Tone::Doubtful } else { Tone::Bad };
+        (tone, part(problem.part), problem.message.clone())
+    }));
     lines
 }
 
@@ -133,6 +137,7 @@ fn part(part: Part) -> &'static str {
         Part::Rules => "rules",
         Part::Host => "host",
         Part::Kernel => "kernel",
+        Part::Interface => "interface",
         Part::Daemon => "daemon",
         Part::Front => "front",
         Part::Certificate => "certificate",

@@ -72,23 +72,31 @@ const CTA_STATUS: u16 = 3;
 const CTA_PROTOINFO: u16 = 4;
 const IPS_SEEN_REPLY: u32 = 2;
 
+/// Any connection of TCP or UDP, whatever state it is in.
+#[must_use]
+pub fn known(attributes: &[u8]) -> Option<Tracked> {
+    let all = Attributes(attributes);
+    let (protocol, client, server) = tuple(all.nested(CTA_TUPLE_ORIG))?;
+    let (_, there, _) = tuple(all.nested(CTA_TUPLE_REPLY))?;
+    Some(Tracked { protocol, client, server, there })
+}
+
 /// A connection that both ends have spoken on and that is not over; none for everything else.
 #[must_use]
 pub fn tracked(attributes: &[u8]) -> Option<Tracked> {
     let all = Attributes(attributes);
-    let (protocol, client, server) = tuple(all.nested(CTA_TUPLE_ORIG))?;
-    let (_, there, _) = tuple(all.nested(CTA_TUPLE_REPLY))?;
+    let known = known(attributes)?;
     if all.be32(CTA_STATUS)? & IPS_SEEN_REPLY == 0 {
         return None;
     }
-    if protocol == Protocol::Tcp {
+    if known.protocol == Protocol::Tcp {
         // CTA_PROTOINFO_TCP, CTA_PROTOINFO_TCP_STATE; ESTABLISHED, FIN_WAIT, CLOSE_WAIT
         let state = all.nested(CTA_PROTOINFO).nested(1).get(1)?.first()?;
         if !(3..=5).contains(state) {
             return None;
         }
     }
-    Some(Tracked { protocol, client, server, there })
+    Some(known)
 }
 
 /// A connection that is open, or that nobody has answered so far, and whether both ends have spoken on it.
@@ -97,11 +105,8 @@ pub fn attempted(attributes: &[u8]) -> Option<(Tracked, bool)> {
     if let Some(open) = tracked(attributes) {
         return Some((open, true));
     }
-    let all = Attributes(attributes);
-    let (protocol, client, server) = tuple(all.nested(CTA_TUPLE_ORIG))?;
-    let (_, there, _) = tuple(all.nested(CTA_TUPLE_REPLY))?;
-    let unanswered = all.be32(CTA_STATUS)? & IPS_SEEN_REPLY == 0;
-    unanswered.then_some((Tracked { protocol, client, server, there }, false))
+    let unanswered = Attributes(attributes).be32(CTA_STATUS)? & IPS_SEEN_REPLY == 0;
+    unanswered.then_some((known(attributes)?, false))
 }
 
 /// Protocol, source and destination.

@@ -15,9 +15,7 @@ use crate::sys::files;
 
 pub(in crate::service) fn load_two_factor(settings: &Settings) -> Result<Vec<TwoFactor>, DaemonError> {
     let found = two_factor::load(settings).map_err(DaemonError::TwoFactor)?;
-    if let Some(folder) = &found.missing_folder {
-        tracing::warn!(folder = %folder.display(), "the 2FA folder does not exist: no key needs a one-time code");
-    } else if settings.global.two_factor_folder.is_some() {
+    if settings.global.two_factor_folder.is_some() {
         tracing::info!(keys = found.factors.len(), "keys that need a one-time code");
     }
     Ok(found.factors)

@@ -8,6 +8,7 @@ use crate::service::certificate::CertificateError;
 use crate::service::front::ListenError;
 use crate::service::keeper::FrontError;
 use crate::service::operations::OperationError;
+use crate::service::outside::OutsideError;
 use crate::service::trial::TrialError;
 use crate::service::two_factor::TwoFactorError;
 use crate::sys::seal::SealError;
@@ -42,6 +43,9 @@ pub enum DaemonError {
     /// 2FA files cannot be used.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\nerror: "))]
     TwoFactor(Vec<TwoFactorError>),
+    /// An outside interface is named by what rules do not know.
+    #[error(transparent)]
+    Outside(#[from] OutsideError),
     /// The firewall would not.
     #[error(transparent)]
     Backend(#[from] BackendError),

@@ -18,6 +18,7 @@ use crate::service::keeper::{Begun, FrontError, Keeper};
 use crate::service::launcher::Launcher;
 use crate::service::link::Pending;
 use crate::service::link::serving::{Pem, Serving};
+use crate::service::outside::Outside;
 use crate::service::record::Record;
 use crate::service::reload::Reloader;
 use crate::service::served::{Pair, Served};
@@ -81,6 +82,7 @@ impl Guarded<'_> {
             source: daemon.source.clone(),
             pair,
             users: daemon.users.clone(),
+            outside: Outside::of(&daemon.settings),
             trial: self.trial.cloned(),
             state_dir: daemon.state_dir.clone(),
             writable,

@@ -91,6 +91,7 @@ impl Enforcer {
             let file = file.path().display();
             add(Part::StateFile, format!("{file} cannot be written: grants would not outlast a reboot"));
         }
+        out.extend(self.outside.look(self.operations.settings()));
         out
     }
 }

@@ -1,0 +1,123 @@
+//! Who is thrown out of an app whose connections outlive their grants (`established: keep`).
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use crate::agent::Installation;
+use crate::backend::on_every_firewall;
+use crate::configuration::{Config, https_key};
+use crate::knocking::knock;
+use crate::namespace::Namespace;
+use crate::probe::{GENEROUS, assert_silent, dial, udp_socket};
+use crate::server::{Habit, Server};
+use crate::topology::{Family, Topology};
+
+on_every_firewall! {
+    who_is_shut_out_keeps_no_connection_and_all_others_keep_theirs,
+}
+
+/// A connection to a port of each protocol, both of which the service has answered on.
+struct Open {
+    what: String,
+    tcp: TcpStream,
+    udp: UdpSocket,
+}
+
+impl Open {
+    #[track_caller]
+    fn new(from: &Namespace, to: IpAddr, port: u16) -> Self {
+        let tcp = dial(from, (to, port).into(), GENEROUS).expect("a grant");
+        let udp = udp_socket(from, to, 0);
+        udp.connect((to, port)).unwrap();
+        let out = Self { what: format!("{} to {to} {port}", from.name()), tcp, udp };
+        out.assert_lives("at first");
+        out
+    }
+
+    fn live(&self, patience: Duration) -> [bool; 2] {
+        self.tcp.set_read_timeout(Some(patience)).unwrap();
+        self.udp.set_read_timeout(Some(patience)).unwrap();
+        let _ = (&self.tcp).write_all(b"x");
+        let _ = self.udp.send(b"x");
+        let mut byte = [0; 1];
+        let tcp = matches!((&self.tcp).read(&mut byte), Ok(1));
+        [tcp, self.udp.recv(&mut byte).is_ok()]
+    }
+
+    #[track_caller]
+    fn assert_lives(&self, when: &str) {
+        assert_eq!(self.live(GENEROUS), [true; 2], "{} {when}", self.what);
+    }
+
+    #[track_caller]
+    fn assert_cut(&self, when: &str) {
+        assert_eq!(self.live(Duration::from_millis(400)), [false; 2], "{} {when}", self.what);
+    }
+}
+
+fn who_is_shut_out_keeps_no_connection_and_all_others_keep_theirs() {
+    let net = Topology::new();
+    let mut services =
+        vec![Server::tcp(&net.router, 2223, Habit::Echo), Server::udp(&net.router, 2223, Habit::Echo)];
+    for port in [7004, 7006] {
+        services.push(Server::tcp(&net.lan, port, Habit::Echo));
+        services.push(Server::udp(&net.lan, port, Habit::Echo));
+    }
+    let keep = ["duration: 600", "established: keep"];
+    let [lan4, lan6] = Family::BOTH.map(|family| format!("\"{}\"", family.lan()));
+    let config = Config::new(&[])
+        .app("here", "2223", "both", "local", &keep)
+        .app("twin", "2223", "both", "local", &keep)
+        .app("lan4", "7004", "both", &lan4, &keep)
+        .app("lan6", "7006", "both", &lan6, &keep);
+    let home = Installation::new(&config);
+    let agent = home.start(&net.router);
+    let (a, b) = (&net.a, &net.b);
+    let open = |from: &Namespace, family: Family| {
+        let lan = if family == Family::V4 { 7004 } else { 7006 };
+        [2223, lan].map(|port| Open::new(from, family.router(), port))
+    };
+    let mut of_b = Vec::new();
+    for family in Family::BOTH {
+        let lan = if family == Family::V4 { "lan4" } else { "lan6" };
+        for app in ["here", lan] {
+            home.grant(&net.router, app, family.client_a(), 600);
+            home.grant(&net.router, app, family.client_b(), 600);
+        }
+        home.grant(&net.router, "twin", family.client_a(), 600);
+        let [here, inside] = open(a, family);
+        of_b.extend(open(b, family));
+        let revoke = |app: &str| {
+            home.verb(&net.router, &["revoke", app, &family.client_a().to_string()]).success();
+        };
+        revoke(lan);
+        inside.assert_cut("after its grant was revoked");
+        revoke("here");
+        here.assert_lives("although one of two grants for its port was revoked");
+        revoke("twin");
+        here.assert_cut("after the other was revoked, too");
+    }
+    of_b.iter().for_each(|open| open.assert_lives("whoever else was thrown out"));
+
+    // A key that a reload removes.
+    let to = Family::V4.router();
+    knock(a, to, "here");
+    let by_key = Open::new(a, to, 2223);
+    home.rewrite_config(&config.text().replace(&https_key("here"), "another-second-key"));
+    assert!(agent.reload().contains("STATUS=guarding\n"), "{}", home.log());
+    assert_silent(a, to, 2223);
+    by_key.assert_cut("after its key was removed");
+    of_b.iter().for_each(|open| open.assert_lives("whatever key was removed"));
+
+    home.verb(&net.router, &["revoke", "--all", "--app", "here"]).success();
+    for open in &of_b {
+        if open.what.ends_with("2223") {
+            open.assert_cut("after all grants of its app were revoked");
+        } else {
+            open.assert_lives("although all grants of another app were revoked");
+        }
+    }
+    home.verb(&net.router, &["revoke", "--all"]).success();
+    of_b.iter().for_each(|open| open.assert_cut("after all grants were revoked"));
+}
