@@ -18,6 +18,7 @@ use crate::ruleset::audit::packet::Interface;
 use crate::ruleset::audit::situation::Situation;
 use crate::ruleset::audit::step::Step;
 use crate::ruleset::diff::SetRef;
+use crate::ruleset::explain::legacy;
 use crate::ruleset::explain::member::{begin_once, covered, is_in_ours, our_table};
 use crate::ruleset::explain::walk::is_ours;
 use crate::ruleset::explain::{
@@ -88,6 +89,7 @@ pub fn explain(
         Err(BackendError::Unsupported(_)) if by_iptables => Situation::default(),
         other => other?,
     };
+    add_legacy(&mut situation);
     if by_iptables {
         let live = firewall.read()?;
         without_our_chains(&mut situation.host);
@@ -135,6 +137,32 @@ pub fn explain(
     let mut texts = Texts::default();
     answers.iter_mut().for_each(|answer| texts.fill(answer, &situation.host));
     Ok(answers)
+}
+
+/// Follows the tables of iptables-legacy as well, where its programs are there to list them.
+fn add_legacy(situation: &mut Situation) {
+    for family in Family::BOTH {
+        let (word, stem) = match family {
+            Family::V4 => ("ip ", "iptables"),
+            Family::V6 => ("ip6 ", "ip6tables"),
+        };
+        if !situation.legacy_tables.iter().any(|table| table.starts_with(word)) {
+            continue;
+        }
+        let Some(listed) = command::find(&format!("{stem}-legacy-save"))
+            .and_then(|path| command::run(&[path.to_str()?], "", LISTING).ok())
+            .filter(|done| done.status.success())
+        else {
+            continue;
+        };
+        let chains = legacy::chains(&listed.output, family);
+        let read = |table: &str| {
+            let name = table.strip_prefix(word);
+            name.is_some() && chains.iter().any(|chain| legacy::table_of(&chain.table) == name)
+        };
+        situation.legacy_tables.retain(|table| !read(table));
+        situation.host.chains.extend(chains);
+    }
 }
 
 /// With iptables, our chains look into ipset, where they cannot be followed.
@@ -309,6 +337,10 @@ impl Texts {
     fn fill(&mut self, answer: &mut Answer, host: &Host) {
         for step in &mut answer.steps {
             let Some(handle) = step.handle.filter(|_| !is_ours(&step.table)) else { continue };
+            if legacy::table_of(&step.table).is_some() {
+                step.rule = comment(host, &step.table, &step.chain, handle);
+                continue;
+            }
             let end = format!("# handle {handle}");
             let listed = self.listing(&step.table, &step.chain);
             let line = listed.lines().find(|line| line.trim_end().ends_with(&end));

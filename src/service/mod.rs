@@ -38,6 +38,7 @@ pub mod operations;
 mod outside;
 mod own;
 pub mod record;
+pub mod recovered;
 mod refusals;
 pub mod reload;
 mod repair;

@@ -9,16 +9,18 @@ use super::history;
 use super::judge::{Trial, for_more, other, word};
 use super::member::{covered, is_in_ours, our_table, some_of, value_of};
 use super::obstacle;
-use super::recalled::Holder;
+use super::recalled::{Holder, Recalled};
 use super::walk::{Walk, arrive};
 use crate::config::App;
 use crate::ruleset::audit::machine::Place;
 use crate::ruleset::audit::packet::{Interface, Packet, TcpFlags, Tracking};
-use crate::ruleset::plan::{allow_set, app_set};
+use crate::ruleset::plan::{METER_SECS, METER_SET, METER_V6_PREFIX, allow_set, app_set};
 use crate::units::{Family, Network, Protocol};
 
 /// Others who are let in are named up to this many.
 const FEW: usize = 3;
+/// How many seconds later than the kernel the daemon may have seen a knock.
+const AT_ONCE_S: u64 = 5;
 
 /// The sets of grants of an app.
 fn grant_sets(trial: &Trial<'_>, app: &App, family: Family) -> Vec<String> {
@@ -86,16 +88,7 @@ pub(super) fn opened(trial: &Trial<'_>, first: &Walk) -> Finding {
     }
     if let Some(app) = question.app {
         if !question.is_outside() {
-            let ext: Vec<&str> = app.interface_ext.iter().map(|name| name.as_str()).collect();
-            return Finding::open(
-                Cause::OtherInterface,
-                format!(
-                    "it comes in by {by}, where {} is not guarded (interface_ext: {})",
-                    app.name,
-                    ext.join(", ")
-                ),
-            )
-            .next(format!("# to guard it there as well: add {by} to interface_ext"));
+            return elsewhere_inside(trial, app, by);
         }
         if let Some(found) = right_of(trial, app) {
             return found;
@@ -116,6 +109,23 @@ pub(super) fn opened(trial: &Trial<'_>, first: &Walk) -> Finding {
         )
         .next("# to guard it: write an app with that port into the configuration"),
     }
+}
+
+/// It comes in where the app is not guarded.
+fn elsewhere_inside(trial: &Trial<'_>, app: &App, by: &str) -> Finding {
+    let ext: Vec<&str> = app.interface_ext.iter().map(|name| name.as_str()).collect();
+    let absent = |name: &&&str| trial.facts.situation.interface(name).is_none();
+    let absent: Vec<&str> = ext.iter().filter(absent).copied().collect();
+    let mut found = Finding::open(
+        Cause::OtherInterface,
+        format!("it comes in by {by}, where {} is not guarded (interface_ext: {})", app.name, ext.join(", ")),
+    );
+    if !absent.is_empty() {
+        let absent = absent.join(", ");
+        found.message.push_str(&format!(": this host has no interface {absent}"));
+        found = found.next("ip -brief link  # what the interfaces are called");
+    }
+    found.next(format!("# to guard it there as well: add {by} to interface_ext"))
 }
 
 /// The grant or the network that lets it in.
@@ -212,6 +222,9 @@ pub(super) fn why_not_granted(trial: &mut Trial<'_>) -> Vec<Finding> {
         );
     }
     if let Daemon::Says(recalled) = &trial.facts.daemon {
+        if steps {
+            found.extend(unheard(trial, recalled));
+        }
         found
             .extend(history::told(recalled, app, trial.question.client).map(|finding| knock(trial, finding)));
     }
@@ -223,14 +236,43 @@ pub(super) fn why_not_granted(trial: &mut Trial<'_>) -> Vec<Finding> {
     found.extend(elsewhere(trial, app));
     let message = match (&trial.facts.daemon, found.is_empty()) {
         (_, false) => None,
-        (Daemon::Says(recalled), true) => Some(format!(
-            "it has not knocked, as far as the daemon remembers ({})",
-            super::span(recalled.since_s)
-        )),
+        (Daemon::Says(recalled), true) => {
+            let at = recalled.ports.filter(|_| steps);
+            let at = at.map(|(http, https)| format!(" at tcp/{http} and tcp/{https}")).unwrap_or_default();
+            Some(format!(
+                "it has not knocked{at}, as far as the daemon remembers ({})",
+                super::span(recalled.since_s)
+            ))
+        }
         (Daemon::Absent | Daemon::Mute(_), true) => Some("it has no grant".to_owned()),
     };
     found.extend(message.map(|message| knock(trial, Finding::closed(Cause::NotKnocked, message))));
     found
+}
+
+/// Whether what came to step 1 lately was not step 1. The kernel counts by source who begins there, and what is heard comes
+/// to the daemon at once.
+fn unheard(trial: &Trial<'_>, recalled: &Recalled) -> Option<Finding> {
+    let set = format!("{METER_SET}_{}", trial.question.family().digit());
+    let source = covered(trial.question.client, METER_V6_PREFIX);
+    if !is_in_ours(&trial.facts.situation.host, &set, source) {
+        return None;
+    }
+    let ago = METER_SECS.saturating_sub((trial.facts.ends)(&set, source)?);
+    if recalled.events.iter().any(|event| event.ago_s <= ago.saturating_add(AT_ONCE_S)) {
+        return None;
+    }
+    let (http, _) = recalled.ports?;
+    Some(
+        Finding::closed(
+            Cause::Step1Unheard,
+            format!(
+                "it came to step 1 (tcp/{http}) {} ago, and what it sent was not step 1: a wrong path, or something else than a knock",
+                super::span(ago)
+            ),
+        )
+        .next("# compare the client's step-1 path (http_post_path) with the configuration; it is POST, and plain HTTP"),
+    )
 }
 
 fn has_users(trial: &Trial<'_>, app: &App) -> bool {
@@ -401,6 +443,7 @@ fn elsewhere(trial: &Trial<'_>, app: &App) -> Vec<Finding> {
                 .next(by_hand(trial, app)),
         );
     }
+    out.extend(step1_of_others(trial, app));
     if out.is_empty() && !here.is_empty() {
         let some: Vec<String> = here.iter().take(FEW).map(IpAddr::to_string).collect();
         let mut note = Finding::closed(
@@ -415,4 +458,30 @@ fn elsewhere(trial: &Trial<'_>, app: &App) -> Vec<Finding> {
         out.push(note);
     }
     out
+}
+
+/// Somebody else's step 1, after which no step 2 came: of the same client, perhaps, which comes from two addresses.
+fn step1_of_others(trial: &Trial<'_>, app: &App) -> Option<Finding> {
+    let Daemon::Says(recalled) = &trial.facts.daemon else { return None };
+    let client = trial.question.client;
+    let waits = recalled.pending.iter().find(|waits| waits.app == app.slug)?;
+    let (this, that) = (Family::of(client), Family::of(waits.address));
+    let how = match this == that {
+        true => "over two ways (a proxy, a VPN, a provider that shares addresses)".to_owned(),
+        false => format!("by {} and {}", word(that), word(this)),
+    };
+    let found = Finding::closed(
+        Cause::Step1Elsewhere,
+        format!(
+            "it has not knocked; {} did step 1 {} ago and has not gone on: the same client, perhaps, which comes {how}",
+            waits.address,
+            super::span(waits.ago_s)
+        ),
+    );
+    let digit = this.digit();
+    Some(
+        found
+            .next(format!("# have the client knock and connect by the same: knock-agent knock -{digit}"))
+            .next(by_hand(trial, app)),
+    )
 }

@@ -362,7 +362,7 @@ impl Trial<'_> {
                     Cause::CannotTell,
                     format!("cannot tell whether {} drops it", obstacle::place_of(met, place)),
                 )
-                .next(format!("nft -a list chain {} {}", met.table, place.chain))
+                .next(obstacle::look(met, place))
             })
             .collect();
         for doubt in doubts {

@@ -6,13 +6,14 @@ use super::answer::Finding;
 use super::cause::Cause;
 use super::facts::Facts;
 use super::judge::Question;
+use super::legacy;
 use super::member::{Membership, looked_into};
 use super::walk::{Met, Walk};
 use crate::ruleset::audit::host::{HostHook, HostRule};
 use crate::ruleset::audit::journey::{Journey, MARK_PRIORITY, Route, loss};
 use crate::ruleset::audit::machine::{Place, pass};
 use crate::ruleset::remedy::{self, Admission, Need, Program, program_of};
-use crate::units::{Family, PortRange};
+use crate::units::{Family, Mark, PortRange};
 
 /// Addresses of others, far from each other.
 const OTHERS_4: [Ipv4Addr; 3] =
@@ -102,6 +103,9 @@ fn unban(
         Program::Crowdsec => found.next(format!("cscli decisions delete --ip {client}")),
         _ => found,
     };
+    if let (Some(command), Some((number, _))) = (legacy::command(&met.table), &place.rule) {
+        return found.next(format!("{command} -D {} {number}", place.chain));
+    }
     match (member, &place.rule) {
         (Some(Membership { set, alone: true }), _) => {
             found.next(format!("nft delete element {} {set} '{{ {client} }}'", met.table))
@@ -112,8 +116,33 @@ fn unban(
         (None, Some((handle, _))) => {
             found.next(format!("nft delete rule {} {} handle {handle}", met.table, place.chain))
         }
-        (None, None) => found.next(format!("nft -a list chain {} {}", met.table, place.chain)),
+        (None, None) => found.next(look(met, place)),
     }
+}
+
+/// How to look at a chain.
+#[must_use]
+pub(super) fn look(met: &Met, place: &Place) -> String {
+    match legacy::command(&met.table) {
+        Some(command) => format!("{command} -L {} -n -v --line-numbers", place.chain),
+        None => format!("nft -a list chain {} {}", met.table, place.chain),
+    }
+}
+
+/// A rule of iptables-legacy before the one that drops; nftables' sets of ours cannot be asked there.
+fn admit_legacy(question: &Question<'_>, met: &Met, place: &Place, mark: Option<Mark>) -> Option<String> {
+    let command = legacy::command(&met.table)?;
+    let at = place.rule.as_ref().map_or(1, |(number, _)| *number);
+    let client_is_target = met.packet.ip(true) == Some(question.client);
+    let what = match (mark, client_is_target) {
+        (Some(mark), _) => format!("-m mark --mark {mark}"),
+        (None, false) => format!("-p {} --dport {}", question.protocol, met.packet.port(true)?),
+        (None, true) => format!("-p {} --sport {}", question.protocol, met.packet.port(false)?),
+    };
+    let note = if mark.is_some() { "" } else { "  # the gate before it lets in nobody else" };
+    let insert =
+        if place.rule.is_some() { format!("-I {} {at}", place.chain) } else { format!("-A {}", place.chain) };
+    Some(format!("{command} {insert} {what} -j ACCEPT{note}"))
 }
 
 /// As `check-ruleset` has it.
@@ -122,6 +151,9 @@ fn admit(facts: &Facts<'_>, question: &Question<'_>, walk: &Walk, met: &Met, pla
         && met.priority > MARK_PRIORITY
         || met.hook == HostHook::Postrouting;
     let mark = question.layout.settings.global.mark.filter(|_| marked && question.app.is_some());
+    if let Some(line) = admit_legacy(question, met, place, mark) {
+        return line;
+    }
     let route = match (&walk.first.iif, met.hook, walk.first.for_here && walk.last.for_here) {
         (None, ..) => Route::Out,
         (Some(_), HostHook::Forward, _) | (Some(_), _, false) => Route::Through,

@@ -20,16 +20,18 @@ use super::{chain, filter};
 /// Connections whose first packet was right: source address and port.
 pub(super) const FLOW_SET: &str = "step1_flow";
 /// Sources of new connections, each with its rate.
-pub(super) const METER_SET: &str = "step1_meter";
+pub(in crate::ruleset) const METER_SET: &str = "step1_meter";
 
 const FLOW_MS: u64 = 3_000;
-const METER_MS: u64 = 60_000;
+/// How long a source is counted after it began a connection.
+pub(in crate::ruleset) const METER_SECS: u64 = 60;
+const METER_MS: u64 = METER_SECS * 1_000;
 /// The kernel lets through this many times the rate that is judged exactly later:
 /// one honest client makes several connections and retries.
 const METER_FACTOR: u32 = 10;
 const METER_LEAST: u32 = 60;
 /// The IPv6 clients of one site share a meter.
-const METER_V6_PREFIX: u8 = 64;
+pub(in crate::ruleset) const METER_V6_PREFIX: u8 = 64;
 /// Lengths of a TCP header, in 32-bit words.
 const TCP_HEADER_WORDS: std::ops::RangeInclusive<u8> = 5..=15;
 
