@@ -138,6 +138,7 @@ fn interfaces() -> Vec<HostInterface> {
             index: state.index,
             addresses: state.addresses,
             has_xdp: state.has_xdp,
+            is_down: state.is_down,
         })
         .collect()
 }

@@ -124,7 +124,7 @@ pub fn explain(
         None if situation.is_own(client) => {
             situation.interface("lo").map(|lo| Interface { name: lo.name.clone(), index: Some(lo.index) })
         }
-        None => routes.towards(client).ok(),
+        None => came_in_by(&situation, &layout, &routes, client),
     };
     let host = asked.to.or_else(|| address_of(&situation, &layout, by.as_ref(), client));
     let question =
@@ -230,6 +230,22 @@ fn worst(answers: impl Iterator<Item = Answer>) -> Option<Answer> {
     answers.reduce(|worst, other| if other.finding.verdict > worst.finding.verdict { other } else { worst })
 }
 
+/// The interface by which an address comes in: that of the route to it, unless it is of a guarded interface's own network.
+fn came_in_by(
+    situation: &Situation,
+    layout: &Layout<'_>,
+    routes: &Kernel,
+    client: IpAddr,
+) -> Option<Interface> {
+    let back = routes.towards(client, None).ok()?;
+    let neighbour =
+        situation.towards(client).filter(|at| layout.ext.iter().any(|name| name.as_str() == at.name));
+    Some(match neighbour {
+        Some(at) if at.name != back.name => Interface { name: at.name.clone(), index: Some(at.index) },
+        Some(_) | None => back,
+    })
+}
+
 /// An address of this host that the client turns to.
 fn address_of(
     situation: &Situation,
@@ -269,8 +285,8 @@ impl Routes for Kernel {
         }
     }
 
-    fn towards(&self, addr: IpAddr) -> Result<Interface, PathTrouble> {
-        match routed(None, addr, None) {
+    fn towards(&self, addr: IpAddr, from: Option<IpAddr>) -> Result<Interface, PathTrouble> {
+        match routed(from, addr, None) {
             Ok(Routed::Out(index)) => Ok(interface(index)),
             Ok(Routed::Here) => Ok(Interface { name: "lo".to_owned(), index: Some(1) }),
             // Of routes that forbid: a black hole, a prohibition, one that says unreachable.

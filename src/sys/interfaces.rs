@@ -21,6 +21,8 @@ pub struct InterfaceState {
     pub addresses: Vec<(IpAddr, u8)>,
     /// Whether an XDP program is attached; false where the kernel does not say.
     pub has_xdp: bool,
+    /// Whether nothing goes through it: switched off, or without a carrier; false where the kernel does not say.
+    pub is_down: bool,
     /// The bridge or bond whose port it is: packets come in by that, as far as rules can tell.
     pub port_of: Option<String>,
     /// Whether it is a VRF or belongs to one, whose addresses are not among this host's as far as rules can tell.
@@ -83,6 +85,7 @@ pub fn states() -> io::Result<Vec<InterfaceState>> {
     for state in out.values_mut() {
         let link = links.iter().find(|link| link.index == state.index);
         state.has_xdp = link.is_some_and(|link| link.has_xdp);
+        state.is_down = link.is_some_and(|link| link.is_down);
         state.port_of = link.and_then(|link| link.port_of).and_then(name_of);
         state.in_vrf = link.is_some_and(|link| link.in_vrf);
     }
@@ -110,6 +113,7 @@ fn prefix(mask: IpAddr) -> u8 {
 struct Link {
     index: u32,
     has_xdp: bool,
+    is_down: bool,
     port_of: Option<u32>,
     in_vrf: bool,
 }
@@ -160,6 +164,9 @@ fn link(message: &[u8]) -> Option<Link> {
     const IFLA_XDP: u16 = 43;
     const IFLA_XDP_ATTACHED: u16 = 2;
     let index = u32::from_ne_bytes(*message.get(20..)?.first_chunk::<4>()?);
+    let flags = u32::from_ne_bytes(*message.get(24..)?.first_chunk::<4>()?);
+    // IFF_UP and IFF_RUNNING of `linux/if.h`.
+    let is_down = flags & 1 == 0 || flags & 0x40 == 0;
     let attributes = message.get(32..)?;
     let attached = attribute(attributes, IFLA_XDP).and_then(|xdp| attribute(xdp, IFLA_XDP_ATTACHED));
     let has_xdp = attached.and_then(|attached| attached.first()).is_some_and(|&attached| attached != 0);
@@ -169,7 +176,7 @@ fn link(message: &[u8]) -> Option<Link> {
     let master = attribute(attributes, IFLA_MASTER).and_then(|master| master.first_chunk::<4>());
     // What comes in by an interface of a VRF passes prerouting by its own name first.
     let port_of = master.filter(|_| as_member != VRF).map(|&master| u32::from_ne_bytes(master));
-    Some(Link { index, has_xdp, port_of, in_vrf })
+    Some(Link { index, has_xdp, is_down, port_of, in_vrf })
 }
 
 fn attribute(mut list: &[u8], wanted: u16) -> Option<&[u8]> {

@@ -48,10 +48,10 @@ fn judge(name: &str, revision: u32, info: &[u8], packet: &Packet) -> Option<Tri>
         ("multiport", 1) => multiport(info, packet),
         ("addrtype", 1) => addrtype(info, packet),
         // An honest client stays below any rate and is on no list of strangers.
-        ("limit", _) => Some(Tri::Yes),
-        ("hashlimit", 1) => word(info, 16).map(below),
-        ("hashlimit", 2..=3) => word(info, 272).map(below),
-        ("connlimit", _) => Some(Tri::No),
+        ("limit", _) => Some(of(!packet.is_too_many)),
+        ("hashlimit", 1) => word(info, 16).map(|mode| below(mode, packet)),
+        ("hashlimit", 2..=3) => word(info, 272).map(|mode| below(mode, packet)),
+        ("connlimit", _) => Some(of(packet.is_too_many)),
         // Of one client it is not known.
         ("set", _) if packet.of_one_client => None,
         ("recent", _) if packet.of_one_client => recent(info).filter(|held| *held == Tri::Yes),
@@ -105,8 +105,8 @@ fn half(info: &[u8], at: usize) -> Option<u16> {
 }
 
 /// `XT_HASHLIMIT_INVERT` in the mode: only what is above the rate.
-fn below(mode: u32) -> Tri {
-    of(mode & (1 << 4) == 0)
+fn below(mode: u32, packet: &Packet) -> Tri {
+    of((mode & (1 << 4) == 0) != packet.is_too_many)
 }
 
 /// `struct xt_recent_mtinfo`: to be put on a list (2) always holds, to be on one does not.

@@ -104,6 +104,8 @@ pub struct Packet {
     /// Whether it is of one certain client, of whom nothing is taken for granted, rather than of honest clients in
     /// general, who are on nobody's list.
     pub of_one_client: bool,
+    /// Whether it is one too many for every rate; else there is room.
+    pub is_too_many: bool,
 }
 
 impl Packet {
@@ -128,6 +130,7 @@ impl Packet {
             for_here: true,
             original: None,
             of_one_client: false,
+            is_too_many: false,
         };
         match family {
             Family::V4 => {

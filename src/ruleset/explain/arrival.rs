@@ -162,6 +162,10 @@ pub(super) fn no_way(trial: &Trial<'_>, walk: &Walk, trouble: PathTrouble) -> Fi
     let to = walk.last.ip(true).map_or_else(|| "its destination".to_owned(), |addr| addr.to_string());
     let by = walk.last.iif.as_ref().map_or("", |by| by.name.as_str());
     let client = trial.question.client;
+    // There is always a route to oneself, unless a rule comes before it.
+    let is_own = walk.last.ip(true).is_some_and(|addr| trial.facts.situation.is_own(addr));
+    let forbidden = is_own && matches!(trouble, PathTrouble::NoRoute | PathTrouble::NotForwarding);
+    let trouble = if forbidden { PathTrouble::Forbidden } else { trouble };
     describe(trouble, &client.to_string(), &to, by, "it")
 }
 
@@ -205,7 +209,7 @@ fn describe(trouble: PathTrouble, from: &str, to: &str, by: &str, what: &str) ->
         )),
         PathTrouble::Forbidden => Finding::closed(
             Cause::RouteForbids,
-            format!("a route or a routing rule forbids the way to {to}"),
+            format!("a route or a routing rule forbids the way from {from} to {to}"),
         )
         .next(format!(
             "ip rule; ip route show table all | grep -E 'blackhole|prohibit|unreachable'; ip route get {to}"

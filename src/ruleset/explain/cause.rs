@@ -89,6 +89,12 @@ pub enum Cause {
     ReversePath,
     /// A route forbids it.
     RouteForbids,
+    /// The answer leaves by another interface.
+    AsymmetricRoute,
+    /// Nothing goes through the interface.
+    InterfaceDown,
+    /// A rule drops it when it comes too fast.
+    RateRule,
     /// The interface has no address of that IP version.
     NoAddress,
     /// The LAN host is not there.
@@ -123,7 +129,7 @@ pub enum Cause {
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Self; 58] = [
+    pub const ALL: [Self; 61] = [
         Self::Granted,
         Self::Allowed,
         Self::OtherInterface,
@@ -167,6 +173,9 @@ impl Cause {
         Self::ForwardingOff,
         Self::ReversePath,
         Self::RouteForbids,
+        Self::AsymmetricRoute,
+        Self::InterfaceDown,
+        Self::RateRule,
         Self::NoAddress,
         Self::LanHostDown,
         Self::LanRefuses,
@@ -231,6 +240,9 @@ impl Cause {
             Self::ForwardingOff => "forwarding-off",
             Self::ReversePath => "reverse-path",
             Self::RouteForbids => "route-forbids",
+            Self::AsymmetricRoute => "asymmetric-route",
+            Self::InterfaceDown => "interface-down",
+            Self::RateRule => "rate-rule",
             Self::NoAddress => "no-address",
             Self::LanHostDown => "lan-host-down",
             Self::LanRefuses => "lan-refuses",

@@ -37,11 +37,11 @@ pub enum Path {
 pub trait Routes {
     /// Where a packet goes that came in by that interface.
     fn path(&self, from: IpAddr, to: IpAddr, by: &Interface) -> Path;
-    /// By which interface this host reaches an address.
+    /// By which interface this host reaches an address, from an address of its own; none: any.
     ///
     /// # Errors
     /// Why it does not.
-    fn towards(&self, addr: IpAddr) -> Result<Interface, PathTrouble>;
+    fn towards(&self, addr: IpAddr, from: Option<IpAddr>) -> Result<Interface, PathTrouble>;
 }
 
 /// What a LAN host did when it was asked.

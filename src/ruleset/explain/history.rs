@@ -76,7 +76,7 @@ fn step1(recalled: &Recalled, app: &App, event: &Event, seconds: u64) -> Finding
     let live = recalled.step1.contains(&app.slug);
     let now = match live {
         true => format!("it has {} in all to come", span(seconds)),
-        false => format!("step 2 was open for {}", span(seconds)),
+        false => format!("it was open for {}, so that it came too late if it came", span(seconds)),
     };
     Finding::closed(Cause::Step2Missing, format!("step 1 was right {ago}, and step 2 has not come; {now}"))
         .next("# on the client: is the port of step 2 reachable from there, is its certificate trusted, is its clock right?")

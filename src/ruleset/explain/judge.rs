@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use super::answer::{Answer, Finding, Outcome, Step, Verdict};
 use super::cause::Cause;
-use super::facts::{Daemon, Facts, PathTrouble};
+use super::facts::{Daemon, Facts};
 use super::walk::{End, Met, Walk, arrive, depart};
-use super::{arrival, gate, obstacle, span};
+use super::{arrival, gate, obstacle, span, ways};
 use crate::config::App;
 use crate::ruleset::audit::machine::Deed;
 use crate::ruleset::audit::packet::{Interface, Original, Packet, TcpFlags, Tracking};
@@ -115,7 +115,7 @@ impl Trial<'_> {
             return;
         }
         let (Some(by), Some(host)) = (&question.by, question.host) else {
-            self.findings.push(self.no_way_here());
+            self.findings.push(ways::none_here(self));
             return;
         };
         self.surroundings(by);
@@ -132,13 +132,13 @@ impl Trial<'_> {
     }
 
     /// With iptables, our own chains are not followed: where they send a packet is told beforehand.
-    fn forwarded(&self) -> Option<(IpAddr, u16)> {
+    pub(super) fn forwarded(&self) -> Option<(IpAddr, u16)> {
         let app = self.question.app.filter(|_| self.facts.by_iptables && self.question.is_outside())?;
         Some((app.destination.host()?, app.destination.port().unwrap_or(self.question.port)))
     }
 
     /// The same for our mark.
-    fn mark(&self, mut packet: Packet) -> Packet {
+    pub(super) fn mark(&self, mut packet: Packet) -> Packet {
         let mark = self.question.layout.settings.global.mark.filter(|_| self.facts.by_iptables);
         if let Some(mark) = mark.filter(|_| self.question.app.is_some() && self.question.is_outside()) {
             packet.mark = mark.value().to_ne_bytes().map(Some);
@@ -146,36 +146,10 @@ impl Trial<'_> {
         packet
     }
 
-    fn no_way_here(&self) -> Finding {
-        let Question { client, by, .. } = self.question;
-        match by {
-            None if self.facts.routes.towards(*client) == Err(PathTrouble::Forbidden) => Finding::closed(
-                Cause::RouteForbids,
-                format!("a route of this host forbids the way to {client} (blackhole, prohibit or unreachable), so no answer would reach it"),
-            )
-            .next("ip route show table all | grep -E 'blackhole|prohibit|unreachable'; ip rule")
-            .next(format!("ip route del blackhole {client}  # or whatever of these it is")),
-            None => Finding::closed(
-                Cause::NoRouteBack,
-                format!("this host has no route to {client}, so no answer would reach it"),
-            )
-            .next(format!("ip route get {client}"))
-            .next("# add the missing route (a default route, mostly)"),
-            Some(by) => Finding::closed(
-                Cause::NoAddress,
-                format!(
-                    "{} has no {} address that a client could turn to",
-                    by.name,
-                    word(self.question.family())
-                ),
-            )
-            .next(format!("ip address show dev {}", by.name)),
-        }
-    }
-
     /// What is beside rules.
     fn surroundings(&mut self, by: &Interface) {
         let Facts { situation, tracked, .. } = self.facts;
+        self.findings.extend(ways::down(self, &[by.name.as_str()]));
         if let Some((count, most)) = tracked.filter(|(count, most)| count >= most && *most > 0) {
             self.findings.push(
                 Finding::closed(
@@ -260,6 +234,7 @@ impl Trial<'_> {
         self.findings.extend(ended);
         self.later(first, host);
         self.answer(first, by, host);
+        self.findings.extend(ways::too_many(self, first));
         self.redirected(first);
         self.findings.splice(0..0, ways);
     }
@@ -286,7 +261,9 @@ impl Trial<'_> {
         let mut packet = self.mark(packet);
         let walk = match first.end {
             End::Here => {
-                packet.oif = Some(by.clone());
+                let back = ways::back(self, first.last.ip(true), by);
+                packet.oif = Some(back.0);
+                self.findings.extend(back.1);
                 depart(self.facts.situation, self.facts.routes, packet)
             }
             _ => {

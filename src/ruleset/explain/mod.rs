@@ -19,6 +19,7 @@ pub mod recalled;
 #[cfg(test)]
 mod tests;
 pub mod walk;
+mod ways;
 
 pub use answer::{Answer, Finding, Outcome, Step, Verdict, hook_word};
 pub use cause::Cause;

@@ -1,6 +1,6 @@
 use std::net::IpAddr;
 
-use super::recalled::{Event, Recalled};
+use super::recalled::{Event, Pending, Recalled};
 use super::{Answer, Cause, Daemon, Echo, Facts, Path, PathTrouble, Question, Routes, Verdict, explain};
 use crate::config::Settings;
 use crate::grant::Happening;
@@ -24,8 +24,8 @@ impl Routes for Ways {
         self.0.clone()
     }
 
-    fn towards(&self, _: IpAddr) -> Result<Interface, PathTrouble> {
-        Err(PathTrouble::NoRoute)
+    fn towards(&self, _: IpAddr, _: Option<IpAddr>) -> Result<Interface, PathTrouble> {
+        Ok(ext())
     }
 }
 
@@ -110,6 +110,10 @@ fn nobody() -> Filled {
 }
 
 fn ask_by(situation: &Situation, way: Path, daemon: Daemon) -> Answer {
+    ask_tracking(situation, way, daemon, None)
+}
+
+fn ask_tracking(situation: &Situation, way: Path, daemon: Daemon, tracked: Option<(u64, u64)>) -> Answer {
     let settings = settings();
     let (http_port, https_port) = (8080.try_into().unwrap(), 8443.try_into().unwrap());
     let layout = Layout::new(&settings, Options { http_port, https_port, inner_header: true, log: true });
@@ -120,7 +124,7 @@ fn ask_by(situation: &Situation, way: Path, daemon: Daemon) -> Answer {
         guards: true,
         by_iptables: false,
         flows: Vec::new(),
-        tracked: None,
+        tracked,
         only_v6: Vec::new(),
         echo: &|_, _| Echo::NotAsked,
         ends: &|_, _| Some(30),
@@ -222,4 +226,38 @@ fn without_a_way_no_rule_helps() {
 fn without_a_daemon_nobody_hears_a_knock() {
     let found = ask_by(&host(Vec::new(), &[nobody()]), Path::Here, Daemon::Absent);
     assert_eq!(found.finding.cause, Cause::DaemonNotRunning);
+}
+
+#[test]
+fn where_connection_tracking_takes_no_more_that_is_the_cause() {
+    let situation = host(Vec::new(), &[granted()]);
+    let full = |now| ask_tracking(&situation, Path::Here, Daemon::Absent, Some((now, 4_096)));
+    assert_eq!(full(4_096).finding.cause, Cause::ConntrackFull);
+    assert!(full(4_096).finding.next.iter().any(|line| line.contains("nf_conntrack_max=16384")));
+    assert_eq!(full(4_000).finding.cause, Cause::Granted);
+}
+
+#[test]
+fn a_step_1_of_another_address_is_told() {
+    let pending = vec![Pending { app: "ssh".into(), address: GATE.into(), ago_s: 9 }];
+    let says = Daemon::Says(Recalled { pending, ..Recalled::default() });
+    let found = ask_by(&host(Vec::new(), &[nobody()]), Path::Here, says);
+    assert_eq!(found.finding.cause, Cause::Step1Elsewhere);
+    assert!(found.finding.message.contains("192.0.2.1 did step 1 9 s ago"), "{}", found.finding.message);
+}
+
+#[test]
+fn an_interface_that_is_down_comes_before_grants() {
+    let mut situation = host(Vec::new(), &[granted()]);
+    situation.interfaces[0].is_down = true;
+    assert_eq!(ask(&situation, Vec::new()).finding.cause, Cause::InterfaceDown);
+}
+
+#[test]
+fn a_rule_with_a_rate_is_told_beside_the_grant() {
+    let rule = vec![Step::Limit { over: true }, Step::Verdict(Does::Drop)];
+    let found =
+        ask(&host(vec![chain("host", "input", HostHook::Input, 0, vec![rule])], &[granted()]), Vec::new());
+    assert_eq!(found.finding.cause, Cause::Granted);
+    assert!(found.also.iter().any(|note| note.cause == Cause::RateRule), "{:?}", found.also);
 }

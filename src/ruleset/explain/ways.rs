@@ -1,0 +1,115 @@
+//! Routing and interfaces around the rules: no way in, another way back, and what comes too fast.
+
+use std::net::IpAddr;
+
+use super::answer::Finding;
+use super::cause::Cause;
+use super::facts::PathTrouble;
+use super::judge::{Question, Trial, word};
+use super::obstacle;
+use super::walk::{Walk, arrive};
+use crate::ruleset::audit::packet::Interface;
+
+/// Why the client cannot be reached at all.
+#[must_use]
+pub(super) fn none_here(trial: &Trial<'_>) -> Finding {
+    let Question { client, by, app, layout, .. } = trial.question;
+    let outside: Vec<&str> = match app {
+        Some(app) => app.interface_ext.iter().map(|name| name.as_str()).collect(),
+        None => layout.ext.iter().map(|name| name.as_str()).collect(),
+    };
+    if let (None, Some(found)) = (by, down(trial, &outside)) {
+        return found;
+    }
+    match by {
+        None if trial.facts.routes.towards(*client, None) == Err(PathTrouble::Forbidden) => Finding::closed(
+            Cause::RouteForbids,
+            format!("a route of this host forbids the way to {client} (blackhole, prohibit or unreachable), so no answer would reach it"),
+        )
+        .next("ip route show table all | grep -E 'blackhole|prohibit|unreachable'; ip rule")
+        .next(format!("ip route del blackhole {client}  # or whatever of these it is")),
+        None => Finding::closed(
+            Cause::NoRouteBack,
+            format!("this host has no route to {client}, so no answer would reach it"),
+        )
+        .next(format!("ip route get {client}"))
+        .next("# add the missing route (a default route, mostly)"),
+        Some(by) => Finding::closed(
+            Cause::NoAddress,
+            format!(
+                "{} has no {} address that a client could turn to",
+                by.name,
+                word(trial.question.family())
+            ),
+        )
+        .next(format!("ip address show dev {}", by.name)),
+    }
+}
+
+/// Whether nothing goes through one of these interfaces.
+#[must_use]
+pub(super) fn down(trial: &Trial<'_>, names: &[&str]) -> Option<Finding> {
+    let situation = trial.facts.situation;
+    let is_down = |name: &&&str| situation.interface(name).is_some_and(|interface| interface.is_down);
+    let name = names.iter().find(is_down)?;
+    Some(
+        Finding::closed(
+            Cause::InterfaceDown,
+            format!("nothing goes through {name}: it is switched off, or it has no carrier"),
+        )
+        .next(format!("ip -brief link show dev {name}; ip link set {name} up"))
+        .next("# is the cable in, and the other end on?"),
+    )
+}
+
+/// The interface by which an answer leaves, and what there is to say of that.
+#[must_use]
+pub(super) fn back(trial: &Trial<'_>, from: Option<IpAddr>, by: &Interface) -> (Interface, Option<Finding>) {
+    let client = trial.question.client;
+    let as_it_came = (by.clone(), None);
+    if trial.facts.situation.is_own(client) {
+        return as_it_came;
+    }
+    let from_text = from.map_or_else(String::new, |from| format!(" from {from}"));
+    match trial.facts.routes.towards(client, from) {
+        Ok(out) if out.name == by.name => as_it_came,
+        Ok(out) => {
+            let found = Finding::unknown(
+                Cause::AsymmetricRoute,
+                format!(
+                    "it comes in by {}, and the answer leaves by {}: whoever is on that way may not take it",
+                    by.name, out.name
+                ),
+            )
+            .next(format!("ip route get {client}{from_text}; ip rule"))
+            .next(format!("# a route or rule must lead to {client} by {}", by.name));
+            (out, Some(found))
+        }
+        Err(PathTrouble::Forbidden) => {
+            let found = Finding::closed(
+                Cause::RouteForbids,
+                format!("a route or a routing rule forbids the answer to {client}{from_text}"),
+            )
+            .next(format!("ip rule; ip route get {client}{from_text}"));
+            (by.clone(), Some(found))
+        }
+        // A VRF has routes of its own, which are not asked.
+        Err(_) => as_it_came,
+    }
+}
+
+/// The rule that drops the first packet where it is one too many for a rate.
+#[must_use]
+pub(super) fn too_many(trial: &Trial<'_>, first: &Walk) -> Option<Finding> {
+    let mut packet = first.first.clone();
+    packet.is_too_many = true;
+    let walk = arrive(trial.facts.situation, trial.facts.routes, packet, trial.forwarded());
+    let (met, place) = walk.dropper().filter(|(met, _)| !met.is_ours())?;
+    Some(Finding::open(
+        Cause::RateRule,
+        format!(
+            "{} drops new connections that come faster than a rate, or are too many: if it does not work all the same, wait and try again",
+            obstacle::place_of(met, place)
+        ),
+    ))
+}
