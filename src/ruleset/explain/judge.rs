@@ -6,7 +6,7 @@ use super::answer::{Answer, Finding, Outcome, Step, Verdict};
 use super::cause::Cause;
 use super::facts::{Daemon, Facts};
 use super::walk::{End, Met, Walk, arrive, depart};
-use super::{arrival, gate, obstacle, span, ways};
+use super::{arrival, gate, obstacle, span, variants, ways};
 use crate::config::App;
 use crate::ruleset::audit::machine::Deed;
 use crate::ruleset::audit::packet::{Interface, Original, Packet, TcpFlags, Tracking};
@@ -68,6 +68,7 @@ impl Question<'_> {
         packet.iif = self.by.clone();
         packet.tracking = tracking;
         packet.of_one_client = true;
+        variants::usual(&mut packet);
         packet.original = Some(Original { from: (self.client, CLIENT_PORT), to: (host, port) });
         packet
     }
@@ -234,7 +235,8 @@ impl Trial<'_> {
         self.findings.extend(ended);
         self.later(first, host);
         self.answer(first, by, host);
-        self.findings.extend(ways::too_many(self, first));
+        self.findings.extend(variants::too_many(self, first, "this"));
+        self.findings.extend(variants::by_habit(self, first));
         self.redirected(first);
         self.findings.splice(0..0, ways);
     }

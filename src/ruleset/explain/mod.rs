@@ -18,6 +18,7 @@ mod obstacle;
 pub mod recalled;
 #[cfg(test)]
 mod tests;
+mod variants;
 pub mod walk;
 mod ways;
 

@@ -9,7 +9,7 @@ use crate::ruleset::audit::host::{
 };
 use crate::ruleset::audit::packet::Interface;
 use crate::ruleset::audit::situation::{HostInterface, Listener, Situation};
-use crate::ruleset::audit::step::{Source, Step, Then};
+use crate::ruleset::audit::step::{Room, Source, Step, Then};
 use crate::ruleset::expr::Verdict as Does;
 use crate::ruleset::layout::{Layout, Options};
 use crate::units::Protocol;
@@ -255,7 +255,7 @@ fn an_interface_that_is_down_comes_before_grants() {
 
 #[test]
 fn a_rule_with_a_rate_is_told_beside_the_grant() {
-    let rule = vec![Step::Limit { over: true }, Step::Verdict(Does::Drop)];
+    let rule = vec![Step::Limit { over: true, room: Room::Wide }, Step::Verdict(Does::Drop)];
     let found =
         ask(&host(vec![chain("host", "input", HostHook::Input, 0, vec![rule])], &[granted()]), Vec::new());
     assert_eq!(found.finding.cause, Cause::Granted);

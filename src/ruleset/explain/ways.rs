@@ -6,8 +6,6 @@ use super::answer::Finding;
 use super::cause::Cause;
 use super::facts::PathTrouble;
 use super::judge::{Question, Trial, word};
-use super::obstacle;
-use super::walk::{Walk, arrive};
 use crate::ruleset::audit::packet::Interface;
 
 /// Why the client cannot be reached at all.
@@ -96,20 +94,4 @@ pub(super) fn back(trial: &Trial<'_>, from: Option<IpAddr>, by: &Interface) -> (
         // A VRF has routes of its own, which are not asked.
         Err(_) => as_it_came,
     }
-}
-
-/// The rule that drops the first packet where it is one too many for a rate.
-#[must_use]
-pub(super) fn too_many(trial: &Trial<'_>, first: &Walk) -> Option<Finding> {
-    let mut packet = first.first.clone();
-    packet.is_too_many = true;
-    let walk = arrive(trial.facts.situation, trial.facts.routes, packet, trial.forwarded());
-    let (met, place) = walk.dropper().filter(|(met, _)| !met.is_ours())?;
-    Some(Finding::open(
-        Cause::RateRule,
-        format!(
-            "{} drops new connections that come faster than a rate, or are too many: if it does not work all the same, wait and try again",
-            obstacle::place_of(met, place)
-        ),
-    ))
 }
