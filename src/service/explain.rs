@@ -29,6 +29,7 @@ use crate::ruleset::iptables::names;
 use crate::ruleset::layout::{Layout, Options};
 use crate::ruleset::model::{Element, Elements, GRANTED_SETS, KNOCKED_SETS};
 use crate::ruleset::plan::app_set;
+use crate::ruleset::wire::Attempt;
 use crate::sys::paths::{Routed, routed};
 use crate::sys::{command, flows, interfaces};
 use crate::units::{Family, Protocol};
@@ -108,7 +109,7 @@ pub fn explain(
         daemon,
         guards,
         by_iptables,
-        flows: open_flows(client),
+        flows: flows_of(client),
         tracked: tracked(),
         only_v6: flows::listening_for_v6_only().unwrap_or_default(),
         echo: &|addr, port| if asked.probe { echo(addr, port) } else { Echo::NotAsked },
@@ -275,11 +276,11 @@ impl Routes for Kernel {
         let forwards = || !is_off(&forwarding_key(to, &by.name));
         match routed(Some(from), to, by.index) {
             Ok(Routed::Here) => Path::Here,
-            Ok(Routed::Out(_)) if !forwards() => Path::Nowhere(PathTrouble::NotForwarding),
+            Ok(Routed::Out(_)) if !forwards() => Path::Nowhere(not_forwarding(to)),
             Ok(Routed::Out(index)) => Path::Through(interface(index)),
             Ok(Routed::Refused(Errno::EXDEV | Errno::EINVAL)) => Path::Nowhere(PathTrouble::ReversePath),
             Ok(Routed::Refused(Errno::EACCES)) => Path::Nowhere(PathTrouble::Forbidden),
-            Ok(Routed::Refused(_)) if !forwards() => Path::Nowhere(PathTrouble::NotForwarding),
+            Ok(Routed::Refused(_)) if !forwards() => Path::Nowhere(not_forwarding(to)),
             Ok(Routed::Refused(_)) => Path::Nowhere(PathTrouble::NoRoute),
             Err(_) => Path::Unknown,
         }
@@ -309,6 +310,14 @@ fn forwarding_key(to: IpAddr, by: &str) -> String {
     }
 }
 
+/// Whether this host forwards nothing, or nothing that comes in there.
+fn not_forwarding(to: IpAddr) -> PathTrouble {
+    match to.is_ipv4() && !is_off("net/ipv4/ip_forward") {
+        true => PathTrouble::NotForwardingThere,
+        false => PathTrouble::NotForwarding,
+    }
+}
+
 fn is_off(key: &str) -> bool {
     fs::read_to_string(format!("/proc/sys/{key}")).is_ok_and(|text| text.trim() == "0")
 }
@@ -320,14 +329,30 @@ fn tracked() -> Option<(u64, u64)> {
     number("nf_conntrack_count").zip(number("nf_conntrack_max"))
 }
 
-fn open_flows(client: IpAddr) -> Vec<Flow> {
-    let found = flows::attempts_of(client).unwrap_or_default();
-    let flow = |(tracked, answered): (crate::ruleset::wire::Tracked, bool)| Flow {
-        protocol: tracked.protocol,
-        port: tracked.server.port(),
-        answered,
+fn flows_of(client: IpAddr) -> Vec<Flow> {
+    let flow = |attempt: Attempt| Flow {
+        protocol: attempt.flow.protocol,
+        port: attempt.flow.server.port(),
+        answered: attempt.answered,
+        open: attempt.open,
+        idle_s: full_s(&attempt).map_or(0, |full| full.saturating_sub(u64::from(attempt.left_s))),
     };
-    found.into_iter().map(flow).collect()
+    flows::attempts_of(client).unwrap_or_default().into_iter().map(flow).collect()
+}
+
+/// For how many seconds a connection of that state is remembered after a packet.
+fn full_s(attempt: &Attempt) -> Option<u64> {
+    const STATES: [&str; 8] = [
+        "syn_sent", "syn_recv", "established", "fin_wait", "close_wait", "last_ack", "time_wait", "close",
+    ];
+    let state = attempt.state.map(|state| usize::from(state).checked_sub(1).and_then(|at| STATES.get(at)));
+    let name = match (attempt.flow.protocol, attempt.answered) {
+        (Protocol::Tcp, _) => format!("nf_conntrack_tcp_timeout_{}", state??),
+        (Protocol::Udp, true) => "nf_conntrack_udp_timeout_stream".to_owned(),
+        (Protocol::Udp, false) => "nf_conntrack_udp_timeout".to_owned(),
+    };
+    let text = fs::read_to_string(format!("/proc/sys/net/netfilter/{name}")).ok()?;
+    text.trim().parse().ok()
 }
 
 /// Asks a LAN host for a connection, which is closed at once.

@@ -14,6 +14,8 @@ pub enum PathTrouble {
     NoRoute,
     /// This host does not forward what comes in by that interface.
     NotForwarding,
+    /// The same, though it forwards what comes in by others.
+    NotForwardingThere,
     /// The way back leads by another interface (`rp_filter`).
     ReversePath,
     /// A route says that it is not to go there.
@@ -68,6 +70,10 @@ pub struct Flow {
     pub port: u16,
     /// Whether the other end has ever answered.
     pub answered: bool,
+    /// Whether both ends have spoken on it, and it is not over.
+    pub open: bool,
+    /// How many seconds ago its last packet came; 0 where that is not known.
+    pub idle_s: u64,
 }
 
 /// What the daemon says.

@@ -192,7 +192,7 @@ pub(super) fn closed(trial: &mut Trial<'_>, place: &Place) -> Vec<Finding> {
         .facts
         .flows
         .iter()
-        .any(|flow| flow.answered && flow.protocol == question.protocol && flow.port == question.port);
+        .any(|flow| flow.open && flow.protocol == question.protocol && flow.port == question.port);
     if lives {
         found.push(Finding::open(
             Cause::EstablishedLives,

@@ -33,7 +33,7 @@ pub(super) fn told(recalled: &Recalled, app: &App, client: IpAddr) -> Option<Fin
             Cause::CodeMissing,
             format!("its key was right {ago}, and the one-time code that step 2 asked for has not come"),
         )
-        .next("# have the client send a one-time code (--code, or the profile's totp)"),
+        .next("# have the client send a one-time code (its profile's `totp`, or what the person types when asked)"),
         // The kernel does not have it any more, and nobody told the daemon.
         Happening::Opened { .. } => Finding::closed(
             Cause::GrantRevoked,
@@ -79,6 +79,10 @@ fn step1(recalled: &Recalled, app: &App, event: &Event, seconds: u64) -> Finding
         false => format!("it was open for {}, so that it came too late if it came", span(seconds)),
     };
     Finding::closed(Cause::Step2Missing, format!("step 1 was right {ago}, and step 2 has not come; {now}"))
+        .next(match live {
+            true => "# have the client go on with step 2".to_owned(),
+            false => format!("# if its step 2 comes late: step2_https_duration of {} gives it more time than {}", app.name, span(seconds)),
+        })
         .next("# on the client: is the port of step 2 reachable from there, is its certificate trusted, is its clock right?")
         .next("# step 2 must come from the same address as step 1 (IPv4 or IPv6, no other proxy or VPN)")
 }

@@ -232,12 +232,20 @@ impl Trial<'_> {
             End::Here => arrival::here(self.facts, self.question, first).into_iter().collect(),
             _ => arrival::there(self, first),
         };
+        let lost = ended.iter().any(|finding| finding.verdict == Verdict::Closed);
+        let redirected = obstacle::redirected(first, lost);
+        // What is or is not where a rule of others sends it is that rule's doing.
+        if lost {
+            self.findings.splice(0..0, redirected.iter().cloned());
+        }
         self.findings.extend(ended);
         self.later(first, host);
         self.answer(first, by, host);
         self.findings.extend(variants::too_many(self, first, "this"));
         self.findings.extend(variants::by_habit(self, first));
-        self.redirected(first);
+        if !lost {
+            self.findings.extend(redirected);
+        }
         self.findings.splice(0..0, ways);
     }
 
@@ -311,23 +319,6 @@ impl Trial<'_> {
                         format!("{place} takes the connection into flowtable {name}, past all rules: it may outlive its grant"),
                     ));
                 }
-            }
-        }
-    }
-
-    fn redirected(&mut self, first: &Walk) {
-        for met in first.met.iter().filter(|met| !met.is_ours()) {
-            for (deed, place) in met.deeds() {
-                let place = obstacle::place_of(met, place);
-                let what = match deed {
-                    Deed::Tproxy => "a socket of another program".to_owned(),
-                    Deed::Dnat { .. } | Deed::Redirect { .. } => match first.translated {
-                        Some((addr, port)) => format!("{addr} port {port}"),
-                        None => "somewhere else".to_owned(),
-                    },
-                    Deed::FlowAdd(_) | Deed::Notrack => continue,
-                };
-                self.findings.push(Finding::open(Cause::Redirected, format!("{place} sends it to {what}")));
             }
         }
     }

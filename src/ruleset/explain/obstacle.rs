@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::answer::Finding;
+use super::answer::{Finding, Verdict};
 use super::cause::Cause;
 use super::facts::Facts;
 use super::judge::Question;
@@ -11,7 +11,7 @@ use super::member::{Membership, looked_into};
 use super::walk::{Met, Walk};
 use crate::ruleset::audit::host::{HostHook, HostRule};
 use crate::ruleset::audit::journey::{Journey, MARK_PRIORITY, Route, loss};
-use crate::ruleset::audit::machine::{Place, pass};
+use crate::ruleset::audit::machine::{Deed, Place, pass};
 use crate::ruleset::remedy::{self, Admission, Need, Program, program_of};
 use crate::units::{Family, Mark, PortRange};
 
@@ -28,10 +28,12 @@ const OTHERS_6: [Ipv6Addr; 3] = [
 #[must_use]
 pub(super) fn place_of(met: &Met, place: &Place) -> String {
     match &place.rule {
-        Some((handle, Some(comment))) => {
-            format!("rule {handle} (\"{comment}\") of chain {} {}", met.table, place.chain)
+        Some((number, comment)) => {
+            let comment = comment.as_ref().map_or_else(String::new, |comment| format!(" (\"{comment}\")"));
+            // nft counts by handles, iptables-legacy by places.
+            let word = if legacy::command(&met.table).is_some() { "rule" } else { "the rule with handle" };
+            format!("{word} {number}{comment} of chain {} {}", met.table, place.chain)
         }
-        Some((handle, None)) => format!("rule {handle} of chain {} {}", met.table, place.chain),
         None => format!("the policy of chain {} {}", met.table, place.chain),
     }
 }
@@ -103,8 +105,8 @@ fn unban(
         Program::Crowdsec => found.next(format!("cscli decisions delete --ip {client}")),
         _ => found,
     };
-    if let (Some(command), Some((number, _))) = (legacy::command(&met.table), &place.rule) {
-        return found.next(format!("{command} -D {} {number}", place.chain));
+    if let (Some(_), Some(delete)) = (legacy::command(&met.table), delete_rule(met, place)) {
+        return found.next(delete);
     }
     match (member, &place.rule) {
         (Some(Membership { set, alone: true }), _) => {
@@ -113,11 +115,43 @@ fn unban(
         (Some(Membership { set, alone: false }), _) => {
             found.next(format!("nft list set {} {set}  # it is in a range of that", met.table))
         }
-        (None, Some((handle, _))) => {
-            found.next(format!("nft delete rule {} {} handle {handle}", met.table, place.chain))
-        }
-        (None, None) => found.next(look(met, place)),
+        (None, _) => found.next(delete_rule(met, place).unwrap_or_else(|| look(met, place))),
     }
+}
+
+/// How to take a rule away; none: it is a policy.
+fn delete_rule(met: &Met, place: &Place) -> Option<String> {
+    let (number, _) = place.rule.as_ref()?;
+    Some(match legacy::command(&met.table) {
+        Some(command) => format!("{command} -D {} {number}", place.chain),
+        None => format!("nft delete rule {} {} handle {number}", met.table, place.chain),
+    })
+}
+
+/// The rules of others that send the packet elsewhere; `lost`: where nobody takes it.
+#[must_use]
+pub(super) fn redirected(walk: &Walk, lost: bool) -> Vec<Finding> {
+    let mut out = Vec::new();
+    for met in walk.met.iter().filter(|met| !met.is_ours()) {
+        for (deed, place) in met.deeds() {
+            let what = match deed {
+                Deed::Tproxy => "a socket of another program".to_owned(),
+                Deed::Dnat { .. } | Deed::Redirect { .. } => match walk.translated {
+                    Some((addr, port)) => format!("{addr} port {port}"),
+                    None => "somewhere else".to_owned(),
+                },
+                Deed::FlowAdd(_) | Deed::Notrack => continue,
+            };
+            let found = Finding::open(Cause::Redirected, format!("{} sends it to {what}", place_of(met, place)));
+            out.push(match (lost, delete_rule(met, place)) {
+                (true, Some(delete)) => Finding { verdict: Verdict::Closed, ..found }
+                    .next(format!("{delete}  # if that is not meant"))
+                    .next(look(met, place)),
+                _ => found,
+            });
+        }
+    }
+    out
 }
 
 /// How to look at a chain.
