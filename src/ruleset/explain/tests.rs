@@ -212,8 +212,9 @@ fn what_became_of_the_address_last_is_the_cause() {
 #[test]
 fn without_a_way_no_rule_helps() {
     for (trouble, cause) in [
-        (PathTrouble::NoRoute, Cause::NoRoute),
-        (PathTrouble::NotForwarding, Cause::ForwardingOff),
+        // There is always a route to oneself, unless a rule comes before it.
+        (PathTrouble::NoRoute, Cause::RouteForbids),
+        (PathTrouble::NotForwarding, Cause::RouteForbids),
         (PathTrouble::ReversePath, Cause::ReversePath),
         (PathTrouble::Forbidden, Cause::RouteForbids),
     ] {
