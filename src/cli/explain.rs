@@ -1,5 +1,6 @@
 //! `knock-agent explain`.
 
+use std::io::ErrorKind;
 use std::net::IpAddr;
 
 use clap::Args;
@@ -214,6 +215,9 @@ fn ask(args: &ExplainArgs, address: IpAddr) -> Daemon {
             Daemon::Mute("it says something else".to_owned())
         }
         Ok(None) => Daemon::Absent,
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+            Daemon::Mute("it does not answer in time".to_owned())
+        }
         Err(error) => Daemon::Mute(error.to_string()),
     }
 }

@@ -100,6 +100,7 @@ pub fn explain(
             begin_once(&mut situation.host, &app.slug, client, CLIENT_PORT);
         }
     }
+    let guards = guards && !situation.host.dormant.contains(&our_table());
     let routes = Kernel;
     let nft = RefCell::new(nft);
     let facts = Facts {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::answer::Finding;
 use super::cause::Cause;
-use super::facts::{Echo, Facts, PathTrouble};
+use super::facts::{Echo, Facts, Flow, PathTrouble};
 use super::judge::{Question, Trial, other, word};
 use super::walk::Walk;
 use crate::ruleset::audit::situation::Listener;
@@ -35,7 +35,7 @@ pub(super) fn here(facts: &Facts<'_>, question: &Question<'_>, walk: &Walk) -> O
         return Some(
             Finding::closed(
                 Cause::NothingListens,
-                format!("it gets through, but nothing listens on {service} of this host"),
+                format!("nothing listens on {service} of this host, which refuses what gets through"),
             )
             .next(look)
             .next(format!("# start the service, or correct `port` of {}", question.name())),
@@ -55,7 +55,7 @@ pub(super) fn here(facts: &Facts<'_>, question: &Question<'_>, walk: &Walk) -> O
         (Cause::ListensElsewhere, format!("on {} only, and the client turns to {addr}", first.address))
     };
     Some(
-        Finding::closed(cause, format!("it gets through, but {} listens on {service} {what}", who(first)))
+        Finding::closed(cause, format!("{} listens on {service} {what}", who(first)))
             .next(look)
             .next(format!("# have the service listen on all addresses, or on {addr}")),
     )
@@ -119,10 +119,11 @@ pub(super) fn there(trial: &Trial<'_>, walk: &Walk) -> Vec<Finding> {
         }
     }
     // An entry that nobody answers is forgotten after two minutes, and is none any more once somebody does.
-    let unanswered = facts
-        .flows
-        .iter()
-        .any(|flow| !flow.answered && flow.protocol == question.protocol && flow.port == question.port);
+    let of_this = |flow: &&Flow| flow.protocol == question.protocol && flow.port == question.port;
+    let mut flows = facts.flows.iter().filter(of_this).peekable();
+    // Who answers this host answers a client that comes as this host.
+    let answers = echo == Echo::Takes && masquerades;
+    let unanswered = flows.peek().is_some() && flows.all(|flow| !flow.answered) && !answers;
     if out.is_empty() && unanswered {
         let why = if masquerades {
             ""
@@ -134,7 +135,12 @@ pub(super) fn there(trial: &Trial<'_>, walk: &Walk) -> Vec<Finding> {
                 Cause::NoAnswer,
                 format!("its packets went to {service} a moment ago, which does not answer{why}"),
             )
-            .next(no_masquerade(trial, addr)),
+            .next(match masquerades {
+                true => {
+                    format!("# is the service on {addr} there, and does its own firewall let {service} in?")
+                }
+                false => no_masquerade(trial, addr),
+            }),
         );
     } else if out.is_empty()
         && !masquerades

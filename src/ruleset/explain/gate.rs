@@ -11,6 +11,7 @@ use super::member::{covered, is_in_ours, our_table, some_of, value_of};
 use super::obstacle;
 use super::recalled::{Holder, Recalled};
 use super::walk::{Walk, arrive};
+use super::ways;
 use crate::config::App;
 use crate::ruleset::audit::machine::Place;
 use crate::ruleset::audit::packet::{Interface, Packet, TcpFlags, Tracking};
@@ -70,12 +71,7 @@ pub(super) fn opened(trial: &Trial<'_>, first: &Walk) -> Finding {
     let (facts, question) = (trial.facts, trial.question);
     let by = question.by.as_ref().map_or("", |by| by.name.as_str());
     if !facts.guards {
-        return Finding::open(
-            Cause::NoGuard,
-            "no rules of knock-agent are in force: nothing is guarded, and the host's own rules decide",
-        )
-        .next("systemctl start knock-agent  # or: knock-agent guard")
-        .next("knock-agent check-ruleset");
+        return ways::no_guard(trial);
     }
     if facts.situation.is_own(question.client) {
         return Finding::open(
@@ -220,6 +216,9 @@ pub(super) fn why_not_granted(trial: &mut Trial<'_>) -> Vec<Finding> {
             .next("systemctl start knock-agent; journalctl -u knock-agent -n 50")
             .next(by_hand(trial, app)),
         );
+    }
+    if let (true, Daemon::Mute(why)) = (steps, &trial.facts.daemon) {
+        found.push(ways::mute(why).next(by_hand(trial, app)));
     }
     if let Daemon::Says(recalled) = &trial.facts.daemon {
         if steps {

@@ -6,9 +6,39 @@ use super::answer::Finding;
 use super::cause::Cause;
 use super::facts::PathTrouble;
 use super::judge::{Question, Trial, word};
+use super::member::our_table;
 use super::obstacle;
 use super::walk::{Walk, arrive};
 use crate::ruleset::audit::packet::Interface;
+
+/// Nothing of ours is in force.
+#[must_use]
+pub(super) fn no_guard(trial: &Trial<'_>) -> Finding {
+    if trial.facts.situation.host.dormant.contains(&our_table()) {
+        return Finding::open(
+            Cause::NoGuard,
+            "the table of knock-agent is switched off (flags dormant): nothing is guarded, and the host's own rules decide",
+        )
+        .next(format!("nft 'add table {} {{ }}'; systemctl restart knock-agent", our_table()));
+    }
+    Finding::open(
+        Cause::NoGuard,
+        "no rules of knock-agent are in force: nothing is guarded, and the host's own rules decide",
+    )
+    .next("systemctl start knock-agent  # or: knock-agent guard")
+    .next("knock-agent check-ruleset")
+}
+
+/// The same of a daemon that does not speak, for an address without a grant.
+#[must_use]
+pub(super) fn mute(why: &str) -> Finding {
+    Finding::closed(
+        Cause::DaemonMute,
+        format!("it has no grant, and the daemon that hears knocks does not say what it knows: {why}"),
+    )
+    .next("systemctl status knock-agent; journalctl -u knock-agent -n 50")
+    .next("systemctl restart knock-agent  # grants stay")
+}
 
 /// Why the client cannot be reached at all.
 #[must_use]
