@@ -3,6 +3,8 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
 use super::explain::{Scene, has_also, next, two_apps};
 use crate::agent::Installation;
 use crate::hosts::load;
@@ -36,7 +38,7 @@ fn rules_of_iptables_legacy_routes_of_others_and_programs_before_all_rules() {
     let net = Topology::new();
     let home = Installation::new(&two_apps(&[]));
     let scene = Scene { net: &net, home: &home };
-    let _agent = home.start(&net.router);
+    let agent = home.start(&net.router);
     let _server = Server::tcp(&net.router, 2222, Habit::Echo);
     let (router, a) = (&net.router, Family::V4.client_a());
     home.grant(router, "ssh", a, 600);
@@ -86,6 +88,22 @@ fn rules_of_iptables_legacy_routes_of_others_and_programs_before_all_rules() {
     scene.a("reverse-path");
     run(router, "ip route del 203.0.113.2/32 dev int0");
     scene.a("granted");
+
+    // Tables that are switched off: one of the host's, then ours while the daemon hangs.
+    router.nft(
+        "table inet off { flags dormant; chain input { type filter hook input priority 0; policy drop; }\n}",
+    );
+    scene.a("granted");
+    let b = Family::V4.client_b();
+    agent.signal(Signal::SIGSTOP);
+    scene.says(&net.b, b, "ssh", 2222, "daemon-mute");
+    run(router, "nft 'add table inet knock_agent { flags dormant; }'");
+    scene.says(&net.b, b, "ssh", 2222, "no-guard");
+    agent.signal(Signal::SIGCONT);
+    let end = Instant::now() + Duration::from_secs(30);
+    while scene.explain(b, "ssh")["cause"] != "not-knocked" {
+        assert!(Instant::now() < end);
+    }
 
     let mut program = Command::new("python3");
     program.args(["-c", XDP]);

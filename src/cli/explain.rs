@@ -1,5 +1,6 @@
 //! `knock-agent explain`.
 
+use std::io::ErrorKind;
 use std::net::IpAddr;
 
 use clap::Args;
@@ -14,6 +15,7 @@ use crate::ruleset::layout::Options;
 use crate::service::control::{self, Failure, Reply, Request};
 use crate::service::explain::{Asked, Wanted, explain};
 use crate::service::recovered;
+use crate::sys::interfaces;
 use crate::units::{AppName, Protocol};
 
 /// The exit code where it cannot be told.
@@ -78,6 +80,11 @@ fn answer(args: &ExplainArgs, err: &mut Printer) -> Result<Exit, Exit> {
         Some(what) => what,
         None => return unknown_app(args, &settings, trouble, err),
     };
+    if let Some((what, fix)) = nowhere(args) {
+        err.line(format!("error: {what}"));
+        err.line(format!("  fix: {fix}"));
+        return Err(Exit::Usage);
+    }
     let (http_port, https_port) = args.daemon.public_ports();
     let options = Options { http_port, https_port, inner_header: true, log: true };
     let client = args.address.to_canonical();
@@ -94,6 +101,24 @@ fn answer(args: &ExplainArgs, err: &mut Printer) -> Result<Exit, Exit> {
         answers.iter_mut().for_each(|answer| answer.also.push(trouble.clone()));
     }
     Ok(show(args, &answers))
+}
+
+/// What this host has not: an interface, or an address.
+fn nowhere(args: &ExplainArgs) -> Option<(String, &'static str)> {
+    let states = interfaces::states().ok()?;
+    let absent = |name: &&String| !states.iter().any(|state| state.name == **name);
+    if let Some(by) = args.by.as_ref().filter(absent) {
+        return Some((format!("--by {by}: this host has no interface of that name"), "ip -brief link"));
+    }
+    let to = args.to?.to_canonical();
+    if to.is_ipv4() != args.address.to_canonical().is_ipv4() {
+        return Some((
+            format!("--to {to}: the client {} is of the other IP version", args.address),
+            "name an address of the client's IP version",
+        ));
+    }
+    let is_own = states.iter().flat_map(|state| &state.addresses).any(|(addr, _)| *addr == to);
+    (!is_own).then(|| (format!("--to {to}: this host has no such address"), "ip -brief address"))
 }
 
 /// The settings as far as the rules in force tell them.
@@ -214,6 +239,9 @@ fn ask(args: &ExplainArgs, address: IpAddr) -> Daemon {
             Daemon::Mute("it says something else".to_owned())
         }
         Ok(None) => Daemon::Absent,
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+            Daemon::Mute("it does not answer in time".to_owned())
+        }
         Err(error) => Daemon::Mute(error.to_string()),
     }
 }

@@ -18,11 +18,12 @@ use crate::ruleset::audit::packet::Interface;
 use crate::ruleset::audit::situation::Situation;
 use crate::ruleset::audit::step::Step;
 use crate::ruleset::diff::SetRef;
+use crate::ruleset::explain::facts::Ports;
 use crate::ruleset::explain::legacy;
 use crate::ruleset::explain::member::{begin_once, covered, is_in_ours, our_table};
 use crate::ruleset::explain::walk::is_ours;
 use crate::ruleset::explain::{
-    Answer, CLIENT_PORT, Daemon, Echo, Facts, Flow, Path, PathTrouble, Question, Routes, explain as judge,
+    Answer, CLIENT_PORT, Daemon, Echo, Finding, Facts, Flow, Path, PathTrouble, Question, Routes, explain as judge,
 };
 use crate::ruleset::expr::Verdict;
 use crate::ruleset::iptables::names;
@@ -101,6 +102,7 @@ pub fn explain(
             begin_once(&mut situation.host, &app.slug, client, CLIENT_PORT);
         }
     }
+    let guards = guards && !situation.host.dormant.contains(&our_table());
     let routes = Kernel;
     let nft = RefCell::new(nft);
     let facts = Facts {
@@ -127,13 +129,24 @@ pub fn explain(
         }
         None => came_in_by(&situation, &layout, &routes, client),
     };
-    let host = asked.to.or_else(|| address_of(&situation, &layout, by.as_ref(), client));
-    let question =
-        |app, protocol, port| Question { layout: &layout, app, protocol, port, client, by: by.clone(), host };
+    let told = |subject: &Subject<'_>, by: Option<Interface>| {
+        let host = asked.to.or_else(|| address_of(&situation, &layout, by.as_ref(), client));
+        let all = subject.1.iter().map(|&(protocol, port)| {
+            let (app, by, layout) = (subject.0, by.clone(), &layout);
+            judge(&facts, &Question { layout, app, protocol, port, client, by, host })
+        });
+        worst(all)
+    };
+    let elsewhere = match asked.by {
+        Some(_) => Vec::new(),
+        None => other_ways(&situation, &layout, by.as_ref(), client),
+    };
     let mut answers = Vec::new();
-    for (app, ports) in wanted(settings, &asked.what) {
-        let all = ports.into_iter().map(|(protocol, port)| judge(&facts, &question(app, protocol, port)));
-        answers.extend(worst(all));
+    for subject in wanted(settings, &asked.what) {
+        let Some(answer) = told(&subject, by.clone()) else { continue };
+        let others = elsewhere.iter().filter_map(|by| Some((by.name.as_str(), told(&subject, Some(by.clone()))?)));
+        let way = by.as_ref().map_or("", |by| by.name.as_str());
+        answers.push(by_any_way(way, client, answer, others.collect()));
     }
     let mut texts = Texts::default();
     answers.iter_mut().for_each(|answer| texts.fill(answer, &situation.host));
@@ -238,13 +251,52 @@ fn came_in_by(
     routes: &Kernel,
     client: IpAddr,
 ) -> Option<Interface> {
-    let back = routes.towards(client, None).ok()?;
+    let back = routes.towards(client, None, None).ok()?;
     let neighbour =
         situation.towards(client).filter(|at| layout.ext.iter().any(|name| name.as_str() == at.name));
     Some(match neighbour {
         Some(at) if at.name != back.name => Interface { name: at.name.clone(), index: Some(at.index) },
         Some(_) | None => back,
     })
+}
+
+/// The guarded interfaces by which a client may come in all the same where the way back to it leads by none of them.
+fn other_ways(
+    situation: &Situation,
+    layout: &Layout<'_>,
+    by: Option<&Interface>,
+    client: IpAddr,
+) -> Vec<Interface> {
+    let is_outside = |name: &str| layout.ext.iter().any(|ext| ext.as_str() == name);
+    let Some(by) = by.filter(|by| !is_outside(&by.name)) else { return Vec::new() };
+    let at_home = situation.is_own(client)
+        || situation.towards(client).is_some_and(|at| at.name == by.name)
+        || client.is_loopback();
+    let ext = layout.ext.iter().filter(|_| !at_home).filter_map(|name| situation.interface(name.as_str()));
+    ext.map(|at| Interface { name: at.name.clone(), index: Some(at.index) }).collect()
+}
+
+/// What is said where a client may come in by several interfaces, the first of which the way back to it leads by. Private
+/// addresses are believed to be inside; all others may well come in outside, whatever routes say.
+fn by_any_way(by: &str, client: IpAddr, first: Answer, others: Vec<(&str, Answer)>) -> Answer {
+    let worst = others.into_iter().reduce(|one, other| {
+        if other.1.finding.verdict > one.1.finding.verdict { other } else { one }
+    });
+    let Some((name, other)) = worst.filter(|(_, other)| other.finding.verdict > first.finding.verdict) else {
+        return first;
+    };
+    let is_private = match client {
+        IpAddr::V4(v4) => v4.is_private() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unique_local() || v6.is_unicast_link_local(),
+    };
+    let (mut shown, hidden, way) =
+        if is_private { (first, other, name) } else { (other, first, by) };
+    let Finding { cause, message, .. } = hidden.finding;
+    shown.also.insert(
+        0,
+        Finding::open(cause, format!("if it comes in by {way} (--by {way}), another answer holds: {message}")),
+    );
+    shown
 }
 
 /// An address of this host that the client turns to.
@@ -269,12 +321,12 @@ fn address_of(
 struct Kernel;
 
 impl Routes for Kernel {
-    fn path(&self, from: IpAddr, to: IpAddr, by: &Interface) -> Path {
+    fn path(&self, from: IpAddr, to: IpAddr, ports: Option<Ports>, by: &Interface) -> Path {
         if by.name == "lo" || by.name.is_empty() {
             return Path::Unknown;
         }
         let forwards = || !is_off(&forwarding_key(to, &by.name));
-        match routed(Some(from), to, by.index) {
+        match routed(Some(from), to, ports, by.index) {
             Ok(Routed::Here) => Path::Here,
             Ok(Routed::Out(_)) if !forwards() => Path::Nowhere(not_forwarding(to)),
             Ok(Routed::Out(index)) => Path::Through(interface(index)),
@@ -286,8 +338,13 @@ impl Routes for Kernel {
         }
     }
 
-    fn towards(&self, addr: IpAddr, from: Option<IpAddr>) -> Result<Interface, PathTrouble> {
-        match routed(from, addr, None) {
+    fn towards(
+        &self,
+        addr: IpAddr,
+        from: Option<IpAddr>,
+        ports: Option<Ports>,
+    ) -> Result<Interface, PathTrouble> {
+        match routed(from, addr, ports, None) {
             Ok(Routed::Out(index)) => Ok(interface(index)),
             Ok(Routed::Here) => Ok(Interface { name: "lo".to_owned(), index: Some(1) }),
             // Of routes that forbid: a black hole, a prohibition, one that says unreachable.

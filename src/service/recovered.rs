@@ -61,7 +61,8 @@ fn of(live: &Live, interface_ext: Vec<IfName>) -> Option<Settings> {
     settings.global.interface_ext = interface_ext;
     // Who is in front, and at which ports, rules do not tell.
     let fronted = live.elements.contains_key("proxy_4");
-    settings.global.steps = live.elements.contains_key("step2_4") && !fronted;
+    let has = |name: &str| live.elements.contains_key(name) || live.ruleset.set(name).is_some();
+    settings.global.steps = has("step2_4") && !fronted;
     let slugs = status::slugs(live);
     if let Some(slug) = slugs.first() {
         settings.global.ipv6_prefix = bare::prefix(live, &app_set(slug, Family::V6));

@@ -212,9 +212,20 @@ mod tests {
             out.extend([12, 0, 43, 0x80, 5, 0, 2, 0, attached, 0, 0, 0]);
             out
         };
-        assert_eq!(link(&message(2)), Some(Link { index: 7, has_xdp: true, port_of: None, in_vrf: false }));
-        assert_eq!(link(&message(0)), Some(Link { index: 7, has_xdp: false, port_of: None, in_vrf: false }));
+        let wanted = Link { index: 7, has_xdp: true, is_down: true, port_of: None, in_vrf: false };
+        assert_eq!(link(&message(2)), Some(wanted));
+        assert_eq!(link(&message(0)), Some(Link { has_xdp: false, ..wanted }));
         assert_eq!(link(&[0; 20]), None);
+    }
+
+    #[test]
+    fn an_interface_is_down_unless_it_is_switched_on_and_has_a_carrier() {
+        let is_down = |flags: u32| {
+            let mut message = vec![0; 32];
+            message[24..28].copy_from_slice(&flags.to_ne_bytes());
+            link(&message).unwrap().is_down
+        };
+        assert_eq!([0x1043, 0x1003, 0x1042].map(is_down), [false, true, true]);
     }
 
     #[test]

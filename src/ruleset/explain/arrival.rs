@@ -38,10 +38,13 @@ pub(super) fn here(facts: &Facts<'_>, question: &Question<'_>, walk: &Walk) -> O
         return Some(
             Finding::closed(
                 Cause::NothingListens,
-                format!("it gets through, but nothing listens on {service} of this host"),
+                format!("nothing listens on {service} of this host, which refuses what gets through"),
             )
             .next(look)
-            .next(format!("# start the service, or correct `port` of {}", question.name())),
+            .next(match question.app {
+                Some(app) => format!("# start the service, or correct `port` of {}", app.name),
+                None => "# start the service".to_owned(),
+            }),
         );
     };
     let all =
@@ -58,7 +61,7 @@ pub(super) fn here(facts: &Facts<'_>, question: &Question<'_>, walk: &Walk) -> O
         (Cause::ListensElsewhere, format!("on {} only, and the client turns to {addr}", first.address))
     };
     Some(
-        Finding::closed(cause, format!("it gets through, but {} listens on {service} {what}", who(first)))
+        Finding::closed(cause, format!("{} listens on {service} {what}", who(first)))
             .next(look)
             .next(format!("# have the service listen on all addresses, or on {addr}")),
     )

@@ -35,15 +35,18 @@ pub enum Path {
     Unknown,
 }
 
+/// What routing rules may ask beside addresses: the protocol, the port of the source, that of the destination.
+pub type Ports = (Protocol, u16, u16);
+
 /// Who tells where packets go.
 pub trait Routes {
     /// Where a packet goes that came in by that interface.
-    fn path(&self, from: IpAddr, to: IpAddr, by: &Interface) -> Path;
+    fn path(&self, from: IpAddr, to: IpAddr, ports: Option<Ports>, by: &Interface) -> Path;
     /// By which interface this host reaches an address, from an address of its own; none: any.
     ///
     /// # Errors
     /// Why it does not.
-    fn towards(&self, addr: IpAddr, from: Option<IpAddr>) -> Result<Interface, PathTrouble>;
+    fn towards(&self, addr: IpAddr, from: Option<IpAddr>, ports: Option<Ports>) -> Result<Interface, PathTrouble>;
 }
 
 /// What a LAN host did when it was asked.

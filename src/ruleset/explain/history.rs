@@ -106,6 +106,7 @@ fn refused(step: u8, reason: &str, ago: &str, times: u32) -> Finding {
         "no-step1" => {
             closed(Cause::Step1Missing, "step 2 came, and there was no step 1 of this address for the app")
                 .next("# both steps must come from the same address: IPv4 or IPv6, no other proxy or VPN")
+                .next("# if step 1 was right and step 2 comes late: step2_https_duration gives it more time")
         }
         "missing-code" => closed(Cause::CodeMissing, &format!("step {step} came without its one-time code"))
             .next("# have the client send a one-time code"),
@@ -124,8 +125,8 @@ fn words(reason: &str) -> (String, &'static str) {
             "# compare `app` in the client's profile with the configuration",
         ),
         "wrong-key" => (
-            "wrong key (or the key of a disabled user)",
-            "# compare the client's key of that step with the configuration",
+            "wrong key, or the key of a user who is disabled or may not reach this app",
+            "# compare the client's key of that step with the configuration, and `apps` of its user",
         ),
         "wrong-code" => (
             "wrong one-time code",

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::answer::{Answer, Finding, Outcome, Step, Verdict};
 use super::cause::Cause;
-use super::facts::{Daemon, Facts};
+use super::facts::{Daemon, Facts, PathTrouble};
 use super::walk::{End, Met, Walk, arrive, depart};
 use super::{arrival, gate, obstacle, span, variants, ways};
 use crate::config::App;
@@ -124,7 +124,8 @@ impl Trial<'_> {
         let first = arrive(self.facts.situation, self.facts.routes, packet, self.forwarded());
         self.take_down("first", &first);
         self.judge_first(&first, by, host);
-        if let Daemon::Mute(why) = &self.facts.daemon {
+        let told = self.findings.iter().any(|finding| finding.cause == Cause::DaemonMute);
+        if let (false, Daemon::Mute(why)) = (told, &self.facts.daemon) {
             self.findings.push(Finding::open(
                 Cause::DaemonMute,
                 format!("the daemon does not say what it knows: {why}"),
@@ -191,11 +192,13 @@ impl Trial<'_> {
             (End::Dropped, Some((met, place))) if met.is_ours() => {
                 let found = gate::closed(self, place);
                 self.findings.extend(found);
+                self.further_on(first);
             }
             (End::Dropped, dropper) => {
                 let found =
                     dropper.map(|(met, place)| obstacle::drops(self.facts, self.question, first, met, place));
                 self.findings.extend(found);
+                self.further_on(first);
                 // What comes before the gate says nothing of the gate.
                 if !self.was_at_gate(first) && self.question.app.is_some() && !gate::is_member(self) {
                     let also = gate::why_not_granted(self);
@@ -203,12 +206,27 @@ impl Trial<'_> {
                 }
             }
             (End::NoWay(trouble), _) => {
+                let inside: Vec<&str> = self
+                    .question
+                    .app
+                    .map_or(Vec::new(), |app| app.interface_int.iter().map(|name| name.as_str()).collect());
+                let lost = *trouble == PathTrouble::NoRoute;
+                let down = lost.then(|| ways::down(self, &inside)).flatten();
+                self.findings.extend(down);
                 let found = arrival::no_way(self, first, *trouble);
                 self.findings.push(found);
             }
             (End::Here | End::Out, _) => self.judge_arrived(first, by, host),
         }
         self.doubts(first);
+    }
+
+    /// What would keep it out next, for services on this host.
+    fn further_on(&mut self, first: &Walk) {
+        let here = self.question.app.is_some_and(|app| app.destination.host().is_none());
+        if here && first.last.for_here && first.translated.is_none() {
+            self.findings.extend(arrival::here(self.facts, self.question, first));
+        }
     }
 
     fn was_at_gate(&self, walk: &Walk) -> bool {
@@ -271,7 +289,7 @@ impl Trial<'_> {
         let mut packet = self.mark(packet);
         let walk = match first.end {
             End::Here => {
-                let back = ways::back(self, first.last.ip(true), by);
+                let back = ways::back(self, first, by);
                 packet.oif = Some(back.0);
                 self.findings.extend(back.1);
                 depart(self.facts.situation, self.facts.routes, packet)

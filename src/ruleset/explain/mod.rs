@@ -9,6 +9,7 @@ mod arrival;
 pub mod cause;
 pub mod facts;
 mod gate;
+mod heard;
 mod history;
 mod judge;
 pub mod legacy;

@@ -1,5 +1,6 @@
 use std::net::IpAddr;
 
+use super::facts::Ports;
 use super::recalled::{Event, Pending, Recalled};
 use super::{Answer, Cause, Daemon, Echo, Facts, Path, PathTrouble, Question, Routes, Verdict, explain};
 use crate::config::Settings;
@@ -20,11 +21,11 @@ const GATE: [u8; 4] = [192, 0, 2, 1];
 struct Ways(Path);
 
 impl Routes for Ways {
-    fn path(&self, _: IpAddr, _: IpAddr, _: &Interface) -> Path {
+    fn path(&self, _: IpAddr, _: IpAddr, _: Option<Ports>, _: &Interface) -> Path {
         self.0.clone()
     }
 
-    fn towards(&self, _: IpAddr, _: Option<IpAddr>) -> Result<Interface, PathTrouble> {
+    fn towards(&self, _: IpAddr, _: Option<IpAddr>, _: Option<Ports>) -> Result<Interface, PathTrouble> {
         Ok(ext())
     }
 }
@@ -164,7 +165,7 @@ fn a_set_that_cannot_be_read_makes_it_unknown_and_names_the_rule() {
     let ban = chain("host", "input", HostHook::Input, 0, vec![from_set("bad", false, Does::Drop)]);
     let found = ask(&host(vec![ban], &[granted(), ("host", "bad", None)]), Vec::new());
     assert_eq!((found.finding.verdict, found.finding.cause), (Verdict::Unknown, Cause::CannotTell));
-    assert!(found.finding.message.contains("rule 5 of chain inet host input"), "{}", found.finding.message);
+    assert!(found.finding.message.contains("the rule with handle 5 of chain inet host input"), "{}", found.finding.message);
 }
 
 #[test]
@@ -212,8 +213,9 @@ fn what_became_of_the_address_last_is_the_cause() {
 #[test]
 fn without_a_way_no_rule_helps() {
     for (trouble, cause) in [
-        (PathTrouble::NoRoute, Cause::NoRoute),
-        (PathTrouble::NotForwarding, Cause::ForwardingOff),
+        // There is always a route to oneself, unless a rule comes before it.
+        (PathTrouble::NoRoute, Cause::RouteForbids),
+        (PathTrouble::NotForwarding, Cause::RouteForbids),
         (PathTrouble::ReversePath, Cause::ReversePath),
         (PathTrouble::Forbidden, Cause::RouteForbids),
     ] {
