@@ -16,13 +16,13 @@ use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
 
 /// One installation on the router of a topology, and what it says.
-struct Scene<'n> {
-    net: &'n Topology,
-    home: &'n Installation,
+pub(super) struct Scene<'n> {
+    pub(super) net: &'n Topology,
+    pub(super) home: &'n Installation,
 }
 
 impl Scene<'_> {
-    fn explain(&self, addr: IpAddr, what: &str) -> Value {
+    pub(super) fn explain(&self, addr: IpAddr, what: &str) -> Value {
         let done = self.home.check(&self.net.router, &["explain", &addr.to_string(), what, "--json"]);
         let value: Value =
             serde_json::from_slice(&done.stdout).unwrap_or_else(|error| panic!("{error}: {done:?}"));
@@ -48,7 +48,7 @@ impl Scene<'_> {
 
     /// What it says of an address, compared with a connection that is really tried from there.
     #[track_caller]
-    fn says(&self, from: &Namespace, addr: IpAddr, app: &str, port: u16, cause: &str) -> Value {
+    pub(super) fn says(&self, from: &Namespace, addr: IpAddr, app: &str, port: u16, cause: &str) -> Value {
         let value = self.explain(addr, app);
         assert_eq!(value["cause"], cause, "{value:#}");
         let to = if addr.is_ipv4() { Family::V4.router() } else { Family::V6.router() };
@@ -61,21 +61,21 @@ impl Scene<'_> {
 
     /// The same of client `a` by IPv4 and the app `ssh`.
     #[track_caller]
-    fn a(&self, cause: &str) -> Value {
+    pub(super) fn a(&self, cause: &str) -> Value {
         self.says(&self.net.a, Family::V4.client_a(), "ssh", 2222, cause)
     }
 }
 
 /// Whether one of the notes beside the answer has that cause.
-fn has_also(value: &Value, cause: &str) -> bool {
+pub(super) fn has_also(value: &Value, cause: &str) -> bool {
     value["also"].as_array().unwrap().iter().any(|note| note["cause"] == cause)
 }
 
-fn next(value: &Value) -> String {
+pub(super) fn next(value: &Value) -> String {
     value["next"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect::<Vec<_>>().join("\n")
 }
 
-fn two_apps(global: &[&str]) -> Config {
+pub(super) fn two_apps(global: &[&str]) -> Config {
     Config::new(global).app("ssh", "2222", "tcp", "local", &["duration: 60"]).app(
         "web",
         "3333",

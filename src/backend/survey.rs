@@ -82,9 +82,12 @@ fn doubt(host: &Host) -> Option<String> {
         Ok(theirs) => theirs,
     };
     let known = |(table, chain): &(String, String)| {
-        host.chains
-            .iter()
-            .any(|have| have.base.is_some() && have.table.table == *table && have.name == *chain)
+        let sleeps = host.dormant.iter().any(|dormant| dormant.table == *table);
+        sleeps
+            || host
+                .chains
+                .iter()
+                .any(|have| have.base.is_some() && have.table.table == *table && have.name == *chain)
     };
     theirs
         .iter()
@@ -138,6 +141,7 @@ fn interfaces() -> Vec<HostInterface> {
             index: state.index,
             addresses: state.addresses,
             has_xdp: state.has_xdp,
+            is_down: state.is_down,
         })
         .collect()
 }

@@ -1,19 +1,22 @@
 //! `knock-agent explain`.
 
+use std::io::ErrorKind;
 use std::net::IpAddr;
 
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::cli::load::{self, Exposure};
+use crate::cli::load::{self, Exposure, Refused};
 use crate::cli::operate::exit_of_backend;
 use crate::cli::{DaemonArgs, Exit, Printer, Tone};
-use crate::config::Settings;
-use crate::ruleset::explain::{Answer, Daemon, Finding, Outcome, Step, Verdict, hook_word};
+use crate::config::{Settings, Severity};
+use crate::ruleset::explain::{Answer, Cause, Daemon, Finding, Outcome, Step, Verdict, hook_word};
 use crate::ruleset::layout::Options;
 use crate::service::control::{self, Failure, Reply, Request};
 use crate::service::explain::{Asked, Wanted, explain};
-use crate::units::Protocol;
+use crate::service::recovered;
+use crate::sys::interfaces;
+use crate::units::{AppName, Protocol};
 
 /// The exit code where it cannot be told.
 const UNKNOWN: u8 = 3;
@@ -66,26 +69,118 @@ pub fn run(args: ExplainArgs) -> Exit {
 fn answer(args: &ExplainArgs, err: &mut Printer) -> Result<Exit, Exit> {
     let steps = args.daemon.steps();
     // Its warnings are for other verbs.
-    let settings = match load::read(&args.daemon.file.config, Some(&steps), Exposure::Warn) {
-        Ok(checked) => checked.settings,
+    let (settings, trouble) = match load::read(&args.daemon.file.config, Some(&steps), Exposure::Warn) {
+        Ok(checked) => (checked.settings, None),
         Err(refused) => {
             load::print_refused(&refused, err);
-            return Err(refused.exit);
+            (from_the_kernel(&refused, err)?, Some(trouble(&refused)))
         }
     };
-    let what = wanted(args.app.as_deref(), &settings, err)?;
+    let what = match wanted(args.app.as_deref(), &settings) {
+        Some(what) => what,
+        None => return unknown_app(args, &settings, trouble, err),
+    };
+    if let Some((what, fix)) = nowhere(args) {
+        err.line(format!("error: {what}"));
+        err.line(format!("  fix: {fix}"));
+        return Err(Exit::Usage);
+    }
     let (http_port, https_port) = args.daemon.public_ports();
     let options = Options { http_port, https_port, inner_header: true, log: true };
     let client = args.address.to_canonical();
     let daemon = ask(args, client);
     let asked = Asked { client, what, by: args.by.clone(), to: args.to, probe: !args.no_probe };
-    let answers = explain(&settings, options, daemon, &asked).map_err(|error| {
+    let mut answers = explain(&settings, options, daemon, &asked).map_err(|error| {
         err.line(format!("error: {error}"));
         exit_of_backend(&error)
     })?;
+    if let Some(trouble) = trouble {
+        if answers.is_empty() {
+            answers.push(untold(args, &trouble));
+        }
+        answers.iter_mut().for_each(|answer| answer.also.push(trouble.clone()));
+    }
+    Ok(show(args, &answers))
+}
+
+/// What this host has not: an interface, or an address.
+fn nowhere(args: &ExplainArgs) -> Option<(String, &'static str)> {
+    let states = interfaces::states().ok()?;
+    let absent = |name: &&String| !states.iter().any(|state| state.name == **name);
+    if let Some(by) = args.by.as_ref().filter(absent) {
+        return Some((format!("--by {by}: this host has no interface of that name"), "ip -brief link"));
+    }
+    let to = args.to?.to_canonical();
+    if to.is_ipv4() != args.address.to_canonical().is_ipv4() {
+        return Some((
+            format!("--to {to}: the client {} is of the other IP version", args.address),
+            "name an address of the client's IP version",
+        ));
+    }
+    let is_own = states.iter().flat_map(|state| &state.addresses).any(|(addr, _)| *addr == to);
+    (!is_own).then(|| (format!("--to {to}: this host has no such address"), "ip -brief address"))
+}
+
+/// The settings as far as the rules in force tell them.
+fn from_the_kernel(refused: &Refused, err: &mut Printer) -> Result<Settings, Exit> {
+    match recovered::settings() {
+        Ok(settings) => settings.ok_or(refused.exit),
+        Err(error) => {
+            err.line(format!("error: {error}"));
+            Err(exit_of_backend(&error))
+        }
+    }
+}
+
+/// That the configuration cannot be used, and where.
+fn trouble(refused: &Refused) -> Finding {
+    let errors = refused.problems.list.iter().filter(|problem| problem.severity == Severity::Error);
+    let first = errors.map(|problem| problem.to_string()).next().unwrap_or_default();
+    let first = first.lines().next().unwrap_or_default();
+    Finding::unknown(
+        Cause::BadConfiguration,
+        format!("the configuration cannot be used, so that the rules in force alone tell this: {first}"),
+    )
+    .next("knock-agent check-config  # what is wrong with the file: no daemon starts with it")
+}
+
+/// The answer where neither the configuration nor rules say what an app is.
+fn untold(args: &ExplainArgs, trouble: &Finding) -> Answer {
+    let mut finding = trouble.clone();
+    finding.message =
+        "no rules of knock-agent are in force, and no configuration tells what they should guard".to_owned();
+    finding = finding.next(format!("# or ask about a port: knock-agent explain {} tcp/22", args.address));
+    let service = args.app.clone().unwrap_or_else(|| "every app".to_owned());
+    Answer { app: args.app.clone(), service, finding, also: Vec::new(), steps: Vec::new() }
+}
+
+fn unknown_app(
+    args: &ExplainArgs,
+    settings: &Settings,
+    trouble: Option<Finding>,
+    err: &mut Printer,
+) -> Result<Exit, Exit> {
+    if let (Some(trouble), true) = (&trouble, settings.apps.is_empty()) {
+        let mut answer = untold(args, trouble);
+        answer.also.push(trouble.clone());
+        return Ok(show(args, &[answer]));
+    }
+    let names: Vec<&str> = settings.apps.iter().map(|app| app.name.as_str()).collect();
+    let place = if trouble.is_some() { "rules in force" } else { "configuration" };
+    err.line(format!(
+        "error: there is no app `{}` in the {place}, so nothing of that name is guarded or opened; the apps are: {}",
+        args.app.as_deref().unwrap_or_default(),
+        names.join(", ")
+    ));
+    err.line("  fix: name one of these, or a port such as tcp/22");
+    Err(Exit::Usage)
+}
+
+fn show(args: &ExplainArgs, answers: &[Answer]) -> Exit {
+    let client = args.address.to_canonical();
     let mut out = Printer::stdout();
     if args.json {
-        out.line(as_json(client, &answers));
+        out.line(as_json(client, answers));
     } else {
         for (index, answer) in answers.iter().enumerate() {
             if index > 0 {
@@ -97,7 +192,7 @@ fn answer(args: &ExplainArgs, err: &mut Printer) -> Result<Exit, Exit> {
             out.line("the configuration has no apps: nothing is guarded");
         }
     }
-    Ok(out.finish(exit_of(&answers)))
+    out.finish(exit_of(answers))
 }
 
 fn exit_of(answers: &[Answer]) -> Exit {
@@ -108,21 +203,17 @@ fn exit_of(answers: &[Answer]) -> Exit {
     }
 }
 
-fn wanted(text: Option<&str>, settings: &Settings, err: &mut Printer) -> Result<Wanted, Exit> {
-    let Some(text) = text else { return Ok(Wanted::Everything) };
-    if settings.apps.iter().any(|app| app.name.as_str() == text) {
-        return Ok(Wanted::App(text.to_owned()));
+/// What is asked about; none: an app that is not there.
+fn wanted(text: Option<&str>, settings: &Settings) -> Option<Wanted> {
+    let Some(text) = text else { return Some(Wanted::Everything) };
+    let named = settings.apps.iter().find(|app| app.name.as_str() == text);
+    // Rules know an app by its other name only.
+    let slug = text.parse::<AppName>().map(|name| name.slug()).unwrap_or_default();
+    let named = named.or_else(|| settings.apps.iter().find(|app| app.name.as_str() == slug));
+    match named {
+        Some(app) => Some(Wanted::App(app.name.to_string())),
+        None => port(text).map(|(protocol, port)| Wanted::Port(protocol, port)),
     }
-    if let Some((protocol, port)) = port(text) {
-        return Ok(Wanted::Port(protocol, port));
-    }
-    let names: Vec<&str> = settings.apps.iter().map(|app| app.name.as_str()).collect();
-    err.line(format!(
-        "error: there is no app `{text}` in the configuration, so nothing of that name is guarded or opened; the apps are: {}",
-        names.join(", ")
-    ));
-    err.line("  fix: name one of these, or a port such as tcp/22");
-    Err(Exit::Usage)
 }
 
 /// `22`, `tcp/22`, `udp/53`.
@@ -148,6 +239,9 @@ fn ask(args: &ExplainArgs, address: IpAddr) -> Daemon {
             Daemon::Mute("it says something else".to_owned())
         }
         Ok(None) => Daemon::Absent,
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+            Daemon::Mute("it does not answer in time".to_owned())
+        }
         Err(error) => Daemon::Mute(error.to_string()),
     }
 }

@@ -120,6 +120,15 @@ impl Memory {
         out.sort_by_key(|event| std::cmp::Reverse(event.at));
         out
     }
+
+    /// Those whose step 1 was right and nothing came after it, with the app and when.
+    pub fn pending(&self) -> impl Iterator<Item = (IpAddr, &str, Duration)> {
+        self.members.by.iter().filter_map(|(addr, events)| {
+            let last = events.iter().max_by_key(|event| event.at)?;
+            let waits = matches!(last.happening, Happening::Step1 { .. } | Happening::CodeWanted {});
+            Some((*addr, last.app.as_deref().filter(|_| waits)?, last.at))
+        })
+    }
 }
 
 /// Whoever has a /64 has all its addresses.

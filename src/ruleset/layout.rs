@@ -9,6 +9,9 @@ use crate::config::{App, Established, Settings};
 use crate::ruleset::knocking::Knocking;
 use crate::units::{Family, IfName, Network, PortRange, Protocol};
 
+/// The interface by which this host talks to itself, and by which nothing comes from outside.
+pub const LOOPBACK: &str = "lo";
+
 /// What the command line adds to the settings, and what the kernel can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -72,6 +75,12 @@ pub struct Layout<'a> {
 }
 
 impl<'a> Layout<'a> {
+    /// Whether apps are guarded against this host itself as well.
+    #[must_use]
+    pub fn guards_loopback(&self) -> bool {
+        self.ext.iter().any(|name| name.as_str() == LOOPBACK)
+    }
+
     /// Works out the layout.
     #[must_use]
     pub fn new(settings: &'a Settings, options: Options) -> Self {

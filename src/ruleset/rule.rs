@@ -247,6 +247,16 @@ impl RuleText {
         })
     }
 
+    /// `update @set { ip saddr timeout … }`
+    pub(super) fn remember_source(self, family: Family, v6_prefix: u8, set: &str, timeout_ms: u64) -> Self {
+        self.family(family).addr(family, Side::Source).masked(family, v6_prefix).push(Expr::Update {
+            set: set.to_owned(),
+            reg: R0,
+            timeout_ms,
+            limit: None,
+        })
+    }
+
     /// `update @set { ip saddr timeout … limit rate over … }`
     pub(super) fn update_source(
         self,

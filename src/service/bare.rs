@@ -139,7 +139,7 @@ fn slug(live: &Live, app: &str) -> Result<String, OperationError> {
 }
 
 /// How many bits of an address the rules compare with a set of grants, as the mask before the look-up tells.
-fn prefix(live: &Live, set: &str) -> u8 {
+pub(super) fn prefix(live: &Live, set: &str) -> u8 {
     let asks = |expr: &Expr| matches!(expr, Expr::Lookup { set: asked, .. } if asked == set);
     let rules = live.ruleset.chains.iter().flat_map(|chain| &chain.rules);
     let masks = rules.filter(|rule| rule.exprs.iter().any(asks)).flat_map(|rule| &rule.exprs);

@@ -18,16 +18,20 @@ use crate::ruleset::audit::packet::Interface;
 use crate::ruleset::audit::situation::Situation;
 use crate::ruleset::audit::step::Step;
 use crate::ruleset::diff::SetRef;
+use crate::ruleset::explain::facts::Ports;
+use crate::ruleset::explain::legacy;
 use crate::ruleset::explain::member::{begin_once, covered, is_in_ours, our_table};
 use crate::ruleset::explain::walk::is_ours;
 use crate::ruleset::explain::{
-    Answer, CLIENT_PORT, Daemon, Echo, Facts, Flow, Path, PathTrouble, Question, Routes, explain as judge,
+    Answer, CLIENT_PORT, Daemon, Echo, Facts, Finding, Flow, Path, PathTrouble, Question, Routes,
+    explain as judge,
 };
 use crate::ruleset::expr::Verdict;
 use crate::ruleset::iptables::names;
 use crate::ruleset::layout::{Layout, Options};
 use crate::ruleset::model::{Element, Elements, GRANTED_SETS, KNOCKED_SETS};
 use crate::ruleset::plan::app_set;
+use crate::ruleset::wire::Attempt;
 use crate::sys::paths::{Routed, routed};
 use crate::sys::{command, flows, interfaces};
 use crate::units::{Family, Protocol};
@@ -88,6 +92,7 @@ pub fn explain(
         Err(BackendError::Unsupported(_)) if by_iptables => Situation::default(),
         other => other?,
     };
+    add_legacy(&mut situation);
     if by_iptables {
         let live = firewall.read()?;
         without_our_chains(&mut situation.host);
@@ -98,6 +103,7 @@ pub fn explain(
             begin_once(&mut situation.host, &app.slug, client, CLIENT_PORT);
         }
     }
+    let guards = guards && !situation.host.dormant.contains(&our_table());
     let routes = Kernel;
     let nft = RefCell::new(nft);
     let facts = Facts {
@@ -106,7 +112,7 @@ pub fn explain(
         daemon,
         guards,
         by_iptables,
-        flows: open_flows(client),
+        flows: flows_of(client),
         tracked: tracked(),
         only_v6: flows::listening_for_v6_only().unwrap_or_default(),
         echo: &|addr, port| if asked.probe { echo(addr, port) } else { Echo::NotAsked },
@@ -122,19 +128,57 @@ pub fn explain(
         None if situation.is_own(client) => {
             situation.interface("lo").map(|lo| Interface { name: lo.name.clone(), index: Some(lo.index) })
         }
-        None => routes.towards(client).ok(),
+        None => came_in_by(&situation, &layout, &routes, client),
     };
-    let host = asked.to.or_else(|| address_of(&situation, &layout, by.as_ref(), client));
-    let question =
-        |app, protocol, port| Question { layout: &layout, app, protocol, port, client, by: by.clone(), host };
+    let told = |subject: &Subject<'_>, by: Option<Interface>| {
+        let host = asked.to.or_else(|| address_of(&situation, &layout, by.as_ref(), client));
+        let all = subject.1.iter().map(|&(protocol, port)| {
+            let (app, by, layout) = (subject.0, by.clone(), &layout);
+            judge(&facts, &Question { layout, app, protocol, port, client, by, host })
+        });
+        worst(all)
+    };
+    let elsewhere = match asked.by {
+        Some(_) => Vec::new(),
+        None => other_ways(&situation, &layout, by.as_ref(), client),
+    };
     let mut answers = Vec::new();
-    for (app, ports) in wanted(settings, &asked.what) {
-        let all = ports.into_iter().map(|(protocol, port)| judge(&facts, &question(app, protocol, port)));
-        answers.extend(worst(all));
+    for subject in wanted(settings, &asked.what) {
+        let Some(answer) = told(&subject, by.clone()) else { continue };
+        let others =
+            elsewhere.iter().filter_map(|by| Some((by.name.as_str(), told(&subject, Some(by.clone()))?)));
+        let way = by.as_ref().map_or("", |by| by.name.as_str());
+        answers.push(by_any_way(way, client, answer, others.collect()));
     }
     let mut texts = Texts::default();
     answers.iter_mut().for_each(|answer| texts.fill(answer, &situation.host));
     Ok(answers)
+}
+
+/// Follows the tables of iptables-legacy as well, where its programs are there to list them.
+fn add_legacy(situation: &mut Situation) {
+    for family in Family::BOTH {
+        let (word, stem) = match family {
+            Family::V4 => ("ip ", "iptables"),
+            Family::V6 => ("ip6 ", "ip6tables"),
+        };
+        if !situation.legacy_tables.iter().any(|table| table.starts_with(word)) {
+            continue;
+        }
+        let Some(listed) = command::find(&format!("{stem}-legacy-save"))
+            .and_then(|path| command::run(&[path.to_str()?], "", LISTING).ok())
+            .filter(|done| done.status.success())
+        else {
+            continue;
+        };
+        let chains = legacy::chains(&listed.output, family);
+        let read = |table: &str| {
+            let name = table.strip_prefix(word);
+            name.is_some() && chains.iter().any(|chain| legacy::table_of(&chain.table) == name)
+        };
+        situation.legacy_tables.retain(|table| !read(table));
+        situation.host.chains.extend(chains);
+    }
 }
 
 /// With iptables, our chains look into ipset, where they cannot be followed.
@@ -202,6 +246,63 @@ fn worst(answers: impl Iterator<Item = Answer>) -> Option<Answer> {
     answers.reduce(|worst, other| if other.finding.verdict > worst.finding.verdict { other } else { worst })
 }
 
+/// The interface by which an address comes in: that of the route to it, unless it is of a guarded interface's own network.
+fn came_in_by(
+    situation: &Situation,
+    layout: &Layout<'_>,
+    routes: &Kernel,
+    client: IpAddr,
+) -> Option<Interface> {
+    let back = routes.towards(client, None, None).ok()?;
+    let neighbour =
+        situation.towards(client).filter(|at| layout.ext.iter().any(|name| name.as_str() == at.name));
+    Some(match neighbour {
+        Some(at) if at.name != back.name => Interface { name: at.name.clone(), index: Some(at.index) },
+        Some(_) | None => back,
+    })
+}
+
+/// The guarded interfaces by which a client may come in all the same where the way back to it leads by none of them.
+fn other_ways(
+    situation: &Situation,
+    layout: &Layout<'_>,
+    by: Option<&Interface>,
+    client: IpAddr,
+) -> Vec<Interface> {
+    let is_outside = |name: &str| layout.ext.iter().any(|ext| ext.as_str() == name);
+    let Some(by) = by.filter(|by| !is_outside(&by.name)) else { return Vec::new() };
+    let at_home = situation.is_own(client)
+        || situation.towards(client).is_some_and(|at| at.name == by.name)
+        || client.is_loopback();
+    let ext = layout.ext.iter().filter(|_| !at_home).filter_map(|name| situation.interface(name.as_str()));
+    ext.map(|at| Interface { name: at.name.clone(), index: Some(at.index) }).collect()
+}
+
+/// What is said where a client may come in by several interfaces, the first of which the way back to it leads by. Private
+/// addresses are believed to be inside; all others may well come in outside, whatever routes say.
+fn by_any_way(by: &str, client: IpAddr, first: Answer, others: Vec<(&str, Answer)>) -> Answer {
+    let worst = others
+        .into_iter()
+        .reduce(|one, other| if other.1.finding.verdict > one.1.finding.verdict { other } else { one });
+    let Some((name, other)) = worst.filter(|(_, other)| other.finding.verdict > first.finding.verdict) else {
+        return first;
+    };
+    let is_private = match client {
+        IpAddr::V4(v4) => v4.is_private() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unique_local() || v6.is_unicast_link_local(),
+    };
+    let (mut shown, hidden, way) = if is_private { (first, other, name) } else { (other, first, by) };
+    let Finding { cause, message, .. } = hidden.finding;
+    shown.also.insert(
+        0,
+        Finding::open(
+            cause,
+            format!("if it comes in by {way} (--by {way}), another answer holds: {message}"),
+        ),
+    );
+    shown
+}
+
 /// An address of this host that the client turns to.
 fn address_of(
     situation: &Situation,
@@ -224,25 +325,30 @@ fn address_of(
 struct Kernel;
 
 impl Routes for Kernel {
-    fn path(&self, from: IpAddr, to: IpAddr, by: &Interface) -> Path {
+    fn path(&self, from: IpAddr, to: IpAddr, ports: Option<Ports>, by: &Interface) -> Path {
         if by.name == "lo" || by.name.is_empty() {
             return Path::Unknown;
         }
         let forwards = || !is_off(&forwarding_key(to, &by.name));
-        match routed(Some(from), to, by.index) {
+        match routed(Some(from), to, ports, by.index) {
             Ok(Routed::Here) => Path::Here,
-            Ok(Routed::Out(_)) if !forwards() => Path::Nowhere(PathTrouble::NotForwarding),
+            Ok(Routed::Out(_)) if !forwards() => Path::Nowhere(not_forwarding(to)),
             Ok(Routed::Out(index)) => Path::Through(interface(index)),
             Ok(Routed::Refused(Errno::EXDEV | Errno::EINVAL)) => Path::Nowhere(PathTrouble::ReversePath),
             Ok(Routed::Refused(Errno::EACCES)) => Path::Nowhere(PathTrouble::Forbidden),
-            Ok(Routed::Refused(_)) if !forwards() => Path::Nowhere(PathTrouble::NotForwarding),
+            Ok(Routed::Refused(_)) if !forwards() => Path::Nowhere(not_forwarding(to)),
             Ok(Routed::Refused(_)) => Path::Nowhere(PathTrouble::NoRoute),
             Err(_) => Path::Unknown,
         }
     }
 
-    fn towards(&self, addr: IpAddr) -> Result<Interface, PathTrouble> {
-        match routed(None, addr, None) {
+    fn towards(
+        &self,
+        addr: IpAddr,
+        from: Option<IpAddr>,
+        ports: Option<Ports>,
+    ) -> Result<Interface, PathTrouble> {
+        match routed(from, addr, ports, None) {
             Ok(Routed::Out(index)) => Ok(interface(index)),
             Ok(Routed::Here) => Ok(Interface { name: "lo".to_owned(), index: Some(1) }),
             // Of routes that forbid: a black hole, a prohibition, one that says unreachable.
@@ -265,6 +371,14 @@ fn forwarding_key(to: IpAddr, by: &str) -> String {
     }
 }
 
+/// Whether this host forwards nothing, or nothing that comes in there.
+fn not_forwarding(to: IpAddr) -> PathTrouble {
+    match to.is_ipv4() && !is_off("net/ipv4/ip_forward") {
+        true => PathTrouble::NotForwardingThere,
+        false => PathTrouble::NotForwarding,
+    }
+}
+
 fn is_off(key: &str) -> bool {
     fs::read_to_string(format!("/proc/sys/{key}")).is_ok_and(|text| text.trim() == "0")
 }
@@ -276,14 +390,29 @@ fn tracked() -> Option<(u64, u64)> {
     number("nf_conntrack_count").zip(number("nf_conntrack_max"))
 }
 
-fn open_flows(client: IpAddr) -> Vec<Flow> {
-    let found = flows::attempts_of(client).unwrap_or_default();
-    let flow = |(tracked, answered): (crate::ruleset::wire::Tracked, bool)| Flow {
-        protocol: tracked.protocol,
-        port: tracked.server.port(),
-        answered,
+fn flows_of(client: IpAddr) -> Vec<Flow> {
+    let flow = |attempt: Attempt| Flow {
+        protocol: attempt.flow.protocol,
+        port: attempt.flow.server.port(),
+        answered: attempt.answered,
+        open: attempt.open,
+        idle_s: full_s(&attempt).map_or(0, |full| full.saturating_sub(u64::from(attempt.left_s))),
     };
-    found.into_iter().map(flow).collect()
+    flows::attempts_of(client).unwrap_or_default().into_iter().map(flow).collect()
+}
+
+/// For how many seconds a connection of that state is remembered after a packet.
+fn full_s(attempt: &Attempt) -> Option<u64> {
+    const STATES: [&str; 8] =
+        ["syn_sent", "syn_recv", "established", "fin_wait", "close_wait", "last_ack", "time_wait", "close"];
+    let state = attempt.state.map(|state| usize::from(state).checked_sub(1).and_then(|at| STATES.get(at)));
+    let name = match (attempt.flow.protocol, attempt.answered) {
+        (Protocol::Tcp, _) => format!("nf_conntrack_tcp_timeout_{}", state??),
+        (Protocol::Udp, true) => "nf_conntrack_udp_timeout_stream".to_owned(),
+        (Protocol::Udp, false) => "nf_conntrack_udp_timeout".to_owned(),
+    };
+    let text = fs::read_to_string(format!("/proc/sys/net/netfilter/{name}")).ok()?;
+    text.trim().parse().ok()
 }
 
 /// Asks a LAN host for a connection, which is closed at once.
@@ -309,6 +438,10 @@ impl Texts {
     fn fill(&mut self, answer: &mut Answer, host: &Host) {
         for step in &mut answer.steps {
             let Some(handle) = step.handle.filter(|_| !is_ours(&step.table)) else { continue };
+            if legacy::table_of(&step.table).is_some() {
+                step.rule = comment(host, &step.table, &step.chain, handle);
+                continue;
+            }
             let end = format!("# handle {handle}");
             let listed = self.listing(&step.table, &step.chain);
             let line = listed.lines().find(|line| line.trim_end().ends_with(&end));

@@ -39,6 +39,7 @@ pub mod operations;
 pub mod outside;
 mod own;
 pub mod record;
+pub mod recovered;
 mod refusals;
 pub mod reload;
 mod repair;

@@ -175,7 +175,8 @@ pub fn status(
     Status { version: 1, backend: backend.to_owned(), grants, ..Status::default() }
 }
 
-fn slugs(live: &Live) -> Vec<String> {
+/// The apps that have a set of grants.
+pub(super) fn slugs(live: &Live) -> Vec<String> {
     live.ruleset
         .sets
         .iter()
@@ -196,7 +197,7 @@ fn knocked(live: &Live) -> Vec<(String, String)> {
 }
 
 /// The ports whose chain asks for the app's set.
-fn services(live: &Live, slug: &str) -> Vec<Service> {
+pub(super) fn services(live: &Live, slug: &str) -> Vec<Service> {
     let asks = |expr: &Expr| match expr {
         Expr::Lookup { set, .. } => {
             Family::BOTH.iter().any(|family| *set == format!("app_{slug}_{}", family.digit()))
@@ -220,7 +221,8 @@ fn services(live: &Live, slug: &str) -> Vec<Service> {
         .collect()
 }
 
-fn service_key(key: &[u8]) -> Option<(String, u16)> {
+/// The protocol and the port in a key of the map of services.
+pub(super) fn service_key(key: &[u8]) -> Option<(String, u16)> {
     let &[number, _, _, _, high, low, ..] = key else {
         return None;
     };

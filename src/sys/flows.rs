@@ -14,7 +14,7 @@ use nix::sys::time::TimeVal;
 use super::netlink::{HEADER, NLMSG_DONE, error_of, kind_of, split_messages};
 use super::receive::receive;
 use crate::ruleset::wire::{
-    Attributes, Socket, Tracked, attempted, known, socket as decode_socket, socket_request, tracked,
+    Attempt, Attributes, Socket, Tracked, attempted, known, socket as decode_socket, socket_request, tracked,
 };
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -101,17 +101,17 @@ fn dump(decode: impl Fn(&[u8]) -> Option<Tracked>) -> io::Result<Vec<Tracked>> {
     Ok(out)
 }
 
-/// Connections of one client that connection tracking knows, open or not answered, each with whether it is answered.
+/// Connections of one client that connection tracking knows, in whatever state.
 ///
 /// # Errors
 /// When the kernel does not say, among others because it does not track connections.
-pub fn attempts_of(client: IpAddr) -> io::Result<Vec<(Tracked, bool)>> {
+pub fn attempts_of(client: IpAddr) -> io::Result<Vec<Attempt>> {
     let mut out = Vec::new();
     let netlink = open(SockProtocol::NetlinkNetFilter)?;
     ask(&netlink, CT_GET, REQUEST | DUMP, &[0; NFGENMSG])?;
     read_all(&netlink, |payload| {
         let found = payload.get(NFGENMSG..).and_then(attempted);
-        out.extend(found.filter(|(tracked, _)| tracked.client.ip() == client));
+        out.extend(found.filter(|attempt| attempt.flow.client.ip() == client));
     })?;
     Ok(out)
 }

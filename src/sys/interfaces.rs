@@ -21,6 +21,8 @@ pub struct InterfaceState {
     pub addresses: Vec<(IpAddr, u8)>,
     /// Whether an XDP program is attached; false where the kernel does not say.
     pub has_xdp: bool,
+    /// Whether nothing goes through it: switched off, or without a carrier; false where the kernel does not say.
+    pub is_down: bool,
     /// The bridge or bond whose port it is: packets come in by that, as far as rules can tell.
     pub port_of: Option<String>,
     /// Whether it is a VRF or belongs to one, whose addresses are not among this host's as far as rules can tell.
@@ -85,6 +87,7 @@ pub fn states() -> io::Result<Vec<InterfaceState>> {
     for state in out.values_mut() {
         let link = links.iter().find(|link| link.index == state.index);
         state.has_xdp = link.is_some_and(|link| link.has_xdp);
+        state.is_down = link.is_some_and(|link| link.is_down);
         state.port_of = link.and_then(|link| link.port_of).and_then(name_of);
         state.in_vrf = link.is_some_and(|link| link.in_vrf);
         state.other_names = link.map(|link| link.other_names.clone()).unwrap_or_default();
@@ -104,6 +107,7 @@ pub fn present() -> io::Result<Vec<InterfaceState>> {
         index: link.index,
         addresses: Vec::new(),
         has_xdp: link.has_xdp,
+        is_down: link.is_down,
         port_of: link.port_of.and_then(name_of),
         in_vrf: link.in_vrf,
         other_names: link.other_names.clone(),
@@ -134,6 +138,7 @@ struct Link {
     name: String,
     other_names: Vec<String>,
     has_xdp: bool,
+    is_down: bool,
     port_of: Option<u32>,
     in_vrf: bool,
 }
@@ -189,6 +194,9 @@ fn link(message: &[u8]) -> Option<Link> {
     const IFLA_PROP_LIST: u16 = 52;
     const IFLA_ALT_IFNAME: u16 = 53;
     let index = u32::from_ne_bytes(*message.get(20..)?.first_chunk::<4>()?);
+    let flags = u32::from_ne_bytes(*message.get(24..)?.first_chunk::<4>()?);
+    // IFF_UP and IFF_RUNNING of `linux/if.h`.
+    let is_down = flags & 1 == 0 || flags & 0x40 == 0;
     let attributes = message.get(32..)?;
     let attached = attribute(attributes, IFLA_XDP).and_then(|xdp| attribute(xdp, IFLA_XDP_ATTACHED));
     let has_xdp = attached.and_then(|attached| attached.first()).is_some_and(|&attached| attached != 0);
@@ -201,7 +209,7 @@ fn link(message: &[u8]) -> Option<Link> {
     let name = attribute(attributes, IFLA_IFNAME).map(text).unwrap_or_default();
     let other_names = attribute(attributes, IFLA_PROP_LIST).unwrap_or_default();
     let other_names = each(other_names, IFLA_ALT_IFNAME).map(text).collect();
-    Some(Link { index, name, other_names, has_xdp, port_of, in_vrf })
+    Some(Link { index, name, other_names, has_xdp, is_down, port_of, in_vrf })
 }
 
 /// What stands before the first NUL.
@@ -260,9 +268,20 @@ mod tests {
             out.extend([12, 0, 43, 0x80, 5, 0, 2, 0, attached, 0, 0, 0]);
             out
         };
-        let expected = |has_xdp| Some(Link { index: 7, has_xdp, ..Link::default() });
-        assert_eq!((link(&message(2)), link(&message(0))), (expected(true), expected(false)));
+        let wanted = Link { index: 7, has_xdp: true, is_down: true, ..Link::default() };
+        assert_eq!(link(&message(2)), Some(wanted.clone()));
+        assert_eq!(link(&message(0)), Some(Link { has_xdp: false, ..wanted }));
         assert_eq!(link(&[0; 20]), None);
+    }
+
+    #[test]
+    fn an_interface_is_down_unless_it_is_switched_on_and_has_a_carrier() {
+        let is_down = |flags: u32| {
+            let mut message = vec![0; 32];
+            message[24..28].copy_from_slice(&flags.to_ne_bytes());
+            link(&message).unwrap().is_down
+        };
+        assert_eq!([0x1043, 0x1003, 0x1042].map(is_down), [false, true, true]);
     }
 
     #[test]

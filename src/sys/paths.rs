@@ -11,6 +11,7 @@ use super::flows::{attribute, one_message, open};
 use super::netlink::{HEADER, error_of, split_messages};
 use super::receive::receive;
 use crate::ruleset::wire::Attributes;
+use crate::units::Protocol;
 
 const RTM_GETROUTE: u16 = 26;
 const RTMSG: usize = 12;
@@ -18,6 +19,9 @@ const RTA_DST: u16 = 1;
 const RTA_SRC: u16 = 2;
 const RTA_IIF: u16 = 3;
 const RTA_OIF: u16 = 4;
+const RTA_IP_PROTO: u16 = 27;
+const RTA_SPORT: u16 = 28;
+const RTA_DPORT: u16 = 29;
 
 /// What routing says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,12 +34,17 @@ pub enum Routed {
     Refused(Errno),
 }
 
-/// What routing would do with a packet between two addresses that came in by the interface with that index; none:
-/// that this host makes.
+/// What routing would do with a packet between two addresses (and ports, of source and destination, for rules that ask
+/// for them) that came in by the interface with that index; none: that this host makes.
 ///
 /// # Errors
 /// When the kernel cannot be asked.
-pub fn routed(from: Option<IpAddr>, to: IpAddr, by: Option<u32>) -> io::Result<Routed> {
+pub fn routed(
+    from: Option<IpAddr>,
+    to: IpAddr,
+    ports: Option<(Protocol, u16, u16)>,
+    by: Option<u32>,
+) -> io::Result<Routed> {
     let octets = |addr: IpAddr| match addr {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
@@ -50,6 +59,11 @@ pub fn routed(from: Option<IpAddr>, to: IpAddr, by: Option<u32>) -> io::Result<R
     }
     if let Some(by) = by {
         body.extend(attribute(RTA_IIF, &by.to_ne_bytes()));
+    }
+    if let Some((protocol, source, destination)) = ports {
+        body.extend(attribute(RTA_IP_PROTO, &[protocol.number()]));
+        body.extend(attribute(RTA_SPORT, &source.to_be_bytes()));
+        body.extend(attribute(RTA_DPORT, &destination.to_be_bytes()));
     }
     let netlink = open(SockProtocol::NetlinkRoute)?;
     one_message(&netlink, RTM_GETROUTE, &body)?;
@@ -85,6 +99,6 @@ mod tests {
 
     #[test]
     fn an_address_of_this_host_is_here() {
-        assert_eq!(routed(None, [127, 0, 0, 1].into(), None).unwrap(), Routed::Here);
+        assert_eq!(routed(None, [127, 0, 0, 1].into(), None, None).unwrap(), Routed::Here);
     }
 }

@@ -336,9 +336,10 @@ impl Model {
         // The code of the key of step 2; else one of those of step 1, unless one of these has none.
         let of_step1: Vec<Option<usize>> = keys.iter().map(|&key| self.holders[key].secret).collect();
         let secrets: Vec<usize> = match holder.secret {
-            _ if !app.codes[1] => vec![],
-            Some(secret) => vec![secret],
-            None if of_step1.contains(&None) => vec![],
+            // At step 1 it was asked for, if it was that of the key there.
+            Some(secret) if app.codes[1] || of_step1.iter().any(|asked| *asked != Some(secret)) => vec![secret],
+            Some(_) => vec![],
+            None if !app.codes[1] || of_step1.contains(&None) => vec![],
             None => of_step1.into_iter().flatten().collect(),
         };
         let goes_on = attempt.action == Action::Close || session(app.name, &user);

@@ -32,6 +32,7 @@ impl Nftables {
             let of_family = |kind| query(kind, Body::Empty).of_family(family.number());
             self.netlink.dump(&of_family(msg::GET_TABLE), |payload| {
                 host.owned.extend(wire::owned_table(payload, family));
+                host.dormant.extend(wire::dormant_table(payload, family));
             })?;
             let from = host.chains.len();
             self.netlink.dump(&of_family(msg::GET_CHAIN), |payload| {
@@ -46,6 +47,7 @@ impl Nftables {
             for chain in host.chains.iter_mut().skip(from) {
                 let key = (chain.table.clone(), chain.name.clone());
                 chain.rules = rules.remove(&key).unwrap_or_default();
+                chain.base = chain.base.take().filter(|_| !host.dormant.contains(&chain.table));
             }
             let mut sets = Vec::new();
             self.netlink.dump(&of_family(msg::GET_SET), |payload| {

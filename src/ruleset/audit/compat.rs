@@ -5,7 +5,7 @@
 use super::machine::{Deed, Tri};
 use super::packet::{Byte, Packet};
 use super::registers::compare;
-use super::step::Comparison;
+use super::step::{Comparison, Room};
 use crate::ruleset::expr::{CT_STATUS_DNAT, ct_state};
 use crate::units::Protocol;
 
@@ -47,11 +47,10 @@ fn judge(name: &str, revision: u32, info: &[u8], packet: &Packet) -> Option<Tri>
         ("udp", 0) => ports(info, 8, packet),
         ("multiport", 1) => multiport(info, packet),
         ("addrtype", 1) => addrtype(info, packet),
-        // An honest client stays below any rate and is on no list of strangers.
-        ("limit", _) => Some(Tri::Yes),
-        ("hashlimit", 1) => word(info, 16).map(below),
-        ("hashlimit", 2..=3) => word(info, 272).map(below),
-        ("connlimit", _) => Some(Tri::No),
+        ("limit", _) => Some(of(!packet.is_too_many(slower(word(info, 0).map(u64::from), 10_000)))),
+        ("hashlimit", 1) => below(word(info, 16)?, word(info, 20).map(u64::from), 10_000, packet),
+        ("hashlimit", 2..=3) => below(word(info, 272)?, long(info, 256), 1_000_000, packet),
+        ("connlimit", _) => connlimit(info, packet),
         // Of one client it is not known.
         ("set", _) if packet.of_one_client => None,
         ("recent", _) if packet.of_one_client => recent(info).filter(|held| *held == Tri::Yes),
@@ -100,13 +99,31 @@ fn word(info: &[u8], at: usize) -> Option<u32> {
     info.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
 }
 
+fn long(info: &[u8], at: usize) -> Option<u64> {
+    info.get(at..at + 8)?.try_into().ok().map(u64::from_ne_bytes)
+}
+
 fn half(info: &[u8], at: usize) -> Option<u16> {
     info.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes)
 }
 
-/// `XT_HASHLIMIT_INVERT` in the mode: only what is above the rate.
-fn below(mode: u32) -> Tri {
-    of(mode & (1 << 4) == 0)
+/// How much room a rate leaves, of which the time between two packets is told in parts of a second.
+fn slower(pause: Option<u64>, second: u64) -> Room {
+    if pause.is_none_or(|pause| pause > second) { Room::Narrow } else { Room::Wide }
+}
+
+/// `XT_HASHLIMIT_INVERT` in the mode: only what is above the rate; `XT_HASHLIMIT_BYTES`: of bytes.
+fn below(mode: u32, pause: Option<u64>, second: u64, packet: &Packet) -> Option<Tri> {
+    let room = if mode & (1 << 5) == 0 { slower(pause, second) } else { Room::Wide };
+    Some(of((mode & (1 << 4) == 0) != packet.is_too_many(room)))
+}
+
+/// `struct xt_connlimit_info`: a mask of 16 bytes, the number, and whether it is inverted (up to the number).
+fn connlimit(info: &[u8], packet: &Packet) -> Option<Tri> {
+    const FEW: u32 = 10;
+    let (most, inverted) = (word(info, 16)?, word(info, 20)? & 1 != 0);
+    let room = if most < FEW { Room::Narrow } else { Room::Wide };
+    Some(of(packet.is_too_many(room) != inverted))
 }
 
 /// `struct xt_recent_mtinfo`: to be put on a list (2) always holds, to be on one does not.

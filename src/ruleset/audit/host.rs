@@ -1,6 +1,6 @@
 //! What is loaded on the host beside our table: everybody's chains, rules, sets and flowtables.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::packet::Byte;
 use super::step::{Comparison, Source, Step};
@@ -199,6 +199,8 @@ pub struct Host {
     /// The tables that only the program that made them may change (`flags owner`), with the netlink port by which the
     /// kernel knows it: mostly its process id. None where that program is gone.
     pub owned: BTreeMap<TableRef, Option<u32>>,
+    /// The tables that are switched off (`flags dormant`): their chains see no packet and are no base chains here.
+    pub dormant: BTreeSet<TableRef>,
 }
 
 impl Host {

@@ -234,8 +234,7 @@ impl<'h> Machine<'h, '_> {
             Step::Lookup { set, at, inverted, into } => self.lookup(set, *at, *inverted, *into, registers),
             Step::Verdict(verdict) => Went::Out(Tri::Yes, outcome(verdict)),
             Step::Reject => Went::Out(Tri::Yes, Outcome::End(Fate::Dropped)),
-            // An honest client stays below any rate.
-            Step::Limit { over } => Went::On(Tri::of(!over)),
+            Step::Limit { over, room } => Went::On(Tri::of(*over == self.packet.is_too_many(*room))),
             Step::SetMark { from } => {
                 self.set_mark(fetch(registers, *from, 4), sure);
                 yes

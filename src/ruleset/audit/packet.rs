@@ -2,12 +2,16 @@
 
 use std::net::IpAddr;
 
-use super::step::Source;
+use super::step::{Room, Source};
 use crate::ruleset::expr::{addr_type, ct_state};
 use crate::units::{Family, Protocol};
 
 /// The length of a small packet of any kind.
 const LENGTH: u8 = 80;
+/// The largest segment that it announces.
+const USUAL_MSS: u16 = 1_440;
+/// What the length of IPv6 leaves out.
+const IPV6_HEADER: u16 = 40;
 
 /// A byte that may be unknown.
 pub type Byte = Option<u8>;
@@ -78,6 +82,17 @@ pub struct Original {
     pub to: (IpAddr, u16),
 }
 
+/// What each client's system has its own way with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Habits {
+    /// Bytes of the whole packet.
+    pub len: u16,
+    /// How many more routers it may pass.
+    pub ttl: u8,
+    /// The largest segment that the first packet of TCP announces.
+    pub segment: u16,
+}
+
 /// A packet on its way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
@@ -104,6 +119,10 @@ pub struct Packet {
     /// Whether it is of one certain client, of whom nothing is taken for granted, rather than of honest clients in
     /// general, who are on nobody's list.
     pub of_one_client: bool,
+    /// Rates and numbers that leave this much room, or less, are used up by what came before it.
+    pub used_up: Room,
+    /// The largest segment that the first packet of TCP announces; none: not known.
+    pub segment: Option<u16>,
 }
 
 impl Packet {
@@ -128,6 +147,9 @@ impl Packet {
             for_here: true,
             original: None,
             of_one_client: false,
+            // An honest client stays below any rate.
+            used_up: Room::Gone,
+            segment: Some(USUAL_MSS),
         };
         match family {
             Family::V4 => {
@@ -154,6 +176,40 @@ impl Packet {
         packet.put_port(false, from.1);
         packet.put_port(true, to.1);
         packet
+    }
+
+    /// Whether it is one too many for a rate or a number that leaves this room.
+    #[must_use]
+    pub fn is_too_many(&self, room: Room) -> bool {
+        room <= self.used_up
+    }
+
+    /// Writes what each client's system has its own way with; none: nobody knows.
+    pub fn put_habits(&mut self, habits: Option<Habits>) {
+        let (len_at, ttl_at, beside) = match self.family {
+            Family::V4 => (2, 8, 0),
+            Family::V6 => (4, 7, IPV6_HEADER),
+        };
+        let len = habits.map(|habits| habits.len.saturating_sub(beside).to_be_bytes());
+        let ttl = habits.map(|habits| habits.ttl);
+        for (at, byte) in
+            [(len_at, len.map(|[high, _]| high)), (len_at + 1, len.map(|[_, low]| low)), (ttl_at, ttl)]
+        {
+            self.network.iter_mut().skip(at).take(1).for_each(|old| *old = byte);
+        }
+        self.segment = habits.map(|habits| habits.segment);
+    }
+
+    /// How long it is, where that is known.
+    fn len(&self) -> Option<u32> {
+        let (at, beside) = match self.family {
+            Family::V4 => (2, 0),
+            Family::V6 => (4, u32::from(IPV6_HEADER)),
+        };
+        match self.network.get(at..at + 2) {
+            Some(&[Some(high), Some(low)]) => Some(u32::from(u16::from_be_bytes([high, low])) + beside),
+            Some(_) | None => None,
+        }
     }
 
     /// Writes the source or destination address.
@@ -219,6 +275,9 @@ impl Packet {
             Source::Payload { base, offset } => self.payload(base, offset, len.unwrap_or(4)),
             Source::Ct { key, direction } => self.ct(key, direction),
             Source::Fib { result, flags } => Some(self.fib(result, flags)),
+            Source::SegmentSize => {
+                Some(self.segment.map_or(vec![None; 2], |size| known(&size.to_be_bytes())))
+            }
             Source::Unknown => Some(vec![None; len.unwrap_or(4)]),
         }
     }
@@ -245,7 +304,7 @@ impl Packet {
         const NFPROTO_IPV4: u8 = 2;
         const NFPROTO_IPV6: u8 = 10;
         Some(match key {
-            0 => known(&u32::from(LENGTH).to_ne_bytes()),
+            0 => self.len().map_or(vec![None; 4], |len| known(&len.to_ne_bytes())),
             // Ethernet's number for the protocol, network byte order.
             1 => known(match self.family {
                 Family::V4 => &[0x08, 0x00],

@@ -18,6 +18,8 @@ pub struct HostInterface {
     pub is_bridge: bool,
     /// Whether a program sees its packets before anything else does (XDP).
     pub has_xdp: bool,
+    /// Whether nothing goes through it.
+    pub is_down: bool,
 }
 
 /// A process.

@@ -31,8 +31,21 @@ pub enum Source {
         /// 1 source address, 2 destination address, 4 mark, 8 iif, 16 oif, 32 only whether there is a route.
         flags: u32,
     },
+    /// The largest segment that the first packet of TCP announces.
+    SegmentSize,
     /// Something that cannot be told beforehand.
     Unknown,
+}
+
+/// How much room a rate, a number of connections or a quota leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Room {
+    /// None: it is used up.
+    Gone,
+    /// So little that one client that tries a few times may use it up.
+    Narrow,
+    /// Enough for one client.
+    Wide,
 }
 
 /// `NFT_CMP_*`.
@@ -128,10 +141,12 @@ pub enum Step {
     Verdict(Verdict),
     /// Answers and drops.
     Reject,
-    /// Goes on up to a rate, or beyond it.
+    /// Goes on up to a rate or a number, or beyond it.
     Limit {
         /// Beyond it.
         over: bool,
+        /// How soon that is reached.
+        room: Room,
     },
     /// Writes the packet mark.
     SetMark {

@@ -5,7 +5,7 @@ use super::host::{
 use super::machine::{Fate, pass};
 use super::packet::{Packet, TcpFlags, Tracking};
 use super::situation::{HostInterface, Listener, Process, Situation};
-use super::step::{Comparison, Source, Step, Then};
+use super::step::{Comparison, Room, Source, Step, Then};
 use super::{Finding, Severity, audit};
 use crate::config::Settings;
 use crate::ruleset::expr::Verdict;
@@ -119,8 +119,8 @@ fn after_a_rule_that_may_match_both_ways_are_followed() {
 
 #[test]
 fn an_honest_client_is_below_every_rate() {
-    let over = vec![Step::Limit { over: true }, verdict(Verdict::Drop)];
-    let under = vec![Step::Limit { over: false }, verdict(Verdict::Accept)];
+    let over = vec![Step::Limit { over: true, room: Room::Narrow }, verdict(Verdict::Drop)];
+    let under = vec![Step::Limit { over: false, room: Room::Wide }, verdict(Verdict::Accept)];
     assert_eq!(ends(vec![input(vec![over, under])]), [(Fate::Accepted, true)]);
 }
 

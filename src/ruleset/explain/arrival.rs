@@ -10,6 +10,9 @@ use super::walk::Walk;
 use crate::ruleset::audit::situation::Listener;
 use crate::units::{Family, Protocol};
 
+/// What was lost this long ago is lost now, too, unless somebody has just mended it.
+const JUST_NOW_S: u64 = 30;
+
 /// Whether a program on this host takes the packet.
 #[must_use]
 pub(super) fn here(facts: &Facts<'_>, question: &Question<'_>, walk: &Walk) -> Option<Finding> {
@@ -35,10 +38,13 @@ pub(super) fn here(facts: &Facts<'_>, question: &Question<'_>, walk: &Walk) -> O
         return Some(
             Finding::closed(
                 Cause::NothingListens,
-                format!("it gets through, but nothing listens on {service} of this host"),
+                format!("nothing listens on {service} of this host, which refuses what gets through"),
             )
             .next(look)
-            .next(format!("# start the service, or correct `port` of {}", question.name())),
+            .next(match question.app {
+                Some(app) => format!("# start the service, or correct `port` of {}", app.name),
+                None => "# start the service".to_owned(),
+            }),
         );
     };
     let all =
@@ -55,7 +61,7 @@ pub(super) fn here(facts: &Facts<'_>, question: &Question<'_>, walk: &Walk) -> O
         (Cause::ListensElsewhere, format!("on {} only, and the client turns to {addr}", first.address))
     };
     Some(
-        Finding::closed(cause, format!("it gets through, but {} listens on {service} {what}", who(first)))
+        Finding::closed(cause, format!("{} listens on {service} {what}", who(first)))
             .next(look)
             .next(format!("# have the service listen on all addresses, or on {addr}")),
     )
@@ -87,6 +93,11 @@ pub(super) fn there(trial: &Trial<'_>, walk: &Walk) -> Vec<Finding> {
         Protocol::Udp => Echo::NotAsked,
     };
     let masquerades = question.app.is_some_and(|app| app.masquerade && app.destination.host().is_some());
+    if echo != Echo::Takes
+        && let Some(found) = leads_elsewhere(question, walk, addr)
+    {
+        return vec![found];
+    }
     match echo {
         Echo::Takes | Echo::NotAsked => {}
         Echo::Refuses => out.push(
@@ -115,27 +126,13 @@ pub(super) fn there(trial: &Trial<'_>, walk: &Walk) -> Vec<Finding> {
                 true => Finding::closed(Cause::LanSilent, message),
                 false => Finding::unknown(Cause::LanSilent, message),
             };
-            out.push(found.next(format!("# is {addr} on, and does its own firewall let {service} in?")));
+            out.push(found.next(is_it_on(addr, &service)));
         }
     }
-    // An entry that nobody answers is forgotten after two minutes, and is none any more once somebody does.
-    let unanswered = facts
-        .flows
-        .iter()
-        .any(|flow| !flow.answered && flow.protocol == question.protocol && flow.port == question.port);
-    if out.is_empty() && unanswered {
-        let why = if masquerades {
-            ""
-        } else {
-            ", as a host that has no route back to the client by this one would"
-        };
-        out.push(
-            Finding::closed(
-                Cause::NoAnswer,
-                format!("its packets went to {service} a moment ago, which does not answer{why}"),
-            )
-            .next(no_masquerade(trial, addr)),
-        );
+    // To the LAN host, a masqueraded client is this host, which it has just answered.
+    let served = masquerades && echo == Echo::Takes;
+    if let Some(idle_s) = unanswered(trial).filter(|_| out.is_empty() && !served) {
+        out.push(no_answer(trial, &service, addr, masquerades, idle_s));
     } else if out.is_empty()
         && !masquerades
         && question.app.is_some_and(|app| app.destination.host().is_some())
@@ -146,6 +143,57 @@ pub(super) fn there(trial: &Trial<'_>, walk: &Walk) -> Vec<Finding> {
         );
     }
     out
+}
+
+/// Whether the way to the LAN host is none by the interface towards it, but a default route to the outside, say.
+fn leads_elsewhere(question: &Question<'_>, walk: &Walk, addr: IpAddr) -> Option<Finding> {
+    let app = question.app.filter(|app| app.destination.host() == Some(addr))?;
+    let out = walk.last.oif.as_ref()?.name.as_str();
+    let towards: Vec<&str> = app.interface_int.iter().map(|name| name.as_str()).collect();
+    if out.is_empty() || towards.contains(&out) {
+        return None;
+    }
+    let towards = towards.join(", ");
+    let message = format!(
+        "this host has no route to {addr} by {towards} (interface_int): the way there leads out by {out}"
+    );
+    Some(
+        Finding::closed(Cause::NoRoute, message)
+            .next(format!("ip route get {addr}; ip -brief address show"))
+            .next(format!("# is {towards} up, and has it an address of the network of {addr}?")),
+    )
+}
+
+/// How many seconds ago the client's last packet went there, where nobody has answered it, nor any since.
+fn unanswered(trial: &Trial<'_>) -> Option<u64> {
+    let question = trial.question;
+    let last = |answered| {
+        let flows = trial.facts.flows.iter();
+        flows
+            .filter(|flow| flow.answered == answered)
+            .filter(|flow| flow.protocol == question.protocol && flow.port == question.port)
+            .map(|flow| flow.idle_s)
+            .min()
+    };
+    last(false).filter(|lost_s| last(true).is_none_or(|answered_s| *lost_s < answered_s))
+}
+
+fn no_answer(trial: &Trial<'_>, service: &str, addr: IpAddr, masquerades: bool, idle_s: u64) -> Finding {
+    let why =
+        if masquerades { "" } else { ", as by a host that has no route back to the client by this one" };
+    let message =
+        format!("its packets went to {service} {} ago, and were not answered{why}", super::span(idle_s));
+    let found = match idle_s <= JUST_NOW_S {
+        true => Finding::closed(Cause::NoAnswer, message),
+        false => {
+            Finding::unknown(Cause::NoAnswer, format!("{message}; whether they would be now cannot be told"))
+        }
+    };
+    found.next(if masquerades { is_it_on(addr, service) } else { no_masquerade(trial, addr) })
+}
+
+fn is_it_on(addr: IpAddr, service: &str) -> String {
+    format!("# is {addr} on, and does its own firewall let {service} in?")
 }
 
 fn no_masquerade(trial: &Trial<'_>, addr: IpAddr) -> String {
@@ -162,6 +210,14 @@ pub(super) fn no_way(trial: &Trial<'_>, walk: &Walk, trouble: PathTrouble) -> Fi
     let to = walk.last.ip(true).map_or_else(|| "its destination".to_owned(), |addr| addr.to_string());
     let by = walk.last.iif.as_ref().map_or("", |by| by.name.as_str());
     let client = trial.question.client;
+    // There is always a route to oneself, unless a rule comes before it.
+    let is_own = walk.last.ip(true).is_some_and(|addr| trial.facts.situation.is_own(addr));
+    let forbidden = is_own
+        && matches!(
+            trouble,
+            PathTrouble::NoRoute | PathTrouble::NotForwarding | PathTrouble::NotForwardingThere
+        );
+    let trouble = if forbidden { PathTrouble::Forbidden } else { trouble };
     describe(trouble, &client.to_string(), &to, by, "it")
 }
 
@@ -186,9 +242,14 @@ fn describe(trouble: PathTrouble, from: &str, to: &str, by: &str, what: &str) ->
                 .next(format!("ip route get {to}"))
                 .next("# is the interface up, and has it an address of that network?")
         }
-        PathTrouble::NotForwarding => {
-            let key =
-                if v6 { "net.ipv6.conf.all.forwarding".to_owned() } else { "net.ipv4.ip_forward".to_owned() };
+        PathTrouble::NotForwarding | PathTrouble::NotForwardingThere => {
+            let only_there = trouble == PathTrouble::NotForwardingThere;
+            let key = match (v6, only_there) {
+                (true, _) => "net.ipv6.conf.all.forwarding".to_owned(),
+                (false, false) => "net.ipv4.ip_forward".to_owned(),
+                // Each interface has its own, which `ip_forward` sets when it changes.
+                (false, true) => format!("net.ipv4.conf.{by}.forwarding"),
+            };
             Finding::closed(Cause::ForwardingOff, format!("this host does not forward what comes in by {by} ({key} is off), so {what} does not get to {to}"))
                 .next(format!("sysctl -w {key}=1"))
                 .next("# and in /etc/sysctl.d, so that it stays")
@@ -205,7 +266,7 @@ fn describe(trouble: PathTrouble, from: &str, to: &str, by: &str, what: &str) ->
         )),
         PathTrouble::Forbidden => Finding::closed(
             Cause::RouteForbids,
-            format!("a route or a routing rule forbids the way to {to}"),
+            format!("a route or a routing rule forbids the way from {from} to {to}"),
         )
         .next(format!(
             "ip rule; ip route show table all | grep -E 'blackhole|prohibit|unreachable'; ip route get {to}"

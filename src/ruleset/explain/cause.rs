@@ -27,6 +27,10 @@ pub enum Cause {
     OnceUsed,
     /// Step 1 was right and step 2 did not follow.
     Step2Missing,
+    /// It came to step 1 with something else than step 1.
+    Step1Unheard,
+    /// Somebody else did step 1, perhaps the same client.
+    Step1Elsewhere,
     /// Step 2 came and there was no step 1 of this address.
     Step1Missing,
     /// A one-time code is missing.
@@ -85,6 +89,12 @@ pub enum Cause {
     ReversePath,
     /// A route forbids it.
     RouteForbids,
+    /// The answer leaves by another interface.
+    AsymmetricRoute,
+    /// Nothing goes through the interface.
+    InterfaceDown,
+    /// A rule drops it when it comes too fast.
+    RateRule,
     /// The interface has no address of that IP version.
     NoAddress,
     /// The LAN host is not there.
@@ -113,11 +123,13 @@ pub enum Cause {
     Redirected,
     /// The daemon does not say what it knows.
     DaemonMute,
+    /// The configuration cannot be used.
+    BadConfiguration,
 }
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Self; 55] = [
+    pub const ALL: [Self; 61] = [
         Self::Granted,
         Self::Allowed,
         Self::OtherInterface,
@@ -130,6 +142,8 @@ impl Cause {
         Self::GrantRevoked,
         Self::OnceUsed,
         Self::Step2Missing,
+        Self::Step1Unheard,
+        Self::Step1Elsewhere,
         Self::Step1Missing,
         Self::CodeMissing,
         Self::KnockRefused,
@@ -159,6 +173,9 @@ impl Cause {
         Self::ForwardingOff,
         Self::ReversePath,
         Self::RouteForbids,
+        Self::AsymmetricRoute,
+        Self::InterfaceDown,
+        Self::RateRule,
         Self::NoAddress,
         Self::LanHostDown,
         Self::LanRefuses,
@@ -173,6 +190,7 @@ impl Cause {
         Self::Xdp,
         Self::Redirected,
         Self::DaemonMute,
+        Self::BadConfiguration,
     ];
 
     /// Its code.
@@ -191,6 +209,8 @@ impl Cause {
             Self::GrantRevoked => "grant-revoked",
             Self::OnceUsed => "once-used",
             Self::Step2Missing => "step2-missing",
+            Self::Step1Unheard => "step1-unheard",
+            Self::Step1Elsewhere => "step1-elsewhere",
             Self::Step1Missing => "step1-missing",
             Self::CodeMissing => "code-missing",
             Self::KnockRefused => "knock-refused",
@@ -220,6 +240,9 @@ impl Cause {
             Self::ForwardingOff => "forwarding-off",
             Self::ReversePath => "reverse-path",
             Self::RouteForbids => "route-forbids",
+            Self::AsymmetricRoute => "asymmetric-route",
+            Self::InterfaceDown => "interface-down",
+            Self::RateRule => "rate-rule",
             Self::NoAddress => "no-address",
             Self::LanHostDown => "lan-host-down",
             Self::LanRefuses => "lan-refuses",
@@ -234,6 +257,7 @@ impl Cause {
             Self::Xdp => "xdp",
             Self::Redirected => "redirected",
             Self::DaemonMute => "daemon-mute",
+            Self::BadConfiguration => "bad-configuration",
         }
     }
 }

@@ -14,6 +14,8 @@ pub enum PathTrouble {
     NoRoute,
     /// This host does not forward what comes in by that interface.
     NotForwarding,
+    /// The same, though it forwards what comes in by others.
+    NotForwardingThere,
     /// The way back leads by another interface (`rp_filter`).
     ReversePath,
     /// A route says that it is not to go there.
@@ -33,15 +35,23 @@ pub enum Path {
     Unknown,
 }
 
+/// What routing rules may ask beside addresses: the protocol, the port of the source, that of the destination.
+pub type Ports = (Protocol, u16, u16);
+
 /// Who tells where packets go.
 pub trait Routes {
     /// Where a packet goes that came in by that interface.
-    fn path(&self, from: IpAddr, to: IpAddr, by: &Interface) -> Path;
-    /// By which interface this host reaches an address.
+    fn path(&self, from: IpAddr, to: IpAddr, ports: Option<Ports>, by: &Interface) -> Path;
+    /// By which interface this host reaches an address, from an address of its own; none: any.
     ///
     /// # Errors
     /// Why it does not.
-    fn towards(&self, addr: IpAddr) -> Result<Interface, PathTrouble>;
+    fn towards(
+        &self,
+        addr: IpAddr,
+        from: Option<IpAddr>,
+        ports: Option<Ports>,
+    ) -> Result<Interface, PathTrouble>;
 }
 
 /// What a LAN host did when it was asked.
@@ -68,6 +78,10 @@ pub struct Flow {
     pub port: u16,
     /// Whether the other end has ever answered.
     pub answered: bool,
+    /// Whether both ends have spoken on it, and it is not over.
+    pub open: bool,
+    /// How many seconds ago its last packet came; 0 where that is not known.
+    pub idle_s: u64,
 }
 
 /// What the daemon says.

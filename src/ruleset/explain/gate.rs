@@ -5,17 +5,16 @@ use std::net::IpAddr;
 use super::answer::{Finding, Verdict};
 use super::cause::Cause;
 use super::facts::Daemon;
-use super::history;
 use super::judge::{Trial, for_more, other, word};
 use super::member::{covered, is_in_ours, our_table, some_of, value_of};
-use super::obstacle;
 use super::recalled::Holder;
-use super::walk::{Walk, arrive};
+use super::walk::Walk;
+use super::ways;
+use super::{heard, history};
 use crate::config::App;
 use crate::ruleset::audit::machine::Place;
-use crate::ruleset::audit::packet::{Interface, Packet, TcpFlags, Tracking};
 use crate::ruleset::plan::{allow_set, app_set};
-use crate::units::{Family, Network, Protocol};
+use crate::units::{Family, Network};
 
 /// Others who are let in are named up to this many.
 const FEW: usize = 3;
@@ -68,12 +67,7 @@ pub(super) fn opened(trial: &Trial<'_>, first: &Walk) -> Finding {
     let (facts, question) = (trial.facts, trial.question);
     let by = question.by.as_ref().map_or("", |by| by.name.as_str());
     if !facts.guards {
-        return Finding::open(
-            Cause::NoGuard,
-            "no rules of knock-agent are in force: nothing is guarded, and the host's own rules decide",
-        )
-        .next("systemctl start knock-agent  # or: knock-agent guard")
-        .next("knock-agent check-ruleset");
+        return ways::no_guard(trial);
     }
     if facts.situation.is_own(question.client) {
         return Finding::open(
@@ -86,16 +80,7 @@ pub(super) fn opened(trial: &Trial<'_>, first: &Walk) -> Finding {
     }
     if let Some(app) = question.app {
         if !question.is_outside() {
-            let ext: Vec<&str> = app.interface_ext.iter().map(|name| name.as_str()).collect();
-            return Finding::open(
-                Cause::OtherInterface,
-                format!(
-                    "it comes in by {by}, where {} is not guarded (interface_ext: {})",
-                    app.name,
-                    ext.join(", ")
-                ),
-            )
-            .next(format!("# to guard it there as well: add {by} to interface_ext"));
+            return elsewhere_inside(trial, app, by);
         }
         if let Some(found) = right_of(trial, app) {
             return found;
@@ -116,6 +101,23 @@ pub(super) fn opened(trial: &Trial<'_>, first: &Walk) -> Finding {
         )
         .next("# to guard it: write an app with that port into the configuration"),
     }
+}
+
+/// It comes in where the app is not guarded.
+fn elsewhere_inside(trial: &Trial<'_>, app: &App, by: &str) -> Finding {
+    let ext: Vec<&str> = app.interface_ext.iter().map(|name| name.as_str()).collect();
+    let absent = |name: &&&str| trial.facts.situation.interface(name).is_none();
+    let absent: Vec<&str> = ext.iter().filter(absent).copied().collect();
+    let mut found = Finding::open(
+        Cause::OtherInterface,
+        format!("it comes in by {by}, where {} is not guarded (interface_ext: {})", app.name, ext.join(", ")),
+    );
+    if !absent.is_empty() {
+        let absent = absent.join(", ");
+        found.message.push_str(&format!(": this host has no interface {absent}"));
+        found = found.next("ip -brief link  # what the interfaces are called");
+    }
+    found.next(format!("# to guard it there as well: add {by} to interface_ext"))
 }
 
 /// The grant or the network that lets it in.
@@ -182,7 +184,7 @@ pub(super) fn closed(trial: &mut Trial<'_>, place: &Place) -> Vec<Finding> {
         .facts
         .flows
         .iter()
-        .any(|flow| flow.answered && flow.protocol == question.protocol && flow.port == question.port);
+        .any(|flow| flow.open && flow.protocol == question.protocol && flow.port == question.port);
     if lives {
         found.push(Finding::open(
             Cause::EstablishedLives,
@@ -211,26 +213,79 @@ pub(super) fn why_not_granted(trial: &mut Trial<'_>) -> Vec<Finding> {
             .next(by_hand(trial, app)),
         );
     }
-    if let Daemon::Says(recalled) = &trial.facts.daemon {
-        found
-            .extend(history::told(recalled, app, trial.question.client).map(|finding| knock(trial, finding)));
+    if let (true, Daemon::Mute(why)) = (steps, &trial.facts.daemon) {
+        found.push(ways::mute(why).next(by_hand(trial, app)));
     }
+    let mut blocked = if steps { heard::way(trial) } else { Vec::new() };
+    let mut told = Vec::new();
+    if let Daemon::Says(recalled) = &trial.facts.daemon {
+        if steps {
+            told.extend(heard::unheard(trial, recalled));
+        }
+        let history = history::told(recalled, app, trial.question.client);
+        told.extend(history.map(|finding| knock(trial, finding)));
+    }
+    // Whoever has nothing but its first step behind it was kept from going on.
+    let began = |finding: &Finding| {
+        matches!(finding.cause, Cause::Step2Missing | Cause::Step1Missing | Cause::Step1Unheard)
+    };
+    if told.iter().all(began) {
+        found.append(&mut blocked);
+    }
+    found.append(&mut told);
     found.extend(in_a_sequence(trial));
+    found.append(&mut blocked);
     if steps {
-        found.extend(knock_way(trial));
-        found.extend(certificate(trial));
+        found.extend(heard::certificate(trial));
     }
     found.extend(elsewhere(trial, app));
-    let message = match (&trial.facts.daemon, found.is_empty()) {
-        (_, false) => None,
-        (Daemon::Says(recalled), true) => Some(format!(
-            "it has not knocked, as far as the daemon remembers ({})",
-            super::span(recalled.since_s)
-        )),
-        (Daemon::Absent | Daemon::Mute(_), true) => Some("it has no grant".to_owned()),
-    };
-    found.extend(message.map(|message| knock(trial, Finding::closed(Cause::NotKnocked, message))));
+    // What cannot be told of its knocks is no reason.
+    if !found.iter().any(|finding| finding.verdict == Verdict::Closed) {
+        found.insert(0, not_knocked(trial, app, steps));
+    }
     found
+}
+
+/// It has not knocked, as far as anybody knows: wrong paths and wrong ports are dropped without a trace.
+fn not_knocked(trial: &Trial<'_>, app: &App, steps: bool) -> Finding {
+    let ports = match &trial.facts.daemon {
+        Daemon::Says(recalled) => recalled.ports.filter(|_| steps),
+        Daemon::Absent | Daemon::Mute(_) => None,
+    };
+    let at = ports.map(|(http, https)| format!(" at tcp/{http} and tcp/{https}")).unwrap_or_default();
+    let mut message = match &trial.facts.daemon {
+        Daemon::Says(recalled) => {
+            format!(
+                "it has not knocked{at}, as far as the daemon remembers ({})",
+                super::span(recalled.since_s)
+            )
+        }
+        Daemon::Absent | Daemon::Mute(_) => "it has no grant".to_owned(),
+    };
+    let others: Vec<String> = granted_now(trial, app, trial.question.family());
+    if !others.is_empty() {
+        message.push_str(&format!("; let in now is {}", others.join(", ")));
+    }
+    let mut found = Finding::closed(Cause::NotKnocked, message)
+        .next("# have the client knock: knock-agent knock PROFILE");
+    if let Some((http, _)) = ports {
+        found = found.next(format!(
+            "# if it has knocked: compare its http_post_path and the port of step 1 (tcp/{http}); what is wrong there the kernel drops without a trace"
+        ));
+    }
+    if !others.is_empty() {
+        found = found.next(
+            "# if one of those let in is the same client: it comes from another address than it knocked from (a proxy, a VPN, a mobile network)",
+        );
+    }
+    found.next(by_hand(trial, app))
+}
+
+/// A few of those who are let in by packets of that family.
+fn granted_now(trial: &Trial<'_>, app: &App, family: Family) -> Vec<String> {
+    let host = &trial.facts.situation.host;
+    let sets = grant_sets(trial, app, family);
+    sets.iter().flat_map(|set| some_of(host, set, FEW)).take(FEW).map(|addr| addr.to_string()).collect()
 }
 
 fn has_users(trial: &Trial<'_>, app: &App) -> bool {
@@ -288,57 +343,6 @@ fn in_a_sequence(trial: &Trial<'_>) -> Option<Finding> {
         )
         .next("# have it knock again from the beginning; a wrong knock or too long a pause loses what was reached"),
     )
-}
-
-/// Whether knocks can get through at all.
-fn knock_way(trial: &mut Trial<'_>) -> Option<Finding> {
-    let question = trial.question;
-    let (by, host) = (question.by.clone()?, question.host?);
-    let options = question.layout.options;
-    let mut ports = (options.http_port.get(), options.https_port.get());
-    if let Daemon::Says(recalled) = &trial.facts.daemon {
-        ports = recalled.ports.unwrap_or(ports);
-    }
-    let (http, https) = ports;
-    for (step, port) in [(1, http), (2, https)] {
-        let walk = knock_walk(trial, &by, host, port);
-        if let Some((met, place)) = walk.dropper().filter(|(met, _)| !met.is_ours()) {
-            let mut found = obstacle::drops(trial.facts, question, &walk, met, place);
-            found.cause = Cause::KnockBlocked;
-            found.message =
-                format!("its knocks do not arrive at step {step} (tcp/{port}): {}", found.message);
-            trial.take_down("knock", &walk);
-            return Some(found);
-        }
-    }
-    let proxied = question.layout.settings.global.proxy.is_some();
-    let listeners = trial.facts.situation.listeners.as_ref().filter(|_| !proxied)?;
-    let heard = |port| listeners.iter().any(|at| at.protocol == Protocol::Tcp && at.port == port);
-    let deaf = [(1, http), (2, https)].into_iter().find(|(_, port)| !heard(*port))?;
-    (trial.facts.daemon != Daemon::Absent).then(|| {
-        Finding::closed(
-            Cause::StepNotListening,
-            format!("nothing listens at tcp/{}, where step {} should be heard", deaf.1, deaf.0),
-        )
-        .next("journalctl -u knock-agent -n 50; systemctl restart knock-agent")
-    })
-}
-
-fn knock_walk(trial: &Trial<'_>, by: &Interface, host: IpAddr, port: u16) -> Walk {
-    let question = trial.question;
-    let from = (Some(question.client), Some(51_516));
-    let to = (Some(host), Some(port));
-    let mut packet = Packet::new(question.family(), Protocol::Tcp, from, to, TcpFlags::Syn);
-    packet.iif = Some(by.clone());
-    packet.tracking = Tracking::NEW;
-    packet.of_one_client = true;
-    arrive(trial.facts.situation, trial.facts.routes, packet, None)
-}
-
-fn certificate(trial: &Trial<'_>) -> Option<Finding> {
-    let Daemon::Says(recalled) = &trial.facts.daemon else { return None };
-    let ended = recalled.certificate_ended_s?;
-    Some(history::expired_certificate(ended))
 }
 
 /// Whether somebody who may be the same client is let in elsewhere or otherwise.
@@ -401,18 +405,32 @@ fn elsewhere(trial: &Trial<'_>, app: &App) -> Vec<Finding> {
                 .next(by_hand(trial, app)),
         );
     }
-    if out.is_empty() && !here.is_empty() {
-        let some: Vec<String> = here.iter().take(FEW).map(IpAddr::to_string).collect();
-        let mut note = Finding::closed(
-            Cause::NotKnocked,
-            format!("it has not knocked; let in now is {}", some.join(", ")),
-        );
-        note.next.push(
-            "# if that is the same client: it comes from another address than it knocked from (a proxy, a VPN, a mobile network)".to_owned(),
-        );
-        note.next.push(by_hand(trial, app));
-        note.verdict = Verdict::Closed;
-        out.push(note);
-    }
+    out.extend(step1_of_others(trial, app));
     out
+}
+
+/// Somebody else's step 1, after which no step 2 came: of the same client, perhaps, which comes from two addresses.
+fn step1_of_others(trial: &Trial<'_>, app: &App) -> Option<Finding> {
+    let Daemon::Says(recalled) = &trial.facts.daemon else { return None };
+    let client = trial.question.client;
+    let waits = recalled.pending.iter().find(|waits| waits.app == app.slug)?;
+    let (this, that) = (Family::of(client), Family::of(waits.address));
+    let how = match this == that {
+        true => "over two ways (a proxy, a VPN, a provider that shares addresses)".to_owned(),
+        false => format!("by {} and {}", word(that), word(this)),
+    };
+    let found = Finding::closed(
+        Cause::Step1Elsewhere,
+        format!(
+            "it has not knocked; {} did step 1 {} ago and has not gone on: the same client, perhaps, which comes {how}",
+            waits.address,
+            super::span(waits.ago_s)
+        ),
+    );
+    let digit = this.digit();
+    Some(
+        found
+            .next(format!("# have the client knock and connect by the same: knock-agent knock -{digit}"))
+            .next(by_hand(trial, app)),
+    )
 }

@@ -33,7 +33,7 @@ pub(super) fn told(recalled: &Recalled, app: &App, client: IpAddr) -> Option<Fin
             Cause::CodeMissing,
             format!("its key was right {ago}, and the one-time code that step 2 asked for has not come"),
         )
-        .next("# have the client send a one-time code (--code, or the profile's totp)"),
+        .next("# have the client send a one-time code (its profile's `totp`, or what the person types when asked)"),
         // The kernel does not have it any more, and nobody told the daemon.
         Happening::Opened { .. } => Finding::closed(
             Cause::GrantRevoked,
@@ -76,9 +76,13 @@ fn step1(recalled: &Recalled, app: &App, event: &Event, seconds: u64) -> Finding
     let live = recalled.step1.contains(&app.slug);
     let now = match live {
         true => format!("it has {} in all to come", span(seconds)),
-        false => format!("step 2 was open for {}", span(seconds)),
+        false => format!("it was open for {}, so that it came too late if it came", span(seconds)),
     };
     Finding::closed(Cause::Step2Missing, format!("step 1 was right {ago}, and step 2 has not come; {now}"))
+        .next(match live {
+            true => "# have the client go on with step 2".to_owned(),
+            false => format!("# if its step 2 comes late: step2_https_duration of {} gives it more time than {}", app.name, span(seconds)),
+        })
         .next("# on the client: is the port of step 2 reachable from there, is its certificate trusted, is its clock right?")
         .next("# step 2 must come from the same address as step 1 (IPv4 or IPv6, no other proxy or VPN)")
 }
@@ -102,6 +106,7 @@ fn refused(step: u8, reason: &str, ago: &str, times: u32) -> Finding {
         "no-step1" => {
             closed(Cause::Step1Missing, "step 2 came, and there was no step 1 of this address for the app")
                 .next("# both steps must come from the same address: IPv4 or IPv6, no other proxy or VPN")
+                .next("# if step 1 was right and step 2 comes late: step2_https_duration gives it more time")
         }
         "missing-code" => closed(Cause::CodeMissing, &format!("step {step} came without its one-time code"))
             .next("# have the client send a one-time code"),
@@ -120,8 +125,8 @@ fn words(reason: &str) -> (String, &'static str) {
             "# compare `app` in the client's profile with the configuration",
         ),
         "wrong-key" => (
-            "wrong key (or the key of a disabled user)",
-            "# compare the client's key of that step with the configuration",
+            "wrong key, or the key of a user who is disabled or may not reach this app",
+            "# compare the client's key of that step with the configuration, and `apps` of its user",
         ),
         "wrong-code" => (
             "wrong one-time code",

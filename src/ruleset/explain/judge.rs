@@ -6,7 +6,7 @@ use super::answer::{Answer, Finding, Outcome, Step, Verdict};
 use super::cause::Cause;
 use super::facts::{Daemon, Facts, PathTrouble};
 use super::walk::{End, Met, Walk, arrive, depart};
-use super::{arrival, gate, obstacle, span};
+use super::{arrival, gate, obstacle, span, variants, ways};
 use crate::config::App;
 use crate::ruleset::audit::machine::Deed;
 use crate::ruleset::audit::packet::{Interface, Original, Packet, TcpFlags, Tracking};
@@ -68,6 +68,7 @@ impl Question<'_> {
         packet.iif = self.by.clone();
         packet.tracking = tracking;
         packet.of_one_client = true;
+        variants::usual(&mut packet);
         packet.original = Some(Original { from: (self.client, CLIENT_PORT), to: (host, port) });
         packet
     }
@@ -115,7 +116,7 @@ impl Trial<'_> {
             return;
         }
         let (Some(by), Some(host)) = (&question.by, question.host) else {
-            self.findings.push(self.no_way_here());
+            self.findings.push(ways::none_here(self));
             return;
         };
         self.surroundings(by);
@@ -123,7 +124,8 @@ impl Trial<'_> {
         let first = arrive(self.facts.situation, self.facts.routes, packet, self.forwarded());
         self.take_down("first", &first);
         self.judge_first(&first, by, host);
-        if let Daemon::Mute(why) = &self.facts.daemon {
+        let told = self.findings.iter().any(|finding| finding.cause == Cause::DaemonMute);
+        if let (false, Daemon::Mute(why)) = (told, &self.facts.daemon) {
             self.findings.push(Finding::open(
                 Cause::DaemonMute,
                 format!("the daemon does not say what it knows: {why}"),
@@ -132,13 +134,13 @@ impl Trial<'_> {
     }
 
     /// With iptables, our own chains are not followed: where they send a packet is told beforehand.
-    fn forwarded(&self) -> Option<(IpAddr, u16)> {
+    pub(super) fn forwarded(&self) -> Option<(IpAddr, u16)> {
         let app = self.question.app.filter(|_| self.facts.by_iptables && self.question.is_outside())?;
         Some((app.destination.host()?, app.destination.port().unwrap_or(self.question.port)))
     }
 
     /// The same for our mark.
-    fn mark(&self, mut packet: Packet) -> Packet {
+    pub(super) fn mark(&self, mut packet: Packet) -> Packet {
         let mark = self.question.layout.settings.global.mark.filter(|_| self.facts.by_iptables);
         if let Some(mark) = mark.filter(|_| self.question.app.is_some() && self.question.is_outside()) {
             packet.mark = mark.value().to_ne_bytes().map(Some);
@@ -146,36 +148,10 @@ impl Trial<'_> {
         packet
     }
 
-    fn no_way_here(&self) -> Finding {
-        let Question { client, by, .. } = self.question;
-        match by {
-            None if self.facts.routes.towards(*client) == Err(PathTrouble::Forbidden) => Finding::closed(
-                Cause::RouteForbids,
-                format!("a route of this host forbids the way to {client} (blackhole, prohibit or unreachable), so no answer would reach it"),
-            )
-            .next("ip route show table all | grep -E 'blackhole|prohibit|unreachable'; ip rule")
-            .next(format!("ip route del blackhole {client}  # or whatever of these it is")),
-            None => Finding::closed(
-                Cause::NoRouteBack,
-                format!("this host has no route to {client}, so no answer would reach it"),
-            )
-            .next(format!("ip route get {client}"))
-            .next("# add the missing route (a default route, mostly)"),
-            Some(by) => Finding::closed(
-                Cause::NoAddress,
-                format!(
-                    "{} has no {} address that a client could turn to",
-                    by.name,
-                    word(self.question.family())
-                ),
-            )
-            .next(format!("ip address show dev {}", by.name)),
-        }
-    }
-
     /// What is beside rules.
     fn surroundings(&mut self, by: &Interface) {
         let Facts { situation, tracked, .. } = self.facts;
+        self.findings.extend(ways::down(self, &[by.name.as_str()]));
         if let Some((count, most)) = tracked.filter(|(count, most)| count >= most && *most > 0) {
             self.findings.push(
                 Finding::closed(
@@ -216,11 +192,13 @@ impl Trial<'_> {
             (End::Dropped, Some((met, place))) if met.is_ours() => {
                 let found = gate::closed(self, place);
                 self.findings.extend(found);
+                self.further_on(first);
             }
             (End::Dropped, dropper) => {
                 let found =
                     dropper.map(|(met, place)| obstacle::drops(self.facts, self.question, first, met, place));
                 self.findings.extend(found);
+                self.further_on(first);
                 // What comes before the gate says nothing of the gate.
                 if !self.was_at_gate(first) && self.question.app.is_some() && !gate::is_member(self) {
                     let also = gate::why_not_granted(self);
@@ -228,12 +206,27 @@ impl Trial<'_> {
                 }
             }
             (End::NoWay(trouble), _) => {
+                let inside: Vec<&str> = self
+                    .question
+                    .app
+                    .map_or(Vec::new(), |app| app.interface_int.iter().map(|name| name.as_str()).collect());
+                let lost = *trouble == PathTrouble::NoRoute;
+                let down = lost.then(|| ways::down(self, &inside)).flatten();
+                self.findings.extend(down);
                 let found = arrival::no_way(self, first, *trouble);
                 self.findings.push(found);
             }
             (End::Here | End::Out, _) => self.judge_arrived(first, by, host),
         }
         self.doubts(first);
+    }
+
+    /// What would keep it out next, for services on this host.
+    fn further_on(&mut self, first: &Walk) {
+        let here = self.question.app.is_some_and(|app| app.destination.host().is_none());
+        if here && first.last.for_here && first.translated.is_none() {
+            self.findings.extend(arrival::here(self.facts, self.question, first));
+        }
     }
 
     fn was_at_gate(&self, walk: &Walk) -> bool {
@@ -257,10 +250,20 @@ impl Trial<'_> {
             End::Here => arrival::here(self.facts, self.question, first).into_iter().collect(),
             _ => arrival::there(self, first),
         };
+        let lost = ended.iter().any(|finding| finding.verdict == Verdict::Closed);
+        let redirected = obstacle::redirected(first, lost);
+        // What is or is not where a rule of others sends it is that rule's doing.
+        if lost {
+            self.findings.splice(0..0, redirected.iter().cloned());
+        }
         self.findings.extend(ended);
         self.later(first, host);
         self.answer(first, by, host);
-        self.redirected(first);
+        self.findings.extend(variants::too_many(self, first, "this"));
+        self.findings.extend(variants::by_habit(self, first));
+        if !lost {
+            self.findings.extend(redirected);
+        }
         self.findings.splice(0..0, ways);
     }
 
@@ -286,7 +289,9 @@ impl Trial<'_> {
         let mut packet = self.mark(packet);
         let walk = match first.end {
             End::Here => {
-                packet.oif = Some(by.clone());
+                let back = ways::back(self, first, by);
+                packet.oif = Some(back.0);
+                self.findings.extend(back.1);
                 depart(self.facts.situation, self.facts.routes, packet)
             }
             _ => {
@@ -336,23 +341,6 @@ impl Trial<'_> {
         }
     }
 
-    fn redirected(&mut self, first: &Walk) {
-        for met in first.met.iter().filter(|met| !met.is_ours()) {
-            for (deed, place) in met.deeds() {
-                let place = obstacle::place_of(met, place);
-                let what = match deed {
-                    Deed::Tproxy => "a socket of another program".to_owned(),
-                    Deed::Dnat { .. } | Deed::Redirect { .. } => match first.translated {
-                        Some((addr, port)) => format!("{addr} port {port}"),
-                        None => "somewhere else".to_owned(),
-                    },
-                    Deed::FlowAdd(_) | Deed::Notrack => continue,
-                };
-                self.findings.push(Finding::open(Cause::Redirected, format!("{place} sends it to {what}")));
-            }
-        }
-    }
-
     /// Rules that may drop the packet, of which it cannot be told.
     fn doubts(&mut self, walk: &Walk) {
         let doubts: Vec<Finding> = walk
@@ -362,7 +350,7 @@ impl Trial<'_> {
                     Cause::CannotTell,
                     format!("cannot tell whether {} drops it", obstacle::place_of(met, place)),
                 )
-                .next(format!("nft -a list chain {} {}", met.table, place.chain))
+                .next(obstacle::look(met, place))
             })
             .collect();
         for doubt in doubts {

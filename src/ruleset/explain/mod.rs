@@ -9,20 +9,25 @@ mod arrival;
 pub mod cause;
 pub mod facts;
 mod gate;
+mod heard;
 mod history;
 mod judge;
+pub mod legacy;
+mod legacy_match;
 pub mod member;
 mod obstacle;
 pub mod recalled;
 #[cfg(test)]
 mod tests;
+mod variants;
 pub mod walk;
+mod ways;
 
 pub use answer::{Answer, Finding, Outcome, Step, Verdict, hook_word};
 pub use cause::Cause;
 pub use facts::{Daemon, Echo, Facts, Flow, Path, PathTrouble, Routes};
 pub use judge::{CLIENT_PORT, Question, explain};
-pub use recalled::{Event, Holder, Recalled};
+pub use recalled::{Event, Holder, Pending, Recalled};
 
 /// A time for people: `45 s`, `3 min`, `2 h 05 min`, `4 days`.
 #[must_use]

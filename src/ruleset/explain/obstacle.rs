@@ -2,17 +2,18 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::answer::Finding;
+use super::answer::{Finding, Verdict};
 use super::cause::Cause;
 use super::facts::Facts;
 use super::judge::Question;
+use super::legacy;
 use super::member::{Membership, looked_into};
 use super::walk::{Met, Walk};
 use crate::ruleset::audit::host::{HostHook, HostRule};
 use crate::ruleset::audit::journey::{Journey, MARK_PRIORITY, Route, loss};
-use crate::ruleset::audit::machine::{Place, pass};
+use crate::ruleset::audit::machine::{Deed, Place, pass};
 use crate::ruleset::remedy::{self, Admission, Need, Program, program_of};
-use crate::units::{Family, PortRange};
+use crate::units::{Family, Mark, PortRange};
 
 /// Addresses of others, far from each other.
 const OTHERS_4: [Ipv4Addr; 3] =
@@ -27,10 +28,12 @@ const OTHERS_6: [Ipv6Addr; 3] = [
 #[must_use]
 pub(super) fn place_of(met: &Met, place: &Place) -> String {
     match &place.rule {
-        Some((handle, Some(comment))) => {
-            format!("rule {handle} (\"{comment}\") of chain {} {}", met.table, place.chain)
+        Some((number, comment)) => {
+            let comment = comment.as_ref().map_or_else(String::new, |comment| format!(" (\"{comment}\")"));
+            // nft counts by handles, iptables-legacy by places.
+            let word = if legacy::command(&met.table).is_some() { "rule" } else { "the rule with handle" };
+            format!("{word} {number}{comment} of chain {} {}", met.table, place.chain)
         }
-        Some((handle, None)) => format!("rule {handle} of chain {} {}", met.table, place.chain),
         None => format!("the policy of chain {} {}", met.table, place.chain),
     }
 }
@@ -102,6 +105,9 @@ fn unban(
         Program::Crowdsec => found.next(format!("cscli decisions delete --ip {client}")),
         _ => found,
     };
+    if let (Some(_), Some(delete)) = (legacy::command(&met.table), delete_rule(met, place)) {
+        return found.next(delete);
+    }
     match (member, &place.rule) {
         (Some(Membership { set, alone: true }), _) => {
             found.next(format!("nft delete element {} {set} '{{ {client} }}'", met.table))
@@ -109,11 +115,69 @@ fn unban(
         (Some(Membership { set, alone: false }), _) => {
             found.next(format!("nft list set {} {set}  # it is in a range of that", met.table))
         }
-        (None, Some((handle, _))) => {
-            found.next(format!("nft delete rule {} {} handle {handle}", met.table, place.chain))
-        }
-        (None, None) => found.next(format!("nft -a list chain {} {}", met.table, place.chain)),
+        (None, _) => found.next(delete_rule(met, place).unwrap_or_else(|| look(met, place))),
     }
+}
+
+/// How to take a rule away; none: it is a policy.
+fn delete_rule(met: &Met, place: &Place) -> Option<String> {
+    let (number, _) = place.rule.as_ref()?;
+    Some(match legacy::command(&met.table) {
+        Some(command) => format!("{command} -D {} {number}", place.chain),
+        None => format!("nft delete rule {} {} handle {number}", met.table, place.chain),
+    })
+}
+
+/// The rules of others that send the packet elsewhere; `lost`: where nobody takes it.
+#[must_use]
+pub(super) fn redirected(walk: &Walk, lost: bool) -> Vec<Finding> {
+    let mut out = Vec::new();
+    for met in walk.met.iter().filter(|met| !met.is_ours()) {
+        for (deed, place) in met.deeds() {
+            let what = match deed {
+                Deed::Tproxy => "a socket of another program".to_owned(),
+                Deed::Dnat { .. } | Deed::Redirect { .. } => match walk.translated {
+                    Some((addr, port)) => format!("{addr} port {port}"),
+                    None => "somewhere else".to_owned(),
+                },
+                Deed::FlowAdd(_) | Deed::Notrack => continue,
+            };
+            let found =
+                Finding::open(Cause::Redirected, format!("{} sends it to {what}", place_of(met, place)));
+            out.push(match (lost, delete_rule(met, place)) {
+                (true, Some(delete)) => Finding { verdict: Verdict::Closed, ..found }
+                    .next(format!("{delete}  # if that is not meant"))
+                    .next(look(met, place)),
+                _ => found,
+            });
+        }
+    }
+    out
+}
+
+/// How to look at a chain.
+#[must_use]
+pub(super) fn look(met: &Met, place: &Place) -> String {
+    match legacy::command(&met.table) {
+        Some(command) => format!("{command} -L {} -n -v --line-numbers", place.chain),
+        None => format!("nft -a list chain {} {}", met.table, place.chain),
+    }
+}
+
+/// A rule of iptables-legacy before the one that drops; nftables' sets of ours cannot be asked there.
+fn admit_legacy(question: &Question<'_>, met: &Met, place: &Place, mark: Option<Mark>) -> Option<String> {
+    let command = legacy::command(&met.table)?;
+    let at = place.rule.as_ref().map_or(1, |(number, _)| *number);
+    let client_is_target = met.packet.ip(true) == Some(question.client);
+    let what = match (mark, client_is_target) {
+        (Some(mark), _) => format!("-m mark --mark {mark}"),
+        (None, false) => format!("-p {} --dport {}", question.protocol, met.packet.port(true)?),
+        (None, true) => format!("-p {} --sport {}", question.protocol, met.packet.port(false)?),
+    };
+    let note = if mark.is_some() { "" } else { "  # the gate before it lets in nobody else" };
+    let insert =
+        if place.rule.is_some() { format!("-I {} {at}", place.chain) } else { format!("-A {}", place.chain) };
+    Some(format!("{command} {insert} {what} -j ACCEPT{note}"))
 }
 
 /// As `check-ruleset` has it.
@@ -122,6 +186,9 @@ fn admit(facts: &Facts<'_>, question: &Question<'_>, walk: &Walk, met: &Met, pla
         && met.priority > MARK_PRIORITY
         || met.hook == HostHook::Postrouting;
     let mark = question.layout.settings.global.mark.filter(|_| marked && question.app.is_some());
+    if let Some(line) = admit_legacy(question, met, place, mark) {
+        return line;
+    }
     let route = match (&walk.first.iif, met.hook, walk.first.for_here && walk.last.for_here) {
         (None, ..) => Route::Out,
         (Some(_), HostHook::Forward, _) | (Some(_), _, false) => Route::Through,

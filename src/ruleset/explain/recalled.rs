@@ -19,6 +19,9 @@ pub struct Recalled {
     pub grants: Vec<Holder>,
     /// Who else is let in, a few of them.
     pub others: Vec<Holder>,
+    /// Others whose step 1 was right lately, and who have not gone on; the last first, a few of them.
+    #[serde(default)]
+    pub pending: Vec<Pending>,
     /// The ports of the steps that clients use; none: there are no steps.
     pub ports: Option<(u16, u16)>,
     /// How many seconds ago the certificate of step 2 ended; none: it has not.
@@ -53,4 +56,15 @@ pub struct Holder {
     pub how: String,
     /// For how many more seconds.
     pub left_s: u64,
+}
+
+/// Somebody whose step 2 has not come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// The slug of the app.
+    pub app: String,
+    /// From where.
+    pub address: std::net::IpAddr,
+    /// How many seconds ago.
+    pub ago_s: u64,
 }

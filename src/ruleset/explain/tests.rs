@@ -1,6 +1,7 @@
 use std::net::IpAddr;
 
-use super::recalled::{Event, Recalled};
+use super::facts::Ports;
+use super::recalled::{Event, Pending, Recalled};
 use super::{Answer, Cause, Daemon, Echo, Facts, Path, PathTrouble, Question, Routes, Verdict, explain};
 use crate::config::Settings;
 use crate::grant::Happening;
@@ -9,7 +10,7 @@ use crate::ruleset::audit::host::{
 };
 use crate::ruleset::audit::packet::Interface;
 use crate::ruleset::audit::situation::{HostInterface, Listener, Situation};
-use crate::ruleset::audit::step::{Source, Step, Then};
+use crate::ruleset::audit::step::{Room, Source, Step, Then};
 use crate::ruleset::expr::Verdict as Does;
 use crate::ruleset::layout::{Layout, Options};
 use crate::units::Protocol;
@@ -20,12 +21,12 @@ const GATE: [u8; 4] = [192, 0, 2, 1];
 struct Ways(Path);
 
 impl Routes for Ways {
-    fn path(&self, _: IpAddr, _: IpAddr, _: &Interface) -> Path {
+    fn path(&self, _: IpAddr, _: IpAddr, _: Option<Ports>, _: &Interface) -> Path {
         self.0.clone()
     }
 
-    fn towards(&self, _: IpAddr) -> Result<Interface, PathTrouble> {
-        Err(PathTrouble::NoRoute)
+    fn towards(&self, _: IpAddr, _: Option<IpAddr>, _: Option<Ports>) -> Result<Interface, PathTrouble> {
+        Ok(ext())
     }
 }
 
@@ -110,6 +111,10 @@ fn nobody() -> Filled {
 }
 
 fn ask_by(situation: &Situation, way: Path, daemon: Daemon) -> Answer {
+    ask_tracking(situation, way, daemon, None)
+}
+
+fn ask_tracking(situation: &Situation, way: Path, daemon: Daemon, tracked: Option<(u64, u64)>) -> Answer {
     let settings = settings();
     let (http_port, https_port) = (8080.try_into().unwrap(), 8443.try_into().unwrap());
     let layout = Layout::new(&settings, Options { http_port, https_port, inner_header: true, log: true });
@@ -120,7 +125,7 @@ fn ask_by(situation: &Situation, way: Path, daemon: Daemon) -> Answer {
         guards: true,
         by_iptables: false,
         flows: Vec::new(),
-        tracked: None,
+        tracked,
         only_v6: Vec::new(),
         echo: &|_, _| Echo::NotAsked,
         ends: &|_, _| Some(30),
@@ -160,7 +165,11 @@ fn a_set_that_cannot_be_read_makes_it_unknown_and_names_the_rule() {
     let ban = chain("host", "input", HostHook::Input, 0, vec![from_set("bad", false, Does::Drop)]);
     let found = ask(&host(vec![ban], &[granted(), ("host", "bad", None)]), Vec::new());
     assert_eq!((found.finding.verdict, found.finding.cause), (Verdict::Unknown, Cause::CannotTell));
-    assert!(found.finding.message.contains("rule 5 of chain inet host input"), "{}", found.finding.message);
+    assert!(
+        found.finding.message.contains("the rule with handle 5 of chain inet host input"),
+        "{}",
+        found.finding.message
+    );
 }
 
 #[test]
@@ -208,8 +217,9 @@ fn what_became_of_the_address_last_is_the_cause() {
 #[test]
 fn without_a_way_no_rule_helps() {
     for (trouble, cause) in [
-        (PathTrouble::NoRoute, Cause::NoRoute),
-        (PathTrouble::NotForwarding, Cause::ForwardingOff),
+        // There is always a route to oneself, unless a rule comes before it.
+        (PathTrouble::NoRoute, Cause::RouteForbids),
+        (PathTrouble::NotForwarding, Cause::RouteForbids),
         (PathTrouble::ReversePath, Cause::ReversePath),
         (PathTrouble::Forbidden, Cause::RouteForbids),
     ] {
@@ -222,4 +232,38 @@ fn without_a_way_no_rule_helps() {
 fn without_a_daemon_nobody_hears_a_knock() {
     let found = ask_by(&host(Vec::new(), &[nobody()]), Path::Here, Daemon::Absent);
     assert_eq!(found.finding.cause, Cause::DaemonNotRunning);
+}
+
+#[test]
+fn where_connection_tracking_takes_no_more_that_is_the_cause() {
+    let situation = host(Vec::new(), &[granted()]);
+    let full = |now| ask_tracking(&situation, Path::Here, Daemon::Absent, Some((now, 4_096)));
+    assert_eq!(full(4_096).finding.cause, Cause::ConntrackFull);
+    assert!(full(4_096).finding.next.iter().any(|line| line.contains("nf_conntrack_max=16384")));
+    assert_eq!(full(4_000).finding.cause, Cause::Granted);
+}
+
+#[test]
+fn a_step_1_of_another_address_is_told() {
+    let pending = vec![Pending { app: "ssh".into(), address: GATE.into(), ago_s: 9 }];
+    let says = Daemon::Says(Recalled { pending, ..Recalled::default() });
+    let found = ask_by(&host(Vec::new(), &[nobody()]), Path::Here, says);
+    assert_eq!(found.finding.cause, Cause::Step1Elsewhere);
+    assert!(found.finding.message.contains("192.0.2.1 did step 1 9 s ago"), "{}", found.finding.message);
+}
+
+#[test]
+fn an_interface_that_is_down_comes_before_grants() {
+    let mut situation = host(Vec::new(), &[granted()]);
+    situation.interfaces[0].is_down = true;
+    assert_eq!(ask(&situation, Vec::new()).finding.cause, Cause::InterfaceDown);
+}
+
+#[test]
+fn a_rule_with_a_rate_is_told_beside_the_grant() {
+    let rule = vec![Step::Limit { over: true, room: Room::Wide }, Step::Verdict(Does::Drop)];
+    let found =
+        ask(&host(vec![chain("host", "input", HostHook::Input, 0, vec![rule])], &[granted()]), Vec::new());
+    assert_eq!(found.finding.cause, Cause::Granted);
+    assert!(found.also.iter().any(|note| note.cause == Cause::RateRule), "{:?}", found.also);
 }

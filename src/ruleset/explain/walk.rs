@@ -206,7 +206,9 @@ impl<'a> Walker<'a> {
             return Ok(());
         };
         let inside = self.packet.iif.clone().unwrap_or(Interface { name: String::new(), index: None });
-        match self.routes.path(from, to, &inside) {
+        let ports = self.packet.port(false).zip(self.packet.port(true));
+        let ports = ports.map(|(from, to)| (self.packet.protocol, from, to));
+        match self.routes.path(from, to, ports, &inside) {
             Path::Here => self.packet.for_here = true,
             Path::Through(interface) => {
                 self.packet.for_here = false;

@@ -112,8 +112,10 @@ fn services(draft: &Draft<'_>) -> Vec<String> {
 }
 
 fn step2_gate(draft: &Draft<'_>, family: Family) -> Vec<String> {
+    let here = || rule().on_loopback().pass("step2:here");
+    let mut rules: Vec<String> = (!draft.layout.guards_loopback()).then(here).into_iter().collect();
     let admitted = draft.asked(&rule(), &step2_set(family), family, Side::Source).into_iter();
-    let mut rules: Vec<String> = admitted.map(|text| text.pass("step2:admitted")).collect();
+    rules.extend(admitted.map(|text| text.pass("step2:admitted")));
     rules.push(rule().state("ESTABLISHED").pass("step2:begun"));
     rules.push(rule().drop("drop:step2"));
     rules

@@ -320,7 +320,9 @@ impl Knocks<'_> {
     /// The port of a step is there for those only who have knocked; a connection that began in time may go on.
     fn before_step(&self, step: u8, grants: &[&KnockGrants]) -> Vec<String> {
         let gate = format!("step{step}_gate");
-        let mut rules = Vec::new();
+        // Knocks of this host itself are not looked at, so it could make none.
+        let here = || rule().on_loopback().goto(&gate, "knock:here");
+        let mut rules: Vec<String> = (!self.draft.layout.guards_loopback()).then(here).into_iter().collect();
         for grants in grants {
             let asked = self.draft.asked(&rule(), &grants.set(self.family), self.family, Side::Source);
             rules.extend(asked.into_iter().map(|text| text.goto(&gate, &label(grants))));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::names;
+use crate::ruleset::layout::LOOPBACK;
 use crate::units::{Family, IfName, PortRange, Protocol};
 
 const TRACKING: &str = "-m conntrack";
@@ -73,6 +74,11 @@ impl Phrase {
 
     pub(super) fn iif(mut self, name: &IfName) -> Self {
         self.iif = Some(name.to_string());
+        self
+    }
+
+    pub(super) fn on_loopback(mut self) -> Self {
+        self.iif = Some(LOOPBACK.to_owned());
         self
     }
 

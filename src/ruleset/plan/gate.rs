@@ -18,7 +18,7 @@ pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
     out.push(chain("spoke", spoke()));
     out.push(chain("passed", passed()));
     if layout.settings.global.steps {
-        out.push(chain("step2_gate", step2_gate()));
+        out.push(chain("step2_gate", step2_gate(layout)));
     }
     out.extend(layout.services.iter().map(|segment| service_chain(layout, segment, "svc", false)));
     out.push(chain("gate_forward_own", gate_forward_own(layout)));
@@ -121,17 +121,14 @@ fn passed() -> Vec<Rule> {
     rules
 }
 
-fn step2_gate() -> Vec<Rule> {
-    let mut rules: Vec<Rule> = Family::BOTH
-        .into_iter()
-        .map(|family| {
-            rule()
-                .addr_in(family, Side::Source, 128, &step2_set(family))
-                .counter()
-                .accept()
-                .named("step2:admitted")
-        })
-        .collect();
+/// A client on this host comes by the loopback interface, whatever addresses it uses; nobody else does.
+fn step2_gate(layout: &Layout<'_>) -> Vec<Rule> {
+    let here = || rule().on_loopback().counter().accept().named("step2:here");
+    let mut rules: Vec<Rule> = (!layout.guards_loopback()).then(here).into_iter().collect();
+    rules.extend(Family::BOTH.map(|family| {
+        let text = rule().addr_in(family, Side::Source, 128, &step2_set(family));
+        text.counter().accept().named("step2:admitted")
+    }));
     rules.push(rule().established().counter().accept().named("step2:begun"));
     rules.push(rule().counter().drop().named("drop:step2"));
     rules

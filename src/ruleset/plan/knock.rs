@@ -71,7 +71,7 @@ pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
     for step in [1, 2] {
         let grants = knocking.before_step(step);
         if !grants.is_empty() {
-            out.push(chain(format!("step{step}_knocked"), before_step(step, &grants)));
+            out.push(chain(format!("step{step}_knocked"), before_step(layout, step, &grants)));
         }
     }
     out
@@ -279,9 +279,11 @@ fn reset(layout: &Layout<'_>) -> Vec<Rule> {
 }
 
 /// The port of a step is there for those only who have knocked; a connection that began in time may go on.
-fn before_step(step: u8, grants: &[&KnockGrants]) -> Vec<Rule> {
+fn before_step(layout: &Layout<'_>, step: u8, grants: &[&KnockGrants]) -> Vec<Rule> {
     let gate = format!("step{step}_gate");
-    let mut rules = Vec::new();
+    // Knocks of this host itself are not looked at, so it could make none.
+    let here = || rule().on_loopback().goto(&gate).named("knock:here");
+    let mut rules: Vec<Rule> = (!layout.guards_loopback()).then(here).into_iter().collect();
     for grants in grants {
         rules.extend(Family::BOTH.map(|family| {
             rule().addr_in(family, Side::Source, 128, &grants.set(family)).goto(&gate).named("knock:step")

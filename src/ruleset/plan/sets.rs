@@ -7,7 +7,7 @@ use crate::units::{Family, IfName};
 
 use super::default_input::{self, ECHO_SET};
 use super::replies::{OWN_SET, SPOKEN_SET};
-use super::step1::{FLOW_SET, METER_SET};
+use super::step1::{FLOW_SET, METER_SET, SEEN_SET};
 
 /// Room in each set of grants, in addresses.
 pub const GRANTS: u32 = 1_048_576;
@@ -44,6 +44,9 @@ pub(super) fn sets(layout: &Layout<'_>) -> Vec<Set> {
     }
     for family in Family::BOTH {
         out.push(clients(step2_set(family), family, CLIENTS));
+    }
+    for family in Family::BOTH {
+        out.push(from_packets(SEEN_SET, vec![address(family)], family));
     }
     for family in Family::BOTH {
         out.push(from_packets(METER_SET, vec![address(family)], family));

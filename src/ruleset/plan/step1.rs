@@ -19,17 +19,22 @@ use super::{chain, filter};
 
 /// Connections whose first packet was right: source address and port.
 pub(super) const FLOW_SET: &str = "step1_flow";
+/// Sources of SYNs; for those who are asked why nothing opens, nobody is held back by it.
+pub(in crate::ruleset) const SEEN_SET: &str = "step1_seen";
 /// Sources of requests, or where step 1 answers of new connections, each with its rate.
 pub(super) const METER_SET: &str = "step1_meter";
 
 const FLOW_MS: u64 = 3_000;
+/// How long a source is remembered after it began a connection.
+pub(in crate::ruleset) const SEEN_SECS: u64 = 60;
+const SEEN_MS: u64 = SEEN_SECS * 1_000;
 const METER_MS: u64 = 60_000;
 /// The kernel lets through this many times the rate that is judged exactly later:
 /// one honest client makes several connections and retries.
 const METER_FACTOR: u32 = 10;
 const METER_LEAST: u32 = 60;
 /// The IPv6 clients of one site share a meter.
-const METER_V6_PREFIX: u8 = 64;
+pub(in crate::ruleset) const METER_V6_PREFIX: u8 = 64;
 /// Lengths of a TCP header, in 32-bit words.
 const TCP_HEADER_WORDS: std::ops::RangeInclusive<u8> = 5..=15;
 
@@ -44,12 +49,13 @@ pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
                 filter("raw_in", Hook::Prerouting, -300, vec![to_step1]),
                 filter("raw_out", Hook::Output, -300, raw_out(layout)),
                 chain("step1_raw", step1_raw(layout)),
+                chain("step1_syn", seen(RuleText::notrack)),
                 chain("step1_path", metered(layout, path_found(layout, RuleText::notrack))),
                 chain("step1_gate", silent_gate(layout)),
             ]
         }
         Step1Reply::Http => vec![
-            chain("step1_syn", metered(layout, vec![rule().counter().accept().named("step1:syn")])),
+            chain("step1_syn", metered(layout, seen(|text| text))),
             chain("step1_path", path_found(layout, |text| text)),
             chain("step1_gate", answering_gate(layout)),
         ],
@@ -76,7 +82,7 @@ fn raw_out(layout: &Layout<'_>) -> Vec<Rule> {
 }
 
 fn step1_raw(layout: &Layout<'_>) -> Vec<Rule> {
-    let mut rules = vec![a_syn().counter().notrack().accept().named("step1:syn")];
+    let mut rules = vec![a_syn().goto("step1_syn").named("step1:syn")];
     rules.extend(right_path(layout).map(|text| text.goto("step1_path").named("step1:path")));
     rules.extend(later_segments(layout).map(|text| text.counter().notrack().accept().named("step1:segment")));
     rules
@@ -104,6 +110,16 @@ fn answering_gate(layout: &Layout<'_>) -> Vec<Rule> {
 
 fn a_syn() -> RuleText {
     rule().l4proto(Protocol::Tcp).syn_only()
+}
+
+/// Whoever begins a connection is remembered; where there is no room for it, it begins all the same.
+fn seen(pass: impl Fn(RuleText) -> RuleText) -> Vec<Rule> {
+    let sources = Family::BOTH.map(|family| {
+        let set = format!("{SEEN_SET}_{}", family.digit());
+        rule().remember_source(family, METER_V6_PREFIX, &set, SEEN_MS).done().named("step1:seen")
+    });
+    let through = pass(rule().counter()).accept().named("step1:syn");
+    sources.into_iter().chain([through]).collect()
 }
 
 /// Beyond the rate of their source, packets do not come to these rules.

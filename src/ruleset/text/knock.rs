@@ -158,6 +158,14 @@ impl Renderer<'_> {
         format!("log prefix \"{what}{stem}\" group {LOG_GROUP} snaplen {LOG_BYTES} ")
     }
 
+    /// What is done with packets of this host itself, where it is not guarded against them.
+    pub(super) fn here(&self, what: &str, label: &str) -> String {
+        if self.layout.guards_loopback() {
+            return String::new();
+        }
+        format!("\t\tiifname \"lo\" {what} comment \"ka:{label}:here\"\n")
+    }
+
     /// The chain that packets to the port of a step go to.
     pub(super) fn step_gate(&self, step: u8) -> String {
         let open = self.layout.knocking.before_step(step).is_empty();
@@ -169,7 +177,7 @@ impl Renderer<'_> {
         if grants.is_empty() {
             return Ok(String::new());
         }
-        let mut rules = String::new();
+        let mut rules = self.here(&format!("goto step{step}_gate"), "knock");
         for grants in grants {
             for family in Family::BOTH {
                 let (ip, set) = (ip(family), grants.set(family));

@@ -76,7 +76,7 @@ impl Renderer<'_> {
                 ("to_steps", &self.of_steps(|port, step| {
                     format!("tcp dport {port} fib daddr type != unicast goto {} comment \"ka:step{step}\"", self.step_gate(step))
                 })),
-                ("step2", if global.steps { STEP2 } else { "" }),
+                ("step2", &if global.steps { fill(STEP2, &[("here", &self.here("counter accept", "step2"))])? } else { String::new() }),
                 ("to_knock", &self.to_knock()),
                 ("to_reset", self.to_reset()),
                 ("once_sets", &self.once_sets()?),

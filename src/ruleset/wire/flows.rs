@@ -70,6 +70,7 @@ const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_STATUS: u16 = 3;
 const CTA_PROTOINFO: u16 = 4;
+const CTA_TIMEOUT: u16 = 7;
 const IPS_SEEN_REPLY: u32 = 2;
 
 /// Any connection of TCP or UDP, whatever state it is in.
@@ -99,14 +100,35 @@ pub fn tracked(attributes: &[u8]) -> Option<Tracked> {
     Some(known)
 }
 
-/// A connection that is open, or that nobody has answered so far, and whether both ends have spoken on it.
+/// A connection that connection tracking knows, in whatever state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Its ends.
+    pub flow: Tracked,
+    /// Whether the other end has ever answered.
+    pub answered: bool,
+    /// Whether both ends have spoken on it, and it is not over.
+    pub open: bool,
+    /// The state of TCP (`enum tcp_conntrack`).
+    pub state: Option<u8>,
+    /// For how many more seconds it is remembered without a packet.
+    pub left_s: u32,
+}
+
+/// A connection in whatever state, answered or not.
 #[must_use]
-pub fn attempted(attributes: &[u8]) -> Option<(Tracked, bool)> {
-    if let Some(open) = tracked(attributes) {
-        return Some((open, true));
-    }
-    let unanswered = Attributes(attributes).be32(CTA_STATUS)? & IPS_SEEN_REPLY == 0;
-    unanswered.then_some((known(attributes)?, false))
+pub fn attempted(attributes: &[u8]) -> Option<Attempt> {
+    let all = Attributes(attributes);
+    let (protocol, client, server) = tuple(all.nested(CTA_TUPLE_ORIG))?;
+    let (_, there, _) = tuple(all.nested(CTA_TUPLE_REPLY))?;
+    let state = all.nested(CTA_PROTOINFO).nested(1).get(1).and_then(|state| state.first().copied());
+    Some(Attempt {
+        flow: Tracked { protocol, client, server, there },
+        answered: all.be32(CTA_STATUS)? & IPS_SEEN_REPLY != 0,
+        open: tracked(attributes).is_some(),
+        state: state.filter(|_| protocol == Protocol::Tcp),
+        left_s: all.be32(CTA_TIMEOUT).unwrap_or(0),
+    })
 }
 
 /// Protocol, source and destination.
@@ -158,6 +180,18 @@ mod tests {
         assert_eq!(found.client, "203.0.113.2:4000".parse().unwrap());
         assert_eq!(found.server, "203.0.113.1:2222".parse().unwrap());
         assert_eq!(found.there, "10.0.0.5:22".parse().unwrap());
+    }
+
+    #[test]
+    fn attempts_tell_their_state_and_how_long_they_are_remembered() {
+        let of = |status, state| {
+            let mut bytes = entry(6, status, state);
+            bytes.extend(attribute(CTA_TIMEOUT, &97_u32.to_be_bytes()));
+            attempted(&bytes).unwrap()
+        };
+        let (sent, over, open) = (of(0, 1), of(IPS_SEEN_REPLY, 7), of(IPS_SEEN_REPLY, 3));
+        assert_eq!((sent.answered, sent.open, sent.state, sent.left_s), (false, false, Some(1), 97));
+        assert_eq!((over.answered, over.open, open.answered, open.open), (true, false, true, true));
     }
 
     #[test]

@@ -28,6 +28,15 @@ pub fn owned_table(payload: &[u8], family: HostFamily) -> Option<(TableRef, Opti
     owned.then(|| Some((table_of(table, family)?, table.be32(7)))).flatten()
 }
 
+/// A table that is switched off: `NFT_TABLE_F_DORMANT`.
+#[must_use]
+pub fn dormant_table(payload: &[u8], family: HostFamily) -> Option<TableRef> {
+    const DORMANT: u32 = 1;
+    let table = Attributes(payload);
+    let dormant = table.be32(2).is_some_and(|flags| flags & DORMANT != 0);
+    table_of(table, family).filter(|_| dormant)
+}
+
 /// A chain, without its rules.
 #[must_use]
 pub fn host_chain(payload: &[u8], family: HostFamily) -> Option<HostChain> {

@@ -2,7 +2,7 @@
 
 use super::attr::Attributes;
 use super::expr::verdict;
-use crate::ruleset::audit::step::{Comparison, Source, Step, Then};
+use crate::ruleset::audit::step::{Comparison, Room, Source, Step, Then};
 
 /// Decodes the list in `NFTA_RULE_EXPRESSIONS`.
 #[must_use]
@@ -37,9 +37,9 @@ fn step(name: &str, data: Attributes<'_>) -> Option<Step> {
         "reject" => Some(Step::Reject),
         "notrack" => Some(Step::Notrack),
         "flow_offload" => Some(Step::FlowAdd(data.text(1)?.to_owned())),
-        "limit" => Some(Step::Limit { over: data.be32(5).unwrap_or(0) & 1 != 0 }),
-        "quota" => Some(Step::Limit { over: data.be32(2).unwrap_or(0) & 1 != 0 }),
-        "connlimit" => Some(Step::Limit { over: data.be32(2).unwrap_or(0) & 1 != 0 }),
+        "limit" => Some(limit(data)),
+        "quota" => Some(quota(data)),
+        "connlimit" => Some(connlimit(data)),
         "dynset" => dynset(data),
         "match" => Some(Step::CompatMatch {
             name: data.text(1)?.to_owned(),
@@ -208,18 +208,17 @@ fn fib(data: Attributes<'_>) -> Option<Step> {
     load(Source::Fib { result, flags }, register(data, 1)?, Some(len))
 }
 
-/// The option of TCP that names the largest segment, and what it usually says.
+/// The option of TCP that names the largest segment.
 const TCPOPT_MSS: u8 = 2;
-const USUAL_MSS: u16 = 1_440;
 
 /// Extension headers of IPv6 (0) are absent from our packets; options of TCP (1) and IPv4 (2) are not known.
 fn exthdr(data: Attributes<'_>) -> Option<Step> {
     let only_present = data.be32(5).unwrap_or(0) & 1 != 0;
     match (data.be32(6).unwrap_or(0), register(data, 1)) {
-        (1, Some(to)) if data.get(2) == Some(&[TCPOPT_MSS]) => {
-            let data = if only_present { vec![1] } else { USUAL_MSS.to_be_bytes().to_vec() };
-            Some(Step::Constant { to, data })
-        }
+        (1, Some(to)) if data.get(2) == Some(&[TCPOPT_MSS]) => match only_present {
+            true => Some(Step::Constant { to, data: vec![1] }),
+            false => load(Source::SegmentSize, to, Some(2)),
+        },
         (0 | 2, Some(to)) if only_present => Some(Step::Constant { to, data: vec![0] }),
         (0 | 2, Some(_)) => Some(Step::Never),
         (_, Some(to)) => load(Source::Unknown, to, length(data, 4).or(Some(1))),
@@ -227,7 +226,31 @@ fn exthdr(data: Attributes<'_>) -> Option<Step> {
     }
 }
 
-/// Adding to a set succeeds; a rate kept there is not exceeded by an honest client.
+/// Slower than one packet in a second, a client that tries again uses it up.
+fn limit(data: Attributes<'_>) -> Step {
+    const BYTES: u32 = 1;
+    let (rate, seconds) = (data.be64(1).unwrap_or(0), data.be64(2).unwrap_or(1));
+    let is_slow = rate < seconds && data.be32(4) != Some(BYTES);
+    let room = if is_slow { Room::Narrow } else { Room::Wide };
+    Step::Limit { over: data.be32(5).unwrap_or(0) & 1 != 0, room }
+}
+
+/// The kernel tells what of it is used up.
+fn quota(data: Attributes<'_>) -> Step {
+    let (most, used) = (data.be64(1).unwrap_or(u64::MAX), data.be64(4).unwrap_or(0));
+    let room = if used >= most { Room::Gone } else { Room::Wide };
+    Step::Limit { over: data.be32(2).unwrap_or(0) & 1 != 0, room }
+}
+
+/// So many connections one client may have open by itself.
+const FEW_CONNECTIONS: u32 = 10;
+
+fn connlimit(data: Attributes<'_>) -> Step {
+    let room = if data.be32(1).unwrap_or(0) < FEW_CONNECTIONS { Room::Narrow } else { Room::Wide };
+    Step::Limit { over: data.be32(2).unwrap_or(0) & 1 != 0, room }
+}
+
+/// Adding to a set succeeds; a rate may be kept there.
 fn dynset(data: Attributes<'_>) -> Option<Step> {
     let mut inner = vec![data.nested(7)];
     inner.extend(data.nested(10).map(|(_, item)| Attributes(item)));

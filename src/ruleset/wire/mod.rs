@@ -14,10 +14,10 @@ pub use attr::Attributes;
 pub use counters::{RuleCounter, counter};
 pub use events::{Touched, Transactions};
 pub use expr::expressions;
-pub use flows::{Socket, Tracked, attempted, known, socket, socket_request, tracked};
+pub use flows::{Attempt, Socket, Tracked, attempted, known, socket, socket_request, tracked};
 pub use host::{
-    OWNED, RawHostElement, host_chain, host_elements, host_flowtable, host_ranges, host_rule, host_set,
-    owned_table,
+    OWNED, RawHostElement, dormant_table, host_chain, host_elements, host_flowtable, host_ranges, host_rule,
+    host_set, owned_table,
 };
 pub use objects::{
     DecodedRule, RawElement, chain, elements, pair_ranges, rule, set, set_name, table, table_handle,

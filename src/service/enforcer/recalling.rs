@@ -9,11 +9,13 @@ use super::super::operations::OperationError;
 use super::Enforcer;
 use crate::grant::{Happening, Turn, What};
 use crate::knock::{Attempt, Refusal, Step};
-use crate::ruleset::explain::{Event, Holder, Recalled};
+use crate::ruleset::explain::{Event, Holder, Pending, Recalled};
 use crate::units::{AppName, ClientAddr, Lifetime, Now};
 
 /// Others who are let in are named up to this many.
 const OTHERS: usize = 8;
+/// A step 1 of another address is spoken of for so long.
+const LATELY: Duration = Duration::from_secs(600);
 
 impl Enforcer {
     pub(super) fn remember_step1(&mut self, client: ClientAddr, app: &AppName, lasts: Lifetime, now: Now) {
@@ -112,8 +114,18 @@ impl Enforcer {
             how: note.how.word().to_owned(),
             left_s: left.as_secs(),
         });
+        let pending = self.memory.pending().map(|(address, app, at)| Pending {
+            app: app.to_owned(),
+            address,
+            ago_s: ago(at),
+        });
+        let mut pending: Vec<Pending> =
+            pending.filter(|waits| waits.address != addr && waits.ago_s <= LATELY.as_secs()).collect();
+        pending.sort_by_key(|waits| waits.ago_s);
+        pending.truncate(OTHERS);
         let options = self.operations.options;
         Recalled {
+            pending,
             since_s: ago(self.memory.since()),
             events,
             locked_out_s: lock.map(|locked| locked.left.as_secs()),

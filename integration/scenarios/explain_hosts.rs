@@ -1,0 +1,144 @@
+//! `knock-agent explain` on hosts with rules of iptables-legacy, routing of their own, and firewalls as they are delivered.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::explain::{Scene, has_also, next, two_apps};
+use crate::agent::Installation;
+use crate::hosts::load;
+use crate::namespace::Namespace;
+use crate::probe::{GENEROUS, PATIENCE, Reach, tcp};
+use crate::server::{Habit, Server};
+use crate::topology::{Family, Topology};
+
+#[track_caller]
+fn run(host: &Namespace, line: &str) {
+    host.run("sh", &["-e", "-c", line]).success();
+}
+
+/// Attaches a program to `ext0` that drops everything, as long as it runs.
+const XDP: &str = "
+import ctypes, socket, struct, time
+libc = ctypes.CDLL(None, use_errno=True)
+def bpf(command, attributes):
+    got = libc.syscall(321, command, attributes, len(attributes))
+    assert got >= 0, ctypes.get_errno()
+    return got
+program = struct.pack('<BBhiBBhi', 0xb7, 0, 0, 1, 0x95, 0, 0, 0)
+code, licence = ctypes.create_string_buffer(program), ctypes.create_string_buffer(b'GPL')
+loaded = bpf(5, struct.pack('<IIQQIIQII16sII', 6, 2, ctypes.addressof(code), ctypes.addressof(licence), 0, 0, 0, 0, 0, b'drop', 0, 37))
+link = bpf(28, struct.pack('<IIIIQ', loaded, socket.if_nametoindex('ext0'), 37, 2, 0))
+time.sleep(60)
+";
+
+#[test]
+fn rules_of_iptables_legacy_routes_of_others_and_programs_before_all_rules() {
+    let net = Topology::new();
+    let home = Installation::new(&two_apps(&[]));
+    let scene = Scene { net: &net, home: &home };
+    let agent = home.start(&net.router);
+    let _server = Server::tcp(&net.router, 2222, Habit::Echo);
+    let (router, a) = (&net.router, Family::V4.client_a());
+    home.grant(router, "ssh", a, 600);
+
+    run(router, "iptables-legacy -P INPUT DROP");
+    let value = scene.a("host-drops");
+    assert_eq!(value["steps"].as_array().unwrap().last().unwrap()["table"], "filter (legacy)", "{value:#}");
+    let remedy = next(&value);
+    run(router, remedy.lines().find(|line| line.starts_with("iptables-legacy ")).unwrap());
+    scene.a("granted");
+    run(router, "iptables-legacy -P INPUT ACCEPT; iptables-legacy -F");
+    run(router, "iptables-legacy -N f2b-sshd; iptables-legacy -A f2b-sshd -s 203.0.113.2 -j REJECT");
+    run(router, "iptables-legacy -A INPUT -p tcp -m multiport --dports 22,2222 -j f2b-sshd");
+    let value = scene.a("host-bans");
+    let remedy = next(&value);
+    assert!(remedy.contains("fail2ban-client unban 203.0.113.2"), "{value:#}");
+    run(router, remedy.lines().find(|line| line.starts_with("iptables-legacy ")).unwrap());
+    scene.a("granted");
+    run(router, "iptables-legacy -t raw -A PREROUTING -p tcp --dport 2222 -j DROP");
+    scene.a("host-drops");
+    run(
+        router,
+        "iptables-legacy -t raw -F; iptables-legacy -A INPUT -p tcp --dport 2222 -m statistic --mode random --probability 1 -j DROP",
+    );
+    let value = scene.a("cannot-tell");
+    assert_eq!(value["verdict"], "unknown");
+    run(router, "iptables-legacy -F");
+
+    // What comes too fast for a rule, which nobody can see afterwards.
+    router.nft("table inet rate { chain input { type filter hook input priority 0; tcp dport 2222 limit rate over 1/second drop; }\n}");
+    let value = scene.explain(a, "ssh");
+    assert!(value["cause"] == "granted" && has_also(&value, "rate-rule"), "{value:#}");
+    router.nft("delete table inet rate");
+
+    run(router, "ip rule add to 203.0.113.2 prohibit pref 100");
+    scene.a("route-forbids");
+    run(
+        router,
+        "ip rule del pref 100; ip rule add to 203.0.113.1 unreachable pref 0; ip rule del pref 0 lookup local; ip rule add pref 1 lookup local",
+    );
+    let value = scene.a("route-forbids");
+    assert!(next(&value).contains("ip rule"), "{value:#}");
+    run(router, "ip rule add pref 0 lookup local; ip rule del pref 0 unreachable; ip rule del pref 1");
+    run(router, "ip route add 203.0.113.2/32 dev int0");
+    scene.a("asymmetric-route");
+    router.sysctl("net/ipv4/conf/ext0/rp_filter", "1");
+    scene.a("reverse-path");
+    run(router, "ip route del 203.0.113.2/32 dev int0");
+    scene.a("granted");
+
+    // Tables that are switched off: one of the host's, then ours while the daemon hangs.
+    router.nft(
+        "table inet off { flags dormant; chain input { type filter hook input priority 0; policy drop; }\n}",
+    );
+    scene.a("granted");
+    let b = Family::V4.client_b();
+    agent.signal(Signal::SIGSTOP);
+    scene.says(&net.b, b, "ssh", 2222, "daemon-mute");
+    run(router, "nft 'add table inet knock_agent { flags dormant; }'");
+    scene.says(&net.b, b, "ssh", 2222, "no-guard");
+    agent.signal(Signal::SIGCONT);
+    let end = Instant::now() + Duration::from_secs(30);
+    while scene.explain(b, "ssh")["cause"] != "not-knocked" {
+        assert!(Instant::now() < end);
+    }
+
+    let mut program = Command::new("python3");
+    program.args(["-c", XDP]);
+    let attached = router.background(program);
+    let end = Instant::now() + Duration::from_secs(30);
+    while scene.explain(a, "ssh")["cause"] != "xdp" {
+        assert!(Instant::now() < end);
+    }
+    scene.a("xdp");
+    drop(attached);
+    run(router, "ip link set ext0 down");
+    let value = scene.a("interface-down");
+    assert!(next(&value).contains("ip link set ext0 up"), "{value:#}");
+}
+
+#[test]
+fn on_each_host_the_verdict_is_what_becomes_of_packets() {
+    let net = Topology::new();
+    let router = &net.router;
+    let (a, b) = (Family::V4.client_a(), Family::V4.client_b());
+    let _server = Server::tcp(router, 2222, Habit::Echo);
+    for name in ["debian.nft", "docker.nft", "firewalld.nft", "openwrt.nft"] {
+        load(router, name);
+        let home = Installation::new(&two_apps(&[]));
+        let scene = Scene { net: &net, home: &home };
+        let agent = home.start(router);
+        home.grant(router, "ssh", a, 600);
+        let value = scene.explain(a, "ssh");
+        let open = value["verdict"] == "open";
+        let reach = tcp(&net.a, (Family::V4.router(), 2222).into(), if open { GENEROUS } else { PATIENCE });
+        assert_eq!(reach == Reach::Open, open, "{name} {reach:?} {value:#}");
+        assert!(["granted", "host-drops"].contains(&value["cause"].as_str().unwrap()), "{name} {value:#}");
+        let value = scene.explain(b, "ssh");
+        assert_eq!(value["verdict"], "closed", "{name} {value:#}");
+        agent.terminate();
+        run(router, "nft flush ruleset");
+    }
+}
