@@ -50,6 +50,9 @@ pub enum Part {
     StateFile,
     /// Figures for Prometheus.
     Metrics,
+    /// What only a daemon of another version knows.
+    #[serde(other)]
+    Other,
 }
 
 /// Something that is wrong.
@@ -74,6 +77,7 @@ impl fmt::Display for Part {
             Self::Configuration => "configuration",
             Self::StateFile => "state-file",
             Self::Metrics => "metrics",
+            Self::Other => "other",
         })
     }
 }
