@@ -44,7 +44,7 @@ pub struct StatusArgs {
 
 /// To a terminal so many grants are listed, as a person reads them; else so many.
 const LISTED: usize = 100;
-const LISTED_TO_PROGRAMS: usize = 10_000;
+const LISTED_TO_PROGRAMS: usize = 1_000;
 /// What changes while it is looked at fits a screen: so many where it is not known how large that is.
 const LISTED_LIVE: usize = 20;
 /// A live view asks for no more than a part of the time.
