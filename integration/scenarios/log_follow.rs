@@ -115,13 +115,18 @@ fn who_stops_reading_ends_it_also_while_nothing_comes() {
 /// An entry in the journal's export format, with trusted fields, which only the journal itself can write elsewhere.
 fn entry(unit: &str, user: &str, number: u64) -> String {
     let micros = 1_801_418_400_000_000 + number * 1_000_000;
-    let boot = "0123456789abcdef0123456789abcdef";
+    // Only this one is followed.
+    let boot = boot();
     format!(
         "__CURSOR=s=1;i={number}\n__REALTIME_TIMESTAMP={micros}\n__MONOTONIC_TIMESTAMP={number}000000\n_BOOT_ID={boot}\n\
          _MACHINE_ID={MACHINE}\n_SYSTEMD_UNIT={unit}.service\n_UID=0\n_PID=7\nPRIORITY=6\nMESSAGE=granted\n\
          KNOCK_AGENT_EVENT=granted\nKNOCK_AGENT_ADDRESS=203.0.113.7\nKNOCK_AGENT_APP=ssh\nKNOCK_AGENT_BY={user}\n\
          KNOCK_AGENT_HOW=operator\nKNOCK_AGENT_LIFETIME_S=60\nKNOCK_AGENT_SERVICES=tcp/22\n\n"
     )
+}
+
+fn boot() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().replace('-', "")
 }
 
 const MACHINE: &str = "fedcba9876543210fedcba9876543210";
@@ -158,9 +163,12 @@ fn the_journal_of_a_unit_is_read_and_followed_through_a_rotation_and_nobody_else
     let nobody = finish(log(&[]), b"", LIMIT).success();
     assert!(nobody.text().is_empty() && nobody.stderr.contains("no such events"), "{nobody:?}");
 
-    let broken = "__REALTIME_TIMESTAMP=1801418401500000\n__MONOTONIC_TIMESTAMP=1500000\n_BOOT_ID=0123456789abcdef0123456789abcdef\n\
-                  _SYSTEMD_UNIT=knock-agent.service\nMESSAGE=no event\nKNOCK_AGENT_LIFETIME_S=many\n\n";
-    let first = entry("knock-agent", "alice", 1) + &entry("another", "mallory", 2) + broken;
+    let broken = format!(
+        "__REALTIME_TIMESTAMP=1801418401500000\n__MONOTONIC_TIMESTAMP=1500000\n_BOOT_ID={}\n\
+         _SYSTEMD_UNIT=knock-agent.service\nMESSAGE=no event\nKNOCK_AGENT_LIFETIME_S=many\n\n",
+        boot()
+    );
+    let first = entry("knock-agent", "alice", 1) + &entry("another", "mallory", 2) + &broken;
     write("", &first);
     let shown = finish(log(&[]), b"", LIMIT).success().text();
     assert_eq!(shown.lines().count(), 1, "{shown}");

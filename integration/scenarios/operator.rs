@@ -63,11 +63,21 @@ const SILENT_CALLERS: &str = "import socket,sys,time\nall=[]\nfor _ in range(int
 #[test]
 fn callers_who_say_nothing_hold_up_neither_root_nor_for_long_other_operators() {
     let net = Topology::new();
-    let home = Installation::new(&Config::ssh(&[])).for_nobody();
+    let caps = "+net_admin,+net_bind_service";
+    let (inherited, ambient) = (format!("--inh-caps=-all,{caps}"), format!("--ambient-caps=-all,{caps}"));
+    let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", &inherited, &ambient];
+    let home = Installation::new(&Config::ssh(&[])).for_nobody().wrapper(&nobody);
     let _agent = home.start(&net.router);
     let socket = home.path("run/control.sock");
     let mut command = std::process::Command::new("setpriv");
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "python3", "-c", SILENT_CALLERS]);
+    command.args([
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "/usr/bin/python3",
+        "-c",
+        SILENT_CALLERS,
+    ]);
     command.arg(&socket).arg("60").stdout(std::process::Stdio::piped());
     let mut silent = net.router.background(command);
     let mut line = [0; 3];
