@@ -96,7 +96,7 @@ ensure_test_packages() {
     done
     ensure_packages curl nmap tcpdump conntrack openssl python3 python3-requests netcat-openbsd procps strace sudo util-linux \
         iptables ipset ufw firewalld fail2ban dbus iputils-ping dash oathtool zbar-tools openssh-client openssh-server \
-        python3-aiosmtpd python3-scapy python3-jsonschema whois pass gnupg hping3 systemd binutils gcc zsh fish man-db mandoc busybox-static
+        python3-aiosmtpd python3-scapy python3-jsonschema whois pass gnupg hping3 systemd systemd-journal-remote coreutils binutils gcc zsh fish man-db mandoc busybox-static
     # What the recipes of the documentation hide.
     ensure_servers openvpn
     ensure_packages wireguard-tools wireguard-go

@@ -86,6 +86,55 @@ fn health_is_good_with_the_daemon_and_names_each_thing_that_is_wrong() {
     assert_ill(&home, &net.router, 1, &["guard", "daemon"]);
 }
 
+/// Answers each caller with the next line.
+const OTHER_DAEMON: &str = "import socket,sys\ns=socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(9); print('on',flush=True)\nfor line in sys.argv[2:]:\n c,_=s.accept(); c.recv(9999); c.sendall((line+'\\n').encode()); c.close()";
+
+#[test]
+fn a_daemon_of_another_version_a_broken_configuration_and_a_missing_permission_are_told_apart() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&[])).for_nobody();
+    home.guard(&net.router).success();
+    let answers = [
+        r#"{"reply":"health","problems":[{"part":"antenna","message":"bent","more":1}],"more":{}}"#,
+        r#"{"reply":"status","status":{"version":1,"backend":"nftables","grants":[],"moods":["good"]},"more":1}"#,
+        // One of before, which is asked again for everything.
+        r#"{"reply":"failed","failure":"request","message":"the request cannot be read: unknown variant"}"#,
+        r#"{"reply":"status","status":{"version":1,"backend":"nftables","grants":[]}}"#,
+        r#"{"reply":"sung","verse":1}"#,
+    ];
+    let mut command = std::process::Command::new("python3");
+    command.args(["-c", OTHER_DAEMON]).arg(home.path("run/control.sock")).args(answers);
+    command.stdout(std::process::Stdio::piped());
+    let mut other = net.router.background(command);
+    std::io::Read::read_exact(other.0.stdout.as_mut().unwrap(), &mut [0; 2]).unwrap();
+    let ill = home.check(&net.router, &["health", "--json"]).exits(1);
+    assert_eq!(parts(&ill), ["other"], "{ill:?}");
+    for _ in 0..2 {
+        let text = home.verb(&net.router, &["status"]).success().text();
+        assert!(text.contains("nobody is let in"), "{text}");
+    }
+    let told = home.verb(&net.router, &["status"]).exits(69).stderr;
+    assert!(told.contains("another version"), "{told}");
+    drop(other);
+
+    // Nobody answers any more: the kernel tells, whatever the configuration is.
+    home.rewrite_config("global: nonsense\n");
+    let text = home.verb(&net.router, &["status"]).success().text();
+    assert!(text.contains("does not run") && text.contains("nobody is let in"), "{text}");
+    let text = home.check(&net.router, &["health"]).exits(78).text();
+    assert!(text.contains("configuration: ") && text.contains("daemon: "), "{text}");
+    let (program, config, run) = (home.path("knock-agent"), home.path("config.yaml"), home.path("run"));
+    let mut words =
+        vec!["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"];
+    words.extend([program.to_str().unwrap(), "status", "--config", config.to_str().unwrap()]);
+    words.extend(["--runtime-dir", run.to_str().unwrap()]);
+    let told = net.router.run("setpriv", &words).exits(77).stderr;
+    assert!(
+        told.contains("error: ") && told.to_lowercase().contains("permission") | told.contains("root"),
+        "{told}"
+    );
+}
+
 #[test]
 fn health_without_permission_says_so() {
     let net = Topology::new();

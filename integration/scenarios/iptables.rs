@@ -28,6 +28,45 @@ on_both_iptables! {
     both_kinds_of_firewall_at_once_are_refused,
     the_printed_text_loads_to_the_rules_that_run_makes,
     a_host_that_drops_by_default_is_told_what_to_add,
+    what_passed_is_told_by_status_and_figures,
+}
+
+fn what_passed_is_told_by_status_and_figures() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let config =
+        Config::new(&["metrics: {listen: \"127.0.0.1:9469\"}"]).app("ssh", "2222", "tcp", "local", &[]);
+    let home = Installation::new(&config);
+    let _agent = home.start(&net.router);
+    home.grant(&net.router, "ssh", Family::V4.client_a(), 600);
+    assert_echoes(&net.a, Family::V4.router(), 2222);
+    assert_silent(&net.b, Family::V4.router(), 2222);
+    // Nobody sends anything any more, and it is looked at every second.
+    std::thread::sleep(Duration::from_secs(3));
+    let page =
+        net.router.run("curl", &["-sS", "-f", "-m", "20", "http://127.0.0.1:9469/metrics"]).success().text();
+    // The programs' own listing is the judge.
+    let save = Backend::current().program('4', "save");
+    let listed = net.router.run(&save, &["-c"]).success().text();
+    let packets = |rule: &str| {
+        let line = listed.lines().find(|line| line.contains("-A KA-svc_tcp_2222 ") && line.contains(rule));
+        let line = line.unwrap_or_else(|| panic!("no {rule} in\n{listed}"));
+        line.trim_start_matches('[').split(':').next().unwrap().parse::<u64>().unwrap()
+    };
+    let (granted, dropped) = (packets("ka:grant:ssh"), packets("ka:drop:tcp_2222"));
+    assert!(granted >= 3 && dropped >= 1, "{listed}");
+    let told: serde_json::Value =
+        serde_json::from_slice(&home.verb(&net.router, &["status", "--json"]).success().stdout).unwrap();
+    let ssh = &told["traffic"][0];
+    assert_eq!((ssh["packets_in"].as_u64(), ssh["packets_dropped"].as_u64()), (Some(granted), Some(dropped)));
+    assert!(ssh["packets_out"].as_u64() >= Some(2), "{ssh}");
+    for (rule, verdict, count) in [("grant:ssh", "other", granted), ("drop:tcp_2222", "drop", dropped)] {
+        let figure = format!(
+            "knock_agent_rule_packets_total{{chain=\"svc_tcp_2222\",rule=\"{rule}\",verdict=\"{verdict}\"}} {count}"
+        );
+        assert!(page.lines().any(|line| line == figure), "no {figure} in\n{page}");
+    }
+    assert!(page.contains("knock_agent_guarded 1"), "{page}");
 }
 
 /// A folder to be mounted over `/usr/sbin`, in which one program is another.

@@ -194,10 +194,18 @@ fn a_second_daemon_with_other_files_gives_up_before_it_touches_anything() {
     agent.kill();
     // The name dies with its owner, and a user who holds it does not keep the ports open.
     net.router.nft("delete table inet knock_agent");
+    // Nor does root without power over the network, as in a container that shares it.
+    let powerless = ["--bounding-set=-net_admin", "--inh-caps=-net_admin"];
+    let stranger = ["--reuid=65534", "--regid=65534", "--clear-groups"];
     let squatter = "import socket,time; s=socket.socket(socket.AF_UNIX); s.bind('\\0knock-agent'); LISTEN time.sleep(60)";
-    for (listens, script) in ["", "s.listen(0);"].map(|listen| (listen, squatter.replace("LISTEN", listen))) {
+    let listening = ["", "s.listen(0);"].map(|listen| (listen, squatter.replace("LISTEN", listen)));
+    for ((listens, script), who) in [
+        (&listening[0], &stranger[..]),
+        (&listening[1], &stranger[..]),
+        (&(listening[1].0, listening[1].1.replace("listen(0)", "listen(9)")), &powerless[..]),
+    ] {
         let mut command = std::process::Command::new("setpriv");
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "/usr/bin/python3", "-c", &script]);
+        command.args(who).args(["/usr/bin/python3", "-c", script]);
         let _squatter = net.router.background(command);
         let named = || net.router.run("ss", &["-xa"]).text().contains("@knock-agent");
         let end = Instant::now() + Duration::from_secs(10);
@@ -210,6 +218,56 @@ fn a_second_daemon_with_other_files_gives_up_before_it_touches_anything() {
         agent.kill();
     }
     assert!(before.contains("2222") && table(&net.router).contains("2222"));
+}
+
+#[test]
+fn a_daemon_that_is_told_to_end_while_its_first_front_is_being_started_ends_and_leaves_the_guard() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&[]));
+    // A machine that is quick may have it serve before it is seen.
+    for attempt in 0..20 {
+        let notify = home.path("notify");
+        let _ = std::fs::remove_file(&notify);
+        let socket = std::os::unix::net::UnixDatagram::bind(&notify).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let mut command = home.run_command();
+        command.env("NOTIFY_SOCKET", &notify).stdin(std::process::Stdio::null());
+        let log = std::fs::File::create(home.path("agent.log")).unwrap();
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+        let mut daemon = net.router.background(command);
+        let pid = daemon.0.id();
+        let end = Instant::now() + Duration::from_secs(30);
+        let front = loop {
+            let launcher = crate::front::child_of(pid, "start-others");
+            if let Some(front) = launcher.and_then(|pid| crate::front::child_of(pid, "hear-strangers")) {
+                break front;
+            }
+            assert!(daemon.is_alive() && Instant::now() < end, "no front:\n{}", home.log());
+        };
+        let front = nix::unistd::Pid::from_raw(i32::try_from(front).unwrap());
+        nix::sys::signal::kill(front, nix::sys::signal::Signal::SIGSTOP).unwrap();
+        // The rest goes on as far as it can without it.
+        let end = Instant::now() + Duration::from_secs(20);
+        while !is_guarded(&net.router) || !home.path("run/control.sock").exists() {
+            assert!(daemon.is_alive() && Instant::now() < end, "{}", home.log());
+            sleep(Duration::from_millis(10));
+        }
+        sleep(Duration::from_millis(300));
+        if socket.recv(&mut [0; 64]).is_ok() {
+            assert!(attempt < 19, "its front always served before it could be stopped");
+            continue;
+        }
+        daemon.signal(nix::sys::signal::Signal::SIGTERM);
+        let status = crate::process::wait(&mut daemon.0, Duration::from_secs(20));
+        assert_eq!(status.and_then(|status| status.code()), Some(0), "it ends: {}", home.log());
+        let gone = || !std::path::Path::new(&format!("/proc/{front}")).exists();
+        while !gone() {
+            assert!(Instant::now() < end + Duration::from_secs(20), "its front stays");
+            sleep(Duration::from_millis(20));
+        }
+        assert!(is_guarded(&net.router), "the guard stays");
+        return;
+    }
 }
 
 fn somebody_else_who_removes_a_grant_is_obeyed() {

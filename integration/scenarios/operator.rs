@@ -28,6 +28,76 @@ without_ipset! {
     teardown_after_the_daemon_was_stopped_removes_everything,
 }
 
+#[test]
+fn addresses_that_no_client_has_are_refused_with_the_reason() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&[]));
+    let agent = home.start(&net.router);
+    for running in [true, false] {
+        for (address, why) in [
+            ("0.0.0.0", "no address of a host"),
+            ("127.0.0.1", "loopback"),
+            ("224.0.0.251", "multicast"),
+            ("255.255.255.255", "broadcast"),
+            ("::", "no address of a host"),
+            ("::1", "loopback"),
+            ("ff02::fb", "multicast"),
+            ("::ffff:127.0.0.1", "loopback"),
+        ] {
+            let told = home.verb(&net.router, &["grant", "ssh", address]).exits(2).stderr;
+            assert!(told.contains(why), "{address}: {told}");
+        }
+        let told = home.verb(&net.router, &["allow", "224.0.0.0/4"]).exits(2).stderr;
+        assert!(told.contains("multicast"), "{told}");
+        if running {
+            agent.signal(nix::sys::signal::Signal::SIGKILL);
+        }
+    }
+    let left = status(&net, &home);
+    assert_eq!(left["grants"], serde_json::json!([]), "nothing of it is in the kernel");
+}
+
+/// Connects to the control socket so often as a user, says nothing, and prints a line when all are there.
+const SILENT_CALLERS: &str = "import socket,sys,time\nall=[]\nfor _ in range(int(sys.argv[2])):\n s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); all.append(s)\nprint('all',flush=True)\ntime.sleep(60)";
+
+#[test]
+fn callers_who_say_nothing_hold_up_neither_root_nor_for_long_other_operators() {
+    let net = Topology::new();
+    let caps = "+net_admin,+net_bind_service";
+    let (inherited, ambient) = (format!("--inh-caps=-all,{caps}"), format!("--ambient-caps=-all,{caps}"));
+    let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", &inherited, &ambient];
+    let home = Installation::new(&Config::ssh(&[])).for_nobody().wrapper(&nobody);
+    let _agent = home.start(&net.router);
+    let socket = home.path("run/control.sock");
+    let mut command = std::process::Command::new("setpriv");
+    command.args([
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "/usr/bin/python3",
+        "-c",
+        SILENT_CALLERS,
+    ]);
+    command.arg(&socket).arg("60").stdout(std::process::Stdio::piped());
+    let mut silent = net.router.background(command);
+    let mut line = [0; 3];
+    std::io::Read::read_exact(silent.0.stdout.as_mut().unwrap(), &mut line).unwrap();
+    // Root has room of its own. Before, three batches of sixteen were waited for, ten seconds each.
+    let begun = Instant::now();
+    home.verb(&net.router, &["status"]).success();
+    let of_root = begun.elapsed();
+    // Another one of theirs comes after all of them, a second for each batch.
+    let program = home.path("knock-agent");
+    let mut command = std::process::Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program).arg("status");
+    command.arg("--config").arg(home.path("config.yaml")).arg("--runtime-dir").arg(home.path("run"));
+    net.router.finish(command, b"", Duration::from_secs(60)).success();
+    let of_other = begun.elapsed();
+    assert!(silent.is_alive(), "they would wait for a minute");
+    assert!(of_root < Duration::from_secs(5), "root waited {of_root:?}");
+    assert!(of_other < Duration::from_secs(20), "others waited {of_other:?}");
+}
+
 fn status(net: &Topology, home: &Installation) -> Value {
     let done = home.verb(&net.router, &["status", "--json"]).success();
     let value: Value = serde_json::from_slice(&done.stdout).unwrap_or_else(|e| panic!("{e}: {done:?}"));

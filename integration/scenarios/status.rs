@@ -167,7 +167,10 @@ fn status_is_watched_in_a_pipe_and_on_a_terminal_until_ctrl_c_or_until_nobody_re
     let mut terminal = begin(command);
     let mut out = terminal.0.stdout.take().unwrap();
     let text = shown(&mut out, 2);
-    assert!(text.contains("\u{1b}[H\u{1b}[2J") && text.contains("\u{1b}[32mok"), "{text:?}");
+    assert!(
+        text.contains("\u{1b}[H") && text.contains("\u{1b}[J") && text.contains("\u{1b}[32mok"),
+        "{text:?}"
+    );
     terminal.signal(Signal::SIGTERM);
     wait(&mut terminal.0, LIMIT).unwrap();
 }

@@ -304,7 +304,7 @@ impl Firewall {
     pub fn counters(&mut self) -> Result<Option<Vec<RuleCounter>>, BackendError> {
         match self {
             Self::Nftables(nft) => nft.counters(),
-            Self::Iptables(_) => Ok(None),
+            Self::Iptables(iptables) => Ok(iptables.counters().map(<[_]>::to_vec)),
         }
     }
 

@@ -33,6 +33,8 @@ pub struct Printer {
     sink: Box<dyn Write>,
     colour: bool,
     terminal: bool,
+    /// The lines of a picture that is not shown yet.
+    picture: Option<Vec<String>>,
     state: State,
 }
 
@@ -61,7 +63,7 @@ impl Printer {
     }
 
     fn to(sink: Box<dyn Write>, colour: bool) -> Self {
-        Self { sink, colour, terminal: false, state: State::Open }
+        Self { sink, colour, terminal: false, picture: None, state: State::Open }
     }
 
     /// The text in the colour of its tone, or as it is where there is no colour.
@@ -72,7 +74,9 @@ impl Printer {
 
     /// Prints a line.
     pub fn line(&mut self, text: impl Display) {
-        if self.state == State::Open {
+        if let Some(picture) = &mut self.picture {
+            picture.extend(text.to_string().split('\n').map(str::to_owned));
+        } else if self.state == State::Open {
             let outcome = writeln!(self.sink, "{text}");
             self.note(outcome);
         }
@@ -84,10 +88,18 @@ impl Printer {
         self.terminal
     }
 
-    /// Empties the screen.
-    pub fn clear(&mut self) {
+    /// Keeps what is printed from now on until it is shown as a whole.
+    pub fn begin_picture(&mut self) {
+        self.picture = Some(Vec::new());
+    }
+
+    /// Shows what was kept in place of what was on the screen, as far as it fits there: `rows` and `columns` of it; all of
+    /// it where they are not known.
+    pub fn show_picture(&mut self, size: Option<(u16, u16)>) {
+        let lines = self.picture.take().unwrap_or_default();
         if self.state == State::Open {
-            let outcome = self.sink.write_all(b"\x1b[H\x1b[2J");
+            let text = picture(&lines, size);
+            let outcome = self.sink.write_all(text.as_bytes()).and_then(|()| self.sink.flush());
             self.note(outcome);
         }
     }
@@ -130,6 +142,37 @@ impl Printer {
             Err(_) => self.state = State::Failed,
         }
     }
+}
+
+/// Lines as a picture: from the upper left corner on, each to its end, and nothing below. The last row stays empty, as a
+/// line that ends there would move all of them.
+fn picture(lines: &[String], size: Option<(u16, u16)>) -> String {
+    let (rows, columns) = size.map_or((usize::MAX, usize::MAX), |(rows, columns)| {
+        (usize::from(rows).saturating_sub(1).max(1), usize::from(columns).max(1))
+    });
+    let hidden = lines.len().saturating_sub(rows);
+    let shown = if hidden > 0 { rows - 1 } else { rows };
+    let more = (hidden > 0).then(|| format!("... {} more lines", hidden + 1));
+    let all = lines.iter().take(shown).chain(&more);
+    let text: String = all.map(|line| format!("{}\x1b[K\n", cut(line, columns))).collect();
+    format!("\x1b[H{text}\x1b[J")
+}
+
+/// As much of a line as so many columns hold; colours take none.
+fn cut(line: &str, columns: usize) -> String {
+    let (mut out, mut room, mut coloured, mut inside) = (String::new(), columns, false, false);
+    for c in line.chars() {
+        match c {
+            '\x1b' => (inside, coloured) = (true, true),
+            _ if inside => inside = !c.is_ascii_alphabetic(),
+            _ if room == 0 => {
+                return if coloured { out + "\x1b[0m" } else { out };
+            }
+            _ => room -= 1,
+        }
+        out.push(c);
+    }
+    out
 }
 
 /// A text without anything that a terminal obeys.
@@ -195,6 +238,27 @@ mod tests {
         let mut printer = Printer::to(Box::new(page.clone()), false);
         printer.table(&[["größe", "1"], ["a", "22"], ["b", ""]].map(|row| row.map(str::to_owned)));
         assert_eq!(String::from_utf8(page.0.take()).unwrap(), "  größe  1\n  a      22\n  b\n");
+    }
+
+    #[test]
+    fn a_picture_fits_the_screen_whatever_is_in_it() {
+        let page = Page::default();
+        let mut printer = Printer::to(Box::new(page.clone()), true);
+        let bad = printer.paint(Tone::Bad, "BAD");
+        let mut show = |size| {
+            printer.begin_picture();
+            printer.line(format!("{bad} guard"));
+            printer.line("two\nthree");
+            printer.line("four");
+            printer.show_picture(size);
+            String::from_utf8(page.0.take()).unwrap()
+        };
+        let all = "\x1b[H\x1b[31;1mBAD\x1b[0m guard\x1b[K\ntwo\x1b[K\nthree\x1b[K\nfour\x1b[K\n\x1b[J";
+        assert_eq!(show(None), all);
+        assert_eq!(show(Some((5, 9))), all, "it just fits");
+        let narrow = show(Some((4, 5)));
+        assert_eq!(narrow, "\x1b[H\x1b[31;1mBAD\x1b[0m g\x1b[0m\x1b[K\ntwo\x1b[K\n... 2\x1b[K\n\x1b[J");
+        assert_eq!(show(Some((0, 0))), "\x1b[H.\x1b[K\n\x1b[J", "no screen at all");
     }
 
     #[test]

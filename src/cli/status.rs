@@ -13,10 +13,10 @@ use crate::backend::{BackendError, Firewall};
 use crate::cli::load::{self, Exposure};
 use crate::cli::operate::{ask_daemon, exit_of, exit_of_backend};
 use crate::cli::{ConfigArg, Exit, Printer};
-use crate::service::control::{Reply, Request};
+use crate::service::control::{Failure, Reply, Request};
 use crate::service::standing::traffic;
 use crate::service::status::{Row, Status, status};
-use crate::sys::signals;
+use crate::sys::{signals, terminal};
 
 /// The arguments of `status`.
 #[derive(Args, Clone, Debug)]
@@ -44,8 +44,8 @@ pub struct StatusArgs {
 
 /// To a terminal so many grants are listed, as a person reads them; else so many.
 const LISTED: usize = 100;
-const LISTED_TO_PROGRAMS: usize = 10_000;
-/// What changes while it is looked at fits a screen.
+const LISTED_TO_PROGRAMS: usize = 1_000;
+/// What changes while it is looked at fits a screen: so many where it is not known how large that is.
 const LISTED_LIVE: usize = 20;
 /// A live view asks for no more than a part of the time.
 const IDLE: u32 = 4;
@@ -74,22 +74,32 @@ fn watch(args: &StatusArgs, every: Duration, endings: &Receiver<()>) -> Exit {
     let mut out = Printer::stdout();
     loop {
         let begun = Instant::now();
-        if out.is_terminal() && !args.json {
-            out.clear();
+        // Asked each time: it may be made larger or smaller.
+        let size = terminal::size();
+        let draws = out.is_terminal() && !args.json;
+        if draws {
+            out.begin_picture();
         }
         if !args.json {
             let time = table::moment(SystemTime::now(), 0.0);
             out.line(format!("{time} UTC, every {} s; Ctrl-C ends", every.as_secs()));
         }
-        let listed = if out.is_terminal() { LISTED_LIVE } else { LISTED_TO_PROGRAMS };
+        let listed = match size {
+            _ if !out.is_terminal() => LISTED,
+            Some((rows, _)) => usize::from(rows).clamp(1, LISTED),
+            None => LISTED_LIVE,
+        };
         let exit = show(args, listed, &mut out);
+        if draws {
+            out.show_picture(size);
+        }
         // Who may not ask, may not a moment later either; what does not answer may.
         let over = !out.has_reader() || !matches!(exit, Exit::Done | Exit::Unavailable);
         let pause = every.max(begun.elapsed() * IDLE);
         if over {
             return out.finish(exit);
         }
-        if !args.json {
+        if !args.json && !draws {
             out.line("");
         }
         if endings.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
@@ -100,7 +110,8 @@ fn watch(args: &StatusArgs, every: Duration, endings: &Receiver<()>) -> Exit {
 
 fn show(args: &StatusArgs, listed: usize, out: &mut Printer) -> Exit {
     let mut err = Printer::stderr();
-    let found = match find(&args.file, &mut err) {
+    let most = if args.all || args.json { None } else { Some(listed) };
+    let found = match find(&args.file, most, &mut err) {
         Ok(found) => found,
         Err(exit) => return err.finish(exit),
     };
@@ -123,7 +134,7 @@ fn show(args: &StatusArgs, listed: usize, out: &mut Printer) -> Exit {
 /// Shows the rows that are wanted and nothing else.
 pub(super) fn show_grants(file: &ConfigArg, wanted: impl Fn(&Row) -> bool) -> Exit {
     let mut err = Printer::stderr();
-    let mut found = match find(file, &mut err) {
+    let mut found = match find(file, None, &mut err) {
         Ok(found) => found,
         Err(exit) => return err.finish(exit),
     };
@@ -133,9 +144,17 @@ pub(super) fn show_grants(file: &ConfigArg, wanted: impl Fn(&Row) -> bool) -> Ex
     out.finish(err.finish(Exit::Done))
 }
 
-/// What the daemon says, and without one the kernel; the exit code, after the reason was printed, where neither does.
-fn find(file: &ConfigArg, err: &mut Printer) -> Result<Status, Exit> {
-    let found = match ask_daemon(file, &Request::Status {}, err)? {
+/// What the daemon says, and without one the kernel; the exit code, after the reason was printed, where neither does. With
+/// a number, so many of those that are let in do, the newest.
+fn find(file: &ConfigArg, most: Option<usize>, err: &mut Printer) -> Result<Status, Exit> {
+    let all = Request::Status {};
+    let overview = most.and_then(|most| u32::try_from(most).ok()).map(|most| Request::Overview { most });
+    let mut reply = ask_daemon(file, overview.as_ref().unwrap_or(&all), err)?;
+    // A daemon of before does not know that request.
+    if overview.is_some() && matches!(reply, Some(Reply::Failed { failure: Failure::Request, .. })) {
+        reply = ask_daemon(file, &all, err)?;
+    }
+    let found = match reply {
         Some(Reply::Status { status }) => Some(status),
         Some(Reply::Failed { failure, message }) => {
             err.line(format!("error: {message}"));
@@ -167,10 +186,11 @@ fn from_kernel(file: &ConfigArg) -> Result<Option<Status>, BackendError> {
     let mut firewall = Firewall::in_place()?;
     let live = firewall.read()?;
     let limits = firewall.limits();
-    let counted = firewall.counters()?.unwrap_or_default();
+    let counted = firewall.counters()?;
     Ok(live.map(|live| Status {
         limits,
-        traffic: traffic(&counted, &names),
+        traffic_unknown: counted.is_none(),
+        traffic: traffic(&counted.unwrap_or_default(), &names),
         switched_off: live.flagged,
         ..status(firewall.name(), &live, &names, prefix, None)
     }))

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::ends::Ends;
 use super::holders::Holders;
 use super::journal::{End, Journal};
+use super::newest::newest;
 use super::note::{How, Note};
 use super::succession::Succession;
 use crate::units::{Lifetime, Now};
@@ -303,6 +304,18 @@ impl Ledger {
     #[must_use]
     pub fn changes(&self) -> u64 {
         self.changes
+    }
+
+    /// The addresses that were let in or renewed last, newest first, with the app of each; at most so many.
+    #[must_use]
+    pub fn newest(&self, most: usize) -> Vec<(&str, IpAddr)> {
+        let all = self.apps.iter().flat_map(|(app, of_app)| {
+            of_app.holders.iter().map(move |(addr, holders)| {
+                let begins = holders.iter().map(|(_, entry)| entry.until.saturating_sub(entry.lifetime));
+                (begins.max().unwrap_or_default(), app.as_str(), *addr)
+            })
+        });
+        newest(all, most)
     }
 
     /// How many addresses have grants for each app; takes as long as there are apps.

@@ -8,6 +8,7 @@ mod holders;
 mod journal;
 mod ledger;
 mod memory;
+mod newest;
 mod note;
 mod succession;
 

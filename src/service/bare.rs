@@ -19,6 +19,7 @@ pub fn only_closes(request: &Request) -> bool {
         Request::Grant { .. }
         | Request::Allow { .. }
         | Request::Status {}
+        | Request::Overview { .. }
         | Request::Explain { .. }
         | Request::Unblock { .. }
         | Request::Confirm {}
@@ -90,6 +91,7 @@ fn close_what_is(firewall: &mut Firewall, live: &Live, request: &Request) -> Res
         | Request::Allow { .. }
         | Request::Explain { .. }
         | Request::Status {}
+        | Request::Overview { .. }
         | Request::Unblock { .. }
         | Request::Confirm {}
         | Request::Health {}

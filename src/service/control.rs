@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::health::Ailment;
 use super::status::Status;
@@ -19,22 +18,23 @@ use crate::sys::{files, users};
 use crate::units::{Family, Network};
 
 /// Longest request, in bytes.
-const REQUEST: u64 = 4_096;
-/// How long somebody may take to ask.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How long one connection may take in all; what stands open may be a million grants.
-const IN_ALL: Duration = Duration::from_secs(60);
+pub(super) const REQUEST: u64 = 4_096;
 /// How long a client waits for the daemon.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(30);
-/// Connections served at a time.
-const CONNECTIONS: usize = 16;
+/// How long for all that stands open, which may be a million grants.
+const CLIENT_PATIENCE_FOR_ALL: Duration = Duration::from_secs(300);
 
 /// What an operator may ask of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
-    /// What stands open.
+    /// All that stands open.
     Status {},
+    /// How many are let in, and the newest of them.
+    Overview {
+        /// At most so many of them.
+        most: u32,
+    },
     /// What is known of an address.
     Explain {
         /// The address.
@@ -97,13 +97,14 @@ const VAST_V6: u8 = 15;
 
 impl Request {
     /// Whether it takes down the guard as a whole, or keeps what only root can put in force: that is not for operators.
-    fn is_for_root(&self) -> bool {
+    pub(super) fn is_for_root(&self) -> bool {
         match self {
             Self::Teardown {} | Self::Confirm {} => true,
             Self::Allow { network, .. } => network.parse().is_ok_and(|network: Network| {
                 network.prefix_len() <= if network.family() == Family::V4 { VAST_V4 } else { VAST_V6 }
             }),
             Self::Status {}
+            | Self::Overview { .. }
             | Self::Explain { .. }
             | Self::Grant { .. }
             | Self::Revoke { .. }
@@ -199,79 +200,13 @@ pub fn bind(runtime_dir: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Serves operators until the calls' receiver is gone.
-pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>) {
-    let permits = std::sync::Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let Ok(permit) = permits.clone().acquire_owned().await else {
-            return;
-        };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "the control socket does not accept");
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                continue;
-            }
-        };
-        let calls = calls.clone();
-        tokio::spawn(async move {
-            if let Ok(Err(error)) = tokio::time::timeout(IN_ALL, one(stream, calls)).await {
-                tracing::debug!(%error, "a control connection failed");
-            }
-            drop(permit);
-        });
-    }
-}
-
-async fn one(stream: tokio::net::UnixStream, calls: mpsc::Sender<Call>) -> io::Result<()> {
-    let peer = stream.peer_cred()?;
-    let user = users::name(peer.uid());
-    let (reader, mut writer) = stream.into_split();
-    let mut line = String::new();
-    let mut asked = tokio::io::BufReader::new(reader.take(REQUEST));
-    tokio::time::timeout(PATIENCE, asked.read_line(&mut line)).await??;
-    let failed = |failure, message: String| Reply::Failed { failure, message };
-    let reply = if !users::may_operate(peer.uid(), peer.gid()) {
-        tracing::warn!(user, "refused on the control socket");
-        failed(
-            Failure::Permission,
-            format!("{user} may not do this: it takes root or a member of group {}", users::GROUP),
-        )
-    } else {
-        match serde_json::from_str(&line) {
-            Err(error) => failed(Failure::Request, format!("the request cannot be read: {error}")),
-            Ok(request) if Request::is_for_root(&request) && !users::may_rule(peer.uid()) => {
-                tracing::warn!(user, "an operator asked for what only root may: refused");
-                failed(
-                    Failure::Permission,
-                    format!("{user} may not do this: it takes root, as it is about the guard as a whole"),
-                )
-            }
-            Ok(request) => {
-                let (reply, replied) = oneshot::channel();
-                let asked = calls.send(Call { request, user, reply }).await.is_ok();
-                match (asked, replied.await) {
-                    (true, Ok(reply)) => reply,
-                    (false, _) | (_, Err(_)) => {
-                        failed(Failure::Unavailable, "the daemon is stopping".to_owned())
-                    }
-                }
-            }
-        }
-    };
-    let mut text = serde_json::to_string(&reply).map_err(io::Error::other)?;
-    text.push('\n');
-    writer.write_all(text.as_bytes()).await?;
-    writer.shutdown().await
-}
-
 /// Asks the daemon; `None` where no daemon answers.
 ///
 /// # Errors
 /// When there is a daemon but it cannot be asked: [`io::ErrorKind::PermissionDenied`] among others.
 pub fn call(runtime_dir: &Path, request: &Request) -> io::Result<Option<Reply>> {
-    call_within(runtime_dir, request, CLIENT_PATIENCE)
+    let patience = if *request == (Request::Status {}) { CLIENT_PATIENCE_FOR_ALL } else { CLIENT_PATIENCE };
+    call_within(runtime_dir, request, patience)
 }
 
 /// The same, and waits for so long.
@@ -300,7 +235,10 @@ pub fn call_within(runtime_dir: &Path, request: &Request, patience: Duration) ->
             "the daemon closed the connection without a reply",
         ));
     }
-    serde_json::from_str(&line).map(Some).map_err(io::Error::other)
+    serde_json::from_str(&line).map(Some).map_err(|error| {
+        let text = format!("its reply cannot be read, it may be of another version: {error}");
+        io::Error::new(io::ErrorKind::InvalidData, text)
+    })
 }
 
 #[cfg(test)]

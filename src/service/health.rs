@@ -53,6 +53,9 @@ pub enum Part {
     StateFile,
     /// Figures for Prometheus.
     Metrics,
+    /// What only a daemon of another version knows.
+    #[serde(other)]
+    Other,
 }
 
 /// Something that is wrong.
@@ -78,6 +81,7 @@ impl fmt::Display for Part {
             Self::Configuration => "configuration",
             Self::StateFile => "state-file",
             Self::Metrics => "metrics",
+            Self::Other => "other",
         })
     }
 }

@@ -26,6 +26,7 @@ impl Operations {
             Request::Grant { app, address, seconds } => {
                 let note = Note { by: user.to_owned(), how: How::Operator };
                 let client = ClientAddr::new(address);
+                Network::host(client.ip()).of_clients()?;
                 let left = self.grant(&app, client, &note, lifetime(seconds)?, now)?;
                 Record { app: Some(app.clone()), ..by(user, "grant", &client) }.log("granted by an operator");
                 let long = Lifetime::from_secs(left.as_secs().max(1))
@@ -55,7 +56,7 @@ impl Operations {
                 Ok(format!("{ended} {} ended", if ended == 1 { "grant" } else { "grants" }))
             }
             Request::Allow { network, app, seconds } => {
-                let network: Network = network.parse()?;
+                let network = network.parse::<Network>()?.of_clients()?;
                 let lifetime = lifetime(seconds)?;
                 self.allow(network, app.as_deref(), lifetime, now)?;
                 let lifetime_s = lifetime.map(Lifetime::as_secs);
@@ -79,6 +80,7 @@ impl Operations {
                 Ok(format!("{count} allowed {what} removed; those of the configuration stay"))
             }
             Request::Status {}
+            | Request::Overview { .. }
             | Request::Explain { .. }
             | Request::Unblock { .. }
             | Request::Confirm {}

@@ -62,6 +62,9 @@ pub enum OperationError {
     /// Not a network.
     #[error(transparent)]
     Network(#[from] crate::units::NetworkError),
+    /// Not where clients are.
+    #[error(transparent)]
+    NotAClient(#[from] crate::units::NotAClient),
     /// The kernel would not.
     #[error(transparent)]
     Backend(#[from] BackendError),
@@ -76,7 +79,8 @@ impl OperationError {
             | Self::WrongFamily { .. }
             | Self::TooLong { .. }
             | Self::Lifetime(_)
-            | Self::Network(_) => Failure::Request,
+            | Self::Network(_)
+            | Self::NotAClient(_) => Failure::Request,
             Self::Backend(BackendError::Iptables(IptablesError::Element(_))) => Failure::Request,
             Self::Backend(
                 BackendError::NotPermitted | BackendError::Iptables(IptablesError::NotPermitted { .. }),

@@ -1,6 +1,6 @@
 //! What stands open for whom, from the kernel, explained by the ledger where there is one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,9 @@ pub struct Status {
     pub limits: Option<String>,
     /// What stands open.
     pub grants: Vec<Row>,
+    /// How many addresses are let in to each app, where `grants` has the newest of them only; none where it has all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open: Option<BTreeMap<String, u64>>,
     /// Who is locked out; nobody where no daemon runs, as nobody can knock there.
     #[serde(default)]
     pub locked_out: Vec<Locked>,
@@ -35,6 +38,9 @@ pub struct Status {
     /// What passed for each app; nothing where the firewall does not tell.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub traffic: Vec<Traffic>,
+    /// Whether the firewall does not tell what passed.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub traffic_unknown: bool,
     /// Whether the table is there, but does nothing.
     #[serde(default, skip_serializing_if = "is_false")]
     pub switched_off: bool,
@@ -235,7 +241,7 @@ pub(super) fn service_key(key: &[u8]) -> Option<(String, u16)> {
 }
 
 /// One row per user; a user's time never exceeds what the kernel gives.
-fn service_rows(
+pub(super) fn service_rows(
     slug: &str,
     app: &str,
     services: &[Service],
@@ -267,6 +273,7 @@ fn service_rows(
 /// One row per network as it was allowed, however many elements stand for it.
 fn allow_rows(app: &str, services: &[Service], elements: &Elements) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
+    let mut seen: BTreeSet<(String, String)> = BTreeSet::new();
     for (first, element) in elements {
         let origin = Origin::parse(element.comment.as_deref());
         let how = match origin {
@@ -280,7 +287,7 @@ fn allow_rows(app: &str, services: &[Service], elements: &Elements) -> Vec<Row> 
         for network in found {
             let Some(row) = row(Kind::Allow, app, services, first, element, &note) else { continue };
             let address = network.to_string();
-            if !rows.iter().any(|have| have.address == address && have.how == row.how) {
+            if seen.insert((address.clone(), row.how.clone())) {
                 rows.push(Row { address, ..row });
             }
         }
@@ -308,7 +315,8 @@ fn row(
     })
 }
 
-fn with_prefix(row: Row, family: Family, ipv6_prefix: u8) -> Row {
+/// The row, its address with the prefix that a grant is for.
+pub(super) fn with_prefix(row: Row, family: Family, ipv6_prefix: u8) -> Row {
     if family == Family::V4 || ipv6_prefix >= family.bits() {
         return row;
     }

@@ -2,8 +2,15 @@
 
 use std::io;
 use std::os::fd::AsFd;
+#[cfg(feature = "gateway")]
+use std::{os::fd::BorrowedFd, time::Duration};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+#[cfg(feature = "gateway")]
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
 
 /// Has writes fail with [`io::ErrorKind::WouldBlock`] where they would wait.
 ///
@@ -30,10 +37,49 @@ pub fn have_room(pipe: &impl AsFd, bytes: usize) -> io::Result<()> {
     Ok(())
 }
 
+/// Waits so long for something to read, or the end of it; false where neither came.
+///
+/// # Errors
+/// Those of `poll(2)`.
+#[cfg(feature = "gateway")]
+pub fn wait_readable(from: BorrowedFd<'_>, patience: Duration) -> io::Result<bool> {
+    let mut asked = [PollFd::new(from, PollFlags::POLLIN)];
+    let patience = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+    match poll(&mut asked, patience) {
+        Ok(ready) => Ok(ready > 0),
+        Err(Errno::EINTR) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether somebody may still read what is written there; also true of a file, and where it cannot be told.
+#[cfg(feature = "gateway")]
+#[must_use]
+pub fn has_reader(to: BorrowedFd<'_>) -> bool {
+    let mut asked = [PollFd::new(to, PollFlags::empty())];
+    let gone = PollFlags::POLLERR | PollFlags::POLLHUP;
+    let told = poll(&mut asked, PollTimeout::ZERO).unwrap_or_default();
+    told == 0 || asked.iter().all(|one| one.revents().is_none_or(|found| !found.intersects(gone)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::Write;
+
+    #[cfg(feature = "gateway")]
+    #[test]
+    fn it_is_told_whether_there_is_something_to_read_and_anybody_who_reads() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let soon = Duration::from_millis(1);
+        assert!(!wait_readable(reader.as_fd(), soon).unwrap() && has_reader(writer.as_fd()));
+        writer.write_all(b"x").unwrap();
+        assert!(wait_readable(reader.as_fd(), soon).unwrap());
+        drop(reader);
+        assert!(!has_reader(writer.as_fd()));
+        let file = std::fs::File::open("/proc/self/exe").unwrap();
+        assert!(has_reader(file.as_fd()));
+    }
 
     #[test]
     fn a_pipe_takes_what_there_is_room_for_before_anybody_reads() {

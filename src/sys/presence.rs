@@ -8,12 +8,16 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::sys::signal::kill;
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket};
+use nix::unistd::Pid;
 
 use super::users;
 
 const NAME: &str = "knock-agent";
+/// `linux/capability.h`.
+const CAP_NET_ADMIN: u32 = 12;
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -63,9 +67,42 @@ pub fn holder() -> io::Result<Option<Claim>> {
         Err(errno) => return Err(errno.into()),
     }
     let holder = getsockopt(&caller, PeerCredentials)?;
-    Ok(Some(if users::may_operate(holder.uid(), holder.gid()) {
-        Claim::Theirs(holder.pid())
+    let (uid, pid) = (holder.uid(), holder.pid());
+    Ok(Some(if users::may_operate(uid, holder.gid()) && !(uid == 0 && is_powerless(pid)) {
+        Claim::Theirs(pid)
     } else {
-        Claim::Squatted(Some(holder.uid()))
+        Claim::Squatted(Some(uid))
     }))
+}
+
+/// Whether a process is known to be without `CAP_NET_ADMIN`, or to be gone, so that it cannot be the one that guards: such
+/// as root of a container that shares this network namespace. One that cannot be seen from here may be.
+fn is_powerless(pid: i32) -> bool {
+    if pid <= 0 {
+        return false;
+    }
+    match std::fs::read_to_string(format!("/proc/{pid}/status")) {
+        Ok(status) => effective(&status).is_some_and(|set| set & (1 << CAP_NET_ADMIN) == 0),
+        // What is hidden (`hidepid`, proc(5)) is there all the same.
+        Err(_) => kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH),
+    }
+}
+
+/// The effective capabilities in `/proc/PID/status`.
+fn effective(status: &str) -> Option<u64> {
+    let set = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(set.trim(), 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_no_power_over_the_network_cannot_be_the_one() {
+        assert_eq!(effective("Name:\tx\nCapPrm:\t0\nCapEff:\t0000000000001000\n"), Some(1 << CAP_NET_ADMIN));
+        assert_eq!(effective("Name:\tx\n"), None);
+        assert!(!is_powerless(0), "it cannot be seen from here");
+        assert!(is_powerless(i32::MAX), "there is no such process");
+    }
 }

@@ -14,6 +14,9 @@ pub use unix::ask;
 #[cfg(all(unix, feature = "gateway"))]
 pub use unix::{ask_shown, is_there};
 
+#[cfg(all(unix, feature = "gateway"))]
+pub use size::size;
+
 #[cfg(not(unix))]
 pub use elsewhere::ask;
 
@@ -28,6 +31,22 @@ pub fn read_line() -> io::Result<Secret> {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "nothing was typed"));
     }
     Ok(Secret::new(line.trim_end_matches(['\r', '\n']).to_owned()))
+}
+
+#[cfg(all(unix, feature = "gateway"))]
+mod size {
+    #![expect(unsafe_code, reason = "asks the kernel how large a terminal is")]
+
+    use nix::libc;
+
+    /// Rows and columns of the terminal that standard output is; none where it is none, or does not say.
+    #[must_use]
+    pub fn size() -> Option<(u16, u16)> {
+        let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+        // SAFETY: the kernel writes one `struct winsize` there (ioctl_tty(2)), which outlives the call.
+        let asked = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &raw mut size) };
+        (asked == 0 && size.ws_row > 0 && size.ws_col > 0).then_some((size.ws_row, size.ws_col))
+    }
 }
 
 #[cfg(unix)]

@@ -88,6 +88,28 @@ fn mask128(len: u8) -> u128 {
     u128::MAX.checked_shl(128 - u32::from(len.min(128))).unwrap_or(0)
 }
 
+/// Why no client can have an address, or any of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{network} is {what}: no packet of a client comes from there")]
+pub struct NotAClient {
+    /// What was named.
+    network: Network,
+    /// What it is.
+    what: &'static str,
+}
+
+/// The networks that are nobody's on the way (RFC 1122, section 3.2.1.3; RFC 4291, section 2).
+const NOBODYS: [(IpAddr, u8, &str); 8] = [
+    (IpAddr::V4(Ipv4Addr::new(0, 0, 0, 0)), 8, "no address of a host"),
+    (IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8, "this host itself (loopback)"),
+    (IpAddr::V4(Ipv4Addr::new(224, 0, 0, 0)), 4, "a group of hosts (multicast)"),
+    (IpAddr::V4(Ipv4Addr::BROADCAST), 32, "everybody on a network (broadcast)"),
+    (IpAddr::V6(Ipv6Addr::UNSPECIFIED), 128, "no address of a host"),
+    (IpAddr::V6(Ipv6Addr::LOCALHOST), 128, "this host itself (loopback)"),
+    (IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0)), 96, "an IPv4 address in the clothes of IPv6"),
+    (IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0)), 8, "a group of hosts (multicast)"),
+];
+
 /// An address or a network in CIDR notation, host bits cleared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -146,6 +168,21 @@ impl Network {
     #[must_use]
     pub fn host(addr: IpAddr) -> Self {
         Self { addr, len: Family::of(addr).bits() }
+    }
+
+    /// The network, if clients can be in it.
+    ///
+    /// # Errors
+    /// [`NotAClient`] where all of it is nobody's.
+    pub fn of_clients(self) -> Result<Self, NotAClient> {
+        let inside = |first: IpAddr, len: u8| {
+            let outer = Self { addr: first, len };
+            self.len >= len && outer.first() <= self.first() && self.last() <= outer.last()
+        };
+        let found = NOBODYS
+            .iter()
+            .find(|(first, len, _)| Family::of(*first) == self.family() && inside(*first, *len));
+        found.map_or(Ok(self), |&(_, _, what)| Err(NotAClient { network: self, what }))
     }
 
     /// The first address.
@@ -242,6 +279,33 @@ mod tests {
         let mapped = ClientAddr::new("::ffff:192.0.2.1".parse().unwrap());
         assert_eq!(mapped.to_string(), "192.0.2.1");
         assert_eq!(mapped.family(), Family::V4);
+    }
+
+    #[test]
+    fn what_no_packet_of_a_client_comes_from_is_no_client() {
+        let of = |text: &str| text.parse::<Network>().unwrap().of_clients();
+        for nobodys in [
+            "0.0.0.0",
+            "0.1.2.0/24",
+            "127.0.0.1",
+            "127.0.0.0/8",
+            "224.0.0.1",
+            "239.0.0.0/8",
+            "224.0.0.0/4",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "ff02::1",
+            "ff00::/8",
+        ] {
+            assert!(of(nobodys).unwrap_err().to_string().contains(nobodys), "{nobodys}");
+        }
+        for theirs in ["0.0.0.0/0", "203.0.113.7", "240.0.0.1", "169.254.1.1", "255.255.255.0/24", "::/0"] {
+            assert!(of(theirs).is_ok(), "{theirs}");
+        }
+        for theirs in ["fe80::1", "2001:db8::/32", "fd00::/8"] {
+            assert!(of(theirs).is_ok(), "{theirs}");
+        }
     }
 
     #[test]

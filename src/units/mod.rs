@@ -20,7 +20,7 @@ mod timestamp;
 mod totp;
 
 pub use access_key::{AccessKey, AccessKeyError, KeyCheck, Verifier, form_bytes, id_of, is_invisible};
-pub use address::{ClientAddr, Family, Network, NetworkError};
+pub use address::{ClientAddr, Family, Network, NetworkError, NotAClient};
 pub use automaton::{Automaton, AutomatonError, START, Sequence, State, Terms};
 pub use event::{EventKind, EventKindError};
 pub use knock::{Knock, KnockError};

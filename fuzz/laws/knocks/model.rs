@@ -337,7 +337,9 @@ impl Model {
         let of_step1: Vec<Option<usize>> = keys.iter().map(|&key| self.holders[key].secret).collect();
         let secrets: Vec<usize> = match holder.secret {
             // At step 1 it was asked for, if it was that of the key there.
-            Some(secret) if app.codes[1] || of_step1.iter().any(|asked| *asked != Some(secret)) => vec![secret],
+            Some(secret) if app.codes[1] || of_step1.iter().any(|asked| *asked != Some(secret)) => {
+                vec![secret]
+            }
             Some(_) => vec![],
             None if !app.codes[1] || of_step1.contains(&None) => vec![],
             None => of_step1.into_iter().flatten().collect(),

@@ -3,6 +3,7 @@
 //! other way round; and what fails is undone.
 
 mod error;
+mod figures;
 mod recent;
 mod steps;
 mod tools;
@@ -22,6 +23,7 @@ pub use tools::Variant;
 use crate::backend::{BackendError, Commits};
 use crate::config::Settings;
 use crate::ruleset::diff::{Change, Live};
+use crate::ruleset::iptables::counters::counters;
 use crate::ruleset::iptables::elements::{Commands, commands, creation, kept, listed};
 use crate::ruleset::iptables::live::live;
 use crate::ruleset::iptables::model::{SetContent, Tables};
@@ -29,10 +31,11 @@ use crate::ruleset::iptables::names;
 use crate::ruleset::iptables::plan::{Impossible, Keeping, Matcher, plan};
 use crate::ruleset::iptables::recent::{Filled, List, listed as listed_lists};
 use crate::ruleset::iptables::restore::{TableChange, removal};
-use crate::ruleset::iptables::save::{ListedSet, Listing, sets};
+use crate::ruleset::iptables::save::{ListedSet, Listing, listing, sets};
 use crate::ruleset::iptables::sets::same_kind;
 use crate::ruleset::layout::Options;
 use crate::ruleset::model::Element;
+use crate::ruleset::wire::RuleCounter;
 use crate::sys::files;
 use crate::units::Family;
 
@@ -62,6 +65,7 @@ pub struct Iptables {
     /// What was put in force, and how the programs list it.
     in_force: Option<(Tables, [Listing; 2])>,
     seen: Observed,
+    counted: Vec<RuleCounter>,
     commits: Commits,
 }
 
@@ -75,8 +79,8 @@ impl Iptables {
         let matcher = tools.matcher();
         let keeping = if tools.without_ipset()? { Keeping::Recent } else { Keeping::Ipset };
         let (recent, seen, commits) = (Recent::default(), Observed::default(), Commits::default());
-        let knocks = OnceLock::new();
-        Ok(Self { tools, matcher, keeping, recent, knocks, in_force: None, seen, commits })
+        let (knocks, in_force, counted) = (OnceLock::new(), None, Vec::new());
+        Ok(Self { tools, matcher, keeping, recent, knocks, in_force, seen, counted, commits })
     }
 
     /// Does without ipset, even where it is there.
@@ -185,7 +189,9 @@ impl Iptables {
     /// # Errors
     /// [`IptablesError`] when it cannot be listed.
     pub fn observe(&mut self) -> Result<&Observed, IptablesError> {
-        let listings = self.tools.listings()?;
+        let saved = self.tools.saved()?;
+        let listings = saved.each_ref().map(|text| listing(text));
+        self.counted = saved.iter().flat_map(|text| counters(text)).collect();
         let names = self.tools.set_names()?;
         let (filled, held): (Vec<&str>, Vec<&str>) = names
             .iter()
@@ -236,12 +242,6 @@ impl Iptables {
         }
         let Commands { closing, opening } = commands(changes)?;
         self.tools.sets(&(closing + &opening))
-    }
-
-    /// How long changes of elements took.
-    #[must_use]
-    pub fn commits(&self) -> &Commits {
-        &self.commits
     }
 
     /// The lists that are in force; none where ipset is used.

@@ -136,9 +136,19 @@ impl Tools {
     /// # Errors
     /// [`IptablesError`] when they cannot be listed.
     pub fn listings(&self) -> Result<[Listing; 2], IptablesError> {
+        Ok(self.saved()?.map(|text| listing(&text)))
+    }
+
+    /// The same as it is written, with what was counted; through sudo without, as sudoers name the program without
+    /// arguments.
+    ///
+    /// # Errors
+    /// [`IptablesError`] when they cannot be listed.
+    pub fn saved(&self) -> Result<[String; 2], IptablesError> {
         let [v4, v6] = &self.save;
-        let v6 = if self.has_ipv6() { listing(&self.run(v6, &[], "")?) } else { Listing::default() };
-        Ok([listing(&self.run(v4, &[], "")?), v6])
+        let counted: &[&str] = if self.uses_sudo() { &[] } else { &["--counters"] };
+        let v6 = if self.has_ipv6() { self.run(v6, counted, "")? } else { String::new() };
+        Ok([self.run(v4, counted, "")?, v6])
     }
 
     /// Loads text into a family's tables; what it does not name stays.

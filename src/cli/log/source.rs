@@ -1,15 +1,20 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::sys::pipes;
+
 /// No line of ours is longer, in bytes.
 const LONGEST: u64 = 1 << 20;
 /// How often a file is looked at that is followed.
 const LOOK: Duration = Duration::from_millis(300);
+/// How often it is looked whether anybody reads what is printed, while nothing comes.
+const LOOK_FOR_READER: Duration = Duration::from_secs(1);
 /// So many lines of before are shown where what is to come is waited for.
 const BEFORE: &str = "1000";
 /// Where journals are kept (`systemd-journald.service(8)`).
@@ -87,9 +92,14 @@ impl Source {
             Self::Journal(child) => {
                 let Some(out) = child.stdout.take() else { return Ok(()) };
                 let mut lines = BufReader::new(out);
-                while let Some(line) = next(&mut lines)? {
-                    if take(&line).is_break() {
-                        // It would only notice with its next line.
+                loop {
+                    // It would only notice with its next line.
+                    let wanted = !lines.buffer().is_empty() || readable_while_read(lines.get_ref().as_fd());
+                    let line = if wanted { next(&mut lines)? } else { None };
+                    if wanted && line.is_none() {
+                        break;
+                    }
+                    if line.is_none_or(|line| take(&line).is_break()) {
                         let _ = child.kill();
                         let _ = child.wait();
                         return Ok(());
@@ -120,6 +130,8 @@ fn follow(
     mut take: impl FnMut(&str) -> ControlFlow<()>,
 ) -> Result<(), SourceError> {
     let mut line = Vec::new();
+    // Another file that has its name by now; first it is read to its end.
+    let mut successor = None;
     loop {
         let room = LONGEST.saturating_sub(line.len() as u64).max(1);
         let read = file.by_ref().take(room).read_until(b'\n', &mut line)?;
@@ -129,18 +141,42 @@ fn follow(
             }
             line.clear();
         } else if read == 0 {
-            std::thread::sleep(LOOK);
-            let Ok(named) = std::fs::metadata(path) else { continue };
-            let open = file.get_ref().metadata()?;
-            if (named.dev(), named.ino()) != (open.dev(), open.ino()) {
-                *file = BufReader::new(File::open(path)?);
+            if let Some(other) = successor.take() {
+                *file = BufReader::new(other);
                 line.clear();
+                continue;
+            }
+            std::thread::sleep(LOOK);
+            if !is_read() {
+                return Ok(());
+            }
+            // Between being renamed and being made anew there is none.
+            let Ok(other) = File::open(path) else { continue };
+            let (named, open) = (other.metadata()?, file.get_ref().metadata()?);
+            if (named.dev(), named.ino()) != (open.dev(), open.ino()) {
+                successor = Some(other);
             } else if named.len() < file.stream_position()? {
                 file.seek(SeekFrom::Start(0))?;
                 line.clear();
             }
         }
     }
+}
+
+/// Waits until there is something to read; false once nobody reads what is printed.
+fn readable_while_read(from: BorrowedFd<'_>) -> bool {
+    loop {
+        match pipes::wait_readable(from, LOOK_FOR_READER) {
+            Ok(true) | Err(_) => return true,
+            Ok(false) if !is_read() => return false,
+            Ok(false) => {}
+        }
+    }
+}
+
+/// Whether somebody still may read what is printed.
+fn is_read() -> bool {
+    pipes::has_reader(io::stdout().as_fd())
 }
 
 /// The next line; none at the end.

@@ -144,6 +144,7 @@ fn part(part: Part) -> &'static str {
         Part::Configuration => "configuration",
         Part::StateFile => "state file",
         Part::Metrics => "metrics",
+        Part::Other => "other",
     }
 }
 

@@ -13,14 +13,36 @@ pub(super) fn print(status: &Status, listed: usize, now: SystemTime, out: &mut P
         out.line("nobody is let in");
         return;
     }
-    let head = ["APP", "ADDRESS", "MAY REACH", "TIME LEFT", "ENDS", "BY", "HOW"];
+    // What matters most first, as narrow terminals cut the rest.
+    let head = ["APP", "ADDRESS", "TIME LEFT", "MAY REACH", "ENDS", "BY", "HOW"];
     let rows: Vec<_> = std::iter::once(head.map(str::to_owned))
-        .chain(status.grants.iter().take(listed).map(|row| cells(row, now)))
+        .chain(chosen(status, listed).into_iter().map(|row| cells(row, now)))
         .collect();
     out.table(&rows);
-    if status.grants.len() > listed {
-        let more = status.grants.get(listed..).unwrap_or_default();
-        out.line(format!("  and {} more ({}); --all lists them", grouped(more.len() as u64), by_app(more)));
+    let counts = match &status.open {
+        Some(open) => open.clone(),
+        None if status.grants.len() > listed => by_app(&status.grants),
+        None => return,
+    };
+    let all = grouped(counts.values().sum());
+    out.line(format!("  the newest of {all} ({}); --all lists them", words(&counts)));
+}
+
+/// All rows, or the newest where there are more: of those whose time runs.
+fn chosen(status: &Status, listed: usize) -> Vec<&Row> {
+    let mut rows: Vec<&Row> = status.grants.iter().collect();
+    if rows.len() > listed && status.open.is_none() {
+        rows.sort_by(|a, b| age(a).total_cmp(&age(b)));
+        rows.truncate(listed);
+    }
+    rows
+}
+
+/// Seconds since somebody was let in; what has no end is as old as can be.
+fn age(row: &Row) -> f64 {
+    match (row.lifetime_s, row.expires_in_s) {
+        (Some(given), Some(left)) => u32::try_from(given).map_or(f64::MAX, f64::from) - left,
+        (_, None) | (None, _) => f64::MAX,
     }
 }
 
@@ -28,11 +50,11 @@ fn cells(row: &Row, now: SystemTime) -> [String; 7] {
     [
         row.app.clone(),
         row.address.clone(),
+        row.expires_in_s.map_or("for ever".to_owned(), time_left),
         match row.kind {
             Kind::Step2 => "step 2".to_owned(),
             Kind::Service | Kind::Allow => services(&row.services),
         },
-        row.expires_in_s.map_or("for ever".to_owned(), time_left),
         row.expires_in_s.map_or("-".to_owned(), |left| moment(now, left)),
         // What others put into the kernel can say anything.
         if row.by.is_empty() { "-".to_owned() } else { plain(&row.by) },
@@ -40,19 +62,26 @@ fn cells(row: &Row, now: SystemTime) -> [String; 7] {
     ]
 }
 
-fn by_app(rows: &[Row]) -> String {
+fn by_app(rows: &[Row]) -> BTreeMap<String, u64> {
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     for row in rows {
         *counts.entry(&row.app).or_default() += 1;
     }
-    let words: Vec<String> =
-        counts.into_iter().map(|(app, count)| format!("{app} {}", grouped(count))).collect();
+    counts.into_iter().map(|(app, count)| (app.to_owned(), count)).collect()
+}
+
+fn words(counts: &BTreeMap<String, u64>) -> String {
+    let words: Vec<String> = counts.iter().map(|(app, count)| format!("{app} {}", grouped(*count))).collect();
     words.join(", ")
 }
 
 /// What passed for each app.
 pub(super) fn print_traffic(status: &Status, out: &mut Printer) {
     if status.traffic.is_empty() {
+        if status.traffic_unknown {
+            out.line("");
+            out.line("traffic: not told here, as programs of the firewall are run through sudo");
+        }
         return;
     }
     out.line("");
@@ -191,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_listed_is_counted_by_app() {
+    fn the_newest_are_listed_and_all_are_counted_by_app() {
         let row = |app: &str| Row {
             kind: Kind::Service,
             app: app.to_owned(),
@@ -203,6 +232,21 @@ mod tests {
             how: "operator".to_owned(),
         };
         let rows: Vec<Row> = (0..1_500).map(|n| row(if n < 1_200 { "ssh" } else { "web" })).collect();
-        assert_eq!(by_app(&rows), "ssh 1,200, web 300");
+        assert_eq!(words(&by_app(&rows)), "ssh 1,200, web 300");
+        let aged = |app: &str, left| Row { expires_in_s: left, lifetime_s: Some(60), ..row(app) };
+        let grants = vec![
+            aged("old", Some(5.0)),
+            aged("ever", None),
+            aged("new", Some(59.0)),
+            aged("mid", Some(30.0)),
+        ];
+        let mut status = Status { grants, ..Status::default() };
+        let names = |status: &Status, listed| -> Vec<String> {
+            chosen(status, listed).into_iter().map(|row| row.app.clone()).collect()
+        };
+        assert_eq!(names(&status, 2), ["new", "mid"]);
+        assert_eq!(names(&status, 4), ["old", "ever", "new", "mid"], "as they come where all are listed");
+        status.open = Some(BTreeMap::new());
+        assert_eq!(names(&status, 2).len(), 4, "who chose them knows which are the newest");
     }
 }

@@ -11,7 +11,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::watchers::Watchers;
 use super::{Daemon, DaemonError};
 use crate::service::around::Around;
-use crate::service::control;
 use crate::service::enforcer::{Enforcer, Stopped};
 use crate::service::front::{Reach, bind_step1, bind_step2};
 use crate::service::keeper::{Begun, FrontError, Keeper};
@@ -23,6 +22,7 @@ use crate::service::record::Record;
 use crate::service::reload::Reloader;
 use crate::service::served::{Pair, Served};
 use crate::service::trial::Trial;
+use crate::service::{callers, control};
 use crate::sys::netlink::Events;
 use crate::sys::{files, notify, process, resident, seal, users};
 use crate::units::LogEvent;
@@ -102,7 +102,7 @@ impl Guarded<'_> {
             drop(keeping);
             how
         })?;
-        let mut operators = tokio::spawn(control::serve(control, call_sender.clone()));
+        let mut operators = tokio::spawn(callers::serve(control, call_sender.clone()));
         // Whether the enforcer has ended by itself, and what it all came to.
         let (enforcer_ended, result) = {
             let mut end = pin!(async {

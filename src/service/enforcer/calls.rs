@@ -4,9 +4,10 @@ use super::super::control::{Failure, Reply, Request};
 use super::super::operations::OperationError;
 use super::super::record::Record;
 use super::super::standing::traffic;
-use super::super::status::status;
+use super::super::status::Status;
 use super::super::unblock;
 use super::Enforcer;
+use crate::ruleset::diff::Live;
 use crate::units::{ClientAddr, LogEvent, Now};
 
 impl Enforcer {
@@ -20,19 +21,13 @@ impl Enforcer {
     fn carry_out(&mut self, request: Request, user: &str, now: Now) -> Result<Reply, OperationError> {
         let reply = match request {
             Request::Status {} => {
-                let live = self.operations.live()?;
-                let names = self.operations.names();
-                let prefix = self.operations.settings().global.ipv6_prefix;
-                let name = self.operations.firewall().name();
-                let mut status = status(name, &live, &names, prefix, Some((self.operations.ledger(), now)));
-                status.limits = self.operations.firewall().limits();
-                status.switched_off = live.flagged;
-                // Nothing is refused for what is only to be looked at.
-                let counted = self.operations.firewall().counters().ok().flatten().unwrap_or_default();
-                status.traffic = traffic(&counted, &names);
-                status.daemon = Some(Box::new(self.standing(&live, now)));
-                unblock::tell(&mut status, &self.gatekeeper, &self.refusals, now);
-                Reply::Status { status }
+                let (live, status) = self.operations.everything(now)?;
+                Reply::Status { status: self.with_the_rest(status, &live, now) }
+            }
+            Request::Overview { most } => {
+                let most = usize::try_from(most).unwrap_or(usize::MAX);
+                let (live, status) = self.operations.overview(most, now)?;
+                Reply::Status { status: self.with_the_rest(status, &live, now) }
             }
             Request::Figures {} => Reply::Figures(Box::new(self.figures(now)?)),
             Request::Health {} => Reply::Health { problems: self.ailments() },
@@ -57,6 +52,19 @@ impl Enforcer {
             }
         };
         Ok(reply)
+    }
+
+    /// What else there is to say than who is let in.
+    fn with_the_rest(&mut self, mut status: Status, live: &Live, now: Now) -> Status {
+        status.limits = self.operations.firewall().limits();
+        status.switched_off = live.flagged;
+        // Nothing is refused for what is only to be looked at.
+        let counted = self.operations.firewall().counters().ok().flatten();
+        status.traffic_unknown = counted.is_none();
+        status.traffic = traffic(&counted.unwrap_or_default(), &self.operations.names());
+        status.daemon = Some(Box::new(self.standing(live, now)));
+        unblock::tell(&mut status, &self.gatekeeper, &self.refusals, now);
+        status
     }
 
     fn confirm(&mut self, user: &str) -> Reply {

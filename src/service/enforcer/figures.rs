@@ -9,6 +9,7 @@ use super::super::link::Answer;
 use super::super::operations::OperationError;
 use super::super::tally::Figures;
 use super::Enforcer;
+use crate::backend::Firewall;
 use crate::knock::{Attempt, Verdict};
 use crate::ruleset::plan::GRANTS;
 use crate::sys::clock;
@@ -39,8 +40,11 @@ impl Enforcer {
         let firewall = self.operations.firewall();
         let mut figures = Figures {
             backend: firewall.name(),
-            // Programs would have to be run to know it of iptables.
-            guarded: firewall.port().map(|_| rules.is_some()),
+            guarded: Some(match firewall {
+                Firewall::Nftables(_) => rules.is_some(),
+                // As it was when it was last looked at.
+                Firewall::Iptables(iptables) => iptables.guarded(),
+            }),
             rules,
             room: firewall.room().and_then(|room| u64::try_from(room).ok()).unwrap_or(u64::from(GRANTS)),
             denials: self.refusals.counts(),

@@ -10,11 +10,19 @@ use super::super::repair::AGAIN;
 use super::Enforcer;
 use crate::units::{LogEvent, Now};
 
+/// So many grants that somebody else made at once are looked at again.
+const MANY: usize = 1_000;
+
 impl Enforcer {
     pub(super) fn repair(&mut self, now: Now) {
         self.repair_at = None;
+        let known = self.operations.ledger().len();
         let outcome = self.operations.repair(self.removed, now);
         self.after_repair(outcome, now);
+        // While the kernel makes room for many more in a set (`rhashtable`), a listing of it may lack some of them.
+        if self.repair_at.is_none() && self.operations.ledger().len() > known + MANY {
+            self.repair_at = Some(Instant::now() + AGAIN);
+        }
     }
 
     /// Looks at the table at once where it is not known any more what is in it.

@@ -1,0 +1,185 @@
+//! Who calls on the control socket: so many are served at a time, and root is not kept waiting by others.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::UCred;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::control::{Call, Failure, REQUEST, Reply, Request};
+use crate::sys::users;
+
+/// Connections that are heard at a time; as many again for root.
+const SEATS: usize = 16;
+/// Connections of one user that are heard or wait to be.
+const OF_ONE_USER: usize = 64;
+/// The same for root, who runs what grants to many at once.
+const OF_ROOT: usize = 512;
+/// How long somebody may take to ask.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long while others wait: who calls asks at once.
+const PATIENCE_WITH_OTHERS: Duration = Duration::from_secs(1);
+/// How often it is looked whether others wait.
+const LOOK: Duration = Duration::from_millis(200);
+/// How long somebody may take to read what may be a million grants.
+const READING: Duration = Duration::from_secs(60);
+
+/// Those who call, by user.
+type Present = Mutex<BTreeMap<u32, usize>>;
+
+/// Where callers wait and are heard.
+struct Room {
+    seats: Semaphore,
+    waiting: AtomicUsize,
+}
+
+impl Room {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { seats: Semaphore::new(SEATS), waiting: AtomicUsize::new(0) })
+    }
+
+    fn is_asked_for(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// A connection of a user, counted as long as it lasts.
+struct Guest {
+    uid: u32,
+    present: Arc<Present>,
+}
+
+impl Guest {
+    /// None where the user has too many already.
+    fn admitted(uid: u32, present: &Arc<Present>) -> Option<Self> {
+        let mut counts = present.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(uid).or_default();
+        let most = if uid == 0 { OF_ROOT } else { OF_ONE_USER };
+        (*count < most).then(|| {
+            *count += 1;
+            Self { uid, present: Arc::clone(present) }
+        })
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let mut counts = self.present.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.uid) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.uid);
+            }
+        }
+    }
+}
+
+/// Serves operators until the calls' receiver is gone.
+pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>) {
+    let (of_root, of_others, present) = (Room::new(), Room::new(), Arc::<Present>::default());
+    while !calls.is_closed() {
+        let called = listener.accept().await.and_then(|(stream, _)| Ok((stream.peer_cred()?, stream)));
+        let (peer, stream) = match called {
+            Ok(called) => called,
+            Err(error) => {
+                tracing::warn!(%error, "the control socket does not accept");
+                sleep(Duration::from_secs(1)).await;
+                continue;
+            }
+        };
+        // Whoever has so many gets no answer.
+        let Some(guest) = Guest::admitted(peer.uid(), &present) else { continue };
+        let room = Arc::clone(if peer.uid() == 0 { &of_root } else { &of_others });
+        let calls = calls.clone();
+        tokio::spawn(async move {
+            if let Err(error) = attend(stream, peer, &room, calls).await {
+                tracing::debug!(%error, "a control connection failed");
+            }
+            drop(guest);
+        });
+    }
+}
+
+async fn attend(stream: UnixStream, peer: UCred, room: &Room, calls: mpsc::Sender<Call>) -> io::Result<()> {
+    room.waiting.fetch_add(1, Ordering::Relaxed);
+    let seat = room.seats.acquire().await;
+    room.waiting.fetch_sub(1, Ordering::Relaxed);
+    let Ok(_seat) = seat else { return Ok(()) };
+    let (reader, mut writer) = stream.into_split();
+    let mut line = String::new();
+    let mut asked = BufReader::new(reader.take(REQUEST));
+    heard(asked.read_line(&mut line), room).await?;
+    let reply = answer(&line, peer, calls).await;
+    let mut text = serde_json::to_string(&reply).map_err(io::Error::other)?;
+    text.push('\n');
+    timeout(READING, async {
+        writer.write_all(text.as_bytes()).await?;
+        writer.shutdown().await
+    })
+    .await?
+}
+
+/// Waits for what somebody asks: not long while others wait.
+async fn heard(asked: impl Future<Output = io::Result<usize>>, room: &Room) -> io::Result<usize> {
+    let begun = Instant::now();
+    let mut asked = std::pin::pin!(asked);
+    loop {
+        match timeout(LOOK, &mut asked).await {
+            Ok(outcome) => return outcome,
+            Err(_) => {
+                let patience = if room.is_asked_for() { PATIENCE_WITH_OTHERS } else { PATIENCE };
+                if begun.elapsed() >= patience {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+            }
+        }
+    }
+}
+
+async fn answer(line: &str, peer: UCred, calls: mpsc::Sender<Call>) -> Reply {
+    let user = users::name(peer.uid());
+    let failed = |failure, message: String| Reply::Failed { failure, message };
+    if !users::may_operate(peer.uid(), peer.gid()) {
+        tracing::warn!(user, "refused on the control socket");
+        let message = format!("{user} may not do this: it takes root or a member of group {}", users::GROUP);
+        return failed(Failure::Permission, message);
+    }
+    let request = match serde_json::from_str(line) {
+        Ok(request) if Request::is_for_root(&request) && !users::may_rule(peer.uid()) => {
+            tracing::warn!(user, "an operator asked for what only root may: refused");
+            let message =
+                format!("{user} may not do this: it takes root, as it is about the guard as a whole");
+            return failed(Failure::Permission, message);
+        }
+        Ok(request) => request,
+        Err(error) => return failed(Failure::Request, format!("the request cannot be read: {error}")),
+    };
+    let (reply, replied) = oneshot::channel();
+    let asked = calls.send(Call { request, user, reply }).await.is_ok();
+    match (asked, replied.await) {
+        (true, Ok(reply)) => reply,
+        (false, _) | (_, Err(_)) => failed(Failure::Unavailable, "the daemon is stopping".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_user_takes_only_so_many_connections_and_nobody_else_s() {
+        let present = Arc::<Present>::default();
+        let all: Vec<Guest> = std::iter::from_fn(|| Guest::admitted(7, &present)).collect();
+        assert_eq!(all.len(), OF_ONE_USER);
+        let (root, other) = (Guest::admitted(0, &present), Guest::admitted(8, &present));
+        assert!(root.is_some() && other.is_some());
+        drop((all, root, other));
+        assert!(present.lock().unwrap().is_empty(), "nothing is remembered of who went");
+    }
+}
