@@ -231,14 +231,13 @@ impl Enforcer {
                 }
                 hashed = self.hasher.next() => {
                     self.on_hashed(hashed, clock::now());
-                    yield_now().await;
+                    let_go().await;
                 }
                 // Last: whoever asks without end must not keep an operator from being heard.
                 Some(pending) = asks.recv() => {
                     let (Ask::Knock(attempt), answer) = pending.split();
                     self.on_knock(attempt, answer, clock::now());
-                    // Who passes answers on is a task of this thread: before the disk and the log have their turn.
-                    yield_now().await;
+                    let_go().await;
                 }
             }
         }
@@ -431,6 +430,14 @@ async fn calendar_set(calendar: &mut Option<Calendar>) {
     }
     *calendar = None;
     std::future::pending().await
+}
+
+/// Has an answer on its way before the disk and the log have their turn.
+async fn let_go() {
+    // Who passes answers on is a task of this thread,
+    yield_now().await;
+    // and the front may wait for this very processor.
+    std::thread::yield_now();
 }
 
 async fn due(at: Option<Instant>) {
