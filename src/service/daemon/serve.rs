@@ -196,7 +196,7 @@ impl Guarded<'_> {
             Some(begun) => launcher.front_begun().map(|()| begun),
             None => Begun::start(&launcher),
         };
-        let begun = begun.map_err(DaemonError::Launcher)?;
+        let begun = begun.map_err(FrontError::Start)?;
         Keeper::new(launcher, begun, step1, step2, serving, taken, asks)
             .map(Some)
             .map_err(DaemonError::Process)
