@@ -1,6 +1,8 @@
 //! What no gateway can go below: a TLS server that answers whatever it is sent, and one that also makes an element.
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 
@@ -12,7 +14,12 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::gateway::Home;
 use crate::namespace::Namespace;
+use crate::net::Net;
+use crate::process::Background;
 use crate::wire::Wire;
+
+/// The first word of the process that both servers are.
+pub const SERVE: &str = "serve-floors";
 
 /// The port of the server that does nothing, and of the one that makes an element.
 pub const BARE: u16 = 9443;
@@ -21,19 +28,43 @@ pub const TABLE: &str = "floor";
 pub const SET: &str = "grants";
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nOK\n";
 
-/// Makes the set and starts both servers, which end with this process.
-pub fn start(host: &Namespace, home: &Home) {
+/// Both servers in a network of their own, where nobody hears of what they change and no rule looks at a packet.
+pub struct Floors {
+    pub net: Net,
+    _process: Background,
+}
+
+impl Floors {
+    /// A process of their own, as a gateway is one, with the certificate of that installation.
+    pub fn start(home: &Home) -> Self {
+        let net = Net::new();
+        make_set(&net.router);
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.arg(SERVE).arg(home.path()).stdin(Stdio::null());
+        let process = net.router.background(command);
+        Self { net, _process: process }
+    }
+}
+
+/// Makes the set in a table that has nothing else.
+pub fn make_set(host: &Namespace) {
     host.nft(&format!(
         "table inet {TABLE} {{\nset {SET} {{\ntype ipv4_addr\nflags timeout\nsize 1048576\n}}\n}}\n"
     ));
-    let config = server_config(&home.read("cert.pem"), &home.read("key.pem"));
+}
+
+/// Serves for ever, with the certificate in that folder.
+pub fn serve_both(folder: &Path) -> ! {
+    let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
+    let config = server_config(&read("cert.pem"), &read("key.pem"));
     for (port, commits) in [(BARE, false), (WITH_COMMIT, true)] {
-        let (listener, wire) = host.enter(|| {
-            let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
-            (listener, commits.then(Wire::open))
-        });
+        let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
+        let wire = commits.then(Wire::open);
         let config = Arc::clone(&config);
         thread::spawn(move || serve(listener, config, wire));
+    }
+    loop {
+        thread::park();
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -48,6 +49,10 @@ impl Home {
             std::fs::create_dir(folder.path().join(name)).unwrap();
         }
         Self { folder }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
     }
 
     pub fn read(&self, name: &str) -> Vec<u8> {

@@ -51,6 +51,11 @@ const QUICK: Effort = Effort { rounds: 40, turns: 3, starts: 4, most: 100_000, c
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [first, folder] = words.as_slice()
+        && first == floor::SERVE
+    {
+        floor::serve_both(folder.as_ref());
+    }
     // cargo adds this.
     let words: Vec<&str> = words.iter().map(String::as_str).filter(|word| *word != "--bench").collect();
     let effort = if words.contains(&"--quick") { QUICK } else { WHOLE };

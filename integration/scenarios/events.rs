@@ -1,16 +1,22 @@
 //! What the log tells of, as programs read it.
 
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use serde_json::Value;
 
 use crate::agent::{Installation, PROGRAM};
 use crate::configuration::{Config, STEP1_PATH, STEP2_PATH, http_key, https_key};
 use crate::firewall::{flush_host, is_guarded};
-use crate::knocking::{form, knock, post_step1};
+use crate::knocking::{assert_step2_opens, form, knock, post_step1, step1};
 use crate::process::finish;
 use crate::topology::{Family, Topology};
 
@@ -164,4 +170,50 @@ fn systemd_s_journal_gets_the_fields_of_events_from_the_sealed_daemon_and_they_a
         finish(plain(&["log", "--file", "-"]), journal(&["-o", "json"]).as_bytes(), LIMIT).success().text();
     assert!(shown.contains("  granted       ssh  203.0.113.3  1m  by root  (operator)"), "{shown}");
     agent.terminate();
+}
+
+/// Reads a pipe dry, until that was in it; the line that says so, with its end.
+#[track_caller]
+fn read_until(pipe: &mut File, word: &str) -> String {
+    let (mut said, end) = (Vec::new(), Instant::now() + LIMIT);
+    loop {
+        let _ = pipe.read_to_end(&mut said);
+        let text = String::from_utf8_lossy(&said);
+        if let Some(line) =
+            text.split_inclusive('\n').find(|line| line.contains(word) && line.ends_with('\n'))
+        {
+            return line.to_owned();
+        }
+        assert!(Instant::now() < end, "no {word} in:\n{text}");
+        sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_client_is_answered_though_nobody_reads_the_log() {
+    const PAGE: usize = 4_096;
+    let net = Topology::new();
+    let home = Installation::new(&config());
+    mkfifo(&home.path("agent.log"), Mode::S_IRWXU).unwrap();
+    let mut both = File::options();
+    both.read(true).write(true).custom_flags(OFlag::O_NONBLOCK.bits());
+    let mut log = both.open(home.path("agent.log")).unwrap();
+    let _agent = home.start(&net.router);
+    read_until(&mut log, "listening");
+    fcntl(&log, FcntlArg::F_SETPIPE_SZ(PAGE.try_into().unwrap())).unwrap();
+    let router = Family::V4.router();
+    step1(&net.a, router, "ssh");
+    let admitted = read_until(&mut log, "step 2 is open");
+    assert_step2_opens(&net.a, router, "ssh");
+    let granted = read_until(&mut log, " granted ");
+
+    // Room for the line of step 1, and not for that of step 2 as well: whoever writes it waits.
+    let room = admitted.len() + granted.len() / 2;
+    log.write_all(&vec![b'x'; PAGE - room]).unwrap();
+    knock(&net.a, router, "ssh");
+    let mut said = vec![0; PAGE];
+    let length = log.read(&mut said).unwrap();
+    let said = String::from_utf8_lossy(&said[..length]).into_owned();
+    assert!(said.contains("step 2 is open") && !said.contains(" renewed "), "{said}");
+    read_until(&mut log, " renewed ");
 }

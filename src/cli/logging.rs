@@ -134,7 +134,8 @@ impl<S: Subscriber> Layer<S> for Lines {
 struct Said {
     message: String,
     fields: Map<String, Value>,
-    record: Option<Record>,
+    /// A [`Record`] as JSON, which is read where its fields are wanted.
+    record: Option<String>,
     text: String,
 }
 
@@ -156,7 +157,7 @@ impl Visit for Said {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
             "message" => value.clone_into(&mut self.message),
-            FIELD => self.record = serde_json::from_str(value).ok(),
+            FIELD => self.record = Some(value.to_owned()),
             _ => self.put(field, value.into(), &format_args!("{value:?}")),
         }
     }
@@ -196,7 +197,7 @@ fn json(level: Level, said: &Said, wall: SystemTime) -> String {
     line.insert("time".to_owned(), time(wall).into());
     line.insert("level".to_owned(), level.as_str().to_ascii_lowercase().into());
     line.insert("message".to_owned(), said.message.as_str().into());
-    let record = said.record.as_ref().and_then(|record| serde_json::to_value(record).ok());
+    let record: Option<Value> = said.record.as_ref().and_then(|record| serde_json::from_str(record).ok());
     let fields = said.fields.clone().into_iter();
     let fields = fields.chain(record.as_ref().and_then(Value::as_object).cloned().unwrap_or_default());
     for (name, value) in fields {
@@ -214,7 +215,8 @@ fn tell(journal: &Journal, level: Level, line: &str, said: &Said) -> io::Result<
         Level::INFO => "6",
         Level::DEBUG | Level::TRACE => "7",
     };
-    let pairs = said.record.as_ref().map(Record::pairs).unwrap_or_default();
+    let record = said.record.as_ref().and_then(|record| serde_json::from_str::<Record>(record).ok());
+    let pairs = record.as_ref().map(Record::pairs).unwrap_or_default();
     let named: Vec<(String, String)> = pairs
         .into_iter()
         .map(|(name, value)| (format!("KNOCK_AGENT_{}", name.to_ascii_uppercase()), value))

@@ -9,6 +9,7 @@ pub(super) use companions::load_two_factor;
 pub use companions::tls;
 pub use error::DaemonError;
 
+use std::cell::Cell;
 use std::io;
 use std::num::NonZeroU16;
 use std::os::unix::net::UnixListener;
@@ -97,7 +98,7 @@ pub fn run(mut daemon: Daemon, launcher: Arc<Launcher>, watcher: Option<Watcher>
     let Some(_lock) = lock else { return Err(DaemonError::AlreadyRuns(lock_path)) };
     let presence = claim_namespace()?;
     // It gets ready while everything else does.
-    let begun = daemon.settings.global.steps.then(|| Begun::start(&launcher)).transpose();
+    let begun = daemon.settings.global.steps.then(|| Begun::order(&launcher)).transpose();
     let begun = begun.map_err(DaemonError::Launcher)?;
 
     let files = daemon.tls.as_ref();
@@ -140,12 +141,16 @@ pub fn run(mut daemon: Daemon, launcher: Arc<Launcher>, watcher: Option<Watcher>
     let trial =
         watcher.zip(daemon.confirm).map(|(watcher, limit)| trial(&daemon, watcher, limit)).transpose()?;
     let seals = matches!(firewall, Firewall::Nftables(_));
-    let outcome = guard(&daemon, firewall, trial.is_some()).and_then(|(operations, state)| {
+    let outcome = guard(&daemon, firewall, trial.is_some()).and_then(|(operations, state, good)| {
         let herald = Herald::new(Arc::clone(&launcher));
         let enforcer =
             Enforcer::new(operations, gatekeeper, used_codes, state, trial.clone(), random, herald);
-        let guarded = Guarded { daemon: &daemon, launcher, trial: trial.as_ref(), seals };
-        run_guarded(&guarded, enforcer, events, (pem, pair), begun, presence)
+        let good = Cell::new(good);
+        let guarded = Guarded { daemon: &daemon, launcher, trial: trial.as_ref(), seals, good };
+        let outcome = run_guarded(&guarded, enforcer, events, (pem, pair), begun, presence);
+        // Who did not get as far as serving guards all the same.
+        guarded.keep_plan();
+        outcome
     });
     match trial.map_or(Ok(false), |trial| trial.end())? {
         true => Err(match outcome {
@@ -242,7 +247,7 @@ fn guard(
     daemon: &Daemon,
     mut firewall: Firewall,
     on_trial: bool,
-) -> Result<(Operations, Option<StateFile>), DaemonError> {
+) -> Result<(Operations, Option<StateFile>, Option<LastGood>), DaemonError> {
     let options = firewall.options(&daemon.settings, daemon.http_port, daemon.https_port)?;
     let good = LastGood::of(&daemon.settings, firewall.plan(&daemon.settings, options)?);
     let Installed { live, read_at, changes } =
@@ -275,8 +280,14 @@ fn guard(
         ..Record::of(LogEvent::Started)
     };
     record.log("the guard is in place");
-    if !on_trial {
-        keep(&good, &daemon.state_dir);
+    if on_trial {
+        return Ok((operations, state, None));
     }
-    Ok((operations, state))
+    // Later, if that can be done by a process that is sealed: the folder is there, and what it makes there is its own.
+    let made = files::make_directory(&daemon.state_dir, 0o700);
+    if made.is_err() || !files::is_own(&daemon.state_dir) {
+        keep(&good, &daemon.state_dir);
+        return Ok((operations, state, None));
+    }
+    Ok((operations, state, Some(good)))
 }

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use super::around::Around;
@@ -30,6 +31,7 @@ use super::herald::Herald;
 use super::link::{Answer, Ask, Pending};
 use super::operations::Operations;
 use super::outside::Told;
+use super::record::Record;
 use super::refusals::Refusals;
 use super::reload::Reload;
 use super::repair::{AGAIN, Happened, Patience, Watch};
@@ -72,6 +74,8 @@ pub struct Enforcer {
     herald: Herald,
     /// What is logged of grants, and what is folded.
     lines: Lines,
+    /// What is logged once the answer is on its way, with its words for people.
+    later: Vec<(Record, &'static str)>,
     /// Who hears step 1; none in tests.
     listener: Option<ServingSender>,
     /// When to try again what the kernel refused.
@@ -125,6 +129,7 @@ impl Enforcer {
             host_patience: Patience::with_reloads(),
             herald,
             lines: Lines::default(),
+            later: Vec::new(),
             listener: None,
             path_again_at: None,
             timed_again_at: None,
@@ -184,7 +189,7 @@ impl Enforcer {
         self.begin_telling(clock::now());
         loop {
             self.settle(&mut knocks, clock::now());
-            // After the answer to a knock, which does not wait for the disk.
+            // After the answer to a knock, which waits neither for the disk nor for the log.
             self.keep(clock::now());
             self.used_codes.catch_up(&self.gatekeeper, clock::now());
             self.tell_turns(clock::now());
@@ -232,11 +237,15 @@ impl Enforcer {
                         return Stopped::TornDown;
                     }
                 }
-                hashed = self.hasher.next() => self.on_hashed(hashed, clock::now()),
+                hashed = self.hasher.next() => {
+                    self.on_hashed(hashed, clock::now());
+                    let_go().await;
+                }
                 // Last: whoever asks without end must not keep an operator from being heard.
                 Some(pending) = asks.recv() => {
                     let (Ask::Knock(attempt), answer) = pending.split();
                     self.on_knock(attempt, answer, clock::now());
+                    let_go().await;
                 }
             }
         }
@@ -437,6 +446,14 @@ async fn calendar_set(calendar: &mut Option<Calendar>) {
     }
     *calendar = None;
     std::future::pending().await
+}
+
+/// Has an answer on its way before the disk and the log have their turn.
+async fn let_go() {
+    // Who passes answers on is a task of this thread,
+    yield_now().await;
+    // and the front may wait for this very processor.
+    std::thread::yield_now();
 }
 
 async fn due(at: Option<Instant>) {

@@ -83,6 +83,17 @@ impl Begun {
         launcher.start_front(theirs.as_fd(), their_log.as_fd())?;
         Ok(Self { link, log })
     }
+
+    /// The same without waiting until it has been started: that is asked of the launcher.
+    ///
+    /// # Errors
+    /// When the launcher is gone.
+    pub fn order(launcher: &Launcher) -> io::Result<Self> {
+        let (link, theirs) = UnixStream::pair()?;
+        let (log, their_log) = io::pipe()?;
+        launcher.begin_front(theirs.as_fd(), their_log.as_fd())?;
+        Ok(Self { link, log })
+    }
 }
 
 /// Keeps a front.

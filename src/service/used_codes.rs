@@ -35,8 +35,9 @@ impl UsedCodesFile {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => doubt(&path, &error.to_string(), gatekeeper, now),
         }
-        // Where nothing can be written now, a daemon before may have written nothing either.
-        match write(&path, gatekeeper) {
+        // Where nothing can be written now, a daemon before may have written nothing either. It is not waited for the disk:
+        // this says nothing that is not on it already, or that would not be doubted again.
+        match text(gatekeeper).and_then(|text| files::replace_unhurried(&path, 0o600, &text)) {
             Ok(()) => Self { path, behind: None },
             Err(error) => {
                 doubt(&path, &error.to_string(), gatekeeper, now);
@@ -75,8 +76,11 @@ impl UsedCodesFile {
 }
 
 fn write(path: &Path, gatekeeper: &Gatekeeper) -> io::Result<()> {
-    let text = serde_json::to_vec(&gatekeeper.used_up()).map_err(io::Error::other)?;
-    files::replace(path, 0o600, &text)
+    files::replace(path, 0o600, &text(gatekeeper)?)
+}
+
+fn text(gatekeeper: &Gatekeeper) -> io::Result<Vec<u8>> {
+    serde_json::to_vec(&gatekeeper.used_up()).map_err(io::Error::other)
 }
 
 fn doubt(path: &Path, reason: &str, gatekeeper: &mut Gatekeeper, now: Now) {

@@ -66,6 +66,23 @@ pub fn create(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
 /// # Errors
 /// The reason; the old file is then as it was.
 pub fn replace(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
+    replace_with(path, mode, content, File::sync_all)
+}
+
+/// The same without waiting for the disk: after a loss of power there may be the old content, the new, or none.
+///
+/// # Errors
+/// As for [`replace`].
+pub fn replace_unhurried(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
+    replace_with(path, mode, content, |_| Ok(()))
+}
+
+fn replace_with(
+    path: &Path,
+    mode: u32,
+    content: &[u8],
+    settle: impl Fn(&File) -> io::Result<()>,
+) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(".new");
     let new = Path::new(&name);
@@ -80,13 +97,13 @@ pub fn replace(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
         // The daemon, which is not root, must be able to read what root's command left.
         fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
     }
-    let written = file.write_all(content).and_then(|()| file.sync_all()).and_then(|()| fs::rename(new, path));
+    let written = file.write_all(content).and_then(|()| settle(&file)).and_then(|()| fs::rename(new, path));
     if written.is_err() {
         // On a full disk it takes room that others need.
         let _ = remove(new);
     }
     written?;
-    directory.sync_all()
+    settle(&directory)
 }
 
 /// Replaces a file as a whole, with that mode whatever the `umask`, and does not wait for the disk: what is
@@ -125,6 +142,12 @@ pub fn empty(path: &Path) -> io::Result<()> {
 /// The reason.
 pub fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(mode).create(path)
+}
+
+/// Whether a file or folder belongs to the user as whom this process runs.
+#[must_use]
+pub fn is_own(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|about| about.uid() == nix::unistd::geteuid().as_raw())
 }
 
 /// Sets the permission bits of a file.

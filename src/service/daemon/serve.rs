@@ -1,5 +1,6 @@
 //! The daemon while it runs: who serves whom, and how it all ends.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
@@ -9,11 +10,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::watchers::Watchers;
-use super::{Daemon, DaemonError};
+use super::{Daemon, DaemonError, keep as keep_plan};
 use crate::service::around::Around;
 use crate::service::enforcer::{Enforcer, Stopped};
 use crate::service::front::{Reach, bind_step1, bind_step2};
 use crate::service::keeper::{Begun, FrontError, Keeper};
+use crate::service::last_good::LastGood;
 use crate::service::launcher::Launcher;
 use crate::service::link::Pending;
 use crate::service::link::serving::{Pem, Serving};
@@ -41,6 +43,8 @@ pub(super) struct Guarded<'d> {
     pub(super) trial: Option<&'d Arc<Trial>>,
     /// Whether this process never starts a program from now on: iptables would be one.
     pub(super) seals: bool,
+    /// The plan in force, until it is kept.
+    pub(super) good: Cell<Option<LastGood>>,
 }
 
 impl Guarded<'_> {
@@ -102,6 +106,8 @@ impl Guarded<'_> {
             drop(keeping);
             how
         })?;
+        // The front gets ready meanwhile. Whoever is told that all is ready can rely on it.
+        self.keep_plan();
         let mut operators = tokio::spawn(callers::serve(control, call_sender.clone()));
         // Whether the enforcer has ended by itself, and what it all came to.
         let (enforcer_ended, result) = {
@@ -165,6 +171,13 @@ impl Guarded<'_> {
         result
     }
 
+    /// Has the plan in force be there for `knock-agent guard`, once, and waits for the disk.
+    pub(super) fn keep_plan(&self) {
+        if let Some(good) = self.good.take() {
+            keep_plan(&good, &self.daemon.state_dir);
+        }
+    }
+
     /// Opens the ports for a front; none where there are no steps.
     fn keeper(
         &self,
@@ -182,9 +195,10 @@ impl Guarded<'_> {
         let step2 = bind_step2(own_https, reach).map_err(listen)?;
         let launcher = Arc::clone(&self.launcher);
         let begun = match begun {
-            Some(begun) => begun,
-            None => Begun::start(&launcher).map_err(DaemonError::Launcher)?,
+            Some(begun) => launcher.front_begun().map(|()| begun),
+            None => Begun::start(&launcher),
         };
+        let begun = begun.map_err(FrontError::Start)?;
         Keeper::new(launcher, begun, step1, step2, serving, taken, asks)
             .map(Some)
             .map_err(DaemonError::Process)

@@ -42,7 +42,7 @@ impl Enforcer {
                     lifetime_s: Some(lifetime.as_secs()),
                     ..Record::of(LogEvent::Admitted)
                 };
-                record.log("step 1 was right: step 2 is open");
+                self.later.push((record, "step 1 was right: step 2 is open"));
                 Answer::Opened
             }
             Err(error) => {

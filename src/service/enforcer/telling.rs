@@ -32,6 +32,9 @@ impl Enforcer {
 
     /// Tells what became of grants. The kernel has closed what has expired; this says so.
     pub(super) fn tell_turns(&mut self, now: Now) {
+        for (record, words) in self.later.drain(..) {
+            record.log(words);
+        }
         self.operations.forget_expired(now);
         let turns = self.operations.journal().take();
         let clients = self.operations.take_clients();

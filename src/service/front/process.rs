@@ -97,8 +97,10 @@ async fn serve(link: tokio::net::UnixStream, step1: Ears, step2: Ears) -> io::Re
     say(&mut writer, FromFront::Taken(serving.version).to_bytes()).await?;
     resident::give_back_start();
     let [ear1, ear2] = ears;
+    // A task, as to wake what the runtime was begun with takes it system calls.
+    let link = tokio::spawn(async move { converse(heard, asks, writer, &served, serving.version).await });
     tokio::select! {
-        ended = converse(heard, asks, writer, &served, serving.version) => ended,
+        ended = link => ended.unwrap_or_else(|error| Err(io::Error::other(error))),
         _ = ear1 => Err(io::Error::other("step 1 ended unexpectedly: this is a bug")),
         _ = ear2 => Err(io::Error::other("step 2 ended unexpectedly: this is a bug")),
     }

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::sys::handover;
@@ -36,8 +36,18 @@ const RUNNING: i32 = -1;
 /// The process that starts others, as the daemon knows it; it ends with the daemon, and the front with it.
 #[derive(Debug)]
 pub struct Launcher {
-    socket: Mutex<UnixStream>,
+    line: Mutex<Line>,
     _child: Child,
+}
+
+/// The way to it and back.
+#[derive(Debug)]
+struct Line {
+    socket: UnixStream,
+    /// Whether the reply to the order for a front is still to come.
+    owed: bool,
+    /// What it was, once it came.
+    front: Option<io::Result<i32>>,
 }
 
 impl Launcher {
@@ -57,7 +67,7 @@ impl Launcher {
             .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .spawn()?;
-        Ok(Self { socket: Mutex::new(socket), _child: child })
+        Ok(Self { line: Mutex::new(Line { socket, owed: false, front: None }), _child: child })
     }
 
     /// Starts the front with this socket as its link and this pipe for its log. There is one at a time.
@@ -66,6 +76,28 @@ impl Launcher {
     /// When it cannot be started, or the launcher is gone.
     pub fn start_front(&self, link: BorrowedFd<'_>, log: BorrowedFd<'_>) -> io::Result<()> {
         self.have(FRONT, &[link, log]).map(drop)
+    }
+
+    /// The same without waiting until it has been started, which [`Launcher::front_begun`] does.
+    ///
+    /// # Errors
+    /// When the launcher is gone.
+    pub fn begin_front(&self, link: BorrowedFd<'_>, log: BorrowedFd<'_>) -> io::Result<()> {
+        let mut line = self.line();
+        line.hear_of_front();
+        line.order(FRONT, &[link, log])?;
+        line.owed = true;
+        Ok(())
+    }
+
+    /// Waits until the front that was begun has been started.
+    ///
+    /// # Errors
+    /// As for [`Launcher::start_front`].
+    pub fn front_begun(&self) -> io::Result<()> {
+        let mut line = self.line();
+        line.hear_of_front();
+        line.front.take().transpose().map(drop)
     }
 
     /// Ends the front, whatever it does; how it ended, if that was before.
@@ -86,15 +118,42 @@ impl Launcher {
     }
 
     fn have(&self, what: u8, descriptors: &[BorrowedFd<'_>]) -> io::Result<i32> {
-        let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut reply = [0; 5];
-        let replied =
-            handover::send(&socket, &[what], descriptors).and_then(|()| socket.read_exact(&mut reply));
-        if replied.is_err() {
-            // A late reply would be taken for that to the next order.
-            let _ = socket.shutdown(Shutdown::Both);
+        let mut line = self.line();
+        line.hear_of_front();
+        line.order(what, descriptors)?;
+        line.reply()
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Line {
+    fn order(&mut self, what: u8, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let sent = handover::send(&self.socket, &[what], descriptors);
+        self.or_end(sent)
+    }
+
+    /// The reply to the order that is owed one, which comes before that to any later one.
+    fn hear_of_front(&mut self) {
+        if std::mem::take(&mut self.owed) {
+            self.front = Some(self.reply());
         }
-        replied?;
+    }
+
+    /// A late reply would be taken for that to the next order.
+    fn or_end(&self, outcome: io::Result<()>) -> io::Result<()> {
+        if outcome.is_err() {
+            let _ = self.socket.shutdown(Shutdown::Both);
+        }
+        outcome
+    }
+
+    fn reply(&mut self) -> io::Result<i32> {
+        let mut reply = [0; 5];
+        let heard = self.socket.read_exact(&mut reply);
+        self.or_end(heard)?;
         match reply {
             [DONE, status @ ..] => Ok(i32::from_be_bytes(status)),
             [NOT_DONE, code @ ..] => Err(io::Error::from_raw_os_error(i32::from_be_bytes(code))),
