@@ -145,7 +145,7 @@ fn shipped_examples_are_valid_and_the_same_with_a_fault_are_not() {
         ("port: 22", "prot: 22"),
         ("duration: 24h", "duration: a day"),
         ("destination: 192.168.0.40:80", "destination: http://192.168.0.40"),
-        ("access_key_http: [change-me-third-key]", "access_key_http: {}"),
+        ("access_key_http: [replace-this-key-3]", "access_key_http: {}"),
         ("global:", "globals:"),
     ];
     let bad: Vec<String> = faults
@@ -182,6 +182,22 @@ fn shells_take_the_completions() {
         file("knock-agent.bash")
     );
     assert_eq!(output(Command::new("bash").args(["-c", &ask]), "").trim(), "check-config check-ruleset");
+    for (words, wanted) in [
+        ("status --js", "--json"),
+        ("run --log-level de", "debug"),
+        ("check-config --stri", "--strict"),
+        ("generate comp", "completions"),
+    ] {
+        let typed: Vec<&str> = words.split(' ').collect();
+        let (last, before) = (typed[typed.len() - 1], typed.get(typed.len() - 2).unwrap());
+        let ask = format!(
+            "source {}; COMP_WORDS=(knock-agent {words}); COMP_CWORD={}; _knock__agent knock-agent {last} {before}; \
+             echo \"${{COMPREPLY[*]}}\"",
+            file("knock-agent.bash"),
+            typed.len()
+        );
+        assert_eq!(output(Command::new("bash").args(["-c", &ask]), "").trim(), wanted, "{words}");
+    }
     let ask = format!("source {}; complete -C 'knock-agent run --conf'", file("knock-agent.fish"));
     let said = output(Command::new("fish").args(["--no-config", "-c", &ask]), "");
     assert!(said.contains("--config") && said.contains("--confirm"), "{said}");
