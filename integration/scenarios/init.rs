@@ -229,6 +229,8 @@ fn whatever_stops_init_leaves_what_was_there_and_says_what_to_do() {
     assert!(names(folder.path()).is_empty(), "{:?}", names(folder.path()));
 
     // What is there stays, unless it is said otherwise; certificates of before go on being used.
+    // What does not exist would be found, and told by the exit code.
+    host.run("ip", &["link", "add", "eth9", "type", "veth", "peer", "name", "peer9"]).success();
     let flags = with(&["--yes", "--service", "22", "--interface-ext", "eth9", "--host", "gate.example.com"]);
     alone(&host, &flags).success();
     let read = |name: &str| std::fs::read_to_string(config.with_file_name(name)).unwrap();

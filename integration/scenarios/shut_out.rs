@@ -5,7 +5,7 @@ use std::net::{IpAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use crate::agent::Installation;
-use crate::backend::on_every_firewall;
+use crate::backend::{on_every_firewall, without_ipset};
 use crate::configuration::{Config, https_key};
 use crate::knocking::knock;
 use crate::namespace::Namespace;
@@ -14,6 +14,10 @@ use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
 
 on_every_firewall! {
+    who_is_shut_out_keeps_no_connection_and_all_others_keep_theirs,
+}
+
+without_ipset! {
     who_is_shut_out_keeps_no_connection_and_all_others_keep_theirs,
 }
 

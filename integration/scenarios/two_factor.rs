@@ -133,46 +133,6 @@ fn a_used_code_stays_used_after_a_restart() {
 }
 
 #[test]
-fn codes_that_are_guessed_from_many_addresses_are_held_back_from_all_but_the_owner() {
-    let net = Topology::new();
-    let lockout = "lockout: {after: 5, first: 1m, longest: 1d}";
-    let home = install_with(&http_key("ssh"), &[lockout], &["step2_https_duration: 2"]);
-    let _agent = home.start(&net.router);
-    Stranger::settle(&net);
-    let (to, owner, thief) = (Family::V4.router(), Family::V4.client_a(), Family::V4.client_b());
-    let with = |token: &str| format!("{}&token={token}", form("ssh", &http_key("ssh")));
-    post_step1(&net.a, to, STEP1_PATH, &with(&code(&net.a, 0)));
-    assert!(admission_left(&net.router, owner).is_some(), "the owner, with a right code");
-    // Three of each are no lock-out of anybody; some of them may be reset before they are read.
-    net.b.enter(|| {
-        for guess in 0..90 {
-            let bytes = request(&format!("POST {STEP1_PATH}"), &with(&format!("00000{}", guess % 3)));
-            let source = Stranger(guess / 3).address(Family::V4);
-            assert!(send_and_reset(source, (to, STEP1_PORT).into(), bytes.as_bytes()));
-        }
-    });
-    let end = Instant::now() + GENEROUS;
-    while !home.log().contains("codes are held back, app=ssh by=key 1 seconds=60") {
-        assert!(Instant::now() < end, "{}", home.log());
-        sleep(Duration::from_millis(50));
-    }
-    let token = code(&net.a, 1);
-    post_step1(&net.b, to, STEP1_PATH, &with(&token));
-    assert_eq!(admission_left(&net.router, thief), None, "a right code from elsewhere");
-    while admission_left(&net.router, owner).is_some() {
-        sleep(Duration::from_millis(200));
-    }
-    post_step1(&net.a, to, STEP1_PATH, &with(&token));
-    assert!(admission_left(&net.router, owner).is_some(), "the owner\n{}", home.log());
-    let status = home.verb(&net.router, &["status", "--json"]).success().text();
-    assert!(status.contains("\"code-held\""), "{status}");
-    home.verb(&net.router, &["unblock", "--all"]).success();
-    post_step1(&net.b, to, STEP1_PATH, &with("000003"));
-    let judged = format!("client={thief} step=1 reason=wrong-code");
-    assert!(home.log().contains(&judged), "{}", home.log());
-}
-
-#[test]
 fn a_key_of_step_2_that_has_a_code_opens_nothing_without_wherever_codes_are_asked_for() {
     let net = Topology::new();
     let home = install(&https_key("ssh"), &["step2_https_duration: 30"]);
@@ -214,4 +174,44 @@ fn a_folder_of_codes_that_is_misspelt_or_gone_is_refused_at_a_reload_and_at_a_st
     let _agent = home.start(&net.router);
     step1(&net.a, to, "ssh");
     assert!(admission_left(&net.router, client).is_some(), "an empty folder asks nobody");
+}
+
+#[test]
+fn codes_that_are_guessed_from_many_addresses_are_held_back_from_all_but_the_owner() {
+    let net = Topology::new();
+    let lockout = "lockout: {after: 5, first: 1m, longest: 1d}";
+    let home = install_with(&http_key("ssh"), &[lockout], &["step2_https_duration: 2"]);
+    let _agent = home.start(&net.router);
+    Stranger::settle(&net);
+    let (to, owner, thief) = (Family::V4.router(), Family::V4.client_a(), Family::V4.client_b());
+    let with = |token: &str| format!("{}&token={token}", form("ssh", &http_key("ssh")));
+    post_step1(&net.a, to, STEP1_PATH, &with(&code(&net.a, 0)));
+    assert!(admission_left(&net.router, owner).is_some(), "the owner, with a right code");
+    // Three of each are no lock-out of anybody; some of them may be reset before they are read.
+    net.b.enter(|| {
+        for guess in 0..90 {
+            let bytes = request(&format!("POST {STEP1_PATH}"), &with(&format!("00000{}", guess % 3)));
+            let source = Stranger(guess / 3).address(Family::V4);
+            assert!(send_and_reset(source, (to, STEP1_PORT).into(), bytes.as_bytes()));
+        }
+    });
+    let end = Instant::now() + GENEROUS;
+    while !home.log().contains("codes are held back, app=ssh by=key 1 seconds=60") {
+        assert!(Instant::now() < end, "{}", home.log());
+        sleep(Duration::from_millis(50));
+    }
+    let token = code(&net.a, 1);
+    post_step1(&net.b, to, STEP1_PATH, &with(&token));
+    assert_eq!(admission_left(&net.router, thief), None, "a right code from elsewhere");
+    while admission_left(&net.router, owner).is_some() {
+        sleep(Duration::from_millis(200));
+    }
+    post_step1(&net.a, to, STEP1_PATH, &with(&token));
+    assert!(admission_left(&net.router, owner).is_some(), "the owner\n{}", home.log());
+    let status = home.verb(&net.router, &["status", "--json"]).success().text();
+    assert!(status.contains("\"code-held\""), "{status}");
+    home.verb(&net.router, &["unblock", "--all"]).success();
+    post_step1(&net.b, to, STEP1_PATH, &with("000003"));
+    let judged = format!("client={thief} step=1 reason=wrong-code");
+    assert!(home.log().contains(&judged), "{}", home.log());
 }

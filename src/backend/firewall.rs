@@ -317,6 +317,12 @@ impl Firewall {
         }
     }
 
+    /// Whether what it keeps does not say whose it is.
+    #[must_use]
+    pub fn is_nameless(&self) -> bool {
+        matches!(self, Self::Iptables(iptables) if iptables.keeping() == Keeping::Recent)
+    }
+
     /// One element of a set that has no ranges; none if it is not there.
     ///
     /// # Errors

@@ -165,6 +165,7 @@ impl Operations {
 
     /// Takes over the grants in the kernel.
     pub(super) fn adopt_grants(&mut self, live: &Live, now: Now) {
+        let nameless = self.firewall.is_nameless();
         for set in self.grant_sets() {
             for family in Family::BOTH {
                 for (key, element) in live.elements.get(&set.set(family)).into_iter().flatten() {
@@ -179,6 +180,7 @@ impl Operations {
                         (How::Sequence, Some(known)) => known,
                         (How::Sequence, None) => Note { how: How::Sequence, ..note },
                         (_, Some(known)) if is_nobodys(&note) && known.how == How::Sequence => known,
+                        (_, Some(known)) if nameless => known,
                         _ => note,
                     };
                     let (left, total) =
