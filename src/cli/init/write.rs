@@ -162,6 +162,14 @@ pub fn all(
         err.line(format!("error: {error}"));
         return Err(Exit::Bug);
     }
+    // A key of before may be as `knock-agent cert` left it: root's alone, who is not the daemon's user.
+    let key = &answers.tls.1;
+    if own_tls(args) == answers.tls
+        && planned.iter().all(|file| file.path != *key)
+        && let Err(error) = for_group(key)
+    {
+        err.line(format!("warning: {}: {error}: the daemon may not be able to read it", key.display()));
+    }
     let mut out = Printer::stdout();
     for file in &planned {
         out.line(format!("written: {}", file.path.display()));
@@ -266,10 +274,12 @@ fn one(file: &Planned) -> io::Result<()> {
         files::make_directory(folder, if file.for_daemon { 0o755 } else { 0o700 })?;
     }
     files::replace(&file.path, file.mode, &file.content)?;
-    // Where a package made a group for the daemon, that reads by it.
-    if let Some(group) = users::operators().filter(|_| file.for_daemon && file.mode == 0o600) {
-        users::give_to_group(&file.path, group)?;
-        files::set_mode(&file.path, 0o640)?;
-    }
-    Ok(())
+    if file.for_daemon && file.mode == 0o600 { for_group(&file.path) } else { Ok(()) }
+}
+
+/// Where a package made a group for the daemon, that reads by it.
+fn for_group(path: &Path) -> io::Result<()> {
+    let Some(group) = users::operators() else { return Ok(()) };
+    users::give_to_group(path, group)?;
+    files::set_mode(path, 0o640)
 }
