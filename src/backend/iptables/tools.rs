@@ -146,7 +146,7 @@ impl Tools {
     /// [`IptablesError`] when they cannot be listed.
     pub fn saved(&self) -> Result<[String; 2], IptablesError> {
         let [v4, v6] = &self.save;
-        let counted: &[&str] = if self.uses_sudo() { &[] } else { &["-c"] };
+        let counted: &[&str] = if self.uses_sudo() { &[] } else { &["--counters"] };
         let v6 = if self.has_ipv6() { self.run(v6, counted, "")? } else { String::new() };
         Ok([self.run(v4, counted, "")?, v6])
     }
