@@ -275,9 +275,9 @@ fn the_pages_on_sequences_and_proxies_are_right() {
 #[test]
 fn configurations_of_the_pages_on_moving_containers_and_vyos_are_right() {
     let mut hosts = Hosts::new();
+    hosts.gateway.does(INSTALL);
     hosts.follow("docs/containers.md", None);
     hosts.follow("docs/vyos.md", None);
-    hosts.gateway.does(INSTALL);
     for page in ["knockd", "fwknop", "nfknock", "knock-knock"] {
         hosts.follow(&format!("docs/migration/{page}.md"), None);
     }

@@ -65,8 +65,8 @@ fn command(folders: &[&Path]) -> Option<String> {
     let texts =
         std::iter::once(&unit).chain(drop_ins.values()).filter_map(|path| files::read_text(path, MAX).ok());
     let lines = texts.map(|text| text.replace("\\\n", " ")).collect::<Vec<_>>().join("\n");
-    let starts = lines.lines().filter_map(|line| line.trim().strip_prefix("ExecStart="));
-    starts.last().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty())
+    let mut starts = lines.lines().filter_map(|line| line.trim().strip_prefix("ExecStart="));
+    starts.next_back().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty())
 }
 
 #[cfg(test)]
