@@ -54,6 +54,8 @@ fn health_is_good_with_the_daemon_and_names_each_thing_that_is_wrong() {
     assert_ill(&home, &net.router, 1, &["rules"]);
     home.rewrite_config("global: {interface_ext: 7}\n");
     assert_ill(&home, &net.router, 78, &["configuration"]);
+    let one = home.check(&net.router, &["health"]).exits(78).text();
+    assert!(one.contains("; fix: "), "{one}");
     agent.reload();
     home.rewrite_config(config.text());
     assert_ill(&home, &net.router, 1, &["configuration"]);
@@ -65,6 +67,9 @@ fn health_is_good_with_the_daemon_and_names_each_thing_that_is_wrong() {
         "table inet host {\n chain input {\n type filter hook input priority 0; policy drop;\n iifname lo accept\n }\n}\n",
     );
     assert_ill(&home, &net.router, 1, &["host"]);
+    let shown = home.verb(&net.router, &["status"]).success().text();
+    let host = shown.lines().find(|line| line.contains("host-drops-by-default"));
+    assert!(host.is_some_and(|line| line.starts_with("BAD ")), "{shown}");
     net.router.run("nft", &["delete", "table", "inet", "host"]).success();
 
     // A certificate that ends within a day.

@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::agent::PROGRAM;
 use crate::firewall::{everything, is_guarded, time_left};
 use crate::namespace::Namespace;
+use crate::pages::Hosts;
 use crate::probe::{assert_echoes, assert_silent};
 use crate::process::{Background, Finished};
 use crate::server::{Habit, Server};
@@ -215,7 +216,10 @@ fn whatever_stops_init_leaves_what_was_there_and_says_what_to_do() {
     assert!(names(folder.path()).is_empty());
 
     // Ctrl-C at the first and at the last question.
-    assert_eq!(at_terminal(&host, &here, &[("51820/udp", CTRL_C)]).code, Some(130));
+    let ended =
+        at_terminal(&host, &here, &[("Nothing that others can reach listens", ""), ("[22/tcp]", CTRL_C)]);
+    assert!(ended.text().contains("nothing was written"), "{}", ended.text());
+    ended.exits(1);
     let flags =
         with(&["--service", "22", "--interface-ext", "eth9", "--host", "gate.example.com", "--app", "ssh"]);
     let talk = [
@@ -225,7 +229,9 @@ fn whatever_stops_init_leaves_what_was_there_and_says_what_to_do() {
         ("certificate", "\n"),
         ("code", CTRL_C),
     ];
-    assert_eq!(at_terminal(&host, &flags, &talk).code, Some(130));
+    let ended = at_terminal(&host, &flags, &talk);
+    assert!(ended.text().contains("nothing was written"), "{}", ended.text());
+    ended.exits(1);
     assert!(names(folder.path()).is_empty(), "{:?}", names(folder.path()));
 
     // What is there stays, unless it is said otherwise; certificates of before go on being used.
@@ -272,4 +278,120 @@ fn whatever_stops_init_leaves_what_was_there_and_says_what_to_do() {
         ],
     );
     assert_eq!(failed.code, Some(74), "{}", failed.stderr);
+}
+
+/// Runs `init` at a terminal, in a folder that is mounted or made by this; it has to end before the first question.
+fn before_the_first_question(host: &Namespace, made: &str, through: &str, code: i32) -> String {
+    let folder = TempDir::new();
+    let line = format!(
+        "{made}; exec {through} {0}/integration/lib/at-terminal {PROGRAM} init --config \"$1/etc/config.yaml\"",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-ec", &line, "sh"]).arg(folder.path());
+    let text = host.finish(command, b"[]", LIMIT).exits(code).text();
+    assert!(text.contains("error: ") && !text.contains("Which service"), "{text}");
+    text
+}
+
+#[test]
+fn what_keeps_init_from_writing_is_said_before_the_first_question() {
+    let host = Namespace::new("init");
+    let asked = |made: &str, through: &str, code: i32| before_the_first_question(&host, made, through, code);
+    for options in ["size=8k", "ro"] {
+        let mounted = format!("mount -t tmpfs -o {options} none \"$1\"");
+        let text = asked(&mounted, "", 74);
+        assert!(text.contains("nothing was written"), "{text}");
+    }
+    let others = "chown 65534 \"$1\" && chmod 0500 \"$1\"";
+    let text = asked(others, "setpriv --bounding-set=-dac_override --", 77);
+    assert!(text.contains("fix: run it as root"), "{text}");
+    let old = "mkdir \"$1/etc\" && echo none >\"$1/etc/cert.pem\" && echo none >\"$1/etc/key.pem\"";
+    let text = asked(old, "", 78);
+    assert!(text.contains("cert.pem") && text.contains("--force makes new ones"), "{text}");
+    let text = asked("mkdir \"$1/etc\" && echo none >\"$1/etc/key.pem\"", "", 74);
+    assert!(text.contains("key.pem is there already"), "{text}");
+}
+
+#[test]
+fn services_have_names_and_what_is_in_the_way_is_said_last() {
+    let net = Topology::new();
+    with_routes(&net);
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    net.router
+        .nft("table inet host {\n chain input {\n type filter hook input priority 0; policy drop;\n }\n}\n");
+    let folder = TempDir::new();
+    let config = folder.path().join("config.yaml");
+    let talk = [
+        ("[2222/tcp]", "2\n"),
+        ("there is no 2 in the list", "nobody-knows\n"),
+        ("no service `nobody-knows`", "ssh\n"),
+        ("called? [ssh]", "\n"),
+    ];
+    let done = at_terminal(&net.router, &["--config", text(&config), "--yes"], &[]);
+    drop(done);
+    std::fs::remove_file(&config).unwrap();
+    let mut args = vec!["--config", text(&config), "--destination", "local", "--interface-ext", "ext0"];
+    args.extend([
+        "--host",
+        "gate.example.com",
+        "--duration",
+        "1h",
+        "--allow",
+        "none",
+        "--two-factor",
+        "none",
+    ]);
+    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    args.extend(["--cert", text(&cert), "--key", text(&key)]);
+    let shown = at_terminal(&net.router, &args, &talk).exits(1).text();
+    let (_, last) = shown.rsplit_once("Before you start it:").unwrap_or_else(|| panic!("{shown}"));
+    assert!(last.contains("host-drops-by-default") && last.contains("fix: "), "{shown}");
+    assert!(shown.find("Start it").unwrap() < shown.rfind("Before you start it:").unwrap());
+    let written = std::fs::read_to_string(&config).unwrap();
+    assert!(written.contains("\nssh:\n  port: 22\n"), "the list's service was not chosen by its name");
+    alone(&net.router, &["--config", text(&config), "--force", "--yes", "--service", "wireguard"]).exits(1);
+    let written = std::fs::read_to_string(&config).unwrap();
+    assert!(written.contains("wireguard:\n  port: 51820\n  protocol: udp"), "{written}");
+}
+
+#[test]
+fn where_80_is_taken_the_printed_commands_have_both_units_use_the_other_ports() {
+    let mut hosts = Hosts::new();
+    hosts.follow("docs/quick-start.md", Some("## 2. "));
+    let _taken = Server::tcp(&hosts.net.router, 80, Habit::Echo);
+    let gate = &hosts.gateway;
+    let shown = gate.does("sudo knock-agent init --yes --service 22 --app ssh --host gate.example.com");
+    let (_, commands) = shown.split_once("leave the rest to systemd, after each boot too:\n").unwrap();
+    gate.does(commands);
+    gate.does("systemctl is-active knock-agent && systemctl is-active knock-agent-guard");
+    let status = gate.does("sudo knock-agent status");
+    assert!(status.contains("tcp/8080 and tcp/8443"), "{status}");
+    for unit in ["knock-agent", "knock-agent-guard"] {
+        let drop_in = gate.does(&format!("cat /etc/systemd/system/{unit}.service.d/init.conf"));
+        assert!(
+            drop_in.contains("\nExecStart=\n") && drop_in.contains("--http-port 8080 --https-port 8443"),
+            "{drop_in}"
+        );
+        let verify = gate.does(&format!("! systemd-analyze verify {unit}.service 2>&1 | grep init.conf"));
+        assert_eq!(verify, "", "systemd understands it");
+    }
+    // The checks of whoever forgets the ports say which ones the unit has; a certificate that is not there is an error.
+    let folder = "sudo rm -r /etc/systemd/system/knock-agent*.d";
+    gate.does(folder);
+    let note = "note: this looks at ports 8080 and 8443, and knock-agent.service has others";
+    assert!(gate.does("sudo knock-agent check-config").contains(note));
+    let missing = "--cert /nowhere/cert.pem --key /etc/knock-agent/key.pem";
+    for verb in ["check-config", "check-ruleset"] {
+        for (flags, says) in
+            [(missing, "/nowhere/cert.pem"), ("--cert /etc/knock-agent/cert.pem", "--key FILE is missing")]
+        {
+            let done = gate.shell(&format!("sudo knock-agent {verb} {flags}"));
+            assert!(done.code == Some(78) && done.printed.contains(says), "{verb}: {}", done.printed);
+        }
+    }
+    // Where the drop-ins of before are still there, they are written again for the package's own ports.
+    gate.does(commands);
+    let again = gate.does("sudo knock-agent init --force --yes --service 22 --app ssh --host gate.example.com --http-port 443 --https-port 444");
+    assert!(again.contains("init.conf"), "{again}");
 }

@@ -84,6 +84,7 @@ fn what_was_confirmed_stays() {
     assert!(home.path("state").join("last-good-plan").exists());
     agent.signal(Signal::SIGTERM);
     assert_eq!(code(&mut agent), Some(0));
+    assert!(log(&home).contains("stopped; the guard stays"), "{}", log(&home));
     assert!(is_guarded(&net.router), "a stop is no end of the guard");
     let plain = home.start(&net.router);
     let vain = home.verb(&net.router, &["confirm"]).exits(2);
@@ -100,6 +101,7 @@ fn ending_or_killing_the_daemon_before_a_confirmation_puts_everything_back() {
     agent.signal(Signal::SIGTERM);
     assert_eq!(code(&mut agent), Some(1), "{}", log(&home));
     assert_eq!(everything(&net.router), before);
+    assert!(log(&home).contains("stopped") && !log(&home).contains("guard stays"), "{}", log(&home));
 
     let mut agent = start(&home, &net.router, "600s");
     assert!(is_guarded(&net.router));

@@ -51,7 +51,7 @@ complete -c knock-agent -n "__fish_knock_agent_needs_command" -f -a "generate" -
 complete -c knock-agent -n "__fish_knock_agent_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand init" -s c -l config -d 'The configuration file' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand init" -l runtime-dir -d 'Where the daemon\'s control socket and lock are' -r -F
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand init" -l service -d 'The port that is closed until somebody knocks: 22, 51820/udp, 3389/both' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand init" -l service -d 'The port that is closed until somebody knocks: 22, 51820/udp, 3389/both, or a name such as ssh' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand init" -l app -d 'What the service is called: the name of its section, and what clients send' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand init" -l destination -d 'Where the service is: local, or a LAN host, such as 192.168.0.42, 192.168.0.42:22 or fd00::42' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand init" -l interface-ext -d 'The interface towards the internet, or several with commas [default: those of the default routes]' -r

@@ -3,9 +3,9 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::cli::companions;
 use crate::cli::load::{self, Exposure, Refused};
 use crate::cli::{DaemonArgs, Exit, Printer, Tone};
+use crate::cli::{companions, installed};
 use crate::config::{App, Checked, Destination, Problem, Problems, ProxyStep2, Settings, Step1Reply, User};
 
 /// The arguments of `check-config`.
@@ -28,6 +28,7 @@ pub struct CheckConfigArgs {
 pub fn run(args: CheckConfigArgs) -> Exit {
     let mut err = Printer::stderr();
     args.daemon.vet(&mut err);
+    installed::note(&args.daemon, "check-config", &mut err);
     let exposure = Exposure::of_strict(args.daemon.strict);
     let mut read = load::read(&args.daemon.file.config, Some(&args.daemon.steps()), exposure);
     if let Ok(checked) = &mut read {

@@ -9,7 +9,8 @@ use crate::backend::{BackendError, Firewall, Kind};
 use crate::cli::load::{self, Exposure};
 use crate::cli::operate::exit_of_backend;
 use crate::cli::{DaemonArgs, Exit, Printer, Tone};
-use crate::config::Settings;
+use crate::cli::{companions, installed};
+use crate::config::{self, Settings};
 use crate::ruleset::audit::Severity;
 use crate::ruleset::iptables::plan::{Keeping, Matcher, plan};
 use crate::ruleset::layout::Options;
@@ -71,6 +72,13 @@ fn check(args: &CheckRulesetArgs, err: &mut Printer) -> Result<Exit, Exit> {
     let steps = args.daemon.steps();
     let settings = load::load(&args.daemon.file.config, Some(&steps), exposure, err)?.settings;
     let host = args.daemon.host_chains(settings.global.mark, err)?;
+    installed::note(&args.daemon, "check-ruleset", err);
+    if let Some(problem) = companions::tls(&args.daemon) {
+        load::print_all(std::slice::from_ref(&problem), 0, err);
+        if problem.severity == config::Severity::Error {
+            return Err(Exit::BadConfig);
+        }
+    }
     if args.print == Some(RuleLanguage::Vyos) {
         return vyos(args, &settings, err);
     }

@@ -19,18 +19,32 @@ pub(super) fn check(settings: &Settings, args: &DaemonArgs) -> Vec<Problem> {
         let unmarked = problem(args, Severity::Error, "global.mark", UNMARKED.to_owned());
         out.push(Problem { fix: Some(UNMARKED_FIX.to_owned()), ..unmarked });
     }
-    if let (Some(certificate), Some(key)) = (&args.cert, &args.key)
-        && let Err(error) = daemon::tls(certificate, key)
-    {
-        let denied = matches!(
-            &error,
-            DaemonError::CertificateFile { source, .. } if source.kind() == ErrorKind::PermissionDenied
-        );
-        // The daemon may be allowed what whoever checks is not.
-        let severity = if denied { Severity::Warning } else { Severity::Error };
-        out.push(problem(args, severity, "", error.to_string()));
-    }
+    out.extend(tls(args));
     out
+}
+
+/// What is wrong with certificate and key, where flags name them: without them the guard would close all, and no daemon start.
+pub(super) fn tls(args: &DaemonArgs) -> Option<Problem> {
+    let (certificate, key) = match (&args.cert, &args.key) {
+        (Some(certificate), Some(key)) => (certificate, key),
+        (None, None) => return None,
+        (given, _) => {
+            let other = if given.is_some() { "--key" } else { "--cert" };
+            let alone = format!("{other} FILE is missing: step 2 takes a certificate and its key");
+            return Some(problem(args, Severity::Error, "", alone));
+        }
+    };
+    let error = daemon::tls(certificate, key).err()?;
+    let kind = match &error {
+        DaemonError::CertificateFile { source, .. } => Some(source.kind()),
+        _ => None,
+    };
+    // The daemon may be allowed what whoever checks is not.
+    let severity =
+        if kind == Some(ErrorKind::PermissionDenied) { Severity::Warning } else { Severity::Error };
+    let fix = (kind == Some(ErrorKind::NotFound))
+        .then(|| "`knock-agent cert` makes a self-signed certificate and key".to_owned());
+    Some(Problem { fix, ..problem(args, severity, "", error.to_string()) })
 }
 
 fn two_factor(settings: &Settings, args: &DaemonArgs) -> Vec<Problem> {

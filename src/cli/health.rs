@@ -43,7 +43,8 @@ struct Findings {
 impl Findings {
     fn add(&mut self, part: Part, message: impl Into<String>) {
         // One line each, whatever others have to say.
-        let message = message.into().split_whitespace().collect::<Vec<_>>().join(" ");
+        let message = message.into().replace("\n  fix: ", "; fix: ");
+        let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
         self.ailments.push(Ailment { part, message });
     }
 

@@ -39,6 +39,8 @@ pub mod health;
 mod host_flags;
 #[cfg(all(feature = "gateway", feature = "client"))]
 pub mod init;
+#[cfg(feature = "gateway")]
+mod installed;
 #[cfg(feature = "client")]
 pub mod knock;
 #[cfg(feature = "client")]

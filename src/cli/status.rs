@@ -1,5 +1,6 @@
 //! `knock-agent status`.
 
+mod around;
 mod health;
 mod table;
 
@@ -111,10 +112,11 @@ fn watch(args: &StatusArgs, every: Duration, endings: &Receiver<()>) -> Exit {
 fn show(args: &StatusArgs, listed: usize, out: &mut Printer) -> Exit {
     let mut err = Printer::stderr();
     let most = if args.all || args.json { None } else { Some(listed) };
-    let found = match find(&args.file, most, &mut err) {
+    let mut found = match find(&args.file, most, &mut err) {
         Ok(found) => found,
         Err(exit) => return err.finish(exit),
     };
+    let note = around::look(&args.file, &mut found);
     if args.json {
         match serde_json::to_string(&found) {
             Ok(text) => out.line(text),
@@ -123,6 +125,7 @@ fn show(args: &StatusArgs, listed: usize, out: &mut Printer) -> Exit {
     } else {
         let listed = if args.all { usize::MAX } else { listed };
         health::print(&found, out);
+        note.iter().for_each(|note| out.line(format!("note: {note}")));
         out.line("");
         table::print(&found, listed, SystemTime::now(), out);
         table::print_traffic(&found, out);

@@ -154,7 +154,7 @@ fn of_host(
     options: Options,
     host: &HostChains,
 ) -> Result<Vec<Ailment>, BackendError> {
-    let Firewall::Nftables(nft) = firewall else { return Ok(Vec::new()) };
+    let Firewall::Nftables(nft) = &mut *firewall else { return Ok(Vec::new()) };
     let reading = nft.read_host(host, settings.global.mark, Scope::Named)?;
     let mut out: Vec<Ailment> =
         reading.plan.troubles.iter().map(|trouble| Ailment::new(Part::Host, trouble.to_string())).collect();
@@ -164,15 +164,29 @@ fn of_host(
             format!("{missing} rules of the host's chains that accept our mark are not as they should be");
         out.push(Ailment::new(Part::Host, message));
     }
+    out.extend(of_others(firewall, settings, options)?);
+    Ok(out)
+}
+
+/// The same, but for the rule in the host's chains, which whoever asked for it looks after.
+///
+/// # Errors
+/// [`BackendError`] when the kernel cannot be asked.
+pub fn of_others(
+    firewall: &mut Firewall,
+    settings: &Settings,
+    options: Options,
+) -> Result<Vec<Ailment>, BackendError> {
+    let Firewall::Nftables(nft) = firewall else { return Ok(Vec::new()) };
     let findings = audit(&Layout::new(settings, options), &survey(nft)?.situation);
     let errors = findings.into_iter().filter(|finding| finding.severity == Severity::Error);
-    out.extend(errors.map(|finding| {
+    let told = errors.map(|finding| {
         Ailment::new(
             Part::Host,
             format!("{} [{}]; `knock-agent check-ruleset` says what to do", finding.message, finding.code),
         )
-    }));
-    Ok(out)
+    });
+    Ok(told.collect())
 }
 
 /// What is wrong with a file of certificates, at that moment.

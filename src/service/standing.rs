@@ -1,6 +1,7 @@
 //! How the daemon stands, and what the kernel has counted, as `status` tells it.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,9 @@ pub struct Standing {
     pub host_rule: Option<HostRule>,
     /// Where knocks are heard, such as `tcp/80`; nowhere without steps.
     pub listens: Vec<String>,
+    /// The ports of both steps that clients use; none where there are no steps, and from a daemon of before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ports: Option<(NonZeroU16, NonZeroU16)>,
     /// The process that hears them; none without steps.
     pub front: Option<FrontState>,
     /// Its configuration.

@@ -54,6 +54,8 @@ mod unix {
     use std::fs::{File, OpenOptions};
     use std::io::{self, Read, Write};
 
+    #[cfg(feature = "gateway")]
+    use nix::sys::termios::SpecialCharacterIndices;
     use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 
     use super::MAX;
@@ -87,23 +89,58 @@ mod unix {
     /// Asks at the terminal of this process and reads a line, which is shown as it is typed; none where there is no terminal.
     ///
     /// # Errors
-    /// The reason; [`io::ErrorKind::UnexpectedEof`] for Ctrl-D. Ctrl-C ends the process, as everywhere.
+    /// The reason; [`io::ErrorKind::Interrupted`] for Ctrl-C, [`io::ErrorKind::UnexpectedEof`] for Ctrl-D.
     #[cfg(feature = "gateway")]
     pub fn ask_shown(question: &str) -> io::Result<Option<String>> {
         let Ok(mut tty) = OpenOptions::new().read(true).write(true).open("/dev/tty") else {
             return Ok(None);
         };
+        let before = tcgetattr(&tty)?;
+        let mut heard = before.clone();
+        // Ctrl-C ends the line instead of the process; all else is the terminal's, such as the keys that edit a line.
+        let [interrupt, end] =
+            [SpecialCharacterIndices::VINTR, SpecialCharacterIndices::VEOL].map(|at| at as usize);
+        if let Some(key) = heard.control_chars.get_mut(interrupt) {
+            *key = DISABLED;
+        }
+        if let Some(key) = heard.control_chars.get_mut(end) {
+            *key = CTRL_C;
+        }
+        tcsetattr(&tty, SetArg::TCSANOW, &heard)?;
+        let restored = Restored(tty.try_clone()?, before);
         tty.write_all(format!("{question} ").as_bytes())?;
         let (mut line, mut byte) = (Vec::new(), [0]);
         loop {
             match tty.read(&mut byte)? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 _ if byte == *b"\n" => break,
+                _ if byte == [CTRL_C] => {
+                    drop(restored);
+                    tty.write_all(b"\n")?;
+                    return Err(io::ErrorKind::Interrupted.into());
+                }
                 _ if line.len() < MAX => line.extend(byte),
                 _ => {}
             }
         }
         String::from_utf8(line).map(Some).map_err(|_| io::ErrorKind::InvalidData.into())
+    }
+
+    #[cfg(feature = "gateway")]
+    const CTRL_C: u8 = 3;
+    /// What no key is (`_POSIX_VDISABLE`, `termios.h`).
+    #[cfg(feature = "gateway")]
+    const DISABLED: u8 = 0;
+
+    /// A terminal that is as it was before, when this is dropped.
+    #[cfg(feature = "gateway")]
+    struct Restored(File, Termios);
+
+    #[cfg(feature = "gateway")]
+    impl Drop for Restored {
+        fn drop(&mut self) {
+            let _ = tcsetattr(&self.0, SetArg::TCSANOW, &self.1);
+        }
     }
 
     /// A terminal that shows nothing and leaves Ctrl-C to us, until it is dropped.

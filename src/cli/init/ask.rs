@@ -8,6 +8,7 @@ use super::InitArgs;
 use super::answers::{Answers, Service, protocol_word};
 use super::host::{self, Listening};
 use super::questions::{Question, Questions};
+use super::{named, write};
 use crate::cli::Exit;
 use crate::cli::consent::own_session;
 use crate::config::{Destination, parse_destination};
@@ -25,9 +26,12 @@ pub struct User(Option<UserName>);
 /// The word for nothing.
 const NONE: &str = "none";
 
-/// `PORT`, `PORT/tcp`, `PORT/udp` or `PORT/both`.
+/// `PORT`, `PORT/tcp`, `PORT/udp` or `PORT/both`, or the name of a service that is known.
 pub fn service(text: &str) -> Result<Service, String> {
     let hint = || "write a port from 1 to 65535, alone or as 22/tcp, 51820/udp or 3389/both".to_owned();
+    if text.starts_with(|c: char| c.is_ascii_alphabetic()) {
+        return named::service(text)?.ok_or_else(|| format!("no service `{text}` is known here: {}", hint()));
+    }
     let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let protocol = match protocol {
         "tcp" => Protocols::Tcp,
@@ -146,7 +150,10 @@ pub fn all(args: &InitArgs, questions: &mut Questions<'_>) -> Result<Answers, Ex
 fn ask_service(args: &InitArgs, found: &[Listening], questions: &mut Questions<'_>) -> Result<Service, Exit> {
     let shown = |one: &Listening| format!("{}/{}", one.service.port, protocol_word(one.service.protocol));
     if args.service.is_none() {
-        questions.say("Which service shall be closed until somebody knocks? These listen on this host:");
+        questions.say(match found {
+            [] => "Which service shall be closed until somebody knocks? Nothing that others can reach listens on this host.",
+            _ => "Which service shall be closed until somebody knocks? These listen on this host:",
+        });
         for (n, one) in found.iter().enumerate() {
             let program = one.program.as_deref().unwrap_or("");
             questions.say(&format!("  {:>2}  {:<10} {program}", n + 1, shown(one)));
@@ -155,15 +162,37 @@ fn ask_service(args: &InitArgs, found: &[Listening], questions: &mut Questions<'
     questions.ask(
         Question {
             flag: "--service PORT",
-            text: "A number of the list, or a port such as 22/tcp or 51820/udp",
-            usual: found.first().map(shown),
+            text: match found {
+                [] => "A port such as 22/tcp or 51820/udp",
+                _ => "A number of the list, or a port such as 22/tcp or 51820/udp",
+            },
+            usual: Some(found.first().map_or_else(|| "22/tcp".to_owned(), shown)),
         },
         args.service,
-        |text| match text.parse::<usize>().ok().and_then(|n| found.get(n.checked_sub(1)?)) {
-            Some(one) => Ok(one.service),
-            None => service(text),
-        },
+        |text| chosen(text, found),
     )
+}
+
+/// A bare number below this is hardly meant as a port.
+const SMALL: usize = 20;
+
+/// What somebody chose who sees this list.
+fn chosen(text: &str, found: &[Listening]) -> Result<Service, String> {
+    let at_port = |n: usize| found.iter().position(|one| usize::from(one.service.port.get()) == n);
+    let Ok(n) = text.parse::<usize>() else {
+        let by_program = found.iter().find(|one| one.program.as_deref() == Some(text));
+        return by_program.map_or_else(|| service(text), |one| Ok(one.service));
+    };
+    match n.checked_sub(1).and_then(|at| Some((at, found.get(at)?))) {
+        Some((at, one)) if at_port(n).is_none_or(|other| other == at) => Ok(one.service),
+        Some(_) => {
+            Err(format!("{n} is a number of the list and a port: write {n}/tcp or {n}/udp for the port"))
+        }
+        None if (1..SMALL).contains(&n) => {
+            Err(format!("there is no {n} in the list; for port {n} write {n}/tcp or {n}/udp"))
+        }
+        None => service(text),
+    }
 }
 
 fn ask_app(
@@ -288,15 +317,57 @@ fn ask_tls(args: &InitArgs, questions: &mut Questions<'_>) -> Result<(PathBuf, P
             usual: Some(MADE.to_owned()),
         },
         None,
-        |text| if text == MADE { Ok(None) } else { existing(text).map(Some) },
+        |text| match text {
+            MADE => Ok(None),
+            text => {
+                let path = existing(text)?;
+                write::has_certificate(&path).map(|()| Some(path))
+            }
+        },
     )?;
     let Some(cert) = cert else { return Ok(own_tls(args)) };
     let question = Question { flag: "--key FILE", text: "The file of its key", usual: None };
-    Ok((cert, questions.ask(question, None, existing)?))
+    let key = questions.ask(question, None, |text| {
+        let key = existing(text)?;
+        write::usable(&cert, &key).map(|_| key)
+    })?;
+    Ok((cert, key))
 }
 
 /// Beside the configuration, where the unit file looks for them.
 pub fn own_tls(args: &InitArgs) -> (PathBuf, PathBuf) {
     let folder = args.file.config.parent().unwrap_or(Path::new("."));
     (folder.join("cert.pem"), folder.join("key.pem"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(services: &[(&str, &str)]) -> Vec<Listening> {
+        let one = |(at, program): &(&str, &str)| Listening {
+            service: service(at).unwrap(),
+            program: Some((*program).to_owned()),
+        };
+        services.iter().map(one).collect()
+    }
+
+    #[test]
+    fn a_small_number_beside_the_list_is_asked_back_and_never_taken_for_a_port() {
+        let list = found(&[("22/tcp", "sshd"), ("3389/tcp", "xrdp")]);
+        let port = |text: &str| chosen(text, &list).map(|one| one.port.get());
+        assert_eq!(
+            (port("1"), port("2"), port("3389"), port("8000")),
+            (Ok(22), Ok(3389), Ok(3389), Ok(8000))
+        );
+        assert_eq!((port("7/tcp"), port("xrdp"), port("ssh")), (Ok(7), Ok(3389), Ok(22)));
+        assert!(port("3").unwrap_err().contains("no 3 in the list"), "{:?}", port("3"));
+        assert!(port("0").is_err() && port("").is_err() && port("70000").is_err());
+        assert!(chosen("1", &[]).is_err() && chosen("22", &[]).is_ok());
+        let names: Vec<String> =
+            (1..=25).map(|n| format!("{}/tcp", if n == 1 { 22 } else { 1_000 + n })).collect();
+        let many: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "x")).collect();
+        let hint = chosen("22", &found(&many)).unwrap_err();
+        assert!(hint.contains("22/tcp"), "{hint}");
+    }
 }

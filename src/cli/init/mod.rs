@@ -3,8 +3,10 @@
 mod answers;
 mod ask;
 mod host;
+mod named;
 mod questions;
 mod show;
+mod unit;
 mod write;
 
 use std::num::NonZeroU16;
@@ -30,7 +32,7 @@ pub struct InitArgs {
     #[command(flatten)]
     pub file: ConfigArg,
 
-    /// The port that is closed until somebody knocks: 22, 51820/udp, 3389/both
+    /// The port that is closed until somebody knocks: 22, 51820/udp, 3389/both, or a name such as ssh
     #[arg(long, value_name = "PORT", value_parser = ask::service)]
     pub service: Option<Service>,
 
@@ -113,7 +115,7 @@ fn init(args: &InitArgs, err: &mut Printer) -> Result<Exit, Exit> {
         Exit::Bug
     })?;
     // Before anybody has answered in vain.
-    write::is_free(args, err)?;
+    write::is_possible(args, err)?;
     let from = match (args.yes, terminal::is_there()) {
         (true, _) => From::Defaults,
         (false, true) => From::Person,

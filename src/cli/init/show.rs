@@ -6,6 +6,7 @@ use clap::Parser;
 
 use super::InitArgs;
 use super::answers::{self, Answers, Chance};
+use super::unit;
 use crate::backend::{BackendError, Firewall};
 use crate::cli::load::{self, Exposure};
 use crate::cli::{Cli, DaemonArgs, Exit, Printer, Tone, Verb};
@@ -26,7 +27,7 @@ pub fn all(
 ) -> Result<Exit, Exit> {
     let config = std::path::absolute(&args.file.config).unwrap_or_else(|_| args.file.config.clone());
     let line = answers::start(answers, &config);
-    let ok = checks(&config, &line, err)?;
+    let in_the_way = checks(&config, &line, err)?;
     let mut out = Printer::stdout();
     client(args, answers, chance, pin, &mut out);
     let words: Vec<String> = line.iter().map(|word| quoted(word)).collect();
@@ -36,14 +37,31 @@ pub fn all(
     out.line("Leave this session open. Knock and connect from a second one. If that works, say there within the five minutes:");
     out.line(format!("  sudo knock-agent confirm --config {}", quoted(&config.display().to_string())));
     out.line("If not, say nothing: everything is put back as it was.");
-    if (answers.ports.0.get(), answers.ports.1.get()) == (80, 443) {
-        out.line("Then end the first one with Ctrl-C, which opens nothing, and leave the rest to systemd, after each boot too:");
-        out.line("  sudo systemctl enable --now knock-agent-guard knock-agent");
+    for_good(answers, &config, &mut out);
+    if in_the_way.is_empty() {
+        return Ok(out.finish(Exit::Done));
     }
-    Ok(out.finish(if ok { Exit::Done } else { Exit::Found }))
+    // Said above, too, and out of sight by now.
+    let exit = out.finish(Exit::Found);
+    let heading = err.paint(
+        Tone::Bad,
+        "Before you start it: this host's own rules are in the way, and knocking would let nobody in:",
+    );
+    err.line(format!("\n{heading}"));
+    in_the_way.iter().for_each(|line| err.line(line));
+    Ok(exit)
 }
 
-fn checks(config: &Path, line: &[String], err: &mut Printer) -> Result<bool, Exit> {
+/// How the trial ends and systemd goes on.
+fn for_good(answers: &Answers, config: &Path, out: &mut Printer) {
+    out.line("Then end the first one with Ctrl-C, which opens nothing, and leave the rest to systemd, after each boot too:");
+    let lines = unit::commands(answers, config, Path::new(unit::FOLDER));
+    // What has to stand at the beginning of a line is not indented.
+    let indent = if lines.len() == 1 { "  " } else { "" };
+    lines.iter().for_each(|line| out.line(format!("{indent}{line}")));
+}
+
+fn checks(config: &Path, line: &[String], err: &mut Printer) -> Result<Vec<String>, Exit> {
     let cli = Cli::try_parse_from(std::iter::once("knock-agent".to_owned()).chain(line.iter().cloned()));
     let Ok(Cli { verb: Verb::Run(run) }) = cli else {
         err.line("error: the command that starts it is not understood: report it");
@@ -58,22 +76,30 @@ fn checks(config: &Path, line: &[String], err: &mut Printer) -> Result<bool, Exi
         Err(error) => {
             err.line(format!("warning: this host's firewall could not be looked at: {error}"));
             err.line("  fix: sudo knock-agent check-ruleset shows what it thinks of this");
-            return Ok(true);
+            return Ok(Vec::new());
         }
     };
+    let mut in_the_way = Vec::new();
     for finding in report.findings.iter().filter(|finding| finding.severity != Severity::Info) {
-        let tone = if finding.severity == Severity::Error { Tone::Bad } else { Tone::Doubtful };
+        let is_error = finding.severity == Severity::Error;
+        let tone = if is_error { Tone::Bad } else { Tone::Doubtful };
         let severity = err.paint(tone, finding.severity.word());
-        err.line(format!("{severity}: {} [{}]", finding.message, finding.code));
+        let mut lines = vec![format!("{severity}: {} [{}]", finding.message, finding.code)];
         for (n, fix) in finding.fix.lines().enumerate() {
-            err.line(format!("{}{fix}", if n == 0 { "  fix: " } else { "       " }));
+            lines.push(format!("{}{fix}", if n == 0 { "  fix: " } else { "       " }));
+        }
+        lines.iter().for_each(|line| err.line(line));
+        if is_error {
+            in_the_way.append(&mut lines);
         }
     }
     if report.ok() {
         let good = err.paint(Tone::Good, "this host's rules let it work");
         err.line(good);
+    } else if in_the_way.is_empty() {
+        in_the_way.push("  sudo knock-agent check-ruleset tells more".to_owned());
     }
-    Ok(report.ok())
+    Ok(in_the_way)
 }
 
 fn look(daemon: &DaemonArgs, settings: &crate::config::Settings) -> Result<Report, BackendError> {

@@ -15,6 +15,8 @@ use crate::sys::{clock, files, signals, users};
 use crate::units::Secret;
 
 const DAYS: u32 = 3_650;
+/// As much as all files together have, and more.
+const ROOM: usize = 16 << 10;
 
 /// A file to write.
 struct Planned {
@@ -25,16 +27,81 @@ struct Planned {
     mode: u32,
 }
 
-/// Refuses where something is there already.
+/// Refuses, before anybody has answered in vain, where something is there already, where nothing can be written, and where
+/// certificate and key of before cannot be used.
 ///
 /// # Errors
-/// [`Exit::Io`], after it was said.
-pub fn is_free(args: &InitArgs, err: &mut Printer) -> Result<(), Exit> {
+/// The exit code, after it was said.
+pub fn is_possible(args: &InitArgs, err: &mut Printer) -> Result<(), Exit> {
     let named = [Some(&args.file.config), args.profile.as_ref()];
     for path in named.into_iter().flatten() {
         refuse(path, args.force, err)?;
+        let folder = nearest(path);
+        try_folder(&folder).map_err(|error| unwritable(&folder, &error, err))?;
     }
-    Ok(())
+    let (cert, key) = args.cert.clone().zip(args.key.clone()).unwrap_or_else(|| own_tls(args));
+    let given = args.cert.is_some();
+    match (files::exists(&cert), files::exists(&key)) {
+        _ if args.force && !given => Ok(()),
+        (false, false) if !given => Ok(()),
+        (true, false) if !given => refuse(&cert, false, err),
+        (false, true) if !given => refuse(&key, false, err),
+        _ => usable(&cert, &key).map(drop).map_err(|error| {
+            err.line(format!("error: {error}; nothing was written"));
+            if !given {
+                err.line(
+                    "  fix: --cert and --key name others, --force makes new ones in the place of these two",
+                );
+            }
+            Exit::BadConfig
+        }),
+    }
+}
+
+/// The folder of a file, or the nearest above it that is there.
+fn nearest(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let there = |folder: &&Path| std::fs::symlink_metadata(folder).is_ok();
+    path.ancestors().skip(1).find(there).unwrap_or(Path::new("/")).to_owned()
+}
+
+/// Makes a file there as large as those that will come, and removes it.
+fn try_folder(folder: &Path) -> io::Result<()> {
+    let trial = folder.join(format!(".knock-agent-init-{}", std::process::id()));
+    let made = files::create(&trial, 0o600, &[b' '; ROOM]);
+    let removed = files::remove(&trial);
+    made.and(removed)
+}
+
+fn unwritable(path: &Path, error: &io::Error, err: &mut Printer) -> Exit {
+    err.line(format!("error: {}: {error}; nothing was written", path.display()));
+    let denied = error.kind() == io::ErrorKind::PermissionDenied;
+    if denied {
+        err.line("  fix: run it as root");
+    }
+    if denied { Exit::NoPermission } else { Exit::Io }
+}
+
+/// The chain of certificates in a file, where a server can use it with that key.
+///
+/// # Errors
+/// The reason, with the file's name.
+pub fn usable(cert: &Path, key: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+    let read = |path: &Path| {
+        std::fs::read(path).map(Zeroizing::new).map_err(|error| format!("{}: {error}", path.display()))
+    };
+    let (chain, secret) = (read(cert)?, read(key)?);
+    certificate::server_config(&chain, &secret).map_err(|error| format!("{}: {error}", cert.display()))?;
+    Ok(chain)
+}
+
+/// Whether there is a certificate in a file.
+///
+/// # Errors
+/// The reason, with the file's name.
+pub fn has_certificate(cert: &Path) -> Result<(), String> {
+    let chain = std::fs::read(cert).map_err(|error| format!("{}: {error}", cert.display()))?;
+    certificate::pin(&chain).map(drop).map_err(|error| format!("{}: {error}", cert.display()))
 }
 
 /// Refuses where this file is there already.
@@ -89,16 +156,19 @@ pub fn all(
     let outcome =
         held.map_err(io::Error::from).map_err(|error| (PathBuf::new(), error)).and_then(|()| write(&planned));
     if let Err((path, error)) = outcome {
-        err.line(format!("error: {}: {error}; nothing was written", path.display()));
-        let denied = error.kind() == io::ErrorKind::PermissionDenied;
-        if denied {
-            err.line("  fix: run it as root");
-        }
-        return Err(if denied { Exit::NoPermission } else { Exit::Io });
+        return Err(unwritable(&path, &error, err));
     }
     if let Err(error) = signals::let_endings_pass() {
         err.line(format!("error: {error}"));
         return Err(Exit::Bug);
+    }
+    // A key of before may be as `knock-agent cert` left it: root's alone, who is not the daemon's user.
+    let key = &answers.tls.1;
+    if own_tls(args) == answers.tls
+        && planned.iter().all(|file| file.path != *key)
+        && let Err(error) = for_group(key)
+    {
+        err.line(format!("warning: {}: {error}: the daemon may not be able to read it", key.display()));
     }
     let mut out = Printer::stdout();
     for file in &planned {
@@ -159,13 +229,7 @@ fn tls(
     };
     let own = own_tls(args) == answers.tls;
     if !own || (!args.force && files::exists(cert) && files::exists(key)) {
-        let read = |path: &Path| {
-            std::fs::read(path).map(Zeroizing::new).map_err(|error| format!("{}: {error}", path.display()))
-        };
-        let chain = read(cert).map_err(|error| failed(error, err))?;
-        let secret = read(key).map_err(|error| failed(error, err))?;
-        let usable = certificate::server_config(&chain, &secret);
-        usable.map_err(|error| failed(format!("{}: {error}", cert.display()), err))?;
+        let chain = usable(cert, key).map_err(|error| failed(error, err))?;
         if !own {
             return Ok(None);
         }
@@ -210,10 +274,12 @@ fn one(file: &Planned) -> io::Result<()> {
         files::make_directory(folder, if file.for_daemon { 0o755 } else { 0o700 })?;
     }
     files::replace(&file.path, file.mode, &file.content)?;
-    // Where a package made a group for the daemon, that reads by it.
-    if let Some(group) = users::operators().filter(|_| file.for_daemon && file.mode == 0o600) {
-        users::give_to_group(&file.path, group)?;
-        files::set_mode(&file.path, 0o640)?;
-    }
-    Ok(())
+    if file.for_daemon && file.mode == 0o600 { for_group(&file.path) } else { Ok(()) }
+}
+
+/// Where a package made a group for the daemon, that reads by it.
+fn for_group(path: &Path) -> io::Result<()> {
+    let Some(group) = users::operators() else { return Ok(()) };
+    users::give_to_group(path, group)?;
+    files::set_mode(path, 0o640)
 }

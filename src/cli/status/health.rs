@@ -78,15 +78,17 @@ fn of_daemon(status: &Status, standing: &Standing) -> Vec<Line> {
             1 => ", started anew once".to_owned(),
             times => format!(", started anew {times} times"),
         };
-        lines.push(match front.serves {
-            true if front.restarts > 0 => (Tone::Doubtful, "front", format!("serves{again}")),
-            true => (Tone::Good, "front", "serves".to_owned()),
-            false => (Tone::Bad, "front", format!("does not serve: nobody can knock{again}")),
+        let trouble = standing.problems.iter().find(|problem| problem.part == Part::Front);
+        lines.push(match (front.serves, trouble) {
+            (true, Some(trouble)) => (Tone::Bad, "front", format!("{}{again}", trouble.message)),
+            (true, None) if front.restarts > 0 => (Tone::Doubtful, "front", format!("serves{again}")),
+            (true, None) => (Tone::Good, "front", "serves".to_owned()),
+            (false, _) => (Tone::Bad, "front", format!("does not serve: nobody can knock{again}")),
         });
     }
     lines.extend(certificate(standing));
     lines.push(configuration(&standing.configuration));
-    let told = [Part::Certificate, Part::Configuration];
+    let told = [Part::Certificate, Part::Configuration, Part::Front];
     let more = standing.problems.iter().filter(|problem| !told.contains(&problem.part));
     lines.extend(more.map(|problem| {
         // One that comes later is no fault, and one that is misspelt looks the same.
@@ -151,6 +153,7 @@ fn part(part: Part) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::health::Ailment;
     use crate::service::standing::{FrontState, HostRule};
 
     fn standing() -> Standing {
@@ -166,6 +169,7 @@ mod tests {
                 troubles: Vec::new(),
             }),
             listens: vec!["tcp/80".to_owned(), "tcp/443".to_owned()],
+            ports: None,
             front: Some(FrontState { serves: true, restarts: 0 }),
             configuration: Configuration {
                 since: "2027-01-31T18:00:00Z".to_owned(),
@@ -212,6 +216,9 @@ mod tests {
             wrong(|standing| standing.front.as_mut().unwrap().restarts = 2).2,
             "serves, started anew 2 times"
         );
+        let deaf = Ailment { part: Part::Front, message: "it does not answer".to_owned() };
+        let (tone, _, text) = wrong(|standing| standing.problems.push(deaf));
+        assert_eq!((tone, text.as_str()), (Tone::Bad, "it does not answer"));
         assert_eq!(wrong(|standing| standing.configuration.last_reload_good = false).1, "configuration");
     }
 

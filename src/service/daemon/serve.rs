@@ -163,7 +163,9 @@ impl Guarded<'_> {
         } else {
             let _ = stop.send(());
             let _ = enforcing.await;
-            Record::of(LogEvent::Stopped).log("stopped; the guard stays");
+            // An unconfirmed guard does not stay: it is told next that all was put back.
+            let stays = self.trial.is_none_or(|trial| trial.is_confirmed());
+            Record::of(LogEvent::Stopped).log(if stays { "stopped; the guard stays" } else { "stopped" });
         }
         // Nobody starts another one now.
         let _ = self.launcher.end_front();

@@ -1,5 +1,6 @@
 //! How the daemon stands, for `status`.
 
+use std::num::NonZeroU16;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::super::standing::{Configuration, FrontState, HostRule, Standing};
@@ -22,6 +23,7 @@ impl Enforcer {
             rules_as_wanted: self.rules_as_wanted(live),
             host_rule: self.host_rule(),
             listens: self.listens(),
+            ports: self.public_ports(),
             front: known.front.map(|front| FrontState { serves: front.serves, restarts: front.restarts }),
             configuration: Configuration {
                 since: text(known.configured),
@@ -57,6 +59,11 @@ impl Enforcer {
             format!("{} {}", wish.table, wish.chain.as_deref().unwrap_or(hook))
         });
         Some(HostRule { chains: chains.collect(), pending, troubles })
+    }
+
+    fn public_ports(&self) -> Option<(NonZeroU16, NonZeroU16)> {
+        let (settings, options) = self.operations.in_force();
+        settings.global.steps.then_some((options.http_port, options.https_port))
     }
 
     fn listens(&self) -> Vec<String> {
