@@ -21,6 +21,7 @@ mod explain;
 mod explain_broken;
 mod explain_hosts;
 mod explain_knocks;
+mod explain_mixtures;
 mod fail2ban;
 mod faults;
 mod floods;

@@ -23,7 +23,8 @@ use crate::ruleset::explain::legacy;
 use crate::ruleset::explain::member::{begin_once, covered, is_in_ours, our_table};
 use crate::ruleset::explain::walk::is_ours;
 use crate::ruleset::explain::{
-    Answer, CLIENT_PORT, Daemon, Echo, Finding, Facts, Flow, Path, PathTrouble, Question, Routes, explain as judge,
+    Answer, CLIENT_PORT, Daemon, Echo, Facts, Finding, Flow, Path, PathTrouble, Question, Routes,
+    explain as judge,
 };
 use crate::ruleset::expr::Verdict;
 use crate::ruleset::iptables::names;
@@ -144,7 +145,8 @@ pub fn explain(
     let mut answers = Vec::new();
     for subject in wanted(settings, &asked.what) {
         let Some(answer) = told(&subject, by.clone()) else { continue };
-        let others = elsewhere.iter().filter_map(|by| Some((by.name.as_str(), told(&subject, Some(by.clone()))?)));
+        let others =
+            elsewhere.iter().filter_map(|by| Some((by.name.as_str(), told(&subject, Some(by.clone()))?)));
         let way = by.as_ref().map_or("", |by| by.name.as_str());
         answers.push(by_any_way(way, client, answer, others.collect()));
     }
@@ -279,22 +281,25 @@ fn other_ways(
 /// What is said where a client may come in by several interfaces, the first of which the way back to it leads by. Private
 /// addresses are believed to be inside; all others may well come in outside, whatever routes say.
 fn by_any_way(by: &str, client: IpAddr, first: Answer, others: Vec<(&str, Answer)>) -> Answer {
-    let worst = others.into_iter().reduce(|one, other| {
-        if other.1.finding.verdict > one.1.finding.verdict { other } else { one }
-    });
-    let Some((name, other)) = worst.filter(|(_, other)| other.finding.verdict > first.finding.verdict) else {
-        return first;
-    };
+    let worst = others
+        .into_iter()
+        .reduce(|one, other| if other.1.finding.verdict > one.1.finding.verdict { other } else { one });
     let is_private = match client {
         IpAddr::V4(v4) => v4.is_private() || v4.is_link_local(),
         IpAddr::V6(v6) => v6.is_unique_local() || v6.is_unicast_link_local(),
     };
-    let (mut shown, hidden, way) =
-        if is_private { (first, other, name) } else { (other, first, by) };
+    let Some((name, other)) = worst.filter(|(_, other)| other.finding.verdict >= first.finding.verdict)
+    else {
+        return first;
+    };
+    let (mut shown, hidden, way) = if is_private { (first, other, name) } else { (other, first, by) };
     let Finding { cause, message, .. } = hidden.finding;
     shown.also.insert(
         0,
-        Finding::open(cause, format!("if it comes in by {way} (--by {way}), another answer holds: {message}")),
+        Finding::open(
+            cause,
+            format!("if it comes in by {way} (--by {way}), another answer holds: {message}"),
+        ),
     );
     shown
 }
@@ -399,9 +404,8 @@ fn flows_of(client: IpAddr) -> Vec<Flow> {
 
 /// For how many seconds a connection of that state is remembered after a packet.
 fn full_s(attempt: &Attempt) -> Option<u64> {
-    const STATES: [&str; 8] = [
-        "syn_sent", "syn_recv", "established", "fin_wait", "close_wait", "last_ack", "time_wait", "close",
-    ];
+    const STATES: [&str; 8] =
+        ["syn_sent", "syn_recv", "established", "fin_wait", "close_wait", "last_ack", "time_wait", "close"];
     let state = attempt.state.map(|state| usize::from(state).checked_sub(1).and_then(|at| STATES.get(at)));
     let name = match (attempt.flow.protocol, attempt.answered) {
         (Protocol::Tcp, _) => format!("nf_conntrack_tcp_timeout_{}", state??),

@@ -192,7 +192,8 @@ impl Packet {
         };
         let len = habits.map(|habits| habits.len.saturating_sub(beside).to_be_bytes());
         let ttl = habits.map(|habits| habits.ttl);
-        for (at, byte) in [(len_at, len.map(|[high, _]| high)), (len_at + 1, len.map(|[_, low]| low)), (ttl_at, ttl)]
+        for (at, byte) in
+            [(len_at, len.map(|[high, _]| high)), (len_at + 1, len.map(|[_, low]| low)), (ttl_at, ttl)]
         {
             self.network.iter_mut().skip(at).take(1).for_each(|old| *old = byte);
         }
@@ -274,7 +275,9 @@ impl Packet {
             Source::Payload { base, offset } => self.payload(base, offset, len.unwrap_or(4)),
             Source::Ct { key, direction } => self.ct(key, direction),
             Source::Fib { result, flags } => Some(self.fib(result, flags)),
-            Source::SegmentSize => Some(self.segment.map_or(vec![None; 2], |size| known(&size.to_be_bytes()))),
+            Source::SegmentSize => {
+                Some(self.segment.map_or(vec![None; 2], |size| known(&size.to_be_bytes())))
+            }
             Source::Unknown => Some(vec![None; len.unwrap_or(4)]),
         }
     }

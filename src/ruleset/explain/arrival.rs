@@ -175,16 +175,19 @@ fn unanswered(trial: &Trial<'_>) -> Option<u64> {
             .map(|flow| flow.idle_s)
             .min()
     };
-    last(false).filter(|lost_s| last(true).is_none_or(|answered_s| *lost_s < answered_s))
+    last(false).filter(|lost_s| last(true).is_none_or(|answered_s| *lost_s <= answered_s))
 }
 
 fn no_answer(trial: &Trial<'_>, service: &str, addr: IpAddr, masquerades: bool, idle_s: u64) -> Finding {
     let why =
         if masquerades { "" } else { ", as by a host that has no route back to the client by this one" };
-    let message = format!("its packets went to {service} {} ago, and were not answered{why}", super::span(idle_s));
+    let message =
+        format!("its packets went to {service} {} ago, and were not answered{why}", super::span(idle_s));
     let found = match idle_s <= JUST_NOW_S {
         true => Finding::closed(Cause::NoAnswer, message),
-        false => Finding::unknown(Cause::NoAnswer, format!("{message}; whether they would be now cannot be told")),
+        false => {
+            Finding::unknown(Cause::NoAnswer, format!("{message}; whether they would be now cannot be told"))
+        }
     };
     found.next(if masquerades { is_it_on(addr, service) } else { no_masquerade(trial, addr) })
 }
@@ -209,10 +212,11 @@ pub(super) fn no_way(trial: &Trial<'_>, walk: &Walk, trouble: PathTrouble) -> Fi
     let client = trial.question.client;
     // There is always a route to oneself, unless a rule comes before it.
     let is_own = walk.last.ip(true).is_some_and(|addr| trial.facts.situation.is_own(addr));
-    let forbidden = is_own && matches!(
-        trouble,
-        PathTrouble::NoRoute | PathTrouble::NotForwarding | PathTrouble::NotForwardingThere
-    );
+    let forbidden = is_own
+        && matches!(
+            trouble,
+            PathTrouble::NoRoute | PathTrouble::NotForwarding | PathTrouble::NotForwardingThere
+        );
     let trouble = if forbidden { PathTrouble::Forbidden } else { trouble };
     describe(trouble, &client.to_string(), &to, by, "it")
 }

@@ -46,7 +46,12 @@ pub trait Routes {
     ///
     /// # Errors
     /// Why it does not.
-    fn towards(&self, addr: IpAddr, from: Option<IpAddr>, ports: Option<Ports>) -> Result<Interface, PathTrouble>;
+    fn towards(
+        &self,
+        addr: IpAddr,
+        from: Option<IpAddr>,
+        ports: Option<Ports>,
+    ) -> Result<Interface, PathTrouble>;
 }
 
 /// What a LAN host did when it was asked.

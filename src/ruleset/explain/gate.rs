@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use super::answer::{Finding, Verdict};
 use super::cause::Cause;
 use super::facts::Daemon;
-use super::{heard, history};
 use super::judge::{Trial, for_more, other, word};
 use super::member::{covered, is_in_ours, our_table, some_of, value_of};
 use super::recalled::Holder;
 use super::walk::Walk;
 use super::ways;
+use super::{heard, history};
 use crate::config::App;
 use crate::ruleset::audit::machine::Place;
 use crate::ruleset::plan::{allow_set, app_set};
@@ -255,7 +255,10 @@ fn not_knocked(trial: &Trial<'_>, app: &App, steps: bool) -> Finding {
     let at = ports.map(|(http, https)| format!(" at tcp/{http} and tcp/{https}")).unwrap_or_default();
     let mut message = match &trial.facts.daemon {
         Daemon::Says(recalled) => {
-            format!("it has not knocked{at}, as far as the daemon remembers ({})", super::span(recalled.since_s))
+            format!(
+                "it has not knocked{at}, as far as the daemon remembers ({})",
+                super::span(recalled.since_s)
+            )
         }
         Daemon::Absent | Daemon::Mute(_) => "it has no grant".to_owned(),
     };

@@ -142,7 +142,8 @@ pub(super) fn redirected(walk: &Walk, lost: bool) -> Vec<Finding> {
                 },
                 Deed::FlowAdd(_) | Deed::Notrack => continue,
             };
-            let found = Finding::open(Cause::Redirected, format!("{} sends it to {what}", place_of(met, place)));
+            let found =
+                Finding::open(Cause::Redirected, format!("{} sends it to {what}", place_of(met, place)));
             out.push(match (lost, delete_rule(met, place)) {
                 (true, Some(delete)) => Finding { verdict: Verdict::Closed, ..found }
                     .next(format!("{delete}  # if that is not meant"))

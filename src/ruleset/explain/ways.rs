@@ -1,7 +1,5 @@
 //! Routing and interfaces around the rules: no way in, another way back, and what comes too fast.
 
-use std::net::IpAddr;
-
 use super::answer::Finding;
 use super::cause::Cause;
 use super::facts::PathTrouble;

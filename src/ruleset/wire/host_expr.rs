@@ -215,12 +215,10 @@ const TCPOPT_MSS: u8 = 2;
 fn exthdr(data: Attributes<'_>) -> Option<Step> {
     let only_present = data.be32(5).unwrap_or(0) & 1 != 0;
     match (data.be32(6).unwrap_or(0), register(data, 1)) {
-        (1, Some(to)) if data.get(2) == Some(&[TCPOPT_MSS]) => {
-            match only_present {
-                true => Some(Step::Constant { to, data: vec![1] }),
-                false => load(Source::SegmentSize, to, Some(2)),
-            }
-        }
+        (1, Some(to)) if data.get(2) == Some(&[TCPOPT_MSS]) => match only_present {
+            true => Some(Step::Constant { to, data: vec![1] }),
+            false => load(Source::SegmentSize, to, Some(2)),
+        },
         (0 | 2, Some(to)) if only_present => Some(Step::Constant { to, data: vec![0] }),
         (0 | 2, Some(_)) => Some(Step::Never),
         (_, Some(to)) => load(Source::Unknown, to, length(data, 4).or(Some(1))),
