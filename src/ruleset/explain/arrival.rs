@@ -120,10 +120,9 @@ pub(super) fn there(trial: &Trial<'_>, walk: &Walk) -> Vec<Finding> {
     }
     // An entry that nobody answers is forgotten after two minutes, and is none any more once somebody does.
     let of_this = |flow: &&Flow| flow.protocol == question.protocol && flow.port == question.port;
-    let mut flows = facts.flows.iter().filter(of_this).peekable();
     // Who answers this host answers a client that comes as this host.
     let answers = echo == Echo::Takes && masquerades;
-    let unanswered = flows.peek().is_some() && flows.all(|flow| !flow.answered) && !answers;
+    let unanswered = !answers && facts.flows.iter().filter(of_this).any(|flow| !flow.answered);
     if out.is_empty() && unanswered {
         let why = if masquerades {
             ""
