@@ -11,8 +11,10 @@ pub mod files;
 #[cfg(feature = "gateway")]
 pub mod flows;
 #[cfg(feature = "gateway")]
-pub mod handover;
+pub mod half_open;
 #[cfg(feature = "gateway")]
+#[cfg(feature = "gateway")]
+pub mod handover;
 pub mod interfaces;
 #[cfg(feature = "gateway")]
 pub mod journal;
