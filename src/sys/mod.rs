@@ -13,8 +13,8 @@ pub mod flows;
 #[cfg(feature = "gateway")]
 pub mod half_open;
 #[cfg(feature = "gateway")]
-#[cfg(feature = "gateway")]
 pub mod handover;
+#[cfg(feature = "gateway")]
 pub mod interfaces;
 #[cfg(feature = "gateway")]
 pub mod journal;
