@@ -182,6 +182,22 @@ fn shells_take_the_completions() {
         file("knock-agent.bash")
     );
     assert_eq!(output(Command::new("bash").args(["-c", &ask]), "").trim(), "check-config check-ruleset");
+    for (words, wanted) in [
+        ("status --js", "--json"),
+        ("run --log-level de", "debug"),
+        ("check-config --stri", "--strict"),
+        ("generate comp", "completions"),
+    ] {
+        let typed: Vec<&str> = words.split(' ').collect();
+        let (last, before) = (typed[typed.len() - 1], typed.get(typed.len() - 2).unwrap());
+        let ask = format!(
+            "source {}; COMP_WORDS=(knock-agent {words}); COMP_CWORD={}; _knock__agent knock-agent {last} {before}; \
+             echo \"${{COMPREPLY[*]}}\"",
+            file("knock-agent.bash"),
+            typed.len()
+        );
+        assert_eq!(output(Command::new("bash").args(["-c", &ask]), "").trim(), wanted, "{words}");
+    }
     let ask = format!("source {}; complete -C 'knock-agent run --conf'", file("knock-agent.fish"));
     let said = output(Command::new("fish").args(["--no-config", "-c", &ask]), "");
     assert!(said.contains("--config") && said.contains("--confirm"), "{said}");

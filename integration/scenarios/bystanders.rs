@@ -1,6 +1,6 @@
 //! Traffic that only looks like that of a guarded service, and services that somebody else's rules forward.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::time::{Duration, Instant};
 
 use crate::agent::Installation;
@@ -22,6 +22,7 @@ on_every_firewall! {
     a_service_that_another_table_forwards_is_guarded,
     ports_that_nobody_asked_to_guard_are_left_alone,
     an_address_that_others_forward_is_not_ours_even_at_a_guarded_port_number,
+    what_the_host_sends_to_many_comes_back_to_its_own_programs,
 }
 
 #[track_caller]
@@ -185,4 +186,33 @@ fn strangers_cannot_fill_the_memory_of_this_host_s_addresses() {
         known(),
         counters.text()
     );
+}
+
+fn what_the_host_sends_to_many_comes_back_to_its_own_programs() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::new(&[]).app("ssh", "2222", "both", "local", &[]));
+    let _agent = home.start(&net.router);
+    let listed = net.router.run("ip", &["-o", "link", "show", "ext0"]).success().text();
+    let index: u32 = listed.split(':').next().unwrap().parse().unwrap();
+    let (group, six): (Ipv4Addr, Ipv6Addr) = ("239.1.2.3".parse().unwrap(), "ff02::1234".parse().unwrap());
+    net.router.run("ip", &["route", "add", "239.0.0.0/8", "dev", "ext0"]).success();
+    net.router.enter(|| {
+        let four = UdpSocket::bind("0.0.0.0:7777").unwrap();
+        four.join_multicast_v4(&group, &"203.0.113.1".parse().unwrap()).unwrap();
+        four.set_broadcast(true).unwrap();
+        let sixth = UdpSocket::bind("[::]:7778").unwrap();
+        sixth.join_multicast_v6(&six, index).unwrap();
+        let tries: [(&UdpSocket, SocketAddr); 3] = [
+            (&four, (group, 7777).into()),
+            (&four, ([203, 0, 113, 255], 7777).into()),
+            (&sixth, SocketAddrV6::new(six, 7778, 0, index).into()),
+        ];
+        for (socket, to) in tries {
+            socket.set_read_timeout(Some(GENEROUS)).unwrap();
+            socket.send_to(b"to many", to).unwrap();
+            let mut heard = [0; 16];
+            let (length, from) = socket.recv_from(&mut heard).unwrap_or_else(|e| panic!("{to}: {e}"));
+            assert_eq!(&heard[..length], b"to many", "{to} from {from}");
+        }
+    });
 }

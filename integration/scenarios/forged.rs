@@ -1,9 +1,9 @@
 //! Packets of strangers in the name of the gateway or of a LAN host, by which connections would be begun the wrong way
 //! round: what the stranger sends next would be an answer.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::agent::Installation;
 use crate::backend::{Backend, on_every_firewall};
@@ -91,6 +91,44 @@ fn a_packet_in_the_name_of_a_guarded_port_turns_no_stranger_into_an_answer() {
     assert!(udp_echoes(&net.lan, b, 9000, GENEROUS), "the LAN host's own");
     knock(&net.a, Family::V6.router(), "ssh");
     assert_echoes(&net.a, Family::V6.router(), 2222);
+}
+
+/// A helper that the host uses waits for the connection that a stranger's request for a file announces: from any port of
+/// the gateway's to where the request came from.
+#[test]
+fn nor_does_one_that_a_helper_of_connection_tracking_waits_for() {
+    let net = Topology::new();
+    prepare(&net);
+    net.router.nft(
+        "table inet helpers {\n ct helper files { type \"tftp\" protocol udp; }\n chain before { \
+         type filter hook prerouting priority 0; policy accept; udp dport 69 ct helper set \"files\"; }\n}\n",
+    );
+    let _services = [Server::udp(&net.router, 2222, Habit::Echo), Server::udp(&net.router, 69, Habit::Echo)];
+    let home = Installation::new(&Config::new(&[]).app("dns", "2222", "udp", "local", &[]));
+    let _agent = home.start(&net.router);
+    for (family, at) in [(Family::V4, 21_000), (Family::V6, 21_100)] {
+        let (me, router) = (family.client_b(), family.router());
+        net.b.enter(|| {
+            let socket = UdpSocket::bind((me, at)).unwrap();
+            socket.send_to(b"\0\x01file\0octet\0", (router, 69)).unwrap();
+        });
+        let end = Instant::now() + GENEROUS;
+        let of = if me.is_ipv4() { "ipv4" } else { "ipv6" };
+        while !net
+            .router
+            .run("conntrack", &["-L", "expect", "-f", of])
+            .text()
+            .contains(&format!("dport={at}"))
+        {
+            assert!(Instant::now() < end, "the helper waits for nothing");
+            sleep(Duration::from_millis(20));
+        }
+        assert!(Forge::new(&net.b).datagram_by(router, (router, 2222).into(), (me, at).into(), b"as if"));
+        sleep(Duration::from_millis(200));
+        assert!(!udp_echoes_from(&net.b, at, router, 2222, PATIENCE), "UDP {router}");
+    }
+    let counted = net.router.run("nft", &["list", "chain", "inet", "knock_agent", "forged"]).success().text();
+    assert!(!counted.contains("packets 0 "), "{counted}");
 }
 
 #[test]

@@ -49,9 +49,10 @@ fn the_front_has_no_privileges_files_or_secrets_of_the_enforcer() {
     for pid in [front, agent.pid()] {
         assert_eq!(status_line(pid, "Seccomp").as_deref(), Some("2"), "{pid}");
     }
-    // CAP_NET_ADMIN, and of root's what its files and its locked memory take; nothing to bind ports with.
+    // CAP_NET_ADMIN, and of root's what its files (CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH) and its locked memory
+    // take; nothing to bind ports with.
     for set in ["CapEff", "CapPrm"] {
-        assert_eq!(status_line(agent.pid(), set).as_deref(), Some("0000000000005006"), "{set}");
+        assert_eq!(status_line(agent.pid(), set).as_deref(), Some("0000000000005007"), "{set}");
     }
     assert_eq!(status_line(front, "Threads").as_deref(), Some("1"));
     // Root may lock its memory, and does.

@@ -3,14 +3,18 @@
 use std::fs;
 use std::net::IpAddr;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::two_factor;
 use crate::agent::{Agent, Installation};
+use crate::backend::on_every_firewall;
 use crate::configuration::{Config, STEP1_PATH, http_key};
 use crate::firewall::admission_left;
+use crate::forge::Forge;
 use crate::knocking::{STEP1_PORT, form, knock, post_step1, step1, step2};
 use crate::namespace::Namespace;
 use crate::probe::{assert_echoes, assert_silent};
@@ -70,7 +74,7 @@ fn ended(mut flood: Background, home: &Installation) -> u32 {
     let end = Instant::now() + Duration::from_secs(90);
     while flood.is_alive() {
         assert!(Instant::now() < end, "the flood does not end");
-        std::thread::sleep(Duration::from_millis(200));
+        sleep(Duration::from_millis(200));
     }
     fs::read_to_string(home.path("sent")).unwrap().trim().parse().unwrap()
 }
@@ -132,6 +136,36 @@ fn knock_patiently(net: &Topology, home: &Installation) {
 fn grants(home: &Installation, host: &Namespace) -> Vec<String> {
     let grants = status(home, host)["grants"].as_array().unwrap().clone();
     grants.iter().map(|row| row["address"].as_str().unwrap().to_owned()).collect()
+}
+
+on_every_firewall! {
+    syns_in_somebody_s_name_do_not_keep_him_from_knocking,
+}
+
+fn syns_in_somebody_s_name_do_not_keep_him_from_knocking() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Installation::new(&Config::new(&[]).app("ssh", "2222", "tcp", "local", &[]));
+    let _agent = home.start(&net.router);
+    let forge = Forge::new(&net.b);
+    for family in Family::BOTH {
+        let to = (family.router(), STEP1_PORT).into();
+        // More than what is left of ten minutes of the limit, and then on and on.
+        let stop = AtomicBool::new(false);
+        let sent = std::thread::scope(|threads| {
+            let forging = threads.spawn(|| {
+                let ports = (1_024..60_000).cycle().take_while(|_| !stop.load(Ordering::Relaxed));
+                let send = |port| forge.syn((family.client_a(), port).into(), to);
+                ports.filter(|&port| send(port)).inspect(|_| sleep(Duration::from_micros(300))).count()
+            });
+            sleep(Duration::from_secs(1));
+            knock(&net.a, family.router(), "ssh");
+            stop.store(true, Ordering::Relaxed);
+            forging.join().unwrap()
+        });
+        assert!(sent > 300, "{sent} forged packets are hardly a flood");
+        assert_echoes(&net.a, family.router(), 2222);
+    }
 }
 
 #[test]
@@ -207,7 +241,7 @@ fn a_lock_out_grows_is_listed_outlasts_a_reload_and_is_lifted_by_an_operator() {
     let end = Instant::now() + Duration::from_secs(40);
     while !locked_out(&home, &net.router).is_empty() {
         assert!(Instant::now() < end, "the lock-out does not end");
-        std::thread::sleep(Duration::from_millis(300));
+        sleep(Duration::from_millis(300));
     }
     fail(&net.a, to, 3);
     assert_eq!(locked_out(&home, &net.router), [(client.to_string(), 16, 2)]);
@@ -244,6 +278,6 @@ fn a_one_time_code_used_from_two_addresses_at_once_opens_once() {
         let clients = [Family::V4.client_a(), Family::V4.client_b()];
         let admitted = clients.map(|client| admission_left(&net.router, client).is_some());
         assert_ne!(admitted[0], admitted[1], "exactly one is admitted\n{}", home.log());
-        std::thread::sleep(Duration::from_secs(5));
+        sleep(Duration::from_secs(5));
     }
 }

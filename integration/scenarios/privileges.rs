@@ -1,7 +1,7 @@
 //! Little privilege is enough, and less is refused clearly.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use crate::agent::Installation;
 use crate::configuration::Config;
@@ -54,6 +54,24 @@ fn nobody_with_two_capabilities_can_run_everything() {
     let agent = home.start(&net.router);
     assert_echoes(&net.a, Family::V4.router(), 2222);
     agent.kill();
+}
+
+#[test]
+fn root_leaves_what_it_writes_to_the_user_that_the_daemon_has_at_other_times() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&[]));
+    let (folder, state) = (home.path("state"), home.path("state/grants"));
+    std::os::unix::fs::chown(&folder, Some(65534), Some(65534)).unwrap();
+    let text = format!("state_file: {}", state.display());
+    home.rewrite_config(Config::new(&[&text]).app("ssh", "2222", "tcp", "local", &[]).text());
+    let mut agent = home.start(&net.router);
+    home.grant(&net.router, "ssh", Family::V4.client_a(), 60);
+    agent.reload();
+    home.grant(&net.router, "ssh", Family::V6.client_a(), 60);
+    assert!(agent.is_alive());
+    let about = fs::metadata(&state).unwrap();
+    assert_eq!((about.uid(), about.gid(), about.mode() & 0o777), (65534, 65534, 0o600));
+    assert!(fs::read_to_string(&state).unwrap().contains(&Family::V6.client_a().to_string()));
 }
 
 #[test]

@@ -9,6 +9,9 @@ use crate::probe::{Reach, assert_echoes, assert_open, assert_silent, assert_udp_
 use crate::server::{Habit, Server};
 use crate::topology::Family;
 
+/// Puts the program where a shell finds it.
+const INSTALL: &str = "install -m 0755 ~/knock-agent/target/release/knock-agent /usr/local/bin/";
+
 /// Follows a recipe after what stands before all of them.
 fn recipe(mut hosts: Hosts, name: &str) -> Hosts {
     hosts.follow(&format!("docs/recipes/{name}.md"), None);
@@ -229,9 +232,27 @@ fn what_operations_says_works_in_that_order_and_leaves_nothing() {
 #[test]
 fn configurations_of_the_pages_on_moving_are_right() {
     let mut hosts = Hosts::new();
-    for page in ["knockd", "fwknop", "nfknock"] {
+    hosts.gateway.does(INSTALL);
+    for page in ["knockd", "fwknop", "nfknock", "knock-knock"] {
         hosts.follow(&format!("docs/migration/{page}.md"), None);
     }
+}
+
+#[test]
+fn rules_with_recent_become_one_command_and_a_configuration() {
+    let page = "docs/migration/iptables-recent.md";
+    let mut hosts = Hosts::new();
+    hosts.gateway.does(INSTALL);
+    hosts.client.does(INSTALL);
+    let _greeting = Server::tcp(&hosts.net.router, 2222, Habit::Echo);
+    hosts.follow(page, Some("And from a client"));
+    let (door, end) = (Family::V4.router(), Instant::now() + Duration::from_secs(60));
+    while tcp(hosts.b(), (door, 2222).into(), Duration::from_secs(1)) != Reach::Silent {
+        assert!(Instant::now() < end, "the port is not guarded");
+    }
+    hosts.follow_from(page, "And from a client");
+    assert_echoes(hosts.a(), door, 2222);
+    assert_silent(hosts.b(), door, 2222);
 }
 
 #[test]

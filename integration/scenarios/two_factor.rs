@@ -1,12 +1,18 @@
 //! One-time codes at either step.
 
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
 use crate::agent::Installation;
 use crate::configuration::{Config, STEP1_PATH, STEP2_PATH, http_key, https_key};
 use crate::firewall::{admission_left, time_left};
 use crate::knocking::{
-    Reply, assert_step2_answers, assert_step2_opens, form, post_step1, post_step2, step1, step2,
+    Reply, STEP1_PORT, assert_step2_answers, assert_step2_opens, form, post_step1, post_step2, request,
+    step1, step2,
 };
 use crate::namespace::Namespace;
+use crate::probe::GENEROUS;
+use crate::strangers::{Stranger, send_and_reset};
 use crate::topology::{Family, Topology};
 
 const SECRET: &str = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP";
@@ -25,12 +31,18 @@ pub(super) fn code(host: &Namespace, steps: i32) -> String {
 
 /// An app `ssh` whose `key` needs a code at the step that `more` says.
 pub(super) fn install(key: &str, more: &[&str]) -> Installation {
+    install_with(key, &[], more)
+}
+
+fn install_with(key: &str, global: &[&str], more: &[&str]) -> Installation {
     let home = Installation::with_text("");
     let folder = home.path("2fa");
     home.folder()
         .write(&format!("2fa/{key}.json"), format!("{{\"secret\": \"{SECRET}\", \"interval\": 30}}"));
     let line = format!("2fa_config_folder: \"{}\"", folder.display());
-    home.rewrite_config(Config::new(&[&line]).app("ssh", "2222", "tcp", "local", more).text());
+    home.rewrite_config(
+        Config::new(&[&[line.as_str()], global].concat()).app("ssh", "2222", "tcp", "local", more).text(),
+    );
     home
 }
 
@@ -118,4 +130,44 @@ fn a_used_code_stays_used_after_a_restart() {
     let _agent = home.start(&net.router);
     post_step1(&net.b, to, STEP1_PATH, &form);
     assert_eq!(admission_left(&net.router, Family::V4.client_b()), None, "the same code after a restart");
+}
+
+#[test]
+fn codes_that_are_guessed_from_many_addresses_are_held_back_from_all_but_the_owner() {
+    let net = Topology::new();
+    let lockout = "lockout: {after: 5, first: 1m, longest: 1d}";
+    let home = install_with(&http_key("ssh"), &[lockout], &["step2_https_duration: 2"]);
+    let _agent = home.start(&net.router);
+    Stranger::settle(&net);
+    let (to, owner, thief) = (Family::V4.router(), Family::V4.client_a(), Family::V4.client_b());
+    let with = |token: &str| format!("{}&token={token}", form("ssh", &http_key("ssh")));
+    post_step1(&net.a, to, STEP1_PATH, &with(&code(&net.a, 0)));
+    assert!(admission_left(&net.router, owner).is_some(), "the owner, with a right code");
+    // Three of each are no lock-out of anybody; some of them may be reset before they are read.
+    net.b.enter(|| {
+        for guess in 0..90 {
+            let bytes = request(&format!("POST {STEP1_PATH}"), &with(&format!("00000{}", guess % 3)));
+            let source = Stranger(guess / 3).address(Family::V4);
+            assert!(send_and_reset(source, (to, STEP1_PORT).into(), bytes.as_bytes()));
+        }
+    });
+    let end = Instant::now() + GENEROUS;
+    while !home.log().contains("codes are held back, app=ssh by=key 1 seconds=60") {
+        assert!(Instant::now() < end, "{}", home.log());
+        sleep(Duration::from_millis(50));
+    }
+    let token = code(&net.a, 1);
+    post_step1(&net.b, to, STEP1_PATH, &with(&token));
+    assert_eq!(admission_left(&net.router, thief), None, "a right code from elsewhere");
+    while admission_left(&net.router, owner).is_some() {
+        sleep(Duration::from_millis(200));
+    }
+    post_step1(&net.a, to, STEP1_PATH, &with(&token));
+    assert!(admission_left(&net.router, owner).is_some(), "the owner\n{}", home.log());
+    let status = home.verb(&net.router, &["status", "--json"]).success().text();
+    assert!(status.contains("\"code-held\""), "{status}");
+    home.verb(&net.router, &["unblock", "--all"]).success();
+    post_step1(&net.b, to, STEP1_PATH, &with("000003"));
+    let judged = format!("client={thief} step=1 reason=wrong-code");
+    assert!(home.log().contains(&judged), "{}", home.log());
 }

@@ -174,7 +174,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__allow)
+        knock__agent__subcmd__allow)
             opts="-c -h --config --runtime-dir --app --for --list --flush --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -208,7 +208,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__cert)
+        knock__agent__subcmd__cert)
             opts="-c -h --config --runtime-dir --cert --key --name --days --force --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -250,7 +250,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__check__subcmd__config)
+        knock__agent__subcmd__check__subcmd__config)
             opts="-c -h --config --runtime-dir --http-port --https-port --waf-http-port --waf-https-port --waf-trusted-ips --cert --key --state-dir --firewall-type --iptables-variant --without-ipset --service-rule-cleanup-on-shutdown --strict --log-level --log-format --use-sudo --nftables-table-filter --nftables-chain-input --nftables-chain-forward --nftables-chain-default-input --nftables-chain-default-output --nftables-chain-default-forward --nftables-table-nat --nftables-chain-default-prerouting --nftables-chain-default-postrouting --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -360,7 +360,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__check__subcmd__ruleset)
+        knock__agent__subcmd__check__subcmd__ruleset)
             opts="-c -h --config --runtime-dir --http-port --https-port --waf-http-port --waf-https-port --waf-trusted-ips --cert --key --state-dir --firewall-type --iptables-variant --without-ipset --service-rule-cleanup-on-shutdown --strict --log-level --log-format --use-sudo --nftables-table-filter --nftables-chain-input --nftables-chain-forward --nftables-chain-default-input --nftables-chain-default-output --nftables-chain-default-forward --nftables-table-nat --nftables-chain-default-prerouting --nftables-chain-default-postrouting --offline --print --json --diff-exit --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -474,7 +474,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__confirm)
+        knock__agent__subcmd__confirm)
             opts="-c -h --config --runtime-dir --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -500,7 +500,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__connect)
+        knock__agent__subcmd__connect)
             opts="-h --key --token --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -522,7 +522,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__demo)
+        knock__agent__subcmd__demo)
             opts="-c -h --config --runtime-dir --sequence --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -548,7 +548,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__enroll)
+        knock__agent__subcmd__enroll)
             opts="-c -h --sequence --app --knocks --pin-file --no-pin --duration --expires --host --profile --config --runtime-dir --file --folder --png --svg --uri --issuer --interval --digits --force --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -634,7 +634,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__explain)
+        knock__agent__subcmd__explain)
             opts="-c -h --config --runtime-dir --http-port --https-port --waf-http-port --waf-https-port --waf-trusted-ips --cert --key --state-dir --firewall-type --iptables-variant --without-ipset --service-rule-cleanup-on-shutdown --strict --log-level --log-format --use-sudo --nftables-table-filter --nftables-chain-input --nftables-chain-forward --nftables-chain-default-input --nftables-chain-default-output --nftables-chain-default-forward --nftables-table-nat --nftables-chain-default-prerouting --nftables-chain-default-postrouting --by --to --no-probe --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -752,7 +752,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__generate)
+        knock__agent__subcmd__generate)
             opts="-h --only --help man completions schema"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -770,7 +770,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__grant)
+        knock__agent__subcmd__grant)
             opts="-c -h --config --runtime-dir --for --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -800,7 +800,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__guard)
+        knock__agent__subcmd__guard)
             opts="-c -h --config --runtime-dir --http-port --https-port --waf-http-port --waf-https-port --waf-trusted-ips --cert --key --state-dir --firewall-type --iptables-variant --without-ipset --service-rule-cleanup-on-shutdown --strict --log-level --log-format --use-sudo --nftables-table-filter --nftables-chain-input --nftables-chain-forward --nftables-chain-default-input --nftables-chain-default-output --nftables-chain-default-forward --nftables-table-nat --nftables-chain-default-prerouting --nftables-chain-default-postrouting --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -910,7 +910,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__hash__subcmd__key)
+        knock__agent__subcmd__hash__subcmd__key)
             opts="-h --generate --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -924,7 +924,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__health)
+        knock__agent__subcmd__health)
             opts="-c -h --config --runtime-dir --http-port --https-port --waf-http-port --waf-https-port --waf-trusted-ips --cert --key --state-dir --firewall-type --iptables-variant --without-ipset --service-rule-cleanup-on-shutdown --strict --log-level --log-format --use-sudo --nftables-table-filter --nftables-chain-input --nftables-chain-forward --nftables-chain-default-input --nftables-chain-default-output --nftables-chain-default-forward --nftables-table-nat --nftables-chain-default-prerouting --nftables-chain-default-postrouting --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1034,7 +1034,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__help)
+        knock__agent__subcmd__help)
             opts="init run guard check-config check-ruleset confirm status log health explain grant revoke allow unblock teardown cert hash-key enroll knock connect demo generate help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1048,7 +1048,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__help__subcmd__allow)
+        knock__agent__subcmd__help__subcmd__allow)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1062,7 +1062,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__help__subcmd__cert)
+        knock__agent__subcmd__help__subcmd__cert)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1076,7 +1076,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__help__subcmd__check__subcmd__config)
+        knock__agent__subcmd__help__subcmd__check__subcmd__config)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1090,7 +1090,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__help__subcmd__check__subcmd__ruleset)
+        knock__agent__subcmd__help__subcmd__check__subcmd__ruleset)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1104,7 +1104,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__help__subcmd__confirm)
+        knock__agent__subcmd__help__subcmd__confirm)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1118,7 +1118,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__help__subcmd__connect)
+        knock__agent__subcmd__help__subcmd__connect)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1132,7 +1132,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__help__subcmd__demo)
+        knock__agent__subcmd__help__subcmd__demo)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1146,7 +1146,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__help__subcmd__enroll)
+        knock__agent__subcmd__help__subcmd__enroll)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1160,7 +1160,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__help__subcmd__explain)
+        knock__agent__subcmd__help__subcmd__explain)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1174,7 +1174,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__help__subcmd__generate)
+        knock__agent__subcmd__help__subcmd__generate)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1188,7 +1188,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__help__subcmd__grant)
+        knock__agent__subcmd__help__subcmd__grant)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1202,7 +1202,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__help__subcmd__guard)
+        knock__agent__subcmd__help__subcmd__guard)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1216,7 +1216,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__help__subcmd__hash__subcmd__key)
+        knock__agent__subcmd__help__subcmd__hash__subcmd__key)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1230,7 +1230,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__help__subcmd__health)
+        knock__agent__subcmd__help__subcmd__health)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1244,7 +1244,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__help__subcmd__help)
+        knock__agent__subcmd__help__subcmd__help)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1258,7 +1258,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__help__subcmd__init)
+        knock__agent__subcmd__help__subcmd__init)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1272,7 +1272,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__help__subcmd__knock)
+        knock__agent__subcmd__help__subcmd__knock)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1286,7 +1286,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__help__subcmd__log)
+        knock__agent__subcmd__help__subcmd__log)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1300,7 +1300,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__help__subcmd__revoke)
+        knock__agent__subcmd__help__subcmd__revoke)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1314,7 +1314,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__help__subcmd__run)
+        knock__agent__subcmd__help__subcmd__run)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1328,7 +1328,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__help__subcmd__status)
+        knock__agent__subcmd__help__subcmd__status)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1342,7 +1342,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__help__subcmd__teardown)
+        knock__agent__subcmd__help__subcmd__teardown)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1356,7 +1356,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__help__subcmd__unblock)
+        knock__agent__subcmd__help__subcmd__unblock)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1370,7 +1370,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__init)
+        knock__agent__subcmd__init)
             opts="-c -y -h --config --runtime-dir --service --app --destination --interface-ext --interface-int --host --duration --allow --cert --key --two-factor --http-port --https-port --profile --state-dir --yes --force --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1456,7 +1456,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__knock)
+        knock__agent__subcmd__knock)
             opts="-4 -6 -h --app --ipv4 --ipv6 --for --close --check --wait --port --watch --then --sequence --target --delay --sequence-secret-file --sequence-secret-fd --sequence-code --ask-pin --pin-file --sequence-kind --knocks --knock-ports --knock-lengths --knock-tcp --knock-every --key --token --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1538,7 +1538,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__log)
+        knock__agent__subcmd__log)
             opts="-n -f -h --since --app --address --event --lines --follow --json --file --unit --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1584,7 +1584,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__revoke)
+        knock__agent__subcmd__revoke)
             opts="-c -h --config --runtime-dir --all --app --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1614,7 +1614,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__run)
+        knock__agent__subcmd__run)
             opts="-c -y -h --config --runtime-dir --http-port --https-port --waf-http-port --waf-https-port --waf-trusted-ips --cert --key --state-dir --firewall-type --iptables-variant --without-ipset --service-rule-cleanup-on-shutdown --strict --log-level --log-format --use-sudo --nftables-table-filter --nftables-chain-input --nftables-chain-forward --nftables-chain-default-input --nftables-chain-default-output --nftables-chain-default-forward --nftables-table-nat --nftables-chain-default-prerouting --nftables-chain-default-postrouting --sequence --protected-port --window --interface --ask --yes --confirm --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1744,7 +1744,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__status)
+        knock__agent__subcmd__status)
             opts="-c -w -h --config --runtime-dir --json --watch --all --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1778,7 +1778,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__teardown)
+        knock__agent__subcmd__teardown)
             opts="-c -h --config --runtime-dir --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1804,7 +1804,7 @@ _knock__agent() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        knock__subcmd__agent__subcmd__unblock)
+        knock__agent__subcmd__unblock)
             opts="-c -h --config --runtime-dir --all --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

@@ -112,6 +112,8 @@ pub enum Refusal {
     WrongToken,
     /// The one-time code was used before.
     ReplayedToken,
+    /// One-time codes of that secret are held back after many wrong ones, from whatever address; it was not looked at.
+    HeldToken,
     /// Step 1 wants a one-time code and got none.
     MissingToken,
     /// No live step 1 from this address for this app.
@@ -130,7 +132,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::UnknownApp,
         Self::WrongKey,
         Self::Expired,
@@ -138,6 +140,7 @@ impl Refusal {
         Self::ReplayedProof,
         Self::WrongToken,
         Self::ReplayedToken,
+        Self::HeldToken,
         Self::MissingToken,
         Self::NoStep1,
         Self::WrongFamily,
@@ -159,6 +162,7 @@ impl Refusal {
             | Self::KeyNotTaken
             | Self::ReplayedProof
             | Self::ReplayedToken
+            | Self::HeldToken
             | Self::MissingToken
             | Self::NoStep1
             | Self::WrongFamily
@@ -180,6 +184,7 @@ impl Refusal {
             Self::ReplayedProof => "replayed-proof",
             Self::WrongToken => "wrong-code",
             Self::ReplayedToken => "replayed-code",
+            Self::HeldToken => "code-held",
             Self::MissingToken => "missing-code",
             Self::NoStep1 => "no-step1",
             Self::WrongFamily => "wrong-family",

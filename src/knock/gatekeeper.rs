@@ -1,10 +1,14 @@
+mod codes;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use self::codes::{Code, factors_for};
 use crate::config::{App, Settings, Step1Proof};
 use crate::knock::attempt::{Action, Attempt, Credential, Refusal, Step, Verdict};
 use crate::knock::defence::Defence;
+use crate::knock::guesses::Guesses;
 use crate::knock::keyring::{Factor, Holder, Keyring, TwoFactor};
 use crate::knock::pending::{Digest, Pending, Step1};
 use crate::knock::proof::{Claim, UsedProofs};
@@ -25,6 +29,8 @@ pub struct Gatekeeper {
     factors: Vec<Factor>,
     decoy_factor: Option<TotpSecret>,
     codes: UsedCodes,
+    guesses: Guesses,
+    held: Option<(String, Duration)>,
     proofs: UsedProofs,
     step1_proof: Step1Proof,
     token_window: Lifetime,
@@ -34,14 +40,6 @@ pub struct Gatekeeper {
     used: bool,
     /// By what name a monitor asks; no app has it.
     monitor: Option<String>,
-}
-
-/// What became of a one-time code.
-enum Code {
-    Missing,
-    Wrong,
-    Used,
-    Good { factor: usize, counter: u64 },
 }
 
 /// A right key, and what has to happen with it.
@@ -68,6 +66,8 @@ impl Gatekeeper {
             // Twenty bytes are within the bounds of a secret.
             decoy_factor: TotpSecret::new(&[0; 20], TotpKind::default()).ok(),
             codes: UsedCodes::default(),
+            guesses: Guesses::new(settings.global.lockout),
+            held: None,
             proofs: UsedProofs::default(),
             step1_proof: settings.global.step1_proof,
             token_window: settings.global.token_window,
@@ -88,6 +88,16 @@ impl Gatekeeper {
     /// Who keeps guessers off, to change what it knows.
     pub fn defence_mut(&mut self) -> &mut Defence {
         &mut self.defence
+    }
+
+    /// Whose one-time codes began to be held back since this was last asked, and for how long.
+    pub fn take_held(&mut self) -> Option<(String, Duration)> {
+        self.held.take()
+    }
+
+    /// Wrong one-time codes, to lift what is held back because of them.
+    pub fn guesses_mut(&mut self) -> &mut Guesses {
+        &mut self.guesses
     }
 
     /// Whether a code or proof was used up since this was last asked; then [`Gatekeeper::used_up`] is worth keeping.
@@ -128,7 +138,10 @@ impl Gatekeeper {
         // By the secret and not by the key: a key that was replaced does not make its codes good again, nor a user who is
         // disabled and enabled.
         std::mem::swap(&mut fresh.codes, &mut self.codes);
-        fresh.codes.tidy(&fresh.factors.iter().map(|factor| factor.name.as_str()).collect::<Vec<_>>());
+        let names: Vec<&str> = fresh.factors.iter().map(|factor| factor.name.as_str()).collect();
+        fresh.codes.tidy(&names);
+        std::mem::swap(&mut fresh.guesses, &mut self.guesses);
+        fresh.guesses.reload(settings.global.lockout, &names);
         std::mem::swap(&mut fresh.proofs, &mut self.proofs);
         fresh.used = self.used;
         std::mem::swap(&mut fresh.defence, &mut self.defence);
@@ -277,12 +290,17 @@ impl Gatekeeper {
         session: &dyn Fn(&AppName, &str) -> bool,
         now: Now,
     ) -> Verdict {
+        let holder = right.as_ref().ok().map(|right| right.holder);
         let verdict = match attempt.step {
             Step::One => self.conclude_step1(attempt, right, presented, now),
             Step::Two => self.conclude_step2(attempt, right, session, now),
         };
         let verdict = verdict.unwrap_or_else(Verdict::Refuse);
         self.defence.learn(attempt.client, &verdict, now.boot);
+        if let Some(lasts) = self.guesses.take_begun() {
+            let whose = holder.and_then(|at| self.keyring.holder(at)).map(|holder| holder.who.name());
+            self.held = Some((whose.unwrap_or_default(), lasts));
+        }
         verdict
     }
 
@@ -298,7 +316,7 @@ impl Gatekeeper {
         let holder = right.as_ref().ok().and_then(|right| self.keyring.holder(right.holder));
         let factor = holder.and_then(|holder| holder.factor);
         let factor = factor.filter(|_| right.as_ref().is_ok_and(|right| wants(self, right)));
-        let code = self.check_code(factor.as_slice(), attempt.token.as_ref(), now);
+        let code = self.check_code(factor.as_slice(), attempt, now);
 
         let Right { app: index, holder: at, proved } = right?;
         let lifetime = {
@@ -311,7 +329,7 @@ impl Gatekeeper {
             app.step2_https_duration.as_duration()
         };
         if factor.is_some() {
-            self.spend(&code)?;
+            self.spend(&code, factor.as_slice(), attempt.client, now)?;
         }
         if let (Some(counter), Credential::Proof(proof)) = (proved, &attempt.credential) {
             self.used = true;
@@ -344,7 +362,7 @@ impl Gatekeeper {
             .is_ok_and(|right| self.app(right.app).is_some_and(|app| app.two_factor_step.at_https()));
         let factors =
             holder.filter(|_| wants_code).map(|holder| factors_for(holder, &step1s)).unwrap_or_default();
-        let code = self.check_code(&factors, attempt.token.as_ref(), now);
+        let code = self.check_code(&factors, attempt, now);
 
         let index = right?.app;
         let holder = holder.ok_or(Refusal::WrongKey)?;
@@ -366,7 +384,7 @@ impl Gatekeeper {
                 let first = self.pending.prolong(client, index, until);
                 return Ok(Verdict::NeedToken { readmit: first.then_some(self.token_window) });
             }
-            self.spend(&code)?;
+            self.spend(&code, &factors, attempt.client, now)?;
         }
         Ok(match attempt.action {
             Action::Open => Verdict::Grant { app, lifetime, user },
@@ -417,56 +435,6 @@ impl Gatekeeper {
         let parts = [attempt.app.as_str(), credential.expose(), user, token];
         self.keyring.digest(&parts.map(str::as_bytes))
     }
-
-    /// Compares a code with those of each factor; with a decoy's where there is none, for the time it takes.
-    fn check_code(&self, factors: &[usize], token: Option<&Secret>, now: Now) -> Code {
-        let Some(token) = token else {
-            return Code::Missing;
-        };
-        if factors.is_empty() {
-            let _ = self.decoy_factor.as_ref().map(|decoy| decoy.matching(token, now.wall));
-            return Code::Wrong;
-        }
-        let mut result = Code::Wrong;
-        for &factor in factors {
-            let Some(held) = self.factors.get(factor) else {
-                continue;
-            };
-            if let Some(counter) = held.secret.matching(token, now.wall)
-                && !matches!(result, Code::Good { .. })
-            {
-                let used = self.codes.contains(&held.name, counter);
-                result = if used { Code::Used } else { Code::Good { factor, counter } };
-            }
-        }
-        result
-    }
-
-    /// Uses a code up, or says why it is none.
-    fn spend(&mut self, code: &Code) -> Result<(), Refusal> {
-        match *code {
-            Code::Missing => Err(Refusal::MissingToken),
-            Code::Wrong => Err(Refusal::WrongToken),
-            Code::Used => Err(Refusal::ReplayedToken),
-            Code::Good { factor, counter } => {
-                let secret = self.factors.get(factor).ok_or(Refusal::WrongToken)?;
-                self.codes.remember(&secret.name, counter);
-                self.used = true;
-                Ok(())
-            }
-        }
-    }
-}
-
-/// The 2FA secrets any of which step 2 may be completed with; none: no code is asked for.
-///
-/// That of the key of step 2 goes first. Otherwise it is that of the key of step 1; where two people behind one address knocked
-/// with different keys of an app, the one without a secret may go on without a code, as without the other.
-fn factors_for(holder: &Holder, step1s: &[&Holder]) -> Vec<usize> {
-    if let Some(factor) = holder.factor {
-        return vec![factor];
-    }
-    step1s.iter().map(|step1| step1.factor).collect::<Option<Vec<usize>>>().unwrap_or_default()
 }
 
 /// How long a grant lasts: what was asked for, within what the key may have and its own last day.

@@ -155,7 +155,8 @@ fn left(record: Record, now: Duration) -> Option<Duration> {
     Duration::from_millis(record.until).checked_sub(now).filter(|left| !left.is_zero())
 }
 
-fn length(rule: LockoutRule, earlier: u32) -> Duration {
+/// How long the next lock-out lasts, after so many.
+pub(super) fn length(rule: LockoutRule, earlier: u32) -> Duration {
     let factor = 1_u32 << u64::from(earlier).min(MOST_DOUBLINGS);
     let longest = rule.longest.as_duration();
     rule.first.as_duration().checked_mul(factor).map_or(longest, |length| length.min(longest))

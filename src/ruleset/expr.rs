@@ -90,8 +90,12 @@ pub mod addr_type {
     pub const UNICAST: u32 = 1;
     /// This host's own.
     pub const LOCAL: u32 = 2;
+    /// Everybody in a network.
+    pub const BROADCAST: u32 = 3;
     /// This host's among others': that of all routers of an IPv6 network.
     pub const ANYCAST: u32 = 4;
+    /// Whoever joined a group.
+    pub const MULTICAST: u32 = 5;
 }
 
 /// Source or destination.

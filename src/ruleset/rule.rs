@@ -338,6 +338,17 @@ impl RuleText {
         self.push(Expr::FibType { side, reg: R0 }).cmp(R0, CmpOp::Eq, &addr_type::ANYCAST.to_ne_bytes())
     }
 
+    /// `fib daddr type != multicast fib daddr type != broadcast`
+    pub(super) fn for_one_host(self) -> Self {
+        [addr_type::MULTICAST, addr_type::BROADCAST].into_iter().fold(self, |text, many| {
+            text.push(Expr::FibType { side: Side::Destination, reg: R0 }).cmp(
+                R0,
+                CmpOp::Ne,
+                &many.to_ne_bytes(),
+            )
+        })
+    }
+
     /// `ct direction reply`
     pub(super) fn reply_direction(self) -> Self {
         self.push(Expr::Ct { key: CtKey::Direction, reg: R0 }).cmp(R0, CmpOp::Eq, &[1])

@@ -360,6 +360,9 @@ impl Enforcer {
             }
             Verdict::Refuse(reason) => {
                 self.remember_refusal(attempt, reason, now);
+                if let Some((whose, lasts)) = self.gatekeeper.take_held() {
+                    Refusals::on_held(&attempt.app, &whose, lasts);
+                }
                 let lockout = self.gatekeeper.defence_mut().take_begun();
                 lockout.inspect(|_| self.tally.on_lockout());
                 let told = self.refusals.lines_left();

@@ -33,7 +33,7 @@ use crate::ruleset::model::{Element, Elements, GRANTED_SETS, KNOCKED_SETS};
 use crate::ruleset::plan::app_set;
 use crate::ruleset::wire::Attempt;
 use crate::sys::paths::{Routed, routed};
-use crate::sys::{command, flows, interfaces};
+use crate::sys::{command, flows, half_open, interfaces};
 use crate::units::{Family, Protocol};
 
 /// With more grants than this, sets of grants are asked for one address rather than read.
@@ -114,6 +114,7 @@ pub fn explain(
         by_iptables,
         flows: flows_of(client),
         tracked: tracked(),
+        begun: half_open::ports_of(client),
         only_v6: flows::listening_for_v6_only().unwrap_or_default(),
         echo: &|addr, port| if asked.probe { echo(addr, port) } else { Echo::NotAsked },
         ends: &|set, addr| {

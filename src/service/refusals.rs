@@ -117,6 +117,20 @@ impl Refusals {
         }
     }
 
+    /// Tells whose one-time codes are held back; it takes a right key and many codes to come to that.
+    pub(super) fn on_held(app: &str, whose: &str, lasts: Duration) {
+        let record = Record {
+            app: Some(app.to_owned()),
+            by: Some(whose.to_owned()),
+            lifetime_s: Some(lasts.as_secs()),
+            ..Record::of(LogEvent::CodesHeld)
+        };
+        record.log_as(&format!(
+            "wrong one-time codes after a right key: codes are held back, app={app} by={whose} seconds={}",
+            lasts.as_secs()
+        ));
+    }
+
     /// Whether single addresses are still told of in this minute.
     pub(super) fn lines_left(&self) -> bool {
         self.lines < LINES

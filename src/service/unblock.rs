@@ -14,7 +14,7 @@ pub(super) fn tell(status: &mut Status, gatekeeper: &Gatekeeper, refusals: &Refu
     status.refused = refusals.counts();
 }
 
-/// Lifts the lock-out of an address, or all.
+/// Lifts the lock-out of an address; or all of them, and what is held back of one-time codes.
 pub(super) fn unblock(gatekeeper: &mut Gatekeeper, address: Option<IpAddr>, user: &str, now: Now) -> Reply {
     let client = address.map(ClientAddr::new);
     let lifted = gatekeeper.defence_mut().unblock(client, now.boot);
@@ -27,6 +27,7 @@ pub(super) fn unblock(gatekeeper: &mut Gatekeeper, address: Option<IpAddr>, user
         }
         Some(client) => format!("{client} was not locked out; its failures are forgotten"),
         None => {
+            gatekeeper.guesses_mut().lift();
             let (by, count) = (Some(user.to_owned()), number(lifted));
             Record { by, count, ..Record::of(LogEvent::Unlocked) }
                 .log("all lock-outs were lifted by an operator");

@@ -45,7 +45,7 @@ pub fn give_up_capabilities() -> std::io::Result<()> {
 }
 
 /// Gives up all capabilities but that of changing the network; as root, also but those without which root is less than any
-/// owner of files. What is not there is not made.
+/// owner of files, and could leave none to the user that the daemon has at other times. What is not there is not made.
 ///
 /// To be called before any other thread is started.
 ///
@@ -53,13 +53,15 @@ pub fn give_up_capabilities() -> std::io::Result<()> {
 /// Those of `capset(2)`.
 #[cfg(feature = "gateway")]
 pub fn keep_network_capability() -> std::io::Result<()> {
-    let of_root = [DAC_OVERRIDE, DAC_READ_SEARCH];
+    let of_root = [CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH];
     let more: &[u32] = if nix::unistd::geteuid().is_root() { &of_root } else { &[] };
     let wanted = [NET_ADMIN, IPC_LOCK].iter().chain(more).fold(0, |set, number| set | 1_u64 << number);
     set_capabilities(wanted & capabilities("CapPrm"))
 }
 
 /// Numbers of capabilities (`linux/capability.h`).
+#[cfg(feature = "gateway")]
+const CHOWN: u32 = 0;
 #[cfg(feature = "gateway")]
 const DAC_OVERRIDE: u32 = 1;
 #[cfg(feature = "gateway")]

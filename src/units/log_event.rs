@@ -47,6 +47,8 @@ pub enum LogEvent {
     Denied,
     /// An address is locked out.
     LockedOut,
+    /// One-time codes of a secret are held back: too many wrong ones came after a right key.
+    CodesHeld,
     /// An operator lifted lock-outs.
     Unlocked,
     /// An operator changed what is let in.
@@ -86,7 +88,7 @@ fn words() -> String {
 
 impl LogEvent {
     /// All of them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::Started,
         Self::Ready,
         Self::Stopped,
@@ -103,6 +105,7 @@ impl LogEvent {
         Self::NotGranted,
         Self::Denied,
         Self::LockedOut,
+        Self::CodesHeld,
         Self::Unlocked,
         Self::Operator,
         Self::Restored,
@@ -149,6 +152,7 @@ impl LogEvent {
             Self::NotGranted => ("not-granted", Warn),
             Self::Denied => ("denied", Info),
             Self::LockedOut => ("locked-out", Info),
+            Self::CodesHeld => ("codes-held", Warn),
             Self::Unlocked => ("unlocked", Info),
             Self::Operator => ("operator", Info),
             Self::Restored => ("restored", Info),

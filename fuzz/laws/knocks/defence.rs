@@ -130,6 +130,65 @@ impl Defence {
     }
 }
 
+/// What is known of the wrong codes of a secret, from wherever they came.
+#[derive(Clone, Debug, Default)]
+pub struct Guesses {
+    failures: u32,
+    times: u32,
+    last: u64,
+    until: u64,
+    /// Where right codes came from, and when.
+    own: Vec<(ClientAddr, u64)>,
+}
+
+impl Guesses {
+    pub fn holds_back(&self, client: ClientAddr, now: u64) -> bool {
+        const WEEK: u64 = 7 * 86_400_000;
+        let site = client.masked_v6(64);
+        let mut latest: Vec<ClientAddr> = Vec::new();
+        for &(own, at) in self.own.iter().rev() {
+            if !latest.contains(&own) {
+                latest.push(own);
+                if own == site && latest.len() <= 8 {
+                    return now < self.until && now - at >= WEEK;
+                }
+            }
+        }
+        now < self.until
+    }
+
+    pub fn fails(&mut self, rule: Option<LockOut>, now: u64) {
+        let Some(rule) = rule.filter(|_| now >= self.until) else { return };
+        if now >= self.last.max(self.until) + rule.longest * 1_000 {
+            (self.failures, self.times) = (0, 0);
+        }
+        self.last = now;
+        self.failures += 1;
+        if self.failures >= rule.after * 2 {
+            let length = (0..self.times).fold(rule.first, |length, _| (length * 2).min(rule.longest));
+            self.until = now + length.min(rule.longest) * 1_000;
+            self.times += 1;
+            self.failures = 0;
+        }
+    }
+
+    pub fn succeeds(&mut self, client: ClientAddr, now: u64) {
+        self.own.push((client.masked_v6(64), now));
+    }
+
+    pub fn reload(&mut self, is_there: bool, rule: Option<LockOut>) {
+        if !is_there {
+            *self = Self::default();
+        } else if rule.is_none() {
+            self.lift();
+        }
+    }
+
+    pub fn lift(&mut self) {
+        (self.failures, self.times, self.until) = (0, 0, 0);
+    }
+}
+
 impl Record {
     fn forgive(&mut self) {
         (self.failures, self.until, self.times, self.failed) = (0, 0, 0, None);

@@ -137,6 +137,10 @@ impl Story<'_> {
                 let client = (n == 4).then(|| self.client());
                 let lifted = self.gate.defence_mut().unblock(client, now.boot);
                 assert_eq!(lifted, self.model.defence.unblock(client, self.boot), "how many were locked out");
+                if client.is_none() {
+                    self.gate.guesses_mut().lift();
+                    self.model.unblock_codes();
+                }
             }
         }
     }

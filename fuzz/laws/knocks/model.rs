@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::defence::Defence;
+use super::defence::{Defence, Guesses};
 use super::world::{INTERVAL, Key, Kind, SECRETS, World, secret, wall};
 use crate::knock::{Action, Refusal, Step, Verdict};
 use crate::units::{ClientAddr, Family, Lifetime, Now, Secret};
@@ -74,6 +74,8 @@ pub struct Model {
     step1s: Vec<Step1>,
     /// Secret and time step of every code that opened anything.
     used_codes: Vec<(usize, u64)>,
+    /// What is known of wrong codes, by secret.
+    guesses: Vec<Guesses>,
     used_proofs: Vec<Proof>,
     /// No proof of an earlier time step is taken.
     first_proof: u64,
@@ -89,6 +91,7 @@ impl Model {
             defence,
             step1s: vec![],
             used_codes: vec![],
+            guesses: vec![Guesses::default(); SECRETS.len()],
             used_proofs: vec![],
             first_proof: 0,
         }
@@ -99,12 +102,27 @@ impl Model {
         self.step1s.clear();
         self.defence.reload(world.limit, world.lock_out);
         self.world = world;
+        let there = self.secrets();
+        for (index, guesses) in self.guesses.iter_mut().enumerate() {
+            guesses.reload(there.contains(&index), self.world.lock_out);
+        }
     }
 
     /// Everything but what is used up is forgotten.
     pub fn restart(&mut self) {
         self.step1s.clear();
         self.defence = Defence::new(self.world.limit, self.world.lock_out);
+        self.guesses.fill(Guesses::default());
+    }
+
+    /// The secrets of somebody's codes.
+    fn secrets(&self) -> Vec<usize> {
+        let of_users = self.world.users.iter().filter(|user| !user.disabled).filter_map(|user| user.secret);
+        self.world.files.iter().map(|(_, secret)| *secret).chain(of_users).collect()
+    }
+
+    pub fn unblock_codes(&mut self) {
+        self.guesses.iter_mut().for_each(Guesses::lift);
     }
 
     /// Nobody knows what was used: whatever could be good now is refused. What was used while the calendar was ahead is
@@ -113,8 +131,7 @@ impl Model {
         let at = steps(now);
         self.used_codes.clear();
         self.used_proofs.clear();
-        let of_users = self.world.users.iter().filter(|user| !user.disabled).filter_map(|user| user.secret);
-        for index in self.world.files.iter().map(|(_, secret)| *secret).chain(of_users) {
+        for index in self.secrets() {
             let drift = u64::from(SECRETS[index].2);
             self.used_codes.extend((at - drift..=at + drift).map(|step| (index, step)));
         }
@@ -273,7 +290,7 @@ impl Model {
         holder.left(now)?;
         reaches(app.destination, attempt.client)?;
         if let (Some(secret), true) = (holder.secret, app.codes[0]) {
-            self.code(&[secret], attempt.token.as_deref(), now)?;
+            self.code(&[secret], attempt, now)?;
         }
         if let Shown::Proof(proof) = &attempt.shown {
             if proof.counter < self.first_proof || self.used_proofs.contains(proof) {
@@ -329,7 +346,7 @@ impl Model {
             if attempt.token.is_none() {
                 return Ok(self.time_to_type(client, index, now));
             }
-            self.code(&secrets, attempt.token.as_deref(), now)?;
+            self.code(&secrets, attempt, now)?;
         }
         Ok(match attempt.action {
             Action::Open => {
@@ -354,10 +371,14 @@ impl Model {
     }
 
     /// Uses up a code of one of these secrets.
-    fn code(&mut self, secrets: &[usize], token: Option<&str>, now: Now) -> Result<(), Refusal> {
-        let token = token.ok_or(Refusal::MissingToken)?;
+    fn code(&mut self, secrets: &[usize], attempt: &Try, now: Now) -> Result<(), Refusal> {
+        let token = attempt.token.as_deref().ok_or(Refusal::MissingToken)?;
         let mut wrong = Refusal::WrongToken;
         for &index in secrets {
+            if self.guesses[index].holds_back(attempt.client, millis(now)) {
+                wrong = Refusal::HeldToken;
+                continue;
+            }
             let drift = u64::from(SECRETS[index].2);
             let taken = (steps(now) - drift..=steps(now) + drift).rev();
             // Two time steps may have one code; the later one counts.
@@ -367,7 +388,12 @@ impl Model {
                 continue;
             }
             self.used_codes.push((index, step));
+            self.guesses[index].succeeds(attempt.client, millis(now));
             return Ok(());
+        }
+        if wrong == Refusal::WrongToken {
+            let tried = (0..SECRETS.len()).filter(|index| secrets.contains(index));
+            tried.for_each(|index| self.guesses[index].fails(self.world.lock_out, millis(now)));
         }
         Err(wrong)
     }

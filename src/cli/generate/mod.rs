@@ -71,7 +71,9 @@ pub fn generated(what: What) -> Vec<(String, String)> {
 fn completions(shell: Shell) -> String {
     let mut out = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "knock-agent", &mut out);
-    String::from_utf8_lossy(&out).into_owned()
+    // For bash it calls a program with a dash in its name one thing where it looks for the verb, and another where it
+    // has one, so that nothing after the verb is completed.
+    String::from_utf8_lossy(&out).replace("knock__subcmd__agent", "knock__agent")
 }
 
 fn pretty(value: &serde_json::Value) -> String {

@@ -132,6 +132,10 @@ fn words(reason: &str) -> (String, &'static str) {
             "wrong one-time code",
             "# compare the clocks of client and gateway, then the secret: knock-agent enroll",
         ),
+        "code-held" => (
+            "codes of that secret are held back: too many wrong ones came after a right key, from whatever address",
+            "# somebody else may have these keys: change them, then knock-agent unblock --all",
+        ),
         "replayed-code" => ("a one-time code that was used before", "# wait for the next code"),
         "replayed-proof" => {
             ("a proof that was used before", "# knock anew; the client makes a new proof each time")

@@ -126,6 +126,7 @@ fn ask_tracking(situation: &Situation, way: Path, daemon: Daemon, tracked: Optio
         by_iptables: false,
         flows: Vec::new(),
         tracked,
+        begun: Vec::new(),
         only_v6: Vec::new(),
         echo: &|_, _| Echo::NotAsked,
         ends: &|_, _| Some(30),

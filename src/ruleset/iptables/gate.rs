@@ -51,16 +51,18 @@ fn gate(draft: &Draft<'_>, family: Family) -> Vec<String> {
 }
 
 /// Connections from outside that claim to be begun by this host, or by a service on a LAN host: whoever began one so
-/// could go on in the other direction, by which only answers come.
+/// could go on in the other direction, by which only answers come. A stranger can make a connection-tracking helper
+/// wait for such a one, which is related then, and not new.
 fn forged(draft: &Draft<'_>, family: Family) -> Vec<String> {
-    let own = match family {
-        Family::V4 => "LOCAL",
-        Family::V6 => "LOCAL,ANYCAST",
+    // What this host sends to many comes back to its own programs, as if from outside. IPv6 knows no broadcasts.
+    let (own, many) = match family {
+        Family::V4 => ("LOCAL", "BROADCAST,MULTICAST"),
+        Family::V6 => ("LOCAL,ANYCAST", "MULTICAST"),
     };
     let mut rules = Vec::new();
     for name in &draft.layout.ext {
-        let begun = || rule().iif(name).state("NEW");
-        rules.push(begun().address_type(Side::Source, own).drop("drop:forged"));
+        let begun = || rule().iif(name).state("NEW,RELATED");
+        rules.push(begun().own_to_one_host(own, many).drop("drop:forged"));
         for segment in draft.lan(family) {
             let text = match segment.host {
                 Some(host) => begun().sent_by(host),

@@ -171,6 +171,11 @@ impl Phrase {
         self.with(format!("-m addrtype --{}-type {kinds}", side.word()))
     }
 
+    /// From these kinds of address to none of those.
+    pub(super) fn own_to_one_host(self, own: &str, many: &str) -> Self {
+        self.with(format!("-m addrtype --src-type {own} ! --dst-type {many}"))
+    }
+
     pub(super) fn in_set(self, meaning: &str, side: Side) -> Self {
         self.with(format!("-m set --match-set {} {}", names::set(meaning), side.word()))
     }

@@ -38,8 +38,7 @@ pub(super) fn raw(draft: &Draft<'_>, family: Family) -> Option<Table> {
             vec![rule().tcp_state("SYN,ACK").goto("notrack", "step1:synack"), rule().drop("step1:silence")],
         ),
         Chain::new("step1_raw", step1_raw(draft, family)),
-        Chain::new("step1_syn", syn(draft, family, Some(notrack()))),
-        Chain::new("step1_path", path_found(draft, family, Some(notrack()))),
+        Chain::new("step1_path", metered(draft, family, path_found(draft, family, Some(notrack())))),
         Chain::new("notrack", vec![notrack()]),
     ];
     let hooks = vec![hook("PREROUTING", "raw_in"), hook("OUTPUT", "raw_out")];
@@ -66,7 +65,7 @@ pub(super) fn gate(draft: &Draft<'_>, family: Family) -> Vec<Chain> {
             rules.push(rule().drop("drop:step1"));
             vec![
                 Chain::new("step1_gate", rules),
-                Chain::new("step1_syn", syn(draft, family, None)),
+                Chain::new("step1_syn", metered(draft, family, Vec::new())),
                 Chain::new("step1_path", path_found(draft, family, None)),
             ]
         }
@@ -74,16 +73,17 @@ pub(super) fn gate(draft: &Draft<'_>, family: Family) -> Vec<Chain> {
 }
 
 fn step1_raw(draft: &Draft<'_>, family: Family) -> Vec<String> {
-    let mut rules = vec![rule().tcp_state("SYN").goto("step1_syn", "step1:syn")];
+    let mut rules = vec![rule().tcp_state("SYN").goto("notrack", "step1:syn")];
     rules.extend(right_path(draft, family).map(|text| text.goto("step1_path", "step1:path")));
     rules.extend(later_segment(draft, family, true).map(|text| text.goto("notrack", "step1:segment")));
     rules
 }
 
-/// New connections of one source within a minute that began with the first of them. A full set stops nobody.
-fn syn(draft: &Draft<'_>, family: Family, then: Option<String>) -> Vec<String> {
+/// Beyond the rate of their source, packets do not come to these rules: first segments with the right path, or where
+/// step 1 answers SYNs. What is counted began within a minute of the first. A full set stops nobody.
+fn metered(draft: &Draft<'_>, family: Family, then: Vec<String>) -> Vec<String> {
     if draft.keeping == Keeping::Recent {
-        return then.into_iter().collect();
+        return then;
     }
     let set = names::set(&format!("{METER}_{}", family.digit()));
     let rate = meter_rate(&draft.layout);

@@ -45,10 +45,12 @@ fn gate(layout: &Layout<'_>) -> Vec<Rule> {
 /// could go on in the other direction, by which only answers come. Nobody's next packet finds a connection
 /// whose first one was dropped.
 fn forged(layout: &Layout<'_>) -> Vec<Rule> {
-    let begun = || rule().iifname("ext").new_connection();
+    // A stranger can make a helper wait for it, where the host has one: such a packet is related, and not new.
+    let begun = || rule().iifname("ext").new_or_related();
+    // What this host sends to many comes back to its own programs, as if from outside.
     let mut rules = vec![
-        begun().local(Side::Source).goto("forged").named("forged"),
-        begun().anycast(Side::Source).goto("forged").named("forged"),
+        begun().local(Side::Source).for_one_host().goto("forged").named("forged"),
+        begun().anycast(Side::Source).for_one_host().goto("forged").named("forged"),
     ];
     for family in lan_families(layout) {
         let map = format!("lan_forged_{}", family.digit());
@@ -101,15 +103,15 @@ fn spoke() -> Vec<Rule> {
     rules
 }
 
-/// Remembers to which address of this host a granted client turned. Not what strangers turned to: on a host
-/// that has a prefix delegated to it they could fill the set with addresses that are nobody's.
+/// Remembers to which address of this host a granted client turned. Not what strangers turned to, and none that is only
+/// not somebody else's: a prefix that is delegated to a host has an unreachable route, and more addresses than the set.
 fn passed() -> Vec<Rule> {
     let mut rules: Vec<Rule> = Family::BOTH
         .into_iter()
         .map(|family| {
             rule()
                 .new_connection()
-                .for_this_host()
+                .local(Side::Destination)
                 .update_destination(family, &own_set(family), SPOKEN_MS)
                 .done()
                 .named("own-address")

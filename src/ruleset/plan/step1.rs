@@ -19,7 +19,7 @@ use super::{chain, filter};
 
 /// Connections whose first packet was right: source address and port.
 pub(super) const FLOW_SET: &str = "step1_flow";
-/// Sources of new connections, each with its rate.
+/// Sources of requests, or where step 1 answers of new connections, each with its rate.
 pub(in crate::ruleset) const METER_SET: &str = "step1_meter";
 
 const FLOW_MS: u64 = 3_000;
@@ -46,13 +46,12 @@ pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
                 filter("raw_in", Hook::Prerouting, -300, vec![to_step1]),
                 filter("raw_out", Hook::Output, -300, raw_out(layout)),
                 chain("step1_raw", step1_raw(layout)),
-                chain("step1_syn", syn(layout, RuleText::notrack)),
-                chain("step1_path", path_found(layout, RuleText::notrack)),
+                chain("step1_path", metered(layout, path_found(layout, RuleText::notrack))),
                 chain("step1_gate", silent_gate(layout)),
             ]
         }
         Step1Reply::Http => vec![
-            chain("step1_syn", syn(layout, |text| text)),
+            chain("step1_syn", metered(layout, vec![rule().counter().accept().named("step1:syn")])),
             chain("step1_path", path_found(layout, |text| text)),
             chain("step1_gate", answering_gate(layout)),
         ],
@@ -79,7 +78,7 @@ fn raw_out(layout: &Layout<'_>) -> Vec<Rule> {
 }
 
 fn step1_raw(layout: &Layout<'_>) -> Vec<Rule> {
-    let mut rules = vec![a_syn().goto("step1_syn").named("step1:syn")];
+    let mut rules = vec![a_syn().counter().notrack().accept().named("step1:syn")];
     rules.extend(right_path(layout).map(|text| text.goto("step1_path").named("step1:path")));
     rules.extend(later_segments(layout).map(|text| text.counter().notrack().accept().named("step1:segment")));
     rules
@@ -109,22 +108,22 @@ fn a_syn() -> RuleText {
     rule().l4proto(Protocol::Tcp).syn_only()
 }
 
-fn syn(layout: &Layout<'_>, pass: impl Fn(RuleText) -> RuleText) -> Vec<Rule> {
+/// Beyond the rate of their source, packets do not come to these rules.
+///
+/// Where nothing answers, it is first segments with the right path that are counted. SYNs are not: whoever forges them
+/// could have anybody's dropped, and what they cost is limited by the kernel's own SYN cookies.
+fn metered(layout: &Layout<'_>, then: Vec<Rule>) -> Vec<Rule> {
     let rate = meter_rate(layout);
     let limit = Limit { rate: u64::from(rate), unit_secs: 60, burst: rate, over: true };
-    let mut rules: Vec<Rule> = Family::BOTH
-        .into_iter()
-        .map(|family| {
-            let set = format!("{METER_SET}_{}", family.digit());
-            rule()
-                .update_source(family, METER_V6_PREFIX, &set, METER_MS, limit)
-                .counter()
-                .drop()
-                .named("drop:flood")
-        })
-        .collect();
-    rules.push(pass(rule().counter()).accept().named("step1:syn"));
-    rules
+    let meters = Family::BOTH.map(|family| {
+        let set = format!("{METER_SET}_{}", family.digit());
+        rule()
+            .update_source(family, METER_V6_PREFIX, &set, METER_MS, limit)
+            .counter()
+            .drop()
+            .named("drop:flood")
+    });
+    meters.into_iter().chain(then).collect()
 }
 
 fn path_found(layout: &Layout<'_>, pass: impl Fn(RuleText) -> RuleText) -> Vec<Rule> {
@@ -178,7 +177,7 @@ fn data_starts(inner_header: bool) -> Box<dyn Iterator<Item = (RuleText, Base, u
     }
 }
 
-/// New connections per source and minute beyond which step 1 is a flood.
+/// Requests, or new connections, per source and minute beyond which step 1 is a flood.
 pub(in crate::ruleset) fn meter_rate(layout: &Layout<'_>) -> u32 {
     layout.settings.global.step1_2_rate_limit_per_minute.saturating_mul(METER_FACTOR).max(METER_LEAST)
 }

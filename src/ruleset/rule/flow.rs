@@ -86,6 +86,11 @@ impl RuleText {
             .cmp(R0, CmpOp::Ne, &[0])
     }
 
+    /// `ct state new,related`: the first packet of a connection, also of one that a connection-tracking helper waits for
+    pub(in crate::ruleset) fn new_or_related(self) -> Self {
+        self.ct_bits(CtKey::State, ct_state::NEW | ct_state::RELATED)
+    }
+
     /// `ct state established,related`
     pub(in crate::ruleset) fn established_or_related(self) -> Self {
         self.ct_bits(CtKey::State, ct_state::ESTABLISHED | ct_state::RELATED)

@@ -98,7 +98,7 @@ impl Renderer<'_> {
                 ),
                 (
                     "forged_lan",
-                    &self.lan_rules("iifname @ext ct state new ", "saddr", "sport", "lan_forged", "forged:lan"),
+                    &self.lan_rules("iifname @ext ct state new,related ", "saddr", "sport", "lan_forged", "forged:lan"),
                 ),
                 ("from_lan", &self.lan_rules("", "saddr", "sport", "lan_reply", "replies:lan")),
                 ("reply_chains", &{

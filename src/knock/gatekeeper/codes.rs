@@ -1,0 +1,91 @@
+//! One-time codes: which are asked for, compared and used up.
+
+use std::collections::BTreeSet;
+
+use super::Gatekeeper;
+use crate::knock::attempt::{Attempt, Refusal};
+use crate::knock::keyring::Holder;
+use crate::units::{ClientAddr, Now};
+
+/// What became of a one-time code.
+pub(super) enum Code {
+    Missing,
+    Wrong,
+    Used,
+    /// Nobody says whether it was right: too many of its secret's were wrong.
+    Held,
+    Good {
+        factor: usize,
+        counter: u64,
+    },
+}
+
+impl Gatekeeper {
+    /// Compares a code with those of each factor; with a decoy's where there is none, for the time it takes.
+    pub(super) fn check_code(&self, factors: &[usize], attempt: &Attempt, now: Now) -> Code {
+        let Some(token) = &attempt.token else {
+            return Code::Missing;
+        };
+        if factors.is_empty() {
+            let _ = self.decoy_factor.as_ref().map(|decoy| decoy.matching(token, now.wall));
+            return Code::Wrong;
+        }
+        let mut result = Code::Wrong;
+        for &factor in factors {
+            let Some(held) = self.factors.get(factor) else {
+                continue;
+            };
+            // The same work whether it is held back or not.
+            let matching = held.secret.matching(token, now.wall);
+            if matches!(result, Code::Good { .. }) {
+                continue;
+            }
+            if self.guesses.holds_back(&held.name, attempt.client, now.boot) {
+                result = Code::Held;
+            } else if let Some(counter) = matching {
+                let used = self.codes.contains(&held.name, counter);
+                result = if used { Code::Used } else { Code::Good { factor, counter } };
+            }
+        }
+        result
+    }
+
+    /// Uses a code up, or says why it is none. A wrong one counts against all the secrets that it was tried for.
+    pub(super) fn spend(
+        &mut self,
+        code: &Code,
+        factors: &[usize],
+        client: ClientAddr,
+        now: Now,
+    ) -> Result<(), Refusal> {
+        match *code {
+            Code::Missing => Err(Refusal::MissingToken),
+            Code::Wrong => {
+                let tried: BTreeSet<&str> =
+                    factors.iter().filter_map(|&at| Some(self.factors.get(at)?.name.as_str())).collect();
+                tried.into_iter().for_each(|secret| self.guesses.failed(secret, now.boot));
+                Err(Refusal::WrongToken)
+            }
+            Code::Used => Err(Refusal::ReplayedToken),
+            Code::Held => Err(Refusal::HeldToken),
+            Code::Good { factor, counter } => {
+                let secret = self.factors.get(factor).ok_or(Refusal::WrongToken)?;
+                self.codes.remember(&secret.name, counter);
+                self.guesses.succeeded(&secret.name, client, now.boot);
+                self.used = true;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The 2FA secrets any of which step 2 may be completed with; none: no code is asked for.
+///
+/// That of the key of step 2 goes first. Otherwise it is that of the key of step 1; where two people behind one address knocked
+/// with different keys of an app, the one without a secret may go on without a code, as without the other.
+pub(super) fn factors_for(holder: &Holder, step1s: &[&Holder]) -> Vec<usize> {
+    if let Some(factor) = holder.factor {
+        return vec![factor];
+    }
+    step1s.iter().map(|step1| step1.factor).collect::<Option<Vec<usize>>>().unwrap_or_default()
+}

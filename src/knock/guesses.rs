@@ -1,0 +1,207 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::config::LockoutRule;
+use crate::knock::lockout::length;
+use crate::units::ClientAddr;
+
+/// As many wrong codes of a secret as `lockout.after` says, times this, have its codes held back: people who mistype are
+/// locked out by their address before that.
+const FACTOR: u32 = 2;
+/// Addresses that are remembered to be the owner's, per secret.
+const OWN: usize = 8;
+/// For how long an address is the owner's after a right code.
+const OWN_FOR: Duration = Duration::from_secs(7 * 86_400);
+/// IPv6 addresses of one site are one owner's.
+const SITE: u8 = 64;
+
+/// Wrong one-time codes of each secret, from whatever address: whoever has somebody's keys could else guess the code from many
+/// addresses, a few times from each.
+///
+/// Only who showed a right key comes in here, so strangers hold nobody back. There is one entry for each secret at most.
+/// Addresses from which a right code came within a week are not held back, so that a thief of keys does not keep the owner
+/// out; nor does a right code forgive wrong ones, so that the owner does not help the thief.
+#[derive(Debug)]
+pub struct Guesses {
+    rule: Option<LockoutRule>,
+    /// By the name of the secret.
+    secrets: BTreeMap<String, Guessed>,
+    begun: Option<Duration>,
+}
+
+#[derive(Debug, Default)]
+struct Guessed {
+    failures: u32,
+    /// How often its codes were held back.
+    times: u32,
+    last: Duration,
+    until: Duration,
+    /// From where right codes came, and when; the latest last.
+    own: Vec<(ClientAddr, Duration)>,
+}
+
+impl Guesses {
+    /// Nothing was guessed yet; without a rule nothing is ever held back.
+    #[must_use]
+    pub fn new(rule: Option<LockoutRule>) -> Self {
+        Self { rule, secrets: BTreeMap::new(), begun: None }
+    }
+
+    /// Takes another rule, and forgets secrets that are none of these.
+    pub fn reload(&mut self, rule: Option<LockoutRule>, names: &[&str]) {
+        self.rule = rule;
+        self.secrets.retain(|name, _| names.contains(&name.as_str()));
+        if rule.is_none() {
+            self.lift();
+        }
+    }
+
+    /// Whether codes of a secret are held back from an address.
+    #[must_use]
+    pub fn holds_back(&self, secret: &str, client: ClientAddr, now: Duration) -> bool {
+        self.secrets.get(secret).is_some_and(|guessed| now < guessed.until && !guessed.is_own(client, now))
+    }
+
+    /// Counts a wrong code.
+    pub fn failed(&mut self, secret: &str, now: Duration) {
+        let Some(rule) = self.rule else { return };
+        let guessed = self.secrets.entry(secret.to_owned()).or_default();
+        if now < guessed.until {
+            // From an address of the owner's.
+            return;
+        }
+        if now >= guessed.last.max(guessed.until) + rule.longest.as_duration() {
+            (guessed.failures, guessed.times) = (0, 0);
+        }
+        guessed.last = now;
+        guessed.failures = guessed.failures.saturating_add(1);
+        if guessed.failures >= rule.after.saturating_mul(FACTOR) {
+            let lasts = length(rule, guessed.times);
+            guessed.failures = 0;
+            guessed.times = guessed.times.saturating_add(1);
+            guessed.until = now + lasts;
+            self.begun = Some(lasts);
+        }
+    }
+
+    /// A right code of a secret came from there.
+    pub fn succeeded(&mut self, secret: &str, client: ClientAddr, now: Duration) {
+        let own = &mut self.secrets.entry(secret.to_owned()).or_default().own;
+        let site = client.masked_v6(SITE);
+        own.retain(|(known, _)| *known != site);
+        if own.len() >= OWN {
+            own.remove(0);
+        }
+        own.push((site, now));
+    }
+
+    /// For how long codes are held back since this was last asked, where that began.
+    pub fn take_begun(&mut self) -> Option<Duration> {
+        self.begun.take()
+    }
+
+    /// Of how many secrets codes are held back.
+    #[must_use]
+    pub fn held_back(&self, now: Duration) -> usize {
+        self.secrets.values().filter(|guessed| now < guessed.until).count()
+    }
+
+    /// Holds nothing back any more and forgets wrong codes.
+    pub fn lift(&mut self) {
+        for guessed in self.secrets.values_mut() {
+            (guessed.failures, guessed.times, guessed.until) = (0, 0, Duration::ZERO);
+        }
+    }
+}
+
+impl Guessed {
+    fn is_own(&self, client: ClientAddr, now: Duration) -> bool {
+        let site = client.masked_v6(SITE);
+        self.own.iter().any(|&(known, at)| known == site && now.saturating_sub(at) < OWN_FOR)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::Lifetime;
+
+    fn rule(after: u32, first: u64, longest: u64) -> Option<LockoutRule> {
+        let lifetime = |secs| Lifetime::from_secs(secs).unwrap();
+        Some(LockoutRule { after, first: lifetime(first), longest: lifetime(longest) })
+    }
+
+    fn client(text: &str) -> ClientAddr {
+        ClientAddr::new(text.parse().unwrap())
+    }
+
+    fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    #[test]
+    fn codes_are_held_back_from_all_but_the_owner_for_times_that_double() {
+        let mut guesses = Guesses::new(rule(2, 60, 200));
+        guesses.succeeded("alice", client("2001:db8::1"), secs(1));
+        let mut now = secs(5);
+        for lasts in [60, 120, 200, 200] {
+            for _ in 0..3 {
+                guesses.failed("alice", now);
+                assert_eq!((guesses.take_begun(), guesses.held_back(now)), (None, 0));
+            }
+            guesses.failed("alice", now);
+            assert_eq!((guesses.take_begun(), guesses.held_back(now)), (Some(secs(lasts)), 1));
+            let last = now + secs(lasts) - Duration::from_millis(1);
+            assert!(guesses.holds_back("alice", client("192.0.2.1"), last));
+            assert!(!guesses.holds_back("alice", client("2001:db8::ffff"), last), "the owner's site");
+            assert!(!guesses.holds_back("bob", client("192.0.2.1"), last));
+            now += secs(lasts);
+            assert!(!guesses.holds_back("alice", client("192.0.2.1"), now));
+        }
+    }
+
+    #[test]
+    fn a_right_code_forgives_nothing_and_a_quiet_time_everything() {
+        let mut guesses = Guesses::new(rule(1, 60, 600));
+        guesses.failed("alice", secs(1));
+        guesses.succeeded("alice", client("192.0.2.9"), secs(2));
+        guesses.failed("alice", secs(3));
+        assert_eq!(guesses.take_begun(), Some(secs(60)));
+        let mut now = secs(3 + 60 + 600);
+        guesses.failed("alice", now);
+        assert_eq!(guesses.take_begun(), None, "counted anew");
+        now += secs(1);
+        guesses.failed("alice", now);
+        assert_eq!(guesses.take_begun(), Some(secs(60)), "and for as long as the first time");
+    }
+
+    #[test]
+    fn the_owner_is_so_for_a_week_and_at_the_last_eight_addresses() {
+        let mut guesses = Guesses::new(rule(1, 86_400, 86_400 * 30));
+        let at = |n: usize| client(&format!("192.0.2.{n}"));
+        (0..9).for_each(|n| guesses.succeeded("alice", at(n), secs(0)));
+        let week = 7 * 86_400;
+        for now in [secs(week - 10), secs(week - 10)] {
+            guesses.failed("alice", now);
+        }
+        assert!(guesses.holds_back("alice", at(0), secs(week - 1)), "the ninth before the last");
+        assert!(!guesses.holds_back("alice", at(1), secs(week - 1)));
+        assert!(guesses.holds_back("alice", at(1), secs(week)));
+    }
+
+    #[test]
+    fn without_a_rule_nothing_is_held_back_and_a_reload_keeps_what_is_left() {
+        let mut guesses = Guesses::new(None);
+        (0..100).for_each(|_| guesses.failed("alice", secs(1)));
+        assert_eq!(guesses.held_back(secs(1)), 0);
+        guesses.reload(rule(1, 60, 60), &["alice", "bob"]);
+        for name in ["alice", "alice", "bob", "bob"] {
+            guesses.failed(name, secs(2));
+        }
+        assert_eq!(guesses.held_back(secs(2)), 2);
+        guesses.reload(rule(1, 60, 60), &["alice"]);
+        assert_eq!(guesses.held_back(secs(2)), 1);
+        guesses.lift();
+        assert_eq!(guesses.held_back(secs(2)), 0);
+    }
+}
