@@ -145,7 +145,7 @@ fn shipped_examples_are_valid_and_the_same_with_a_fault_are_not() {
         ("port: 22", "prot: 22"),
         ("duration: 24h", "duration: a day"),
         ("destination: 192.168.0.40:80", "destination: http://192.168.0.40"),
-        ("access_key_http: [change-me-third-key]", "access_key_http: {}"),
+        ("access_key_http: [replace-this-key-3]", "access_key_http: {}"),
         ("global:", "globals:"),
     ];
     let bad: Vec<String> = faults

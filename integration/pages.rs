@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::namespace::Namespace;
-use crate::pages::host::Host;
+use crate::pages::host::{Done, Host};
 use crate::pages::markdown::{Block, Task};
 use crate::process::Background;
 use crate::topology::Topology;
@@ -20,7 +20,18 @@ pub struct Hosts {
     pub other: Host,
     pub lan: Host,
     running: Vec<Background>,
+    /// What the last terminal showed.
+    seen: String,
+    /// What had to be typed so far.
+    pub typed: Vec<Typed>,
     pub net: Topology,
+}
+
+/// Something that a page has its reader type.
+pub struct Typed {
+    pub text: String,
+    /// Whether it answers a question.
+    pub answer: bool,
 }
 
 impl Hosts {
@@ -39,6 +50,8 @@ impl Hosts {
             other: Host::new("other", &net.b),
             lan: Host::new("office", &net.lan),
             running: Vec::new(),
+            seen: String::new(),
+            typed: Vec::new(),
             net,
         }
     }
@@ -84,22 +97,41 @@ impl Hosts {
             |start| text.lines().position(|line| line.starts_with(start)).expect("that line of the page");
         let (begin, end) = (from.map_or(0, line), until.map_or(usize::MAX, line));
         let mut printed = String::new();
-        for block in whole.into_iter().filter(|block| (begin..=end).contains(&block.line)) {
+        let blocks: Vec<Block> =
+            whole.into_iter().filter(|block| (begin..=end).contains(&block.line)).collect();
+        for (at, block) in blocks.iter().enumerate() {
             let place = format!("{page}, line {}", block.line);
-            printed = self.carry_out(&block, &place, printed);
+            if let Task::Terminal { on } = &block.task {
+                let seen = blocks.get(at + 1).filter(|next| next.task == Task::Output);
+                let seen = seen.unwrap_or_else(|| panic!("{place}: what is seen at the terminal?"));
+                self.note(&block.text);
+                let talk = markdown::talk(&seen.text);
+                self.typed.extend(talk.iter().map(|(_, text)| Typed { text: text.clone(), answer: true }));
+                printed = self.host(on).terminal(&block.text, &talk);
+                self.seen.clone_from(&printed);
+            } else {
+                printed = self.carry_out(block, &place, printed);
+            }
         }
     }
 
     #[track_caller]
     fn carry_out(&mut self, block: &Block, place: &str, before: String) -> String {
+        let own = self.own(&block.text);
         match &block.task {
             Task::Run { on, background: true, listens, .. } => {
-                let started = self.host(on).background(&block.text, self.running.len());
+                self.note(&block.text);
+                let started = self.host(on).background(&own, self.running.len());
                 self.running.push(started);
                 listens.inspect(|port| self.host(on).await_listener(*port));
             }
-            Task::Run { on, exits, listens, .. } => {
-                let done = self.host(on).shell(&block.text);
+            Task::Run { on, exits, listens, interrupts, .. } => {
+                if *interrupts {
+                    let last = self.running.len().checked_sub(1).expect("something goes on");
+                    self.host(on).interrupt(last);
+                }
+                self.note(&block.text);
+                let done = self.host(on).shell(&own);
                 assert!(
                     done.code == Some(*exits),
                     "{place} ended with {:?} and not with {exits}; it printed\n{}\nlogs of the gateway:\n{}",
@@ -116,16 +148,58 @@ impl Hosts {
                 assert!(markdown::matches(&block.text, &before), "{place}: this was printed\n{before}");
             }
             Task::Check => {
-                let path = self.gateway.path("/run/page/checked.yaml");
-                fs::write(path, &block.text).unwrap();
-                let check = "chmod 600 /run/page/checked.yaml; cd ~/knock-agent; \
-                             target/release/knock-agent check-config -c /run/page/checked.yaml";
-                let done = self.gateway.shell(check);
+                let own = block.text.replace("replace-this-", "my-own-").replace("replace-her-", "her-own-");
+                let own = own.replace("REPLACETHISSECRET", "OFTHISMACHINEONLY");
+                let done = self.check(&own);
                 assert_eq!(done.code, Some(0), "{place}: check-config says\n{}", done.printed);
+                if own != block.text {
+                    let refused = self.check(&block.text);
+                    assert_eq!(refused.code, Some(78), "{place}: secrets of the page are taken");
+                    assert!(
+                        refused.printed.contains("comes from an example"),
+                        "{place}: {}",
+                        refused.printed
+                    );
+                }
             }
-            Task::Shown | Task::NotRun(_) => {}
+            Task::Pasted { on, below } => {
+                let text = self.pasted(below);
+                assert!(
+                    markdown::matches(&block.text, &text),
+                    "{place}: this was shown to be pasted\n{text}"
+                );
+                self.note("(pasted)");
+                return self.host(on).shell(&format!("set +e\n{text}")).printed;
+            }
+            Task::Shown | Task::NotRun(_) | Task::Terminal { .. } => {}
         }
         String::new()
+    }
+
+    /// Has a configuration checked.
+    fn check(&self, text: &str) -> Done {
+        fs::write(self.gateway.path("/run/page/checked.yaml"), text).unwrap();
+        self.gateway.shell(
+            "chmod 600 /run/page/checked.yaml; ~/knock-agent/target/release/knock-agent check-config -c /run/page/checked.yaml",
+        )
+    }
+
+    /// What a reader types where a page has `replace-this-...`: the secrets of this gateway.
+    pub fn own(&self, text: &str) -> String {
+        let list = fs::read_to_string(self.gateway.path("~/my-secrets")).unwrap_or_default();
+        let pairs =
+            list.lines().filter_map(|line| line.strip_prefix("s/")?.strip_suffix('/')?.split_once('/'));
+        pairs.fold(text.to_owned(), |text, (shown, own)| text.replace(shown, own))
+    }
+
+    fn note(&mut self, text: &str) {
+        self.typed.push(Typed { text: text.to_owned(), answer: false });
+    }
+
+    /// What the last terminal showed below the line that begins so.
+    #[track_caller]
+    pub fn pasted(&self, heading: &str) -> String {
+        markdown::below(&self.seen, heading).unwrap_or_else(|| panic!("no {heading}... in\n{}", self.seen))
     }
 
     fn host(&self, name: &str) -> &Host {

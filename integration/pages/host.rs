@@ -2,7 +2,10 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+
+use serde_json::json;
 
 use crate::agent::PROGRAM;
 use crate::namespace::Namespace;
@@ -20,6 +23,19 @@ pub struct Host {
     /// Where it goes on living: it ends when this is closed.
     _alive: ChildStdin,
     _unshare: Background,
+}
+
+/// A package of the program under test, with the units and the scripts of the real one, made once.
+fn package() -> &'static Path {
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let made = Path::new(env!("CARGO_TARGET_TMPDIR")).join("page-package.deb");
+        let script = source.join("integration/pages/package");
+        let done = Command::new(script).arg(PROGRAM).arg(&made).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        made
+    })
 }
 
 /// How a block ended.
@@ -41,6 +57,7 @@ impl Host {
             .env("SCRATCH", scratch.path())
             .env("ROLE", role)
             .env("PROGRAM", PROGRAM)
+            .env("PACKAGE", package())
             .env("SOURCE", source)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
@@ -78,6 +95,27 @@ impl Host {
         done.printed
     }
 
+    /// Types lines at a terminal, where questions come; comes back with all that was seen.
+    #[track_caller]
+    pub fn terminal(&self, text: &str, talk: &[(String, String)]) -> String {
+        let script = format!("cd \"$(cat /run/page/folder)\"\nset -e\n{text}");
+        fs::write(self.path("/run/page/typed"), script).unwrap();
+        let talk: Vec<_> = talk.iter().map(|(asked, typed)| json!([asked, format!("{typed}\n")])).collect();
+        let mut command = self.inside(&["SSH_CONNECTION=203.0.113.2 50122 203.0.113.1 22"]);
+        command.args(["/root/knock-agent/integration/lib/at-terminal", "bash", "/run/page/typed"]);
+        let done = finish(command, json!(talk).to_string().as_bytes(), LIMIT);
+        assert_eq!(done.code, Some(0), "`{text}` showed\n{}{}", done.text(), done.stderr);
+        done.text()
+    }
+
+    /// Ctrl-C to what goes on, and waits for its end.
+    pub fn interrupt(&self, number: usize) {
+        self.does(&format!(
+            "shell=$(cat /run/page/background{number}.pid); pkill -INT -P $shell\n\
+             while kill -0 $shell 2>/dev/null; do sleep 0.05; done"
+        ));
+    }
+
     /// Types lines at a shell that goes on.
     pub fn background(&self, text: &str, number: usize) -> Background {
         let name = format!("background{number}");
@@ -108,18 +146,24 @@ impl Host {
     fn script(&self, text: &str, name: &str) {
         let script = format!(
             "exec >/run/page/{name}.out 2>&1 </dev/null\ncd \"$(cat /run/page/folder)\"\n\
-             trap 'pwd >/run/page/folder' EXIT\nset -e -o pipefail\n{text}"
+             trap 'pwd >/run/page/folder' EXIT\necho $$ >/run/page/{name}.pid\nset -e -o pipefail\n{text}"
         );
         fs::write(self.path(&format!("/run/page/{name}")), script).unwrap();
     }
 
     fn enter(&self, name: &str) -> Command {
+        let mut command = self.inside(&[]);
+        command.args(["bash", &format!("/run/page/{name}")]);
+        command
+    }
+
+    fn inside(&self, environment: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
         command
             .args(["-t", &self.init.to_string(), "-m", "-n", "-u", "-p", "--"])
             .args(["env", "-i", "HOME=/root", "USER=root", "LOGNAME=root", "TERM=dumb", "LANG=C.UTF-8"])
             .arg("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-            .args(["bash", &format!("/run/page/{name}")]);
+            .args(environment);
         command
     }
 

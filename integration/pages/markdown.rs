@@ -7,6 +7,9 @@
 //! | `on=HOST` | the block is typed at a shell of that host |
 //! | `fails=N` | and ends with this exit code |
 //! | `background` | and goes on while the page does |
+//! | `interrupts` | after Ctrl-C to what goes on |
+//! | `terminal` | it asks at the terminal: the next block is what is seen there, with what is typed behind the questions, `]: ` |
+//! | `pasted="heading"` | it stands below a line that begins so in what a terminal showed, and is taken from there |
 //! | `listens=PORT` | the next block waits until that TCP port of the host listens |
 //! | `file=PATH` | the block is the whole of that file `on=HOST`; its folder is there already |
 //! | `output` | the block before printed this; `...` stands for anything |
@@ -18,8 +21,20 @@ use std::fmt;
 
 /// Languages whose blocks must say what is to be done with them.
 const MUST_SAY: &[&str] = &["sh", "bash", "yaml", "powershell"];
-const NAMES: &[&str] =
-    &["on", "fails", "background", "listens", "file", "output", "check", "part", "not-run"];
+const NAMES: &[&str] = &[
+    "on",
+    "fails",
+    "background",
+    "listens",
+    "interrupts",
+    "terminal",
+    "pasted",
+    "file",
+    "output",
+    "check",
+    "part",
+    "not-run",
+];
 
 /// A fenced block of a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +49,11 @@ pub struct Block {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Task {
     /// Typed at a shell.
-    Run { on: String, exits: i32, background: bool, listens: Option<u16> },
+    Run { on: String, exits: i32, background: bool, listens: Option<u16>, interrupts: bool },
+    /// Typed at a terminal, where it asks.
+    Terminal { on: String },
+    /// Typed as a terminal showed it below the line that begins so.
+    Pasted { on: String, below: String },
     /// Written into a file.
     File { on: String, path: String },
     /// Compared with what the block before printed.
@@ -79,8 +98,13 @@ pub fn blocks(page: &str) -> Result<Vec<Block>, Mistake> {
             text.push_str(line.get(indent.min(spaces)..).unwrap_or_default());
             text.push('\n');
         }
-        let after_run =
-            matches!(blocks.last(), Some(Block { task: Task::Run { background: false, .. }, .. }));
+        let after_run = matches!(
+            blocks.last(),
+            Some(Block {
+                task: Task::Run { background: false, .. } | Task::Terminal { .. } | Task::Pasted { .. },
+                ..
+            })
+        );
         let task = task(info.trim(), after_run).map_err(mistake)?;
         blocks.push(Block { line: at + 1, text, task });
     }
@@ -119,6 +143,10 @@ fn task(info: &str, after_run: bool) -> Result<Task, String> {
         only(&["part"]).then_some(Task::Shown)
     } else if let (Some(path), Some(on)) = (value("file"), value("on")) {
         only(&["file", "on"]).then_some(Task::File { on, path })
+    } else if let (Some(below), Some(on)) = (value("pasted"), value("on")) {
+        only(&["pasted", "on"]).then_some(Task::Pasted { on, below })
+    } else if let (true, Some(on)) = (has("terminal"), value("on")) {
+        only(&["terminal", "on"]).then_some(Task::Terminal { on })
     } else if let Some(on) = value("on") {
         let number = |name: &str| {
             value(name).map(|text| text.parse().map_err(|_| format!("`{name}={text}` is no number")))
@@ -126,8 +154,15 @@ fn task(info: &str, after_run: bool) -> Result<Task, String> {
         let exits = number("fails").transpose()?.unwrap_or(0);
         let listens = number("listens").transpose()?.map(|port: i32| u16::try_from(port));
         let listens = listens.transpose().map_err(|_| "no such port".to_owned())?;
-        let fits = only(&["on", "fails", "background", "listens"]) && has("fails") == (exits != 0);
-        fits.then_some(Task::Run { on, exits, background: has("background"), listens })
+        let fits =
+            only(&["on", "fails", "background", "listens", "interrupts"]) && has("fails") == (exits != 0);
+        fits.then_some(Task::Run {
+            on,
+            exits,
+            background: has("background"),
+            listens,
+            interrupts: has("interrupts"),
+        })
     } else if said.is_empty() && !MUST_SAY.contains(&language) {
         Some(Task::Shown)
     } else {
@@ -163,6 +198,22 @@ fn attributes(mut rest: &str) -> Result<Vec<(String, Option<String>)>, String> {
         }
         found.push((name.to_owned(), value));
     }
+}
+
+/// What is asked and what is typed, in what is seen at a terminal: questions end with `]: `, and the answer follows.
+pub fn talk(seen: &str) -> Vec<(String, String)> {
+    let asked = |line: &str| {
+        let (question, typed) = line.split_once("]:")?;
+        Some((format!("{question}]:"), typed.trim().to_owned()))
+    };
+    seen.lines().filter_map(asked).collect()
+}
+
+/// The lines of a text from below the one that begins so to the next empty one.
+pub fn below(text: &str, heading: &str) -> Option<String> {
+    let mut lines = text.lines().skip_while(|line| !line.starts_with(heading));
+    lines.next()?;
+    Some(lines.take_while(|line| !line.is_empty()).flat_map(|line| [line, "\n"]).collect())
 }
 
 /// Whether what was printed is what the page shows: `...` in a line stands for anything in that line, a line that is
@@ -209,7 +260,7 @@ mod tests {
     }
 
     fn run(on: &str) -> Task {
-        Task::Run { on: on.into(), exits: 0, background: false, listens: None }
+        Task::Run { on: on.into(), exits: 0, background: false, listens: None, interrupts: false }
     }
 
     #[test]
@@ -217,11 +268,26 @@ mod tests {
         assert_eq!(of("a\n```sh on=gateway\nls\n```\n"), [run("gateway")]);
         assert_eq!(
             of("```sh on=client fails=28\ncurl\n```\n```text output\n...\n```"),
-            [Task::Run { on: "client".into(), exits: 28, background: false, listens: None }, Task::Output]
+            [
+                Task::Run {
+                    on: "client".into(),
+                    exits: 28,
+                    background: false,
+                    listens: None,
+                    interrupts: false
+                },
+                Task::Output
+            ]
         );
         assert_eq!(
             of("```sh on=lan background listens=80\nserve\n```"),
-            [Task::Run { on: "lan".into(), exits: 0, background: true, listens: Some(80) }]
+            [Task::Run {
+                on: "lan".into(),
+                exits: 0,
+                background: true,
+                listens: Some(80),
+                interrupts: false
+            }]
         );
         assert_eq!(
             of("```yaml file=~/a.yaml on=client\na: 1\n```\n```yaml check\n```\n```yaml part\n```"),
@@ -259,6 +325,23 @@ mod tests {
         assert!(steps("# Nothing\n\n```text\npicture\n```").unwrap_err().to_string().contains("no block"));
         assert!(steps("```sh not-run=\"because\"\n```").is_err());
         assert!(steps("```sh on=a\n```").is_ok());
+    }
+
+    #[test]
+    fn a_conversation_is_read_from_what_is_seen() {
+        let found =
+            of("```sh on=a terminal\ninit\n```\n```text output\nPort [22]:\nHost [x]: y.example\nbye\n```");
+        assert_eq!(found, [Task::Terminal { on: "a".into() }, Task::Output]);
+        let pair = |asked: &str, typed: &str| (asked.to_owned(), typed.to_owned());
+        assert_eq!(
+            talk("Port [22]:\nHost [x]: y.example\nbye"),
+            [pair("Port [22]:", ""), pair("Host [x]:", "y.example")]
+        );
+        let pasted = of("```sh on=a pasted=\"Or with curl\"\ncurl ...\n```");
+        assert_eq!(pasted, [Task::Pasted { on: "a".into(), below: "Or with curl".into() }]);
+        assert_eq!(below("x\nOr with curl, so:\n1\n2\n\n3", "Or with").as_deref(), Some("1\n2\n"));
+        assert_eq!(below("x", "Or"), None);
+        assert!(wrong("```sh on=a terminal fails=1\n```").contains("do not go together"));
     }
 
     #[test]

@@ -62,6 +62,7 @@ procd_open_instance() { :; }
 procd_close_instance() { :; }
 procd_set_param() { echo "$*" >> /mnt/procd; }
 procd_send_signal() { echo "signal $*" >> /mnt/procd; }
+stop() { echo stop >> /mnt/procd; }
 rm -f /mnt/procd /mnt/log
 touch /mnt/procd /mnt/log
 "#;
@@ -113,7 +114,7 @@ fn what_openwrt_includes_is_what_check_ruleset_prints() {
 #[test]
 fn openwrt_s_script_starts_nothing_unless_enabled_and_then_closes_before_the_daemon_is_there() {
     let net = Topology::new();
-    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let _services = [Server::tcp(&net.router, 2222, Habit::Echo), Server::tcp(&net.lan, 22, Habit::Echo)];
     let home = Installation::new(&config());
     let machine = Machine::new(&net.router);
     install(&machine, &home, 0);
@@ -137,9 +138,15 @@ fn openwrt_s_script_starts_nothing_unless_enabled_and_then_closes_before_the_dae
     knock(&net.a, Family::V4.router(), "ssh");
     assert_echoes(&net.a, Family::V4.router(), 2222);
     assert_silent(&net.b, Family::V4.router(), 2222);
+    // What is for the LAN goes through the other chain.
+    knock(&net.a, Family::V4.router(), "lan4");
+    assert_echoes(&net.a, Family::V4.router(), 2223);
+    assert_silent(&net.b, Family::V4.router(), 2223);
     call(&machine, "reload_service").success();
     assert_eq!(told(&machine, "procd"), "signal knock-agent\n");
+    // procd starts a daemon that ends again, so it is told first that this one is to end.
     call(&machine, "teardown").success();
+    assert_eq!(told(&machine, "procd"), "stop\n");
     assert!(!is_guarded(&net.router));
 }
 

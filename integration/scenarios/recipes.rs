@@ -33,11 +33,38 @@ fn the_quick_start_closes_ssh_and_lets_in_who_knocks() {
     for family in Family::BOTH {
         assert_open(hosts.b(), family.router(), 22);
     }
-    hosts.follow("docs/quick-start.md", None);
+    hosts.follow("docs/quick-start.md", Some("## 6. "));
+    let (answers, commands): (Vec<_>, Vec<_>) = hosts.typed.iter().partition(|typed| typed.answer);
+    let lines: usize = commands.iter().map(|typed| typed.text.lines().count()).sum();
+    let enters = answers.iter().filter(|typed| typed.text.is_empty()).count();
+    let said = format!(
+        "{lines} lines to type or paste, and {} questions, {enters} of them answered by Enter alone",
+        answers.len()
+    );
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/quick-start.md")).unwrap();
+    assert!(page.contains(&said), "docs/quick-start.md does not say: {said}");
+    for family in Family::BOTH {
+        assert_silent(hosts.b(), family.router(), 22);
+    }
+    hosts.client.does("ssh root@gate.example.com true");
+    hosts.follow_from("docs/quick-start.md", "## 6. ");
     for family in Family::BOTH {
         assert_silent(hosts.b(), family.router(), 22);
         assert_silent(hosts.a(), family.router(), 22);
     }
+}
+
+#[test]
+fn what_the_readme_shows_closes_ssh_with_secrets_that_init_made() {
+    let mut hosts = Hosts::new().with_ssh();
+    assert_open(hosts.b(), Family::V4.router(), 22);
+    hosts.follow("README.md", None);
+    for family in Family::BOTH {
+        assert_silent(hosts.b(), family.router(), 22);
+    }
+    let curl = hosts.pasted("Or with curl, towards gate.example.com:");
+    assert!(hosts.client.shell(&format!("set +e\n{curl}")).printed.contains("OK"));
+    hosts.client.does("ssh root@gate.example.com true");
 }
 
 #[test]
@@ -49,10 +76,10 @@ fn ssh_on_a_vps_knocks_by_itself_and_is_closed_behind_it() {
     }
     hosts.client.does("ssh gate true");
     // Who else has a key for it needs a code: the gateway asks for one, and none is there.
-    hosts.client.does(
-        "sed 's/^user: me/user: alice/; s/this-key/her-key/' ~/.config/knock-agent/home.yaml \
-         >~/.config/knock-agent/alice.yaml; chmod 600 ~/.config/knock-agent/alice.yaml",
-    );
+    hosts.client.does(&hosts.own(
+        "sed 's/^user: me/user: alice/; s/replace-this-key-1/replace-her-key-1/; s/replace-this-key-2/replace-her-key-2/' \
+         ~/.config/knock-agent/home.yaml >~/.config/knock-agent/alice.yaml; chmod 600 ~/.config/knock-agent/alice.yaml",
+    ));
     let asked = hosts.client.shell("knock-agent knock alice");
     assert_eq!(asked.code, Some(14), "{}", asked.printed);
 }
@@ -173,10 +200,11 @@ fn on_openwrt_what_is_let_in_passes_fw4() {
     let hosts = recipe(hosts, "openwrt");
     assert_let_in(&hosts, &Family::BOTH, 22);
     assert_silent(hosts.a(), Family::V4.router(), 9443);
-    hosts.client.does(
-        "sed 's/key-1/key-3/; s/key-2/key-4/' ~/.config/knock-agent/home.yaml >~/.config/knock-agent/camera.yaml\n\
+    hosts.client.does(&hosts.own(
+        "sed 's/replace-this-key-1/replace-this-key-3/; s/replace-this-key-2/replace-this-key-4/' \
+         ~/.config/knock-agent/home.yaml >~/.config/knock-agent/camera.yaml\n\
          chmod 600 ~/.config/knock-agent/camera.yaml\nknock-agent knock camera --app camera",
-    );
+    ));
     assert_echoes(hosts.a(), Family::V4.router(), 9443);
     assert_silent(hosts.b(), Family::V4.router(), 9443);
 }
@@ -219,7 +247,7 @@ fn a_knock_sequence_and_one_that_changes_open_ssh() {
 #[test]
 fn what_operations_says_works_in_that_order_and_leaves_nothing() {
     let mut hosts = Hosts::new().with_ssh();
-    hosts.follow("docs/quick-start.md", Some("## 5. "));
+    hosts.follow("docs/quick-start.md", Some("## 6. "));
     assert_silent(hosts.b(), Family::V4.router(), 22);
     hosts.follow("docs/operations.md", Some("## Backup"));
     // A key was changed, the certificate too, and the port stayed closed.
@@ -230,9 +258,20 @@ fn what_operations_says_works_in_that_order_and_leaves_nothing() {
 }
 
 #[test]
-fn configurations_of_the_pages_on_moving_are_right() {
+fn the_pages_on_sequences_and_proxies_are_right() {
+    let mut hosts = Hosts::new().prepared();
+    assert_open(hosts.b(), Family::V4.router(), 22);
+    hosts.follow("docs/sequences.md", None);
+    assert_let_in(&hosts, &[Family::V4], 22);
+    hosts.follow("docs/proxy.md", None);
+}
+
+#[test]
+fn configurations_of_the_pages_on_moving_containers_and_vyos_are_right() {
     let mut hosts = Hosts::new();
     hosts.gateway.does(INSTALL);
+    hosts.follow("docs/containers.md", None);
+    hosts.follow("docs/vyos.md", None);
     for page in ["knockd", "fwknop", "nfknock", "knock-knock"] {
         hosts.follow(&format!("docs/migration/{page}.md"), None);
     }
@@ -276,6 +315,7 @@ fn installing_by_hand_and_the_two_requests_by_curl_open_ssh() {
 fn what_troubleshooting_says_of_curl_is_so() {
     let mut hosts = Hosts::new().prepared();
     let curl = |hosts: &Hosts, words: &str| {
+        let words = hosts.own(words);
         let done = hosts.client.shell(&format!("curl -4 -s -o /dev/null -w '%{{http_code}}\\n' {words}"));
         (done.code.unwrap(), done.printed.trim().to_owned())
     };
@@ -288,7 +328,7 @@ fn what_troubleshooting_says_of_curl_is_so() {
                   \x20 interface_ext: eth0, step1_2_rate_limit_per_minute: 10}\n\
                   ssh: {port: 22, duration: 1h, step2_https_duration: 5m, access_key_http: [replace-this-key-1],\n\
                   \x20 access_key_https: [replace-this-key-2]}\n";
-    std::fs::write(hosts.gateway.path("/etc/knock-agent/config.yaml"), config).unwrap();
+    std::fs::write(hosts.gateway.path("/etc/knock-agent/config.yaml"), hosts.own(config)).unwrap();
     hosts
         .gateway
         .does("systemd-tmpfiles --create knock-agent.conf; systemctl start knock-agent-guard knock-agent");
@@ -305,7 +345,7 @@ fn what_troubleshooting_says_of_curl_is_so() {
         assert_eq!(curl(&hosts, &format!("{two} {words}")), (0, code.to_owned()), "{words}");
     }
     assert_eq!(curl(&hosts, one).0, 28);
-    let other = two.replace("path-2", "path-3");
+    let other = two.replace("path-2", "path-of-nobody");
     assert_eq!(curl(&hosts, &format!("{other} -d a=b")), (0, "404".to_owned()));
     let right = format!("{two} -d 'app=ssh&access_key=replace-this-key-2'");
     let often = (0..12).any(|_| curl(&hosts, &right).1 == "429");

@@ -80,6 +80,7 @@ fn judged(field: &Field<'_>, text: &str, report: &mut Report) -> Option<AccessKe
         Err(
             error @ (AccessKeyError::Length(_)
             | AccessKeyError::Unseen
+            | AccessKeyError::Shown
             | AccessKeyError::Stored
             | AccessKeyError::Slow),
         ) => {

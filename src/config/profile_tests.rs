@@ -93,7 +93,9 @@ fn what_is_wrong_is_told_with_its_place_and_without_secrets() {
 
 #[test]
 fn the_example_is_a_profile_also_with_what_is_commented_out() {
-    let example = include_str!("../../config/profile.yaml");
+    let shipped = include_str!("../../config/profile.yaml");
+    assert_eq!(steps("profile.yaml", shipped).unwrap_err().list.len(), 2, "its paths are of an example");
+    let example = &shipped.replace("replace-this-", "my-own-");
     let (profile, warnings) = steps("profile.yaml", example).unwrap();
     assert_eq!((profile.key_https, warnings.len()), (SecretSource::Prompt, 0));
     let keys = ["user", "totp", "ca", "http_port", "https_port", "duration", "check", "family", "then"];

@@ -50,6 +50,6 @@ mod tests {
         assert_eq!(ports(table, [203, 0, 113, 2].into()), [8080]);
         let mapped = "0: 0000000000000000FFFF0000017100CB:1F90 0000000000000000FFFF0000027100CB:C350 03 0\n";
         assert_eq!(ports(mapped, [203, 0, 113, 2].into()), [8080]);
-        assert_eq!(ports(mapped, [203, 0, 113, 3].into()), []);
+        assert!(ports(mapped, [203, 0, 113, 3].into()).is_empty());
     }
 }

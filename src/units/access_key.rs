@@ -5,7 +5,7 @@ use ring::hmac;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use crate::units::{Secret, Timestamp};
+use crate::units::{Secret, Timestamp, is_placeholder};
 
 /// How long an access key is, in characters.
 const CHARS: std::ops::RangeInclusive<usize> = 10..=50;
@@ -77,6 +77,11 @@ pub enum AccessKeyError {
     /// A character that cannot be seen.
     #[error("an access key has printable characters only: remove what cannot be seen")]
     Unseen,
+    /// One that documentation shows.
+    #[error(
+        "this key comes from an example, so everybody knows it: put your own in its place, such as `openssl rand -hex 16` prints"
+    )]
+    Shown,
     /// A stored verifier that is none.
     #[error(
         "this is not a stored key: `knock-agent hash-key` makes one, `$ka1$<id>$<64 hexadecimal digits>`"
@@ -161,6 +166,9 @@ fn plain(text: &str) -> Result<Secret, AccessKeyError> {
     let unseen = |c: char| c.is_control() || is_invisible(c) || (c.is_whitespace() && c != ' ');
     if text.chars().any(unseen) {
         return Err(AccessKeyError::Unseen);
+    }
+    if is_placeholder(text) {
+        return Err(AccessKeyError::Shown);
     }
     Ok(Secret::new(text.to_owned()))
 }
@@ -271,13 +279,14 @@ mod tests {
 
     #[test]
     fn what_is_no_key_is_refused_and_not_repeated() {
-        use AccessKeyError::{Length, Slow, Stored, Unseen};
+        use AccessKeyError::{Length, Shown, Slow, Stored, Unseen};
         let short = format!("$ka1$ab3d${}", "0".repeat(63));
         let sign = format!("$ka1$ab3d$+{}", "0".repeat(63));
         for (text, error) in [
             ("short-key", Length(9)),
             ("first\u{200b}secret", Unseen),
             ("first\tsecret", Unseen),
+            ("replace-this-key-1", Shown),
             (short.as_str(), Stored),
             (sign.as_str(), Stored),
             ("$ka1$AB$00", Stored),

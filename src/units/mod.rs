@@ -13,6 +13,7 @@ mod names;
 mod now;
 mod one_time_knock;
 mod path_rotation;
+mod placeholder;
 mod ports;
 mod secret;
 mod timestamp;
@@ -36,6 +37,7 @@ pub use one_time_knock::{
     KnockKind, KnockSecret, KnockSecretError, KnockShape, knocks, knocks_of_code, step_at,
 };
 pub use path_rotation::{PathRotation, PathRotationError};
+pub use placeholder::{is_placeholder, is_placeholder_base32};
 pub use ports::{PortRange, PortRangeError, Protocol, Protocols};
 pub use secret::Secret;
 pub use timestamp::{Timestamp, TimestampError};

@@ -3,6 +3,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::units::is_placeholder;
+
 const MAX_SLUG: usize = 48;
 const MAX_PATH: usize = 100;
 /// `IFNAMSIZ` less the terminating zero (`linux/if.h`).
@@ -202,7 +204,9 @@ pub enum HttpPathError {
     #[error("a path has at most 100 characters, this one has {0}")]
     Length(usize),
     /// A path that examples ship with.
-    #[error("this path comes from an example, so everybody knows it: make one of your own")]
+    #[error(
+        "this path comes from an example, so everybody knows it: put your own in its place, a slash and what `openssl rand -hex 16` prints"
+    )]
     Shipped,
 }
 
@@ -223,7 +227,7 @@ impl FromStr for HttpPath {
     type Err = HttpPathError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if SHIPPED_PATHS.contains(&text) {
+        if SHIPPED_PATHS.contains(&text) || is_placeholder(text.trim_start_matches('/')) {
             return Err(HttpPathError::Shipped);
         }
         if text.len() > MAX_PATH {
@@ -299,6 +303,7 @@ mod tests {
             "/a?b",
             "/1-SECRET",
             "/_CONFIGURED_PATH_",
+            "/replace-this-path-1",
             &format!("/{}", "a".repeat(100)),
         ] {
             assert!(bad.parse::<HttpPath>().is_err(), "{bad}");

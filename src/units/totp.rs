@@ -7,7 +7,7 @@ use serde::Deserialize;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use crate::units::Secret;
+use crate::units::{Secret, is_placeholder_base32};
 
 /// Six is what authenticator apps show; RFC 4226 goes up to eight.
 const DIGITS: RangeInclusive<u8> = 6..=8;
@@ -58,6 +58,11 @@ pub enum TotpError {
     /// The secret is not base32.
     #[error("the secret is not base32: it has letters A-Z and digits 2-7 only")]
     Base32,
+    /// The secret is one that documentation shows.
+    #[error(
+        "this secret comes from an example, so everybody knows it: `knock-agent enroll` makes one, or `head -c 20 /dev/urandom | base32`"
+    )]
+    Shown,
     /// The secret is too short or too long.
     #[error("the secret has {0} bytes: make one of 20 bytes (32 base32 characters)")]
     Length(usize),
@@ -114,6 +119,9 @@ impl TotpSecret {
     /// # Errors
     /// [`TotpError`] says what to write instead.
     pub fn from_base32(text: &str, kind: TotpKind) -> Result<Self, TotpError> {
+        if is_placeholder_base32(text) {
+            return Err(TotpError::Shown);
+        }
         Self::new(&base32(text)?, kind)
     }
 

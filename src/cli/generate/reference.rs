@@ -23,13 +23,13 @@ pub(super) fn configuration() -> (String, String) {
     page.lines("SSH on this host:");
     page.literal(&[
         "global:",
-        "  http_post_path: /b7Xq-your-own-1",
-        "  https_post_path: /m2Wz-your-own-2",
+        "  http_post_path: /replace-this-path-1",
+        "  https_post_path: /replace-this-path-2",
         "  interface_ext: eth0",
         "ssh:",
         "  port: 22",
-        "  access_key_http: [your-own-key-of-step-1]",
-        "  access_key_https: [your-own-key-of-step-2]",
+        "  access_key_http: [replace-this-key-1]",
+        "  access_key_https: [replace-this-key-2]",
         "  duration: 24h",
     ]);
     page.paragraph("All keys, as they are shipped in `config/config.yaml`:");

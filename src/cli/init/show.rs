@@ -33,11 +33,12 @@ pub fn all(
     let heading = out.paint(Tone::Heading, "Start it, so that nobody is locked out for good:");
     out.line(format!("\n{heading}"));
     out.line(format!("  sudo knock-agent {} --confirm 5m", words.join(" ")));
-    out.line("Leave this session open. Knock and connect from a second one. If that works, say within the five minutes:");
+    out.line("Leave this session open. Knock and connect from a second one. If that works, say there within the five minutes:");
     out.line(format!("  sudo knock-agent confirm --config {}", quoted(&config.display().to_string())));
     out.line("If not, say nothing: everything is put back as it was.");
     if (answers.ports.0.get(), answers.ports.1.get()) == (80, 443) {
-        out.line("From then on, where the package is installed: sudo systemctl enable --now knock-agent-guard knock-agent");
+        out.line("Then end the first one with Ctrl-C, which opens nothing, and leave the rest to systemd, after each boot too:");
+        out.line("  sudo systemctl enable --now knock-agent-guard knock-agent");
     }
     Ok(out.finish(if ok { Exit::Done } else { Exit::Found }))
 }

@@ -42,23 +42,35 @@ fn the_reference_s_test_configuration_loads_unchanged_but_for_its_addresses() {
 }
 
 #[test]
-fn our_example_is_refused_as_shipped_and_for_its_paths_only() {
+fn our_example_is_refused_as_shipped_and_for_its_secrets_only() {
     let problems = read(OURS).unwrap_err();
     let paths: Vec<&str> = problems.list.iter().map(|p| p.path.as_str()).collect();
-    assert_eq!(paths, ["global.http_post_path", "global.https_post_path"]);
+    let keys = [
+        "ssh.access_key_http[0]",
+        "ssh.access_key_https[0]",
+        "web.access_key_http[0]",
+        "web.access_key_https[0]",
+    ];
+    assert_eq!(paths, [["global.http_post_path", "global.https_post_path"].as_slice(), &keys].concat());
     assert!(problems.list.iter().all(|p| p.message.contains("comes from an example")), "{problems}");
 }
 
+fn ours_with_own_secrets() -> String {
+    OURS.replace("/step-1-SECRET", "/mine-1")
+        .replace("/step-2-SECRET", "/mine-2")
+        .replace("replace-this-", "my-own-")
+}
+
 #[test]
-fn our_example_loads_with_paths_of_one_s_own() {
-    let checked = loads(&OURS.replace("/step-1-SECRET", "/mine-1").replace("/step-2-SECRET", "/mine-2"));
+fn our_example_loads_with_secrets_of_one_s_own() {
+    let checked = loads(&ours_with_own_secrets());
     assert_eq!(checked.warnings, []);
     assert!(!checked.settings.apps.is_empty());
 }
 
 #[test]
 fn the_commented_keys_of_our_example_are_real_and_say_the_defaults() {
-    let own = OURS.replace("/step-1-SECRET", "/mine-1").replace("/step-2-SECRET", "/mine-2");
+    let own = ours_with_own_secrets();
     let plain = loads(&own);
     let uncommented: String =
         own.lines().map(|line| format!("{}\n", line.replacen("  #: ", "  ", 1))).collect();
