@@ -22,6 +22,7 @@ mod explain;
 mod explain_broken;
 mod explain_hosts;
 mod explain_knocks;
+mod explain_mixtures;
 mod fail2ban;
 mod faults;
 mod floods;

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -20,6 +21,8 @@ use crate::units::{AppName, Protocol};
 
 /// The exit code where it cannot be told.
 const UNKNOWN: u8 = 3;
+/// How long a daemon may take to answer, before it is taken for one that hangs.
+const PATIENCE: Duration = Duration::from_secs(8);
 
 /// The arguments of `explain`.
 #[derive(Args, Clone, Debug)]
@@ -229,7 +232,7 @@ fn port(text: &str) -> Option<(Protocol, u16)> {
 
 /// What the daemon knows of the address; the kernel tells the rest.
 fn ask(args: &ExplainArgs, address: IpAddr) -> Daemon {
-    match control::call(&args.daemon.file.runtime_dir, &Request::Explain { address }) {
+    match control::call_within(&args.daemon.file.runtime_dir, &Request::Explain { address }, PATIENCE) {
         Ok(Some(Reply::Explained { recalled })) => Daemon::Says(recalled),
         Ok(Some(Reply::Failed { failure: Failure::Request, .. })) => {
             Daemon::Mute("it is of an older version".to_owned())

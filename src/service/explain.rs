@@ -33,7 +33,7 @@ use crate::ruleset::model::{Element, Elements, GRANTED_SETS, KNOCKED_SETS};
 use crate::ruleset::plan::app_set;
 use crate::ruleset::wire::Attempt;
 use crate::sys::paths::{Routed, routed};
-use crate::sys::{command, flows, interfaces};
+use crate::sys::{command, flows, half_open, interfaces};
 use crate::units::{Family, Protocol};
 
 /// With more grants than this, sets of grants are asked for one address rather than read.
@@ -114,6 +114,7 @@ pub fn explain(
         by_iptables,
         flows: flows_of(client),
         tracked: tracked(),
+        begun: half_open::ports_of(client),
         only_v6: flows::listening_for_v6_only().unwrap_or_default(),
         echo: &|addr, port| if asked.probe { echo(addr, port) } else { Echo::NotAsked },
         ends: &|set, addr| {
@@ -284,12 +285,13 @@ fn by_any_way(by: &str, client: IpAddr, first: Answer, others: Vec<(&str, Answer
     let worst = others
         .into_iter()
         .reduce(|one, other| if other.1.finding.verdict > one.1.finding.verdict { other } else { one });
-    let Some((name, other)) = worst.filter(|(_, other)| other.finding.verdict > first.finding.verdict) else {
-        return first;
-    };
     let is_private = match client {
         IpAddr::V4(v4) => v4.is_private() || v4.is_link_local(),
         IpAddr::V6(v6) => v6.is_unique_local() || v6.is_unicast_link_local(),
+    };
+    let Some((name, other)) = worst.filter(|(_, other)| other.finding.verdict >= first.finding.verdict)
+    else {
+        return first;
     };
     let (mut shown, hidden, way) = if is_private { (first, other, name) } else { (other, first, by) };
     let Finding { cause, message, .. } = hidden.finding;

@@ -11,6 +11,8 @@ pub mod files;
 #[cfg(feature = "gateway")]
 pub mod flows;
 #[cfg(feature = "gateway")]
+pub mod half_open;
+#[cfg(feature = "gateway")]
 pub mod handover;
 #[cfg(feature = "gateway")]
 pub mod interfaces;

@@ -175,7 +175,7 @@ fn unanswered(trial: &Trial<'_>) -> Option<u64> {
             .map(|flow| flow.idle_s)
             .min()
     };
-    last(false).filter(|lost_s| last(true).is_none_or(|answered_s| *lost_s < answered_s))
+    last(false).filter(|lost_s| last(true).is_none_or(|answered_s| *lost_s <= answered_s))
 }
 
 fn no_answer(trial: &Trial<'_>, service: &str, addr: IpAddr, masquerades: bool, idle_s: u64) -> Finding {

@@ -112,6 +112,8 @@ pub struct Facts<'a> {
     pub flows: Vec<Flow>,
     /// How many connections are tracked, and how many may be.
     pub tracked: Option<(u64, u64)>,
+    /// TCP ports here where the client began a connection and went no further, for about a minute.
+    pub begun: Vec<u16>,
     /// TCP ports whose listener on `::` takes no IPv4.
     pub only_v6: Vec<u16>,
     /// Asks a LAN host for a connection.

@@ -19,25 +19,27 @@ const AT_ONCE_S: u64 = 5;
 /// The port from which knocks happen to come.
 const KNOCKS_FROM: u16 = 51_516;
 
-/// Whether what came to step 1 lately was not step 1. The kernel remembers who begins there, and what is heard comes
-/// to the daemon at once.
+/// Whether what came to step 1 lately was not step 1. Who sends anything else there is left in the middle of a beginning, or
+/// remembered by its source; what is heard comes to the daemon at once.
 pub(super) fn unheard(trial: &Trial<'_>, recalled: &Recalled) -> Option<Finding> {
+    let (http, _) = recalled.ports?;
     let set = format!("{SEEN_SET}_{}", trial.question.family().digit());
     let source = covered(trial.question.client, METER_V6_PREFIX);
-    if !is_in_ours(&trial.facts.situation.host, &set, source) {
-        return None;
-    }
-    let ago = SEEN_SECS.saturating_sub((trial.facts.ends)(&set, source)?);
+    let counted =
+        is_in_ours(&trial.facts.situation.host, &set, source).then(|| (trial.facts.ends)(&set, source));
+    let ago = match counted.flatten() {
+        Some(left) => SEEN_SECS.saturating_sub(left),
+        None if trial.facts.begun.contains(&http) => SEEN_SECS,
+        None => return None,
+    };
     if recalled.events.iter().any(|event| event.ago_s <= ago.saturating_add(AT_ONCE_S)) {
         return None;
     }
-    let (http, _) = recalled.ports?;
     Some(
         Finding::closed(
             Cause::Step1Unheard,
             format!(
-                "it came to step 1 (tcp/{http}) {} ago, and what it sent was not step 1: a wrong path, or something else than a knock",
-                super::span(ago)
+                "it came to step 1 (tcp/{http}) within the last minute, and what it sent was not step 1: a wrong path, or something else than a knock"
             ),
         )
         .next("# compare the client's step-1 path (http_post_path) with the configuration; it is POST, and plain HTTP"),

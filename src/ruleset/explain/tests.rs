@@ -10,7 +10,7 @@ use crate::ruleset::audit::host::{
 };
 use crate::ruleset::audit::packet::Interface;
 use crate::ruleset::audit::situation::{HostInterface, Listener, Situation};
-use crate::ruleset::audit::step::{Room, Source, Step, Then};
+use crate::ruleset::audit::step::{Comparison, Room, Source, Step, Then};
 use crate::ruleset::expr::Verdict as Does;
 use crate::ruleset::layout::{Layout, Options};
 use crate::units::Protocol;
@@ -87,7 +87,7 @@ fn host(more: Vec<HostChain>, sets: &[Filled]) -> Situation {
         "gate",
         HostHook::Prerouting,
         -150,
-        vec![from_set("app_ssh_4", true, Does::Drop)],
+        vec![to_port(22, from_set("app_ssh_4", true, Does::Drop))],
     );
     situation.host.chains.push(gate);
     situation.host.chains.extend(more);
@@ -126,6 +126,7 @@ fn ask_tracking(situation: &Situation, way: Path, daemon: Daemon, tracked: Optio
         by_iptables: false,
         flows: Vec::new(),
         tracked,
+        begun: Vec::new(),
         only_v6: Vec::new(),
         echo: &|_, _| Echo::NotAsked,
         ends: &|_, _| Some(30),
@@ -266,4 +267,109 @@ fn a_rule_with_a_rate_is_told_beside_the_grant() {
         ask(&host(vec![chain("host", "input", HostHook::Input, 0, vec![rule])], &[granted()]), Vec::new());
     assert_eq!(found.finding.cause, Cause::Granted);
     assert!(found.also.iter().any(|note| note.cause == Cause::RateRule), "{:?}", found.also);
+}
+
+fn dropping(rule: Vec<Step>) -> Situation {
+    host(vec![chain("host", "input", HostHook::Input, 0, vec![rule])], &[granted()])
+}
+
+#[test]
+fn a_rate_that_a_few_tries_use_up_makes_it_unknown_and_the_rule_with_the_rate_is_named() {
+    let over = vec![Step::Limit { over: true, room: Room::Narrow }, Step::Verdict(Does::Drop)];
+    let found = ask(&dropping(over), Vec::new());
+    assert_eq!((found.finding.verdict, found.finding.cause), (Verdict::Unknown, Cause::RateRule));
+    // Up to the rate it is accepted, and beyond it the policy drops it.
+    let under = vec![Step::Limit { over: false, room: Room::Narrow }, Step::Verdict(Does::Accept)];
+    let mut situation = dropping(under);
+    situation.host.chains[1].base.as_mut().unwrap().drops = true;
+    let found = ask(&situation, Vec::new());
+    assert_eq!((found.finding.verdict, found.finding.cause), (Verdict::Unknown, Cause::RateRule));
+    assert!(found.finding.message.contains("handle 5 of chain inet host input"), "{}", found.finding.message);
+    // A quota that is used up is no question.
+    let gone = vec![Step::Limit { over: true, room: Room::Gone }, Step::Verdict(Does::Drop)];
+    assert_eq!(ask(&dropping(gone), Vec::new()).finding.cause, Cause::HostDrops);
+}
+
+#[test]
+fn rules_about_lengths_and_options_are_not_guessed_at() {
+    let asks = |source, data: Vec<u8>| {
+        vec![
+            Step::Load { source, to: 0, len: Some(data.len()) },
+            Step::Compare { at: 0, how: Comparison::Eq, data },
+            Step::Verdict(Does::Drop),
+        ]
+    };
+    let length = Source::Payload { base: 1, offset: 2 };
+    let ttl = Source::Payload { base: 1, offset: 8 };
+    for (source, data, cause) in [
+        (length, vec![0, 52], Cause::CannotTell),
+        (length, vec![0, 60], Cause::HostDrops),
+        // No first packet of TCP is as long as that.
+        (length, vec![2, 0], Cause::Granted),
+        (Source::Meta(0), 44_u32.to_ne_bytes().to_vec(), Cause::CannotTell),
+        (ttl, vec![117], Cause::CannotTell),
+        (ttl, vec![1], Cause::Granted),
+        (Source::SegmentSize, 1_412_u16.to_be_bytes().to_vec(), Cause::CannotTell),
+        (Source::SegmentSize, 1_460_u16.to_be_bytes().to_vec(), Cause::HostDrops),
+        (Source::SegmentSize, 300_u16.to_be_bytes().to_vec(), Cause::Granted),
+    ] {
+        let found = ask(&dropping(asks(source, data.clone())), Vec::new());
+        assert_eq!(found.finding.cause, cause, "{source:?} {data:?}");
+    }
+}
+
+fn to_port(port: u16, more: Vec<Step>) -> Vec<Step> {
+    let load = Step::Load { source: Source::Payload { base: 2, offset: 2 }, to: 0, len: Some(2) };
+    let compare = Step::Compare { at: 0, how: Comparison::Eq, data: port.to_be_bytes().to_vec() };
+    [vec![load, compare], more].concat()
+}
+
+#[test]
+fn a_blocked_step_2_comes_before_its_absence_and_after_a_wrong_key() {
+    let step1 = || event(5, Some("ssh"), Happening::Step1 { seconds: 20 });
+    let wrong = || event(5, None, Happening::Refused { step: 1, reason: "wrong-key".into() });
+    let blocks = |rule| {
+        let wall = chain("host", "input", HostHook::Input, 0, vec![to_port(8_443, rule)]);
+        host(vec![wall], &[nobody()])
+    };
+    let found = ask(&blocks(vec![Step::Verdict(Does::Drop)]), vec![step1()]);
+    assert_eq!(found.finding.cause, Cause::KnockBlocked);
+    assert!(found.also.iter().any(|note| note.cause == Cause::Step2Missing));
+    let found = ask(&blocks(vec![Step::Verdict(Does::Drop)]), vec![wrong()]);
+    assert_eq!(found.finding.cause, Cause::KnockRefused);
+    assert!(found.also.iter().all(|note| note.cause != Cause::NotKnocked), "{:?}", found.also);
+}
+
+#[test]
+fn where_a_rule_of_others_sends_it_to_nobody_that_rule_is_the_cause() {
+    let sends = |to: u16| {
+        let to_there =
+            vec![Step::Constant { to: 0, data: to.to_be_bytes().to_vec() }, Step::Redirect { port: Some(0) }];
+        let mut nat = chain("host", "pre", HostHook::Prerouting, -100, vec![to_port(22, to_there.clone())]);
+        nat.base.as_mut().unwrap().kind = HostChainKind::Nat;
+        nat.rules.push(HostRule { handle: 9, comment: None, steps: to_port(8_443, to_there) });
+        nat
+    };
+    let found = ask(&host(vec![sends(2_222)], &[granted()]), Vec::new());
+    assert_eq!((found.finding.verdict, found.finding.cause), (Verdict::Closed, Cause::Redirected));
+    assert!(found.finding.next[0].starts_with("nft delete rule inet host pre handle 5"));
+    assert!(found.also.iter().any(|note| note.cause == Cause::NothingListens));
+    // A step that is sent elsewhere is heard by nobody.
+    let step1 = event(5, Some("ssh"), Happening::Step1 { seconds: 20 });
+    let found = ask(&host(vec![sends(2_222)], &[nobody()]), vec![step1]);
+    assert_eq!(found.finding.cause, Cause::KnockBlocked);
+    assert!(found.finding.next[0].contains("handle 9"), "{:?}", found.finding.next);
+}
+
+#[test]
+fn who_left_no_trace_is_told_to_knock_and_what_leaves_no_trace() {
+    let says = Daemon::Says(Recalled { ports: Some((8_080, 8_443)), ..Recalled::default() });
+    let others: Filled = ("knock_agent", "app_ssh_4", Some(vec![GATE]));
+    let found = ask_by(&host(Vec::new(), &[others]), Path::Here, says);
+    assert_eq!(found.finding.cause, Cause::NotKnocked);
+    let next = found.finding.next.join("\n");
+    for text in ["have the client knock", "http_post_path", "tcp/8080", "another address"] {
+        assert!(next.contains(text), "{text} in {next}");
+    }
+    assert!(found.finding.message.contains("let in now is 192.0.2.1"), "{}", found.finding.message);
 }
