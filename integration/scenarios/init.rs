@@ -392,6 +392,11 @@ fn where_80_is_taken_the_printed_commands_have_both_units_use_the_other_ports() 
     }
     // Where the drop-ins of before are still there, they are written again for the package's own ports.
     gate.does(commands);
-    let again = gate.does("sudo knock-agent init --force --yes --service 22 --app ssh --host gate.example.com --http-port 443 --https-port 444");
+    gate.does("mkdir -m 700 /root/tls && cp /etc/knock-agent/*.pem /root/tls");
+    let elsewhere = "--http-port 443 --https-port 444 --cert /root/tls/cert.pem --key /root/tls/key.pem";
+    let again = gate.does(&format!(
+        "sudo knock-agent init --force --yes --service 22 --app ssh --host gate.example.com {elsewhere}"
+    ));
+    assert!(again.contains("who has to be able to read /root/tls/key.pem"), "{again}");
     assert!(again.contains("init.conf"), "{again}");
 }

@@ -54,6 +54,14 @@ pub fn all(
 
 /// How the trial ends and systemd goes on.
 fn for_good(answers: &Answers, config: &Path, out: &mut Printer) {
+    let key = &answers.tls.1;
+    if key.parent() != config.parent() {
+        let key = key.display();
+        out.line(format!("systemd runs it as the user knock-agent, who has to be able to read {key}:"));
+        out.line(
+            "one that others renew is copied to /etc/knock-agent, as docs/operations.md says of renewals.",
+        );
+    }
     out.line("Then end the first one with Ctrl-C, which opens nothing, and leave the rest to systemd, after each boot too:");
     let lines = unit::commands(answers, config, Path::new(unit::FOLDER));
     // What has to stand at the beginning of a line is not indented.
