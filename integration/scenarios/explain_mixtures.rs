@@ -53,6 +53,12 @@ fn rates_numbers_and_options_of_packets_are_named_and_not_guessed_at() {
         drop(open);
         router.nft("delete table inet t");
     }
+    // Of a rate with a name only the name is known.
+    let named = "tcp dport 2222 limit name \"l\" accept; tcp dport 2222 drop";
+    input(router, "limit l { rate 1/hour burst 1 packets; }\n", "accept", named);
+    assert_eq!(tcp(&net.a, to, GENEROUS), Reach::Open);
+    scene.a("cannot-tell");
+    router.nft("delete table inet t");
     let hashlimit = "iptables-nft -A INPUT -p tcp --dport 2222 --syn -m hashlimit --hashlimit-name a --hashlimit-above 1/hour --hashlimit-burst 1 --hashlimit-mode srcip -j DROP";
     router.run("sh", &["-c", hashlimit]).success();
     assert_eq!(tcp(&net.a, to, GENEROUS), Reach::Open);

@@ -269,9 +269,7 @@ fn not_knocked(trial: &Trial<'_>, app: &App, steps: bool) -> Finding {
     let mut found = Finding::closed(Cause::NotKnocked, message)
         .next("# have the client knock: knock-agent knock PROFILE");
     if let Some((http, _)) = ports {
-        found = found.next(format!(
-            "# if it has knocked: compare its http_post_path and the port of step 1 (tcp/{http}); what is wrong there the kernel drops without a trace"
-        ));
+        found = found.next(without_a_trace(http));
     }
     if !others.is_empty() {
         found = found.next(
@@ -279,6 +277,12 @@ fn not_knocked(trial: &Trial<'_>, app: &App, steps: bool) -> Finding {
         );
     }
     found.next(by_hand(trial, app))
+}
+
+fn without_a_trace(http: u16) -> String {
+    format!(
+        "# if it has knocked: compare its http_post_path and the port of step 1 (tcp/{http}); what is wrong there the kernel drops without a trace"
+    )
 }
 
 /// A few of those who are let in by packets of that family.
@@ -428,9 +432,10 @@ fn step1_of_others(trial: &Trial<'_>, app: &App) -> Option<Finding> {
         ),
     );
     let digit = this.digit();
-    Some(
-        found
-            .next(format!("# have the client knock and connect by the same: knock-agent knock -{digit}"))
-            .next(by_hand(trial, app)),
-    )
+    let mut found =
+        found.next(format!("# have the client knock and connect by the same: knock-agent knock -{digit}"));
+    if let Some((http, _)) = recalled.ports {
+        found = found.next(without_a_trace(http));
+    }
+    Some(found.next(by_hand(trial, app)))
 }

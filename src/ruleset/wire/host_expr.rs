@@ -51,7 +51,8 @@ fn step(name: &str, data: Attributes<'_>) -> Option<Step> {
             revision: data.be32(2).unwrap_or(0),
             info: data.get(3).unwrap_or_default().to_vec(),
         }),
-        "counter" | "log" | "dup" | "last" | "objref" => Some(Step::Nothing),
+        "counter" | "log" | "dup" | "last" => Some(Step::Nothing),
+        "objref" => Some(named_object(data)),
         "hash" | "numgen" | "rt" | "socket" | "osf" | "xfrm" | "tunnel" | "inner" => unknown_load(name, data),
         _ => None,
     }
@@ -248,6 +249,17 @@ const FEW_CONNECTIONS: u32 = 10;
 fn connlimit(data: Attributes<'_>) -> Step {
     let room = if data.be32(1).unwrap_or(0) < FEW_CONNECTIONS { Room::Narrow } else { Room::Wide };
     Step::Limit { over: data.be32(2).unwrap_or(0) & 1 != 0, room }
+}
+
+/// Quotas, rates and numbers of connections that have names are not read; counters and helpers matter little.
+fn named_object(data: Attributes<'_>) -> Step {
+    const QUOTA: u32 = 2;
+    const LIMIT: u32 = 4;
+    const CONNLIMIT: u32 = 5;
+    match data.be32(1) {
+        Some(QUOTA | LIMIT | CONNLIMIT) => Step::Unknown("objref".to_owned()),
+        Some(_) | None => Step::Nothing,
+    }
 }
 
 /// Adding to a set succeeds; a rate may be kept there.
