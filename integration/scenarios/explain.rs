@@ -400,9 +400,14 @@ fn translations_of_others_open_connections_and_files_that_are_newer() {
     assert!(crate::probe::udp_echoes(&net.a, Family::V4.router(), 1194, GENEROUS));
 
     let _ssh = Server::tcp(router, 2222, Habit::Echo);
-    let stream = dial(&net.a, (Family::V4.router(), 2222).into(), GENEROUS).unwrap();
     home.verb(router, &["revoke", "ssh", &a.to_string()]).success();
-    let value = scene.a("grant-revoked");
+    scene.a("grant-revoked");
+    home.grant(router, "ssh", a, 4);
+    let stream = dial(&net.a, (Family::V4.router(), 2222).into(), GENEROUS).unwrap();
+    while crate::firewall::time_left(router, "ssh", a).is_some() {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let value = scene.a("grant-expired");
     assert!(has_also(&value, "established-lives"), "{value:#}");
     crate::probe::assert_echo(stream);
 

@@ -121,15 +121,15 @@ fn a_profile_may_knock_and_connect_does_so_where_the_port_is_closed() {
 
 /// The commands that the documentation has for clients.
 fn documented() -> Vec<String> {
-    let (_, clients) = include_str!("../../docs/sequences.md").split_once("## Clients").unwrap();
-    let (_, block) = clients.split_once("```sh\n").unwrap();
-    let lines = block.split("```").next().unwrap().lines();
+    let (_, clients) = include_str!("../../docs/sequences.md").split_once("\n## Clients\n").unwrap();
+    let (clients, _) = clients.split_once("\n## ").unwrap();
+    let blocks = clients.split("```sh on=client\n").skip(1).map(|block| block.split("```").next().unwrap());
     let here = |line: &str| {
         line.replace("knock-agent", PROGRAM)
             .replace("gate.example.com", "203.0.113.1")
             .replace("--port 22", "--port 2222")
     };
-    lines.map(here).collect()
+    blocks.flat_map(str::lines).map(here).collect()
 }
 
 #[test]
