@@ -203,15 +203,16 @@ fn without_a_daemon_knocks_end_with_their_time_open_once_and_are_doubted_after_a
     let (host, to) = (&net.router, TO.router());
     filled(host);
     let now = home.step_with(4);
+    // The last of the steps that are put there, a moment after this one began.
+    let path = home.bob(now + 1);
+    let first = format!(" . {} ", path.split(',').next().unwrap().trim_start_matches("udp/"));
+    until("the next step is there", || listed(host, "map", "knock_timed").contains(&first));
     agent.kill();
     let killed = Instant::now();
     knock_at(&net.a, to, &home.alice(now));
     assert_eq!(granted(host).len(), 1);
     knock_at(&net.b, to, &home.alice(now));
     assert_eq!(granted(host).len(), 1);
-    // The last of the steps that were put there ends.
-    let path = home.bob(now + 1);
-    let first = format!(" . {} ", path.split(',').next().unwrap().trim_start_matches("udp/"));
     assert!(listed(host, "map", "knock_timed").contains(&first));
     until("the kernel lets go of it", || !listed(host, "map", "knock_timed").contains(&first));
     assert!(killed.elapsed() < Duration::from_secs(35));

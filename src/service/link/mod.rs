@@ -68,10 +68,11 @@ pub struct Front {
 }
 
 impl Front {
-    /// Asks and waits for the answer; [`Answer::Unavailable`] when the enforcer is gone or overloaded.
+    /// Asks and waits for the answer; [`Answer::Unavailable`] when the enforcer is gone. Where many ask at once, they wait for
+    /// their turn: a step 1 that is turned away would be lost without a word.
     pub async fn ask(&self, ask: Ask) -> Answer {
         let (pending, answered) = Pending::new(ask);
-        if self.asks.try_send(pending).is_err() {
+        if self.asks.send(pending).await.is_err() {
             return Answer::Unavailable;
         }
         answered.await.unwrap_or(Answer::Unavailable)
@@ -83,4 +84,47 @@ impl Front {
 pub fn pair() -> (Front, mpsc::Receiver<Pending>) {
     let (asks, stream) = mpsc::channel(MOST_ASKS);
     (Front { asks }, stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+    use crate::knock::{Action, Attempt, Credential, Step};
+    use crate::units::{ClientAddr, Secret};
+
+    fn knock() -> Ask {
+        Ask::Knock(Attempt {
+            client: ClientAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            step: Step::One,
+            app: "ssh".to_owned(),
+            credential: Credential::Key(Secret::new("a-key-of-ours".to_owned())),
+            user: None,
+            token: None,
+            duration: None,
+            action: Action::Open,
+        })
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_while_many_do_waits_for_his_turn() {
+        let (front, mut asks) = pair();
+        let all: Vec<_> = (0..MOST_ASKS * 3)
+            .map(|_| {
+                let front = front.clone();
+                tokio::spawn(async move { front.ask(knock()).await })
+            })
+            .collect();
+        // All of them ask before the first is heard.
+        tokio::task::yield_now().await;
+        tokio::spawn(async move {
+            while let Some(pending) = asks.recv().await {
+                let _ = pending.split().1.send(Answer::Opened);
+            }
+        });
+        for asked in all {
+            assert_eq!(asked.await.unwrap(), Answer::Opened);
+        }
+    }
 }
