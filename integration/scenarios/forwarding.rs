@@ -114,7 +114,16 @@ fn the_lan_hosts_own_address_and_port_is_no_way_around() {
 
 /// The address that a connection from client A has when it arrives at the LAN host.
 fn address_seen(net: &Topology, family: Family, port: u16) -> IpAddr {
-    let listener = net.lan.enter(|| std::net::TcpListener::bind(("::", 22))).unwrap();
+    let end = Instant::now() + Duration::from_secs(20);
+    // A process that another test is just about to start may have the last listener for a moment.
+    let listener = loop {
+        match net.lan.enter(|| std::net::TcpListener::bind(("::", 22))) {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            bound => break bound.unwrap(),
+        }
+    };
     assert_eq!(tcp(&net.a, (family.router(), port).into(), Duration::from_secs(4)), Reach::Open);
     listener.accept().unwrap().1.ip().to_canonical()
 }
