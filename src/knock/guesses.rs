@@ -100,12 +100,6 @@ impl Guesses {
         self.begun.take()
     }
 
-    /// Of how many secrets codes are held back.
-    #[must_use]
-    pub fn held_back(&self, now: Duration) -> usize {
-        self.secrets.values().filter(|guessed| now < guessed.until).count()
-    }
-
     /// Holds nothing back any more and forgets wrong codes.
     pub fn lift(&mut self) {
         for guessed in self.secrets.values_mut() {
@@ -124,19 +118,11 @@ impl Guessed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::units::Lifetime;
+    use crate::knock::lockout::tests::{client, rule, secs};
 
-    fn rule(after: u32, first: u64, longest: u64) -> Option<LockoutRule> {
-        let lifetime = |secs| Lifetime::from_secs(secs).unwrap();
-        Some(LockoutRule { after, first: lifetime(first), longest: lifetime(longest) })
-    }
-
-    fn client(text: &str) -> ClientAddr {
-        ClientAddr::new(text.parse().unwrap())
-    }
-
-    fn secs(secs: u64) -> Duration {
-        Duration::from_secs(secs)
+    /// Of how many secrets codes are held back.
+    fn held_back(guesses: &Guesses, now: Duration) -> usize {
+        guesses.secrets.values().filter(|guessed| now < guessed.until).count()
     }
 
     #[test]
@@ -147,10 +133,10 @@ mod tests {
         for lasts in [60, 120, 200, 200] {
             for _ in 0..3 {
                 guesses.failed("alice", now);
-                assert_eq!((guesses.take_begun(), guesses.held_back(now)), (None, 0));
+                assert_eq!((guesses.take_begun(), held_back(&guesses, now)), (None, 0));
             }
             guesses.failed("alice", now);
-            assert_eq!((guesses.take_begun(), guesses.held_back(now)), (Some(secs(lasts)), 1));
+            assert_eq!((guesses.take_begun(), held_back(&guesses, now)), (Some(secs(lasts)), 1));
             let last = now + secs(lasts) - Duration::from_millis(1);
             assert!(guesses.holds_back("alice", client("192.0.2.1"), last));
             assert!(!guesses.holds_back("alice", client("2001:db8::ffff"), last), "the owner's site");
@@ -193,15 +179,15 @@ mod tests {
     fn without_a_rule_nothing_is_held_back_and_a_reload_keeps_what_is_left() {
         let mut guesses = Guesses::new(None);
         (0..100).for_each(|_| guesses.failed("alice", secs(1)));
-        assert_eq!(guesses.held_back(secs(1)), 0);
+        assert_eq!(held_back(&guesses, secs(1)), 0);
         guesses.reload(rule(1, 60, 60), &["alice", "bob"]);
         for name in ["alice", "alice", "bob", "bob"] {
             guesses.failed(name, secs(2));
         }
-        assert_eq!(guesses.held_back(secs(2)), 2);
+        assert_eq!(held_back(&guesses, secs(2)), 2);
         guesses.reload(rule(1, 60, 60), &["alice"]);
-        assert_eq!(guesses.held_back(secs(2)), 1);
+        assert_eq!(held_back(&guesses, secs(2)), 1);
         guesses.lift();
-        assert_eq!(guesses.held_back(secs(2)), 0);
+        assert_eq!(held_back(&guesses, secs(2)), 0);
     }
 }

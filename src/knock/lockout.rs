@@ -173,7 +173,7 @@ impl fmt::Debug for Lockout {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::HashMap;
 
     use proptest::prelude::*;
@@ -181,16 +181,16 @@ mod tests {
     use super::*;
     use crate::units::Lifetime;
 
-    fn rule(after: u32, first: u64, longest: u64) -> Option<LockoutRule> {
+    pub(in crate::knock) fn rule(after: u32, first: u64, longest: u64) -> Option<LockoutRule> {
         let lifetime = |secs| Lifetime::from_secs(secs).unwrap();
         Some(LockoutRule { after, first: lifetime(first), longest: lifetime(longest) })
     }
 
-    fn client(text: &str) -> ClientAddr {
+    pub(in crate::knock) fn client(text: &str) -> ClientAddr {
         ClientAddr::new(text.parse().unwrap())
     }
 
-    fn secs(secs: u64) -> Duration {
+    pub(in crate::knock) fn secs(secs: u64) -> Duration {
         Duration::from_secs(secs)
     }
 

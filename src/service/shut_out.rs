@@ -109,7 +109,7 @@ impl Operations {
             Err(error) => {
                 tracing::warn!(
                     %error,
-                    "connections of who was shut out may go on where established ones are kept: the kernel does not list them"
+                    "connections of who was shut out may go on where established ones are kept, as the kernel does not list them: `conntrack -D -s ADDRESS` ends them"
                 );
                 return;
             }
