@@ -324,4 +324,9 @@ fn an_interface_without_an_address_beside_the_way_to_the_internet_is_no_guard_an
     let told = home.check(&net.router, &["check-ruleset"]).success().text();
     assert!(told.contains("the way to the Internet is wan7 for IPv4"), "{told}");
     home.check(&net.router, &["health"]).success();
+
+    // Nor does what comes out of a tunnel that anybody can feed.
+    ip(&net.router, "link add vx0 type vxlan id 5 dstport 4789 remote 203.0.113.2\nlink set vx0 up\n");
+    let told = home.check(&net.router, &["check-ruleset"]).success().text();
+    assert!(told.contains("vx0 is a tunnel (vxlan) that asks nobody for a key"), "{told}");
 }
