@@ -8,6 +8,7 @@ use super::expr::{
 use super::model::Rule;
 use crate::units::{Family, Mark, PortRange, Protocol};
 
+mod end;
 mod flow;
 mod knock;
 
@@ -178,7 +179,7 @@ impl RuleText {
 
     /// `ip saddr @set`; IPv6 compares only the first `v6_prefix` bits
     pub(super) fn addr_in(self, family: Family, side: Side, v6_prefix: u8, set: &str) -> Self {
-        self.family(family).addr(family, side).masked(family, v6_prefix).lookup(set, false)
+        self.family(family).addr_in_here(family, side, v6_prefix, set)
     }
 
     /// `ip daddr 10.0.0.5`

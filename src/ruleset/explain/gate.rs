@@ -6,7 +6,7 @@ use super::answer::{Finding, Verdict};
 use super::cause::Cause;
 use super::facts::Daemon;
 use super::judge::{Trial, for_more, other, word};
-use super::member::{covered, is_in_ours, our_table, some_of, value_of};
+use super::member::{begun_once, covered, is_in_ours, our_table, some_of, value_of};
 use super::recalled::Holder;
 use super::walk::Walk;
 use super::ways;
@@ -142,6 +142,12 @@ fn right_of(trial: &Trial<'_>, app: &App) -> Option<Finding> {
         );
         if prefix < 128 && trial.question.family() == Family::V6 {
             found.message.push_str(&format!(", as everybody in its /{prefix} has"));
+        }
+        let begun = begun_once(&facts.situation.host, &app.slug, trial.question.client);
+        if app.once && begun > 0 {
+            found.message.push_str(&format!(
+                "; {begun} were begun in its name of late and not completed: by somebody else, or our answers do not reach it"
+            ));
         }
         return Some(found);
     }

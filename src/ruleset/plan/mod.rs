@@ -41,6 +41,7 @@ pub fn plan(settings: &Settings, options: Options) -> Ruleset {
     chains.extend(adopted::chains(&layout));
     chains.extend(backend::chains(&layout));
     chains.extend(replies::chains(&layout));
+    chains.extend(once::chains(&layout));
     chains.extend(marks::chains(&layout));
     chains.extend(default_input::chains(&layout));
     chains.extend(forward::chains(&layout));
