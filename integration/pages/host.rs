@@ -30,6 +30,11 @@ const BOOTED: &str = "KNOCK_AGENT_PAGES_ROOT";
 /// Names the package that pages install there.
 const PACKAGE: &str = "KNOCK_AGENT_PAGES_PACKAGE";
 
+/// Whether hosts are booted.
+pub fn is_booted() -> bool {
+    std::env::var_os(BOOTED).is_some()
+}
+
 fn children(pid: u32) -> Vec<u32> {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     children.split_whitespace().map(|child| child.parse().unwrap()).collect()
