@@ -291,3 +291,36 @@ fn an_interface_that_is_misspelt_at_a_reload_or_renamed_opens_nothing_in_silence
     ip(&net.router, "link property add dev wan9 altname enp9s0f0\n");
     home.run_in_vain(&net.router).exits(78);
 }
+
+#[test]
+fn an_interface_without_an_address_beside_the_way_to_the_internet_is_no_guard_and_told() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let config = Config::ssh(&["duration: 60"]);
+    let home = Installation::new(&config);
+    let _agent = home.start(&net.router);
+    home.check(&net.router, &["health"]).success();
+    // The provider wants a VLAN, or PPPoE, on the line.
+    let way = "via 203.0.113.254\n";
+    ip(
+        &net.router,
+        &format!(
+            "link add wan7 link ext0 type macvlan mode bridge\naddr flush dev ext0\nlink set wan7 up\n\
+             addr add 203.0.113.1/24 dev wan7\nroute add default {way}"
+        ),
+    );
+    net.b.run("ip", &["neigh", "flush", "dev", "eth0"]).success();
+    assert_echoes(&net.b, Family::V4.router(), 2222);
+    let complaint = "ext0 has no address, and the way to the Internet is wan7, which is not guarded";
+    assert!(home.check(&net.router, &["health"]).exits(1).text().contains(complaint));
+    assert!(home.check(&net.router, &["check-ruleset"]).exits(1).text().contains(complaint));
+    home.rewrite_config(&config.text().replace("interface_ext: ext0", "interface_ext: wan7"));
+    home.check(&net.router, &["check-ruleset"]).success();
+
+    // A second way beside one that is guarded is good to know, and no more.
+    home.rewrite_config(config.text());
+    ip(&net.router, "addr add 192.168.100.2/24 dev ext0\n");
+    let told = home.check(&net.router, &["check-ruleset"]).success().text();
+    assert!(told.contains("the way to the Internet is wan7 for IPv4"), "{told}");
+    home.check(&net.router, &["health"]).success();
+}
