@@ -16,6 +16,7 @@ mod container;
 mod crashes;
 mod crowds;
 mod dashboard;
+mod dialogues;
 mod docker;
 mod events;
 mod explain;

@@ -32,6 +32,8 @@ pub mod notify;
 pub mod packet_log;
 #[cfg(feature = "gateway")]
 pub mod paths;
+#[cfg(unix)]
+mod patience;
 pub mod pipes;
 #[cfg(feature = "gateway")]
 pub mod presence;
