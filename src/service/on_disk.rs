@@ -142,3 +142,55 @@ fn first_error(problems: &Problems) -> String {
     let error = problems.list.iter().find(|problem| problem.severity == Severity::Error);
     error.map(one_line).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::RwLock;
+
+    use super::*;
+    use crate::config::{Alone, parse};
+
+    #[test]
+    fn what_is_on_the_disk_is_compared_until_it_is_taken_over() {
+        let folder = std::env::temp_dir().join(format!("ka-on-disk-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("config.yaml");
+        let text = |duration: &str| {
+            format!(
+                "global:\n  http_post_path: /first-path\n  https_post_path: /second-path\n  interface_ext: eth0\n  2fa_config_folder: {}\n\
+                 ssh:\n  port: 22\n  duration: {duration}\n  access_key_http: [first-secret]\n  access_key_https: [other-secret]\n",
+                folder.display()
+            )
+        };
+        let written: Arc<RwLock<String>> = Arc::default();
+        let write = |text: String| {
+            std::fs::write(&file, &text).unwrap();
+            *written.write().unwrap() = text;
+        };
+        write(text("1h"));
+        let from = Arc::clone(&written);
+        let source = Source::new(Some(file.clone()), move || {
+            parse("config.yaml", &from.read().unwrap(), None, &Alone)
+        });
+        let read = || InForce::of(&source.read().unwrap());
+        let on_disk = OnDisk::new(source.clone(), read());
+        assert_eq!(on_disk.look(), None);
+        assert_eq!(on_disk.look(), None);
+
+        write(text("2h"));
+        let newer = on_disk.look().unwrap();
+        assert_eq!((newer.parts.as_slice(), &newer.refused), (["ssh.duration".to_owned()].as_slice(), &None));
+        assert!(told(&newer).contains("(ssh.duration): reload"), "{}", told(&newer));
+        on_disk.taken(read());
+        assert_eq!(on_disk.look(), None);
+
+        std::fs::write(folder.join("first-secret.json"), "{}").unwrap();
+        let newer = on_disk.look().unwrap();
+        assert!(newer.parts == [TWO_FACTOR] && !told(&newer).contains("first-secret"), "{newer:?}");
+        write(text("soon"));
+        let newer = on_disk.look().unwrap();
+        assert!(newer.parts.is_empty() && newer.refused.is_some(), "{newer:?}");
+        assert!(told(&newer).contains("cannot be put in force"), "{}", told(&newer));
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}

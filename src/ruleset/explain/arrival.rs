@@ -156,6 +156,10 @@ pub(super) fn there(trial: &Trial<'_>, walk: &Walk) -> Vec<Finding> {
             .next(format!("ip neigh show {addr}; ping -c 3 {addr}"))
             .next("# is it switched on, and is `destination` its address?"),
         ),
+        Echo::Silent if unanswered(trial).is_none() && answered_lately(trial) => out.push(Finding::open(
+            Cause::LanSilent,
+            format!("{service} does not answer this host itself, and has answered the client within the last minute"),
+        )),
         Echo::Silent => {
             let message =
                 format!("it gets through this host, but {service} does not answer this host either");
@@ -213,6 +217,17 @@ fn unanswered(trial: &Trial<'_>) -> Option<u64> {
             .min()
     };
     last(false).filter(|lost_s| last(true).is_none_or(|answered_s| *lost_s <= answered_s))
+}
+
+/// Whether the client was answered within the last minute: what this host itself sends may have a way of its own.
+fn answered_lately(trial: &Trial<'_>) -> bool {
+    let question = trial.question;
+    let mut of = trial
+        .facts
+        .flows
+        .iter()
+        .filter(|flow| flow.protocol == question.protocol && flow.port == question.port);
+    of.any(|flow| flow.answered && !flow.half && flow.idle_s <= 60)
 }
 
 fn no_answer(trial: &Trial<'_>, service: &str, addr: IpAddr, masquerades: bool, idle_s: u64) -> Finding {

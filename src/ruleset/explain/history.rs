@@ -38,7 +38,11 @@ pub(super) fn told(recalled: &Recalled, app: &App, client: IpAddr) -> Option<Fin
         }
         Happening::Refused { reason, .. } if reason == NO_STEP1 => {
             let found = refused(2, reason, &ago, event.times);
-            match recalled.step1.iter().find(|slug| **slug != app.slug) {
+            let began = recalled.events.iter().find(|other| {
+                let begins = matches!(other.happening, Happening::Step1 { .. });
+                begins && other.ago_s >= event.ago_s && other.ago_s - event.ago_s <= AT_ONCE_S
+            });
+            match began.and_then(|other| other.app.as_deref()).filter(|slug| *slug != app.slug) {
                 Some(began) => of_two_apps(found, began, &app.slug),
                 None => found,
             }
@@ -82,6 +86,9 @@ pub(super) fn told(recalled: &Recalled, app: &App, client: IpAddr) -> Option<Fin
 
 /// The word for a step 2 whose step 1 is missing.
 const NO_STEP1: &str = "no-step1";
+
+/// Both steps of one knock come within so many seconds.
+const AT_ONCE_S: u64 = 60;
 
 fn is_step2_alone(event: &Event) -> bool {
     matches!(&event.happening, Happening::Refused { reason, .. } if reason == NO_STEP1)

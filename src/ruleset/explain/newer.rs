@@ -34,7 +34,7 @@ const OF_NO_KNOCK: [&str; 19] = [
 /// What the daemon says of the file.
 fn of<'t>(trial: &'t Trial<'_>) -> Option<&'t Newer> {
     match &trial.facts.daemon {
-        Daemon::Says(recalled) => recalled.newer.as_ref(),
+        Daemon::Says(recalled) => recalled.newer.as_deref(),
         Daemon::Absent | Daemon::Mute(_) => None,
     }
 }

@@ -33,7 +33,7 @@ pub struct Recalled {
     pub all_grants: u64,
     /// What on the disk is not in force; none where all of it is.
     #[serde(default)]
-    pub newer: Option<Newer>,
+    pub newer: Option<Box<Newer>>,
 }
 
 /// A configuration on the disk that is another one than the one in force.

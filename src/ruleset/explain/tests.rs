@@ -380,7 +380,7 @@ fn a_configuration_that_was_not_reloaded_is_the_cause_where_it_is_about_knocks()
     let ended = Happening::Closed { by: "alice".into(), end: "expired".into(), seconds: 60 };
     let says = |event: &Event, parts: &[&str]| {
         let parts = parts.iter().map(|part| (*part).to_owned()).collect();
-        let newer = Some(Newer { changed_s: Some(300), parts, refused: None });
+        let newer = Some(Box::new(Newer { changed_s: Some(300), parts, refused: None }));
         let recalled = Recalled { events: vec![event.clone()], newer, ..Recalled::default() };
         ask_by(&host(Vec::new(), &[nobody()]), Path::Here, Daemon::Says(recalled))
     };
@@ -400,7 +400,8 @@ fn a_configuration_that_was_not_reloaded_is_the_cause_where_it_is_about_knocks()
         assert_ne!(found.finding.cause, Cause::NotReloaded, "{part}");
         assert!(found.also.iter().any(|note| note.cause == Cause::NotReloaded), "{part}");
     }
-    let newer = Some(Newer { refused: Some("no permission to read this file".into()), ..Newer::default() });
+    let newer =
+        Some(Box::new(Newer { refused: Some("no permission to read this file".into()), ..Newer::default() }));
     let recalled = Recalled { events: vec![refused], newer, ..Recalled::default() };
     let found = ask_by(&host(Vec::new(), &[nobody()]), Path::Here, Daemon::Says(recalled));
     assert!(found.finding.cause == Cause::NotReloaded && found.finding.message.contains("no permission"));
