@@ -19,8 +19,8 @@ fn a_file_that_was_changed_and_not_reloaded_is_named_and_nothing_that_it_says() 
     let agent = home.start(&net.router);
     let _server = Server::tcp(&net.router, 2222, Habit::Echo);
     let (router, to) = (&net.router, Family::V4.router());
-    let says = |words: &[&str]| home.check(router, words).text();
-    assert!(!says(&["status"]).contains("file on the disk"));
+    let status = || home.verb(router, &["status"]).success().text();
+    assert!(!status().contains("file on the disk"));
 
     // A remark changes nothing.
     home.rewrite_config(&format!("# a remark\n{}", config.text()));
@@ -37,13 +37,13 @@ fn a_file_that_was_changed_and_not_reloaded_is_named_and_nothing_that_it_says() 
     // It is nothing to another app.
     let value = scene.says(&net.b, Family::V4.client_b(), "web", 3333, "not-knocked");
     assert!(has_also(&value, "not-reloaded"), "{value:#}");
-    for told in [says(&["status"]), says(&["health"])] {
+    for told in [status(), home.check(router, &["health"]).exits(1).text()] {
         assert!(told.contains("file on the disk") && told.contains("(ssh.access_key_http)"), "{told}");
         assert!(!told.contains(NEW_KEY), "{told}");
     }
 
     agent.reload();
-    assert!(!says(&["status"]).contains("file on the disk"));
+    assert!(!status().contains("file on the disk"));
     post_step1(&net.a, to, STEP1_PATH, &form("ssh", NEW_KEY));
     step2(&net.a, to, "ssh").expect("an answer");
     scene.a("granted");

@@ -14,7 +14,7 @@ use crate::topology::{Family, Topology};
 fn two_uplinks_marks_of_connections_and_answers_that_do_not_arrive() {
     let net = Topology::new();
     let (router, a, to) = (&net.router, Family::V4.client_a(), Family::V4.router());
-    run(router, "ip link add wan1 type dummy; ip link set wan1 up; ip addr add 198.51.100.1/24 dev wan1");
+    run(router, "ip link add wan1 type veth peer name wan1p; ip link set wan1p up; ip link set wan1 up; ip addr add 198.51.100.1/24 dev wan1");
     run(router, &format!("ip route replace default via {a}"));
     let text = two_apps(&[]).text().replace("interface_ext: ext0", "interface_ext: [ext0, wan1]");
     let home = Installation::with_text(&text);
