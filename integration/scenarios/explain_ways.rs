@@ -14,7 +14,10 @@ use crate::topology::{Family, Topology};
 fn two_uplinks_marks_of_connections_and_answers_that_do_not_arrive() {
     let net = Topology::new();
     let (router, a, to) = (&net.router, Family::V4.client_a(), Family::V4.router());
-    run(router, "ip link add wan1 type veth peer name wan1p; ip link set wan1p up; ip link set wan1 up; ip addr add 198.51.100.1/24 dev wan1");
+    run(
+        router,
+        "ip link add wan1 type veth peer name wan1p; ip link set wan1p up; ip link set wan1 up; ip addr add 198.51.100.1/24 dev wan1",
+    );
     run(router, &format!("ip route replace default via {a}"));
     let text = two_apps(&[]).text().replace("interface_ext: ext0", "interface_ext: [ext0, wan1]");
     let home = Installation::with_text(&text);
@@ -31,7 +34,7 @@ fn two_uplinks_marks_of_connections_and_answers_that_do_not_arrive() {
     assert!(value["cause"] == "granted" && has_also(&value, "host-drops"), "{value:#}");
     assert!(value["also"][0]["message"].as_str().unwrap().contains("--by wan1"), "{value:#}");
     let value = scene.explain("198.51.100.7".parse().unwrap(), "ssh");
-    assert_eq!(value["cause"], "host-drops", "its own network: {value:#}");
+    assert_eq!(value["cause"], "knock-blocked", "its own network: {value:#}");
     router.nft("delete table inet t");
     let value = scene.explain("10.99.0.7".parse().unwrap(), "ssh");
     assert_eq!(value["cause"], "private-address", "{value:#}");
