@@ -24,6 +24,8 @@ mod explain_broken;
 mod explain_hosts;
 mod explain_knocks;
 mod explain_mixtures;
+mod explain_newer;
+mod explain_ways;
 mod fail2ban;
 mod faults;
 mod floods;

@@ -111,10 +111,10 @@ pub fn read_with(
             about_file.extend(checked.warnings);
             Err(refused(Problems { list: about_file, more: 0 }))
         }
-        Ok(Checked { mut settings, warnings }) => {
+        Ok(Checked { mut settings, warnings, outline }) => {
             settings.follow_time(clock::now().wall);
             about_file.extend(warnings);
-            Ok(Checked { settings, warnings: about_file })
+            Ok(Checked { settings, warnings: about_file, outline })
         }
         Err(Problems { list, more }) => {
             about_file.extend(list);

@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::control::{Call, Failure, REQUEST, Reply, Request};
+use super::on_disk::{OnDisk, ailment};
 use crate::sys::users;
 
 /// Connections that are heard at a time; as many again for root.
@@ -81,7 +82,7 @@ impl Drop for Guest {
 }
 
 /// Serves operators until the calls' receiver is gone.
-pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>) {
+pub(super) async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>, on_disk: OnDisk) {
     let (of_root, of_others, present) = (Room::new(), Room::new(), Arc::<Present>::default());
     while !calls.is_closed() {
         let called = listener.accept().await.and_then(|(stream, _)| Ok((stream.peer_cred()?, stream)));
@@ -96,9 +97,9 @@ pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>) {
         // Whoever has so many gets no answer.
         let Some(guest) = Guest::admitted(peer.uid(), &present) else { continue };
         let room = Arc::clone(if peer.uid() == 0 { &of_root } else { &of_others });
-        let calls = calls.clone();
+        let (calls, on_disk) = (calls.clone(), on_disk.clone());
         tokio::spawn(async move {
-            if let Err(error) = attend(stream, peer, &room, calls).await {
+            if let Err(error) = attend(stream, peer, &room, (calls, on_disk)).await {
                 tracing::debug!(%error, "a control connection failed");
             }
             drop(guest);
@@ -106,7 +107,12 @@ pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>) {
     }
 }
 
-async fn attend(stream: UnixStream, peer: UCred, room: &Room, calls: mpsc::Sender<Call>) -> io::Result<()> {
+async fn attend(
+    stream: UnixStream,
+    peer: UCred,
+    room: &Room,
+    (calls, on_disk): (mpsc::Sender<Call>, OnDisk),
+) -> io::Result<()> {
     room.waiting.fetch_add(1, Ordering::Relaxed);
     let seat = room.seats.acquire().await;
     room.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -115,7 +121,8 @@ async fn attend(stream: UnixStream, peer: UCred, room: &Room, calls: mpsc::Sende
     let mut line = String::new();
     let mut asked = BufReader::new(reader.take(REQUEST));
     heard(asked.read_line(&mut line), room).await?;
-    let reply = answer(&line, peer, calls).await;
+    let mut reply = answer(&line, peer, calls).await;
+    compare(&mut reply, &on_disk).await;
     let mut text = serde_json::to_string(&reply).map_err(io::Error::other)?;
     text.push('\n');
     timeout(READING, async {
@@ -139,6 +146,21 @@ async fn heard(asked: impl Future<Output = io::Result<usize>>, room: &Room) -> i
                 }
             }
         }
+    }
+}
+
+/// Adds what the enforcer does not look at, as the disk may keep it waiting.
+async fn compare(reply: &mut Reply, on_disk: &OnDisk) {
+    match reply {
+        Reply::Explained { recalled } => recalled.newer = on_disk.newer().await.map(Box::new),
+        Reply::Health { problems } => problems.extend(on_disk.newer().await.as_ref().map(ailment)),
+        Reply::Status { status } => {
+            if let Some(standing) = &mut status.daemon {
+                standing.configuration.newer = on_disk.newer().await;
+                standing.problems.extend(standing.configuration.newer.as_ref().map(ailment));
+            }
+        }
+        Reply::Done { .. } | Reply::Failed { .. } | Reply::Figures(_) => {}
     }
 }
 

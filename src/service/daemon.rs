@@ -27,6 +27,7 @@ use super::last_good::LastGood;
 use super::launcher::Launcher;
 use super::link::serving::Pem;
 use super::lockout::{self, Installed};
+use super::on_disk::InForce;
 use super::operations::Operations;
 use super::outside;
 use super::record::{Record, number};
@@ -54,6 +55,8 @@ pub struct Daemon {
     pub settings: Settings,
     /// Where it comes from, for a reload.
     pub source: Source,
+    /// What tells this configuration from one that is on the disk later.
+    pub in_force: InForce,
     /// The files of users, as they were when the configuration was read.
     pub users: UserFiles,
     /// What firewall is to be used.
