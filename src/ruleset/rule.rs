@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use super::expr::{
-    Base, CT_STATUS_DNAT, CmpOp, CtKey, Expr, Limit, MetaKey, Reg, Side, Verdict, addr_type, ct_state,
+    Base, CT_STATUS_CONFIRMED, CT_STATUS_DNAT, CmpOp, CtKey, Expr, Limit, MetaKey, Reg, Side, Verdict,
+    addr_type, ct_state,
 };
 use super::model::Rule;
 use crate::units::{Family, Mark, PortRange, Protocol};
@@ -359,6 +360,12 @@ impl RuleText {
         })
     }
 
+    /// `fib daddr type multicast`, or broadcast
+    pub(super) fn for_many(self, kind: u32) -> Self {
+        let text = self.push(Expr::FibType { side: Side::Destination, reg: R0 });
+        text.cmp(R0, CmpOp::Eq, &kind.to_ne_bytes())
+    }
+
     /// `ct direction reply`
     pub(super) fn reply_direction(self) -> Self {
         self.push(Expr::Ct { key: CtKey::Direction, reg: R0 }).cmp(R0, CmpOp::Eq, &[1])
@@ -398,6 +405,11 @@ impl RuleText {
     /// `ct status dnat`
     pub(super) fn dnatted(self) -> Self {
         self.ct_bits(CtKey::Status, CT_STATUS_DNAT)
+    }
+
+    /// `ct status confirmed`
+    pub(super) fn confirmed(self) -> Self {
+        self.ct_bits(CtKey::Status, CT_STATUS_CONFIRMED)
     }
 
     /// `meta mark set …`, keeping the bits outside its mask; nothing without a mark

@@ -201,6 +201,6 @@ fn service_chain(layout: &Layout<'_>, segment: &Segment, stem: &str, with_mark: 
         rules.push(rule().established().mark(mark).counter().accept().named("keep"));
     }
     rules.push(adopted::jump(if with_mark { "adopted_in" } else { "adopted_gate" }));
-    rules.extend(drop_the_rest(layout, segment, true, "drop"));
+    rules.extend(drop_the_rest(layout, segment, "drop"));
     chain(format!("{stem}_{}", segment.name()), rules)
 }
