@@ -24,7 +24,7 @@ function __fish_knock_agent_using_subcommand
     contains -- $cmd[1] $argv
 end
 
-complete -c knock-agent -n "__fish_knock_agent_needs_command" -s h -l help -d 'Print help'
+complete -c knock-agent -n "__fish_knock_agent_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c knock-agent -n "__fish_knock_agent_needs_command" -s V -l version -d 'Print version'
 complete -c knock-agent -n "__fish_knock_agent_needs_command" -f -a "init" -d 'Set it up: a few questions, a configuration, and the commands that open it'
 complete -c knock-agent -n "__fish_knock_agent_needs_command" -f -a "run" -d 'Guard the ports and let in who knocks (the daemon)'
