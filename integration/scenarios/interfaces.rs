@@ -291,3 +291,42 @@ fn an_interface_that_is_misspelt_at_a_reload_or_renamed_opens_nothing_in_silence
     ip(&net.router, "link property add dev wan9 altname enp9s0f0\n");
     home.run_in_vain(&net.router).exits(78);
 }
+
+#[test]
+fn an_interface_without_an_address_beside_the_way_to_the_internet_is_no_guard_and_told() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let config = Config::ssh(&["duration: 60"]);
+    let home = Installation::new(&config);
+    let _agent = home.start(&net.router);
+    home.check(&net.router, &["health"]).success();
+    // The provider's line comes in by another interface, as it does with PPPoE or a VLAN on it.
+    let router = net.router.name();
+    ip(
+        &net.switch,
+        &format!(
+            "link add pw type veth peer name wan7 netns {router}\nlink set pw master br0\nlink set pw up\n"
+        ),
+    );
+    ip(&net.router, "addr flush dev ext0\n");
+    set_up(&net, "wan7", "203.0.113.1/24", "2001:db8:1::1/64");
+    ip(&net.router, "route add default via 203.0.113.254\n");
+    assert_echoes(&net.b, Family::V4.router(), 2222);
+    let complaint = "ext0 has no address, and the way to the Internet is wan7, which is not guarded";
+    assert!(home.check(&net.router, &["health"]).exits(1).text().contains(complaint));
+    assert!(home.check(&net.router, &["check-ruleset"]).exits(1).text().contains(complaint));
+    home.rewrite_config(&config.text().replace("interface_ext: ext0", "interface_ext: wan7"));
+    home.check(&net.router, &["check-ruleset"]).success();
+
+    // A second way beside one that is guarded is good to know, and no more.
+    home.rewrite_config(config.text());
+    ip(&net.router, "addr add 192.168.100.2/24 dev ext0\n");
+    let told = home.check(&net.router, &["check-ruleset"]).success().text();
+    assert!(told.contains("the way to the Internet is wan7 for IPv4"), "{told}");
+    home.check(&net.router, &["health"]).success();
+
+    // Nor does what comes out of a tunnel that anybody can feed.
+    ip(&net.router, "link add vx0 type vxlan id 5 dstport 4789 remote 203.0.113.2\nlink set vx0 up\n");
+    let told = home.check(&net.router, &["check-ruleset"]).success().text();
+    assert!(told.contains("vx0 is a tunnel (vxlan) that asks nobody for a key"), "{told}");
+}

@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use crate::agent::Installation;
 use crate::configuration::Config;
@@ -196,4 +198,30 @@ fn an_operator_opens_and_closes_and_does_not_take_the_guard_down() {
     assert_silent(&net.b, Family::V4.router(), 2222);
     assert!(asked(0, "{\"verb\":\"teardown\"}").contains("done"));
     assert_eq!(everything(&net.router).trim(), "");
+}
+
+#[test]
+fn an_operator_who_takes_the_daemon_s_name_does_not_keep_it_from_starting() {
+    let net = Topology::new();
+    let groups = crate::temporary::TempDir::new();
+    let file = groups.write("group", "root:x:0:\nknock-agent:x:64999:\n");
+    let script = format!("mount --bind {} /etc/group && exec \"$0\" \"$@\"", file.display());
+    let home =
+        Installation::new(&Config::ssh(&["duration: 60"])).wrapper(&["unshare", "-m", "sh", "-c", &script]);
+    let squat = "import socket,time; s=socket.socket(socket.AF_UNIX); s.bind('\\0knock-agent'); s.listen(9); time.sleep(60)";
+    let python = ["/usr/bin/python3", "-c", squat];
+    // In a user namespace of one's own, one has all capabilities there.
+    for inside in [&[][..], &["unshare", "--user", "--map-root-user"]] {
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=64999", "--clear-groups"]).args(inside).args(python);
+        let _squatter = net.router.background(command);
+        let end = Instant::now() + Duration::from_secs(10);
+        while !net.router.run("ss", &["-xa"]).text().contains("@knock-agent") {
+            assert!(Instant::now() < end, "nobody took the name");
+            sleep(Duration::from_millis(20));
+        }
+        let agent = home.start(&net.router);
+        assert!(home.log().contains("ignored"), "{inside:?}: {}", home.log());
+        agent.terminate();
+    }
 }

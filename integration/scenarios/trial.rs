@@ -163,6 +163,26 @@ fn an_earlier_guard_comes_back_with_its_grants() {
 }
 
 #[test]
+fn networks_that_were_taken_back_during_a_trial_do_not_come_back_with_the_guard_of_before() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Installation::new(&Config::ssh(&["allow: [198.51.100.0/24]"]));
+    let first = home.start(&net.router);
+    let (a, b) = (Family::V4.client_a().to_string(), Family::V4.client_b().to_string());
+    home.verb(&net.router, &["allow", &a, "--app", "ssh"]).success();
+    home.verb(&net.router, &["allow", &b]).success();
+    first.terminate();
+    let mut trial = start(&home, &net.router, "600s");
+    home.verb(&net.router, &["allow", "--flush", "--app", "ssh"]).success();
+    trial.signal(Signal::SIGTERM);
+    assert_eq!(code(&mut trial), Some(1), "{}", log(&home));
+    assert_silent(&net.a, Family::V4.router(), 2222);
+    assert_echoes(&net.b, Family::V4.router(), 2222);
+    let stays = elements(&net.router, "allow_ssh_4");
+    assert_eq!(stays.len(), 1, "what the configuration of before allows: {stays:?}");
+}
+
+#[test]
 fn what_an_unconfirmed_trial_let_in_is_not_kept_for_after_a_reboot() {
     let net = Topology::new();
     let home = Installation::new(&Config::ssh(&[]));

@@ -172,6 +172,41 @@ pub fn without(network: Network, first: &[u8], last: &[u8]) -> Vec<Network> {
     out
 }
 
+/// What these elements are without what operators took back since: of what operators allowed, the parts where an element
+/// stands now.
+#[must_use]
+pub fn still_allowed(before: &Elements, now: &Elements) -> Elements {
+    let mut out = Elements::new();
+    for (first, element) in before {
+        let origin = Origin::parse(element.comment.as_deref());
+        let range = range_of(first, element).filter(|_| origin.is_some_and(|origin| !origin.by_config));
+        let Some((from, to, family)) = range else {
+            out.insert(first.clone(), element.clone());
+            continue;
+        };
+        let mut parts: Vec<(u128, u128)> = Vec::new();
+        for (start, end, _) in now.iter().filter_map(|(key, have)| range_of(key, have)) {
+            let (start, end) = (start.max(from), end.min(to));
+            match parts.last_mut() {
+                _ if start > end => {}
+                Some((_, last)) if last.checked_add(1) == Some(start) => *last = end,
+                Some(_) | None => parts.push((start, end)),
+            }
+        }
+        out.extend(parts.into_iter().map(|(start, end)| {
+            let last = (start != end).then(|| key(end, family));
+            (key(start, family), Element { last, ..element.clone() })
+        }));
+    }
+    out
+}
+
+fn range_of(first: &[u8], element: &Element) -> Option<(u128, u128, Family)> {
+    let (from, family) = from_key(first)?;
+    let to = element.last.as_deref().map_or(Some(from), |last| from_key(last).map(|(to, _)| to))?;
+    Some((from, to, family))
+}
+
 /// An address as the key of an element.
 #[must_use]
 pub fn address_key(addr: IpAddr) -> Vec<u8> {
@@ -303,6 +338,24 @@ mod tests {
         assert_eq!(left("0.0.0.0/0", "0.0.0.0", "127.255.255.255"), ["128.0.0.0/1"]);
         assert_eq!(left("::/0", "::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), [""; 0]);
         assert_eq!(left("::/0", "10.0.0.1", "10.0.0.1"), ["::/0"]);
+    }
+
+    #[test]
+    fn what_operators_took_back_is_not_allowed_again() {
+        let configured = Span::configured("192.0.2.0/24".parse().unwrap());
+        let all = [span("10.0.0.0/30", None), span("10.0.9.9", Some(9)), configured];
+        let before = elements(&all, Family::V4);
+        let still = |now: &[Span]| still_allowed(&before, &elements(now, Family::V4));
+        assert_eq!(still(&all), before);
+        assert_eq!(still(&[configured]), elements(&[configured], Family::V4));
+        assert_eq!(still(&[]), elements(&[configured], Family::V4), "that is the old plan's to say");
+        // In parts, with another's network between them, and one half of what there was.
+        let others = [span("10.0.0.0/31", None), span("10.0.0.2/31", Some(5)), span("10.0.9.0/24", None)];
+        let whole = elements(&all[..2], Family::V4);
+        assert_eq!(still_allowed(&whole, &elements(&others, Family::V4)), whole);
+        let half = still_allowed(&whole, &elements(&[span("10.0.0.2", None)], Family::V4));
+        let (key, element) = half.first_key_value().unwrap();
+        assert_eq!((half.len(), key_address(key), &element.last), (1, Some([10, 0, 0, 2].into()), &None));
     }
 
     #[test]

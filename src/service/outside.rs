@@ -11,7 +11,12 @@ use super::health::{Ailment, Part};
 use crate::config::Settings;
 use crate::ruleset::audit::{Finding, Severity};
 use crate::sys::interfaces::{self, InterfaceState};
-use crate::units::IfName;
+use crate::units::{Family, IfName};
+
+mod tunnels;
+mod ways;
+
+use ways::Way;
 
 /// How often a running daemon looks whether they are still there.
 const LOOK: Duration = Duration::from_secs(30);
@@ -116,6 +121,10 @@ enum Why {
     InVrf,
     /// Rules know it as another one.
     OtherName(String),
+    /// It has no address, and the Internet is behind another one.
+    Bypassed(String),
+    /// The Internet of these families is behind it, and it is not named.
+    NotNamed(Vec<Family>),
 }
 
 impl fmt::Display for Trouble {
@@ -138,6 +147,19 @@ impl fmt::Display for Trouble {
                 f,
                 "interface_ext {name} is only another name of {real}, and packets come in by {real}: nothing is guarded; name {real}"
             ),
+            Why::Bypassed(way) => write!(
+                f,
+                "interface_ext {name} has no address, and the way to the Internet is {way}, which is not guarded: packets come in by {way}; name {way}"
+            ),
+            Why::NotNamed(families) => write!(
+                f,
+                "the way to the Internet is {name} for {}, and interface_ext does not name it: who comes in by {name} meets no guard",
+                families
+                    .iter()
+                    .map(|family| format!("IPv{}", family.digit()))
+                    .collect::<Vec<_>>()
+                    .join(" and ")
+            ),
         }
     }
 }
@@ -159,14 +181,27 @@ impl Trouble {
                 ("interface-in-vrf", format!("ip link set {name} nomaster   # VRFs are not supported"))
             }
             Why::OtherName(real) => ("interface-other-name", named(real)),
+            Why::Bypassed(way) => ("interface-bypassed", named(way)),
+            Why::NotNamed(_) => (
+                "way-not-guarded",
+                format!(
+                    "# if strangers can come in by {name}, add it to interface_ext; if it is a tunnel of your own, leave it"
+                ),
+            ),
         };
-        Finding { severity: Severity::Error, code, message: self.to_string(), fix }
+        let severity = if self.opens() { Severity::Error } else { Severity::Warning };
+        Finding { severity, code, message: self.to_string(), fix }
+    }
+
+    /// Whether what is named guards nothing; not so where something else could be named as well.
+    fn opens(&self) -> bool {
+        !matches!(self.why, Why::NotNamed(_))
     }
 
     fn tell(&self) {
         match self.why {
-            Why::Missing => tracing::warn!("{self}"),
-            Why::PortOf(_) | Why::InVrf | Why::OtherName(_) => tracing::error!("{self}"),
+            Why::Missing | Why::NotNamed(_) => tracing::warn!("{self}"),
+            Why::PortOf(_) | Why::InVrf | Why::OtherName(_) | Why::Bypassed(_) => tracing::error!("{self}"),
         }
     }
 }
@@ -188,7 +223,45 @@ fn trouble(name: &IfName, present: &[InterfaceState]) -> Option<Trouble> {
 }
 
 fn troubles(settings: &Settings, present: &[InterfaceState]) -> Vec<Trouble> {
-    Outside::of(settings).all().iter().filter_map(|name| trouble(name, present)).collect()
+    let named = Outside::of(settings).all();
+    let mut found: Vec<Trouble> = named.iter().filter_map(|name| trouble(name, present)).collect();
+    let ways = ways::to_the_internet(present);
+    // Addresses are asked for only where they matter.
+    if ways.iter().any(|way| !way.is_in(&named))
+        && let Ok(numbered) = ways::numbered()
+    {
+        found.extend(beside(&named, &ways, &numbered, &found, present));
+    }
+    found
+}
+
+/// What is wrong where the Internet is behind an interface that is not named.
+fn beside(
+    named: &BTreeSet<IfName>,
+    ways: &[Way],
+    numbered: &BTreeSet<String>,
+    found: &[Trouble],
+    present: &[InterfaceState],
+) -> Vec<Trouble> {
+    let Some(other) = ways.iter().find(|way| !way.is_in(named)) else { return Vec::new() };
+    let is_idle = |name: &&IfName| {
+        is(name, present)
+            && !numbered.contains(name.as_str())
+            && !ways.iter().any(|way| way.name == name.as_str())
+            && !found.iter().any(|trouble| trouble.name == **name)
+    };
+    let bypassed = |name: &IfName| Trouble { name: name.clone(), why: Why::Bypassed(other.name.clone()) };
+    let idle: Vec<Trouble> = named.iter().filter(is_idle).map(bypassed).collect();
+    if !idle.is_empty() {
+        return idle;
+    }
+    let mut by_name: BTreeMap<IfName, Vec<Family>> = BTreeMap::new();
+    for way in ways.iter().filter(|way| !way.is_in(named)) {
+        if let Ok(name) = way.name.parse() {
+            by_name.entry(name).or_default().push(way.family);
+        }
+    }
+    by_name.into_iter().map(|(name, families)| Trouble { name, why: Why::NotNamed(families) }).collect()
 }
 
 /// What an operator should know of them before anything is applied.
@@ -197,13 +270,15 @@ pub(super) fn findings(settings: &Settings) -> Vec<Finding> {
     if present.is_empty() {
         return Vec::new();
     }
-    troubles(settings, &present).iter().map(|trouble| trouble.finding(&present)).collect()
+    let troubles = troubles(settings, &present);
+    let told = troubles.iter().map(|trouble| trouble.finding(&present));
+    told.chain(tunnels::findings(&Outside::of(settings).all(), &present)).collect()
 }
 
 /// Says what is wrong with them to whoever asks how the guard is.
 pub(super) fn ailments(settings: &Settings) -> Vec<Ailment> {
     let found = interfaces::present().map(|present| troubles(settings, &present)).unwrap_or_default();
-    found.iter().map(Trouble::ailment).collect()
+    found.iter().filter(|trouble| trouble.opens()).map(Trouble::ailment).collect()
 }
 
 impl Trouble {
@@ -248,7 +323,7 @@ impl Told {
         if let Ok(present) = interfaces::present() {
             self.tell(troubles(settings, &present));
         }
-        self.troubles.iter().map(Trouble::ailment).collect()
+        self.troubles.iter().filter(|trouble| trouble.opens()).map(Trouble::ailment).collect()
     }
 
     fn tell(&mut self, found: Vec<Trouble>) {
@@ -258,7 +333,7 @@ impl Told {
             troubles.iter().map(|trouble| trouble.name.clone()).collect()
         };
         for name in names(&before).difference(&names(&self.troubles)) {
-            tracing::info!("interface_ext {name}: nothing is wrong with it any more");
+            tracing::info!("interface {name}: nothing is wrong with it any more");
         }
     }
 }
@@ -302,6 +377,49 @@ mod tests {
         ] {
             assert_eq!(refused(before, after), Ok(()), "{before:?} {after:?}");
         }
+    }
+
+    #[test]
+    fn the_way_to_the_internet_is_guarded_or_told() {
+        let present = present(&["eth0", "eth1", "ppp0", "he6"]);
+        let names =
+            |all: &[&str]| -> BTreeSet<IfName> { all.iter().map(|name| name.parse().unwrap()).collect() };
+        let told = |named: &[&str], ways: &[(&str, Family)], numbered: &[&str]| -> Vec<String> {
+            let ways: Vec<Way> =
+                ways.iter().map(|(name, family)| Way { name: (*name).to_owned(), family: *family }).collect();
+            let numbered = numbered.iter().map(|name| (*name).to_owned()).collect();
+            let found = beside(&names(named), &ways, &numbered, &[], &present);
+            found
+                .iter()
+                .map(|trouble| trouble.finding(&present))
+                .map(|each| format!("{} {}", each.severity.word(), each.code))
+                .collect()
+        };
+        let (v4, v6) = (Family::V4, Family::V6);
+        let both = |name| [(name, v4), (name, v6)];
+        assert_eq!(told(&["eth0"], &both("eth0"), &["eth0"]), [""; 0]);
+        assert_eq!(told(&["eth0"], &both("ppp0"), &["ppp0"]), ["error interface-bypassed"]);
+        assert_eq!(
+            told(&["eth0"], &both("ppp0"), &["eth0", "ppp0"]),
+            ["warning way-not-guarded"],
+            "eth0 has the modem"
+        );
+        assert_eq!(
+            told(&["eth0"], &[("eth0", v4), ("he6", v6)], &["eth0", "he6"]),
+            ["warning way-not-guarded"]
+        );
+        assert_eq!(
+            told(&["eth0"], &[("eth0", v4), ("he6", v6)], &["he6"]),
+            ["warning way-not-guarded"],
+            "unnumbered, and in use"
+        );
+        assert_eq!(told(&["eth0", "ppp0"], &both("ppp0"), &["ppp0"]), [""; 0]);
+        assert_eq!(told(&["eth0"], &[], &[]), [""; 0], "no way yet");
+        assert_eq!(
+            told(&["ppp1"], &both("eth0"), &["eth0"]),
+            ["warning way-not-guarded"],
+            "that ppp1 is missing is told"
+        );
     }
 
     #[test]

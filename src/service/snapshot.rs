@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::allowed::replace;
 use super::operations::TRIES;
 use crate::backend::{BackendError, Firewall, Plan};
+use crate::ruleset::allow::still_allowed;
 use crate::ruleset::diff::{Change, Live, SetRef};
 use crate::ruleset::model::{Content, Element, Elements, Ruleset, Set, Timeout};
 use crate::ruleset::transition::as_planned;
@@ -99,7 +100,9 @@ fn changes(live: Option<&Live>, kept: &BTreeMap<String, (Set, Elements)>) -> Vec
         let set = SetRef::from(set);
         let have = live.and_then(|live| live.elements.get(name)).filter(|_| same);
         match have {
-            Some(have) if set.interval => out.extend(replace(&set, have, before.clone(), SLACK_MS)),
+            Some(have) if set.interval => {
+                out.extend(replace(&set, have, still_allowed(before, have), SLACK_MS));
+            }
             Some(have) => {
                 let ended: Elements = have
                     .iter()

@@ -68,7 +68,7 @@ pub fn holder() -> io::Result<Option<Claim>> {
     }
     let holder = getsockopt(&caller, PeerCredentials)?;
     let (uid, pid) = (holder.uid(), holder.pid());
-    Ok(Some(if users::may_operate(uid, holder.gid()) && !(uid == 0 && is_powerless(pid)) {
+    Ok(Some(if users::may_operate(uid, holder.gid()) && !is_powerless(uid, pid) {
         Claim::Theirs(pid)
     } else {
         Claim::Squatted(Some(uid))
@@ -76,16 +76,27 @@ pub fn holder() -> io::Result<Option<Claim>> {
 }
 
 /// Whether a process is known to be without `CAP_NET_ADMIN`, or to be gone, so that it cannot be the one that guards: such
-/// as root of a container that shares this network namespace. One that cannot be seen from here may be.
-fn is_powerless(pid: i32) -> bool {
+/// as root of a container that shares this network namespace, or an operator's own process. One that cannot be seen from
+/// here may be.
+fn is_powerless(uid: u32, pid: i32) -> bool {
     if pid <= 0 {
         return false;
     }
     match std::fs::read_to_string(format!("/proc/{pid}/status")) {
-        Ok(status) => effective(&status).is_some_and(|set| set & (1 << CAP_NET_ADMIN) == 0),
+        Ok(status) => {
+            effective(&status).is_some_and(|set| set & (1 << CAP_NET_ADMIN) == 0)
+                || (uid != 0 && is_elsewhere(pid))
+        }
         // What is hidden (`hidepid`, proc(5)) is there all the same.
         Err(_) => kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH),
     }
+}
+
+/// Whether a process is in another user namespace, where everybody can have capabilities that count there only
+/// (`user_namespaces(7)`).
+fn is_elsewhere(pid: i32) -> bool {
+    let map = |of: &str| std::fs::read_to_string(format!("/proc/{of}/uid_map")).ok();
+    matches!((map("self"), map(&pid.to_string())), (Some(own), Some(other)) if own != other)
 }
 
 /// The effective capabilities in `/proc/PID/status`.
@@ -102,7 +113,7 @@ mod tests {
     fn who_has_no_power_over_the_network_cannot_be_the_one() {
         assert_eq!(effective("Name:\tx\nCapPrm:\t0\nCapEff:\t0000000000001000\n"), Some(1 << CAP_NET_ADMIN));
         assert_eq!(effective("Name:\tx\n"), None);
-        assert!(!is_powerless(0), "it cannot be seen from here");
-        assert!(is_powerless(i32::MAX), "there is no such process");
+        assert!(!is_powerless(7, 0), "it cannot be seen from here");
+        assert!(is_powerless(7, i32::MAX), "there is no such process");
     }
 }
