@@ -1,4 +1,5 @@
 mod allowed_networks;
+mod asymmetric;
 mod behind_haproxy;
 mod behind_nginx;
 mod behind_proxies;
@@ -58,6 +59,7 @@ mod log_follow;
 mod loopback;
 mod metrics;
 mod moved_ports;
+mod multipath;
 mod notify;
 mod once;
 mod openwrt_packaging;

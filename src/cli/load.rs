@@ -53,7 +53,21 @@ pub fn load(
     exposure: Exposure,
     err: &mut Printer,
 ) -> Result<Checked, Exit> {
-    match read(path, steps, exposure) {
+    load_with(path, steps, exposure, &Disk, err)
+}
+
+/// The same, with other files from somewhere else.
+///
+/// # Errors
+/// As above.
+pub fn load_with(
+    path: &Path,
+    steps: Option<&Steps>,
+    exposure: Exposure,
+    outside: &dyn Outside,
+    err: &mut Printer,
+) -> Result<Checked, Exit> {
+    match read_with(path, steps, exposure, outside) {
         Ok(checked) => {
             print_all(&checked.warnings, 0, err);
             Ok(checked)

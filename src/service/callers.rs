@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::unix::UCred;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -28,8 +29,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PATIENCE_WITH_OTHERS: Duration = Duration::from_secs(1);
 /// How often it is looked whether others wait.
 const LOOK: Duration = Duration::from_millis(200);
-/// How long somebody may take to read what may be a million grants.
+/// How long somebody may take to read what may be a million grants,
 const READING: Duration = Duration::from_secs(60);
+/// and how long may pass in which nothing of it is read.
+const PAUSE: Duration = Duration::from_secs(5);
+/// So much is given to who reads, at a time.
+const PIECE: usize = 1 << 16;
+/// Lists of all that stands open, which may be some hundred megabytes each, that are made or read at a time.
+const LISTS: usize = 2;
 
 /// Those who call, by user.
 type Present = Mutex<BTreeMap<u32, usize>>;
@@ -38,11 +45,13 @@ type Present = Mutex<BTreeMap<u32, usize>>;
 struct Room {
     seats: Semaphore,
     waiting: AtomicUsize,
+    lists: Semaphore,
 }
 
 impl Room {
     fn new() -> Arc<Self> {
-        Arc::new(Self { seats: Semaphore::new(SEATS), waiting: AtomicUsize::new(0) })
+        let (seats, lists) = (Semaphore::new(SEATS), Semaphore::new(LISTS));
+        Arc::new(Self { seats, waiting: AtomicUsize::new(0), lists })
     }
 
     fn is_asked_for(&self) -> bool {
@@ -116,17 +125,36 @@ async fn attend(
     room.waiting.fetch_add(1, Ordering::Relaxed);
     let seat = room.seats.acquire().await;
     room.waiting.fetch_sub(1, Ordering::Relaxed);
-    let Ok(_seat) = seat else { return Ok(()) };
+    let Ok(seat) = seat else { return Ok(()) };
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
     let mut asked = BufReader::new(reader.take(REQUEST));
     heard(asked.read_line(&mut line), room).await?;
-    let mut reply = answer(&line, peer, calls).await;
+    let request = match understood(&line, peer) {
+        Ok(request) => request,
+        Err(refusal) => return tell(&refusal, &mut writer).await,
+    };
+    // Who waits for a long list, or does not read it, takes no seat of those who ask for something else.
+    let _list = match request {
+        Request::Status {} => {
+            drop(seat);
+            Some(room.lists.acquire().await.map_err(io::Error::other)?)
+        }
+        _ => None,
+    };
+    let mut reply = answer(request, users::name(peer.uid()), calls).await;
     compare(&mut reply, &on_disk).await;
-    let mut text = serde_json::to_string(&reply).map_err(io::Error::other)?;
+    tell(&reply, &mut writer).await
+}
+
+/// Writes a reply to somebody who reads it.
+async fn tell(reply: &Reply, writer: &mut OwnedWriteHalf) -> io::Result<()> {
+    let mut text = serde_json::to_string(reply).map_err(io::Error::other)?;
     text.push('\n');
     timeout(READING, async {
-        writer.write_all(text.as_bytes()).await?;
+        for piece in text.as_bytes().chunks(PIECE) {
+            timeout(PAUSE, writer.write_all(piece)).await??;
+        }
         writer.shutdown().await
     })
     .await?
@@ -164,24 +192,32 @@ async fn compare(reply: &mut Reply, on_disk: &OnDisk) {
     }
 }
 
-async fn answer(line: &str, peer: UCred, calls: mpsc::Sender<Call>) -> Reply {
+fn failed(failure: Failure, message: String) -> Reply {
+    Reply::Failed { failure, message }
+}
+
+/// What is asked by somebody who may ask it; else what there is to say about it.
+fn understood(line: &str, peer: UCred) -> Result<Request, Box<Reply>> {
     let user = users::name(peer.uid());
-    let failed = |failure, message: String| Reply::Failed { failure, message };
+    let refused = |failure, message| Err(Box::new(failed(failure, message)));
     if !users::may_operate(peer.uid(), peer.gid()) {
         tracing::warn!(user, "refused on the control socket");
         let message = format!("{user} may not do this: it takes root or a member of group {}", users::GROUP);
-        return failed(Failure::Permission, message);
+        return refused(Failure::Permission, message);
     }
-    let request = match serde_json::from_str(line) {
+    match serde_json::from_str(line) {
         Ok(request) if Request::is_for_root(&request) && !users::may_rule(peer.uid()) => {
             tracing::warn!(user, "an operator asked for what only root may: refused");
             let message =
                 format!("{user} may not do this: it takes root, as it is about the guard as a whole");
-            return failed(Failure::Permission, message);
+            refused(Failure::Permission, message)
         }
-        Ok(request) => request,
-        Err(error) => return failed(Failure::Request, format!("the request cannot be read: {error}")),
-    };
+        Ok(request) => Ok(request),
+        Err(error) => refused(Failure::Request, format!("the request cannot be read: {error}")),
+    }
+}
+
+async fn answer(request: Request, user: String, calls: mpsc::Sender<Call>) -> Reply {
     let (reply, replied) = oneshot::channel();
     let asked = calls.send(Call { request, user, reply }).await.is_ok();
     match (asked, replied.await) {

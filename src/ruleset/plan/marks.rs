@@ -35,7 +35,7 @@ fn input_chain(layout: &Layout<'_>, segment: &Segment) -> Chain {
         rules.push(rule().established().mark(mark).accept().named("keep"));
     }
     rules.push(adopted::jump("adopted_in"));
-    rules.extend(drop_the_rest(layout, segment, true, "drop:here"));
+    rules.extend(drop_the_rest(layout, segment, "drop:here"));
     chain(format!("inp_{}", segment.name()), rules)
 }
 

@@ -76,7 +76,7 @@ impl Renderer<'_> {
         let log = first.filter(|_| segment.host.is_none());
         let mut out = String::new();
         for app in self.layout.apps(segment) {
-            let interface = self.interface(app, way).unwrap_or_default();
+            let interface = self.interface(app, way).filter(|_| way == Way::In).unwrap_or_default();
             let met = (side, Some(segment.protocol), first.is_some());
             out += &self.client_rules(&interface, app, app.families(), met, action)?;
             out += &self.allow_rules(&interface, &app.slug, app.families(), (side, log), action)?;
@@ -148,7 +148,12 @@ impl Renderer<'_> {
             self.layout.apps(segment).map(|app| self.interface(app, way)).collect();
         match own {
             None => line(""),
-            Some(interfaces) => interfaces.iter().map(|interface| line(interface)).collect(),
+            Some(interfaces) => {
+                let own = interfaces.iter().map(|interface| line(interface));
+                let spoken = ["ip daddr . udp dport @spoken_4 ", "ip6 daddr . udp dport @spoken_6 "];
+                let others = spoken.iter().filter(|_| way == Way::Out && segment.protocol == Protocol::Udp);
+                own.chain(others.map(|end| line(end))).collect()
+            }
         }
     }
 
