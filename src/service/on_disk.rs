@@ -120,16 +120,18 @@ impl OnDisk {
     }
 }
 
+/// What every sentence about it begins with.
+pub const ON_DISK: &str = "the file on the disk";
+
 /// What there is to say of it, in a sentence for an operator.
 #[must_use]
 pub fn told(newer: &Newer) -> String {
     let ago = newer.changed_s.map_or_else(String::new, |seconds| format!(" (written {} ago)", span(seconds)));
     match &newer.refused {
-        Some(why) => format!("the file on the disk{ago} cannot be put in force: {why}"),
-        None => format!(
-            "the file on the disk{ago} says something else than what is in force ({}): reload",
-            newer.named()
-        ),
+        Some(why) => format!("{ON_DISK}{ago} cannot be put in force: {why}"),
+        None => {
+            format!("{ON_DISK}{ago} says something else than what is in force ({}): reload", newer.named())
+        }
     }
 }
 
