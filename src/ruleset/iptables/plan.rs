@@ -244,11 +244,16 @@ impl Draft<'_> {
         }
     }
 
-    /// That the client's end is remembered; where nothing can be, every end counts as remembered, which closes more.
-    pub(super) fn remembered(&self, text: Phrase, set: &str, side: Side) -> Phrase {
+    /// That the client's end is remembered, or the client where there was no room for its ports; where nothing can be,
+    /// every end counts as remembered, which closes more.
+    pub(super) fn remembered(&self, text: Phrase, stem: &str, family: Family, side: Side) -> Vec<Phrase> {
+        let digit = family.digit();
         match self.keeping {
-            Keeping::Ipset => text.end_in_set(set, side),
-            Keeping::Recent => text,
+            Keeping::Ipset => vec![
+                text.clone().end_in_set(&format!("{stem}_{digit}"), side),
+                text.in_set(&format!("{stem}_by_{digit}"), side),
+            ],
+            Keeping::Recent => vec![text],
         }
     }
 

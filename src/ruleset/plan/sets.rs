@@ -6,7 +6,7 @@ use crate::ruleset::model::{ADOPTED_SET, Content, Element, Elements, KeyPart, Se
 use crate::units::{Family, IfName};
 
 use super::default_input::{self, ECHO_SET};
-use super::replies::{OWN_SET, SPOKEN_SET};
+use super::replies::{OWN_SET, SPOKEN_BY_SET, SPOKEN_SET};
 use super::step1::{FLOW_SET, METER_SET, SEEN_SET};
 
 /// Room in each set of grants, in addresses.
@@ -53,6 +53,11 @@ pub(super) fn sets(layout: &Layout<'_>) -> Vec<Set> {
     }
     for family in Family::BOTH {
         out.push(from_packets(SPOKEN_SET, vec![address(family), KeyPart::Port], family));
+    }
+    for family in Family::BOTH {
+        // A place for every client that a set of grants has room for.
+        let set = from_packets(SPOKEN_BY_SET, vec![address(family)], family);
+        out.push(Set { size: Some(GRANTS), ..set });
     }
     for family in Family::BOTH {
         out.push(from_packets(OWN_SET, vec![address(family)], family));

@@ -136,8 +136,12 @@ impl Renderer<'_> {
         if family == Family::V4 || len >= 128 {
             return String::new();
         }
-        let all_ones = IpAddr::V6(Ipv6Addr::from(u128::MAX));
-        Network::around(all_ones, len).map_or_else(|_| String::new(), |mask| format!("& {} ", mask.first()))
+        format!("& {} ", ones(len))
+    }
+
+    /// The mask of an IPv6 site.
+    pub(super) fn site(&self) -> String {
+        ones(self.settings().global.ipv6_prefix.min(64))
     }
 
     fn drop_rest(&self, segment: &Segment, way: Way, what: &str) -> String {
@@ -167,6 +171,15 @@ impl Renderer<'_> {
                     "\t\tiifname @ext meta l4proto . {ip} saddr . th sport . {ip} daddr . th dport @adopted_{n} {ip} daddr . meta l4proto . th dport vmap @lan_{n} comment \"ka:adopted:turned\"\n"
                 )
             });
+        let by = [(Family::V4, "ip", 4), (Family::V6, "ip6", 6)]
+            .into_iter()
+            .filter(|(family, ..)| self.layout.lan.iter().any(|s| s.host.map(Family::of) == Some(*family)))
+            .map(|(_, ip, n)| {
+                let mask = if n == 6 { format!("& {} ", self.site()) } else { String::new() };
+                format!(
+                    "\t\tiifname @ext meta l4proto udp {ip} saddr {mask}@spoken_by_{n} {ip} daddr . meta l4proto . th dport vmap @lan_{n} comment \"ka:turned\"\n"
+                )
+            });
         [(Family::V4, "ip", 4), (Family::V6, "ip6", 6)]
             .into_iter()
             .filter(|(family, ..)| self.layout.lan.iter().any(|s| s.host.map(Family::of) == Some(*family)))
@@ -175,6 +188,7 @@ impl Renderer<'_> {
                     "\t\tiifname @ext {ip} saddr . udp sport @spoken_{n} {ip} daddr . meta l4proto . th dport vmap @lan_{n} comment \"ka:turned\"\n"
                 )
             })
+            .chain(by)
             .chain(adopted)
             .collect()
     }
@@ -192,6 +206,12 @@ impl Renderer<'_> {
             })
             .collect()
     }
+}
+
+/// The mask of that many bits.
+fn ones(len: u8) -> String {
+    let all = IpAddr::V6(Ipv6Addr::from(u128::MAX));
+    Network::around(all, len).map_or_else(|_| String::new(), |mask| mask.first().to_string())
 }
 
 fn jump(chain: &str) -> String {

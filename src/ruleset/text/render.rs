@@ -67,6 +67,7 @@ impl Renderer<'_> {
                 ("allow_all_6", &elements(&global.allow, Family::V6)),
                 ("proxy_sets", &self.proxy_sets()?),
                 ("echo_sets", &self.echo_sets()),
+                ("site", &self.site()),
                 ("adopted", &fill(ADOPTED, &[("mark", self.mark().trim())])?),
                 ("default_input", if self.closed() { DEFAULT_INPUT } else { "" }),
                 ("flow_sets", &self.flow_sets()),
