@@ -125,13 +125,13 @@ fn certificate(standing: &Standing) -> Option<Line> {
 fn configuration(configuration: &Configuration) -> Line {
     let Configuration { since, last_reload_good, reloads, refused, newer } = configuration;
     match (last_reload_good, reloads, refused) {
-        _ if newer.is_some() => {
-            let text = newer.as_ref().map(told).unwrap_or_default();
-            (Tone::Doubtful, "configuration", text)
-        }
         (false, ..) => {
             let text = format!("the last reload was refused, the log says why; that of {since} is in force");
             (Tone::Bad, "configuration", text)
+        }
+        _ if newer.is_some() => {
+            let text = newer.as_ref().map(told).unwrap_or_default();
+            (Tone::Doubtful, "configuration", text)
         }
         (true, 0, _) => (Tone::Good, "configuration", format!("that of the start ({since})")),
         (true, ..) => (Tone::Good, "configuration", format!("reloaded at {since}")),
