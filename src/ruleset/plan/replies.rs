@@ -167,7 +167,8 @@ fn cut(layout: &Layout<'_>, segment: &Segment) -> Vec<Rule> {
     if segment.protocol == Protocol::Udp {
         let ends = Family::BOTH
             .map(|family| drops(rule().endpoint_in(family, Side::Destination, &spoken_set(family))));
-        rules.extend(ends);
+        let clients = Family::BOTH.map(|family| drops(spoken_by(layout, rule(), family, Side::Destination)));
+        rules.extend(ends.into_iter().chain(clients));
     }
     rules
 }

@@ -154,7 +154,12 @@ impl Renderer<'_> {
             None => line(""),
             Some(interfaces) => {
                 let own = interfaces.iter().map(|interface| line(interface));
-                let spoken = ["ip daddr . udp dport @spoken_4 ", "ip6 daddr . udp dport @spoken_6 "];
+                let spoken = [
+                    "ip daddr . udp dport @spoken_4 ".to_owned(),
+                    "ip6 daddr . udp dport @spoken_6 ".to_owned(),
+                    "meta l4proto udp ip daddr @spoken_by_4 ".to_owned(),
+                    format!("meta l4proto udp ip6 daddr & {} @spoken_by_6 ", self.site()),
+                ];
                 let others = spoken.iter().filter(|_| way == Way::Out && segment.protocol == Protocol::Udp);
                 own.chain(others.map(|end| line(end))).collect()
             }
