@@ -250,9 +250,10 @@ fn guard(
 ) -> Result<(Operations, Option<StateFile>, Option<LastGood>), DaemonError> {
     let options = firewall.options(&daemon.settings, daemon.http_port, daemon.https_port)?;
     let good = LastGood::of(&daemon.settings, firewall.plan(&daemon.settings, options)?);
-    let Installed { live, read_at, changes } =
+    let Installed { live, read_at, changes, outlasting } =
         lockout::install(&mut firewall, &daemon.settings, options, good.plan())?;
     let mut operations = Operations::over(firewall, &live, daemon.settings.clone(), options, read_at);
+    operations.outlasting = outlasting;
     drop(live);
     let mut state = StateFile::resume(&mut operations, clock::now()).and_then(resumed);
     if let Some(state) = state.as_mut().filter(|_| on_trial) {
@@ -271,6 +272,9 @@ fn guard(
         Err(error) => {
             tracing::error!(%error, "the host's chains could not be changed: what is let in may be dropped there");
         }
+    }
+    if changes > 0 {
+        operations.end_strangers(clock::now());
     }
     let record = Record {
         changes: number(changes),
