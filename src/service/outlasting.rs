@@ -70,6 +70,11 @@ impl Outlasting {
         out
     }
 
+    /// It ends by hand.
+    pub(super) fn on_cut(&mut self, flow: &Tracked) {
+        self.flows.remove(&ends(flow));
+    }
+
     fn look_due(&self) -> Option<Duration> {
         self.look_at.map(|at| at.max(self.rest_until))
     }

@@ -139,6 +139,7 @@ impl Operations {
             if adopted || self.may_reach(&way, &mut ways_in, boot) {
                 continue;
             }
+            self.outlasting.on_cut(&flow);
             if let Err(error) = flows::forget_connection(number, flow.client, flow.server) {
                 tracing::warn!(%error, "a connection that was to end may go on as long as it is tracked");
             }
