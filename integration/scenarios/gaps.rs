@@ -42,7 +42,7 @@ fn what_strangers_begin_while_the_guard_is_missing_ends_and_what_was_kept_does_n
     let due = Instant::now() + Duration::from_secs(GRANT.into());
     let mut stay = vec![Open::new(&net.a, v4, 2223), Open::new(&net.b, v6, 2223)];
     home.grant(&net.router, "keep", Family::V6.client_a(), 600);
-    stay.extend([Open::new(&net.a, v6, 2223), Open::new(&net.lan, v4, 2223)]);
+    stay.extend([Open::new(&net.a, v6, 2223), Open::new(&net.lan, [10, 0, 0, 1].into(), 2223)]);
     // The agent notes what is left a moment later.
     sleep(due.saturating_duration_since(Instant::now()) + Duration::from_secs(3));
     assert_silent(&net.a, v4, 2223);

@@ -151,9 +151,12 @@ fn what_goes_by_the_router_to_ports_of_the_same_number_is_nobody_s_client() {
     for family in Family::BOTH {
         let (outside, router) = (family.client_a(), family.router());
         others.extend([2223, 7004, 7104].map(|port| Open::new(&net.lan, outside, port)));
-        others.push(Open::new(&net.lan, router, 2223));
+        let inside = if family == Family::V4 { "10.0.0.1" } else { "fd00:5::1" };
+        others.push(Open::new(&net.lan, inside.parse().unwrap(), 2223));
         let (lan, port) = if family == Family::V4 { ("lan4", 7004) } else { ("lan6", 7006) };
-        ["here", lan].map(|app| home.grant(&net.router, app, outside, 600));
+        for app in ["here", lan] {
+            home.grant(&net.router, app, outside, 600);
+        }
         of_a.extend([2223, port].map(|port| Open::new(&net.a, router, port)));
     }
     let to = Family::V4.router();

@@ -158,11 +158,10 @@ mod tests {
         let mut ledger = Ledger::default();
         let note = Note { by: "alice".to_owned(), how: How::TwoStep };
         let [a, b, c] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(|addr| addr.parse().unwrap());
-        let mut grant = |ledger: &mut Ledger, addr, secs| {
-            ledger.grant("ssh", addr, &note, Lifetime::from_secs(secs).unwrap(), Now::at_secs(0));
-        };
         assert_eq!(ledger.journal().take_ran_out(), []);
-        [(a, 5), (b, 5), (c, 9)].map(|(addr, secs)| grant(&mut ledger, addr, secs));
+        for (addr, secs) in [(a, 5), (b, 5), (c, 9)] {
+            ledger.grant("ssh", addr, &note, Lifetime::from_secs(secs).unwrap(), Now::at_secs(0));
+        }
         ledger.revoke("ssh", b);
         ledger.expire(Now::at_secs(6));
         assert_eq!(ledger.journal().take_ran_out(), [("ssh".to_owned(), a)]);
