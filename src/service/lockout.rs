@@ -69,11 +69,10 @@ pub(super) struct Installed {
     pub(super) read_at: Now,
     /// How much had to be changed.
     pub(super) changes: usize,
-    /// What lives on by the guard of before.
-    pub(super) outlasting: Outlasting,
 }
 
-/// Puts a plan in force at a start; connections that are open live on, if the settings want that.
+/// Puts a plan in force at a start; connections that are open live on, if the settings want that. What lives on by the
+/// guard of before is noted in `outlasting` the first time this is tried: a try that failed may have changed something.
 ///
 /// # Errors
 /// [`OperationError`]; what was guarded before still is.
@@ -82,20 +81,21 @@ pub(super) fn install(
     settings: &Settings,
     options: Options,
     plan: &Plan,
+    outlasting: &mut Option<Outlasting>,
 ) -> Result<Installed, OperationError> {
     let (found, read_at) = (firewall.read()?, clock::now());
-    let outlasting = Outlasting::of_before(found.as_ref(), settings, options);
+    outlasting.get_or_insert_with(|| Outlasting::of_before(found.as_ref(), settings, options));
     let found = match found {
         // Nobody is going to be locked out; and grants, of which there may be a million, are read once.
         Some(live) if is_in_force(&live, plan) => {
-            return Ok(Installed { live, read_at, changes: 0, outlasting });
+            return Ok(Installed { live, read_at, changes: 0 });
         }
         found => found,
     };
     let adoption = adopt(settings, options, found.as_ref());
     let changes = firewall.install_over(found.as_ref(), plan, adoption)?;
     let live = firewall.read()?.ok_or(OperationError::NoTable)?;
-    Ok(Installed { live, read_at: clock::now(), changes, outlasting })
+    Ok(Installed { live, read_at: clock::now(), changes })
 }
 
 /// Whether a plan of nftables is in force already.

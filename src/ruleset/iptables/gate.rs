@@ -143,7 +143,7 @@ fn service_chain(draft: &Draft<'_>, family: Family, segment: &Segment) -> Chain 
         draft.for_clients(segment, family, Side::Source, |text, what| text.goto(spoke(segment), what));
     rules.extend(draft.keep(segment, Phrase::pass));
     rules.extend(adopted::pass(draft, family, segment.protocol, Way::Gate));
-    rules.extend(draft.drop_the_rest(segment, Side::Source, "drop"));
+    rules.extend(draft.drop_the_rest(segment, family, Side::Source, "drop"));
     Chain { name: names::chain(&stem("svc", segment)), rules }
 }
 
@@ -194,6 +194,6 @@ fn lan_chain(draft: &Draft<'_>, family: Family, segment: &Segment) -> Chain {
     });
     rules.extend(draft.keep(segment, |text, what| text.goto("mark", what)));
     rules.extend(adopted::pass(draft, family, segment.protocol, Way::Marked));
-    rules.extend(draft.drop_the_rest(segment, Side::Source, "drop"));
+    rules.extend(draft.drop_the_rest(segment, family, Side::Source, "drop"));
     Chain { name: names::chain(&stem("lan", segment)), rules }
 }

@@ -113,7 +113,7 @@ fn input_chain(draft: &Draft<'_>, family: Family, segment: &Segment) -> Chain {
         rules.extend(draft.keep(segment, to_mark));
     }
     rules.extend(adopted::pass(draft, family, segment.protocol, Way::Marked));
-    rules.extend(draft.drop_the_rest(segment, Side::Source, "drop:here"));
+    rules.extend(draft.drop_the_rest(segment, family, Side::Source, "drop:here"));
     Chain { name: names::chain(&stem("inp", segment)), rules }
 }
 

@@ -120,6 +120,6 @@ fn reply_chain(
     if !clients.apps.is_empty() {
         rules.extend(draft.keep(segment, Phrase::pass));
     }
-    rules.extend(draft.drop_the_rest(segment, Side::Destination, "cut"));
+    rules.extend(draft.drop_the_rest(segment, family, Side::Destination, "cut"));
     Chain { name: names::chain(&stem(prefix, segment)), rules }
 }

@@ -9,7 +9,7 @@ use crate::units::{Family, Protocol};
 use super::adopted::{self, adopted_set};
 use super::replies::{SPOKEN_MS, own_set, spoken_set};
 use super::step1::to_port;
-use super::{Meets, backend, chain, drop_the_rest, filter, for_clients, knock, step2_set};
+use super::{Meets, backend, chain, drop_the_rest, filter, for_clients, knock, once, step2_set};
 
 pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
     let mut out = vec![filter("gate", Hook::Prerouting, -150, gate(layout))];
@@ -198,9 +198,13 @@ fn service_chain(layout: &Layout<'_>, segment: &Segment, stem: &str, with_mark: 
         .named(what)
     });
     if layout.keeps_established(segment) {
+        rules.extend(once::losers(layout, segment, |app| match layout.own_interfaces(app) {
+            Some(set) => rule().iifname(&set),
+            None => rule(),
+        }));
         rules.push(rule().established().mark(mark).counter().accept().named("keep"));
     }
     rules.push(adopted::jump(if with_mark { "adopted_in" } else { "adopted_gate" }));
-    rules.extend(drop_the_rest(layout, segment, true, "drop"));
+    rules.extend(drop_the_rest(layout, segment, "drop"));
     chain(format!("{stem}_{}", segment.name()), rules)
 }

@@ -4,12 +4,12 @@
 use crate::ruleset::expr::Side;
 use crate::ruleset::layout::{Layout, Segment};
 use crate::ruleset::model::{Chain, Rule};
-use crate::ruleset::rule::rule;
+use crate::ruleset::rule::{RuleText, rule};
 use crate::units::{Family, Protocol};
 
 use super::adopted::{self, adopted_set};
 use super::gate::lan_families;
-use super::{Meets, chain, drop_the_rest, for_clients};
+use super::{Meets, chain, for_clients, guarded_on};
 
 /// Stem of the sets of clients' addresses and ports.
 pub(super) const SPOKEN_SET: &str = "spoken";
@@ -130,6 +130,21 @@ fn reply_chain(layout: &Layout<'_>, segment: &Segment, clients: &Segment, stem: 
     if layout.keeps_established(segment) && !clients.apps.is_empty() {
         rules.push(rule().established().mark(mark).counter().accept().named("keep"));
     }
-    rules.extend(drop_the_rest(layout, segment, false, "cut"));
+    rules.extend(cut(layout, segment));
     chain(format!("{stem}_{}", segment.name()), rules)
+}
+
+/// What is sent to nobody who is let in. Where the segment is not guarded on every outside interface, an answer by another
+/// one may be for somebody who came in there, unless a granted client spoke from its destination.
+fn cut(layout: &Layout<'_>, segment: &Segment) -> Vec<Rule> {
+    let what = format!("cut:{}", segment.name());
+    let drops = |text: RuleText| text.counter().drop().named(&what);
+    let Some(sets) = guarded_on(layout, segment) else { return vec![drops(rule())] };
+    let mut rules: Vec<Rule> = sets.iter().map(|set| drops(rule().oifname(set))).collect();
+    if segment.protocol == Protocol::Udp {
+        let ends = Family::BOTH
+            .map(|family| drops(rule().endpoint_in(family, Side::Destination, &spoken_set(family))));
+        rules.extend(ends);
+    }
+    rules
 }

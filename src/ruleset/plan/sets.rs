@@ -217,7 +217,7 @@ fn segment_key(parts: &[KeyPart], segment: &Segment, port: u16) -> Vec<u8> {
         match part {
             KeyPart::Protocol => key.push(segment.protocol.number()),
             KeyPart::Port => key.extend(port.to_be_bytes()),
-            KeyPart::Mark | KeyPart::UdpLength => {}
+            KeyPart::Mark | KeyPart::UdpLength | KeyPart::TcpAck => {}
             KeyPart::Ipv4 | KeyPart::Ipv6 | KeyPart::IfName => match segment.host {
                 Some(IpAddr::V4(v4)) => key.extend(v4.octets()),
                 Some(IpAddr::V6(v6)) => key.extend(v6.octets()),

@@ -42,6 +42,9 @@ impl Renderer<'_> {
                 let first = matches!(stem, "svc" | "lan").then_some(segment.protocol);
                 rules += &self.clients(&clients, way, first, &let_in)?;
                 if self.layout.keeps_established(segment) && !clients.apps.is_empty() {
+                    if first.is_some() {
+                        rules += &self.losers(segment, |app| self.interface(app, way).unwrap_or_default());
+                    }
                     rules += &format!("\t\tct state established {action} comment \"ka:keep\"\n");
                 }
                 match stem {
@@ -73,8 +76,9 @@ impl Renderer<'_> {
         let log = first.filter(|_| segment.host.is_none());
         let mut out = String::new();
         for app in self.layout.apps(segment) {
-            let interface = self.interface(app, way).unwrap_or_default();
-            out += &self.client_rules(&interface, app, app.families(), (side, first), action)?;
+            let interface = self.interface(app, way).filter(|_| way == Way::In).unwrap_or_default();
+            let met = (side, Some(segment.protocol), first.is_some());
+            out += &self.client_rules(&interface, app, app.families(), met, action)?;
             out += &self.allow_rules(&interface, &app.slug, app.families(), (side, log), action)?;
         }
         out += &self.allow_rules("", "all", &self.layout.families(segment), (side, log), action)?;
@@ -86,12 +90,12 @@ impl Renderer<'_> {
         interface: &str,
         app: &App,
         families: &[Family],
-        (side, first): (&str, Option<Protocol>),
+        (side, protocol, first): (&str, Option<Protocol>, bool),
         action: &str,
     ) -> Result<String, TemplateError> {
         let slug = &app.slug;
         if app.once {
-            return Ok(self.once_rules(interface, app, families, (side, first), action));
+            return Ok(self.once_rules(interface, app, families, (side, protocol, first), action));
         }
         let mut out = String::new();
         for &family in families {
@@ -144,7 +148,12 @@ impl Renderer<'_> {
             self.layout.apps(segment).map(|app| self.interface(app, way)).collect();
         match own {
             None => line(""),
-            Some(interfaces) => interfaces.iter().map(|interface| line(interface)).collect(),
+            Some(interfaces) => {
+                let own = interfaces.iter().map(|interface| line(interface));
+                let spoken = ["ip daddr . udp dport @spoken_4 ", "ip6 daddr . udp dport @spoken_6 "];
+                let others = spoken.iter().filter(|_| way == Way::Out && segment.protocol == Protocol::Udp);
+                own.chain(others.map(|end| line(end))).collect()
+            }
         }
     }
 

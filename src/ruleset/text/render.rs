@@ -108,6 +108,9 @@ impl Renderer<'_> {
                         &self.segment_chains(&self.layout.lan, "lrp", Way::Out, &marked, Some("cut"))?;
                     chains
                 }),
+                ("awaited_chains", &self.awaited_chains()?),
+                ("answers_forwarded", &self.answers_forwarded()),
+                ("answers_here", &self.answers_here()),
                 ("marks_in", &marks_in),
                 ("marks_forwarded", &self.marks_forwarded()),
                 ("marks_out", &self.marks_out()),
