@@ -32,6 +32,7 @@ mod faults;
 mod floods;
 mod forged;
 mod forwarding;
+mod gaps;
 mod health;
 mod host_audit;
 mod host_chains;

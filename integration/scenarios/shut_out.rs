@@ -15,6 +15,7 @@ use crate::topology::{Family, Topology};
 
 on_every_firewall! {
     who_is_shut_out_keeps_no_connection_and_all_others_keep_theirs,
+    what_goes_by_the_router_to_ports_of_the_same_number_is_nobody_s_client,
 }
 
 without_ipset! {
@@ -22,7 +23,7 @@ without_ipset! {
 }
 
 /// A connection to a port of each protocol, both of which the service has answered on.
-struct Open {
+pub struct Open {
     what: String,
     tcp: TcpStream,
     udp: UdpSocket,
@@ -30,7 +31,7 @@ struct Open {
 
 impl Open {
     #[track_caller]
-    fn new(from: &Namespace, to: IpAddr, port: u16) -> Self {
+    pub fn new(from: &Namespace, to: IpAddr, port: u16) -> Self {
         let tcp = dial(from, (to, port).into(), GENEROUS).expect("a grant");
         let udp = udp_socket(from, to, 0);
         udp.connect((to, port)).unwrap();
@@ -39,7 +40,7 @@ impl Open {
         out
     }
 
-    fn live(&self, patience: Duration) -> [bool; 2] {
+    pub fn live(&self, patience: Duration) -> [bool; 2] {
         self.tcp.set_read_timeout(Some(patience)).unwrap();
         self.udp.set_read_timeout(Some(patience)).unwrap();
         let _ = (&self.tcp).write_all(b"x");
@@ -50,12 +51,12 @@ impl Open {
     }
 
     #[track_caller]
-    fn assert_lives(&self, when: &str) {
+    pub fn assert_lives(&self, when: &str) {
         assert_eq!(self.live(GENEROUS), [true; 2], "{} {when}", self.what);
     }
 
     #[track_caller]
-    fn assert_cut(&self, when: &str) {
+    pub fn assert_cut(&self, when: &str) {
         assert_eq!(self.live(Duration::from_millis(400)), [false; 2], "{} {when}", self.what);
     }
 }
@@ -124,4 +125,62 @@ fn who_is_shut_out_keeps_no_connection_and_all_others_keep_theirs() {
     }
     home.verb(&net.router, &["revoke", "--all"]).success();
     of_b.iter().for_each(|open| open.assert_cut("after all grants were revoked"));
+}
+
+fn what_goes_by_the_router_to_ports_of_the_same_number_is_nobody_s_client() {
+    let net = Topology::new();
+    // A home router's LAN: nobody outside sees its addresses.
+    net.router.nft("table inet masquerading { chain post { type nat hook postrouting priority srcnat; iifname int0 masquerade; }; }");
+    let mut services = Vec::new();
+    for (host, ports) in
+        [(&net.router, &[2223][..]), (&net.lan, &[7104, 7106]), (&net.a, &[2223, 7004, 7104])]
+    {
+        for &port in ports {
+            services.push(Server::tcp(host, port, Habit::Echo));
+            services.push(Server::udp(host, port, Habit::Echo));
+        }
+    }
+    let keep = ["duration: 600", "established: keep"];
+    let config = Config::new(&["allow: [10.0.0.0/8, \"fd00::/8\", 203.0.113.3]"])
+        .app("here", "2223", "both", "local", &keep)
+        .app("lan4", "7004", "both", "\"10.0.0.5:7104\"", &keep)
+        .app("lan6", "7006", "both", "\"[fd00:5::5]:7106\"", &keep);
+    let home = Installation::new(&config);
+    let agent = home.start(&net.router);
+    let (mut others, mut of_a) = (Vec::new(), Vec::new());
+    for family in Family::BOTH {
+        let (outside, router) = (family.client_a(), family.router());
+        others.extend([2223, 7004, 7104].map(|port| Open::new(&net.lan, outside, port)));
+        let inside = if family == Family::V4 { "10.0.0.1" } else { "fd00:5::1" };
+        others.push(Open::new(&net.lan, inside.parse().unwrap(), 2223));
+        let (lan, port) = if family == Family::V4 { ("lan4", 7004) } else { ("lan6", 7006) };
+        for app in ["here", lan] {
+            home.grant(&net.router, app, outside, 600);
+        }
+        of_a.extend([2223, port].map(|port| Open::new(&net.a, router, port)));
+    }
+    let to = Family::V4.router();
+    let live = |opens: &[Open], when: &str| opens.iter().for_each(|open| open.assert_lives(when));
+
+    let of_b = Open::new(&net.b, to, 2223);
+    home.rewrite_config(
+        &config.text().replace("allow: [10.0.0.0/8, \"fd00::/8\", 203.0.113.3]", "allow: []"),
+    );
+    assert!(agent.reload().contains("STATUS=guarding\n"), "{}", home.log());
+    of_b.assert_cut("after the configuration allowed it no more");
+    live(&others, "whatever the configuration allowed");
+    live(&of_a, "whomever else the configuration allowed");
+
+    for network in ["10.0.0.0/8", "fd00::/8", "203.0.113.3"] {
+        home.verb(&net.router, &["allow", network]).success();
+    }
+    let of_b = Open::new(&net.b, to, 2223);
+    home.verb(&net.router, &["allow", "--flush"]).success();
+    of_b.assert_cut("after no network was allowed any more");
+    live(&others, "whatever networks were allowed");
+    live(&of_a, "whatever networks were allowed");
+
+    home.verb(&net.router, &["revoke", "--all"]).success();
+    of_a.iter().for_each(|open| open.assert_cut("after all grants were revoked"));
+    live(&others, "whatever grants were revoked");
 }

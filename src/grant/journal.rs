@@ -56,6 +56,8 @@ pub struct Turn {
 /// memory again, nor as many lines.
 const MOST: usize = 1_000;
 
+const MOST_RAN_OUT: usize = 65_536;
+
 /// An end that moves by less was not renewed: the kernel's clock is read in steps, and while others count on.
 const MOMENT: Duration = Duration::from_secs(1);
 
@@ -66,6 +68,8 @@ pub struct Journal {
     turns: Option<Vec<Turn>>,
     /// How many more there were, by what happened, the app, and how the grants had come about.
     more: BTreeMap<(What, String, How), u64>,
+    /// Where grants ran out. None: nobody asks.
+    ran_out: Option<Vec<(String, IpAddr)>>,
 }
 
 impl Journal {
@@ -82,6 +86,12 @@ impl Journal {
     /// How many more turns there were than [`Journal::take`] gives, since this was called last.
     pub fn take_more(&mut self) -> BTreeMap<(What, String, How), u64> {
         std::mem::take(&mut self.more)
+    }
+
+    /// Where the time of a grant was over, by the ledger's name of the app, since this was called last; from the first call
+    /// on. At most 65,536 at a time.
+    pub fn take_ran_out(&mut self) -> Vec<(String, IpAddr)> {
+        self.ran_out.replace(Vec::new()).unwrap_or_default()
     }
 
     pub(super) fn on_put(&mut self, app: &str, addr: IpAddr, note: &Note, had: Option<Entry>, has: Entry) {
@@ -103,6 +113,10 @@ impl Journal {
         users: impl Iterator<Item = (&'e Arc<str>, &'e Entry)>,
         end: End,
     ) {
+        if let Some(all) = self.ran_out.as_mut().filter(|all| end == End::Expired && all.len() < MOST_RAN_OUT)
+        {
+            all.push((app.to_owned(), addr));
+        }
         for (by, entry) in users {
             if self.has_room(What::Closed(end), app, entry.how) {
                 let note = Note { by: by.to_string(), how: entry.how };
@@ -138,6 +152,23 @@ mod tests {
     use super::*;
     use crate::grant::Ledger;
     use crate::units::{Lifetime, Now};
+
+    #[test]
+    fn what_ran_out_is_told_once_and_what_was_taken_back_is_not() {
+        let mut ledger = Ledger::default();
+        let note = Note { by: "alice".to_owned(), how: How::TwoStep };
+        let [a, b, c] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(|addr| addr.parse().unwrap());
+        assert_eq!(ledger.journal().take_ran_out(), []);
+        for (addr, secs) in [(a, 5), (b, 5), (c, 9)] {
+            ledger.grant("ssh", addr, &note, Lifetime::from_secs(secs).unwrap(), Now::at_secs(0));
+        }
+        ledger.revoke("ssh", b);
+        ledger.expire(Now::at_secs(6));
+        assert_eq!(ledger.journal().take_ran_out(), [("ssh".to_owned(), a)]);
+        ledger.expire(Now::at_secs(9));
+        assert_eq!(ledger.journal().take_ran_out(), [("ssh".to_owned(), c)]);
+        assert_eq!(ledger.journal().take_ran_out(), []);
+    }
 
     #[test]
     fn of_very_many_turns_the_first_are_kept_and_the_rest_is_counted_by_kind_and_app() {

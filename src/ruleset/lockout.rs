@@ -122,6 +122,15 @@ pub fn endangered<'a>(
     all.into_iter().filter(|flow| !own(flow.client.ip()) && outside(flow.client.ip())).collect()
 }
 
+/// Whether the port of a flow is guarded by what is live: as the client addressed it, or as it is on a LAN host.
+#[must_use]
+pub fn is_guarded(live: &Live, protocol: Protocol, server: SocketAddr, there: SocketAddr) -> bool {
+    let guarded = Guarded { live: Some(live) };
+    let map = format!("lan_{}", Family::of(there.ip()).digit());
+    let lan_key = [address_key(there.ip()), service_key(protocol, there.port())].concat();
+    guarded.map_has("services", &service_key(protocol, server.port())) || guarded.map_has(&map, &lan_key)
+}
+
 struct Guarded<'l> {
     live: Option<&'l Live>,
 }
@@ -389,6 +398,17 @@ mod tests {
         let flow =
             Flow { protocol: Protocol::Tcp, client, server, there: server, closed_by: ClosedBy::Knocks };
         assert_eq!(flow.to_string(), "198.51.100.1:4003 -> a port of a knock sequence");
+    }
+
+    #[test]
+    fn a_port_is_guarded_here_and_on_its_lan_host() {
+        let live = live("");
+        let guarded = |protocol, server, there| is_guarded(&live, protocol, at(server), at(there));
+        assert!(guarded(Protocol::Tcp, "203.0.113.1:6005", "203.0.113.1:6005"));
+        assert!(guarded(Protocol::Tcp, "203.0.113.7:9", "10.0.0.5:22"));
+        assert!(!guarded(Protocol::Udp, "203.0.113.1:22", "203.0.113.1:22"));
+        assert!(!guarded(Protocol::Tcp, "203.0.113.1:80", "10.0.0.6:22"));
+        assert!(!is_guarded(&Live::default(), Protocol::Tcp, at("203.0.113.1:22"), at("203.0.113.1:22")));
     }
 
     #[test]

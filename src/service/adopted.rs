@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::operations::{OperationError, Operations};
-use super::shut_out::leads_to;
+use super::ways_in::is_at;
 use crate::backend::BackendError;
 use crate::ruleset::diff::{Change, Live};
 use crate::ruleset::lockout::{adopted_ref, ends_of};
@@ -95,7 +95,7 @@ impl Operations {
         let of_app = |key: &[u8]| {
             ends_of(key).is_some_and(|(protocol, _, server)| {
                 let mut each = app.protocol.each().iter();
-                each.any(|each| each.number() == protocol && leads_to(&app, *each, server))
+                each.any(|each| each.number() == protocol && is_at(&app, *each, server))
             })
         };
         let live = self.live()?;

@@ -77,7 +77,7 @@ impl Operations {
     /// [`OperationError`] when the kernel would not.
     pub fn flush_allowed(&mut self, app: Option<&str>, now: Now) -> Result<usize, OperationError> {
         let slug = app.map(|name| self.app(name).map(|app| app.slug.clone())).transpose()?;
-        self.allowed.retain(|have| have.until.is_none_or(|until| until > now.boot));
+        self.expire_allowed(now);
         let before = self.allowed.clone();
         self.allowed.retain(|have| slug.is_some() && have.app != slug);
         let gone: Vec<_> = before.iter().filter(|had| !self.allowed.contains(had)).cloned().collect();
@@ -92,7 +92,7 @@ impl Operations {
     /// # Errors
     /// [`OperationError`] when the kernel would not.
     pub fn sync_allowed(&mut self, now: Now) -> Result<(), OperationError> {
-        self.allowed.retain(|have| have.until.is_none_or(|until| until > now.boot));
+        self.expire_allowed(now);
         let mut result = Ok(());
         let apps = self.settings.apps.iter().map(|app| app.slug.as_str());
         let sets: BTreeSet<String> =

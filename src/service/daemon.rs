@@ -255,9 +255,11 @@ fn guard(
 ) -> Result<(Operations, Option<StateFile>, Option<LastGood>), DaemonError> {
     let options = firewall.options(&daemon.settings, daemon.http_port, daemon.https_port)?;
     let good = LastGood::of(&daemon.settings, firewall.plan(&daemon.settings, options)?);
+    let mut outlasting = None;
     let Installed { live, read_at, changes } =
-        insist(|| lockout::install(&mut firewall, &daemon.settings, options, good.plan()))?;
+        insist(|| lockout::install(&mut firewall, &daemon.settings, options, good.plan(), &mut outlasting))?;
     let mut operations = Operations::over(firewall, &live, daemon.settings.clone(), options, read_at);
+    operations.outlasting = outlasting.unwrap_or_default();
     drop(live);
     let mut state = StateFile::resume(&mut operations, clock::now()).and_then(resumed);
     if let Some(state) = state.as_mut().filter(|_| on_trial) {
@@ -278,6 +280,7 @@ fn guard(
             tracing::error!(%error, "the host's chains could not be changed: what is let in may be dropped there");
         }
     }
+    operations.end_strangers(clock::now());
     let record = Record {
         changes: number(changes),
         grants: number(operations.ledger().len()),

@@ -192,6 +192,7 @@ impl Enforcer {
             // After the answer to a knock, which waits neither for the disk nor for the log.
             self.keep(clock::now());
             self.used_codes.catch_up(&self.gatekeeper, clock::now());
+            self.operations.follow_outlasting(clock::now());
             self.tell_turns(clock::now());
             self.follow_path(clock::now());
             self.follow_timed(&mut knocks, clock::now());

@@ -243,6 +243,9 @@ impl Operations {
             }
         } else if let Some(slug) = prefix.strip_prefix(LOG_USED) {
             self.on_closed(slug, &self.grant_sets_of(slug), *source);
+            // What used it up may live on.
+            let addr = ClientAddr::new(*source).masked_v6(self.settings.global.ipv6_prefix);
+            self.note_over(ShutOut::one(slug, addr.ip()), now);
         }
     }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::net::IpAddr;
 
 use super::operations::OperationError;
+use super::outlasting::Outlasting;
 use crate::backend::{Firewall, Plan};
 use crate::config::Settings;
 use crate::ruleset::audit::{Finding, Severity};
@@ -12,7 +13,7 @@ use crate::ruleset::diff::{Change, Live, diff};
 use crate::ruleset::layout::{Layout, Options};
 use crate::ruleset::lockout::{self, Flow, Seen, adoption, endangered};
 use crate::sys::{clock, flows, interfaces};
-use crate::units::{Now, Protocol};
+use crate::units::{IfName, Now, Protocol};
 
 /// Connections that the log names.
 const NAMED: usize = 50;
@@ -37,7 +38,9 @@ pub fn look<'a>(layout: &Layout<'a>, live: Option<&Live>) -> io::Result<Found<'a
         own: interfaces::addresses()?.into_iter().collect(),
     };
     let mut ways = BTreeMap::new();
-    let outside = |addr: IpAddr| *ways.entry(addr).or_insert_with(|| comes_from_outside(layout, addr));
+    let outside = |addr: IpAddr| {
+        *ways.entry(addr).or_insert_with(|| comes_from_outside(|name| layout.ext.contains(name), addr))
+    };
     Ok(Found { flows: endangered(layout, live, &seen, outside), tracking: seen.tracked.is_some() })
 }
 
@@ -68,7 +71,8 @@ pub(super) struct Installed {
     pub(super) changes: usize,
 }
 
-/// Puts a plan in force at a start; connections that are open live on, if the settings want that.
+/// Puts a plan in force at a start; connections that are open live on, if the settings want that. What lives on by the
+/// guard of before is noted in `outlasting` the first time this is tried: a try that failed may have changed something.
 ///
 /// # Errors
 /// [`OperationError`]; what was guarded before still is.
@@ -77,8 +81,10 @@ pub(super) fn install(
     settings: &Settings,
     options: Options,
     plan: &Plan,
+    outlasting: &mut Option<Outlasting>,
 ) -> Result<Installed, OperationError> {
     let (found, read_at) = (firewall.read()?, clock::now());
+    outlasting.get_or_insert_with(|| Outlasting::of_before(found.as_ref(), settings, options));
     let found = match found {
         // Nobody is going to be locked out; and grants, of which there may be a million, are read once.
         Some(live) if is_in_force(&live, plan) => {
@@ -126,7 +132,7 @@ pub(super) fn adopt(settings: &Settings, options: Options, live: Option<&Live>) 
 }
 
 /// Where it cannot be told it counts as outside.
-fn comes_from_outside(layout: &Layout<'_>, addr: IpAddr) -> bool {
+pub(super) fn comes_from_outside(is_ext: impl Fn(&IfName) -> bool, addr: IpAddr) -> bool {
     let way = flows::interface_towards(addr).ok().flatten().and_then(interfaces::name_of);
-    way.is_none_or(|name| layout.ext.iter().any(|ext| ext.as_str() == name))
+    way.is_none_or(|name| name.parse().is_ok_and(|name| is_ext(&name)))
 }

@@ -58,6 +58,9 @@ impl Operations {
             self.adopt_grants(have, now);
             self.adopted.learn(have, now);
         }
+        if repaired.own > 0 {
+            self.end_strangers(now);
+        }
         Ok(repaired)
     }
 }

@@ -22,6 +22,7 @@ use crate::service::control::Failure;
 use crate::service::doubt::Doubt;
 use crate::service::host_chains::{HostKept, Repaired};
 use crate::service::knocked::{GrantSet, is_nobodys};
+use crate::service::outlasting::Outlasting;
 use crate::service::shut_out::ShutOut;
 use crate::service::timed::Timed;
 use crate::units::{ClientAddr, Family, Lifetime, Now};
@@ -118,6 +119,7 @@ pub struct Operations {
     pub(super) ledger: Ledger,
     pub(super) allowed: Vec<Allowed>,
     pub(super) adopted: Adopted,
+    pub(super) outlasting: Outlasting,
     pub(super) host: HostKept,
     pub(super) timed: Timed,
     pub(super) doubt: Doubt,
@@ -151,6 +153,7 @@ impl Operations {
             ledger: Ledger::default(),
             allowed: Vec::new(),
             adopted: Adopted::default(),
+            outlasting: Outlasting::default(),
             host: HostKept::default(),
             timed: Timed::default(),
             doubt: Doubt::default(),

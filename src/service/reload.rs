@@ -284,6 +284,9 @@ impl Operations {
         let (ledger, allowed, options) = (self.ledger.clone(), self.allowed.clone(), self.options);
         let outcome = self.succeed(&before, &sets, now);
         self.know_table();
+        if outcome.is_ok() {
+            self.end_strangers_of_new(&before, now);
+        }
         match &outcome {
             Ok(_) if prefix != before.global.ipv6_prefix => {
                 self.forget_gone_sets(&sets, now);

@@ -2,10 +2,12 @@
 //! lets pass what connection tracking knows, so that it has to forget it.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
+use std::time::Duration;
 
 use super::knocked::GrantSet;
 use super::operations::Operations;
+use super::ways_in::WaysIn;
 use crate::config::{App, Established, Settings};
 use crate::ruleset::allow::{address_key, key_address};
 use crate::ruleset::diff::{Live, SetRef};
@@ -59,13 +61,22 @@ impl ShutOut {
         self
     }
 
-    fn has(&self, slug: &str, addr: IpAddr, prefix: u8) -> bool {
+    /// Whether somebody is among those. All of them, or all of a network, are those only who need a grant: who comes
+    /// from outside.
+    pub(super) fn has(
+        &self,
+        slug: &str,
+        addr: IpAddr,
+        prefix: u8,
+        comes_from_outside: impl FnOnce() -> bool,
+    ) -> bool {
+        let of_slug = |app: &Option<String>| app.as_ref().is_none_or(|app| app == slug);
         match self {
-            Self::Everybody(app) => app.as_ref().is_none_or(|app| app == slug),
+            Self::Everybody(app) => of_slug(app) && comes_from_outside(),
             Self::Those { grants, networks } => {
-                let of_slug = |app: &Option<String>| app.as_ref().is_none_or(|app| app == slug);
                 grants.contains(&(slug.to_owned(), ClientAddr::new(addr).masked_v6(prefix).ip()))
                     || networks.iter().any(|(app, network)| of_slug(app) && holds(*network, addr))
+                        && comes_from_outside()
             }
         }
     }
@@ -80,17 +91,11 @@ pub(super) fn any_keeps(apps: &[App]) -> bool {
     apps.iter().any(|app| app.established == Established::Keep)
 }
 
-/// Whether what is sent to a port is for an app, by the port that clients use or by that of its LAN host.
-pub(super) fn leads_to(app: &App, protocol: Protocol, server: SocketAddr) -> bool {
-    let (addr, port) = (server.ip(), server.port());
-    let lan_port = app.destination.host() == Some(addr) && app.destination.port() == Some(port);
-    app.protocol.each().contains(&protocol)
-        && (lan_port || app.ports.iter().any(|ports| ports.contains(port)))
-}
-
-/// Who is the client of which service; the other way round, too, where the service seems to have begun.
-fn ways(flow: &Tracked) -> [(SocketAddr, SocketAddr); 2] {
-    [(flow.client, flow.server), (flow.server, flow.client)]
+/// Who is the client of which service. With UDP the service may have taken a conversation up again, after connection
+/// tracking forgot it, so that it seems to have begun it; with TCP such a packet is dropped.
+fn ways(flow: &Tracked) -> impl Iterator<Item = Tracked> {
+    let turned = Tracked { client: flow.server, server: flow.client, there: flow.client, ..*flow };
+    [*flow].into_iter().chain((flow.protocol == Protocol::Udp).then_some(turned))
 }
 
 impl Operations {
@@ -114,45 +119,46 @@ impl Operations {
                 return;
             }
         };
+        let mut ways_in = WaysIn::now(&self.settings, self.options);
+        let boot = clock::now().boot;
         for flow in known {
-            let theirs = ways(&flow).into_iter().find(|(client, server)| {
-                let mut of = apps.iter().filter(|app| leads_to(app, flow.protocol, *server));
-                of.any(|app| {
-                    out.has(&app.slug, client.ip(), prefix) && self.is_guarded(app, flow.protocol, *server)
-                })
+            let theirs = ways(&flow).find(|way| {
+                let client = way.client.ip();
+                let at = ways_in.apps(apps, way).into_iter();
+                let slugs: Vec<&App> = at
+                    .filter(|app| out.has(&app.slug, client, prefix, || ways_in.is_outside(client)))
+                    .collect();
+                // Else it stands open to everybody, unless it was only by us that one came there.
+                let mut is_guarded = || !ways_in.apps(&self.settings.apps, way).is_empty();
+                slugs.iter().any(|app| app.destination.host().is_some()) || !slugs.is_empty() && is_guarded()
             });
-            let Some((client, server)) = theirs else { continue };
+            let Some(way) = theirs else { continue };
             let number = flow.protocol.number();
-            let adopted = !matches!(out, ShutOut::Everybody(_)) && self.adopted.knows(number, client, server);
-            if adopted || self.may_reach(ClientAddr::new(client.ip()), flow.protocol, server) {
+            let adopted =
+                !matches!(out, ShutOut::Everybody(_)) && self.adopted.knows(number, way.client, way.server);
+            if adopted || self.may_reach(&way, &mut ways_in, boot) {
                 continue;
             }
+            self.outlasting.on_cut(&flow);
             if let Err(error) = flows::forget_connection(number, flow.client, flow.server) {
                 tracing::warn!(%error, "a connection that was to end may go on as long as it is tracked");
             }
         }
     }
 
-    /// Whether a port is guarded, or it was only by us that one came there: else it stands open to everybody.
-    fn is_guarded(&self, was: &App, protocol: Protocol, server: SocketAddr) -> bool {
-        was.destination.host().is_some()
-            || self.settings.apps.iter().any(|app| leads_to(app, protocol, server))
-    }
-
-    /// Whether a grant or a network lets a client reach a port.
-    fn may_reach(&mut self, client: ClientAddr, protocol: Protocol, server: SocketAddr) -> bool {
-        let at_port: Vec<&App> =
-            self.settings.apps.iter().filter(|app| leads_to(app, protocol, server)).collect();
-        let slugs: Vec<String> = at_port.iter().map(|app| app.slug.clone()).collect();
+    /// Whether a grant or a network lets a client reach what it is connected to.
+    pub(super) fn may_reach(&mut self, flow: &Tracked, ways_in: &mut WaysIn, boot: Duration) -> bool {
+        let at = ways_in.apps(&self.settings.apps, flow);
+        let slugs: Vec<&str> = at.iter().map(|app| app.slug.as_str()).collect();
         if slugs.is_empty() {
             return false;
         }
-        let boot = clock::now().boot;
+        let client = ClientAddr::new(flow.client.ip());
         let of_operators = self.allowed.iter().filter(|allowed| {
             allowed.until.is_none_or(|until| until > boot)
-                && allowed.app.as_ref().is_none_or(|app| slugs.contains(app))
+                && allowed.app.as_deref().is_none_or(|app| slugs.contains(&app))
         });
-        let of_settings = at_port.iter().flat_map(|app| &app.allow).chain(&self.settings.global.allow);
+        let of_settings = at.iter().flat_map(|app| &app.allow).chain(&self.settings.global.allow);
         let mut networks = of_operators.map(|allowed| &allowed.network).chain(of_settings);
         if networks.any(|network| holds(*network, client.ip())) {
             return true;
@@ -175,16 +181,21 @@ mod tests {
     #[test]
     fn who_is_shut_out_is_known_by_the_address_of_the_grant_or_the_network() {
         let addr = |text: &str| text.parse::<IpAddr>().unwrap();
+        let has = |out: &ShutOut, slug: &str, at: &str, prefix| out.has(slug, addr(at), prefix, || true);
         let one = ShutOut::one("ssh", addr("2001:db8::"));
-        assert!(one.has("ssh", addr("2001:db8::77"), 64), "any address of the prefix");
-        assert!(!one.has("ssh", addr("2001:db8::77"), 128) && !one.has("web", addr("2001:db8::"), 64));
+        assert!(has(&one, "ssh", "2001:db8::77", 64), "any address of the prefix");
+        assert!(!has(&one, "ssh", "2001:db8::77", 128) && !has(&one, "web", "2001:db8::", 64));
+        assert!(one.has("ssh", addr("2001:db8::"), 64, || false), "whoever is named, wherever it is");
         let networks = ShutOut::networks(vec![
             (Some("ssh".to_owned()), "192.0.2.0/24".parse().unwrap()),
             (None, "10.0.0.0/8".parse().unwrap()),
         ]);
-        assert!(networks.has("ssh", addr("192.0.2.255"), 128) && networks.has("web", addr("10.9.9.9"), 128));
-        assert!(!networks.has("web", addr("192.0.2.1"), 128) && !networks.has("ssh", addr("::1"), 128));
-        assert!(ShutOut::Everybody(None).has("web", addr("::1"), 128));
-        assert!(!ShutOut::Everybody(Some("ssh".to_owned())).has("web", addr("::1"), 128));
+        assert!(has(&networks, "ssh", "192.0.2.255", 128) && has(&networks, "web", "10.9.9.9", 128));
+        assert!(!has(&networks, "web", "192.0.2.1", 128) && !has(&networks, "ssh", "::1", 128));
+        let (all, of_ssh) = (ShutOut::Everybody(None), ShutOut::Everybody(Some("ssh".to_owned())));
+        assert!(has(&all, "web", "::1", 128) && !has(&of_ssh, "web", "::1", 128));
+        for out in [networks, all] {
+            assert!(!out.has("web", addr("10.9.9.9"), 128, || false), "inside, nobody needs a grant");
+        }
     }
 }

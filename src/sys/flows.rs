@@ -31,6 +31,9 @@ const DUMP: u16 = 0x300;
 const NFGENMSG: usize = 4;
 /// Length of `struct rtmsg`.
 const RTMSG: usize = 12;
+/// Where in it the type of the route is.
+const RTM_TYPE: usize = 7;
+const RTN_LOCAL: u8 = 2;
 const PATIENCE_SECS: i64 = 20;
 /// How many connections connection tracking knows in this network namespace.
 const TRACKED: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
@@ -167,6 +170,24 @@ pub(super) fn attribute(kind: u16, payload: &[u8]) -> Vec<u8> {
 /// # Errors
 /// When the kernel cannot be asked.
 pub fn interface_towards(addr: IpAddr) -> io::Result<Option<u32>> {
+    Ok(way_to(addr)?.and_then(|way| way.interface))
+}
+
+/// Whether packets to an address are for this host.
+///
+/// # Errors
+/// When the kernel cannot be asked.
+pub fn is_local(addr: IpAddr) -> io::Result<bool> {
+    Ok(way_to(addr)?.is_some_and(|way| way.is_local))
+}
+
+/// What the kernel says of the way to an address.
+struct Way {
+    interface: Option<u32>,
+    is_local: bool,
+}
+
+fn way_to(addr: IpAddr) -> io::Result<Option<Way>> {
     let (family, bytes) = match addr {
         IpAddr::V4(v4) => (2, v4.octets().to_vec()),
         IpAddr::V6(v6) => (10, v6.octets().to_vec()),
@@ -186,11 +207,16 @@ pub fn interface_towards(addr: IpAddr) -> io::Result<Option<u32>> {
         if error_of(message).is_some() {
             return Ok(None);
         }
+        let Some((route, attributes)) = message.get(HEADER..).and_then(|body| body.split_at_checked(RTMSG))
+        else {
+            continue;
+        };
         // RTA_OIF
-        let found = message.get(HEADER + RTMSG..).and_then(|attributes| Attributes(attributes).get(4));
-        if let Some(index) = found.and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes) {
-            return Ok(Some(index));
-        }
+        let interface = Attributes(attributes).get(4).and_then(|bytes| bytes.try_into().ok());
+        return Ok(Some(Way {
+            interface: interface.map(u32::from_ne_bytes),
+            is_local: route.get(RTM_TYPE) == Some(&RTN_LOCAL),
+        }));
     }
     Ok(None)
 }
@@ -256,5 +282,11 @@ mod tests {
     fn the_way_to_oneself_is_the_loopback_interface() {
         let index = interface_towards("127.0.0.1".parse().unwrap()).unwrap().unwrap();
         assert_eq!(nix::net::if_::if_indextoname(index).unwrap().to_str(), Ok("lo"));
+        for own in ["127.0.0.1", "127.9.9.9", "::1"] {
+            assert!(is_local(own.parse().unwrap()).unwrap(), "{own}");
+        }
+        for other in ["192.0.2.1", "2001:db8::1", "224.0.0.1"] {
+            assert!(!is_local(other.parse().unwrap()).unwrap_or(false), "{other}");
+        }
     }
 }

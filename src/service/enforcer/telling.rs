@@ -22,10 +22,11 @@ impl Enforcer {
         self.herald.follow(notify, now.boot);
     }
 
-    /// When a grant ends that nobody was told the end of, or what was folded is to be told.
+    /// When a grant ends that nobody was told the end of, or what was folded is to be told; or what outlasts grants is to be
+    /// looked at.
     pub(super) fn end_due(&self) -> Option<tokio::time::Instant> {
         let (end, lines) = (self.operations.ledger().next_end(), self.lines.due());
-        let end = end.into_iter().chain(lines).min()?;
+        let end = end.into_iter().chain(lines).chain(self.operations.outlasting_due()).min()?;
         let left = end.saturating_sub(crate::sys::clock::now().boot);
         Some(tokio::time::Instant::now() + left)
     }
