@@ -184,3 +184,32 @@ fn what_goes_by_the_router_to_ports_of_the_same_number_is_nobody_s_client() {
     of_a.iter().for_each(|open| open.assert_cut("after all grants were revoked"));
     live(&others, "whatever grants were revoked");
 }
+
+#[test]
+fn connections_in_a_zone_end_like_those_of_others() {
+    let net = Topology::new();
+    let _services =
+        [Server::tcp(&net.router, 2223, Habit::Echo), Server::udp(&net.router, 2223, Habit::Echo)];
+    // As routers with more than one line have it; for both directions, and for that of the first packet.
+    for (zone, back) in [("ct zone set 5", "ct zone set 5"), ("ct original zone set 7", "counter")] {
+        net.router.nft(&format!(
+            "table inet zones\ndelete table inet zones\ntable inet zones {{\n chain pre {{\n  type filter hook prerouting priority raw\n  iifname ext0 {zone}\n }}\n \
+             chain out {{\n  type filter hook output priority raw\n  oifname ext0 {back}\n }}\n}}\n"
+        ));
+        let home = Installation::new(&Config::new(&[]).app(
+            "here",
+            "2223",
+            "both",
+            "local",
+            &["duration: 600", "established: keep"],
+        ));
+        let agent = home.start(&net.router);
+        for family in Family::BOTH {
+            home.grant(&net.router, "here", family.client_a(), 600);
+            let open = Open::new(&net.a, family.router(), 2223);
+            home.verb(&net.router, &["revoke", "--all"]).success();
+            open.assert_cut(zone);
+        }
+        agent.terminate();
+    }
+}

@@ -110,7 +110,7 @@ pub fn endangered<'a>(
         let closed = listened.contains(&there.port());
         guarded.endangers(layout, flow, true, closed)
     });
-    let of_tracking = tracked.iter().filter_map(|&Tracked { protocol, client, server, there }| {
+    let of_tracking = tracked.iter().filter_map(|&Tracked { protocol, client, server, there, .. }| {
         // The sockets tell more of TCP to this host, and what is over there is over.
         if protocol == Protocol::Tcp && own(there.ip()) {
             return None;
@@ -324,6 +324,7 @@ mod tests {
             client: at(client),
             server: at(server),
             there: at(there),
+            zone: 0,
         };
         Seen {
             sockets: vec![

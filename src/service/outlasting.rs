@@ -209,7 +209,7 @@ impl Operations {
                 && !self.is_let_in(flow, &mut ways_in, now)
             {
                 ended += 1;
-                if let Err(error) = flows::forget_connection(ends.0, flow.client, flow.server) {
+                if let Err(error) = flows::forget(flow) {
                     tracing::warn!(%error, client = %flow.client, "a stranger's connection may go on as long as it is tracked");
                 }
             }

@@ -140,7 +140,7 @@ impl Operations {
                 continue;
             }
             self.outlasting.on_cut(&flow);
-            if let Err(error) = flows::forget_connection(number, flow.client, flow.server) {
+            if let Err(error) = flows::forget(&flow) {
                 tracing::warn!(%error, "a connection that was to end may go on as long as it is tracked");
             }
         }

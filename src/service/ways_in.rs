@@ -97,7 +97,7 @@ mod tests {
         let own: [IpAddr; 2] = ["203.0.113.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
         let found = |protocol, client: &str, server: &str, there: &str| {
             let [client, server, there] = [client, server, there].map(|end| end.parse().unwrap());
-            let flow = Tracked { protocol, client, server, there };
+            let flow = Tracked { protocol, client, server, there, zone: 0 };
             let apps = apps_at(&apps, &flow, |addr| own.contains(&addr));
             apps.iter().map(|app| app.slug.clone()).collect::<Vec<_>>().join(" ")
         };

@@ -119,15 +119,32 @@ pub fn attempts_of(client: IpAddr) -> io::Result<Vec<Attempt>> {
     Ok(out)
 }
 
-/// Has connection tracking forget the connection between two ends, whoever of them it takes for the originator.
+/// Has connection tracking forget a connection that it listed.
+///
+/// # Errors
+/// As for [`forget_connection`].
+pub fn forget(flow: &Tracked) -> io::Result<()> {
+    forget_in_zone(flow.protocol.number(), flow.client, flow.server, flow.zone)
+}
+
+/// Has connection tracking forget the connection between two ends, whoever of them it takes for the originator, where
+/// nobody made zones of connections.
 ///
 /// # Errors
 /// When the kernel cannot be asked; a connection that it does not know is none.
 pub fn forget_connection(protocol: u8, client: SocketAddr, server: SocketAddr) -> io::Result<()> {
+    forget_in_zone(protocol, client, server, 0)
+}
+
+fn forget_in_zone(protocol: u8, client: SocketAddr, server: SocketAddr, zone: u16) -> io::Result<()> {
+    const CTA_ZONE: u16 = 18;
     let netlink = open(SockProtocol::NetlinkNetFilter)?;
     let (family, body) = tuple_attribute(protocol, client, server);
     let mut message = vec![family, 0, 0, 0];
     message.extend(body);
+    if zone != 0 {
+        message.extend(attribute(CTA_ZONE, &zone.to_be_bytes()));
+    }
     ask(&netlink, CT_DELETE, REQUEST | ACK, &message)?;
     let mut buffer = vec![0; 8192];
     let length = receive(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;

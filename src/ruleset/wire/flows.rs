@@ -28,6 +28,8 @@ pub struct Tracked {
     pub server: SocketAddr,
     /// Who answers, after translation.
     pub there: SocketAddr,
+    /// The zone that it is known in; 0 for all where nobody made zones.
+    pub zone: u16,
 }
 
 /// Request for a dump of TCP sockets that listen or carry a connection; `family` is `AF_INET` or `AF_INET6`.
@@ -66,6 +68,9 @@ pub fn socket(payload: &[u8]) -> Option<Socket> {
     })
 }
 
+const CTA_ZONE: u16 = 18;
+/// Within a tuple.
+const CTA_TUPLE_ZONE: u16 = 3;
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_STATUS: u16 = 3;
@@ -79,7 +84,7 @@ pub fn known(attributes: &[u8]) -> Option<Tracked> {
     let all = Attributes(attributes);
     let (protocol, client, server) = tuple(all.nested(CTA_TUPLE_ORIG))?;
     let (_, there, _) = tuple(all.nested(CTA_TUPLE_REPLY))?;
-    Some(Tracked { protocol, client, server, there })
+    Some(Tracked { protocol, client, server, there, zone: zone(all) })
 }
 
 /// A connection that both ends have spoken on and that is not over; none for everything else.
@@ -123,12 +128,18 @@ pub fn attempted(attributes: &[u8]) -> Option<Attempt> {
     let (_, there, _) = tuple(all.nested(CTA_TUPLE_REPLY))?;
     let state = all.nested(CTA_PROTOINFO).nested(1).get(1).and_then(|state| state.first().copied());
     Some(Attempt {
-        flow: Tracked { protocol, client, server, there },
+        flow: Tracked { protocol, client, server, there, zone: zone(all) },
         answered: all.be32(CTA_STATUS)? & IPS_SEEN_REPLY != 0,
         open: tracked(attributes).is_some(),
         state: state.filter(|_| protocol == Protocol::Tcp),
         left_s: all.be32(CTA_TIMEOUT).unwrap_or(0),
     })
+}
+
+/// The zone, for both directions or for that of the first packet (`CTA_ZONE`, `CTA_TUPLE_ZONE`).
+fn zone(all: Attributes<'_>) -> u16 {
+    let either = all.get(CTA_ZONE).or_else(|| all.nested(CTA_TUPLE_ORIG).get(CTA_TUPLE_ZONE));
+    either.and_then(|bytes| bytes.try_into().ok()).map_or(0, u16::from_be_bytes)
 }
 
 /// Protocol, source and destination.
