@@ -29,6 +29,7 @@ mod floods;
 mod forged;
 mod forwarding;
 mod health;
+mod host_aliases;
 mod host_audit;
 mod host_chains;
 mod host_diversions;

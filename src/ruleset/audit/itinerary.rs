@@ -1,5 +1,6 @@
 //! Which packets must get through, for these settings on this machine.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::journey::{Journey, Route};
@@ -45,19 +46,23 @@ pub fn journeys(layout: &Layout<'_>, situation: &Situation) -> Vec<Journey> {
     out
 }
 
-/// First packets to ports of this host of which only the protocol is known.
+/// First packets of strangers, who know these rules and make what they like: to any port of this host, and to addresses
+/// that are not its own, at any port and at each of these.
 #[must_use]
-pub fn strangers(layout: &Layout<'_>, situation: &Situation) -> Vec<Journey> {
+pub fn strangers(
+    layout: &Layout<'_>,
+    situation: &Situation,
+    guarded: &[(Protocol, PortRange)],
+) -> Vec<Journey> {
     let mut out = Vec::new();
     for name in &layout.ext {
         let known = situation.interface(name.as_str());
         let interface = Interface { name: name.as_str().to_owned(), index: known.map(|known| known.index) };
         for family in Family::BOTH {
-            let own = known.and_then(|known| known.address(family));
-            for protocol in [Protocol::Tcp, Protocol::Udp] {
-                let from = (None, Some(CLIENT_PORT));
-                let mut packet = Packet::new(family, protocol, from, (own, None), TcpFlags::Syn);
-                packet.iif = Some(interface.clone());
+            let mut go = |protocol, port, for_here| {
+                let packet = Packet::new(family, protocol, (None, None), (None, port), TcpFlags::Syn);
+                let mut packet = packet.crafted();
+                (packet.iif, packet.for_here) = (Some(interface.clone()), for_here);
                 out.push(Journey {
                     what: "any other port".to_owned(),
                     ports: layout.options.http_port.into(),
@@ -66,6 +71,15 @@ pub fn strangers(layout: &Layout<'_>, situation: &Situation) -> Vec<Journey> {
                     untracked: false,
                     forwarded: None,
                 });
+            };
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                go(protocol, None, true);
+                go(protocol, None, false);
+            }
+            for &(protocol, ports) in guarded {
+                for port in BTreeSet::from([ports.first(), ports.last()]) {
+                    go(protocol, Some(port), false);
+                }
             }
         }
     }

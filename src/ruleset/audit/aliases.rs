@@ -1,0 +1,203 @@
+//! Other ports and addresses by which rules of others bring strangers to what is guarded.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::finding::{Finding, Severity};
+use super::host::HostHook;
+use super::itinerary::strangers;
+use super::journey::{Journey, Meeting, travel};
+use super::leads::{Lead, Target, Value, Way};
+use super::redirects::{GATE_PRIORITY, delete, rule_of};
+use super::situation::Situation;
+use crate::ruleset::layout::Layout;
+use crate::units::{Family, PortRange, Protocol};
+
+/// A guarded port of this host: what it is, for people.
+type Guarded = (String, Protocol, PortRange);
+
+/// How a stranger comes to something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    /// By another port.
+    Port,
+    /// By the same port of another address.
+    Address,
+}
+
+/// Judges where strangers may be sent to.
+#[must_use]
+pub(super) fn aliases(layout: &Layout<'_>, situation: &Situation) -> Vec<Finding> {
+    let guarded = guarded(layout);
+    let ports: BTreeSet<(Protocol, PortRange)> = guarded.iter().map(|&(_, p, ports)| (p, ports)).collect();
+    let ports: Vec<(Protocol, PortRange)> = ports.into_iter().collect();
+    let (mut certain, mut doubtful) = (Vec::new(), Vec::new());
+    for stranger in strangers(layout, situation, &ports) {
+        for meeting in travel(situation, &stranger, None) {
+            for lead in meeting.passage.leads.iter().filter(|lead| matters(&meeting, lead)) {
+                let judge =
+                    Judge { situation, stranger: &stranger, guarded: &guarded, meeting: &meeting, lead };
+                for target in &lead.targets {
+                    judge.target(target, &mut certain, &mut doubtful);
+                }
+            }
+        }
+    }
+    let mut seen = BTreeSet::new();
+    let told: BTreeSet<String> = certain.iter().map(|(rule, _)| rule.clone()).collect();
+    // Of a rule that certainly leads to something, it need not be said that it may.
+    doubtful.retain(|(rule, _)| !told.contains(rule));
+    let all = certain.into_iter().chain(doubtful).map(|(_, finding)| finding);
+    all.filter(|finding: &Finding| seen.insert(finding.message.clone())).collect()
+}
+
+fn guarded(layout: &Layout<'_>) -> Vec<Guarded> {
+    let mut out: Vec<Guarded> = Vec::new();
+    if layout.settings.global.steps {
+        out.push(("step 1".to_owned(), Protocol::Tcp, layout.options.http_port.into()));
+        out.push(("step 2".to_owned(), Protocol::Tcp, layout.options.https_port.into()));
+    }
+    for segment in &layout.local {
+        let names: Vec<&str> = layout.apps(segment).map(|app| app.name.as_str()).collect();
+        out.push((names.join(", "), segment.protocol, segment.ports));
+    }
+    out
+}
+
+/// Whether something that is done on this hook goes past the gate. What is written before the gate is told in any case.
+fn matters(meeting: &Meeting, lead: &Lead) -> bool {
+    match (lead.way, meeting.hook) {
+        (Way::Translated, HostHook::Prerouting) => true,
+        (Way::Diverted | Way::Written, HostHook::Prerouting) => meeting.priority >= GATE_PRIORITY,
+        (Way::Written, HostHook::Input) => true,
+        (Way::Translated | Way::Diverted | Way::Written, _) => false,
+    }
+}
+
+/// Whether a target is this host.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Here {
+    Yes,
+    Perhaps,
+    No,
+}
+
+struct Judge<'a> {
+    situation: &'a Situation,
+    stranger: &'a Journey,
+    guarded: &'a [Guarded],
+    meeting: &'a Meeting,
+    lead: &'a Lead,
+}
+
+impl Judge<'_> {
+    fn target(
+        &self,
+        target: &Target,
+        certain: &mut Vec<(String, Finding)>,
+        doubtful: &mut Vec<(String, Finding)>,
+    ) {
+        let here = self.here(&target.addr);
+        if here == Here::No {
+            return;
+        }
+        let packet = &self.stranger.packet;
+        let (first, last, by) = match (&target.port, packet.port(true)) {
+            (Value::Within(first, last), None) => (*first, *last, By::Port),
+            // The gate has seen the same port of this host.
+            (Value::Kept, _) if packet.for_here => return,
+            (Value::Kept, Some(port)) if self.lead.way != Way::Diverted => (port, port, By::Address),
+            (Value::Kept, _) => return,
+            (Value::Any | Value::Ours, None) => (0, u16::MAX, By::Port),
+            // The same without a certain port has been followed as well.
+            (Value::Within(..) | Value::Any | Value::Ours, Some(_)) => return,
+        };
+        let rule = rule_of(&self.meeting.table, &self.lead.place);
+        let met = self.guarded.iter().filter(|(_, protocol, ports)| {
+            *protocol == packet.protocol && ports.first() <= last && first <= ports.last()
+        });
+        let is_known = here == Here::Yes && matches!(target.port, Value::Within(..) | Value::Kept);
+        for (what, _, ports) in met {
+            if is_known {
+                let port = first.max(ports.first());
+                certain.push((rule.clone(), self.finding(&rule, what, port, by)));
+            } else {
+                doubtful.push((rule.clone(), self.doubt(&rule)));
+            }
+        }
+    }
+
+    fn here(&self, addr: &Value<IpAddr>) -> Here {
+        match addr {
+            Value::Ours => Here::Yes,
+            Value::Kept if self.stranger.packet.for_here => Here::Yes,
+            Value::Kept => Here::No,
+            Value::Any => Here::Perhaps,
+            Value::Within(first, last) => {
+                let family = Family::of(*first);
+                let loopback: IpAddr = match family {
+                    Family::V4 => Ipv4Addr::LOCALHOST.into(),
+                    Family::V6 => Ipv6Addr::LOCALHOST.into(),
+                };
+                let own = self.situation.interfaces.iter().flat_map(|interface| &interface.addresses);
+                let mut own = own.map(|&(addr, _)| addr).chain([loopback, *first]);
+                let is_one = |addr: IpAddr| {
+                    Family::of(addr) == family
+                        && (*first..=*last).contains(&addr)
+                        && self.situation.is_own(addr)
+                };
+                if own.any(is_one) { Here::Yes } else { Here::No }
+            }
+        }
+    }
+
+    fn finding(&self, rule: &str, what: &str, port: u16, by: By) -> Finding {
+        let protocol = self.stranger.packet.protocol;
+        let delete = delete(&self.meeting.table, &self.lead.place);
+        let (code, message) = match (self.lead.way, by) {
+            (Way::Written, By::Port) => (
+                "stateless-translation",
+                format!(
+                    "{rule} writes {protocol} port {port} ({what}) into packets that our gate saw with another port: by those ports it is reached without a grant"
+                ),
+            ),
+            (_, By::Port) => (
+                "guarded-port-alias",
+                format!(
+                    "{rule} brings packets for other ports to {protocol} port {port} ({what}): by those ports it is reached without a grant"
+                ),
+            ),
+            (_, By::Address) => (
+                "guarded-port-alias",
+                format!(
+                    "{rule} brings packets for addresses that are not this host's to its {protocol} port {port} ({what}): by those addresses it is reached without a grant"
+                ),
+            ),
+        };
+        let otherwise = match by {
+            By::Port => "or guard those ports as well: add them to port: of the app",
+            By::Address => {
+                "or give this host those addresses (ip address add): then they are guarded as well"
+            }
+        };
+        Finding { severity: Severity::Warning, code, message, fix: format!("{delete}\n# {otherwise}") }
+    }
+
+    /// Where a rule leads cannot be told.
+    fn doubt(&self, rule: &str) -> Finding {
+        let (table, place) = (&self.meeting.table, &self.lead.place);
+        let code = match self.lead.way {
+            Way::Translated | Way::Diverted => "guarded-port-alias",
+            Way::Written => "stateless-translation",
+        };
+        let message = format!(
+            "{rule} may bring packets for other ports or addresses to a guarded port, which is then reached without a grant: where it sends them cannot be told beforehand"
+        );
+        let mut fix =
+            format!("# see what addresses and ports it takes: nft list chain {table} {}", place.chain);
+        for line in delete(table, place).lines() {
+            fix += &format!("\n# if a guarded port can be one of them: {line}");
+        }
+        Finding { severity: Severity::Warning, code, message, fix }
+    }
+}
