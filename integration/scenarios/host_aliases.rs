@@ -38,7 +38,7 @@ table inet others {
         tcp dport 9022 ct mark 5 tcp option sack-perm exists redirect to :2222 comment "9022"
         tcp dport 9023 dnat ip to 127.0.0.1:2222 random comment "9023"
         ip daddr 198.51.100.0/24 tcp dport 2222 dnat ip prefix to 203.0.113.0/24 comment "prefix"
-        ip6 daddr 2001:db8:99::7 dnat ip6 to 2001:db8:113::1 comment "one to one"
+        ip6 daddr 2001:db8:99::7 dnat ip6 to ROUTER6 comment "one to one"
     }
     chain divert {
         type filter hook prerouting priority mangle;
@@ -63,7 +63,7 @@ table inet others {
         meta l4proto tcp redirect to : tcp dport map @moved
         tcp dport 443 dnat ip to numgen random mod 100 map { 0-49 : 10.0.0.5, 50-99 : 10.0.0.6 }:2222
         tcp dport 9002 redirect to :3000-4000 random
-        dnat ip prefix to ip daddr map { 198.51.100.0/24 : 10.0.0.0/24 }
+        dnat ip prefix to ip daddr map { 198.51.100.64/26 : 10.0.0.64/26 }
         ip daddr 198.51.100.8 dnat ip to 10.0.0.5
         meta l4proto { tcp, udp } th dport 53 redirect to :5353
     }
@@ -95,9 +95,9 @@ fn each_way_to_a_guarded_port_is_told_and_its_removal_closes_it() {
     let _server = Server::tcp(&net.router, 2222, Habit::Echo);
     let home = Installation::new(&Config::ssh(&["duration: 60"]));
     let machine = Machine::new(&net.router);
-    net.router.sysctl("net.ipv4.conf.all.route_localnet", "1");
+    net.router.sysctl("net/ipv4/conf/all/route_localnet", "1");
     net.a.run("ip", &["route", "add", "198.51.100.0/24", "via", "203.0.113.1"]).success();
-    net.router.nft(WAYS);
+    net.router.nft(&WAYS.replace("ROUTER6", &Family::V6.router().to_string()));
     for target in ["REDIRECT --to-ports 2200-2300 --random", "DNAT --to-destination 203.0.113.1:2222-2223"] {
         let line = format!("-t nat -A PREROUTING -p tcp --dport 9025 -j {target}");
         net.router.run("iptables", &line.split(' ').collect::<Vec<_>>()).success();

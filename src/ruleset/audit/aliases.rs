@@ -1,6 +1,6 @@
 //! Other ports and addresses by which rules of others bring strangers to what is guarded.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::finding::{Finding, Severity};
@@ -17,7 +17,7 @@ use crate::units::{Family, PortRange, Protocol};
 type Guarded = (String, Protocol, PortRange);
 
 /// How a stranger comes to something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum By {
     /// By another port.
     Port,
@@ -31,24 +31,35 @@ pub(super) fn aliases(layout: &Layout<'_>, situation: &Situation) -> Vec<Finding
     let guarded = guarded(layout);
     let ports: BTreeSet<(Protocol, PortRange)> = guarded.iter().map(|&(_, p, ports)| (p, ports)).collect();
     let ports: Vec<(Protocol, PortRange)> = ports.into_iter().collect();
-    let (mut certain, mut doubtful) = (Vec::new(), Vec::new());
+    let mut found = Found::default();
     for stranger in strangers(layout, situation, &ports) {
         for meeting in travel(situation, &stranger, None) {
             for lead in meeting.passage.leads.iter().filter(|lead| matters(&meeting, lead)) {
                 let judge =
                     Judge { situation, stranger: &stranger, guarded: &guarded, meeting: &meeting, lead };
                 for target in &lead.targets {
-                    judge.target(target, &mut certain, &mut doubtful);
+                    judge.target(target, &mut found);
                 }
             }
         }
     }
-    let mut seen = BTreeSet::new();
-    let told: BTreeSet<String> = certain.iter().map(|(rule, _)| rule.clone()).collect();
     // Of a rule that certainly leads to something, it need not be said that it may.
-    doubtful.retain(|(rule, _)| !told.contains(rule));
-    let all = certain.into_iter().chain(doubtful).map(|(_, finding)| finding);
-    all.filter(|finding: &Finding| seen.insert(finding.message.clone())).collect()
+    found.doubtful.retain(|rule, _| !found.certain.keys().any(|(certain, ..)| certain == rule));
+    let certain = found.certain.into_iter().map(|((rule, way, by), told)| told.finding(&rule, way, by));
+    certain.chain(found.doubtful.into_values()).collect()
+}
+
+/// What is found, by rule.
+#[derive(Default)]
+struct Found {
+    certain: BTreeMap<(String, Way, By), Told>,
+    doubtful: BTreeMap<String, Finding>,
+}
+
+/// What a rule leads to, and what takes it away.
+struct Told {
+    ports: BTreeSet<String>,
+    delete: String,
 }
 
 fn guarded(layout: &Layout<'_>) -> Vec<Guarded> {
@@ -91,12 +102,7 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    fn target(
-        &self,
-        target: &Target,
-        certain: &mut Vec<(String, Finding)>,
-        doubtful: &mut Vec<(String, Finding)>,
-    ) {
+    fn target(&self, target: &Target, found: &mut Found) {
         let here = self.here(&target.addr);
         if here == Here::No {
             return;
@@ -119,10 +125,15 @@ impl Judge<'_> {
         let is_known = here == Here::Yes && matches!(target.port, Value::Within(..) | Value::Kept);
         for (what, _, ports) in met {
             if is_known {
-                let port = first.max(ports.first());
-                certain.push((rule.clone(), self.finding(&rule, what, port, by)));
+                let port = format!("{} port {} ({what})", packet.protocol, first.max(ports.first()));
+                let delete = || delete(&self.meeting.table, &self.lead.place);
+                let told = found
+                    .certain
+                    .entry((rule.clone(), self.lead.way, by))
+                    .or_insert_with(|| Told { ports: BTreeSet::new(), delete: delete() });
+                told.ports.insert(port);
             } else {
-                doubtful.push((rule.clone(), self.doubt(&rule)));
+                found.doubtful.entry(rule.clone()).or_insert_with(|| self.doubt(&rule));
             }
         }
     }
@@ -151,38 +162,6 @@ impl Judge<'_> {
         }
     }
 
-    fn finding(&self, rule: &str, what: &str, port: u16, by: By) -> Finding {
-        let protocol = self.stranger.packet.protocol;
-        let delete = delete(&self.meeting.table, &self.lead.place);
-        let (code, message) = match (self.lead.way, by) {
-            (Way::Written, By::Port) => (
-                "stateless-translation",
-                format!(
-                    "{rule} writes {protocol} port {port} ({what}) into packets that our gate saw with another port: by those ports it is reached without a grant"
-                ),
-            ),
-            (_, By::Port) => (
-                "guarded-port-alias",
-                format!(
-                    "{rule} brings packets for other ports to {protocol} port {port} ({what}): by those ports it is reached without a grant"
-                ),
-            ),
-            (_, By::Address) => (
-                "guarded-port-alias",
-                format!(
-                    "{rule} brings packets for addresses that are not this host's to its {protocol} port {port} ({what}): by those addresses it is reached without a grant"
-                ),
-            ),
-        };
-        let otherwise = match by {
-            By::Port => "or guard those ports as well: add them to port: of the app",
-            By::Address => {
-                "or give this host those addresses (ip address add): then they are guarded as well"
-            }
-        };
-        Finding { severity: Severity::Warning, code, message, fix: format!("{delete}\n# {otherwise}") }
-    }
-
     /// Where a rule leads cannot be told.
     fn doubt(&self, rule: &str) -> Finding {
         let (table, place) = (&self.meeting.table, &self.lead.place);
@@ -199,5 +178,38 @@ impl Judge<'_> {
             fix += &format!("\n# if a guarded port can be one of them: {line}");
         }
         Finding { severity: Severity::Warning, code, message, fix }
+    }
+}
+
+impl Told {
+    fn finding(self, rule: &str, way: Way, by: By) -> Finding {
+        let ports = self.ports.into_iter().collect::<Vec<_>>().join(", ");
+        let (code, message) = match (way, by) {
+            (Way::Written, By::Port) => (
+                "stateless-translation",
+                format!(
+                    "{rule} rewrites packets that our gate saw with another port to {ports}: by those ports it is reached without a grant"
+                ),
+            ),
+            (Way::Translated | Way::Diverted, By::Port) => (
+                "guarded-port-alias",
+                format!(
+                    "{rule} brings packets for other ports to {ports}: by those ports it is reached without a grant"
+                ),
+            ),
+            (_, By::Address) => (
+                "guarded-port-alias",
+                format!(
+                    "{rule} brings packets for addresses that are not this host's to {ports} of this host: by those addresses it is reached without a grant"
+                ),
+            ),
+        };
+        let otherwise = match by {
+            By::Port => "or guard those ports as well: add them to port: of the app",
+            By::Address => {
+                "or give this host those addresses (ip address add): then they are guarded as well"
+            }
+        };
+        Finding { severity: Severity::Warning, code, message, fix: format!("{}\n# {otherwise}", self.delete) }
     }
 }

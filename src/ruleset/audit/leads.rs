@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::machine::Place;
 use super::packet::Packet;
-use super::registers::{Registers, possible};
+use super::registers::{Registers, has_destination, possible};
 use super::step::Step;
 use crate::units::Family;
 
@@ -96,6 +96,8 @@ fn targets(
     no_addr: &Value<IpAddr>,
 ) -> Vec<Target> {
     let asked: Vec<(usize, usize)> = places.iter().filter_map(|&(at, len)| Some((at?, len))).collect();
+    let [(addr_at, _), ..] = places;
+    let unchanged = addr_at.is_some_and(|at| has_destination(registers, at));
     let mut out: Vec<Target> = possible(registers, &asked)
         .into_iter()
         .map(|values| {
@@ -103,8 +105,11 @@ fn targets(
             let mut next = |(at, _): (Option<usize>, usize)| at.map(|_| values.next().flatten());
             let [addr, last_addr, port, last_port] = places.map(&mut next);
             Target {
-                addr: within(addr, last_addr, |bytes| address(bytes)).unwrap_or_else(|| no_addr.clone()),
-                port: within(port, last_port, |bytes| port_of(bytes)).unwrap_or(Value::Kept),
+                addr: match unchanged {
+                    true => Value::Kept,
+                    false => within(addr, last_addr, address).unwrap_or_else(|| no_addr.clone()),
+                },
+                port: within(port, last_port, port_of).unwrap_or(Value::Kept),
             }
         })
         .collect();

@@ -9,7 +9,9 @@ use super::host::{Host, HostChain, HostRule, HostSet, TableRef};
 use super::leads::{self, Lead};
 use super::packet::{Byte, Packet, Tracking};
 pub use super::registers::Tri;
-use super::registers::{Registers, all_known, compare, fetch, in_range, port_in, store, store_one_of};
+use super::registers::{
+    Registers, all_known, compare, fetch, in_range, note_destination, port_in, store, store_one_of,
+};
 use super::step::{Comparison, Step, Then};
 use crate::ruleset::expr::Verdict;
 
@@ -212,6 +214,9 @@ impl<'h> Machine<'h, '_> {
                 Some(bytes) => {
                     let bytes = bytes.get(..len.unwrap_or(bytes.len())).unwrap_or(&bytes).to_vec();
                     store(registers, *to, &bytes);
+                    if self.packet.is_destination(*source, bytes.len()) {
+                        note_destination(registers, *to);
+                    }
                     yes
                 }
                 None => Went::On(Tri::No),

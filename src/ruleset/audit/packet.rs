@@ -303,6 +303,13 @@ impl Packet {
         }
     }
 
+    /// Whether what is loaded is the destination address.
+    #[must_use]
+    pub fn is_destination(&self, source: Source, len: usize) -> bool {
+        let (offset, whole) = self.address_at(true);
+        source == Source::Payload { base: 1, offset } && len == whole
+    }
+
     fn payload(&self, base: u32, offset: usize, len: usize) -> Option<Vec<Byte>> {
         let bytes = match base {
             1 => &self.network,

@@ -17,6 +17,8 @@ const MANY: usize = 200_000;
 pub(super) struct Registers {
     bytes: [Byte; REGISTER_BYTES],
     choices: Vec<Choice>,
+    /// Where the packet's own destination has been loaded.
+    destinations: Vec<usize>,
 }
 
 /// Unknown bytes that are one of these values.
@@ -34,7 +36,8 @@ impl Choice {
 }
 
 impl Registers {
-    pub(super) const UNKNOWN: Self = Self { bytes: [None; REGISTER_BYTES], choices: Vec::new() };
+    pub(super) const UNKNOWN: Self =
+        Self { bytes: [None; REGISTER_BYTES], choices: Vec::new(), destinations: Vec::new() };
 }
 
 /// Whether something holds.
@@ -70,6 +73,16 @@ pub(super) fn store(registers: &mut Registers, at: usize, bytes: &[Byte]) {
         *register = byte;
     }
     registers.choices.retain(|choice| !choice.is_at(at, whole));
+    registers.destinations.retain(|loaded| !(at..at + whole).contains(loaded));
+}
+
+/// Remembers that the packet's own destination address has been loaded there.
+pub(super) fn note_destination(registers: &mut Registers, at: usize) {
+    registers.destinations.push(at);
+}
+
+pub(super) fn has_destination(registers: &Registers, at: usize) -> bool {
+    registers.destinations.contains(&at)
 }
 
 /// Stores what is one of some values.
