@@ -1,4 +1,4 @@
-//! Other ports and addresses by which rules of others bring strangers to what is guarded.
+//! Other ports by which rules of others bring strangers to what is guarded.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,23 +16,12 @@ use crate::units::{Family, PortRange, Protocol};
 /// A guarded port of this host: what it is, for people.
 type Guarded = (String, Protocol, PortRange);
 
-/// How a stranger comes to something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum By {
-    /// By another port.
-    Port,
-    /// By the same port of another address.
-    Address,
-}
-
 /// Judges where strangers may be sent to.
 #[must_use]
 pub(super) fn aliases(layout: &Layout<'_>, situation: &Situation) -> Vec<Finding> {
     let guarded = guarded(layout);
-    let ports: BTreeSet<(Protocol, PortRange)> = guarded.iter().map(|&(_, p, ports)| (p, ports)).collect();
-    let ports: Vec<(Protocol, PortRange)> = ports.into_iter().collect();
     let mut found = Found::default();
-    for stranger in strangers(layout, situation, &ports) {
+    for stranger in strangers(layout, situation) {
         for meeting in travel(situation, &stranger, None) {
             for lead in meeting.passage.leads.iter().filter(|lead| matters(&meeting, lead)) {
                 let judge =
@@ -45,14 +34,14 @@ pub(super) fn aliases(layout: &Layout<'_>, situation: &Situation) -> Vec<Finding
     }
     // Of a rule that certainly leads to something, it need not be said that it may.
     found.doubtful.retain(|rule, _| !found.certain.keys().any(|(certain, ..)| certain == rule));
-    let certain = found.certain.into_iter().map(|((rule, way, by), told)| told.finding(&rule, way, by));
+    let certain = found.certain.into_iter().map(|((rule, way), told)| told.finding(&rule, way));
     certain.chain(found.doubtful.into_values()).collect()
 }
 
 /// What is found, by rule.
 #[derive(Default)]
 struct Found {
-    certain: BTreeMap<(String, Way, By), Told>,
+    certain: BTreeMap<(String, Way), Told>,
     doubtful: BTreeMap<String, Finding>,
 }
 
@@ -108,28 +97,24 @@ impl Judge<'_> {
             return;
         }
         let packet = &self.stranger.packet;
-        let (first, last, by) = match (&target.port, packet.port(true)) {
-            (Value::Within(first, last), None) => (*first, *last, By::Port),
-            // The gate has seen the same port of this host.
-            (Value::Kept, _) if packet.for_here => return,
-            (Value::Kept, Some(port)) if self.lead.way != Way::Diverted => (port, port, By::Address),
-            (Value::Kept, _) => return,
-            (Value::Any | Value::Ours, None) => (0, u16::MAX, By::Port),
-            // The same without a certain port has been followed as well.
-            (Value::Within(..) | Value::Any | Value::Ours, Some(_)) => return,
+        let (first, last) = match &target.port {
+            Value::Within(first, last) => (*first, *last),
+            // By the port that the client used, the gate holds the packets and the way back holds the answers.
+            Value::Kept => return,
+            Value::Any | Value::Ours => (0, u16::MAX),
         };
         let rule = rule_of(&self.meeting.table, &self.lead.place);
         let met = self.guarded.iter().filter(|(_, protocol, ports)| {
             *protocol == packet.protocol && ports.first() <= last && first <= ports.last()
         });
-        let is_known = here == Here::Yes && matches!(target.port, Value::Within(..) | Value::Kept);
+        let is_known = here == Here::Yes && matches!(target.port, Value::Within(..));
         for (what, _, ports) in met {
             if is_known {
                 let port = format!("{} port {} ({what})", packet.protocol, first.max(ports.first()));
                 let delete = || delete(&self.meeting.table, &self.lead.place);
                 let told = found
                     .certain
-                    .entry((rule.clone(), self.lead.way, by))
+                    .entry((rule.clone(), self.lead.way))
                     .or_insert_with(|| Told { ports: BTreeSet::new(), delete: delete() });
                 told.ports.insert(port);
             } else {
@@ -170,7 +155,7 @@ impl Judge<'_> {
             Way::Written => "stateless-translation",
         };
         let message = format!(
-            "{rule} may bring packets for other ports or addresses to a guarded port, which is then reached without a grant: where it sends them cannot be told beforehand"
+            "{rule} may bring packets for other ports to a guarded port, which is then reached without a grant: where it sends them cannot be told beforehand"
         );
         let mut fix =
             format!("# see what addresses and ports it takes: nft list chain {table} {}", place.chain);
@@ -182,34 +167,22 @@ impl Judge<'_> {
 }
 
 impl Told {
-    fn finding(self, rule: &str, way: Way, by: By) -> Finding {
+    fn finding(self, rule: &str, way: Way) -> Finding {
         let ports = self.ports.into_iter().collect::<Vec<_>>().join(", ");
-        let (code, message) = match (way, by) {
-            (Way::Written, By::Port) => (
+        let (code, does) = match way {
+            Way::Written => (
                 "stateless-translation",
-                format!(
-                    "{rule} rewrites packets that our gate saw with another port to {ports}: by those ports it is reached without a grant"
-                ),
+                format!("rewrites packets that our gate saw with another port to {ports}"),
             ),
-            (Way::Translated | Way::Diverted, By::Port) => (
-                "guarded-port-alias",
-                format!(
-                    "{rule} brings packets for other ports to {ports}: by those ports it is reached without a grant"
-                ),
-            ),
-            (_, By::Address) => (
-                "guarded-port-alias",
-                format!(
-                    "{rule} brings packets for addresses that are not this host's to {ports} of this host: by those addresses it is reached without a grant"
-                ),
-            ),
-        };
-        let otherwise = match by {
-            By::Port => "or guard those ports as well: add them to port: of the app",
-            By::Address => {
-                "or give this host those addresses (ip address add): then they are guarded as well"
+            Way::Translated | Way::Diverted => {
+                ("guarded-port-alias", format!("brings packets for other ports to {ports}"))
             }
         };
-        Finding { severity: Severity::Warning, code, message, fix: format!("{}\n# {otherwise}", self.delete) }
+        Finding {
+            severity: Severity::Warning,
+            code,
+            message: format!("{rule} {does}: by those ports it is reached without a grant"),
+            fix: format!("{}\n# or guard those ports as well: add them to port: of the app", self.delete),
+        }
     }
 }

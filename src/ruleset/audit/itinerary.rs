@@ -1,6 +1,5 @@
 //! Which packets must get through, for these settings on this machine.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::journey::{Journey, Route};
@@ -46,21 +45,17 @@ pub fn journeys(layout: &Layout<'_>, situation: &Situation) -> Vec<Journey> {
     out
 }
 
-/// First packets of strangers, who know these rules and make what they like: to any port of this host, and to addresses
-/// that are not its own, at any port and at each of these.
+/// First packets of strangers, who know these rules and make what they like: to any port of this host, and of
+/// addresses that are not its own.
 #[must_use]
-pub fn strangers(
-    layout: &Layout<'_>,
-    situation: &Situation,
-    guarded: &[(Protocol, PortRange)],
-) -> Vec<Journey> {
+pub fn strangers(layout: &Layout<'_>, situation: &Situation) -> Vec<Journey> {
     let mut out = Vec::new();
     for name in &layout.ext {
         let known = situation.interface(name.as_str());
         let interface = Interface { name: name.as_str().to_owned(), index: known.map(|known| known.index) };
         for family in Family::BOTH {
-            let mut go = |protocol, port, for_here| {
-                let packet = Packet::new(family, protocol, (None, None), (None, port), TcpFlags::Syn);
+            let mut go = |protocol, for_here| {
+                let packet = Packet::new(family, protocol, (None, None), (None, None), TcpFlags::Syn);
                 let mut packet = packet.crafted();
                 (packet.iif, packet.for_here) = (Some(interface.clone()), for_here);
                 out.push(Journey {
@@ -73,13 +68,8 @@ pub fn strangers(
                 });
             };
             for protocol in [Protocol::Tcp, Protocol::Udp] {
-                go(protocol, None, true);
-                go(protocol, None, false);
-            }
-            for &(protocol, ports) in guarded {
-                for port in BTreeSet::from([ports.first(), ports.last()]) {
-                    go(protocol, Some(port), false);
-                }
+                go(protocol, true);
+                go(protocol, false);
             }
         }
     }
