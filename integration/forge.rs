@@ -34,6 +34,16 @@ impl Forge {
         self.send(TCP, (source.ip(), to.ip()), router, syn(source, to), 16)
     }
 
+    /// Sends a packet in the middle of a connection, or one with data at its beginning.
+    pub fn segment(&self, source: SocketAddr, to: SocketAddr, said: &Said, payload: &[u8]) -> bool {
+        let mut header = syn(source, to);
+        header[4..8].copy_from_slice(&said.sequence.to_be_bytes());
+        header[8..12].copy_from_slice(&said.acknowledged.to_be_bytes());
+        header[13] = said.flags;
+        header.extend(payload);
+        self.send(TCP, (source.ip(), to.ip()), to.ip(), header, 16)
+    }
+
     /// Sends a datagram; false where there was no room for it.
     pub fn datagram(&self, source: SocketAddr, to: SocketAddr, payload: &[u8]) -> bool {
         self.send(UDP, (source.ip(), to.ip()), to.ip(), datagram(source, to, payload), 6)
@@ -80,11 +90,22 @@ impl Forge {
     }
 }
 
+/// What a TCP header says beside ports.
+pub struct Said {
+    pub flags: u8,
+    pub sequence: u32,
+    pub acknowledged: u32,
+}
+
+/// The number of the first packets that are sent here.
+pub const FIRST_NUMBER: u32 = 0x1234_5678;
+
 fn syn(source: SocketAddr, to: SocketAddr) -> Vec<u8> {
     let mut header = Vec::with_capacity(24);
     header.extend(source.port().to_be_bytes());
     header.extend(to.port().to_be_bytes());
-    header.extend([0x12, 0x34, 0x56, 0x78, 0, 0, 0, 0, 6 << 4, 2, 0xfa, 0xf0, 0, 0, 0, 0]);
+    header.extend(FIRST_NUMBER.to_be_bytes());
+    header.extend([0, 0, 0, 0, 6 << 4, 2, 0xfa, 0xf0, 0, 0, 0, 0]);
     // The largest segment, as every client names it.
     header.extend([2, 4, 5, 0xb4]);
     header

@@ -60,7 +60,7 @@ impl Hosts {
     pub fn with_ssh(self) -> Self {
         self.client.does("ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519");
         self.gateway.does(
-            "mkdir -m 0700 ~/.ssh && rm -f /etc/ssh/ssh_host_* && ssh-keygen -A && systemctl start ssh",
+            "mkdir -p -m 0700 ~/.ssh && rm -f /etc/ssh/ssh_host_* && ssh-keygen -A && systemctl start ssh",
         );
         let key = fs::read(self.client.path("~/.ssh/id_ed25519.pub")).unwrap();
         fs::write(self.gateway.path("~/.ssh/authorized_keys"), key).unwrap();

@@ -1,6 +1,8 @@
 # shellcheck shell=bash disable=SC2154
-# Sourced by integration/packages: a clean Debian that systemd has booted in namespaces of its own, and a wire to it.
+# Sourced by integration/packages: a clean Debian that systemd has booted in namespaces of its own, and a wire to it; and by
+# integration/booted-pages, which boots such a Debian by itself.
 #
+#   machine_root     makes the Debian with what `contents` names below the folder `roots`; sets base
 #   machine_folder   sets machine, a folder in memory for what is tried
 #   machine_boot     boots it; its root is a layer in memory over target/packages-root
 #   inside WORD...   runs a command there
@@ -9,6 +11,7 @@
 suite=bookworm
 # libmnl0 and libnftnl11 come with nftables; rpm is for trying the rpm, openssl and curl for the commands of the page.
 contents=systemd,systemd-sysv,libpam-systemd,dbus,nftables,iproute2,openssl,curl,ca-certificates,rpm,procps
+roots=$root_dir/target/packages-root
 inner=ka-packages-$$-in
 outer=ka-packages-$$-out
 client=192.0.2.10
@@ -40,7 +43,7 @@ machine_end() {
 
 # A root that was made once is used again.
 machine_root() {
-    local folder=$root_dir/target/packages-root mirror
+    local folder=$roots mirror
     base=$folder/$suite-$(sha256sum <<<"$contents" | head -c 12)
     if [ -e "$base.ready" ]; then return 0; fi
     mirror=$(sed -n 's/^URIs: *\([^ ]*debian\)\/* *$/\1/p; s/^deb \(\[.*\] \)*\([^ ]*debian\)\/* .*/\2/p' \

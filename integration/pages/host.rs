@@ -25,10 +25,41 @@ pub struct Host {
     _unshare: Background,
 }
 
-/// A package of the program under test, with the units and the scripts of the real one, made once.
+/// Names the root of a Debian that is booted for each host, instead of this machine's files with a stand-in for systemd.
+const BOOTED: &str = "KNOCK_AGENT_PAGES_ROOT";
+/// Names the package that pages install there.
+const PACKAGE: &str = "KNOCK_AGENT_PAGES_PACKAGE";
+
+/// Whether hosts are booted.
+pub fn is_booted() -> bool {
+    std::env::var_os(BOOTED).is_some()
+}
+
+fn children(pid: u32) -> Vec<u32> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    children.split_whitespace().map(|child| child.parse().unwrap()).collect()
+}
+
+/// Process 1 of what the shell has booted: the one below it with a process namespace of its own.
+fn booted_by(shell: u32) -> u32 {
+    let is_first = |pid: &u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+        let numbers: Vec<&str> = line.split_whitespace().collect();
+        numbers.len() > 2 && numbers.last() == Some(&"1")
+    };
+    let below = children(shell);
+    let all = below.iter().flat_map(|child| children(*child)).chain(below.iter().copied());
+    all.into_iter().find(is_first).expect("something was booted")
+}
+
+/// A package of the program under test, with the units and the scripts of the real one, made once; or the real one.
 fn package() -> &'static Path {
     static MADE: OnceLock<PathBuf> = OnceLock::new();
     MADE.get_or_init(|| {
+        if let Some(real) = std::env::var_os(PACKAGE) {
+            return PathBuf::from(real);
+        }
         let source = Path::new(env!("CARGO_MANIFEST_DIR"));
         let made = Path::new(env!("CARGO_TARGET_TMPDIR")).join("page-package.deb");
         let script = source.join("integration/pages/package");
@@ -46,29 +77,33 @@ pub struct Done {
 }
 
 impl Host {
-    /// Starts it, with the network of a namespace.
+    /// Starts it, with the network of a namespace; in a Debian that systemd boots, where there is one.
     pub fn new(role: &str, network: &Namespace) -> Self {
         let scratch = TempDir::new();
         let source = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let debian = std::env::var_os(BOOTED);
         let mut command = Command::new("unshare");
         command
             .args(["--mount", "--pid", "--uts", "--fork", "--kill-child", "--mount-proc", "bash"])
-            .arg(source.join("integration/pages/machine"))
+            .arg(source.join("integration/pages").join(if debian.is_some() { "booted" } else { "machine" }))
             .env("SCRATCH", scratch.path())
             .env("ROLE", role)
             .env("PROGRAM", PROGRAM)
             .env("PACKAGE", package())
             .env("SOURCE", source)
+            .env("NETWORK", network.name())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
+        if let Some(root) = &debian {
+            command.env("BASE", root);
+        }
         let mut unshare = network.background(command);
         let alive = unshare.0.stdin.take().unwrap();
         let mut said = String::new();
         BufReader::new(unshare.0.stdout.take().unwrap()).read_line(&mut said).unwrap();
         assert_eq!(said, "ready\n", "the machine of {role} did not get ready");
-        let parent = unshare.0.id();
-        let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
-        let init = children.trim().parse().expect("one child");
+        let shell = *children(unshare.0.id()).first().expect("a child");
+        let init = if debian.is_some() { booted_by(shell) } else { shell };
         Self { init, _scratch: scratch, _alive: alive, _unshare: unshare }
     }
 
@@ -160,7 +195,7 @@ impl Host {
     fn inside(&self, environment: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
         command
-            .args(["-t", &self.init.to_string(), "-m", "-n", "-u", "-p", "--"])
+            .args(["-t", &self.init.to_string(), "-m", "-n", "-u", "-i", "-p", "-C", "--"])
             .args(["env", "-i", "HOME=/root", "USER=root", "LOGNAME=root", "TERM=dumb", "LANG=C.UTF-8"])
             .arg("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
             .args(environment);
@@ -169,6 +204,9 @@ impl Host {
 
     /// What the services that it runs have logged.
     pub fn logs(&self) -> String {
-        self.shell("tail -n 30 /run/systemctl/*.log 2>/dev/null || true").printed
+        self.shell(
+            "tail -n 30 /run/systemctl/*.log 2>/dev/null || journalctl -q -n 40 --no-pager 2>/dev/null || true",
+        )
+        .printed
     }
 }

@@ -50,6 +50,7 @@ fn knocked() -> Config {
             &["once: true", "sequence: {knocks: [udp/7000/20, udp/7000/0], window: 30, knock_window: 9, name: inner}"],
         )
         .app("lan6", "2224", "udp", "\"fd00:5::5\"", &["sequence: {knocks: [5678, 9012], strict: true}"])
+        .app("single", "4000", "both", "local", &["once: true", "established: keep"])
 }
 
 /// Knock sequences only.

@@ -1,10 +1,12 @@
 //! `default_input: drop`: the whole host closed, and the network works all the same.
 
+use std::io::{BufRead, Write};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::agent::Installation;
 use crate::configuration::Config;
+use crate::forge::Forge;
 use crate::knocking::knock;
 use crate::namespace::Namespace;
 use crate::probe::{
@@ -180,6 +182,75 @@ fn answers_to_dhcp_come_in_from_where_they_come() {
     std::thread::sleep(Duration::from_millis(500));
     assert!(four.last_heard().is_some(), "DHCP");
     assert!(six.last_heard().is_some(), "DHCPv6");
+}
+
+/// Listens to many on an interface, sends to them by it, and prints which of what it sent came back to it.
+const TO_MANY: &str = r#"
+import socket, struct
+four = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+four.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+four.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+four.bind(("", 5353))
+index = socket.if_nametoindex("ext0")
+group = struct.pack("4s4si", socket.inet_aton("224.0.0.251"), bytes(4), index)
+four.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group)
+four.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, struct.pack("4s4si", bytes(4), bytes(4), index))
+six = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+six.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+six.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+six.bind(("::", 5353))
+six.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, socket.inet_pton(socket.AF_INET6, "ff02::fb") + struct.pack("i", index))
+six.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
+def heard(s):
+    s.settimeout(1)
+    try:
+        return s.recv(100).decode()
+    except TimeoutError:
+        return "-"
+if __import__("sys").argv[1] == "own":
+    four.sendto(b"group4", ("224.0.0.251", 5353))
+    print(heard(four))
+    four.sendto(b"all4", ("203.0.113.255", 5353))
+    print(heard(four))
+    six.sendto(b"group6", ("ff02::fb", 5353, 0, index))
+    print(heard(six))
+else:
+    print("ready", flush=True)
+    input()
+    print(heard(four), heard(six))
+"#;
+
+#[test]
+fn what_this_host_sends_to_many_comes_back_to_it_and_from_others_it_does_not_come_in() {
+    let net = Topology::new();
+    let home = Installation::new(&config(&[]));
+    let _agent = home.start(&net.router);
+    let own = || net.router.run("python3", &["-c", TO_MANY, "own"]).success().text();
+    assert_eq!(own(), "group4\nall4\ngroup6\n");
+    let mut command = std::process::Command::new("python3");
+    command.args(["-c", TO_MANY, "others"]);
+    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut listener = net.router.background(command);
+    let mut lines = std::io::BufReader::new(listener.0.stdout.take().unwrap());
+    let mut line = String::new();
+    lines.read_line(&mut line).unwrap();
+    let forge = Forge::new(&net.b);
+    net.b.run("ip", &["route", "add", "224.0.0.0/4", "dev", "eth0"]).success();
+    for port in [5353, 5999] {
+        let six = "[ff02::fb]:5353".parse().unwrap();
+        // In one's own name, and in the router's.
+        for source in ["203.0.113.3", "203.0.113.1"] {
+            let source = (source.parse::<IpAddr>().unwrap(), port).into();
+            forge.datagram(source, "224.0.0.251:5353".parse().unwrap(), b"strange");
+        }
+        let source = ("2001:db8:1::3".parse::<IpAddr>().unwrap(), port).into();
+        forge.datagram(source, six, b"strange");
+    }
+    forge.datagram("[2001:db8:1::1]:5999".parse().unwrap(), "[ff02::fb]:5353".parse().unwrap(), b"strange");
+    listener.0.stdin.as_mut().unwrap().write_all(b"now\n").unwrap();
+    line.clear();
+    lines.read_line(&mut line).unwrap();
+    assert_eq!(line, "- -\n");
 }
 
 #[test]

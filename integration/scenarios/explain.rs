@@ -164,6 +164,8 @@ fn a_grant_and_what_the_host_s_own_rules_do_to_it() {
         .success();
     scene.a("host-bans");
     router.run("iptables-nft", &["-F"]).success();
+    // What got no answer before is remembered until one did.
+    assert_eq!(tcp(&net.a, (Family::V4.router(), 2222).into(), GENEROUS), Reach::Open);
     scene.a("granted");
 
     // Ports that are nobody's, and addresses of our own.

@@ -38,8 +38,8 @@ fn found(log: &Path, mode: &str) -> Vec<String> {
 fn fail2ban_finds_those_who_are_locked_out_in_a_file_and_in_the_journal() {
     let net = Topology::new();
     let [a4, a6, b4] = [Family::V4.client_a(), Family::V6.client_a(), Family::V4.client_b()];
-    for journal in [false, true] {
-        let mut home = installation();
+    for (journal, format) in [(false, "text"), (true, "text"), (false, "json"), (true, "json")] {
+        let mut home = installation().flags(&["--log-format", format]);
         if journal {
             home = home.variable("JOURNAL_STREAM", "1:1");
         }

@@ -51,7 +51,7 @@ fn health_is_good_with_the_daemon_and_names_each_thing_that_is_wrong() {
 
     // What the configuration wants is not what is in force.
     home.rewrite_config(Config::ssh(&[]).text());
-    assert_ill(&home, &net.router, 1, &["rules"]);
+    assert_ill(&home, &net.router, 1, &["rules", "configuration"]);
     home.rewrite_config("global: {interface_ext: 7}\n");
     assert_ill(&home, &net.router, 78, &["configuration"]);
     let one = home.check(&net.router, &["health"]).exits(78).text();

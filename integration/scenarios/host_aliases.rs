@@ -35,7 +35,7 @@ table inet others {
         tcp dport 9019 limit rate over 1/hour burst 1 packets redirect to :2222 comment "9019"
         tcp dport 9020 redirect to :2222-2230 comment "9020"
         tcp dport 9021 dnat ip to 203.0.113.1-203.0.113.2:2220-2222 persistent comment "9021"
-        tcp dport 9022 ct mark 5 tcp option sack-perm exists redirect to :2222 comment "9022"
+        tcp dport 9022 tcp option sack-perm exists redirect to :2222 comment "9022"
         tcp dport 9023 dnat ip to 127.0.0.1:2222 random comment "9023"
     }
     chain divert {

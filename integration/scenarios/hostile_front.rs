@@ -235,11 +235,17 @@ fn a_front_that_hangs_is_started_anew() {
         .unwrap();
     // Asked every ten seconds, it has ten to answer.
     let end = Instant::now() + Duration::from_secs(60);
+    let mut told = false;
     while pid_of(&agent).is_none_or(|pid| pid == front) {
         assert!(Instant::now() < end, "{}", home.log());
         std::thread::sleep(Duration::from_millis(100));
+        let status = home.verb(&net.router, &["status"]).success().text();
+        told |= status.lines().any(|line| line.starts_with("BAD") && line.contains(" front "));
     }
     successor(&agent, front);
+    assert!(told, "whoever looks meanwhile is told");
+    let status = home.verb(&net.router, &["status"]).success().text();
+    assert!(status.contains("started anew once"), "{status}");
     knock(&net.a, Family::V4.router(), "ssh");
 }
 

@@ -300,16 +300,17 @@ fn an_interface_without_an_address_beside_the_way_to_the_internet_is_no_guard_an
     let home = Installation::new(&config);
     let _agent = home.start(&net.router);
     home.check(&net.router, &["health"]).success();
-    // The provider wants a VLAN, or PPPoE, on the line.
-    let way = "via 203.0.113.254\n";
+    // The provider's line comes in by another interface, as it does with PPPoE or a VLAN on it.
+    let router = net.router.name();
     ip(
-        &net.router,
+        &net.switch,
         &format!(
-            "link add wan7 link ext0 type macvlan mode bridge\naddr flush dev ext0\nlink set wan7 up\n\
-             addr add 203.0.113.1/24 dev wan7\nroute add default {way}"
+            "link add pw type veth peer name wan7 netns {router}\nlink set pw master br0\nlink set pw up\n"
         ),
     );
-    net.b.run("ip", &["neigh", "flush", "dev", "eth0"]).success();
+    ip(&net.router, "addr flush dev ext0\n");
+    set_up(&net, "wan7", "203.0.113.1/24", "2001:db8:1::1/64");
+    ip(&net.router, "route add default via 203.0.113.254\n");
     assert_echoes(&net.b, Family::V4.router(), 2222);
     let complaint = "ext0 has no address, and the way to the Internet is wan7, which is not guarded";
     assert!(home.check(&net.router, &["health"]).exits(1).text().contains(complaint));
@@ -323,4 +324,9 @@ fn an_interface_without_an_address_beside_the_way_to_the_internet_is_no_guard_an
     let told = home.check(&net.router, &["check-ruleset"]).success().text();
     assert!(told.contains("the way to the Internet is wan7 for IPv4"), "{told}");
     home.check(&net.router, &["health"]).success();
+
+    // Nor does what comes out of a tunnel that anybody can feed.
+    ip(&net.router, "link add vx0 type vxlan id 5 dstport 4789 remote 203.0.113.2\nlink set vx0 up\n");
+    let told = home.check(&net.router, &["check-ruleset"]).success().text();
+    assert!(told.contains("vx0 is a tunnel (vxlan) that asks nobody for a key"), "{told}");
 }

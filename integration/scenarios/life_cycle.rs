@@ -1,6 +1,6 @@
 //! Stops, crashes and restarts with open grants.
 
-use std::thread::sleep;
+use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use crate::agent::Installation;
@@ -218,6 +218,37 @@ fn a_second_daemon_with_other_files_gives_up_before_it_touches_anything() {
         agent.kill();
     }
     assert!(before.contains("2222") && table(&net.router).contains("2222"));
+}
+
+#[test]
+fn a_start_beside_others_who_flush_the_rules_gets_there() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Installation::new(&Config::ssh(&["duration: 60"]));
+    let client = Family::V4.client_a();
+    for _ in 0..3 {
+        let agent = thread::scope(|scope| {
+            // Some twenty times, as services do at boot, and over before patience is.
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    net.router.nft("flush ruleset");
+                    sleep(Duration::from_millis(30));
+                }
+            });
+            home.start(&net.router)
+        });
+        // Who keeps removing the rules is answered once a second.
+        let end = Instant::now() + Duration::from_secs(10);
+        while !is_guarded(&net.router) {
+            assert!(Instant::now() < end, "it does not come back");
+            sleep(Duration::from_millis(50));
+        }
+        assert_silent(&net.b, Family::V4.router(), 2222);
+        home.grant(&net.router, "ssh", client, 60);
+        assert_echoes(&net.a, Family::V4.router(), 2222);
+        assert_silent(&net.b, Family::V4.router(), 2222);
+        agent.terminate();
+    }
 }
 
 #[test]

@@ -176,9 +176,32 @@ fn openvpn_is_hidden_and_comes_up_after_its_knock() {
     assert_nobody_else_at(hosts.b(), 1194);
 }
 
+/// Has Docker itself publish the port of a container, by the page's own line.
+fn publish_by_docker_itself(hosts: &Hosts) {
+    hosts.gateway.does("~/knock-agent/integration/pages/docker");
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/recipes/docker-published-port.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let line = page.lines().find(|line| line.starts_with("docker run ")).expect("the page publishes a port");
+    hosts.gateway.does(line);
+}
+
 #[test]
 fn a_port_of_docker_is_closed_and_opens_for_who_knocked() {
     let hosts = Hosts::new().prepared();
+    if crate::pages::host::is_booted() {
+        publish_by_docker_itself(&hosts);
+        let hosts = recipe(hosts, "docker-published-port");
+        let closed = |hosts: &Hosts| {
+            assert_silent(hosts.b(), Family::V4.router(), PUBLISHED);
+            assert_silent(hosts.b(), Family::V6.router(), PUBLISHED);
+        };
+        closed(&hosts);
+        // Docker writes its rules anew.
+        hosts.gateway.does("systemctl restart docker && docker start wiki");
+        closed(&hosts);
+        hosts.client.does("curl -sm 5 -o /dev/null http://gate.example.com:3080/");
+        return;
+    }
     let docker = Docker::new(&hosts.net, docker::Backend::Nftables, docker::Proxy::On);
     let mut serve = std::process::Command::new("python3");
     serve.args(["-m", "http.server", &INSIDE.to_string()]).current_dir("/usr/share/doc");

@@ -5,7 +5,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use crate::agent::{Agent, Installation};
-use crate::backend::{on_every_firewall, without_ipset};
+use crate::backend::{Backend, on_every_firewall, without_ipset};
 use crate::configuration::Config;
 use crate::probe::udp_socket;
 use crate::server::receive;
@@ -15,6 +15,7 @@ on_every_firewall! {
     a_service_that_speaks_first_after_the_grant_does_not_bring_it_back,
     a_conversation_that_turned_around_during_the_grant_ends_with_it,
     this_host_may_still_ask_a_former_client_from_a_guarded_port,
+    the_ports_of_one_client_leave_room_for_the_conversations_of_others_to_end,
 }
 
 without_ipset! {
@@ -39,6 +40,11 @@ struct Conversation {
 
 impl Conversation {
     fn begun(family: Family) -> Self {
+        Self::begun_after(family, |_, _| {}, &[])
+    }
+
+    /// Before the grant, `prepare` is done; and with it, the client speaks from these ports first.
+    fn begun_after(family: Family, prepare: impl FnOnce(&Topology, &Installation), ports: &[u16]) -> Self {
         let net = Topology::new();
         let home = Installation::new(&Config::new(&[]).app(
             "vpn",
@@ -55,7 +61,13 @@ impl Conversation {
         }
         let out = Self { net, family, service, client, _agent: agent, _home: home };
         assert!(!out.client_is_heard(), "open without a grant");
+        prepare(&out.net, &out._home);
+        while heard(&out.service) {}
         out._home.grant(&out.net.router, "vpn", family.client_a(), GRANT);
+        for &port in ports {
+            out.says_from(port);
+            assert!(heard(&out.service), "closed with a grant");
+        }
         assert!(out.client_is_heard() && out.service_is_heard(), "closed with a grant");
         out
     }
@@ -63,6 +75,11 @@ impl Conversation {
     fn client_is_heard(&self) -> bool {
         let _ = self.client.send_to(b"hello", (self.family.router(), SERVICE));
         heard(&self.service)
+    }
+
+    fn says_from(&self, port: u16) {
+        let other = udp_socket(&self.net.a, self.family.client_a(), port);
+        let _ = other.send_to(b"from elsewhere", (self.family.router(), SERVICE));
     }
 
     /// The service speaks first, to where the client spoke from.
@@ -126,4 +143,27 @@ fn this_host_may_still_ask_a_former_client_from_a_guarded_port() {
         other.send_to(b"answer", (family.router(), UNUSED)).expect("the answer leaves");
         assert!(heard(&own), "the answer arrives");
     }
+}
+
+fn the_ports_of_one_client_leave_room_for_the_conversations_of_others_to_end() {
+    let family = Family::V4;
+    let neighbour = |net: &Topology, home: &Installation| {
+        home.grant(&net.router, "vpn", family.client_b(), 600);
+        for port in 1..=u16::MAX {
+            let socket = udp_socket(&net.b, family.client_b(), port);
+            socket.send_to(b"and from here", (family.router(), SERVICE)).expect("sent");
+        }
+    };
+    // With the first of these ends, all places for ends are taken.
+    let talk = Conversation::begun_after(family, neighbour, &[9_000, 9_001]);
+    talk.grant_ends();
+    talk.tracking_forgets();
+    talk.is_over();
+    let list: &[&str] = match Backend::current() {
+        Backend::Nftables => &["nft", "list", "set", "inet", "knock_agent", "spoken_by_4"],
+        _ => &["ipset", "list", "ka_spoken_by_4"],
+    };
+    let without_room = talk.net.router.run(list[0], &list[1..]).success().text();
+    let client = family.client_a().to_string();
+    assert!(without_room.contains(&client), "there was room for every end: {without_room}");
 }

@@ -181,12 +181,15 @@ fn codes_that_are_guessed_from_many_addresses_are_held_back_from_all_but_the_own
     let net = Topology::new();
     let lockout = "lockout: {after: 5, first: 1m, longest: 1d}";
     let home = install_with(&http_key("ssh"), &[lockout], &["step2_https_duration: 2"]);
-    let _agent = home.start(&net.router);
+    let before = home.start(&net.router);
     Stranger::settle(&net);
     let (to, owner, thief) = (Family::V4.router(), Family::V4.client_a(), Family::V4.client_b());
     let with = |token: &str| format!("{}&token={token}", form("ssh", &http_key("ssh")));
     post_step1(&net.a, to, STEP1_PATH, &with(&code(&net.a, 0)));
     assert!(admission_left(&net.router, owner).is_some(), "the owner, with a right code");
+    // Where the owner is must be known to the next daemon.
+    before.terminate();
+    let _agent = home.start(&net.router);
     // Three of each are no lock-out of anybody; some of them may be reset before they are read.
     net.b.enter(|| {
         for guess in 0..90 {

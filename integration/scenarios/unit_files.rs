@@ -1,6 +1,7 @@
 //! What the shipped units of systemd take away from the daemon, as systemd itself counts it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -152,4 +153,54 @@ fn a_unit_starts_the_program_and_nothing_else() {
         assert_eq!(text.matches("\nExecStart=").count(), 1, "{unit}");
         assert!(!text.contains("\nPermissionsStartOnly") && !text.contains("=+"), "{unit}");
     }
+}
+
+#[test]
+fn what_the_unit_s_user_cannot_read_is_told_with_the_command_that_mends_it() {
+    requirements::demand();
+    let folder = TempDir::new();
+    let config = folder.write("secrets/config.yaml", "global: {interface_ext: lo, http_post_path: /one-place, https_post_path: /two-place}\nssh: {port: 22, duration: 1h, access_key_http: first-secret, access_key_https: {file: KEY}}\n".replace("KEY", folder.path().join("secrets/second").to_str().unwrap()));
+    folder.write("secrets/second", "a-second-secret-in-a-file\n");
+    let (cert, key) = crate::agent::certificate();
+    let (cert, key) = (folder.write("cert.pem", cert), folder.write("key.pem", key));
+    fs::set_permissions(folder.path().join("secrets"), fs::Permissions::from_mode(0o700)).unwrap();
+    let unit = format!(
+        "[Service]\nUser=nobody\nProtectHome=yes\nExecStart=/usr/bin/knock-agent run --config {} --cert {} --key {}\n",
+        config.display(),
+        cert.display(),
+        key.display()
+    );
+    let unit = folder.write("knock-agent.service", unit);
+    // As if it were installed, for this one process.
+    let check = |verb: &str| {
+        let script = format!(
+            "mount -t tmpfs none /etc/systemd/system && cp {} /etc/systemd/system && exec {} {verb} --config {}",
+            unit.display(),
+            crate::agent::PROGRAM,
+            config.display()
+        );
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &script]);
+        finish(command, b"", Duration::from_secs(20)).success().stderr
+    };
+    let fixes = |told: &str| -> Vec<String> {
+        let lines = told.lines().filter_map(|line| line.trim().strip_prefix("fix: "));
+        lines.filter(|line| line.starts_with("chgrp ")).map(str::to_owned).collect()
+    };
+    let told = check("check-config");
+    for file in ["secrets", "cert.pem", "key.pem"] {
+        let place = folder.path().join(file);
+        assert!(fixes(&told).iter().any(|fix| fix.ends_with(place.to_str().unwrap())), "{file}: {told}");
+    }
+    assert!(told.contains("runs as nobody"), "{told}");
+    assert!(check("check-ruleset --offline").contains("runs as nobody"));
+    // What is proposed helps, at last: behind a folder there may be files.
+    for _ in 0..3 {
+        for fix in fixes(&check("check-config")) {
+            let mut command = Command::new("sh");
+            command.args(["-c", &fix]);
+            finish(command, b"", Duration::from_secs(20)).success();
+        }
+    }
+    assert!(!check("check-config").contains("runs as nobody"));
 }

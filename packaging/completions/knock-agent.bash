@@ -175,7 +175,7 @@ _knock__agent() {
             return 0
             ;;
         knock__agent__subcmd__allow)
-            opts="-c -h --config --runtime-dir --app --for --list --flush --help"
+            opts="-c -h --config --app --for --list --flush --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -186,10 +186,6 @@ _knock__agent() {
                     return 0
                     ;;
                 -c)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --runtime-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -209,7 +205,7 @@ _knock__agent() {
             return 0
             ;;
         knock__agent__subcmd__cert)
-            opts="-c -h --config --runtime-dir --cert --key --name --days --force --help"
+            opts="-c -h --config --cert --key --name --days --force --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -220,10 +216,6 @@ _knock__agent() {
                     return 0
                     ;;
                 -c)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --runtime-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -251,7 +243,7 @@ _knock__agent() {
             return 0
             ;;
         knock__agent__subcmd__check__subcmd__config)
-            opts="-c -h --config --runtime-dir --http-port --https-port --waf-http-port --waf-https-port --waf-trusted-ips --cert --key --state-dir --firewall-type --iptables-variant --without-ipset --service-rule-cleanup-on-shutdown --strict --log-level --log-format --use-sudo --nftables-table-filter --nftables-chain-input --nftables-chain-forward --nftables-chain-default-input --nftables-chain-default-output --nftables-chain-default-forward --nftables-table-nat --nftables-chain-default-prerouting --nftables-chain-default-postrouting --json --help"
+            opts="-c -h --config --http-port --https-port --waf-http-port --waf-https-port --waf-trusted-ips --cert --key --firewall-type --iptables-variant --without-ipset --service-rule-cleanup-on-shutdown --strict --log-level --log-format --use-sudo --nftables-table-filter --nftables-chain-input --nftables-chain-forward --nftables-chain-default-input --nftables-chain-default-output --nftables-chain-default-forward --nftables-table-nat --nftables-chain-default-prerouting --nftables-chain-default-postrouting --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -262,10 +254,6 @@ _knock__agent() {
                     return 0
                     ;;
                 -c)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --runtime-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -294,10 +282,6 @@ _knock__agent() {
                     return 0
                     ;;
                 --key)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --state-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -361,7 +345,7 @@ _knock__agent() {
             return 0
             ;;
         knock__agent__subcmd__check__subcmd__ruleset)
-            opts="-c -h --config --runtime-dir --http-port --https-port --waf-http-port --waf-https-port --waf-trusted-ips --cert --key --state-dir --firewall-type --iptables-variant --without-ipset --service-rule-cleanup-on-shutdown --strict --log-level --log-format --use-sudo --nftables-table-filter --nftables-chain-input --nftables-chain-forward --nftables-chain-default-input --nftables-chain-default-output --nftables-chain-default-forward --nftables-table-nat --nftables-chain-default-prerouting --nftables-chain-default-postrouting --offline --print --json --diff-exit --help"
+            opts="-c -h --config --http-port --https-port --waf-http-port --waf-https-port --waf-trusted-ips --cert --key --firewall-type --iptables-variant --without-ipset --service-rule-cleanup-on-shutdown --strict --log-level --log-format --use-sudo --nftables-table-filter --nftables-chain-input --nftables-chain-forward --nftables-chain-default-input --nftables-chain-default-output --nftables-chain-default-forward --nftables-table-nat --nftables-chain-default-prerouting --nftables-chain-default-postrouting --offline --print --json --diff-exit --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -372,10 +356,6 @@ _knock__agent() {
                     return 0
                     ;;
                 -c)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --runtime-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -404,10 +384,6 @@ _knock__agent() {
                     return 0
                     ;;
                 --key)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --state-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -475,7 +451,7 @@ _knock__agent() {
             return 0
             ;;
         knock__agent__subcmd__confirm)
-            opts="-c -h --config --runtime-dir --help"
+            opts="-c -h --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -486,10 +462,6 @@ _knock__agent() {
                     return 0
                     ;;
                 -c)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --runtime-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -501,20 +473,12 @@ _knock__agent() {
             return 0
             ;;
         knock__agent__subcmd__connect)
-            opts="-h --key --token --help"
+            opts="-h --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
-                --key)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --token)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -523,7 +487,7 @@ _knock__agent() {
             return 0
             ;;
         knock__agent__subcmd__demo)
-            opts="-c -h --config --runtime-dir --sequence --help"
+            opts="-c -h --config --sequence --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -537,10 +501,6 @@ _knock__agent() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --runtime-dir)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -549,7 +509,7 @@ _knock__agent() {
             return 0
             ;;
         knock__agent__subcmd__enroll)
-            opts="-c -h --sequence --app --knocks --pin-file --no-pin --duration --expires --host --profile --config --runtime-dir --file --folder --png --svg --uri --issuer --interval --digits --force --help"
+            opts="-c -h --sequence --app --knocks --pin-file --no-pin --duration --expires --host --profile --config --file --folder --png --svg --uri --issuer --interval --digits --force --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -595,10 +555,6 @@ _knock__agent() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --runtime-dir)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --file)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -635,7 +591,7 @@ _knock__agent() {
             return 0
             ;;
         knock__agent__subcmd__explain)
-            opts="-c -h --config --runtime-dir --http-port --https-port --waf-http-port --waf-https-port --waf-trusted-ips --cert --key --state-dir --firewall-type --iptables-variant --without-ipset --service-rule-cleanup-on-shutdown --strict --log-level --log-format --use-sudo --nftables-table-filter --nftables-chain-input --nftables-chain-forward --nftables-chain-default-input --nftables-chain-default-output --nftables-chain-default-forward --nftables-table-nat --nftables-chain-default-prerouting --nftables-chain-default-postrouting --by --to --no-probe --json --help"
+            opts="-c -h --config --http-port --https-port --waf-http-port --waf-https-port --waf-trusted-ips --cert --key --firewall-type --iptables-variant --without-ipset --service-rule-cleanup-on-shutdown --strict --log-level --log-format --use-sudo --nftables-table-filter --nftables-chain-input --nftables-chain-forward --nftables-chain-default-input --nftables-chain-default-output --nftables-chain-default-forward --nftables-table-nat --nftables-chain-default-prerouting --nftables-chain-default-postrouting --by --to --no-probe --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -646,10 +602,6 @@ _knock__agent() {
                     return 0
                     ;;
                 -c)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --runtime-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -678,10 +630,6 @@ _knock__agent() {
                     return 0
                     ;;
                 --key)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --state-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -771,7 +719,7 @@ _knock__agent() {
             return 0
             ;;
         knock__agent__subcmd__grant)
-            opts="-c -h --config --runtime-dir --for --help"
+            opts="-c -h --config --for --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -782,10 +730,6 @@ _knock__agent() {
                     return 0
                     ;;
                 -c)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --runtime-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -801,7 +745,7 @@ _knock__agent() {
             return 0
             ;;
         knock__agent__subcmd__guard)
-            opts="-c -h --config --runtime-dir --http-port --https-port --waf-http-port --waf-https-port --waf-trusted-ips --cert --key --state-dir --firewall-type --iptables-variant --without-ipset --service-rule-cleanup-on-shutdown --strict --log-level --log-format --use-sudo --nftables-table-filter --nftables-chain-input --nftables-chain-forward --nftables-chain-default-input --nftables-chain-default-output --nftables-chain-default-forward --nftables-table-nat --nftables-chain-default-prerouting --nftables-chain-default-postrouting --help"
+            opts="-c -h --config --http-port --https-port --waf-http-port --waf-https-port --waf-trusted-ips --cert --key --firewall-type --iptables-variant --without-ipset --service-rule-cleanup-on-shutdown --strict --log-level --log-format --use-sudo --nftables-table-filter --nftables-chain-input --nftables-chain-forward --nftables-chain-default-input --nftables-chain-default-output --nftables-chain-default-forward --nftables-table-nat --nftables-chain-default-prerouting --nftables-chain-default-postrouting --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -812,10 +756,6 @@ _knock__agent() {
                     return 0
                     ;;
                 -c)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --runtime-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -844,10 +784,6 @@ _knock__agent() {
                     return 0
                     ;;
                 --key)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --state-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -925,7 +861,7 @@ _knock__agent() {
             return 0
             ;;
         knock__agent__subcmd__health)
-            opts="-c -h --config --runtime-dir --http-port --https-port --waf-http-port --waf-https-port --waf-trusted-ips --cert --key --state-dir --firewall-type --iptables-variant --without-ipset --service-rule-cleanup-on-shutdown --strict --log-level --log-format --use-sudo --nftables-table-filter --nftables-chain-input --nftables-chain-forward --nftables-chain-default-input --nftables-chain-default-output --nftables-chain-default-forward --nftables-table-nat --nftables-chain-default-prerouting --nftables-chain-default-postrouting --json --help"
+            opts="-c -h --config --http-port --https-port --waf-http-port --waf-https-port --waf-trusted-ips --cert --key --firewall-type --iptables-variant --without-ipset --service-rule-cleanup-on-shutdown --strict --log-level --log-format --use-sudo --nftables-table-filter --nftables-chain-input --nftables-chain-forward --nftables-chain-default-input --nftables-chain-default-output --nftables-chain-default-forward --nftables-table-nat --nftables-chain-default-prerouting --nftables-chain-default-postrouting --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -936,10 +872,6 @@ _knock__agent() {
                     return 0
                     ;;
                 -c)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --runtime-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -968,10 +900,6 @@ _knock__agent() {
                     return 0
                     ;;
                 --key)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --state-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1371,7 +1299,7 @@ _knock__agent() {
             return 0
             ;;
         knock__agent__subcmd__init)
-            opts="-c -y -h --config --runtime-dir --service --app --destination --interface-ext --interface-int --host --duration --allow --cert --key --two-factor --http-port --https-port --profile --state-dir --yes --force --help"
+            opts="-c -y -h --config --service --app --destination --interface-ext --interface-int --host --duration --allow --cert --key --two-factor --http-port --https-port --profile --yes --force --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1382,10 +1310,6 @@ _knock__agent() {
                     return 0
                     ;;
                 -c)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --runtime-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1445,10 +1369,6 @@ _knock__agent() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --state-dir)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1457,7 +1377,7 @@ _knock__agent() {
             return 0
             ;;
         knock__agent__subcmd__knock)
-            opts="-4 -6 -h --app --ipv4 --ipv6 --for --close --check --wait --port --watch --then --sequence --target --delay --sequence-secret-file --sequence-secret-fd --sequence-code --ask-pin --pin-file --sequence-kind --knocks --knock-ports --knock-lengths --knock-tcp --knock-every --key --token --help"
+            opts="-4 -6 -h --app --ipv4 --ipv6 --for --close --check --wait --port --watch --then --sequence --target --delay --sequence-secret-file --sequence-secret-fd --sequence-code --ask-pin --pin-file --sequence-kind --knocks --knock-ports --knock-lengths --knock-tcp --knock-every --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1523,14 +1443,6 @@ _knock__agent() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --key)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --token)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -1585,7 +1497,7 @@ _knock__agent() {
             return 0
             ;;
         knock__agent__subcmd__revoke)
-            opts="-c -h --config --runtime-dir --all --app --help"
+            opts="-c -h --config --all --app --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1596,10 +1508,6 @@ _knock__agent() {
                     return 0
                     ;;
                 -c)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --runtime-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1615,7 +1523,7 @@ _knock__agent() {
             return 0
             ;;
         knock__agent__subcmd__run)
-            opts="-c -y -h --config --runtime-dir --http-port --https-port --waf-http-port --waf-https-port --waf-trusted-ips --cert --key --state-dir --firewall-type --iptables-variant --without-ipset --service-rule-cleanup-on-shutdown --strict --log-level --log-format --use-sudo --nftables-table-filter --nftables-chain-input --nftables-chain-forward --nftables-chain-default-input --nftables-chain-default-output --nftables-chain-default-forward --nftables-table-nat --nftables-chain-default-prerouting --nftables-chain-default-postrouting --sequence --protected-port --window --interface --ask --yes --confirm --help"
+            opts="-c -y -h --config --http-port --https-port --waf-http-port --waf-https-port --waf-trusted-ips --cert --key --firewall-type --iptables-variant --without-ipset --service-rule-cleanup-on-shutdown --strict --log-level --log-format --use-sudo --nftables-table-filter --nftables-chain-input --nftables-chain-forward --nftables-chain-default-input --nftables-chain-default-output --nftables-chain-default-forward --nftables-table-nat --nftables-chain-default-prerouting --nftables-chain-default-postrouting --sequence --protected-port --window --interface --ask --yes --confirm --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1626,10 +1534,6 @@ _knock__agent() {
                     return 0
                     ;;
                 -c)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --runtime-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1658,10 +1562,6 @@ _knock__agent() {
                     return 0
                     ;;
                 --key)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --state-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1745,7 +1645,7 @@ _knock__agent() {
             return 0
             ;;
         knock__agent__subcmd__status)
-            opts="-c -w -h --config --runtime-dir --json --watch --all --help"
+            opts="-c -w -h --config --json --watch --all --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1756,10 +1656,6 @@ _knock__agent() {
                     return 0
                     ;;
                 -c)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --runtime-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1779,7 +1675,7 @@ _knock__agent() {
             return 0
             ;;
         knock__agent__subcmd__teardown)
-            opts="-c -h --config --runtime-dir --help"
+            opts="-c -h --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1790,10 +1686,6 @@ _knock__agent() {
                     return 0
                     ;;
                 -c)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --runtime-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1805,7 +1697,7 @@ _knock__agent() {
             return 0
             ;;
         knock__agent__subcmd__unblock)
-            opts="-c -h --config --runtime-dir --all --help"
+            opts="-c -h --config --all --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1816,10 +1708,6 @@ _knock__agent() {
                     return 0
                     ;;
                 -c)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --runtime-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

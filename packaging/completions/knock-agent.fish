@@ -50,7 +50,6 @@ complete -c knock-agent -n "__fish_knock_agent_needs_command" -f -a "demo" -d 'S
 complete -c knock-agent -n "__fish_knock_agent_needs_command" -f -a "generate" -d 'Write manual pages, completions for shells, or JSON schemas'
 complete -c knock-agent -n "__fish_knock_agent_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand init" -s c -l config -d 'The configuration file' -r -F
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand init" -l runtime-dir -d 'Where the daemon\'s control socket and lock are' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand init" -l service -d 'The port that is closed until somebody knocks: 22, 51820/udp, 3389/both, or a name such as ssh' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand init" -l app -d 'What the service is called: the name of its section, and what clients send' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand init" -l destination -d 'Where the service is: local, or a LAN host, such as 192.168.0.42, 192.168.0.42:22 or fd00::42' -r
@@ -65,12 +64,10 @@ complete -c knock-agent -n "__fish_knock_agent_using_subcommand init" -l two-fac
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand init" -l http-port -d 'Port of step 1 [default: 80 where nobody has it, else 8080]' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand init" -l https-port -d 'Port of step 2 [default: 443 where nobody has it, else 8443]' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand init" -l profile -d 'Write what the client needs into this file, mode 0600, instead of showing it' -r -F
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand init" -l state-dir -d 'Where grants are kept across a reboot' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand init" -s y -l yes -d 'Take what is usual for all that is not said'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand init" -l force -d 'Overwrite files that are there'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand init" -s h -l help -d 'Print help'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -s c -l config -d 'The configuration file' -r -F
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -l runtime-dir -d 'Where the daemon\'s control socket and lock are' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -l http-port -d 'Port of step 1 (plain HTTP)' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -l https-port -d 'Port of step 2 (HTTPS)' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -l waf-http-port -d 'Port of the proxy for step 1, which clients use; --http-port is then behind it' -r
@@ -78,7 +75,6 @@ complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -l waf-http
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -l waf-trusted-ips -d 'Addresses and networks that the proxy speaks from: nobody else reaches --http-port and --https-port, and who the client is is believed to nobody else [default: 127.0.0.1,::1]' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -l cert -d 'TLS certificate of step 2: PEM, the server\'s first, then those of its issuers' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -l key -d 'TLS key of step 2: PEM' -r -F
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -l state-dir -d 'Where the last good plan is kept' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -l firewall-type -d 'How the host\'s firewall is programmed [default: nftables, or iptables where the kernel has no nf_tables]' -r -f -a "nftables\t'A table of our own in nftables'
 vyos\t'The same, and the chains that VyOS has are to accept what is let in'
 iptables\t'iptables and ipset, for kernels without nf_tables'"
@@ -113,7 +109,6 @@ complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -l ask -d '
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -s y -l yes -d 'Do not ask about connections that are open to ports that will be guarded'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand guard" -s c -l config -d 'The configuration file' -r -F
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand guard" -l runtime-dir -d 'Where the daemon\'s control socket and lock are' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand guard" -l http-port -d 'Port of step 1 (plain HTTP)' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand guard" -l https-port -d 'Port of step 2 (HTTPS)' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand guard" -l waf-http-port -d 'Port of the proxy for step 1, which clients use; --http-port is then behind it' -r
@@ -121,7 +116,6 @@ complete -c knock-agent -n "__fish_knock_agent_using_subcommand guard" -l waf-ht
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand guard" -l waf-trusted-ips -d 'Addresses and networks that the proxy speaks from: nobody else reaches --http-port and --https-port, and who the client is is believed to nobody else [default: 127.0.0.1,::1]' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand guard" -l cert -d 'TLS certificate of step 2: PEM, the server\'s first, then those of its issuers' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand guard" -l key -d 'TLS key of step 2: PEM' -r -F
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand guard" -l state-dir -d 'Where the last good plan is kept' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand guard" -l firewall-type -d 'How the host\'s firewall is programmed [default: nftables, or iptables where the kernel has no nf_tables]' -r -f -a "nftables\t'A table of our own in nftables'
 vyos\t'The same, and the chains that VyOS has are to accept what is let in'
 iptables\t'iptables and ipset, for kernels without nf_tables'"
@@ -149,7 +143,6 @@ complete -c knock-agent -n "__fish_knock_agent_using_subcommand guard" -l strict
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand guard" -l use-sudo -d 'Run iptables and ipset through sudo (packaging/sudoers.d); with nftables not needed, a capability does it'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand guard" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-config" -s c -l config -d 'The configuration file' -r -F
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-config" -l runtime-dir -d 'Where the daemon\'s control socket and lock are' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-config" -l http-port -d 'Port of step 1 (plain HTTP)' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-config" -l https-port -d 'Port of step 2 (HTTPS)' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-config" -l waf-http-port -d 'Port of the proxy for step 1, which clients use; --http-port is then behind it' -r
@@ -157,7 +150,6 @@ complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-config" -l
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-config" -l waf-trusted-ips -d 'Addresses and networks that the proxy speaks from: nobody else reaches --http-port and --https-port, and who the client is is believed to nobody else [default: 127.0.0.1,::1]' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-config" -l cert -d 'TLS certificate of step 2: PEM, the server\'s first, then those of its issuers' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-config" -l key -d 'TLS key of step 2: PEM' -r -F
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-config" -l state-dir -d 'Where the last good plan is kept' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-config" -l firewall-type -d 'How the host\'s firewall is programmed [default: nftables, or iptables where the kernel has no nf_tables]' -r -f -a "nftables\t'A table of our own in nftables'
 vyos\t'The same, and the chains that VyOS has are to accept what is let in'
 iptables\t'iptables and ipset, for kernels without nf_tables'"
@@ -186,7 +178,6 @@ complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-config" -l
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-config" -l json -d 'Print JSON for programs'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-config" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-ruleset" -s c -l config -d 'The configuration file' -r -F
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-ruleset" -l runtime-dir -d 'Where the daemon\'s control socket and lock are' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-ruleset" -l http-port -d 'Port of step 1 (plain HTTP)' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-ruleset" -l https-port -d 'Port of step 2 (HTTPS)' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-ruleset" -l waf-http-port -d 'Port of the proxy for step 1, which clients use; --http-port is then behind it' -r
@@ -194,7 +185,6 @@ complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-ruleset" -
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-ruleset" -l waf-trusted-ips -d 'Addresses and networks that the proxy speaks from: nobody else reaches --http-port and --https-port, and who the client is is believed to nobody else [default: 127.0.0.1,::1]' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-ruleset" -l cert -d 'TLS certificate of step 2: PEM, the server\'s first, then those of its issuers' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-ruleset" -l key -d 'TLS key of step 2: PEM' -r -F
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-ruleset" -l state-dir -d 'Where the last good plan is kept' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-ruleset" -l firewall-type -d 'How the host\'s firewall is programmed [default: nftables, or iptables where the kernel has no nf_tables]' -r -f -a "nftables\t'A table of our own in nftables'
 vyos\t'The same, and the chains that VyOS has are to accept what is let in'
 iptables\t'iptables and ipset, for kernels without nf_tables'"
@@ -228,10 +218,8 @@ complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-ruleset" -
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-ruleset" -l diff-exit -d 'Exit with 1 if the rules in the kernel differ from the plan'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-ruleset" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand confirm" -s c -l config -d 'The configuration file' -r -F
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand confirm" -l runtime-dir -d 'Where the daemon\'s control socket and lock are' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand confirm" -s h -l help -d 'Print help'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand status" -s c -l config -d 'The configuration file' -r -F
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand status" -l runtime-dir -d 'Where the daemon\'s control socket and lock are' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand status" -s w -l watch -d 'Show it again every so many seconds, until Ctrl-C' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand status" -l json -d 'Print JSON for programs'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand status" -l all -d 'List every grant, however many there are'
@@ -247,7 +235,6 @@ complete -c knock-agent -n "__fish_knock_agent_using_subcommand log" -s f -l fol
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand log" -l json -d 'Print a JSON object a line'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand log" -s h -l help -d 'Print help'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -s c -l config -d 'The configuration file' -r -F
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l runtime-dir -d 'Where the daemon\'s control socket and lock are' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l http-port -d 'Port of step 1 (plain HTTP)' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l https-port -d 'Port of step 2 (HTTPS)' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l waf-http-port -d 'Port of the proxy for step 1, which clients use; --http-port is then behind it' -r
@@ -255,7 +242,6 @@ complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l waf-h
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l waf-trusted-ips -d 'Addresses and networks that the proxy speaks from: nobody else reaches --http-port and --https-port, and who the client is is believed to nobody else [default: 127.0.0.1,::1]' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l cert -d 'TLS certificate of step 2: PEM, the server\'s first, then those of its issuers' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l key -d 'TLS key of step 2: PEM' -r -F
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l state-dir -d 'Where the last good plan is kept' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l firewall-type -d 'How the host\'s firewall is programmed [default: nftables, or iptables where the kernel has no nf_tables]' -r -f -a "nftables\t'A table of our own in nftables'
 vyos\t'The same, and the chains that VyOS has are to accept what is let in'
 iptables\t'iptables and ipset, for kernels without nf_tables'"
@@ -284,7 +270,6 @@ complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l use-s
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l json -d 'Print JSON for programs'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -s c -l config -d 'The configuration file' -r -F
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l runtime-dir -d 'Where the daemon\'s control socket and lock are' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l http-port -d 'Port of step 1 (plain HTTP)' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l https-port -d 'Port of step 2 (HTTPS)' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l waf-http-port -d 'Port of the proxy for step 1, which clients use; --http-port is then behind it' -r
@@ -292,7 +277,6 @@ complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l waf-
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l waf-trusted-ips -d 'Addresses and networks that the proxy speaks from: nobody else reaches --http-port and --https-port, and who the client is is believed to nobody else [default: 127.0.0.1,::1]' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l cert -d 'TLS certificate of step 2: PEM, the server\'s first, then those of its issuers' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l key -d 'TLS key of step 2: PEM' -r -F
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l state-dir -d 'Where the last good plan is kept' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l firewall-type -d 'How the host\'s firewall is programmed [default: nftables, or iptables where the kernel has no nf_tables]' -r -f -a "nftables\t'A table of our own in nftables'
 vyos\t'The same, and the chains that VyOS has are to accept what is let in'
 iptables\t'iptables and ipset, for kernels without nf_tables'"
@@ -324,30 +308,24 @@ complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l no-p
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l json -d 'Print JSON for programs'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand grant" -s c -l config -d 'The configuration file' -r -F
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand grant" -l runtime-dir -d 'Where the daemon\'s control socket and lock are' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand grant" -l for -d 'For how long: 90s, 15m, 24h, 30d; the app\'s duration unless given' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand grant" -s h -l help -d 'Print help'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand revoke" -s c -l config -d 'The configuration file' -r -F
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand revoke" -l runtime-dir -d 'Where the daemon\'s control socket and lock are' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand revoke" -l app -d 'With --all: of this app only' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand revoke" -l all -d 'Take back every grant'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand revoke" -s h -l help -d 'Print help'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand allow" -s c -l config -d 'The configuration file' -r -F
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand allow" -l runtime-dir -d 'Where the daemon\'s control socket and lock are' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand allow" -l app -d 'To this app only, by the name of its section; to every app unless given' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand allow" -l for -d 'For how long: 90s, 15m, 24h, 30d; until --flush unless given' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand allow" -l list -d 'Show the networks that are let in'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand allow" -l flush -d 'Forget all networks but those of the configuration'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand allow" -s h -l help -d 'Print help'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand unblock" -s c -l config -d 'The configuration file' -r -F
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand unblock" -l runtime-dir -d 'Where the daemon\'s control socket and lock are' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand unblock" -l all -d 'Lift every lock-out'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand unblock" -s h -l help -d 'Print help'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand teardown" -s c -l config -d 'The configuration file' -r -F
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand teardown" -l runtime-dir -d 'Where the daemon\'s control socket and lock are' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand teardown" -s h -l help -d 'Print help'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand cert" -s c -l config -d 'The configuration file' -r -F
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand cert" -l runtime-dir -d 'Where the daemon\'s control socket and lock are' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand cert" -l cert -d 'Where the certificate goes' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand cert" -l key -d 'Where the key goes; readable by its owner only' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand cert" -l name -d 'A host name or address clients use; may be given several times' -r
@@ -365,7 +343,6 @@ complete -c knock-agent -n "__fish_knock_agent_using_subcommand enroll" -l expir
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand enroll" -l host -d 'The gateway as the client calls it, for the client\'s profile' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand enroll" -l profile -d 'Also write the client\'s profile, which goes into ~/.config/knock-agent/ there' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand enroll" -s c -l config -d 'The configuration file' -r -F
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand enroll" -l runtime-dir -d 'Where the daemon\'s control socket and lock are' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand enroll" -l file -d 'Where the secret is saved [default: USER.json]' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand enroll" -l folder -d 'The 2FA folder, where the file is named after an access key, which is asked for' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand enroll" -l png -d 'Also write the QR code as PNG' -r -F
@@ -392,8 +369,6 @@ complete -c knock-agent -n "__fish_knock_agent_using_subcommand knock" -l sequen
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand knock" -l knocks -d 'How many knocks there are, 1 to 8 [default: 4; with knock-knock 3]' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand knock" -l knock-ports -d 'The ports they are at [default: 20000-31999]' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand knock" -l knock-every -d 'How often they change [default: 30s]' -r
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand knock" -l key -d 'Refused: the profile says where keys are' -r
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand knock" -l token -d 'Refused: codes are asked for' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand knock" -s 4 -l ipv4 -d 'Over IPv4 only'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand knock" -s 6 -l ipv6 -d 'Over IPv6 only'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand knock" -l close -d 'Close what was opened for you, instead'
@@ -404,11 +379,8 @@ complete -c knock-agent -n "__fish_knock_agent_using_subcommand knock" -l ask-pi
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand knock" -l knock-lengths -d 'The lengths of datagrams count'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand knock" -l knock-tcp -d 'Knock at TCP ports'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand knock" -s h -l help -d 'Print help'
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand connect" -l key -d 'Refused: the profile says where keys are' -r
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand connect" -l token -d 'Refused: codes are asked for' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand connect" -s h -l help -d 'Print help'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand demo" -s c -l config -d 'The configuration file' -r -F
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand demo" -l runtime-dir -d 'Where the daemon\'s control socket and lock are' -r -F
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand demo" -l sequence -d 'Tell of a knock sequence instead, with the defaults of `run --sequence`; takes half a minute'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand demo" -s h -l help -d 'Print help'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand generate" -l only -d 'Only the file of this name' -r

@@ -43,8 +43,18 @@ pub enum BackendError {
     #[error(transparent)]
     Iptables(#[from] IptablesError),
     /// What was read back is not what was written.
-    #[error("what the kernel lists is not what was written; still to do: {}", .0.join(", "))]
+    #[error("what the kernel lists is not what was written; still to do: {}", first_of(.0))]
     NotAsWritten(Vec<String>),
+}
+
+/// How much of what is left a message names.
+const NAMED: usize = 3;
+
+fn first_of(left: &[String]) -> String {
+    let named: Vec<&str> = left.iter().take(NAMED).map(String::as_str).collect();
+    let more = left.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+    format!("{}{more}", named.join(", "))
 }
 
 impl From<NetlinkError> for BackendError {

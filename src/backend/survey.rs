@@ -7,7 +7,6 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
-use std::path::Path;
 
 use super::BackendError;
 use super::nftables::Nftables;
@@ -136,7 +135,8 @@ fn interfaces() -> Vec<HostInterface> {
     states
         .into_iter()
         .map(|state| HostInterface {
-            is_bridge: Path::new("/sys/class/net").join(&state.name).join("bridge").is_dir(),
+            // Not /sys, which may be that of another network namespace.
+            is_bridge: state.kind == "bridge",
             name: state.name,
             index: state.index,
             addresses: state.addresses,

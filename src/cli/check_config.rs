@@ -4,8 +4,9 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::cli::load::{self, Exposure, Refused};
+use crate::cli::outside::Noted;
 use crate::cli::{DaemonArgs, Exit, Printer, Tone};
-use crate::cli::{companions, installed};
+use crate::cli::{companions, installed, readable};
 use crate::config::{App, Checked, Destination, Problem, Problems, ProxyStep2, Settings, Step1Reply, User};
 
 /// The arguments of `check-config`.
@@ -30,8 +31,10 @@ pub fn run(args: CheckConfigArgs) -> Exit {
     args.daemon.vet(&mut err);
     installed::note(&args.daemon, "check-config", &mut err);
     let exposure = Exposure::of_strict(args.daemon.strict);
-    let mut read = load::read(&args.daemon.file.config, Some(&args.daemon.steps()), exposure);
+    let noted = Noted::default();
+    let mut read = load::read_with(&args.daemon.file.config, Some(&args.daemon.steps()), exposure, &noted);
     if let Ok(checked) = &mut read {
+        checked.warnings.extend(readable::check(&checked.settings, &args.daemon, noted.files()));
         let found = companions::check(&checked.settings, &args.daemon);
         if companions::exit(&found) == Exit::Done {
             checked.warnings.extend(found);

@@ -8,8 +8,9 @@ use crate::backend::iptables::IptablesError;
 use crate::backend::{BackendError, Firewall, Kind};
 use crate::cli::load::{self, Exposure};
 use crate::cli::operate::exit_of_backend;
+use crate::cli::outside::Noted;
 use crate::cli::{DaemonArgs, Exit, Printer, Tone};
-use crate::cli::{companions, installed};
+use crate::cli::{companions, installed, readable};
 use crate::config::{self, Settings};
 use crate::ruleset::audit::Severity;
 use crate::ruleset::iptables::plan::{Keeping, Matcher, plan};
@@ -70,7 +71,9 @@ fn check(args: &CheckRulesetArgs, err: &mut Printer) -> Result<Exit, Exit> {
     args.daemon.vet(err);
     let exposure = Exposure::of_strict(args.daemon.strict);
     let steps = args.daemon.steps();
-    let settings = load::load(&args.daemon.file.config, Some(&steps), exposure, err)?.settings;
+    let noted = Noted::default();
+    let settings = load::load_with(&args.daemon.file.config, Some(&steps), exposure, &noted, err)?.settings;
+    load::print_all(&readable::check(&settings, &args.daemon, noted.files()), 0, err);
     let host = args.daemon.host_chains(settings.global.mark, err)?;
     installed::note(&args.daemon, "check-ruleset", err);
     if let Some(problem) = companions::tls(&args.daemon) {

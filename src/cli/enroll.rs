@@ -179,7 +179,12 @@ fn by_hand(base32: &Secret, kind: TotpKind) -> Secret {
 
 fn show(code: &QrCode, by_hand: &Secret, uri: Option<&Secret>) -> Result<(), Exit> {
     let mut out = Printer::stdout();
-    out.line(picture::blocks(code).trim_end_matches('\n'));
+    match (picture::width(code), terminal::size()) {
+        (needs, Some((_, columns))) if columns < needs => {
+            out.line(format!("The QR code takes {needs} columns and this terminal has {columns}: make it wider and begin anew, or go on without."));
+        }
+        _ => out.line(picture::blocks(code).trim_end_matches('\n')),
+    }
     out.line(by_hand.expose());
     if let Some(uri) = uri {
         out.line(uri.expose());

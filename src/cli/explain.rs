@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::cli::load::{self, Exposure, Refused};
 use crate::cli::operate::exit_of_backend;
 use crate::cli::{DaemonArgs, Exit, Printer, Tone};
-use crate::config::{Settings, Severity};
+use crate::config::{App, Settings, Severity};
 use crate::ruleset::explain::{Answer, Cause, Daemon, Finding, Outcome, Step, Verdict, hook_word};
 use crate::ruleset::layout::Options;
 use crate::service::control::{self, Failure, Reply, Request};
@@ -91,7 +91,11 @@ fn answer(args: &ExplainArgs, err: &mut Printer) -> Result<Exit, Exit> {
     let (http_port, https_port) = args.daemon.public_ports();
     let options = Options { http_port, https_port, inner_header: true, log: true };
     let client = args.address.to_canonical();
-    let daemon = ask(args, client);
+    let mut daemon = ask(args, client);
+    if let (Some(_), Daemon::Says(recalled)) = (&trouble, &mut daemon) {
+        // It is told what is wrong with the file.
+        recalled.newer = None;
+    }
     let asked = Asked { client, what, by: args.by.clone(), to: args.to, probe: !args.no_probe };
     let mut answers = explain(&settings, options, daemon, &asked).map_err(|error| {
         err.line(format!("error: {error}"));
@@ -106,8 +110,16 @@ fn answer(args: &ExplainArgs, err: &mut Printer) -> Result<Exit, Exit> {
     Ok(show(args, &answers))
 }
 
-/// What this host has not: an interface, or an address.
+/// What this host has not: an interface, or an address; or no client has.
 fn nowhere(args: &ExplainArgs) -> Option<(String, &'static str)> {
+    let client = args.address.to_canonical();
+    let broadcast = matches!(client, IpAddr::V4(v4) if v4.is_broadcast());
+    if client.is_multicast() || client.is_unspecified() || broadcast {
+        return Some((
+            format!("{client} is no address that a client can have"),
+            "name the client's address as this host sees it",
+        ));
+    }
     let states = interfaces::states().ok()?;
     let absent = |name: &&String| !states.iter().any(|state| state.name == **name);
     if let Some(by) = args.by.as_ref().filter(absent) {
@@ -215,8 +227,17 @@ fn wanted(text: Option<&str>, settings: &Settings) -> Option<Wanted> {
     let named = named.or_else(|| settings.apps.iter().find(|app| app.name.as_str() == slug));
     match named {
         Some(app) => Some(Wanted::App(app.name.to_string())),
-        None => port(text).map(|(protocol, port)| Wanted::Port(protocol, port)),
+        None => port(text).map(|(protocol, port)| {
+            // A bare number is what is guarded there: TCP, unless it is UDP alone.
+            let guarded = |by| settings.apps.iter().any(|app| guards(app, by, port));
+            let udp_alone = !text.contains('/') && !guarded(Protocol::Tcp) && guarded(Protocol::Udp);
+            Wanted::Port(if udp_alone { Protocol::Udp } else { protocol }, port)
+        }),
     }
+}
+
+fn guards(app: &App, protocol: Protocol, port: u16) -> bool {
+    app.protocol.each().contains(&protocol) && app.ports.iter().any(|range| range.contains(port))
 }
 
 /// `22`, `tcp/22`, `udp/53`.

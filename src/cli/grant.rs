@@ -11,7 +11,9 @@ use crate::units::{AppName, Lifetime};
 
 /// The arguments of `grant`.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Example:\n  sudo knock-agent grant ssh 203.0.113.7 --for 2h")]
+#[command(
+    after_help = "For root and, while a daemon runs, members of the group knock-agent.\n\nExample:\n  sudo knock-agent grant ssh 203.0.113.7 --for 2h"
+)]
 pub struct GrantArgs {
     /// The configuration file.
     #[command(flatten)]

@@ -13,6 +13,7 @@ use crate::cli::{DaemonArgs, Exit, Printer, Tone};
 use crate::config::Settings;
 use crate::service::control::{self, Reply, Request};
 use crate::service::health::{Ailment, Part, of_certificate, of_rules};
+use crate::service::on_disk::ON_DISK;
 use crate::sys::clock;
 
 /// How long the daemon may take to answer.
@@ -130,7 +131,11 @@ fn kernel(args: &DaemonArgs, findings: &mut Findings) {
 fn daemon(args: &DaemonArgs, findings: &mut Findings) {
     match control::call_within(&args.file.runtime_dir, &Request::Health {}, PATIENCE) {
         Ok(Some(Reply::Health { problems })) => {
-            problems.into_iter().for_each(|one| findings.add(one.part, one.message));
+            // What is wrong with the file is told once.
+            let is_told = findings.ailments.iter().any(|one| one.part == Part::Configuration);
+            let again = |one: &Ailment| one.part == Part::Configuration && one.message.starts_with(ON_DISK);
+            let new = problems.into_iter().filter(|one| !(is_told && again(one)));
+            new.for_each(|one| findings.add(one.part, one.message));
         }
         Ok(Some(Reply::Failed { message, .. })) => findings.add(Part::Daemon, message),
         Ok(Some(_)) => findings.add(Part::Daemon, "it answers something else: it is of another release"),

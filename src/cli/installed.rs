@@ -49,8 +49,70 @@ fn other_flags(folders: &[&Path], config: &Path) -> Option<String> {
     (value("--config").map(Path::new) == Some(config) && ports != USUAL).then(|| words.join(" "))
 }
 
+/// Whom the installed unit starts the daemon as, for a configuration, and with which files.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Started {
+    /// The user.
+    pub user: String,
+    /// Groups besides the user's own.
+    pub groups: Vec<String>,
+    /// Certificate and key.
+    pub tls: Vec<PathBuf>,
+    /// Whether nothing in home folders is seen.
+    pub without_homes: bool,
+}
+
+/// That, where the unit is for this configuration and starts the daemon as a user who is not told to read everything.
+pub(super) fn started(config: &Path) -> Option<Started> {
+    started_in(&FOLDERS.map(Path::new), config)
+}
+
+fn started_in(folders: &[&Path], config: &Path) -> Option<Started> {
+    let lines = lines(folders)?;
+    let command = said(&lines, "ExecStart=").pop()?;
+    let words: Vec<&str> = command.split_whitespace().collect();
+    let value = |flag: &str| {
+        let at = words.iter().position(|word| *word == flag)?;
+        words.get(at + 1).map(PathBuf::from)
+    };
+    let user = said(&lines, "User=").pop().filter(|user| user != "root")?;
+    let capable = said(&lines, "AmbientCapabilities=").iter().any(|all| all.contains("CAP_DAC_"));
+    if capable || value("--config").as_deref() != Some(config) {
+        return None;
+    }
+    let mut groups: Vec<String> = said(&lines, "Group=");
+    groups.drain(..groups.len().saturating_sub(1));
+    let more = said(&lines, "SupplementaryGroups=");
+    groups.extend(more.iter().flat_map(|all| all.split_whitespace()).map(str::to_owned));
+    let without_homes =
+        said(&lines, "ProtectHome=").pop().is_some_and(|home| home == "yes" || home == "true");
+    Some(Started {
+        user,
+        groups,
+        tls: ["--cert", "--key"].into_iter().filter_map(value).collect(),
+        without_homes,
+    })
+}
+
+/// What the unit says of a key; an empty value takes back what was said before.
+fn said(lines: &str, key: &str) -> Vec<String> {
+    let mut all = Vec::new();
+    for value in lines.lines().filter_map(|line| line.trim().strip_prefix(key)) {
+        match value.trim() {
+            "" => all.clear(),
+            value => all.push(value.to_owned()),
+        }
+    }
+    all
+}
+
 /// The command line of the unit with its drop-ins; none where it is not installed.
 fn command(folders: &[&Path]) -> Option<String> {
+    said(&lines(folders)?, "ExecStart=").pop()
+}
+
+/// The lines of the unit with its drop-ins.
+fn lines(folders: &[&Path]) -> Option<String> {
     let unit = folders.iter().map(|folder| folder.join(UNIT)).find(|unit| unit.is_file())?;
     let mut drop_ins: BTreeMap<OsString, PathBuf> = BTreeMap::new();
     for folder in folders {
@@ -64,9 +126,7 @@ fn command(folders: &[&Path]) -> Option<String> {
     }
     let texts =
         std::iter::once(&unit).chain(drop_ins.values()).filter_map(|path| files::read_text(path, MAX).ok());
-    let lines = texts.map(|text| text.replace("\\\n", " ")).collect::<Vec<_>>().join("\n");
-    let mut starts = lines.lines().filter_map(|line| line.trim().strip_prefix("ExecStart="));
-    starts.next_back().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty())
+    Some(texts.map(|text| text.replace("\\\n", " ")).collect::<Vec<_>>().join("\n"))
 }
 
 #[cfg(test)]
@@ -95,6 +155,27 @@ mod tests {
         let drop_in = "[Service]\nExecStart=\nExecStart=/usr/bin/knock-agent run --config /etc/knock-agent/config.yaml \\\n --http-port 8080 --https-port 8443\n";
         fs::write(etc.join("knock-agent.service.d/init.conf"), drop_in).unwrap();
         assert_eq!(other_flags(&folders, config), None, "the usual ones");
+        let run = started_in(&folders, config).unwrap();
+        assert_eq!(
+            (run.user.as_str(), run.groups, run.tls.len()),
+            ("knock-agent", vec!["knock-agent".to_owned()], 0)
+        );
+        assert!(run.without_homes);
+        for (more, of) in [
+            ("User=", None),
+            ("User=root", None),
+            ("AmbientCapabilities=CAP_DAC_READ_SEARCH", None),
+            ("User=gate\nSupplementaryGroups=ssl-cert tls\nProtectHome=no", Some("gate")),
+        ] {
+            fs::write(etc.join("knock-agent.service.d/more.conf"), format!("[Service]\n{more}\n")).unwrap();
+            let run = started_in(&folders, config);
+            assert_eq!(run.as_ref().map(|run| run.user.as_str()), of, "{more}");
+            assert!(
+                run.is_none_or(|run| run.groups == ["knock-agent", "ssl-cert", "tls"] && !run.without_homes)
+            );
+        }
+        fs::remove_file(etc.join("knock-agent.service.d/more.conf")).unwrap();
+        assert_eq!(started_in(&folders, Path::new("/tmp/other.yaml")), None);
         fs::remove_dir_all(top).unwrap();
     }
 }

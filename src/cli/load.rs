@@ -53,7 +53,21 @@ pub fn load(
     exposure: Exposure,
     err: &mut Printer,
 ) -> Result<Checked, Exit> {
-    match read(path, steps, exposure) {
+    load_with(path, steps, exposure, &Disk, err)
+}
+
+/// The same, with other files from somewhere else.
+///
+/// # Errors
+/// As above.
+pub fn load_with(
+    path: &Path,
+    steps: Option<&Steps>,
+    exposure: Exposure,
+    outside: &dyn Outside,
+    err: &mut Printer,
+) -> Result<Checked, Exit> {
+    match read_with(path, steps, exposure, outside) {
         Ok(checked) => {
             print_all(&checked.warnings, 0, err);
             Ok(checked)
@@ -111,10 +125,10 @@ pub fn read_with(
             about_file.extend(checked.warnings);
             Err(refused(Problems { list: about_file, more: 0 }))
         }
-        Ok(Checked { mut settings, warnings }) => {
+        Ok(Checked { mut settings, warnings, outline }) => {
             settings.follow_time(clock::now().wall);
             about_file.extend(warnings);
-            Ok(Checked { settings, warnings: about_file })
+            Ok(Checked { settings, warnings: about_file, outline })
         }
         Err(Problems { list, more }) => {
             about_file.extend(list);

@@ -14,6 +14,7 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::cli::plain;
 use crate::service::record::{FIELD, Record};
 use crate::sys::journal::Journal;
 use crate::units::Timestamp;
@@ -186,10 +187,9 @@ fn time(wall: SystemTime) -> String {
     format!("{}.{:06}Z", whole.trim_end_matches('Z'), since.subsec_micros())
 }
 
-/// ` INFO message field=value`, without anything that a terminal obeys.
+/// ` INFO message field=value`, without anything that a terminal obeys or that turns text around.
 fn text(level: Level, said: &Said) -> String {
-    let line = format!("{level:>5} {}{}", said.message, said.text);
-    line.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    plain(&format!("{level:>5} {}{}", said.message, said.text))
 }
 
 fn json(level: Level, said: &Said, wall: SystemTime) -> String {

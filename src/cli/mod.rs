@@ -65,6 +65,8 @@ mod proxy_flags;
 #[cfg(feature = "gateway")]
 pub mod quick;
 #[cfg(feature = "gateway")]
+mod readable;
+#[cfg(feature = "gateway")]
 pub mod revoke;
 #[cfg(feature = "gateway")]
 pub mod run;

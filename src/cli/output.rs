@@ -2,6 +2,7 @@ use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 
 use crate::cli::Exit;
+use crate::units::is_invisible;
 
 /// What a piece of text means to the reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,10 +73,11 @@ impl Printer {
         if self.colour { format!("\u{1b}[{}m{text}\u{1b}[0m", tone.ansi()) } else { text.to_owned() }
     }
 
-    /// Prints a line.
+    /// Prints a line; names of files, interfaces and people in it steer no terminal and turn no text around.
     pub fn line(&mut self, text: impl Display) {
+        let text = harmless(&text.to_string(), self.colour);
         if let Some(picture) = &mut self.picture {
-            picture.extend(text.to_string().split('\n').map(str::to_owned));
+            picture.extend(text.split('\n').map(str::to_owned));
         } else if self.state == State::Open {
             let outcome = writeln!(self.sink, "{text}");
             self.note(outcome);
@@ -113,7 +115,15 @@ impl Printer {
     /// Prints rows with their columns aligned, two spaces between them and in front.
     pub fn table<const N: usize>(&mut self, rows: &[[String; N]]) {
         let mut widths = [0; N];
-        for row in rows {
+        let rows: Vec<[String; N]> = rows
+            .iter()
+            .map(|row| {
+                std::array::from_fn(|n| {
+                    row.get(n).map_or_else(String::new, |cell| harmless(cell, self.colour))
+                })
+            })
+            .collect();
+        for row in &rows {
             for (width, cell) in widths.iter_mut().zip(row) {
                 *width = cell.chars().count().max(*width);
             }
@@ -175,10 +185,33 @@ fn cut(line: &str, columns: usize) -> String {
     out
 }
 
-/// A text without anything that a terminal obeys.
+/// A text without anything that a terminal obeys, or that is not seen.
 #[must_use]
 pub fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if c.is_control() || is_invisible(c) { '\u{fffd}' } else { c }).collect()
+}
+
+/// The same with what a line may have: ends of lines, tabs and, where it is coloured, colours. The rest is spelt as JSON
+/// spells it, as the text may be JSON.
+fn harmless(text: &str, coloured: bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    for (at, c) in text.char_indices() {
+        let meant = matches!(c, '\n' | '\t') || (coloured && text.get(at..).is_some_and(begins_colour));
+        if meant || !(c.is_control() || is_invisible(c)) {
+            out.push(c);
+        } else {
+            out.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
+        }
+    }
+    out
+}
+
+/// Whether it begins as [`Printer::paint`] does.
+fn begins_colour(text: &str) -> bool {
+    let rest = text
+        .strip_prefix("\u{1b}[")
+        .map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';'));
+    rest.is_some_and(|rest| rest.starts_with('m'))
 }
 
 fn wants_colour(is_terminal: bool) -> bool {
@@ -259,6 +292,25 @@ mod tests {
         let narrow = show(Some((4, 5)));
         assert_eq!(narrow, "\x1b[H\x1b[31;1mBAD\x1b[0m g\x1b[0m\x1b[K\ntwo\x1b[K\n... 2\x1b[K\n\x1b[J");
         assert_eq!(show(Some((0, 0))), "\x1b[H.\x1b[K\n\x1b[J", "no screen at all");
+    }
+
+    #[test]
+    fn what_is_printed_turns_no_text_around_and_steers_no_terminal() {
+        let page = Page::default();
+        let mut printer = Printer::to(Box::new(page.clone()), false);
+        let name = "a\u{202e}gpj\u{1b}]0;x\u{7}\u{9b}b\u{e0041}";
+        printer.line(serde_json::json!({ "file": name }));
+        printer.table(&[[name, "x"], ["", "y"]].map(|row| row.map(str::to_owned)));
+        let text = String::from_utf8(page.0.take()).unwrap();
+        assert!(!text.chars().any(|c| c != '\n' && (c.is_control() || is_invisible(c))), "{text:?}");
+        let mut lines = text.lines();
+        let told: serde_json::Value = serde_json::from_str(lines.next().unwrap()).unwrap();
+        assert_eq!(told["file"], name, "a program reads what it is");
+        let ends: Vec<usize> = lines.map(|line| line.chars().count()).collect();
+        assert_eq!(ends.len(), 2);
+        assert_eq!(ends[0], ends[1], "columns are as wide as what is seen: {text}");
+        assert_eq!(harmless("\u{1b}[31;1mx\u{1b}[0m\u{1b}[2J", true), "\u{1b}[31;1mx\u{1b}[0m\\u001b[2J");
+        assert_eq!(plain("a\u{202e}b\u{200b}"), "a\u{fffd}b\u{fffd}");
     }
 
     #[test]

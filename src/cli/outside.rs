@@ -1,5 +1,6 @@
 //! Secrets and users that a configuration keeps in other files.
 
+use std::cell::RefCell;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -54,6 +55,34 @@ impl Outside for Disk {
         }
         out.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(out)
+    }
+}
+
+/// The same, and which files were asked for.
+#[derive(Debug, Default)]
+pub struct Noted(RefCell<Vec<PathBuf>>);
+
+impl Noted {
+    /// The files.
+    pub fn files(self) -> Vec<PathBuf> {
+        self.0.into_inner()
+    }
+}
+
+impl Outside for Noted {
+    fn secret(&self, from: SecretFrom<'_>) -> Result<Secret, String> {
+        if let SecretFrom::File(path) = from {
+            self.0.borrow_mut().push(path.to_owned());
+        }
+        Disk.secret(from)
+    }
+
+    fn users(&self, folder: &Path) -> Result<Vec<UserFile>, String> {
+        let users = Disk.users(folder);
+        let mut files = self.0.borrow_mut();
+        files.push(folder.to_owned());
+        files.extend(users.iter().flatten().map(|user| PathBuf::from(&user.file)));
+        users
     }
 }
 

@@ -18,17 +18,23 @@ impl Ask for Person {
         let what = || question.trim_end_matches([':', ' ']).to_owned();
         let answer = match terminal::ask(question) {
             Ok(Some(answer)) => Ok(answer),
-            Ok(None) if self.stdin_is_free => terminal::read_line(),
+            Ok(None) if self.stdin_is_free => match terminal::read_line() {
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Err(SecretError::Nobody(what()));
+                }
+                read => read,
+            },
             Ok(None) => return Err(SecretError::Nobody(what())),
             Err(error) => Err(error),
         };
         match answer {
             Ok(answer) if answer.expose().is_empty() => Err(SecretError::GivenUp),
             Ok(answer) => Ok(answer),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                Err(if self.stdin_is_free { SecretError::Nobody(what()) } else { SecretError::GivenUp })
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::Interrupted) =>
+            {
+                Err(SecretError::GivenUp)
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(SecretError::GivenUp),
             Err(error) => Err(SecretError::Terminal(error)),
         }
     }

@@ -15,7 +15,7 @@ use crate::units::AppName;
     override_usage = "knock-agent revoke [OPTIONS] APP ADDR\n       knock-agent revoke [OPTIONS] --all [--app APP]"
 )]
 #[command(
-    after_help = "Examples:\n  sudo knock-agent revoke ssh 203.0.113.7\n  sudo knock-agent revoke --all --app ssh"
+    after_help = "For root and, while a daemon runs, members of the group knock-agent.\n\nExamples:\n  sudo knock-agent revoke ssh 203.0.113.7\n  sudo knock-agent revoke --all --app ssh"
 )]
 pub struct RevokeArgs {
     /// The configuration file.

@@ -14,6 +14,7 @@ use crate::cli::{DaemonArgs, Exit, Printer};
 use crate::config::{Problem, ProxyStep2, Settings, Severity};
 use crate::service::daemon::{self, Daemon, DaemonError, TlsFiles};
 use crate::service::launcher::Launcher;
+use crate::service::on_disk::InForce;
 use crate::service::record::Record;
 use crate::service::reload::Source;
 use crate::service::trial::Watcher;
@@ -118,10 +119,12 @@ fn prepare(args: RunArgs, err: &mut Printer) -> Result<Daemon, Exit> {
     let exposure = Exposure::of_strict(args.strict);
     let steps = args.steps();
     let quick = quick.text(err)?;
-    let settings = match &quick {
-        Some(text) => quick::load(text, err)?.settings,
-        None => load::load(&args.file.config, Some(&steps), exposure, err)?.settings,
+    let checked = match &quick {
+        Some(text) => quick::load(text, err)?,
+        None => load::load(&args.file.config, Some(&steps), exposure, err)?,
     };
+    let in_force = InForce::of(&checked);
+    let settings = checked.settings;
     // Before anybody is asked, which may take long: whoever is disabled meanwhile is.
     let users = UserFiles::new(&settings);
     consent(wishes, &args, &settings, err)?;
@@ -131,7 +134,8 @@ fn prepare(args: RunArgs, err: &mut Printer) -> Result<Daemon, Exit> {
     let tls = tls_files(args.cert, args.key, &settings, err)?;
     let (path, with_tls, steps_on) = (args.file.config.clone(), tls.is_some(), settings.global.steps);
     let metrics = settings.metrics.clone();
-    let source = Source::new(move || {
+    let file = quick.is_none().then(|| path.clone());
+    let source = Source::new(file, move || {
         if let Some(text) = &quick {
             return quick::read(text);
         }
@@ -155,6 +159,7 @@ fn prepare(args: RunArgs, err: &mut Printer) -> Result<Daemon, Exit> {
         firewall,
         settings,
         source,
+        in_force,
         users,
         http_port,
         https_port,

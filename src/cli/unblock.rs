@@ -12,7 +12,7 @@ use crate::service::control::Request;
 #[derive(Args, Clone, Debug)]
 #[command(override_usage = "knock-agent unblock [OPTIONS] ADDR\n       knock-agent unblock [OPTIONS] --all")]
 #[command(
-    after_help = "Who is locked out is in `knock-agent status`. Any IPv6 address stands for its /64.\n\nExamples:\n  sudo knock-agent unblock 203.0.113.7\n  sudo knock-agent unblock --all"
+    after_help = "For root, the user that the daemon runs as, and members of the group knock-agent.\nWho is locked out is in `knock-agent status`. Any IPv6 address stands for its /64.\n\nExamples:\n  sudo knock-agent unblock 203.0.113.7\n  sudo knock-agent unblock --all"
 )]
 pub struct UnblockArgs {
     /// The configuration file.

@@ -11,6 +11,7 @@ pub mod manual;
 mod metrics;
 mod node;
 mod notify;
+mod outline;
 mod outside;
 mod problem;
 #[cfg(feature = "client")]
@@ -38,6 +39,7 @@ pub use destination::parse_destination;
 pub use knock_log::{KnockEvent, KnockLog, OWN_LOG_GROUP};
 pub use metrics::{Metrics, MetricsAddress, Textfile};
 pub use notify::{ExecHook, Mail, MailSecurity, Notify, Webhook};
+pub use outline::Outline;
 pub use outside::{Alone, Outside, SecretFrom, UserFile};
 pub use problem::{Place, Problem, Problems, Severity};
 #[cfg(feature = "client")]
@@ -57,6 +59,7 @@ pub use syntax::MAX_BYTES;
 pub use time_sequence::TimeSequence;
 
 use node::Kind;
+use outline::Noted;
 use report::{Report, Show, Spot};
 use section::Section;
 
@@ -76,6 +79,8 @@ pub struct Checked {
     pub settings: Settings,
     /// What somebody should look at, in the order of the file.
     pub warnings: Vec<Problem>,
+    /// What tells it from another one.
+    pub outline: Outline,
 }
 
 /// Reads a configuration.
@@ -110,7 +115,9 @@ pub fn parse_behind(
     let mut report = Report::default();
     conflicts::check_step_ports(ports, behind, &mut report);
     let mut of_users = Problems { list: Vec::new(), more: 0 };
-    let settings = read(text, (ports, behind), outside, &mut report, &mut of_users);
+    let (noted, mut outline) = (Noted::new(outside), Outline::default());
+    let settings = read(text, (ports, behind), &noted, &mut report, (&mut of_users, &mut outline));
+    outline.take_files(noted);
     if settings.is_none() && !report.has_errors() && of_users.errors() == 0 {
         report.error(
             Spot::at("", Place::START),
@@ -124,7 +131,7 @@ pub fn parse_behind(
     let failed = failed || of_users.errors() > 0;
     list.extend(of_users.list);
     match settings {
-        Some(settings) if !failed => Ok(Checked { settings, warnings: list }),
+        Some(settings) if !failed => Ok(Checked { settings, warnings: list, outline }),
         Some(_) | None => Err(Problems { list, more: more + of_users.more }),
     }
 }
@@ -134,9 +141,10 @@ fn read(
     (ports, behind): (Option<StepPorts>, Option<&Behind>),
     outside: &dyn Outside,
     report: &mut Report,
-    of_users: &mut Problems,
+    (of_users, outline): (&mut Problems, &mut Outline),
 ) -> Option<Settings> {
     let document = document(text, "write a `global` section and one section per app", report)?;
+    outline.take(&document);
     let file = Section::open("", Spot::at("", Place::START), &document, report)?;
     let section = match file.get("global") {
         Some(field) => field.section(report),

@@ -105,19 +105,21 @@ impl Gatekeeper {
         std::mem::take(&mut self.used)
     }
 
-    /// What is used up.
+    /// What is used up, and where the owners of secrets knock from.
     #[must_use]
     pub fn used_up(&self) -> UsedUp {
         let (proofs, proofs_from) = self.proofs.list();
-        UsedUp { codes: self.codes.list(), proofs, proofs_from }
+        UsedUp { codes: self.codes.list(), proofs, proofs_from, own: self.guesses.own_sites() }
     }
 
     /// Takes over what [`Gatekeeper::used_up`] told before a restart.
-    pub fn remember_used(&mut self, used: &UsedUp) {
+    pub fn remember_used(&mut self, used: &UsedUp, now: Now) {
         for (secret, steps) in &used.codes {
             steps.iter().for_each(|&step| self.codes.remember(secret, step));
         }
         self.proofs.remember(&used.proofs, used.proofs_from);
+        let names: Vec<&str> = self.factors.iter().map(|factor| factor.name.as_str()).collect();
+        self.guesses.remember_own(&used.own, &names, now);
     }
 
     /// Counts every code and proof that could be used now as used, because nobody knows which of them are.

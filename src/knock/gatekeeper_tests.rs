@@ -424,7 +424,7 @@ fn keys_that_share_a_secret_share_its_used_codes_across_a_restart_too() {
     assert!(before.take_used());
     assert_eq!(before.alone(&attempt("b", 2), now), Verdict::Refuse(Refusal::ReplayedToken));
     let mut after = start();
-    after.remember_used(&before.used_up());
+    after.remember_used(&before.used_up(), now);
     for (app, n) in [("a", 3), ("b", 4)] {
         assert_eq!(after.alone(&attempt(app, n), now), Verdict::Refuse(Refusal::ReplayedToken), "{app}");
     }

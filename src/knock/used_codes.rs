@@ -18,6 +18,19 @@ pub struct UsedUp {
     /// No proof of an earlier time step is taken.
     #[serde(default)]
     pub proofs_from: u64,
+    /// From where right codes of each secret came: those are not held back there.
+    #[serde(default)]
+    pub own: BTreeMap<String, Vec<OwnSite>>,
+}
+
+/// An address from which a right code came.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnSite {
+    /// The address, or the network of an IPv6 site by its first address.
+    pub site: String,
+    /// When the last code came, in milliseconds since 1970.
+    pub at_ms: u64,
 }
 
 /// The time steps whose codes have been accepted, the latest 64 of each secret, by the secret's name.

@@ -173,7 +173,7 @@ fn a_proof_does_what_its_key_does_and_only_once() {
     assert_eq!(judge(&mut gate, &replay, at(7)), Verdict::Refuse(Refusal::ReplayedProof));
     let used = gate.used_up();
     let mut restarted = gate_with(USERS, SSH, &[]);
-    restarted.remember_used(&used);
+    restarted.remember_used(&used, at(8));
     assert_eq!(judge(&mut restarted, &replay, at(8)), Verdict::Refuse(Refusal::ReplayedProof));
 }
 
@@ -332,6 +332,6 @@ fn a_code_of_somebody_who_is_disabled_and_enabled_stays_used() {
     gate.reload(&settings(&users(false), SSH), &[], [5; 16]);
     assert_eq!(judge(&mut gate, &knock, at(2)), Verdict::Refuse(Refusal::ReplayedToken));
     let mut restarted = gate_with(&users(false), SSH, &[]);
-    restarted.remember_used(&used);
+    restarted.remember_used(&used, at(3));
     assert_eq!(judge(&mut restarted, &knock, at(3)), Verdict::Refuse(Refusal::ReplayedToken));
 }

@@ -81,6 +81,8 @@ pub mod ct_state {
     pub const UNTRACKED: u32 = 64;
 }
 
+/// `IPS_CONFIRMED`: a packet of the connection went all the way through this host, or left it.
+pub const CT_STATUS_CONFIRMED: u32 = 0x08;
 /// `IPS_DST_NAT`: the destination of the connection was translated.
 pub const CT_STATUS_DNAT: u32 = 0x20;
 

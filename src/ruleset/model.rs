@@ -29,6 +29,10 @@ pub const GRANTED_SETS: &str = "app_";
 /// How the names of the sets of connections begin that closed the door behind them.
 pub const ONCE_SETS: &str = "once_";
 
+/// How the names of the sets of connections begin that were begun at a door which closes behind the first one, and have not
+/// been answered yet.
+pub const TRIED_SETS: &str = "tried_";
+
 /// How the names of the sets begin of those for whom a sequence opened what stands before a step or another sequence.
 pub const GATE_SETS: &str = "gate_";
 
@@ -133,6 +137,8 @@ pub enum KeyPart {
     Mark,
     /// The length field of a UDP header, for which nft has no name of a type.
     UdpLength,
+    /// The number that a TCP packet acknowledges, for which it has none either.
+    TcpAck,
 }
 
 impl KeyPart {
@@ -140,7 +146,7 @@ impl KeyPart {
     #[must_use]
     pub fn length(self) -> usize {
         match self {
-            Self::Ipv4 | Self::Mark => 4,
+            Self::Ipv4 | Self::Mark | Self::TcpAck => 4,
             Self::Ipv6 | Self::IfName => 16,
             Self::Protocol => 1,
             Self::Port | Self::UdpLength => 2,

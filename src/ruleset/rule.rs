@@ -3,11 +3,13 @@
 use std::net::IpAddr;
 
 use super::expr::{
-    Base, CT_STATUS_DNAT, CmpOp, CtKey, Expr, Limit, MetaKey, Reg, Side, Verdict, addr_type, ct_state,
+    Base, CT_STATUS_CONFIRMED, CT_STATUS_DNAT, CmpOp, CtKey, Expr, Limit, MetaKey, Reg, Side, Verdict,
+    addr_type, ct_state,
 };
 use super::model::Rule;
 use crate::units::{Family, Mark, PortRange, Protocol};
 
+mod end;
 mod flow;
 mod knock;
 
@@ -178,7 +180,7 @@ impl RuleText {
 
     /// `ip saddr @set`; IPv6 compares only the first `v6_prefix` bits
     pub(super) fn addr_in(self, family: Family, side: Side, v6_prefix: u8, set: &str) -> Self {
-        self.family(family).addr(family, side).masked(family, v6_prefix).lookup(set, false)
+        self.family(family).addr_in_here(family, side, v6_prefix, set)
     }
 
     /// `ip daddr 10.0.0.5`
@@ -331,32 +333,32 @@ impl RuleText {
 
     /// `fib daddr type != unicast`: for this host, by whatever kind of address
     pub(super) fn for_this_host(self) -> Self {
-        self.push(Expr::FibType { side: Side::Destination, reg: R0 }).cmp(
-            R0,
-            CmpOp::Ne,
-            &addr_type::UNICAST.to_ne_bytes(),
-        )
+        self.address_type(Side::Destination, CmpOp::Ne, addr_type::UNICAST)
     }
 
     /// `fib saddr type local`, or daddr
     pub(super) fn local(self, side: Side) -> Self {
-        self.push(Expr::FibType { side, reg: R0 }).cmp(R0, CmpOp::Eq, &addr_type::LOCAL.to_ne_bytes())
+        self.address_type(side, CmpOp::Eq, addr_type::LOCAL)
     }
 
     /// `fib saddr type anycast`, or daddr
     pub(super) fn anycast(self, side: Side) -> Self {
-        self.push(Expr::FibType { side, reg: R0 }).cmp(R0, CmpOp::Eq, &addr_type::ANYCAST.to_ne_bytes())
+        self.address_type(side, CmpOp::Eq, addr_type::ANYCAST)
     }
 
     /// `fib daddr type != multicast fib daddr type != broadcast`
     pub(super) fn for_one_host(self) -> Self {
-        [addr_type::MULTICAST, addr_type::BROADCAST].into_iter().fold(self, |text, many| {
-            text.push(Expr::FibType { side: Side::Destination, reg: R0 }).cmp(
-                R0,
-                CmpOp::Ne,
-                &many.to_ne_bytes(),
-            )
-        })
+        let kinds = [addr_type::MULTICAST, addr_type::BROADCAST].into_iter();
+        kinds.fold(self, |text, many| text.address_type(Side::Destination, CmpOp::Ne, many))
+    }
+
+    /// `fib daddr type multicast`, or broadcast
+    pub(super) fn for_many(self, kind: u32) -> Self {
+        self.address_type(Side::Destination, CmpOp::Eq, kind)
+    }
+
+    fn address_type(self, side: Side, op: CmpOp, kind: u32) -> Self {
+        self.push(Expr::FibType { side, reg: R0 }).cmp(R0, op, &kind.to_ne_bytes())
     }
 
     /// `ct direction reply`
@@ -398,6 +400,11 @@ impl RuleText {
     /// `ct status dnat`
     pub(super) fn dnatted(self) -> Self {
         self.ct_bits(CtKey::Status, CT_STATUS_DNAT)
+    }
+
+    /// `ct status confirmed`
+    pub(super) fn confirmed(self) -> Self {
+        self.ct_bits(CtKey::Status, CT_STATUS_CONFIRMED)
     }
 
     /// `meta mark set …`, keeping the bits outside its mask; nothing without a mark

@@ -7,12 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::unix::UCred;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::control::{Call, Failure, REQUEST, Reply, Request};
+use super::on_disk::{OnDisk, ailment};
 use crate::sys::users;
 
 /// Connections that are heard at a time; as many again for root.
@@ -27,8 +29,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PATIENCE_WITH_OTHERS: Duration = Duration::from_secs(1);
 /// How often it is looked whether others wait.
 const LOOK: Duration = Duration::from_millis(200);
-/// How long somebody may take to read what may be a million grants.
+/// How long somebody may take to read what may be a million grants,
 const READING: Duration = Duration::from_secs(60);
+/// and how long may pass in which nothing of it is read.
+const PAUSE: Duration = Duration::from_secs(5);
+/// So much is given to who reads, at a time.
+const PIECE: usize = 1 << 16;
+/// Lists of all that stands open, which may be some hundred megabytes each, that are made or read at a time.
+const LISTS: usize = 2;
 
 /// Those who call, by user.
 type Present = Mutex<BTreeMap<u32, usize>>;
@@ -37,11 +45,13 @@ type Present = Mutex<BTreeMap<u32, usize>>;
 struct Room {
     seats: Semaphore,
     waiting: AtomicUsize,
+    lists: Semaphore,
 }
 
 impl Room {
     fn new() -> Arc<Self> {
-        Arc::new(Self { seats: Semaphore::new(SEATS), waiting: AtomicUsize::new(0) })
+        let (seats, lists) = (Semaphore::new(SEATS), Semaphore::new(LISTS));
+        Arc::new(Self { seats, waiting: AtomicUsize::new(0), lists })
     }
 
     fn is_asked_for(&self) -> bool {
@@ -81,7 +91,7 @@ impl Drop for Guest {
 }
 
 /// Serves operators until the calls' receiver is gone.
-pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>) {
+pub(super) async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>, on_disk: OnDisk) {
     let (of_root, of_others, present) = (Room::new(), Room::new(), Arc::<Present>::default());
     while !calls.is_closed() {
         let called = listener.accept().await.and_then(|(stream, _)| Ok((stream.peer_cred()?, stream)));
@@ -96,9 +106,9 @@ pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>) {
         // Whoever has so many gets no answer.
         let Some(guest) = Guest::admitted(peer.uid(), &present) else { continue };
         let room = Arc::clone(if peer.uid() == 0 { &of_root } else { &of_others });
-        let calls = calls.clone();
+        let (calls, on_disk) = (calls.clone(), on_disk.clone());
         tokio::spawn(async move {
-            if let Err(error) = attend(stream, peer, &room, calls).await {
+            if let Err(error) = attend(stream, peer, &room, (calls, on_disk)).await {
                 tracing::debug!(%error, "a control connection failed");
             }
             drop(guest);
@@ -106,20 +116,45 @@ pub async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>) {
     }
 }
 
-async fn attend(stream: UnixStream, peer: UCred, room: &Room, calls: mpsc::Sender<Call>) -> io::Result<()> {
+async fn attend(
+    stream: UnixStream,
+    peer: UCred,
+    room: &Room,
+    (calls, on_disk): (mpsc::Sender<Call>, OnDisk),
+) -> io::Result<()> {
     room.waiting.fetch_add(1, Ordering::Relaxed);
     let seat = room.seats.acquire().await;
     room.waiting.fetch_sub(1, Ordering::Relaxed);
-    let Ok(_seat) = seat else { return Ok(()) };
+    let Ok(seat) = seat else { return Ok(()) };
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
     let mut asked = BufReader::new(reader.take(REQUEST));
     heard(asked.read_line(&mut line), room).await?;
-    let reply = answer(&line, peer, calls).await;
-    let mut text = serde_json::to_string(&reply).map_err(io::Error::other)?;
+    let request = match understood(&line, peer) {
+        Ok(request) => request,
+        Err(refusal) => return tell(&refusal, &mut writer).await,
+    };
+    // Who waits for a long list, or does not read it, takes no seat of those who ask for something else.
+    let _list = match request {
+        Request::Status {} => {
+            drop(seat);
+            Some(room.lists.acquire().await.map_err(io::Error::other)?)
+        }
+        _ => None,
+    };
+    let mut reply = answer(request, users::name(peer.uid()), calls).await;
+    compare(&mut reply, &on_disk).await;
+    tell(&reply, &mut writer).await
+}
+
+/// Writes a reply to somebody who reads it.
+async fn tell(reply: &Reply, writer: &mut OwnedWriteHalf) -> io::Result<()> {
+    let mut text = serde_json::to_string(reply).map_err(io::Error::other)?;
     text.push('\n');
     timeout(READING, async {
-        writer.write_all(text.as_bytes()).await?;
+        for piece in text.as_bytes().chunks(PIECE) {
+            timeout(PAUSE, writer.write_all(piece)).await??;
+        }
         writer.shutdown().await
     })
     .await?
@@ -142,24 +177,47 @@ async fn heard(asked: impl Future<Output = io::Result<usize>>, room: &Room) -> i
     }
 }
 
-async fn answer(line: &str, peer: UCred, calls: mpsc::Sender<Call>) -> Reply {
+/// Adds what the enforcer does not look at, as the disk may keep it waiting.
+async fn compare(reply: &mut Reply, on_disk: &OnDisk) {
+    match reply {
+        Reply::Explained { recalled } => recalled.newer = on_disk.newer().await.map(Box::new),
+        Reply::Health { problems } => problems.extend(on_disk.newer().await.as_ref().map(ailment)),
+        Reply::Status { status } => {
+            if let Some(standing) = &mut status.daemon {
+                standing.configuration.newer = on_disk.newer().await;
+                standing.problems.extend(standing.configuration.newer.as_ref().map(ailment));
+            }
+        }
+        Reply::Done { .. } | Reply::Failed { .. } | Reply::Figures(_) => {}
+    }
+}
+
+fn failed(failure: Failure, message: String) -> Reply {
+    Reply::Failed { failure, message }
+}
+
+/// What is asked by somebody who may ask it; else what there is to say about it.
+fn understood(line: &str, peer: UCred) -> Result<Request, Box<Reply>> {
     let user = users::name(peer.uid());
-    let failed = |failure, message: String| Reply::Failed { failure, message };
+    let refused = |failure, message| Err(Box::new(failed(failure, message)));
     if !users::may_operate(peer.uid(), peer.gid()) {
         tracing::warn!(user, "refused on the control socket");
         let message = format!("{user} may not do this: it takes root or a member of group {}", users::GROUP);
-        return failed(Failure::Permission, message);
+        return refused(Failure::Permission, message);
     }
-    let request = match serde_json::from_str(line) {
+    match serde_json::from_str(line) {
         Ok(request) if Request::is_for_root(&request) && !users::may_rule(peer.uid()) => {
             tracing::warn!(user, "an operator asked for what only root may: refused");
             let message =
                 format!("{user} may not do this: it takes root, as it is about the guard as a whole");
-            return failed(Failure::Permission, message);
+            refused(Failure::Permission, message)
         }
-        Ok(request) => request,
-        Err(error) => return failed(Failure::Request, format!("the request cannot be read: {error}")),
-    };
+        Ok(request) => Ok(request),
+        Err(error) => refused(Failure::Request, format!("the request cannot be read: {error}")),
+    }
+}
+
+async fn answer(request: Request, user: String, calls: mpsc::Sender<Call>) -> Reply {
     let (reply, replied) = oneshot::channel();
     let asked = calls.send(Call { request, user, reply }).await.is_ok();
     match (asked, replied.await) {

@@ -2,6 +2,7 @@
 
 mod companions;
 mod error;
+mod insist;
 mod serve;
 mod watchers;
 
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::insist::{insist, insist_guarded};
 use self::serve::Guarded;
 use super::enforcer::Enforcer;
 use super::herald::Herald;
@@ -25,6 +27,7 @@ use super::last_good::LastGood;
 use super::launcher::Launcher;
 use super::link::serving::Pem;
 use super::lockout::{self, Installed};
+use super::on_disk::InForce;
 use super::operations::Operations;
 use super::outside;
 use super::record::{Record, number};
@@ -52,6 +55,8 @@ pub struct Daemon {
     pub settings: Settings,
     /// Where it comes from, for a reload.
     pub source: Source,
+    /// What tells this configuration from one that is on the disk later.
+    pub in_force: InForce,
     /// The files of users, as they were when the configuration was read.
     pub users: UserFiles,
     /// What firewall is to be used.
@@ -251,18 +256,19 @@ fn guard(
     let options = firewall.options(&daemon.settings, daemon.http_port, daemon.https_port)?;
     let good = LastGood::of(&daemon.settings, firewall.plan(&daemon.settings, options)?);
     let Installed { live, read_at, changes } =
-        lockout::install(&mut firewall, &daemon.settings, options, good.plan())?;
+        insist(|| lockout::install(&mut firewall, &daemon.settings, options, good.plan()))?;
     let mut operations = Operations::over(firewall, &live, daemon.settings.clone(), options, read_at);
     drop(live);
     let mut state = StateFile::resume(&mut operations, clock::now()).and_then(resumed);
     if let Some(state) = state.as_mut().filter(|_| on_trial) {
         state.begin_trial(&operations, clock::now());
     }
-    let ended = operations.end_grants_of_those_gone(clock::now())?;
+    let ended =
+        insist_guarded(&mut operations, |operations| operations.end_grants_of_those_gone(clock::now()))?;
     if ended > 0 {
         tracing::info!(ended, "grants of users and keys that are not in the configuration any more end");
     }
-    operations.sync_allowed(clock::now())?;
+    insist_guarded(&mut operations, |operations| operations.sync_allowed(clock::now()))?;
     operations.make_addresses_known(good.plan());
     operations.resume_timed(&daemon.runtime_dir, clock::now());
     match operations.keep_host(daemon.host.clone()) {

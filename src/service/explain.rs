@@ -23,7 +23,7 @@ use crate::ruleset::explain::legacy;
 use crate::ruleset::explain::member::{begin_once, covered, is_in_ours, our_table};
 use crate::ruleset::explain::walk::is_ours;
 use crate::ruleset::explain::{
-    Answer, CLIENT_PORT, Daemon, Echo, Facts, Finding, Flow, Path, PathTrouble, Question, Routes,
+    Answer, CLIENT_PORT, Cause, Daemon, Echo, Facts, Finding, Flow, Path, PathTrouble, Question, Routes,
     explain as judge,
 };
 use crate::ruleset::expr::Verdict;
@@ -149,7 +149,8 @@ pub fn explain(
         let others =
             elsewhere.iter().filter_map(|by| Some((by.name.as_str(), told(&subject, Some(by.clone()))?)));
         let way = by.as_ref().map_or("", |by| by.name.as_str());
-        answers.push(by_any_way(way, client, answer, others.collect()));
+        let guarded = layout.ext.iter().any(|ext| ext.as_str() == way);
+        answers.push(by_any_way((way, guarded), client, answer, others.collect()));
     }
     let mut texts = Texts::default();
     answers.iter_mut().for_each(|answer| texts.fill(answer, &situation.host));
@@ -263,25 +264,43 @@ fn came_in_by(
     })
 }
 
-/// The guarded interfaces by which a client may come in all the same where the way back to it leads by none of them.
+/// The guarded interfaces by which a client may come in all the same, although the way back to it leads by another one.
 fn other_ways(
     situation: &Situation,
     layout: &Layout<'_>,
     by: Option<&Interface>,
     client: IpAddr,
 ) -> Vec<Interface> {
-    let is_outside = |name: &str| layout.ext.iter().any(|ext| ext.as_str() == name);
-    let Some(by) = by.filter(|by| !is_outside(&by.name)) else { return Vec::new() };
+    let Some(by) = by else { return Vec::new() };
     let at_home = situation.is_own(client)
         || situation.towards(client).is_some_and(|at| at.name == by.name)
         || client.is_loopback();
-    let ext = layout.ext.iter().filter(|_| !at_home).filter_map(|name| situation.interface(name.as_str()));
+    let ext = layout.ext.iter().map(|name| name.as_str()).filter(|name| !at_home && *name != by.name);
+    let ext = ext.filter_map(|name| situation.interface(name)).filter(|at| !at.is_down);
     ext.map(|at| Interface { name: at.name.clone(), index: Some(at.index) }).collect()
 }
 
-/// What is said where a client may come in by several interfaces, the first of which the way back to it leads by. Private
-/// addresses are believed to be inside; all others may well come in outside, whatever routes say.
-fn by_any_way(by: &str, client: IpAddr, first: Answer, others: Vec<(&str, Answer)>) -> Answer {
+/// What is said where a client may come in by several interfaces, by the first of which the way back to it leads; `guarded`:
+/// that one is, too. Private addresses are believed to be inside; all others may well come in outside, whatever routes say.
+fn by_any_way(
+    (by, guarded): (&str, bool),
+    client: IpAddr,
+    mut first: Answer,
+    others: Vec<(&str, Answer)>,
+) -> Answer {
+    let if_by = |way: &str, hidden: Finding| {
+        let Finding { cause, message, .. } = hidden;
+        Finding::open(cause, format!("if it comes in by {way} (--by {way}), another answer holds: {message}"))
+    };
+    if guarded {
+        let others = others.into_iter().filter(|(_, other)| {
+            let Finding { verdict, cause, .. } = &other.finding;
+            *cause != Cause::NoAddress && (*verdict, *cause) != (first.finding.verdict, first.finding.cause)
+        });
+        let notes: Vec<Finding> = others.map(|(name, other)| if_by(name, other.finding)).collect();
+        first.also.splice(0..0, notes);
+        return first;
+    }
     let worst = others
         .into_iter()
         .reduce(|one, other| if other.1.finding.verdict > one.1.finding.verdict { other } else { one });
@@ -294,14 +313,7 @@ fn by_any_way(by: &str, client: IpAddr, first: Answer, others: Vec<(&str, Answer
         return first;
     };
     let (mut shown, hidden, way) = if is_private { (first, other, name) } else { (other, first, by) };
-    let Finding { cause, message, .. } = hidden.finding;
-    shown.also.insert(
-        0,
-        Finding::open(
-            cause,
-            format!("if it comes in by {way} (--by {way}), another answer holds: {message}"),
-        ),
-    );
+    shown.also.insert(0, if_by(way, hidden.finding));
     shown
 }
 
@@ -392,12 +404,16 @@ fn tracked() -> Option<(u64, u64)> {
     number("nf_conntrack_count").zip(number("nf_conntrack_max"))
 }
 
+/// `TCP_CONNTRACK_SYN_RECV`.
+const SYN_RECEIVED: u8 = 2;
+
 fn flows_of(client: IpAddr) -> Vec<Flow> {
     let flow = |attempt: Attempt| Flow {
         protocol: attempt.flow.protocol,
         port: attempt.flow.server.port(),
         answered: attempt.answered,
         open: attempt.open,
+        half: attempt.state == Some(SYN_RECEIVED),
         idle_s: full_s(&attempt).map_or(0, |full| full.saturating_sub(u64::from(attempt.left_s))),
     };
     flows::attempts_of(client).unwrap_or_default().into_iter().map(flow).collect()

@@ -9,6 +9,8 @@ use tokio::net::unix::pipe;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 
+use crate::units::is_invisible;
+
 /// What is kept of a line, in bytes.
 const LONGEST: u64 = 512;
 /// Lines that are passed on at once.
@@ -108,7 +110,7 @@ fn plain(bytes: &[u8]) -> String {
 
 /// Whether a terminal or a reader does something else with it than show it: controls, ends of lines, directions.
 fn obeyed(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control() || is_invisible(c)
 }
 
 fn say(line: &str) {

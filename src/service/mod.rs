@@ -35,6 +35,7 @@ pub mod lockout;
 mod look;
 pub mod metrics;
 mod not_reloaded;
+pub mod on_disk;
 mod operate;
 pub mod operations;
 pub mod outside;

@@ -13,6 +13,7 @@ use crate::ruleset::audit::{Finding, Severity};
 use crate::sys::interfaces::{self, InterfaceState};
 use crate::units::{Family, IfName};
 
+mod tunnels;
 mod ways;
 
 use ways::Way;
@@ -269,7 +270,9 @@ pub(super) fn findings(settings: &Settings) -> Vec<Finding> {
     if present.is_empty() {
         return Vec::new();
     }
-    troubles(settings, &present).iter().map(|trouble| trouble.finding(&present)).collect()
+    let troubles = troubles(settings, &present);
+    let told = troubles.iter().map(|trouble| trouble.finding(&present));
+    told.chain(tunnels::findings(&Outside::of(settings).all(), &present)).collect()
 }
 
 /// Says what is wrong with them to whoever asks how the guard is.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use super::knocked::{GrantSet, grants_of_apps};
 use super::last_good::LastGood;
 use super::lockout::adopt;
 use super::not_reloaded::{ReloadError, one_line, reasons};
+use super::on_disk::{InForce, OnDisk};
 use super::operations::{OperationError, Operations, TRIES};
 use super::outside::Outside;
 use super::record::{Record, number};
@@ -45,12 +46,30 @@ const SLACK: Duration = Duration::from_millis(250);
 
 /// Where the configuration comes from: reads and checks it anew.
 #[derive(Clone)]
-pub struct Source(Arc<dyn Fn() -> Result<Checked, Problems> + Send + Sync>);
+pub struct Source {
+    path: Option<PathBuf>,
+    read: Arc<dyn Fn() -> Result<Checked, Problems> + Send + Sync>,
+}
 
 impl Source {
-    /// A source that is read by calling `read`.
-    pub fn new(read: impl Fn() -> Result<Checked, Problems> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(read))
+    /// A source that is read by calling `read`, which reads that file, if any.
+    pub fn new(
+        path: Option<PathBuf>,
+        read: impl Fn() -> Result<Checked, Problems> + Send + Sync + 'static,
+    ) -> Self {
+        Self { path, read: Arc::new(read) }
+    }
+
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn read(&self) -> Result<Checked, Problems> {
+        (self.read)()
     }
 }
 
@@ -93,6 +112,8 @@ pub(super) struct Reloader {
     /// None without steps.
     pub(super) served: Option<Served>,
     pub(super) enforcer: mpsc::Sender<Reload>,
+    /// Who tells what is not in force.
+    pub(super) on_disk: OnDisk,
     pub(super) around: Arc<Around>,
 }
 
@@ -169,7 +190,7 @@ impl Reloader {
         self.users.take();
         // Files may be slow, and step 1 and step 2 are served meanwhile.
         let read = spawn_blocking(move || read(&source)).await.map_err(|_| ReloadError::Ending)?;
-        let (settings, two_factor) = read?;
+        let (settings, two_factor, in_force) = read?;
         let outside = Outside::of(&settings);
         outside.may_follow(&self.outside)?;
         if let (Some(path), Some(writable)) = (&settings.global.state_file, &self.writable)
@@ -188,6 +209,7 @@ impl Reloader {
         self.enforcer.send(reload).await.map_err(|_| ReloadError::Ending)?;
         let Reloaded { changes, ended, good } = finished.await.map_err(|_| ReloadError::Ending)??;
         self.outside = outside;
+        self.on_disk.taken(in_force);
 
         if let Some(served) = &mut self.served {
             served.change(|serving| serving.step2 = Arc::new(step2)).await;
@@ -224,13 +246,15 @@ impl Reloader {
     }
 }
 
-fn read(source: &Source) -> Result<(Settings, Vec<TwoFactor>), ReloadError> {
-    let Checked { settings, warnings } = (source.0)().map_err(ReloadError::Configuration)?;
+fn read(source: &Source) -> Result<(Settings, Vec<TwoFactor>, InForce), ReloadError> {
+    let checked = source.read().map_err(ReloadError::Configuration)?;
+    let in_force = InForce::of(&checked);
+    let Checked { settings, warnings, .. } = checked;
     for warning in warnings {
         tracing::warn!("{}", one_line(&warning));
     }
     let two_factor = load_two_factor(&settings).map_err(ReloadError::Files)?;
-    Ok((settings, two_factor))
+    Ok((settings, two_factor, in_force))
 }
 
 fn tell_systemd(state: &str) {

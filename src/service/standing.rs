@@ -6,6 +6,7 @@ use std::num::NonZeroU16;
 use serde::{Deserialize, Serialize};
 
 use super::health::Ailment;
+use crate::ruleset::explain::Newer;
 use crate::ruleset::wire::RuleCounter;
 
 /// The running daemon.
@@ -71,6 +72,9 @@ pub struct Configuration {
     pub reloads: u64,
     /// Reloads that were refused since the start.
     pub refused: u64,
+    /// What on the disk is not in force; none where all of it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newer: Option<Newer>,
 }
 
 /// What passed for an app, as the kernel counted it since its rules were made: by a start without a guard, or by a reload

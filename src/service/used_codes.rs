@@ -1,4 +1,4 @@
-//! One-time codes that are used up, kept in the runtime directory across restarts of the
+//! One-time codes that are used up, and from where right ones came, kept in the runtime directory across restarts of the
 //! daemon. A reboot takes longer than a code lives.
 
 use std::io::{self, ErrorKind};
@@ -9,7 +9,7 @@ use crate::knock::{Gatekeeper, UsedUp};
 use crate::sys::files;
 use crate::units::Now;
 
-/// What ten thousand users have used up, and as many proofs as are remembered.
+/// What ten thousand users have used up, and from where, and as many proofs as are remembered.
 const MAX_BYTES: u64 = 32 << 20;
 /// After a disk that could not be written.
 const RETRY: Duration = Duration::from_secs(1);
@@ -29,7 +29,7 @@ impl UsedCodesFile {
         let path = runtime_dir.join("used-codes.json");
         match files::read_text(&path, MAX_BYTES) {
             Ok(text) => match serde_json::from_str::<UsedUp>(&text) {
-                Ok(used) => gatekeeper.remember_used(&used),
+                Ok(used) => gatekeeper.remember_used(&used, now),
                 Err(_) => doubt(&path, "it is damaged", gatekeeper, now),
             },
             Err(error) if error.kind() == ErrorKind::NotFound => {}

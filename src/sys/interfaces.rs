@@ -29,6 +29,8 @@ pub struct InterfaceState {
     pub in_vrf: bool,
     /// Its alternative names, which rules do not know.
     pub other_names: Vec<String>,
+    /// What kind of virtual interface it is, such as `vxlan`; empty for others, and where the kernel does not say.
+    pub kind: String,
 }
 
 /// Their names, sorted.
@@ -91,6 +93,7 @@ pub fn states() -> io::Result<Vec<InterfaceState>> {
         state.port_of = link.and_then(|link| link.port_of).and_then(name_of);
         state.in_vrf = link.is_some_and(|link| link.in_vrf);
         state.other_names = link.map(|link| link.other_names.clone()).unwrap_or_default();
+        state.kind = link.map(|link| link.kind.clone()).unwrap_or_default();
     }
     Ok(out.into_values().collect())
 }
@@ -111,6 +114,7 @@ pub fn present() -> io::Result<Vec<InterfaceState>> {
         port_of: link.port_of.and_then(name_of),
         in_vrf: link.in_vrf,
         other_names: link.other_names.clone(),
+        kind: link.kind.clone(),
     };
     Ok(links.iter().map(state).collect())
 }
@@ -141,6 +145,7 @@ struct Link {
     is_down: bool,
     port_of: Option<u32>,
     in_vrf: bool,
+    kind: String,
 }
 
 /// All links (`linux/rtnetlink.h`).
@@ -202,14 +207,16 @@ fn link(message: &[u8]) -> Option<Link> {
     let has_xdp = attached.and_then(|attached| attached.first()).is_some_and(|&attached| attached != 0);
     let info = attribute(attributes, IFLA_LINKINFO).unwrap_or_default();
     let as_member = attribute(info, IFLA_INFO_SLAVE_KIND);
-    let in_vrf = as_member == VRF || attribute(info, IFLA_INFO_KIND) == VRF;
+    let kind = attribute(info, IFLA_INFO_KIND);
+    let in_vrf = as_member == VRF || kind == VRF;
+    let kind = kind.map(text).unwrap_or_default();
     let master = attribute(attributes, IFLA_MASTER).and_then(|master| master.first_chunk::<4>());
     // What comes in by an interface of a VRF passes prerouting by its own name first.
     let port_of = master.filter(|_| as_member != VRF).map(|&master| u32::from_ne_bytes(master));
     let name = attribute(attributes, IFLA_IFNAME).map(text).unwrap_or_default();
     let other_names = attribute(attributes, IFLA_PROP_LIST).unwrap_or_default();
     let other_names = each(other_names, IFLA_ALT_IFNAME).map(text).collect();
-    Some(Link { index, name, other_names, has_xdp, is_down, port_of, in_vrf })
+    Some(Link { index, name, other_names, has_xdp, is_down, port_of, in_vrf, kind })
 }
 
 /// What stands before the first NUL.

@@ -1,5 +1,7 @@
 //! System calls, sockets and files: the only place with `unsafe`.
 
+#[cfg(all(feature = "gateway", target_pointer_width = "64"))]
+pub mod account;
 #[cfg(feature = "gateway")]
 pub mod calendar;
 #[cfg(feature = "gateway")]
@@ -32,6 +34,8 @@ pub mod notify;
 pub mod packet_log;
 #[cfg(feature = "gateway")]
 pub mod paths;
+#[cfg(unix)]
+mod patience;
 pub mod pipes;
 #[cfg(feature = "gateway")]
 pub mod presence;

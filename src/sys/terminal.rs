@@ -59,24 +59,29 @@ mod unix {
     use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 
     use super::MAX;
+    use crate::sys::patience::Patience;
     use crate::units::Secret;
 
     /// Asks at the terminal of this process, wherever standard input and output lead, and reads a line without
     /// showing it; none where there is no terminal.
     ///
     /// # Errors
-    /// The reason; [`io::ErrorKind::Interrupted`] for Ctrl-C, [`io::ErrorKind::UnexpectedEof`] for Ctrl-D.
+    /// The reason; [`io::ErrorKind::Interrupted`] for Ctrl-C or a signal that ends processes,
+    /// [`io::ErrorKind::UnexpectedEof`] for Ctrl-D or a terminal that is gone.
     pub fn ask(question: &str) -> io::Result<Option<Secret>> {
         let Ok(mut tty) = OpenOptions::new().read(true).write(true).open("/dev/tty") else {
             return Ok(None);
         };
         // Silent first: who types as soon as the question is there must not be shown, nor lose a character.
+        let patience = Patience::begin();
         let silent = Silent::new(&tty)?;
         tty.write_all(format!("{question} ").as_bytes())?;
-        let line = read_line(&mut tty);
+        let line = read_line(&mut patience.typed(&mut tty)).map_err(plainly);
         drop(silent);
-        tty.write_all(b"\n")?;
-        line.map(Some)
+        drop(patience);
+        let ended = tty.write_all(b"\n");
+        let line = line?;
+        ended.map(|()| Some(line))
     }
 
     /// Whether this process has a terminal.
@@ -89,7 +94,8 @@ mod unix {
     /// Asks at the terminal of this process and reads a line, which is shown as it is typed; none where there is no terminal.
     ///
     /// # Errors
-    /// The reason; [`io::ErrorKind::Interrupted`] for Ctrl-C, [`io::ErrorKind::UnexpectedEof`] for Ctrl-D.
+    /// The reason; [`io::ErrorKind::Interrupted`] for Ctrl-C or a signal that ends processes,
+    /// [`io::ErrorKind::UnexpectedEof`] for Ctrl-D or a terminal that is gone.
     #[cfg(feature = "gateway")]
     pub fn ask_shown(question: &str) -> io::Result<Option<String>> {
         let Ok(mut tty) = OpenOptions::new().read(true).write(true).open("/dev/tty") else {
@@ -106,24 +112,39 @@ mod unix {
         if let Some(key) = heard.control_chars.get_mut(end) {
             *key = CTRL_C;
         }
-        tcsetattr(&tty, SetArg::TCSANOW, &heard)?;
+        let patience = Patience::begin();
         let restored = Restored(tty.try_clone()?, before);
+        tcsetattr(&tty, SetArg::TCSANOW, &heard)?;
         tty.write_all(format!("{question} ").as_bytes())?;
         let (mut line, mut byte) = (Vec::new(), [0]);
         loop {
-            match tty.read(&mut byte)? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            let read = patience.typed(&mut tty).read(&mut byte);
+            let told = matches!(&read, Err(error) if error.kind() == io::ErrorKind::Interrupted);
+            if told || byte == [CTRL_C] {
+                drop(restored);
+                tty.write_all(b"\n")?;
+                return Err(plainly(io::ErrorKind::Interrupted.into()));
+            }
+            match read? {
+                0 => return Err(plainly(io::ErrorKind::UnexpectedEof.into())),
                 _ if byte == *b"\n" => break,
-                _ if byte == [CTRL_C] => {
-                    drop(restored);
-                    tty.write_all(b"\n")?;
-                    return Err(io::ErrorKind::Interrupted.into());
-                }
                 _ if line.len() < MAX => line.extend(byte),
                 _ => {}
             }
         }
-        String::from_utf8(line).map(Some).map_err(|_| io::ErrorKind::InvalidData.into())
+        String::from_utf8(line).map(Some).map_err(|_| plainly(io::ErrorKind::InvalidData.into()))
+    }
+
+    /// Why nothing was read, in words for who sat there.
+    fn plainly(error: io::Error) -> io::Error {
+        let kind = error.kind();
+        let text = match kind {
+            io::ErrorKind::Interrupted => "given up",
+            io::ErrorKind::UnexpectedEof => "end of input",
+            io::ErrorKind::InvalidData => "what was typed is not UTF-8",
+            _ => return error,
+        };
+        io::Error::new(kind, text)
     }
 
     #[cfg(feature = "gateway")]

@@ -173,12 +173,14 @@ fn plain(text: &str) -> Result<Secret, AccessKeyError> {
     Ok(Secret::new(text.to_owned()))
 }
 
-/// Characters that are not seen, or that change the order of others: separators, joiners, direction marks.
+/// Characters that are not seen, or that change the order of others: separators, joiners, direction marks, fillers.
 #[must_use]
 pub fn is_invisible(ch: char) -> bool {
     matches!(ch,
-        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180e}'
+        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}'
+        | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e007f}')
 }
 
 /// The id of a key of the form `id.secret`, as generated ones have it: 4 to 16 of `a-z0-9`, a dot, 20 or more of them.

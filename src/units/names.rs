@@ -3,7 +3,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::is_placeholder;
+use crate::units::{is_invisible, is_placeholder};
 
 const MAX_SLUG: usize = 48;
 const MAX_PATH: usize = 100;
@@ -21,7 +21,7 @@ const SHIPPED_PATHS: &[&str] = &[
     "/_CONFIGURED_PATH_",
 ];
 
-/// The name of an app as the configuration writes it: 1 to 50 characters, none of them a control character.
+/// The name of an app as the configuration writes it: 1 to 50 characters, none of them a control character or invisible.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AppName(String);
 
@@ -31,8 +31,8 @@ pub enum AppNameError {
     /// Empty or longer than a request can carry.
     #[error("an app name has 1 to 50 characters")]
     Length,
-    /// A control character, or white space at an end.
-    #[error("an app name has no control characters, and no blanks at its ends")]
+    /// A control character, one that is not seen or turns others around, or white space at an end.
+    #[error("an app name has no control or invisible characters, and no blanks at its ends")]
     Control,
     /// The name of the global section.
     #[error("`global` is the name of the common section: give the app another name")]
@@ -68,7 +68,7 @@ impl FromStr for AppName {
         if text.is_empty() || text.chars().count() > 50 {
             return Err(AppNameError::Length);
         }
-        if text.chars().any(char::is_control) || text.trim() != text {
+        if text.chars().any(|c| c.is_control() || is_invisible(c)) || text.trim() != text {
             return Err(AppNameError::Control);
         }
         Ok(Self(text.to_owned()))
@@ -274,6 +274,14 @@ mod tests {
         assert_eq!(slug("my-app.v2"), "my_app_v2");
         assert_eq!(slug("grün"), "gr_n");
         assert_eq!(slug(&"a".repeat(50)).len(), 48);
+    }
+
+    #[test]
+    fn names_of_apps_are_seen_as_they_are() {
+        for bad in ["a\u{202e}b", "ssh\u{200b}", "a\u{2066}b", "a\u{feff}b", "a\u{e0041}b", "a\nb", " a"] {
+            assert_eq!(bad.parse::<AppName>(), Err(AppNameError::Control), "{bad:?}");
+        }
+        assert!("größe ü".parse::<AppName>().is_ok());
     }
 
     #[test]

@@ -130,6 +130,8 @@ impl Defence {
     }
 }
 
+const WEEK_MS: u64 = 7 * 86_400_000;
+
 /// What is known of the wrong codes of a secret, from wherever they came.
 #[derive(Clone, Debug, Default)]
 pub struct Guesses {
@@ -137,24 +139,35 @@ pub struct Guesses {
     times: u32,
     last: u64,
     until: u64,
-    /// Where right codes came from, and when.
-    own: Vec<(ClientAddr, u64)>,
+    /// Where right codes came from, until when that counts, and when it was by the calendar.
+    own: Vec<(ClientAddr, u64, u64)>,
 }
 
 impl Guesses {
     pub fn holds_back(&self, client: ClientAddr, now: u64) -> bool {
-        const WEEK: u64 = 7 * 86_400_000;
         let site = client.masked_v6(64);
-        let mut latest: Vec<ClientAddr> = Vec::new();
-        for &(own, at) in self.own.iter().rev() {
-            if !latest.contains(&own) {
+        let is_own = self.latest().into_iter().any(|(own, until, _)| own == site && now < until);
+        now < self.until && !is_own
+    }
+
+    /// The eight sites that right codes came from last, the latest first.
+    fn latest(&self) -> Vec<(ClientAddr, u64, u64)> {
+        let mut latest: Vec<(ClientAddr, u64, u64)> = Vec::new();
+        for &own in self.own.iter().rev() {
+            if latest.len() < 8 && latest.iter().all(|(known, ..)| *known != own.0) {
                 latest.push(own);
-                if own == site && latest.len() <= 8 {
-                    return now < self.until && now - at >= WEEK;
-                }
             }
         }
-        now < self.until
+        latest
+    }
+
+    /// Only where the owner is may be known afterwards, for what is left of a week by the calendar; not what is to come.
+    pub fn restart(&mut self, kept: bool, now: u64, calendar: u64) {
+        let mut own = if kept { self.latest() } else { vec![] };
+        own.reverse();
+        own.retain(|(.., at)| *at <= calendar + 60_000 && calendar.saturating_sub(*at) < WEEK_MS);
+        own.iter_mut().for_each(|(_, until, at)| *until = now + WEEK_MS - calendar.saturating_sub(*at));
+        *self = Self { own, ..Self::default() };
     }
 
     pub fn fails(&mut self, rule: Option<LockOut>, now: u64) {
@@ -172,8 +185,8 @@ impl Guesses {
         }
     }
 
-    pub fn succeeds(&mut self, client: ClientAddr, now: u64) {
-        self.own.push((client.masked_v6(64), now));
+    pub fn succeeds(&mut self, client: ClientAddr, now: u64, calendar: u64) {
+        self.own.push((client.masked_v6(64), now + WEEK_MS, calendar));
     }
 
     pub fn reload(&mut self, is_there: bool, rule: Option<LockOut>) {

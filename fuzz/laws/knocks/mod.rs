@@ -170,13 +170,14 @@ impl Story<'_> {
     fn restart(&mut self, damaged: bool) {
         let kept = serde_json::to_string(&self.gate.used_up()).unwrap();
         self.gate = Gatekeeper::new(&self.world.settings(), &self.world.two_factor(), self.choices.bytes());
-        self.model.restart();
+        self.model.restart(self.now(), damaged);
         if damaged {
             self.gate.refuse_present(self.now());
             self.model.doubt(self.now());
             self.history.forget_proofs();
         } else {
-            self.gate.remember_used(&serde_json::from_str::<UsedUp>(&kept).unwrap());
+            let used = serde_json::from_str::<UsedUp>(&kept).unwrap();
+            self.gate.remember_used(&used, self.now());
         }
         self.waiting.clear();
         self.history.forget_everybody();

@@ -108,11 +108,14 @@ impl Model {
         }
     }
 
-    /// Everything but what is used up is forgotten.
-    pub fn restart(&mut self) {
+    /// Everything is forgotten but what is used up, and where owners of secrets are; that as well where it is damaged.
+    pub fn restart(&mut self, now: Now, damaged: bool) {
         self.step1s.clear();
         self.defence = Defence::new(self.world.limit, self.world.lock_out);
-        self.guesses.fill(Guesses::default());
+        let there = self.secrets();
+        for (index, guesses) in self.guesses.iter_mut().enumerate() {
+            guesses.restart(!damaged && there.contains(&index), millis(now), calendar(now));
+        }
     }
 
     /// The secrets of somebody's codes.
@@ -391,7 +394,7 @@ impl Model {
                 continue;
             }
             self.used_codes.push((index, step));
-            self.guesses[index].succeeds(attempt.client, millis(now));
+            self.guesses[index].succeeds(attempt.client, millis(now), calendar(now));
             return Ok(());
         }
         if wrong == Refusal::WrongToken {
@@ -415,6 +418,11 @@ pub fn code(index: usize, step: u64) -> String {
 /// The time step of a moment; that of proofs and of codes alike.
 pub fn steps(now: Now) -> u64 {
     now.wall.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() / INTERVAL
+}
+
+/// Milliseconds since 1970.
+fn calendar(now: Now) -> u64 {
+    now.wall.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis().try_into().unwrap()
 }
 
 fn millis(now: Now) -> u64 {

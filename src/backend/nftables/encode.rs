@@ -291,8 +291,10 @@ fn set_userdata(set: &Set) -> Vec<u8> {
         Value::Verdict => out.extend(tlv(UDATA_DATA_BYTEORDER, &0_u32.to_ne_bytes())),
         Value::Mark => out.extend(tlv(UDATA_DATA_BYTEORDER, &HOST_ENDIAN.to_ne_bytes())),
     }
-    if set.key.contains(&KeyPart::UdpLength) {
+    if set.key.iter().any(|part| matches!(part, KeyPart::UdpLength | KeyPart::TcpAck)) {
         out.extend(super::type_of::of_key(&set.key));
+    }
+    if set.key.contains(&KeyPart::UdpLength) {
         out.extend(super::type_of::of_mark_values());
     }
     if set.flags.interval {
@@ -306,7 +308,7 @@ fn packed_type(parts: &[KeyPart]) -> u32 {
         let number = match part {
             KeyPart::Ipv4 => 7,
             KeyPart::Ipv6 => 8,
-            KeyPart::UdpLength => 4,
+            KeyPart::UdpLength | KeyPart::TcpAck => 4,
             KeyPart::Protocol => 12,
             KeyPart::Port => 13,
             KeyPart::Mark => TYPE_MARK,

@@ -17,6 +17,11 @@ fn side(code: &QrCode) -> i32 {
     code.size() + 2 * QUIET
 }
 
+/// How many columns [`blocks`] takes.
+pub fn width(code: &QrCode) -> u16 {
+    u16::try_from(side(code)).unwrap_or(u16::MAX)
+}
+
 /// Half blocks, two modules in a character. Light modules are drawn, so it is right on a dark terminal; most scanners
 /// read it on a light one as well.
 pub fn blocks(code: &QrCode) -> String {

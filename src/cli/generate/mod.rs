@@ -6,7 +6,7 @@ mod roff;
 
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory, ValueEnum};
+use clap::{Args, Command, CommandFactory, ValueEnum};
 use clap_complete::Shell;
 
 use crate::cli::{Cli, Exit, Printer};
@@ -68,9 +68,27 @@ pub fn generated(what: What) -> Vec<(String, String)> {
     }
 }
 
+/// The command without what its help does not show either.
+fn offered(command: &Command) -> Command {
+    // What has been built knows its names for ever, what is made by hand has to say them so: a few, once.
+    let mut out = Command::new(&*command.get_name().to_owned().leak())
+        .args(command.get_arguments().filter(|arg| !arg.is_hide_set()).cloned())
+        .subcommands(command.get_subcommands().filter(|verb| !verb.is_hide_set()).map(offered));
+    if let Some(about) = command.get_about() {
+        out = out.about(about.clone());
+    }
+    if let Some(about) = command.get_long_about() {
+        out = out.long_about(about.clone());
+    }
+    if let Some(version) = command.get_version() {
+        out = out.version(&*version.to_owned().leak());
+    }
+    out
+}
+
 fn completions(shell: Shell) -> String {
     let mut out = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "knock-agent", &mut out);
+    clap_complete::generate(shell, &mut offered(&Cli::command()), "knock-agent", &mut out);
     // For bash it calls a program with a dash in its name one thing where it looks for the verb, and another where it
     // has one, so that nothing after the verb is completed.
     String::from_utf8_lossy(&out).replace("knock__subcmd__agent", "knock__agent")
@@ -147,6 +165,16 @@ mod tests {
             assert_eq!(names(&there), names(&made), "{folder} is out of date: {again}");
             for (name, text) in &made {
                 assert!(there.get(name) == Some(text), "{folder}/{name} is out of date: {again}");
+            }
+        }
+    }
+
+    #[test]
+    fn completions_offer_what_help_shows_and_nothing_else() {
+        for (name, text) in generated(What::Completions) {
+            assert!(text.contains("config") && text.contains("http-port"), "{name}");
+            for hidden in ["runtime-dir", "state-dir"] {
+                assert!(!text.contains(hidden), "{name}: {hidden}");
             }
         }
     }

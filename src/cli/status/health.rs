@@ -2,6 +2,7 @@
 
 use crate::cli::{Printer, Tone};
 use crate::service::health::Part;
+use crate::service::on_disk::told;
 use crate::service::standing::{Configuration, Standing};
 use crate::service::status::Status;
 
@@ -122,11 +123,15 @@ fn certificate(standing: &Standing) -> Option<Line> {
 }
 
 fn configuration(configuration: &Configuration) -> Line {
-    let Configuration { since, last_reload_good, reloads, refused } = configuration;
+    let Configuration { since, last_reload_good, reloads, refused, newer } = configuration;
     match (last_reload_good, reloads, refused) {
         (false, ..) => {
             let text = format!("the last reload was refused, the log says why; that of {since} is in force");
             (Tone::Bad, "configuration", text)
+        }
+        _ if newer.is_some() => {
+            let text = newer.as_ref().map(told).unwrap_or_default();
+            (Tone::Doubtful, "configuration", text)
         }
         (true, 0, _) => (Tone::Good, "configuration", format!("that of the start ({since})")),
         (true, ..) => (Tone::Good, "configuration", format!("reloaded at {since}")),
@@ -176,6 +181,7 @@ mod tests {
                 last_reload_good: true,
                 reloads: 0,
                 refused: 0,
+                newer: None,
             },
             certificate_ends: Some("2027-04-01T00:00:00Z".to_owned()),
             certificate_ends_in_s: Some(21 * DAY),

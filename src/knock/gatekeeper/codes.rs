@@ -71,7 +71,7 @@ impl Gatekeeper {
             Code::Good { factor, counter } => {
                 let secret = self.factors.get(factor).ok_or(Refusal::WrongToken)?;
                 self.codes.remember(&secret.name, counter);
-                self.guesses.succeeded(&secret.name, client, now.boot);
+                self.guesses.succeeded(&secret.name, client, now);
                 self.used = true;
                 Ok(())
             }

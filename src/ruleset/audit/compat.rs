@@ -22,6 +22,8 @@ pub enum Target {
     Queues,
     /// It has this mark now.
     Marks([Byte; 4]),
+    /// Its connection has this mark now.
+    MarksConnection([Byte; 4]),
     /// It is kept out of connection tracking.
     Notracks,
     /// It is translated or diverted.
@@ -38,13 +40,15 @@ pub fn matches(name: &str, revision: u32, info: &[u8], packet: &Packet) -> Tri {
 
 fn judge(name: &str, revision: u32, info: &[u8], packet: &Packet) -> Option<Tri> {
     match (name, revision) {
-        ("limit" | "hashlimit" | "connlimit" | "connmark" | "connlabel", _) if packet.crafted => None,
+        ("limit" | "hashlimit" | "connlimit" | "connlabel", _) if packet.crafted => None,
         ("rt" | "frag" | "hbh" | "dst" | "mh" | "ipv6header" | "ipv4options", _) if packet.crafted => None,
         ("comment", _) => Some(Tri::Yes),
         ("conntrack", 2..=3) => conntrack(info, packet),
         ("state", _) => word(info, 0).map(|mask| state_in(mask, packet)),
-        ("mark", 1) => mark(info, packet),
-        ("connmark" | "connlabel", _) => connection_mark(info),
+        ("mark", 1) => mark(info, &packet.mark),
+        ("connmark", _) if !packet.tracking.tracked => Some(Tri::No),
+        ("connmark", _) => mark(info, &packet.connection_mark),
+        ("connlabel", _) => connection_label(info),
         ("tcp", 0) => tcp(info, packet),
         ("udp", 0) => ports(info, 8, packet),
         ("multiport", 1) => multiport(info, packet),
@@ -73,9 +77,9 @@ fn judge(name: &str, revision: u32, info: &[u8], packet: &Packet) -> Option<Tri>
 #[must_use]
 pub fn target(name: &str, revision: u32, info: &[u8], packet: &Packet) -> Target {
     match name {
-        "LOG" | "NFLOG" | "ULOG" | "CONNMARK" | "CONNSECMARK" | "SECMARK" | "TCPMSS" | "TCPOPTSTRIP"
-        | "TOS" | "DSCP" | "ECN" | "HL" | "TTL" | "CLASSIFY" | "CHECKSUM" | "TRACE" | "SET" | "AUDIT"
-        | "RATEEST" | "TEE" | "IDLETIMER" | "LED" => Target::Nothing,
+        "LOG" | "NFLOG" | "ULOG" | "CONNSECMARK" | "SECMARK" | "TCPMSS" | "TCPOPTSTRIP" | "TOS" | "DSCP"
+        | "ECN" | "HL" | "TTL" | "CLASSIFY" | "CHECKSUM" | "TRACE" | "SET" | "AUDIT" | "RATEEST" | "TEE"
+        | "IDLETIMER" | "LED" => Target::Nothing,
         "REJECT" | "TARPIT" | "DELUDE" => Target::Drops,
         "NFQUEUE" | "QUEUE" => Target::Queues,
         "NOTRACK" => Target::Notracks,
@@ -84,6 +88,7 @@ pub fn target(name: &str, revision: u32, info: &[u8], packet: &Packet) -> Target
             Some(flags) if flags & 1 != 0 => Target::Notracks,
             Some(_) | None => Target::Nothing,
         },
+        "CONNMARK" => connection_mark(info, packet).unwrap_or(Target::Unknown),
         "MARK" if revision == 2 => set_mark(info, packet).map_or(Target::Unknown, Target::Marks),
         "DNAT" => Target::Does(dnat(revision, info)),
         "REDIRECT" => Target::Does(Deed::Redirect { port: redirect_port(info) }),
@@ -185,12 +190,11 @@ fn state_in(mask: u32, packet: &Packet) -> Tri {
     of(mask & bits != 0)
 }
 
-/// `struct xt_mark_mtinfo1`.
-fn mark(info: &[u8], packet: &Packet) -> Option<Tri> {
+/// `struct xt_mark_mtinfo1` and `struct xt_connmark_mtinfo1`.
+fn mark(info: &[u8], have: &[Byte; 4]) -> Option<Tri> {
     let (mark, mask, inverted) = (word(info, 0)?, word(info, 4)?, *info.get(8)? != 0);
     let mut found = Tri::Yes;
-    for (byte, (want, mask)) in packet.mark.iter().zip(mark.to_ne_bytes().into_iter().zip(mask.to_ne_bytes()))
-    {
+    for (byte, (want, mask)) in have.iter().zip(mark.to_ne_bytes().into_iter().zip(mask.to_ne_bytes())) {
         found = found.min(match byte {
             _ if mask == 0 => Tri::Yes,
             Some(byte) => of(byte & mask == want),
@@ -203,8 +207,35 @@ fn mark(info: &[u8], packet: &Packet) -> Option<Tri> {
     })
 }
 
-/// `struct xt_connmark_mtinfo1`: nobody has marked the connection so far.
-fn connection_mark(info: &[u8]) -> Option<Tri> {
+/// `struct xt_connmark_tginfo1`: sets the mark of the connection, or copies it from or to that of the packet.
+fn connection_mark(info: &[u8], packet: &Packet) -> Option<Target> {
+    const SAVE: u8 = 1;
+    const RESTORE: u8 = 2;
+    let [value, of_connection, of_packet] = [word(info, 0)?, word(info, 4)?, word(info, 8)?];
+    // Revision 2 may shift it as well.
+    let shifts = info.get(14).is_some_and(|bits| *bits != 0);
+    let (have, mark) = (number(packet.connection_mark), number(packet.mark));
+    let put = |value: Option<u32>| match value.filter(|_| !shifts) {
+        Some(value) => value.to_ne_bytes().map(Some),
+        None => [None; 4],
+    };
+    let both = have.zip(mark);
+    Some(match *info.get(12)? {
+        SAVE => Target::MarksConnection(put(
+            both.map(|(have, mark)| (have & !of_connection) ^ (mark & of_packet))
+        )),
+        RESTORE => Target::Marks(put(both.map(|(have, mark)| (mark & !of_packet) ^ (have & of_connection)))),
+        _ => Target::MarksConnection(put(have.map(|have| (have & !of_connection) ^ value))),
+    })
+}
+
+fn number(mark: [Byte; 4]) -> Option<u32> {
+    let bytes: Vec<u8> = mark.into_iter().collect::<Option<_>>()?;
+    word(&bytes, 0)
+}
+
+/// `struct xt_connlabel_mtinfo`, as if nobody had labelled the connection so far.
+fn connection_label(info: &[u8]) -> Option<Tri> {
     let (mark, inverted) = (word(info, 0)?, *info.get(8)? != 0);
     Some(of((mark == 0) != inverted))
 }
@@ -333,4 +364,33 @@ fn redirect_port(info: &[u8]) -> Option<u16> {
     const LONG: usize = 40;
     let at = if info.len() >= LONG { 36 } else { 16 };
     info.get(at..at + 2)?.try_into().ok().map(u16::from_be_bytes).filter(|&port| port != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ruleset::audit::packet::TcpFlags;
+    use crate::units::Family;
+
+    #[test]
+    fn the_mark_of_a_connection_is_set_saved_and_restored_as_the_kernel_does() {
+        let mut packet = Packet::new(Family::V4, Protocol::Tcp, (None, None), (None, None), TcpFlags::Syn);
+        packet.mark = 0x12_u32.to_ne_bytes().map(Some);
+        packet.connection_mark = 0x40_u32.to_ne_bytes().map(Some);
+        let info = |words: [u32; 3], mode: u8| -> Vec<u8> {
+            words.into_iter().flat_map(u32::to_ne_bytes).chain([mode, 0, 0, 0]).collect()
+        };
+        let does = |words, mode| target("CONNMARK", 1, &info(words, mode), &packet);
+        let of = |number: u32| number.to_ne_bytes().map(Some);
+        assert_eq!(does([5, 0xff, 0], 0), Target::MarksConnection(of(5)));
+        assert_eq!(does([5, 0x0f, 0], 0), Target::MarksConnection(of(0x45)));
+        assert_eq!(does([0, u32::MAX, 0x0f], 1), Target::MarksConnection(of(2)));
+        assert_eq!(does([0, 0xf0, 0x10], 2), Target::Marks(of(0x42)));
+        let shifted: Vec<u8> = [&info([0, u32::MAX, u32::MAX], 2)[..13], &[0, 4, 0]].concat();
+        assert_eq!(target("CONNMARK", 2, &shifted, &packet), Target::Marks([None; 4]));
+        let asked: Vec<u8> = [0x40_u32, 0xf0].into_iter().flat_map(u32::to_ne_bytes).chain([0; 4]).collect();
+        assert_eq!(matches("connmark", 1, &asked, &packet), Tri::Yes);
+        packet.connection_mark = of(0);
+        assert_eq!(matches("connmark", 1, &asked, &packet), Tri::No);
+    }
 }

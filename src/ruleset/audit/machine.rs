@@ -258,7 +258,13 @@ impl<'h> Machine<'h, '_> {
             Step::Limit { .. } if self.packet.crafted => Went::On(Tri::Maybe),
             Step::Limit { over, room } => Went::On(Tri::of(*over == self.packet.is_too_many(*room))),
             Step::SetMark { from } => {
-                self.set_mark(fetch(registers, *from, 4), sure);
+                set_mark(&mut self.packet.mark, fetch(registers, *from, 4), sure);
+                yes
+            }
+            Step::SetConnectionMark { from } => {
+                if self.packet.tracking.tracked {
+                    set_mark(&mut self.packet.connection_mark, fetch(registers, *from, 4), sure);
+                }
                 yes
             }
             Step::Write { .. } | Step::Nothing => yes,
@@ -300,7 +306,11 @@ impl<'h> Machine<'h, '_> {
                     compat::Target::Drops => Went::Out(Tri::Yes, Outcome::End(Fate::Dropped)),
                     compat::Target::Queues => Went::Out(Tri::Yes, Outcome::End(Fate::Queued)),
                     compat::Target::Marks(mark) => {
-                        self.set_mark(&mark, sure);
+                        set_mark(&mut self.packet.mark, &mark, sure);
+                        yes
+                    }
+                    compat::Target::MarksConnection(mark) => {
+                        set_mark(&mut self.packet.connection_mark, &mark, sure);
                         yes
                     }
                     compat::Target::Notracks => {
@@ -327,16 +337,6 @@ impl<'h> Machine<'h, '_> {
             self.packet.tracking = Tracking::UNTRACKED;
         }
         self.deed(Deed::Notrack, place, sure);
-    }
-
-    fn set_mark(&mut self, mark: &[Byte], sure: bool) {
-        for (have, new) in self.packet.mark.iter_mut().zip(mark) {
-            if sure || have == new {
-                *have = *new;
-            } else {
-                *have = None;
-            }
-        }
     }
 
     fn lookup(&self, set: &str, at: usize, inverted: bool, into: Then, registers: &mut Registers) -> Went {
@@ -410,6 +410,16 @@ impl<'h> Machine<'h, '_> {
                 Went::On(Tri::Maybe)
             }
             Then::Verdict => Went::On(Tri::No),
+        }
+    }
+}
+
+fn set_mark(have: &mut [Byte; 4], mark: &[Byte], sure: bool) {
+    for (have, new) in have.iter_mut().zip(mark) {
+        if sure || have == new {
+            *have = *new;
+        } else {
+            *have = None;
         }
     }
 }

@@ -110,6 +110,8 @@ pub struct Packet {
     pub transport: Vec<Byte>,
     /// The packet mark, host byte order.
     pub mark: [Byte; 4],
+    /// The mark of its connection, host byte order; nobody has marked it at first.
+    pub connection_mark: [Byte; 4],
     /// How connection tracking sees it.
     pub tracking: Tracking,
     /// Whether its destination is an address of this host.
@@ -146,6 +148,7 @@ impl Packet {
             network: Vec::new(),
             transport: Vec::new(),
             mark: [Some(0); 4],
+            connection_mark: [Some(0); 4],
             tracking: Tracking::NEW,
             for_here: true,
             original: None,
@@ -312,6 +315,8 @@ impl Packet {
 
     fn payload(&self, base: u32, offset: usize, len: usize) -> Option<Vec<Byte>> {
         let bytes = match base {
+            // Ethernet's number for the protocol.
+            0 if (offset, len) == (12, 2) => return self.meta(1),
             1 => &self.network,
             2 => &self.transport,
             _ => return Some(vec![None; len]),
@@ -372,8 +377,7 @@ impl Packet {
         Some(match (key, direction) {
             (1, None) => known(&[tracking.direction]),
             (2, None) => known(&tracking.status.to_ne_bytes()),
-            // Nobody has marked the connection so far.
-            (3, None) if !self.crafted => known(&[0; 4]),
+            (3, None) => self.connection_mark.to_vec(),
             // Without translation, the original direction is what the packet says.
             (8 | 19 | 21, Some(0)) if tracking.direction == 0 => match self.family {
                 Family::V4 => network(12, 4)?,

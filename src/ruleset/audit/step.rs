@@ -155,6 +155,11 @@ pub enum Step {
         /// From this register.
         from: usize,
     },
+    /// Writes the mark of the connection.
+    SetConnectionMark {
+        /// From this register.
+        from: usize,
+    },
     /// Writes bytes of the packet.
     Write {
         /// As in [`Source::Payload`].

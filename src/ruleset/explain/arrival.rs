@@ -81,6 +81,43 @@ fn takes(facts: &Facts<'_>, listener: &Listener, addr: IpAddr) -> bool {
     }
 }
 
+/// Whether a connection to this host that the client began within the last minute waits for it to go on: no answer of ours
+/// reaches it, or what it sends then does not reach us.
+#[must_use]
+pub(super) fn half_way(trial: &Trial<'_>, walk: &Walk) -> Option<Finding> {
+    let question = trial.question;
+    let port = walk.last.port(true).filter(|_| walk.last.for_here && question.protocol == Protocol::Tcp)?;
+    if !trial.facts.begun.contains(&port) || trial.facts.situation.is_own(question.client) {
+        return None;
+    }
+    // One that went on since tells that it has been mended.
+    let last = |half: bool| {
+        let of = trial
+            .facts
+            .flows
+            .iter()
+            .filter(|flow| flow.protocol == Protocol::Tcp && flow.port == question.port);
+        of.filter(|flow| flow.half == half && flow.answered).map(|flow| flow.idle_s).min()
+    };
+    if last(false).is_some_and(|went_on| last(true).is_none_or(|waits| went_on <= waits)) {
+        return None;
+    }
+    let client = question.client;
+    let by = question.by.as_ref().map_or("", |by| by.name.as_str());
+    Some(
+        Finding::unknown(
+            Cause::NoAnswer,
+            format!(
+                "it began a connection to {} within the last minute, and got no further: our answer is lost on its way to it (a wrong hardware address of it or of the next router, another host with its address, a firewall on the way), or what it sends then is",
+                question.service()
+            ),
+        )
+        .next(format!("ip neigh show dev {by}; tcpdump -ni {by} host {client} and port {port}"))
+        .next(format!("ip neigh flush dev {by}  # if a hardware address there is an old one; `ip neigh del` for one that is `PERMANENT`"))
+        .next("# or try again: a connection that is answered makes this go away within a minute"),
+    )
+}
+
 /// Whether the LAN host takes the packet.
 #[must_use]
 pub(super) fn there(trial: &Trial<'_>, walk: &Walk) -> Vec<Finding> {
@@ -119,6 +156,10 @@ pub(super) fn there(trial: &Trial<'_>, walk: &Walk) -> Vec<Finding> {
             .next(format!("ip neigh show {addr}; ping -c 3 {addr}"))
             .next("# is it switched on, and is `destination` its address?"),
         ),
+        Echo::Silent if unanswered(trial).is_none() && answered_lately(trial) => out.push(Finding::open(
+            Cause::LanSilent,
+            format!("{service} does not answer this host itself, and has answered the client within the last minute"),
+        )),
         Echo::Silent => {
             let message =
                 format!("it gets through this host, but {service} does not answer this host either");
@@ -176,6 +217,17 @@ fn unanswered(trial: &Trial<'_>) -> Option<u64> {
             .min()
     };
     last(false).filter(|lost_s| last(true).is_none_or(|answered_s| *lost_s <= answered_s))
+}
+
+/// Whether the client was answered within the last minute: what this host itself sends may have a way of its own.
+fn answered_lately(trial: &Trial<'_>) -> bool {
+    let question = trial.question;
+    let mut of = trial
+        .facts
+        .flows
+        .iter()
+        .filter(|flow| flow.protocol == question.protocol && flow.port == question.port);
+    of.any(|flow| flow.answered && !flow.half && flow.idle_s <= 60)
 }
 
 fn no_answer(trial: &Trial<'_>, service: &str, addr: IpAddr, masquerades: bool, idle_s: u64) -> Finding {

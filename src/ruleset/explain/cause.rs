@@ -13,6 +13,8 @@ pub enum Cause {
     NotGuarded,
     /// The rules in force do not guard a port that the configuration does.
     NotInForce,
+    /// The configuration was changed and is not in force.
+    NotReloaded,
     /// There are no rules of ours.
     NoGuard,
     /// It is an address of this host.
@@ -55,6 +57,8 @@ pub enum Cause {
     WrongFamily,
     /// It is the address of the proxy in front.
     ProxyAddress,
+    /// It is one that does not come from the internet.
+    PrivateAddress,
     /// No daemon runs who could hear a knock.
     DaemonNotRunning,
     /// Nobody listens at a step's port.
@@ -129,12 +133,13 @@ pub enum Cause {
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Self; 61] = [
+    pub const ALL: [Self; 63] = [
         Self::Granted,
         Self::Allowed,
         Self::OtherInterface,
         Self::NotGuarded,
         Self::NotInForce,
+        Self::NotReloaded,
         Self::NoGuard,
         Self::OwnAddress,
         Self::NotKnocked,
@@ -156,6 +161,7 @@ impl Cause {
         Self::GrantedOtherAddress,
         Self::WrongFamily,
         Self::ProxyAddress,
+        Self::PrivateAddress,
         Self::DaemonNotRunning,
         Self::StepNotListening,
         Self::KnockBlocked,
@@ -202,6 +208,7 @@ impl Cause {
             Self::OtherInterface => "other-interface",
             Self::NotGuarded => "not-guarded",
             Self::NotInForce => "not-in-force",
+            Self::NotReloaded => "not-reloaded",
             Self::NoGuard => "no-guard",
             Self::OwnAddress => "own-address",
             Self::NotKnocked => "not-knocked",
@@ -223,6 +230,7 @@ impl Cause {
             Self::GrantedOtherAddress => "granted-other-address",
             Self::WrongFamily => "wrong-family",
             Self::ProxyAddress => "proxy-address",
+            Self::PrivateAddress => "private-address",
             Self::DaemonNotRunning => "daemon-not-running",
             Self::StepNotListening => "step-not-listening",
             Self::KnockBlocked => "knock-blocked",

@@ -80,6 +80,8 @@ pub struct Flow {
     pub answered: bool,
     /// Whether both ends have spoken on it, and it is not over.
     pub open: bool,
+    /// Whether it is one of TCP that was answered, and the client has not gone on.
+    pub half: bool,
     /// How many seconds ago its last packet came; 0 where that is not known.
     pub idle_s: u64,
 }

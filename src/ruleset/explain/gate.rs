@@ -6,12 +6,11 @@ use super::answer::{Finding, Verdict};
 use super::cause::Cause;
 use super::facts::Daemon;
 use super::judge::{Trial, for_more, other, word};
-use super::member::{covered, is_in_ours, our_table, some_of, value_of};
+use super::member::{begun_once, covered, is_in_ours, our_table, some_of, value_of};
 use super::recalled::Holder;
 use super::walk::Walk;
-use super::ways;
-use super::{heard, history};
-use crate::config::App;
+use super::{heard, history, newer, ways};
+use crate::config::{App, User};
 use crate::ruleset::audit::machine::Place;
 use crate::ruleset::plan::{allow_set, app_set};
 use crate::units::{Family, Network};
@@ -92,9 +91,12 @@ pub(super) fn opened(trial: &Trial<'_>, first: &Walk) -> Finding {
         (true, _) => Finding::open(Cause::Granted, "our rules let it pass"),
         (false, Some(app)) => Finding::open(
             Cause::NotInForce,
-            format!("the rules in force do not guard {}: the configuration is newer than they are", app.name),
+            format!(
+                "the rules in force do not guard {}: the configuration is newer than they are, or somebody took rules away",
+                app.name
+            ),
         )
-        .next("systemctl reload knock-agent  # or: kill -HUP the daemon"),
+        .next(newer::remedy(trial)),
         (false, None) => Finding::open(
             Cause::NotGuarded,
             format!("no app guards {}: only the host's own rules decide", question.service()),
@@ -139,9 +141,22 @@ fn right_of(trial: &Trial<'_>, app: &App) -> Option<Finding> {
         )
         .next(
             "# if it does not work all the same: look at the service's own log, and whether the client really has this address",
-        );
+        )
+        .next(format!(
+            "# does anything of it arrive at all? tcpdump -ni {} host {} and {} port {}",
+            trial.question.by.as_ref().map_or("any", |by| by.name.as_str()),
+            trial.question.client,
+            trial.question.protocol,
+            trial.question.port
+        ));
         if prefix < 128 && trial.question.family() == Family::V6 {
             found.message.push_str(&format!(", as everybody in its /{prefix} has"));
+        }
+        let begun = begun_once(&facts.situation.host, &app.slug, trial.question.client);
+        if app.once && begun > 0 {
+            found.message.push_str(&format!(
+                "; {begun} were begun in its name of late and not completed: by somebody else, or our answers do not reach it"
+            ));
         }
         return Some(found);
     }
@@ -167,6 +182,9 @@ pub(super) fn closed(trial: &mut Trial<'_>, place: &Place) -> Vec<Finding> {
             )
             .next("# write an app with that port into the configuration, or set default_input: accept"),
         ];
+    }
+    if trial.question.app.is_none() && ["svc_", "lan_"].iter().any(|of| place.chain.starts_with(of)) {
+        return vec![newer::still_guarded(trial)];
     }
     if !comment.starts_with("ka:drop:") || is_member(trial) || trial.question.app.is_none() {
         let by = trial.question.by.as_ref().map_or("", |by| by.name.as_str());
@@ -203,6 +221,7 @@ pub(super) fn why_not_granted(trial: &mut Trial<'_>) -> Vec<Finding> {
     let steps = trial.question.layout.settings.global.steps && knocks;
     let mut found = Vec::new();
     found.extend(proxy(trial));
+    found.extend(ways::private(trial));
     if steps && trial.facts.daemon == Daemon::Absent {
         found.push(
             Finding::closed(
@@ -223,7 +242,7 @@ pub(super) fn why_not_granted(trial: &mut Trial<'_>) -> Vec<Finding> {
             told.extend(heard::unheard(trial, recalled));
         }
         let history = history::told(recalled, app, trial.question.client);
-        told.extend(history.map(|finding| knock(trial, finding)));
+        told.extend(history.map(|finding| knock(trial, disabled(trial, app, finding))));
     }
     // Whoever has nothing but its first step behind it was kept from going on.
     let began = |finding: &Finding| {
@@ -239,6 +258,15 @@ pub(super) fn why_not_granted(trial: &mut Trial<'_>) -> Vec<Finding> {
         found.extend(heard::certificate(trial));
     }
     found.extend(elsewhere(trial, app));
+    // What became of it when it was let in, or came too often, is no matter of keys and paths.
+    let settled = |finding: &Finding| {
+        use Cause::{GrantExpired, GrantFailed, GrantRevoked, LockedOut, OnceUsed, RateLimited};
+        [GrantExpired, GrantFailed, GrantRevoked, LockedOut, OnceUsed, RateLimited].contains(&finding.cause)
+    };
+    match newer::keeps_out(trial) {
+        Some(changed) if !found.iter().any(settled) => found.insert(0, changed),
+        changed => found.extend(changed.or_else(|| newer::beside(trial))),
+    }
     // What cannot be told of its knocks is no reason.
     if !found.iter().any(|finding| finding.verdict == Verdict::Closed) {
         found.insert(0, not_knocked(trial, app, steps));
@@ -290,6 +318,21 @@ fn granted_now(trial: &Trial<'_>, app: &App, family: Family) -> Vec<String> {
     let host = &trial.facts.situation.host;
     let sets = grant_sets(trial, app, family);
     sets.iter().flat_map(|set| some_of(host, set, FEW)).take(FEW).map(|addr| addr.to_string()).collect()
+}
+
+/// Who of those who may reach the app is disabled, where a key was wrong: the daemon tells neither them nor strangers.
+fn disabled(trial: &Trial<'_>, app: &App, finding: Finding) -> Finding {
+    if finding.cause != Cause::KnockRefused || !finding.message.contains("disabled") {
+        return finding;
+    }
+    let of_app =
+        |user: &&User| user.apps.iter().any(|of| of.app == app.name && (user.disabled || of.disabled));
+    let users = trial.question.layout.settings.users.iter().filter(of_app);
+    let names: Vec<&str> = users.map(|user| user.name.as_str()).take(FEW).collect();
+    match names.as_slice() {
+        [] => finding,
+        names => finding.next(format!("# disabled for {}: {}", app.name, names.join(", "))),
+    }
 }
 
 fn has_users(trial: &Trial<'_>, app: &App) -> bool {

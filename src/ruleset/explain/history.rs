@@ -28,7 +28,25 @@ pub(super) fn told(recalled: &Recalled, app: &App, client: IpAddr) -> Option<Fin
     let event = recalled.events.iter().find(concerns)?;
     let ago = format!("{} ago", span(event.ago_s));
     let found = match &event.happening {
-        Happening::Step1 { seconds } => step1(recalled, app, event, *seconds),
+        Happening::Step1 { seconds } => {
+            let found = step1(recalled, app, event, *seconds);
+            let other = recalled.events.iter().find(|other| is_step2_alone(other));
+            match other.filter(|other| other.ago_s <= event.ago_s).and_then(|other| other.app.as_deref()) {
+                Some(other) => of_two_apps(found, &app.slug, other),
+                None => found,
+            }
+        }
+        Happening::Refused { reason, .. } if reason == NO_STEP1 => {
+            let found = refused(2, reason, &ago, event.times);
+            let began = recalled.events.iter().find(|other| {
+                let begins = matches!(other.happening, Happening::Step1 { .. });
+                begins && other.ago_s >= event.ago_s && other.ago_s - event.ago_s <= AT_ONCE_S
+            });
+            match began.and_then(|other| other.app.as_deref()).filter(|slug| *slug != app.slug) {
+                Some(began) => of_two_apps(found, began, &app.slug),
+                None => found,
+            }
+        }
         Happening::CodeWanted {} => Finding::closed(
             Cause::CodeMissing,
             format!("its key was right {ago}, and the one-time code that step 2 asked for has not come"),
@@ -64,6 +82,23 @@ pub(super) fn told(recalled: &Recalled, app: &App, client: IpAddr) -> Option<Fin
         .next("knock-agent status; journalctl -u knock-agent -n 50"),
     };
     Some(found)
+}
+
+/// The word for a step 2 whose step 1 is missing.
+const NO_STEP1: &str = "no-step1";
+
+/// Both steps of one knock come within so many seconds.
+const AT_ONCE_S: u64 = 60;
+
+fn is_step2_alone(event: &Event) -> bool {
+    matches!(&event.happening, Happening::Refused { reason, .. } if reason == NO_STEP1)
+}
+
+/// Step 1 was for one app and step 2 for another one.
+fn of_two_apps(mut found: Finding, first: &str, second: &str) -> Finding {
+    found.message.push_str(&format!("; its step 1 was for {first} and its step 2 for {second}"));
+    found.next.insert(0, "# have both steps name the same app: compare `app` in the client's profile, or what its script sends".to_owned());
+    found
 }
 
 fn step1(recalled: &Recalled, app: &App, event: &Event, seconds: u64) -> Finding {
@@ -103,7 +138,7 @@ fn refused(step: u8, reason: &str, ago: &str, times: u32) -> Finding {
             closed(Cause::LockedOut, "it knocked while it was locked out, and has not knocked since")
                 .next("# check the client's keys, then knock again")
         }
-        "no-step1" => {
+        NO_STEP1 => {
             closed(Cause::Step1Missing, "step 2 came, and there was no step 1 of this address for the app")
                 .next("# both steps must come from the same address: IPv4 or IPv6, no other proxy or VPN")
                 .next("# if step 1 was right and step 2 comes late: step2_https_duration gives it more time")
@@ -130,7 +165,7 @@ fn words(reason: &str) -> (String, &'static str) {
         ),
         "wrong-code" => (
             "wrong one-time code",
-            "# compare the clocks of client and gateway, then the secret: knock-agent enroll",
+            "date -u; timedatectl  # compare it with the client's clock: codes follow the time. If they agree, the secret differs: knock-agent enroll",
         ),
         "code-held" => (
             "codes of that secret are held back: too many wrong ones came after a right key, from whatever address",

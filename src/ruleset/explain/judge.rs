@@ -6,7 +6,7 @@ use super::answer::{Answer, Finding, Outcome, Step, Verdict};
 use super::cause::Cause;
 use super::facts::{Daemon, Facts, PathTrouble};
 use super::walk::{End, Met, Walk, arrive, depart};
-use super::{arrival, gate, obstacle, span, variants, ways};
+use super::{arrival, gate, newer, obstacle, span, variants, ways};
 use crate::config::App;
 use crate::ruleset::audit::machine::Deed;
 use crate::ruleset::audit::packet::{Interface, Original, Packet, TcpFlags, Tracking};
@@ -219,6 +219,10 @@ impl Trial<'_> {
             (End::Here | End::Out, _) => self.judge_arrived(first, by, host),
         }
         self.doubts(first);
+        // Rules that may be why are named first.
+        if first.end == End::Here && !self.findings.iter().any(|finding| finding.verdict == Verdict::Closed) {
+            self.findings.extend(arrival::half_way(self, first));
+        }
     }
 
     /// What would keep it out next, for services on this host.
@@ -237,7 +241,7 @@ impl Trial<'_> {
         let guarded = self.question.app.is_some() && self.question.is_outside();
         // With iptables, our sets tell by themselves, and our chains are not followed.
         let by_sets = self.facts.by_iptables && self.facts.guards && guarded;
-        let ways = match by_sets && !gate::is_member(self) {
+        let mut ways = match by_sets && !gate::is_member(self) {
             true => gate::why_not_granted(self),
             false => vec![gate::opened(self, first)],
         };
@@ -251,6 +255,10 @@ impl Trial<'_> {
             _ => arrival::there(self, first),
         };
         let lost = ended.iter().any(|finding| finding.verdict == Verdict::Closed);
+        // It is not sent on, or its port is another one: whatever is missing here is missing for that.
+        for way in ways.iter_mut().filter(|way| way.cause == Cause::NotInForce && lost) {
+            way.verdict = Verdict::Closed;
+        }
         let redirected = obstacle::redirected(first, lost);
         // What is or is not where a rule of others sends it is that rule's doing.
         if lost {
@@ -261,6 +269,9 @@ impl Trial<'_> {
         self.answer(first, by, host);
         self.findings.extend(variants::too_many(self, first, "this"));
         self.findings.extend(variants::by_habit(self, first));
+        if !self.findings.iter().chain(&ways).any(|finding| finding.cause == Cause::NotReloaded) {
+            self.findings.extend(newer::beside(self));
+        }
         if !lost {
             self.findings.extend(redirected);
         }
@@ -270,7 +281,8 @@ impl Trial<'_> {
     /// Packets after the first one, which rules may treat otherwise.
     fn later(&mut self, first: &Walk, host: IpAddr) {
         let packet = self.question.packet(host, self.question.port, TcpFlags::Data, Tracking::ESTABLISHED);
-        let packet = self.mark(packet);
+        let mut packet = self.mark(packet);
+        packet.connection_mark = first.last.connection_mark;
         let walk = arrive(self.facts.situation, self.facts.routes, packet, first.translated);
         self.loss_of("later", &walk);
     }
@@ -287,6 +299,7 @@ impl Trial<'_> {
         packet.of_one_client = true;
         packet.original = Some(Original { from: (question.client, CLIENT_PORT), to: (host, question.port) });
         let mut packet = self.mark(packet);
+        packet.connection_mark = first.last.connection_mark;
         let walk = match first.end {
             End::Here => {
                 let back = ways::back(self, first, by);

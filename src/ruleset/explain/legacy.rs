@@ -2,6 +2,7 @@
 //!
 //! What is not understood makes a rule that may match, or not: nothing is guessed.
 
+use super::legacy_marks as marks;
 use super::legacy_match::matches;
 use crate::ruleset::audit::host::{
     HostBase, HostChain, HostChainKind, HostFamily, HostHook, HostRule, TableRef,
@@ -130,6 +131,7 @@ fn target(words: &[String], chains: &[String]) -> Vec<Step> {
         "DROP" => vec![Step::Verdict(Verdict::Drop)],
         "RETURN" => vec![Step::Verdict(Verdict::Return)],
         "REJECT" => vec![Step::Reject],
+        "MARK" | "CONNMARK" => marks::target(name == "CONNMARK", words),
         "CT" if words.iter().any(|word| word == "--notrack") => vec![Step::Notrack],
         "DNAT" => dnat(value("--to-destination").unwrap_or_default()),
         "REDIRECT" => {
@@ -224,6 +226,23 @@ mod tests {
             ),
             ("-A INPUT -p icmp -j ACCEPT", dropped(None)),
             ("-A INPUT -m mark --mark 0x1/0x1 -j ACCEPT", dropped(None)),
+            (
+                "-A INPUT -j MARK --set-xmark 0x1/0x1\n-A INPUT -m mark --mark 0x1/0x1 -j ACCEPT",
+                Some((Fate::Accepted, Some(2))),
+            ),
+            (
+                "-A INPUT -j CONNMARK --set-xmark 0x5/0xffffffff\n-A INPUT -m connmark --mark 0x5 -j ACCEPT",
+                Some((Fate::Accepted, Some(2))),
+            ),
+            ("-A INPUT -m connmark ! --mark 0x5 -j ACCEPT", Some((Fate::Accepted, Some(1)))),
+            (
+                "-A INPUT -j CONNMARK --set-xmark 0x5/0xffffffff\n-A INPUT -j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff\n-A INPUT -m mark --mark 0x5 -j ACCEPT",
+                Some((Fate::Accepted, Some(3))),
+            ),
+            (
+                "-A INPUT -j CONNMARK --restore-mark --nfmask 0xff --ctmask 0xff\n-A INPUT -m mark --mark 0x5 -j ACCEPT",
+                None,
+            ),
             ("-A INPUT -m addrtype --dst-type LOCAL -j ACCEPT", Some((Fate::Accepted, Some(1)))),
             ("-A INPUT -j LOG --log-prefix \"in: -j ACCEPT\"", dropped(None)),
             ("-A INPUT -m comment --comment \"a -j ACCEPT\" -j REJECT", dropped(Some(1))),

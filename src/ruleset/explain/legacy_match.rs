@@ -1,5 +1,6 @@
 //! What a rule of iptables-legacy asks of a packet.
 
+use super::legacy_marks::{CONNECTION_MARK, value_and_mask};
 use crate::ruleset::audit::step::{Comparison, Source, Step};
 use crate::ruleset::expr::ct_state;
 use crate::units::{Family, Network, PortRange};
@@ -75,9 +76,8 @@ fn one(module: &str, word: &str, values: &[&str], inverted: bool, family: Family
         (_, "-i") => interface(IIFNAME, value, inverted),
         (_, "-o") => interface(OIFNAME, value, inverted),
         (_, "-m") => match value {
-            "tcp" | "udp" | "comment" | "conntrack" | "state" | "multiport" | "mark" | "addrtype" => {
-                Vec::new()
-            }
+            "tcp" | "udp" | "comment" | "conntrack" | "state" | "multiport" | "mark" | "connmark"
+            | "addrtype" => Vec::new(),
             other => vec![Step::CompatMatch { name: other.to_owned(), revision: u32::MAX, info: Vec::new() }],
         },
         ("tcp" | "udp", "--dport") => port(DESTINATION_PORT, value, inverted),
@@ -87,10 +87,13 @@ fn one(module: &str, word: &str, values: &[&str], inverted: bool, family: Family
         }
         ("comment", "--comment") => Vec::new(),
         ("conntrack", "--ctstate") | ("state", "--state") => state(value, inverted).unwrap_or_else(unknown),
-        ("mark", "--mark") => mark(value, inverted).unwrap_or_else(unknown),
+        ("mark", "--mark") => mark(Source::Meta(MARK), value, inverted).unwrap_or_else(unknown),
+        ("connmark", "--mark") => mark(CONNECTION_MARK, value, inverted).unwrap_or_else(unknown),
         ("addrtype", "--dst-type") => kind(value, 2, inverted).unwrap_or_else(unknown),
         ("addrtype", "--src-type") => kind(value, 1, inverted).unwrap_or_else(unknown),
-        ("tcp" | "udp" | "conntrack" | "state" | "multiport" | "mark" | "addrtype", _) => unknown(),
+        ("tcp" | "udp" | "conntrack" | "state" | "multiport" | "mark" | "connmark" | "addrtype", _) => {
+            unknown()
+        }
         // Options of a match that is judged by its name.
         ("", _) => unknown(),
         _ => Vec::new(),
@@ -199,14 +202,9 @@ fn state(names: &str, inverted: bool) -> Option<Vec<Step>> {
     Some(masked(Source::Ct { key: 0, direction: None }, mask.to_ne_bytes().to_vec(), vec![0; 4], !inverted))
 }
 
-fn mark(text: &str, inverted: bool) -> Option<Vec<Step>> {
-    let number = |text: &str| match text.strip_prefix("0x") {
-        Some(hex) => u32::from_str_radix(hex, 16).ok(),
-        None => text.parse().ok(),
-    };
-    let (value, mask) = text.split_once('/').unwrap_or((text, "0xffffffff"));
-    let (value, mask) = (number(value)?.to_ne_bytes(), number(mask)?.to_ne_bytes());
-    Some(masked(Source::Meta(MARK), mask.to_vec(), value.to_vec(), inverted))
+fn mark(source: Source, text: &str, inverted: bool) -> Option<Vec<Step>> {
+    let (value, mask) = value_and_mask(text)?;
+    Some(masked(source, mask.to_ne_bytes().to_vec(), value.to_ne_bytes().to_vec(), inverted))
 }
 
 /// `which` is 1 for the source, 2 for the destination.

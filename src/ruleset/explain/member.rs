@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::ruleset::audit::host::{Host, HostElement, HostFamily, HostRule, HostSet, TableRef};
 use crate::ruleset::audit::step::Step;
-use crate::ruleset::model::{ONCE_SETS, TABLE};
+use crate::ruleset::model::{ONCE_SETS, TABLE, TRIED_SETS};
 use crate::units::{ClientAddr, Family, Protocol};
 
 /// A set of somebody's that has the address, and whether as a single element.
@@ -66,14 +66,27 @@ pub fn begin_once(host: &mut Host, slug: &str, addr: IpAddr, port: u16) {
         return;
     };
     for protocol in [Protocol::Tcp, Protocol::Udp] {
-        // Each part fills whole registers.
-        let mut key = vec![protocol.number(), 0, 0, 0];
-        key.extend(octets(addr));
+        let mut key = begins_end(protocol, addr);
         key.extend(port.to_be_bytes());
         key.extend([0, 0]);
         elements.push(HostElement { first: Some(key), ..HostElement::default() });
     }
     elements.sort_by(|a, b| a.first.cmp(&b.first));
+}
+
+/// How many connections are begun in the name of an address at an app that says `once`, and not completed.
+#[must_use]
+pub fn begun_once(host: &Host, slug: &str, addr: IpAddr) -> usize {
+    let set = format!("{TRIED_SETS}{slug}_{}", Family::of(addr).digit());
+    let elements = our_set(host, &set).and_then(|set| set.elements.as_deref()).unwrap_or_default();
+    let begins = begins_end(Protocol::Tcp, addr);
+    let theirs = |element: &&HostElement| element.first.as_ref().is_some_and(|key| key.starts_with(&begins));
+    elements.iter().filter(theirs).count()
+}
+
+/// How the keys begin of a client's ends of connections; each part fills whole registers.
+fn begins_end(protocol: Protocol, addr: IpAddr) -> Vec<u8> {
+    [vec![protocol.number(), 0, 0, 0], octets(addr)].concat()
 }
 
 /// What of an IPv6 address a grant covers.
@@ -107,4 +120,24 @@ fn octets(addr: IpAddr) -> Vec<u8> {
 fn address(bytes: &[u8]) -> Option<IpAddr> {
     let v4 = <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
     v4.or_else(|| <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_begun_in_a_client_s_name_is_counted_and_nobody_else_s() {
+        let end = |last, port| HostElement {
+            first: Some(vec![6, 0, 0, 0, 192, 0, 2, last, 0, port, 0, 0]),
+            ..HostElement::default()
+        };
+        let elements = Some(vec![end(1, 7), end(1, 8), end(2, 7)]);
+        let mut host = Host::default();
+        let set = HostSet { key_len: 12, elements, ..HostSet::default() };
+        host.sets.insert((our_table(), "tried_ssh_4".to_owned()), set);
+        let begun = |slug, addr: &str| begun_once(&host, slug, addr.parse().unwrap());
+        assert_eq!((begun("ssh", "192.0.2.1"), begun("ssh", "192.0.2.2")), (2, 1));
+        assert_eq!((begun("ssh", "192.0.2.3"), begun("web", "192.0.2.1"), begun("ssh", "::1")), (0, 0, 0));
+    }
 }

@@ -13,8 +13,10 @@ mod heard;
 mod history;
 mod judge;
 pub mod legacy;
+mod legacy_marks;
 mod legacy_match;
 pub mod member;
+mod newer;
 mod obstacle;
 pub mod recalled;
 #[cfg(test)]
@@ -27,7 +29,7 @@ pub use answer::{Answer, Finding, Outcome, Step, Verdict, hook_word};
 pub use cause::Cause;
 pub use facts::{Daemon, Echo, Facts, Flow, Path, PathTrouble, Routes};
 pub use judge::{CLIENT_PORT, Question, explain};
-pub use recalled::{Event, Holder, Pending, Recalled};
+pub use recalled::{Event, Holder, Newer, Pending, Recalled};
 
 /// A time for people: `45 s`, `3 min`, `2 h 05 min`, `4 days`.
 #[must_use]

@@ -9,7 +9,7 @@ use super::judge::Question;
 use super::legacy;
 use super::member::{Membership, looked_into};
 use super::walk::{Met, Walk};
-use crate::ruleset::audit::host::{HostHook, HostRule};
+use crate::ruleset::audit::host::{HostFamily, HostHook, HostRule};
 use crate::ruleset::audit::journey::{Journey, MARK_PRIORITY, Route, loss};
 use crate::ruleset::audit::machine::{Deed, Place, pass};
 use crate::ruleset::remedy::{self, Admission, Need, Program, program_of};
@@ -182,7 +182,9 @@ fn admit_legacy(question: &Question<'_>, met: &Met, place: &Place, mark: Option<
 
 /// As `check-ruleset` has it.
 fn admit(facts: &Facts<'_>, question: &Question<'_>, walk: &Walk, met: &Met, place: &Place) -> String {
-    let marked = matches!(met.hook, HostHook::Input | HostHook::Forward | HostHook::Output)
+    let of_bridge = met.table.family == HostFamily::Bridge;
+    let marked = !of_bridge
+        && matches!(met.hook, HostHook::Input | HostHook::Forward | HostHook::Output)
         && met.priority > MARK_PRIORITY
         || met.hook == HostHook::Postrouting;
     let mark = question.layout.settings.global.mark.filter(|_| marked && question.app.is_some());

@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::grant::Happening;
 
+/// So many parts of a configuration are named.
+const NAMED: usize = 6;
+
 /// What the daemon knows of an address.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Recalled {
@@ -28,6 +31,32 @@ pub struct Recalled {
     pub certificate_ended_s: Option<u64>,
     /// How many addresses are let in.
     pub all_grants: u64,
+    /// What on the disk is not in force; none where all of it is.
+    #[serde(default)]
+    pub newer: Option<Box<Newer>>,
+}
+
+/// A configuration on the disk that is another one than the one in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Newer {
+    /// How many seconds ago the file was written; none where that cannot be told.
+    pub changed_s: Option<u64>,
+    /// The parts that differ, such as `ssh.duration`, and files with secrets; never what they say.
+    pub parts: Vec<String>,
+    /// Why the daemon could not put it in force; none where it could.
+    pub refused: Option<String>,
+}
+
+impl Newer {
+    /// A few of its parts.
+    #[must_use]
+    pub fn named(&self) -> String {
+        let mut named = self.parts.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+        if let Some(more) = self.parts.len().checked_sub(NAMED).filter(|more| *more > 0) {
+            named.push_str(&format!(" and {more} more"));
+        }
+        named
+    }
 }
 
 /// Something that became of it.

@@ -1,7 +1,7 @@
 use std::net::IpAddr;
 
 use super::facts::Ports;
-use super::recalled::{Event, Pending, Recalled};
+use super::recalled::{Event, Newer, Pending, Recalled};
 use super::{Answer, Cause, Daemon, Echo, Facts, Path, PathTrouble, Question, Routes, Verdict, explain};
 use crate::config::Settings;
 use crate::grant::Happening;
@@ -374,4 +374,54 @@ fn who_left_no_trace_is_told_to_knock_and_what_leaves_no_trace() {
         assert!(next.contains(text), "{text} in {next}");
     }
     assert!(found.finding.message.contains("let in now is 192.0.2.1"), "{}", found.finding.message);
+}
+
+#[test]
+fn a_configuration_that_was_not_reloaded_is_the_cause_where_it_is_about_knocks() {
+    let refused = event(5, Some("ssh"), Happening::Refused { step: 1, reason: "wrong-key".into() });
+    let ended = Happening::Closed { by: "alice".into(), end: "expired".into(), seconds: 60 };
+    let says = |event: &Event, parts: &[&str]| {
+        let parts = parts.iter().map(|part| (*part).to_owned()).collect();
+        let newer = Some(Box::new(Newer { changed_s: Some(300), parts, refused: None }));
+        let recalled = Recalled { events: vec![event.clone()], newer, ..Recalled::default() };
+        ask_by(&host(Vec::new(), &[nobody()]), Path::Here, Daemon::Says(recalled))
+    };
+    let found = says(&refused, &["ssh.access_key_http", "web.port"]);
+    assert_eq!((found.finding.cause, found.also[0].cause), (Cause::NotReloaded, Cause::KnockRefused));
+    let message = &found.finding.message;
+    assert!(message.contains("5 min ago") && message.contains("ssh.access_key_http"), "{message}");
+    assert!(!message.contains("web.port"), "{message}");
+    assert!(found.finding.next[0].starts_with("systemctl reload knock-agent"));
+    for (event, part) in [
+        (&refused, "ssh.duration"),
+        (&refused, "web.access_key_http"),
+        (&refused, "global.notify"),
+        (&event(5, Some("ssh"), ended), "global.http_post_path"),
+    ] {
+        let found = says(event, &[part]);
+        assert_ne!(found.finding.cause, Cause::NotReloaded, "{part}");
+        assert!(found.also.iter().any(|note| note.cause == Cause::NotReloaded), "{part}");
+    }
+    let newer =
+        Some(Box::new(Newer { refused: Some("no permission to read this file".into()), ..Newer::default() }));
+    let recalled = Recalled { events: vec![refused], newer, ..Recalled::default() };
+    let found = ask_by(&host(Vec::new(), &[nobody()]), Path::Here, Daemon::Says(recalled));
+    assert!(found.finding.cause == Cause::NotReloaded && found.finding.message.contains("no permission"));
+}
+
+#[test]
+fn the_mark_of_a_connection_is_followed_from_chain_to_chain_and_to_its_answers() {
+    let number = |number: u32| number.to_ne_bytes().to_vec();
+    let set = vec![Step::Constant { to: 0, data: number(7) }, Step::SetConnectionMark { from: 0 }];
+    let is_seven = vec![
+        Step::Load { source: Source::Ct { key: 3, direction: None }, to: 0, len: Some(4) },
+        Step::Compare { at: 0, how: Comparison::Eq, data: number(7) },
+        Step::Verdict(Does::Drop),
+    ];
+    let marks = || chain("host", "marks", HostHook::Prerouting, -150, vec![to_port(22, set.clone())]);
+    let drops = |hook| chain("host", "drops", hook, 5, vec![is_seven.clone()]);
+    let cause = |more| ask(&host(more, &[granted()]), Vec::new()).finding.cause;
+    assert_eq!(cause(vec![marks(), drops(HostHook::Input)]), Cause::HostDrops);
+    assert_eq!(cause(vec![marks(), drops(HostHook::Output)]), Cause::HostDropsReply);
+    assert_eq!(cause(vec![drops(HostHook::Input), drops(HostHook::Output)]), Cause::Granted);
 }

@@ -1,12 +1,15 @@
 //! Routing and interfaces around the rules: no way in, another way back, and what comes too fast.
 
+use std::net::IpAddr;
+
 use super::answer::Finding;
 use super::cause::Cause;
-use super::facts::PathTrouble;
+use super::facts::{Daemon, PathTrouble};
 use super::judge::{CLIENT_PORT, Question, Trial, word};
 use super::member::our_table;
 use super::walk::Walk;
 use crate::ruleset::audit::packet::Interface;
+use crate::units::Family;
 
 /// Nothing of ours is in force.
 #[must_use]
@@ -70,6 +73,36 @@ pub(super) fn none_here(trial: &Trial<'_>) -> Finding {
             ),
         )
         .next(format!("ip address show dev {}", by.name)),
+    }
+}
+
+/// That it is an address which does not come from the internet, on an interface that leads there.
+#[must_use]
+pub(super) fn private(trial: &Trial<'_>) -> Option<Finding> {
+    let Question { client, by, .. } = trial.question;
+    let heard_of = match &trial.facts.daemon {
+        Daemon::Says(recalled) => !recalled.events.is_empty(),
+        Daemon::Absent | Daemon::Mute(_) => false,
+    };
+    let situation = trial.facts.situation;
+    let outside = situation.interface(&by.as_ref()?.name)?;
+    let leads_out = outside.address(Family::of(*client)).is_some_and(|own| !is_private(own));
+    let neighbour = situation.towards(*client).is_some_and(|at| at.name == outside.name);
+    let strange = is_private(*client) && leads_out && !neighbour && !heard_of && trial.question.is_outside();
+    strange.then(|| {
+        Finding::closed(
+            Cause::PrivateAddress,
+            format!("{client} is an address of a private network, which does not come from the internet: here the client has that of its router, or of its provider"),
+        )
+        .next("# ask about the address that this host sees: `knock-agent log` names those that knocked, `knock-agent status` those that are let in")
+    })
+}
+
+fn is_private(addr: IpAddr) -> bool {
+    match addr {
+        // The last of these are what providers share.
+        IpAddr::V4(v4) => v4.is_private() || v4.is_link_local() || matches!(v4.octets(), [100, 64..=127, ..]),
+        IpAddr::V6(v6) => v6.is_unique_local(),
     }
 }
 

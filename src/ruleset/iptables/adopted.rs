@@ -6,7 +6,7 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 
-use super::gate::{SPOKEN, SPOKEN_SECS, TALKED, TALKED_SECS};
+use super::gate::{SPOKEN, SPOKEN_SECS, TALKED, TALKED_SECS, remembering};
 use super::model::{Chain, IpSet, SetContent};
 use super::names;
 use super::phrase::{Phrase, Side, rule};
@@ -127,15 +127,9 @@ pub(super) fn chains(draft: &Draft<'_>, family: Family) -> Vec<Chain> {
         return Vec::new();
     }
     let mut arriving = seen(family, Side::Source);
-    let remember = |stem: &str, protocol: Protocol, secs: u32| {
-        let set = names::set(&format!("{stem}_{}", family.digit()));
-        rule()
-            .protocol(protocol)
-            .target(&format!("-j SET --add-set {set} src,src --exist --timeout {secs}"), stem)
-    };
     // So that the service cannot take it up again by itself when it is forgotten, and its answers are judged.
-    arriving.push(remember(SPOKEN, Protocol::Udp, SPOKEN_SECS));
-    arriving.push(remember(TALKED, Protocol::Tcp, TALKED_SECS));
+    arriving.extend(remembering(SPOKEN, family, Protocol::Udp, SPOKEN_SECS));
+    arriving.extend(remembering(TALKED, family, Protocol::Tcp, TALKED_SECS));
     let marked = vec![rule().jump(IN, "adopted"), rule().goto("mark", "adopted")];
     vec![
         Chain::new(IN, arriving),

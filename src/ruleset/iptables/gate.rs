@@ -91,11 +91,10 @@ fn gate_here(draft: &Draft<'_>) -> Vec<String> {
 /// Answers to connections of this host's or a LAN host's own, from a port that happens to be guarded; but not
 /// those of a client to whom a service began to talk by itself after connection tracking had forgotten it.
 fn gate_own(draft: &Draft<'_>, family: Family) -> Vec<String> {
-    let set = format!("{SPOKEN}_{}", family.digit());
-    let turned = |text: Phrase| draft.remembered(text.protocol(Protocol::Udp), &set, Side::Source);
+    let turned = |text: Phrase| draft.remembered(text.protocol(Protocol::Udp), SPOKEN, family, Side::Source);
     let mut rules = Vec::new();
     for name in &draft.layout.ext {
-        rules.push(turned(rule().iif(name)).goto("turned", "turned"));
+        rules.extend(turned(rule().iif(name)).into_iter().map(|text| text.goto("turned", "turned")));
         // Connection tracking may learn of a flow of before from a packet of the service.
         let begin = rule().iif(name);
         rules.extend(adopted::turned(draft, &begin, family, Side::Source, "turned", "adopted:turned"));
@@ -122,12 +121,23 @@ fn step2_gate(draft: &Draft<'_>, family: Family) -> Vec<String> {
 }
 
 fn remember(draft: &Draft<'_>, stem: &str, family: Family, protocol: Protocol, secs: u32) -> Vec<String> {
-    if draft.keeping == Keeping::Recent {
-        return Vec::new();
+    match draft.keeping {
+        Keeping::Ipset => remembering(stem, family, protocol, secs),
+        Keeping::Recent => Vec::new(),
     }
-    let set = names::set(&format!("{stem}_{}", family.digit()));
-    let target = format!("-j SET --add-set {set} src,src --exist --timeout {secs}");
-    vec![rule().protocol(protocol).target(&target, stem)]
+}
+
+/// Remembers the client's end, or where there is no room for its ports, the client, which has one place. Who cannot be
+/// remembered does not come in, as its grant might never end.
+pub(super) fn remembering(stem: &str, family: Family, protocol: Protocol, secs: u32) -> Vec<String> {
+    let [ends, clients] = ["", "_by"].map(|which| names::set(&format!("{stem}{which}_{}", family.digit())));
+    let add = |set: &str, what: &str| format!("-j SET --add-set {set} {what} --exist --timeout {secs}");
+    let new = || rule().protocol(protocol).with(format!("-m set ! --match-set {ends} src,src"));
+    vec![
+        rule().protocol(protocol).target(&add(&ends, "src,src"), stem),
+        new().target(&add(&clients, "src"), stem),
+        new().with(format!("-m set ! --match-set {clients} src")).drop(&format!("drop:{stem}")),
+    ]
 }
 
 /// Where a granted packet goes: to the memory of conversations.
@@ -143,7 +153,7 @@ fn service_chain(draft: &Draft<'_>, family: Family, segment: &Segment) -> Chain 
         draft.for_clients(segment, family, Side::Source, |text, what| text.goto(spoke(segment), what));
     rules.extend(draft.keep(segment, Phrase::pass));
     rules.extend(adopted::pass(draft, family, segment.protocol, Way::Gate));
-    rules.extend(draft.drop_the_rest(segment, Side::Source, "drop"));
+    rules.extend(draft.drop_the_rest(segment, family, Side::Source, "drop"));
     Chain { name: names::chain(&stem("svc", segment)), rules }
 }
 
@@ -164,12 +174,11 @@ fn forward(draft: &Draft<'_>, family: Family) -> Vec<String> {
 }
 
 fn forward_own(draft: &Draft<'_>, family: Family) -> Vec<String> {
-    let set = format!("{SPOKEN}_{}", family.digit());
     let mut rules = Vec::new();
     for name in &draft.layout.ext {
         for segment in draft.lan(family).filter(|segment| segment.protocol == Protocol::Udp) {
-            let text = draft.remembered(to_lan(rule().iif(name), segment), &set, Side::Source);
-            rules.push(text.goto(&stem("lan", segment), "turned"));
+            let texts = draft.remembered(to_lan(rule().iif(name), segment), SPOKEN, family, Side::Source);
+            rules.extend(texts.into_iter().map(|text| text.goto(&stem("lan", segment), "turned")));
         }
         for segment in draft.lan(family) {
             let text = to_lan(rule().iif(name), segment);
@@ -194,6 +203,6 @@ fn lan_chain(draft: &Draft<'_>, family: Family, segment: &Segment) -> Chain {
     });
     rules.extend(draft.keep(segment, |text, what| text.goto("mark", what)));
     rules.extend(adopted::pass(draft, family, segment.protocol, Way::Marked));
-    rules.extend(draft.drop_the_rest(segment, Side::Source, "drop"));
+    rules.extend(draft.drop_the_rest(segment, family, Side::Source, "drop"));
     Chain { name: names::chain(&stem("lan", segment)), rules }
 }

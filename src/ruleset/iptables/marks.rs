@@ -3,7 +3,7 @@
 //! in the mangle table's OUTPUT has them routed anew.
 
 use super::adopted::Way;
-use super::gate::{SPOKEN, SPOKEN_SECS};
+use super::gate::{SPOKEN, SPOKEN_SECS, remembering};
 use super::model::{Chain, Table};
 use super::phrase::{Phrase, Side, for_this_host, rule};
 use super::plan::{Draft, Keeping, port, stem, table};
@@ -61,9 +61,7 @@ fn spoke_and_mark(draft: &Draft<'_>, family: Family) -> Vec<String> {
     if draft.keeping == Keeping::Recent {
         return mark(draft);
     }
-    let set = names::set(&format!("{SPOKEN}_{}", family.digit()));
-    let remember = format!("-j SET --add-set {set} src,src --exist --timeout {SPOKEN_SECS}");
-    let mut rules = vec![rule().protocol(Protocol::Udp).target(&remember, SPOKEN)];
+    let mut rules = remembering(SPOKEN, family, Protocol::Udp, SPOKEN_SECS);
     rules.extend(mark(draft));
     rules
 }
@@ -113,7 +111,7 @@ fn input_chain(draft: &Draft<'_>, family: Family, segment: &Segment) -> Chain {
         rules.extend(draft.keep(segment, to_mark));
     }
     rules.extend(adopted::pass(draft, family, segment.protocol, Way::Marked));
-    rules.extend(draft.drop_the_rest(segment, Side::Source, "drop:here"));
+    rules.extend(draft.drop_the_rest(segment, family, Side::Source, "drop:here"));
     Chain { name: names::chain(&stem("inp", segment)), rules }
 }
 
@@ -126,13 +124,13 @@ fn leaving_through(draft: &Draft<'_>, family: Family) -> Vec<String> {
     }
     for name in &draft.layout.ext {
         let back = draft.lan(family).map(lan_reply);
-        let back =
-            back.chain(draft.layout.services.iter().map(|segment| forwarded_reply(draft, family, segment)));
+        let back = back
+            .chain(draft.layout.services.iter().flat_map(|segment| forwarded_reply(draft, family, segment)));
         rules.extend(back.map(|text| text.oif(name).reply().goto("mark", "mark:back")));
         for segment in &draft.layout.local {
             let text = rule().iif(name).original_port(segment.protocol, segment.ports).dnatted().original();
-            let text = draft.remembered(text, &memory(family, segment), Side::Source);
-            rules.push(text.goto(&stem("mrk", segment), "mark:forwarded"));
+            let texts = draft.remembered(text, memory(segment), family, Side::Source);
+            rules.extend(texts.into_iter().map(|text| text.goto(&stem("mrk", segment), "mark:forwarded")));
         }
     }
     rules

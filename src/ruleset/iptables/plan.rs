@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::num::NonZeroU16;
 
+use super::gate::SPOKEN;
 use super::model::{Chain, Hook, Table, Tables};
 use super::path;
 pub use super::path::Matcher;
@@ -11,7 +12,7 @@ use super::{adopted, forward, gate, knock, marks, names, recent, replies, sets, 
 use crate::config::{App, DefaultInput, Settings, Step1Reply};
 use crate::ruleset::layout::{Layout, Options, Segment};
 use crate::ruleset::plan::{allow_set, app_set, request_line_starts};
-use crate::units::{Family, IfName, Lifetime, PortRange};
+use crate::units::{Family, IfName, Lifetime, PortRange, Protocol};
 
 /// The longest time of an element of an ipset, in seconds (`IPSET_MAX_TIMEOUT`): 24 days and 20 hours.
 pub const MAX_SECS: u64 = 2_147_483;
@@ -243,11 +244,16 @@ impl Draft<'_> {
         }
     }
 
-    /// That the client's end is remembered; where nothing can be, every end counts as remembered, which closes more.
-    pub(super) fn remembered(&self, text: Phrase, set: &str, side: Side) -> Phrase {
+    /// That the client's end is remembered, or the client where there was no room for its ports; where nothing can be,
+    /// every end counts as remembered, which closes more.
+    pub(super) fn remembered(&self, text: Phrase, stem: &str, family: Family, side: Side) -> Vec<Phrase> {
+        let digit = family.digit();
         match self.keeping {
-            Keeping::Ipset => text.end_in_set(set, side),
-            Keeping::Recent => text,
+            Keeping::Ipset => vec![
+                text.clone().end_in_set(&format!("{stem}_{digit}"), side),
+                text.in_set(&format!("{stem}_by_{digit}"), side),
+            ],
+            Keeping::Recent => vec![text],
         }
     }
 
@@ -267,8 +273,9 @@ impl Draft<'_> {
         let mut rules = Vec::new();
         for app in self.layout.apps(segment).filter(|app| app.families().contains(&family)) {
             let begin: Vec<Phrase> = match self.own_interfaces(app) {
-                Some(names) => names.iter().map(|name| rule().interface(side, name)).collect(),
-                None => vec![rule()],
+                // By which interface an answer leaves is a matter of routes.
+                Some(names) if side == Side::Source => names.iter().map(|name| rule().iif(name)).collect(),
+                Some(_) | None => vec![rule()],
             };
             for (set, what) in self.sets_of(app, family) {
                 let each = begin.iter().flat_map(|text| self.asked(text, &set, family, side));
@@ -292,7 +299,13 @@ impl Draft<'_> {
     }
 
     /// The rules that drop what nothing let in: for every interface the segment is guarded on.
-    pub(super) fn drop_the_rest(&self, segment: &Segment, side: Side, what: &str) -> Vec<String> {
+    pub(super) fn drop_the_rest(
+        &self,
+        segment: &Segment,
+        family: Family,
+        side: Side,
+        what: &str,
+    ) -> Vec<String> {
         let what = format!("{what}:{}", segment.name());
         let own: Option<Vec<&[IfName]>> =
             self.layout.apps(segment).map(|app| self.own_interfaces(app)).collect();
@@ -300,9 +313,19 @@ impl Draft<'_> {
             None => vec![rule().drop(&what)],
             Some(lists) => {
                 let names = lists.into_iter().flatten();
-                names.map(|name| rule().interface(side, name).drop(&what)).collect()
+                let own = names.map(|name| rule().interface(side, name).drop(&what));
+                own.chain(self.spoken_elsewhere(segment, family, side).map(|text| text.drop(&what))).collect()
             }
         }
+    }
+
+    /// What a UDP service sends, by another interface than it is guarded on, to where a granted client spoke from: without
+    /// memory of that it cannot be told from what is for somebody who came in by that one.
+    fn spoken_elsewhere(&self, segment: &Segment, family: Family, side: Side) -> Option<Phrase> {
+        let told = segment.protocol == Protocol::Udp && side == Side::Destination;
+        let set = format!("{SPOKEN}_{}", family.digit());
+        (told && self.keeping == Keeping::Ipset)
+            .then(|| rule().protocol(Protocol::Udp).end_in_set(&set, side))
     }
 
     /// Lets through what was established with a grant, where it may live on.

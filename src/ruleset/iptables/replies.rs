@@ -25,7 +25,6 @@ pub(super) fn chains(draft: &Draft<'_>, family: Family) -> Vec<Chain> {
 
 /// Called for packets that leave by an outside interface.
 fn replies(draft: &Draft<'_>, family: Family) -> Vec<String> {
-    let spoken = format!("{SPOKEN}_{}", family.digit());
     let mut rules = vec![
         rule().reply().goto("replies_tracked", "replies"),
         // A service that goes on talking after connection tracking forgot the client would make itself the
@@ -34,10 +33,9 @@ fn replies(draft: &Draft<'_>, family: Family) -> Vec<String> {
         rule().not_syn().state("NEW").goto("replies_stray", "replies:midstream"),
         rule().state("UNTRACKED").goto("replies_stray", "replies:untracked"),
         rule().state("INVALID").goto("replies_stray", "replies:invalid"),
-        draft
-            .remembered(rule().protocol(Protocol::Udp), &spoken, Side::Destination)
-            .goto("replies_stray", "replies:turned"),
     ];
+    let turned = draft.remembered(rule().protocol(Protocol::Udp), SPOKEN, family, Side::Destination);
+    rules.extend(turned.into_iter().map(|text| text.goto("replies_stray", "replies:turned")));
     let (begin, side) = (rule(), Side::Destination);
     rules.extend(adopted::turned(draft, &begin, family, side, "replies_stray", "replies:adopted"));
     rules
@@ -51,8 +49,8 @@ fn replies_tracked(draft: &Draft<'_>, family: Family) -> Vec<String> {
         rules.push(text.goto(&stem("rep", segment), "replies:local"));
     }
     for segment in &draft.layout.services {
-        let text = forwarded_reply(draft, family, segment);
-        rules.push(text.goto(&stem("rep", segment), "replies:forwarded"));
+        let texts = forwarded_reply(draft, family, segment).into_iter();
+        rules.extend(texts.map(|text| text.goto(&stem("rep", segment), "replies:forwarded")));
     }
     rules
 }
@@ -64,18 +62,17 @@ pub(super) fn local_reply(segment: &Segment) -> Phrase {
 
 /// A reply of a connection to this host that somebody forwards: the client's end is remembered, which tells it
 /// from connections to other addresses that happen to have a guarded port number.
-pub(super) fn forwarded_reply(draft: &Draft<'_>, family: Family, segment: &Segment) -> Phrase {
+pub(super) fn forwarded_reply(draft: &Draft<'_>, family: Family, segment: &Segment) -> Vec<Phrase> {
     let text = rule().original_port(segment.protocol, segment.ports).dnatted();
-    draft.remembered(text, &memory(family, segment), Side::Destination)
+    draft.remembered(text, memory(segment), family, Side::Destination)
 }
 
-/// The set that remembers the clients of a segment.
-pub(super) fn memory(family: Family, segment: &Segment) -> String {
-    let stem = match segment.protocol {
+/// The stem of the sets that remember the clients of a segment.
+pub(super) fn memory(segment: &Segment) -> &'static str {
+    match segment.protocol {
         Protocol::Tcp => TALKED,
         Protocol::Udp => SPOKEN,
-    };
-    format!("{stem}_{}", family.digit())
+    }
 }
 
 /// Packets that no connection explains, by the port they come from.
@@ -120,6 +117,6 @@ fn reply_chain(
     if !clients.apps.is_empty() {
         rules.extend(draft.keep(segment, Phrase::pass));
     }
-    rules.extend(draft.drop_the_rest(segment, Side::Destination, "cut"));
+    rules.extend(draft.drop_the_rest(segment, family, Side::Destination, "cut"));
     Chain { name: names::chain(&stem(prefix, segment)), rules }
 }

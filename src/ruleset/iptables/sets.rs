@@ -13,7 +13,7 @@ use crate::units::Family;
 const GRANTS: u32 = 1_048_576;
 /// Room in each set that strangers' or half-known clients' packets fill, and in a set of networks.
 const CLIENTS: u32 = 65_536;
-/// The IPv6 clients of one site share a meter.
+/// The IPv6 clients of one site share a meter, and a place where there is none for their ports.
 const METER_PREFIX: u8 = 64;
 const METER_SECS: u32 = 60;
 
@@ -33,6 +33,12 @@ pub(super) fn sets(draft: &Draft<'_>) -> Vec<IpSet> {
         }
         out.push(packets(format!("{SPOKEN}_{digit}"), "hash:ip,port", family, "", SPOKEN_SECS, ""));
         out.push(packets(format!("{TALKED}_{digit}"), "hash:ip,port", family, "", TALKED_SECS, ""));
+        for (stem, secs) in [(SPOKEN, SPOKEN_SECS), (TALKED, TALKED_SECS)] {
+            let mask = netmask(family, settings.global.ipv6_prefix.min(METER_PREFIX));
+            let kind = format!("hash:ip family {} maxelem {GRANTS}{mask} timeout {secs}", inet(family));
+            let meaning = format!("{stem}_by_{digit}");
+            out.push(IpSet { name: names::set(&meaning), meaning, kind, content: SetContent::Packets });
+        }
         out.extend(adopted::sets(family));
         if settings.global.steps && draft.segments() > 1 {
             out.push(packets(format!("{FLOW}_{digit}"), "hash:ip,port", family, "", FLOW_SECS, " counters"));

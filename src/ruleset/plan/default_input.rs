@@ -1,7 +1,7 @@
 //! The whole host closed (`default_input: drop`): what nothing let in and no network can do without.
 
 use crate::config::DefaultInput;
-use crate::ruleset::expr::Limit;
+use crate::ruleset::expr::{Limit, Side, addr_type};
 use crate::ruleset::layout::Layout;
 use crate::ruleset::model::{Chain, Rule};
 use crate::ruleset::rule::rule;
@@ -42,8 +42,13 @@ fn default_in() -> Vec<Rule> {
             .push(text.update_echo(family, prefix, &set, ECHO_MS, limit).counter().drop().named("drop:echo"));
         rules.push(rule().icmp(family, request, request).accept().named("safe:echo"));
     }
+    rules.extend([rule().established_or_related().accept().named("safe:established")]);
+    // What this host sends to many comes back to its own programs, by the interface that it left by. The first packet of a
+    // stranger in this host's name is confirmed after this chain only, so never.
+    for kind in [addr_type::MULTICAST, addr_type::BROADCAST] {
+        rules.push(rule().confirmed().local(Side::Source).for_many(kind).accept().named("safe:own"));
+    }
     rules.extend([
-        rule().established_or_related().accept().named("safe:established"),
         adopted::jump("adopted_gate"),
         // Where a host tracks nothing, only that tells an answer from a beginning.
         rule().untracked().any_ack().accept().named("safe:untracked"),

@@ -9,8 +9,7 @@ use crate::ruleset::model::{Chain, ChainType, Hook, Rule};
 use crate::ruleset::rule::{RuleText, rule};
 use crate::units::{Family, PortRange, Protocol};
 
-use super::once::once_set;
-use super::{allow_set, app_set, base, chain};
+use super::{allow_set, app_set, base, chain, once};
 
 /// Before the usual -100 and 100, so that a client we let in is not forwarded elsewhere.
 const DSTNAT: i32 = -110;
@@ -107,8 +106,8 @@ fn clients(
     for protocol in begin {
         let begin = || protocol.map_or_else(rule, |protocol| rule().l4proto(protocol));
         if app.once {
-            let set = once_set(app, family);
-            rules.push(finish(begin().end_in(family, Side::Source, &set), &format!("once:{}", app.slug)));
+            let texts = once::forwarded(layout, app, family, protocol, begin);
+            rules.extend(texts.into_iter().map(|text| finish(text, &once::named(app))));
         } else {
             for (set, what) in &sets {
                 rules.push(finish(begin().addr_in(family, Side::Source, prefix, set), what));

@@ -7,15 +7,15 @@ use crate::ruleset::rule::rule;
 use crate::units::{Family, Protocol};
 
 use super::adopted::{self, adopted_set};
-use super::replies::{SPOKEN_MS, own_set, spoken_set};
+use super::replies::{self, SPOKEN_MS, own_set, spoken_by_set, spoken_set};
 use super::step1::to_port;
-use super::{Meets, backend, chain, drop_the_rest, filter, for_clients, knock, step2_set};
+use super::{Meets, backend, chain, drop_the_rest, filter, for_clients, knock, once, step2_set};
 
 pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
     let mut out = vec![filter("gate", Hook::Prerouting, -150, gate(layout))];
     out.push(chain("forged", vec![rule().counter().drop().named("drop:forged")]));
-    out.push(chain("gate_own", gate_own()));
-    out.push(chain("spoke", spoke()));
+    out.push(chain("gate_own", gate_own(layout)));
+    out.push(chain("spoke", spoke(layout)));
     out.push(chain("passed", passed()));
     if layout.settings.global.steps {
         out.push(chain("step2_gate", step2_gate(layout)));
@@ -62,7 +62,7 @@ fn forged(layout: &Layout<'_>) -> Vec<Rule> {
 /// Answers to connections that this host or a LAN host made from a port that happens to be guarded;
 /// but not those of a client to whom the service began to talk by itself, after connection tracking
 /// had forgotten it: they are what a grant is for.
-fn gate_own() -> Vec<Rule> {
+fn gate_own(layout: &Layout<'_>) -> Vec<Rule> {
     let mut rules: Vec<Rule> = Family::BOTH
         .into_iter()
         .map(|family| {
@@ -74,6 +74,12 @@ fn gate_own() -> Vec<Rule> {
                 .named("turned")
         })
         .collect();
+    rules.extend(Family::BOTH.map(|family| {
+        replies::spoken_by(layout, rule().iifname("ext"), family, Side::Source)
+            .for_this_host()
+            .service_vmap("services")
+            .named("turned")
+    }));
     // Connection tracking may learn of a flow of before from a packet of the service.
     rules.extend(Family::BOTH.map(|family| {
         rule()
@@ -87,19 +93,25 @@ fn gate_own() -> Vec<Rule> {
     rules
 }
 
-/// Remembers that a granted client spoke from here. A full set must not cost the client its grant,
-/// so the packet passes in a rule of its own.
-fn spoke() -> Vec<Rule> {
+/// Remembers that a granted client spoke from here, or where there is no room for its ports, that it spoke at all.
+/// A rule whose set is full goes no further. Who cannot be remembered does not come in, as its grant might never end.
+fn spoke(layout: &Layout<'_>) -> Vec<Rule> {
     let mut rules: Vec<Rule> = Family::BOTH
         .into_iter()
         .map(|family| {
             rule()
                 .update_endpoint(family, Side::Source, &spoken_set(family), SPOKEN_MS)
-                .done()
+                .goto("passed")
                 .named("spoken")
         })
         .collect();
-    rules.push(rule().goto("passed").named("spoken"));
+    rules.extend(Family::BOTH.map(|family| {
+        rule()
+            .remember_source(family, replies::site(layout), &spoken_by_set(family), SPOKEN_MS)
+            .goto("passed")
+            .named("spoken")
+    }));
+    rules.push(rule().counter().drop().named("drop:spoken"));
     rules
 }
 
@@ -169,6 +181,14 @@ fn gate_forward_own(layout: &Layout<'_>) -> Vec<Rule> {
     for family in lan_families(layout) {
         let map = format!("lan_{}", family.digit());
         rules.push(
+            replies::spoken_by(layout, rule().iifname("ext"), family, Side::Source)
+                .host_service_vmap_here(family, Side::Destination, &map)
+                .named("turned"),
+        );
+    }
+    for family in lan_families(layout) {
+        let map = format!("lan_{}", family.digit());
+        rules.push(
             rule()
                 .iifname("ext")
                 .tuple_in(family, Side::Source, &adopted_set(family))
@@ -198,9 +218,13 @@ fn service_chain(layout: &Layout<'_>, segment: &Segment, stem: &str, with_mark: 
         .named(what)
     });
     if layout.keeps_established(segment) {
+        rules.extend(once::losers(layout, segment, |app| match layout.own_interfaces(app) {
+            Some(set) => rule().iifname(&set),
+            None => rule(),
+        }));
         rules.push(rule().established().mark(mark).counter().accept().named("keep"));
     }
     rules.push(adopted::jump(if with_mark { "adopted_in" } else { "adopted_gate" }));
-    rules.extend(drop_the_rest(layout, segment, true, "drop"));
+    rules.extend(drop_the_rest(layout, segment, "drop"));
     chain(format!("{stem}_{}", segment.name()), rules)
 }

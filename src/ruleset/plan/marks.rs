@@ -10,7 +10,7 @@ use crate::units::{Family, Protocol};
 use super::replies::own_set;
 use super::step1::{from_port, to_port};
 use super::{Meets, chain, drop_the_rest, filter, for_clients};
-use super::{adopted, backend, default_input};
+use super::{adopted, backend, default_input, once};
 
 pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
     let mut out = vec![filter("mark_in", Hook::Input, -10, mark_in(layout))];
@@ -35,7 +35,7 @@ fn input_chain(layout: &Layout<'_>, segment: &Segment) -> Chain {
         rules.push(rule().established().mark(mark).accept().named("keep"));
     }
     rules.push(adopted::jump("adopted_in"));
-    rules.extend(drop_the_rest(layout, segment, true, "drop:here"));
+    rules.extend(drop_the_rest(layout, segment, "drop:here"));
     chain(format!("inp_{}", segment.name()), rules)
 }
 
@@ -75,7 +75,8 @@ fn mark_in(layout: &Layout<'_>) -> Vec<Rule> {
 
 /// Towards LAN hosts of ours, `gate_forward` marks; here, what others forward from a guarded port.
 fn mark_forward(layout: &Layout<'_>) -> Vec<Rule> {
-    let mut rules = vec![rule().oifname("ext").jump("replies").named("replies")];
+    let mut rules = once::answers_forwarded(layout);
+    rules.push(rule().oifname("ext").jump("replies").named("replies"));
     if layout.settings.global.mark.is_some() {
         for family in Family::BOTH {
             for protocol in [Protocol::Tcp, Protocol::Udp] {
@@ -98,7 +99,7 @@ fn mark_forward(layout: &Layout<'_>) -> Vec<Rule> {
 fn mark_out(layout: &Layout<'_>) -> Vec<Rule> {
     let mark = layout.settings.global.mark;
     let options = layout.options;
-    let mut rules = Vec::new();
+    let mut rules = once::answers_here(layout);
     if mark.is_some() && layout.settings.global.steps {
         rules.push(from_port(options.http_port).mark(mark).accept().named("mark:step1"));
         rules.push(from_port(options.https_port).mark(mark).accept().named("mark:step2"));

@@ -41,6 +41,7 @@ pub fn plan(settings: &Settings, options: Options) -> Ruleset {
     chains.extend(adopted::chains(&layout));
     chains.extend(backend::chains(&layout));
     chains.extend(replies::chains(&layout));
+    chains.extend(once::chains(&layout));
     chains.extend(marks::chains(&layout));
     chains.extend(default_input::chains(&layout));
     chains.extend(forward::chains(&layout));
@@ -59,11 +60,6 @@ fn chain(name: impl Into<String>, rules: Vec<Rule>) -> Chain {
     Chain { name: name.into(), base: None, rules }
 }
 
-/// `iifname @set` or `oifname @set` where the apps' packets come in or go out.
-fn interface(towards_us: bool, set: &str) -> RuleText {
-    if towards_us { rule().iifname(set) } else { rule().oifname(set) }
-}
-
 /// One rule per set that lets clients in, with what it does left to `finish`.
 ///
 /// `side` is where the client's address stands: source towards the service, destination on the way back.
@@ -77,9 +73,10 @@ fn for_clients(
     let prefix = layout.settings.global.ipv6_prefix;
     let mut rules = Vec::new();
     for app in layout.apps(segment) {
+        // By which interface an answer leaves is a matter of routes: whom the gate let in gets it by any of them.
         let begin = || match layout.own_interfaces(app) {
-            Some(set) => interface(side == Side::Source, &set),
-            None => rule(),
+            Some(set) if side == Side::Source => rule().iifname(&set),
+            Some(_) | None => rule(),
         };
         if app.once {
             let first = meets == Meets::FirstPackets;
@@ -136,15 +133,18 @@ enum Meets {
     WhatPassed,
 }
 
+/// The sets of the interfaces a segment is guarded on, where these are not simply all outside ones.
+fn guarded_on(layout: &Layout<'_>, segment: &Segment) -> Option<Vec<String>> {
+    layout.apps(segment).map(|app| layout.own_interfaces(app)).collect()
+}
+
 /// The rules that drop what nothing let in: for every interface the segment is guarded on.
-fn drop_the_rest(layout: &Layout<'_>, segment: &Segment, towards_us: bool, what: &str) -> Vec<Rule> {
+fn drop_the_rest(layout: &Layout<'_>, segment: &Segment, what: &str) -> Vec<Rule> {
     let what = format!("{what}:{}", segment.name());
-    let own: Option<Vec<String>> = layout.apps(segment).map(|app| layout.own_interfaces(app)).collect();
-    match own {
-        None => vec![rule().counter().drop().named(&what)],
-        Some(sets) => {
-            sets.iter().map(|set| interface(towards_us, set).counter().drop().named(&what)).collect()
-        }
+    let drops = |text: RuleText| text.counter().drop().named(&what);
+    match guarded_on(layout, segment) {
+        None => vec![drops(rule())],
+        Some(sets) => sets.iter().map(|set| drops(rule().iifname(set))).collect(),
     }
 }
 

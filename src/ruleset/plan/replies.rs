@@ -4,15 +4,20 @@
 use crate::ruleset::expr::Side;
 use crate::ruleset::layout::{Layout, Segment};
 use crate::ruleset::model::{Chain, Rule};
-use crate::ruleset::rule::rule;
+use crate::ruleset::rule::{RuleText, rule};
 use crate::units::{Family, Protocol};
 
 use super::adopted::{self, adopted_set};
 use super::gate::lan_families;
-use super::{Meets, chain, drop_the_rest, for_clients};
+use super::{Meets, chain, for_clients, guarded_on};
 
 /// Stem of the sets of clients' addresses and ports.
 pub(super) const SPOKEN_SET: &str = "spoken";
+/// Stem of the sets of clients' addresses, for those whose ports have no room in the sets above: one client has
+/// 65,536 ports, but one place here.
+pub(super) const SPOKEN_BY_SET: &str = "spoken_by";
+/// The IPv6 addresses of a site share a place, whatever the prefix that a grant is for.
+const SITE: u8 = 64;
 /// Stem of the sets of this host's own addresses, as packets to it name them. A connection to another
 /// address that somebody forwards (one-to-one NAT of a routed address) is none of ours, whatever its port.
 pub(super) const OWN_SET: &str = "own";
@@ -23,7 +28,7 @@ const PROTOCOLS: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
 
 pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
     let mut out = vec![
-        chain("replies", replies()),
+        chain("replies", replies(layout)),
         chain("replies_tracked", replies_tracked(layout)),
         chain("replies_stray", replies_stray(layout)),
     ];
@@ -35,7 +40,7 @@ pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
 }
 
 /// Called for packets that leave by an outside interface.
-fn replies() -> Vec<Rule> {
+fn replies(layout: &Layout<'_>) -> Vec<Rule> {
     let mut rules = vec![
         rule().reply_direction().goto("replies_tracked").named("replies"),
         // A service that goes on talking after connection tracking forgot the client would make
@@ -57,6 +62,9 @@ fn replies() -> Vec<Rule> {
             .named("replies:turned")
     }));
     rules.extend(Family::BOTH.map(|family| {
+        spoken_by(layout, rule(), family, Side::Destination).goto("replies_stray").named("replies:turned")
+    }));
+    rules.extend(Family::BOTH.map(|family| {
         rule()
             .tuple_in(family, Side::Destination, &adopted_set(family))
             .goto("replies_stray")
@@ -74,6 +82,21 @@ pub fn own_set(family: Family) -> String {
 /// The set of clients' ends of conversations that the service could take up by itself.
 pub(super) fn spoken_set(family: Family) -> String {
     format!("{SPOKEN_SET}_{}", family.digit())
+}
+
+/// UDP from or to a client whose ports had no room.
+pub(super) fn spoken_by(layout: &Layout<'_>, begin: RuleText, family: Family, side: Side) -> RuleText {
+    begin.l4proto(Protocol::Udp).addr_in(family, side, site(layout), &spoken_by_set(family))
+}
+
+/// How much of an IPv6 address is compared there.
+pub(super) fn site(layout: &Layout<'_>) -> u8 {
+    layout.settings.global.ipv6_prefix.min(SITE)
+}
+
+/// The set of clients whose ports had no room.
+pub(super) fn spoken_by_set(family: Family) -> String {
+    format!("{SPOKEN_BY_SET}_{}", family.digit())
 }
 
 /// Replies of tracked connections, by the port the client used: of this host, of whoever
@@ -130,6 +153,22 @@ fn reply_chain(layout: &Layout<'_>, segment: &Segment, clients: &Segment, stem: 
     if layout.keeps_established(segment) && !clients.apps.is_empty() {
         rules.push(rule().established().mark(mark).counter().accept().named("keep"));
     }
-    rules.extend(drop_the_rest(layout, segment, false, "cut"));
+    rules.extend(cut(layout, segment));
     chain(format!("{stem}_{}", segment.name()), rules)
+}
+
+/// What is sent to nobody who is let in. Where the segment is not guarded on every outside interface, an answer by another
+/// one may be for somebody who came in there, unless a granted client spoke from its destination.
+fn cut(layout: &Layout<'_>, segment: &Segment) -> Vec<Rule> {
+    let what = format!("cut:{}", segment.name());
+    let drops = |text: RuleText| text.counter().drop().named(&what);
+    let Some(sets) = guarded_on(layout, segment) else { return vec![drops(rule())] };
+    let mut rules: Vec<Rule> = sets.iter().map(|set| drops(rule().oifname(set))).collect();
+    if segment.protocol == Protocol::Udp {
+        let ends = Family::BOTH
+            .map(|family| drops(rule().endpoint_in(family, Side::Destination, &spoken_set(family))));
+        let clients = Family::BOTH.map(|family| drops(spoken_by(layout, rule(), family, Side::Destination)));
+        rules.extend(ends.into_iter().chain(clients));
+    }
+    rules
 }

@@ -6,7 +6,7 @@ use crate::ruleset::model::{ADOPTED_SET, Content, Element, Elements, KeyPart, Se
 use crate::units::{Family, IfName};
 
 use super::default_input::{self, ECHO_SET};
-use super::replies::{OWN_SET, SPOKEN_SET};
+use super::replies::{OWN_SET, SPOKEN_BY_SET, SPOKEN_SET};
 use super::step1::{FLOW_SET, METER_SET, SEEN_SET};
 
 /// Room in each set of grants, in addresses.
@@ -53,6 +53,11 @@ pub(super) fn sets(layout: &Layout<'_>) -> Vec<Set> {
     }
     for family in Family::BOTH {
         out.push(from_packets(SPOKEN_SET, vec![address(family), KeyPart::Port], family));
+    }
+    for family in Family::BOTH {
+        // A place for every client that a set of grants has room for.
+        let set = from_packets(SPOKEN_BY_SET, vec![address(family)], family);
+        out.push(Set { size: Some(GRANTS), ..set });
     }
     for family in Family::BOTH {
         out.push(from_packets(OWN_SET, vec![address(family)], family));
@@ -217,7 +222,7 @@ fn segment_key(parts: &[KeyPart], segment: &Segment, port: u16) -> Vec<u8> {
         match part {
             KeyPart::Protocol => key.push(segment.protocol.number()),
             KeyPart::Port => key.extend(port.to_be_bytes()),
-            KeyPart::Mark | KeyPart::UdpLength => {}
+            KeyPart::Mark | KeyPart::UdpLength | KeyPart::TcpAck => {}
             KeyPart::Ipv4 | KeyPart::Ipv6 | KeyPart::IfName => match segment.host {
                 Some(IpAddr::V4(v4)) => key.extend(v4.octets()),
                 Some(IpAddr::V6(v6)) => key.extend(v6.octets()),

@@ -179,16 +179,19 @@ fn with_payload(layout: &Layout<'_>) -> impl Iterator<Item = RuleText> {
 }
 
 /// Where the data of a TCP packet starts: base and offset in bytes, with the rule that finds it.
-fn data_starts(inner_header: bool) -> Box<dyn Iterator<Item = (RuleText, Base, u32)>> {
-    let tcp = || rule().l4proto(Protocol::Tcp);
+fn data_starts(inner_header: bool) -> impl Iterator<Item = (RuleText, Base, u32)> {
+    data_at(inner_header).into_iter().map(|(words, base, at)| {
+        let text = rule().l4proto(Protocol::Tcp);
+        (words.into_iter().fold(text, RuleText::tcp_header_words), base, at)
+    })
+}
+
+/// The same, with the length of the TCP header for which it holds, in words; none: whatever that is.
+pub(super) fn data_at(inner_header: bool) -> Vec<(Option<u8>, Base, u32)> {
     if inner_header {
-        Box::new(std::iter::once((tcp(), Base::Inner, 0)))
-    } else {
-        Box::new(
-            TCP_HEADER_WORDS
-                .map(move |words| (tcp().tcp_header_words(words), Base::Transport, u32::from(words) * 4)),
-        )
+        return vec![(None, Base::Inner, 0)];
     }
+    TCP_HEADER_WORDS.map(|words| (Some(words), Base::Transport, u32::from(words) * 4)).collect()
 }
 
 /// Requests, or new connections, per source and minute beyond which step 1 is a flood.

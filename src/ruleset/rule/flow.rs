@@ -79,7 +79,7 @@ impl RuleText {
         self.any_flag(TCP_ACK)
     }
 
-    fn any_flag(self, flags: u8) -> Self {
+    pub(super) fn any_flag(self, flags: u8) -> Self {
         self.l4proto(Protocol::Tcp)
             .payload(Base::Transport, 13, 1, R0)
             .push(Expr::Bitwise { reg: R0, mask: vec![flags], xor: vec![0] })

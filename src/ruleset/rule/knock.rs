@@ -31,35 +31,6 @@ impl RuleText {
         self.syn_key(family).push(Expr::Remember { set: set.to_owned(), reg: R0, timeout_ms, data: None })
     }
 
-    /// `meta l4proto . ip saddr . th sport`, or daddr and dport: the client's end of a connection
-    fn end_key(self, family: Family, side: Side) -> Self {
-        let next = match family {
-            Family::V4 => 2,
-            Family::V6 => 5,
-        };
-        self.meta(MetaKey::L4Proto, R0).addr_to(family, side, Reg(1)).payload(
-            Base::Transport,
-            port_offset(side),
-            2,
-            Reg(next),
-        )
-    }
-
-    /// `meta l4proto . ip saddr . th sport @set`
-    pub(in crate::ruleset) fn end_in(self, family: Family, side: Side, set: &str) -> Self {
-        self.family(family).end_key(family, side).lookup(set, false)
-    }
-
-    /// `update @set { meta l4proto . ip saddr . th sport timeout … }` in a rule that has matched the family already
-    pub(in crate::ruleset) fn update_end_here(self, family: Family, set: &str, timeout_ms: u64) -> Self {
-        self.end_key(family, Side::Source).push(Expr::Update {
-            set: set.to_owned(),
-            reg: R0,
-            timeout_ms,
-            limit: None,
-        })
-    }
-
     /// `meta mark set VALUE`
     pub(in crate::ruleset) fn set_mark(self, value: u32) -> Self {
         self.push(Expr::Immediate { reg: R0, data: value.to_ne_bytes().to_vec() })

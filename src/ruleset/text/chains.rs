@@ -42,6 +42,9 @@ impl Renderer<'_> {
                 let first = matches!(stem, "svc" | "lan").then_some(segment.protocol);
                 rules += &self.clients(&clients, way, first, &let_in)?;
                 if self.layout.keeps_established(segment) && !clients.apps.is_empty() {
+                    if first.is_some() {
+                        rules += &self.losers(segment, |app| self.interface(app, way).unwrap_or_default());
+                    }
                     rules += &format!("\t\tct state established {action} comment \"ka:keep\"\n");
                 }
                 match stem {
@@ -73,8 +76,9 @@ impl Renderer<'_> {
         let log = first.filter(|_| segment.host.is_none());
         let mut out = String::new();
         for app in self.layout.apps(segment) {
-            let interface = self.interface(app, way).unwrap_or_default();
-            out += &self.client_rules(&interface, app, app.families(), (side, first), action)?;
+            let interface = self.interface(app, way).filter(|_| way == Way::In).unwrap_or_default();
+            let met = (side, Some(segment.protocol), first.is_some());
+            out += &self.client_rules(&interface, app, app.families(), met, action)?;
             out += &self.allow_rules(&interface, &app.slug, app.families(), (side, log), action)?;
         }
         out += &self.allow_rules("", "all", &self.layout.families(segment), (side, log), action)?;
@@ -86,12 +90,12 @@ impl Renderer<'_> {
         interface: &str,
         app: &App,
         families: &[Family],
-        (side, first): (&str, Option<Protocol>),
+        (side, protocol, first): (&str, Option<Protocol>, bool),
         action: &str,
     ) -> Result<String, TemplateError> {
         let slug = &app.slug;
         if app.once {
-            return Ok(self.once_rules(interface, app, families, (side, first), action));
+            return Ok(self.once_rules(interface, app, families, (side, protocol, first), action));
         }
         let mut out = String::new();
         for &family in families {
@@ -132,8 +136,12 @@ impl Renderer<'_> {
         if family == Family::V4 || len >= 128 {
             return String::new();
         }
-        let all_ones = IpAddr::V6(Ipv6Addr::from(u128::MAX));
-        Network::around(all_ones, len).map_or_else(|_| String::new(), |mask| format!("& {} ", mask.first()))
+        format!("& {} ", ones(len))
+    }
+
+    /// The mask of an IPv6 site.
+    pub(super) fn site(&self) -> String {
+        ones(self.settings().global.ipv6_prefix.min(64))
     }
 
     fn drop_rest(&self, segment: &Segment, way: Way, what: &str) -> String {
@@ -144,7 +152,17 @@ impl Renderer<'_> {
             self.layout.apps(segment).map(|app| self.interface(app, way)).collect();
         match own {
             None => line(""),
-            Some(interfaces) => interfaces.iter().map(|interface| line(interface)).collect(),
+            Some(interfaces) => {
+                let own = interfaces.iter().map(|interface| line(interface));
+                let spoken = [
+                    "ip daddr . udp dport @spoken_4 ".to_owned(),
+                    "ip6 daddr . udp dport @spoken_6 ".to_owned(),
+                    "meta l4proto udp ip daddr @spoken_by_4 ".to_owned(),
+                    format!("meta l4proto udp ip6 daddr & {} @spoken_by_6 ", self.site()),
+                ];
+                let others = spoken.iter().filter(|_| way == Way::Out && segment.protocol == Protocol::Udp);
+                own.chain(others.map(|end| line(end))).collect()
+            }
         }
     }
 
@@ -158,6 +176,15 @@ impl Renderer<'_> {
                     "\t\tiifname @ext meta l4proto . {ip} saddr . th sport . {ip} daddr . th dport @adopted_{n} {ip} daddr . meta l4proto . th dport vmap @lan_{n} comment \"ka:adopted:turned\"\n"
                 )
             });
+        let by = [(Family::V4, "ip", 4), (Family::V6, "ip6", 6)]
+            .into_iter()
+            .filter(|(family, ..)| self.layout.lan.iter().any(|s| s.host.map(Family::of) == Some(*family)))
+            .map(|(_, ip, n)| {
+                let mask = if n == 6 { format!("& {} ", self.site()) } else { String::new() };
+                format!(
+                    "\t\tiifname @ext meta l4proto udp {ip} saddr {mask}@spoken_by_{n} {ip} daddr . meta l4proto . th dport vmap @lan_{n} comment \"ka:turned\"\n"
+                )
+            });
         [(Family::V4, "ip", 4), (Family::V6, "ip6", 6)]
             .into_iter()
             .filter(|(family, ..)| self.layout.lan.iter().any(|s| s.host.map(Family::of) == Some(*family)))
@@ -166,6 +193,7 @@ impl Renderer<'_> {
                     "\t\tiifname @ext {ip} saddr . udp sport @spoken_{n} {ip} daddr . meta l4proto . th dport vmap @lan_{n} comment \"ka:turned\"\n"
                 )
             })
+            .chain(by)
             .chain(adopted)
             .collect()
     }
@@ -183,6 +211,12 @@ impl Renderer<'_> {
             })
             .collect()
     }
+}
+
+/// The mask of that many bits.
+fn ones(len: u8) -> String {
+    let all = IpAddr::V6(Ipv6Addr::from(u128::MAX));
+    Network::around(all, len).map_or_else(|_| String::new(), |mask| mask.first().to_string())
 }
 
 fn jump(chain: &str) -> String {

@@ -30,9 +30,9 @@ impl Renderer<'_> {
                 (IpAddr::V6(_), None) => ("ip6", host.to_string()),
                 (IpAddr::V6(_), Some(port)) => ("ip6", format!("[{host}]:{port}")),
             };
-            let remapped: Vec<String> = match app.destination.port() {
-                Some(_) => app.protocol.each().iter().map(|p| format!("meta l4proto {p} ")).collect(),
-                None => vec![String::new()],
+            let remapped: Vec<Option<Protocol>> = match app.destination.port() {
+                Some(_) => app.protocol.each().iter().copied().map(Some).collect(),
+                None => vec![None],
             };
             chains += &self.nat_chain(app, host, "dnat", &remapped, &format!("counter dnat {ip} to {to}"))?;
             if app.masquerade {
@@ -43,7 +43,7 @@ impl Renderer<'_> {
                         "\t\tct status dnat {ip} daddr {host} {protocol} dport {ports} jump snat_{slug} comment \"ka:snat:{slug}\"\n"
                     );
                 }
-                chains += &self.nat_chain(app, host, "snat", &[String::new()], "counter masquerade")?;
+                chains += &self.nat_chain(app, host, "snat", &[None], "counter masquerade")?;
             }
         }
         let mut out = fill(CHAIN, &[("name", "dstnat"), ("rules", &arriving)])?;
@@ -56,13 +56,14 @@ impl Renderer<'_> {
         app: &App,
         host: IpAddr,
         stem: &str,
-        begin: &[String],
+        protocols: &[Option<Protocol>],
         action: &str,
     ) -> Result<String, TemplateError> {
         let family = [Family::of(host)];
         let mut rules = String::new();
-        for begin in begin {
-            rules += &self.client_rules(begin, app, &family, ("saddr", None), action)?;
+        for &protocol in protocols {
+            let begin = &protocol.map_or_else(String::new, |protocol| format!("meta l4proto {protocol} "));
+            rules += &self.client_rules(begin, app, &family, ("saddr", protocol, false), action)?;
             rules += &self.allow_rules(begin, &app.slug, &family, ("saddr", None), action)?;
             rules += &self.allow_rules(begin, "all", &family, ("saddr", None), action)?;
         }

@@ -67,6 +67,7 @@ impl Renderer<'_> {
                 ("allow_all_6", &elements(&global.allow, Family::V6)),
                 ("proxy_sets", &self.proxy_sets()?),
                 ("echo_sets", &self.echo_sets()),
+                ("site", &self.site()),
                 ("adopted", &fill(ADOPTED, &[("mark", self.mark().trim())])?),
                 ("default_input", if self.closed() { DEFAULT_INPUT } else { "" }),
                 ("flow_sets", &self.flow_sets()),
@@ -108,6 +109,9 @@ impl Renderer<'_> {
                         &self.segment_chains(&self.layout.lan, "lrp", Way::Out, &marked, Some("cut"))?;
                     chains
                 }),
+                ("awaited_chains", &self.awaited_chains()?),
+                ("answers_forwarded", &self.answers_forwarded()),
+                ("answers_here", &self.answers_here()),
                 ("marks_in", &marks_in),
                 ("marks_forwarded", &self.marks_forwarded()),
                 ("marks_out", &self.marks_out()),

@@ -186,12 +186,16 @@ fn immediate(data: Attributes<'_>) -> Option<Step> {
     }
 }
 
-/// `NFT_CT_*`; what is written to a connection does not matter.
+/// `NFT_CT_*`; of what is written to a connection only its mark matters.
 fn ct(data: Attributes<'_>) -> Option<Step> {
-    if data.get(4).is_some() {
-        return Some(Step::Nothing);
-    }
+    const MARK: u32 = 3;
     let key = data.be32(2)?;
+    if data.get(4).is_some() {
+        return Some(match key {
+            MARK => Step::SetConnectionMark { from: register(data, 4)? },
+            _ => Step::Nothing,
+        });
+    }
     let direction = data.get(3).and_then(|bytes| bytes.first().copied());
     let len = match key {
         0 | 2..=6 => Some(4),

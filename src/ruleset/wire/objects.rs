@@ -157,6 +157,11 @@ fn key_parts(mut packed: u32) -> Option<Vec<KeyPart>> {
         packed >>= TYPE_BITS;
     }
     parts.reverse();
+    // Numbers have no type of their own: beside an address it is one that TCP acknowledges.
+    if parts.iter().any(|part| matches!(part, KeyPart::Ipv4 | KeyPart::Ipv6)) {
+        let numbers = parts.iter_mut().filter(|part| **part == KeyPart::UdpLength);
+        numbers.for_each(|part| *part = KeyPart::TcpAck);
+    }
     (!parts.is_empty()).then_some(parts)
 }
 

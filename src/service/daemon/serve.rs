@@ -19,6 +19,7 @@ use crate::service::last_good::LastGood;
 use crate::service::launcher::Launcher;
 use crate::service::link::Pending;
 use crate::service::link::serving::{Pem, Serving};
+use crate::service::on_disk::OnDisk;
 use crate::service::outside::Outside;
 use crate::service::record::Record;
 use crate::service::reload::Reloader;
@@ -82,7 +83,9 @@ impl Guarded<'_> {
         let steps = keeper.is_some();
         let (front_ended, mut front) = oneshot::channel();
         let (reload_sender, reloads) = mpsc::channel(1);
+        let on_disk = OnDisk::new(daemon.source.clone(), daemon.in_force.clone());
         let reloader = Reloader {
+            on_disk: on_disk.clone(),
             source: daemon.source.clone(),
             pair,
             users: daemon.users.clone(),
@@ -108,7 +111,7 @@ impl Guarded<'_> {
         })?;
         // The front gets ready meanwhile. Whoever is told that all is ready can rely on it.
         self.keep_plan();
-        let mut operators = tokio::spawn(callers::serve(control, call_sender.clone()));
+        let mut operators = tokio::spawn(callers::serve(control, call_sender.clone(), on_disk.clone()));
         // Whether the enforcer has ended by itself, and what it all came to.
         let (enforcer_ended, result) = {
             let mut end = pin!(async {

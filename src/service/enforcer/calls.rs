@@ -21,7 +21,7 @@ impl Enforcer {
     fn carry_out(&mut self, request: Request, user: &str, now: Now) -> Result<Reply, OperationError> {
         let reply = match request {
             Request::Status {} => {
-                let (live, status) = self.operations.everything(now)?;
+                let (live, status) = self.operations.listing(now)?;
                 Reply::Status { status: self.with_the_rest(status, &live, now) }
             }
             Request::Overview { most } => {

@@ -30,6 +30,7 @@ impl Enforcer {
                 last_reload_good: known.last_reload_good,
                 reloads: known.reloaded,
                 refused: known.refused,
+                newer: None,
             },
             certificate_ends: ends.map(text),
             certificate_ends_in_s: ends.map(|ends| seconds_until(ends, now.wall)),
