@@ -34,6 +34,7 @@ mod forged;
 mod forwarding;
 mod gaps;
 mod health;
+mod host_aliases;
 mod host_audit;
 mod host_chains;
 mod host_diversions;

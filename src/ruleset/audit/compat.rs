@@ -40,6 +40,8 @@ pub fn matches(name: &str, revision: u32, info: &[u8], packet: &Packet) -> Tri {
 
 fn judge(name: &str, revision: u32, info: &[u8], packet: &Packet) -> Option<Tri> {
     match (name, revision) {
+        ("limit" | "hashlimit" | "connlimit" | "connlabel", _) if packet.crafted => None,
+        ("rt" | "frag" | "hbh" | "dst" | "mh" | "ipv6header" | "ipv4options", _) if packet.crafted => None,
         ("comment", _) => Some(Tri::Yes),
         ("conntrack", 2..=3) => conntrack(info, packet),
         ("state", _) => word(info, 0).map(|mask| state_in(mask, packet)),

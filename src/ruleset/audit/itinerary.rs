@@ -45,7 +45,8 @@ pub fn journeys(layout: &Layout<'_>, situation: &Situation) -> Vec<Journey> {
     out
 }
 
-/// First packets to ports of this host of which only the protocol is known.
+/// First packets of strangers, who know these rules and make what they like: to any port of this host, and of
+/// addresses that are not its own.
 #[must_use]
 pub fn strangers(layout: &Layout<'_>, situation: &Situation) -> Vec<Journey> {
     let mut out = Vec::new();
@@ -53,11 +54,10 @@ pub fn strangers(layout: &Layout<'_>, situation: &Situation) -> Vec<Journey> {
         let known = situation.interface(name.as_str());
         let interface = Interface { name: name.as_str().to_owned(), index: known.map(|known| known.index) };
         for family in Family::BOTH {
-            let own = known.and_then(|known| known.address(family));
-            for protocol in [Protocol::Tcp, Protocol::Udp] {
-                let from = (None, Some(CLIENT_PORT));
-                let mut packet = Packet::new(family, protocol, from, (own, None), TcpFlags::Syn);
-                packet.iif = Some(interface.clone());
+            let mut go = |protocol, for_here| {
+                let packet = Packet::new(family, protocol, (None, None), (None, None), TcpFlags::Syn);
+                let mut packet = packet.crafted();
+                (packet.iif, packet.for_here) = (Some(interface.clone()), for_here);
                 out.push(Journey {
                     what: "any other port".to_owned(),
                     ports: layout.options.http_port.into(),
@@ -66,6 +66,10 @@ pub fn strangers(layout: &Layout<'_>, situation: &Situation) -> Vec<Journey> {
                     untracked: false,
                     forwarded: None,
                 });
+            };
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                go(protocol, true);
+                go(protocol, false);
             }
         }
     }

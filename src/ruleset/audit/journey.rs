@@ -53,6 +53,8 @@ pub struct Meeting {
     pub chain: String,
     /// Its hook.
     pub hook: HostHook,
+    /// When it comes on that hook.
+    pub priority: i32,
     /// Whether it sees our mark.
     pub sees_mark: bool,
     /// What became of the packet there.
@@ -279,6 +281,7 @@ impl Traveller<'_> {
             table: chain.table.clone(),
             chain: chain.name.clone(),
             hook: base.hook,
+            priority: base.priority,
             sees_mark,
             passage,
             unmarked,

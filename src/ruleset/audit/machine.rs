@@ -6,9 +6,12 @@
 
 use super::compat;
 use super::host::{Host, HostChain, HostRule, HostSet, TableRef};
+use super::leads::{self, Lead};
 use super::packet::{Byte, Packet, Tracking};
 pub use super::registers::Tri;
-use super::registers::{REGISTER_BYTES, Registers, all_known, compare, fetch, in_range, port_in, store};
+use super::registers::{
+    Registers, all_known, compare, fetch, in_range, note_destination, port_in, store, store_one_of,
+};
 use super::step::{Comparison, Step, Then};
 use crate::ruleset::expr::Verdict;
 
@@ -80,6 +83,8 @@ pub struct Passage {
     pub ends: Vec<End>,
     /// What is done to it, where, and whether that is certain.
     pub deeds: Vec<(Deed, Place, bool)>,
+    /// Where it may be sent.
+    pub leads: Vec<Lead>,
     /// The chains it comes through.
     pub visited: Vec<String>,
 }
@@ -114,6 +119,8 @@ enum Outcome {
     Return,
     Jump(String),
     Goto(String),
+    /// One of these.
+    OneOf(Vec<Self>),
 }
 
 impl<'h> Machine<'h, '_> {
@@ -164,6 +171,14 @@ impl<'h> Machine<'h, '_> {
                 let back = self.enter(&name, certain, depth);
                 (false, back != Tri::No, back != Tri::Yes)
             }
+            Outcome::OneOf(outcomes) => {
+                let mut all = (false, false, false);
+                for outcome in outcomes {
+                    let (on, out, end) = self.follow(outcome, false, depth, place.clone());
+                    all = (all.0 || on, all.1 || out, all.2 || end);
+                }
+                all
+            }
         }
     }
 
@@ -175,7 +190,7 @@ impl<'h> Machine<'h, '_> {
     }
 
     fn rule(&mut self, rule: &HostRule, sure: bool, place: &Place) -> (Tri, Outcome) {
-        let mut registers: Registers = [None; REGISTER_BYTES];
+        let mut registers = Registers::UNKNOWN;
         let mut matches = Tri::Yes;
         for step in &rule.steps {
             match self.step(step, &mut registers, sure && matches == Tri::Yes, place) {
@@ -191,11 +206,17 @@ impl<'h> Machine<'h, '_> {
 
     fn step(&mut self, step: &Step, registers: &mut Registers, sure: bool, place: &Place) -> Went {
         let yes = Went::On(Tri::Yes);
+        if let Some((way, targets)) = leads::of_step(step, registers, self.packet) {
+            self.passage.leads.push(Lead { way, targets, place: place.clone() });
+        }
         match step {
             Step::Load { source, to, len } => match self.packet.load(*source, *len) {
                 Some(bytes) => {
                     let bytes = bytes.get(..len.unwrap_or(bytes.len())).unwrap_or(&bytes).to_vec();
                     store(registers, *to, &bytes);
+                    if self.packet.is_destination(*source, bytes.len()) {
+                        note_destination(registers, *to);
+                    }
                     yes
                 }
                 None => Went::On(Tri::No),
@@ -234,6 +255,7 @@ impl<'h> Machine<'h, '_> {
             Step::Lookup { set, at, inverted, into } => self.lookup(set, *at, *inverted, *into, registers),
             Step::Verdict(verdict) => Went::Out(Tri::Yes, outcome(verdict)),
             Step::Reject => Went::Out(Tri::Yes, Outcome::End(Fate::Dropped)),
+            Step::Limit { .. } if self.packet.crafted => Went::On(Tri::Maybe),
             Step::Limit { over, room } => Went::On(Tri::of(*over == self.packet.is_too_many(*room))),
             Step::SetMark { from } => {
                 set_mark(&mut self.packet.mark, fetch(registers, *from, 4), sure);
@@ -246,24 +268,25 @@ impl<'h> Machine<'h, '_> {
                 yes
             }
             Step::Write { .. } | Step::Nothing => yes,
+            Step::Never if self.packet.crafted => Went::On(Tri::Maybe),
             Step::Never => Went::On(Tri::No),
             Step::Notrack => {
                 self.notrack(sure, place);
                 yes
             }
-            Step::Dnat { addr, v6, port } => {
+            Step::Dnat { addr, v6, port, .. } => {
                 let addr = addr.and_then(|at| all_known(fetch(registers, at, if *v6 { 16 } else { 4 })));
                 let port = port.and_then(|at| port_in(registers, at));
                 self.deed(Deed::Dnat { addr, port }, place, sure);
                 Went::Out(Tri::Yes, Outcome::End(Fate::Accepted))
             }
-            Step::Redirect { port } => {
+            Step::Redirect { port, .. } => {
                 let port = port.and_then(|at| port_in(registers, at));
                 self.deed(Deed::Redirect { port }, place, sure);
                 Went::Out(Tri::Yes, Outcome::End(Fate::Accepted))
             }
             Step::Translated => Went::Out(Tri::Yes, Outcome::End(Fate::Accepted)),
-            Step::Tproxy => {
+            Step::Tproxy { .. } => {
                 self.deed(Deed::Tproxy, place, sure);
                 yes
             }
@@ -348,7 +371,8 @@ impl<'h> Machine<'h, '_> {
                 if let ([one], Tri::Yes) = (possible.as_slice(), found) {
                     store(registers, to, &super::packet::known(&one.data));
                 } else {
-                    store(registers, to, &vec![None; set.data_len]);
+                    let values = possible.iter().map(|element| element.data.clone()).collect();
+                    store_one_of(registers, to, set.data_len, values);
                 }
                 Went::On(found)
             }
@@ -360,10 +384,9 @@ impl<'h> Machine<'h, '_> {
                 match (verdicts.as_slice(), found) {
                     ([], _) => Went::On(Tri::No),
                     ([one], found) => Went::Out(found, outcome(one)),
-                    // One of several; that a packet may be dropped is the one that matters.
                     (several, _) => {
-                        let worst = several.iter().find(|verdict| ***verdict == Verdict::Drop);
-                        Went::Out(Tri::Maybe, worst.or(several.first()).map_or(Outcome::GoOn, |v| outcome(v)))
+                        let all = several.iter().map(|verdict| outcome(verdict)).collect();
+                        Went::Out(Tri::Maybe, Outcome::OneOf(all))
                     }
                 }
             }

@@ -4,6 +4,7 @@
 //! chains, jumps, sets and maps ([`machine`]), on the way that they take past our own ([`journey`]). Names only
 //! decide in which language a remedy is written ([`crate::ruleset::remedy`]).
 
+mod aliases;
 mod compat;
 mod drops;
 pub mod finding;
@@ -11,6 +12,7 @@ mod flowtables;
 pub mod host;
 mod itinerary;
 pub mod journey;
+pub mod leads;
 pub mod machine;
 pub mod packet;
 mod redirects;
@@ -41,7 +43,8 @@ pub fn audit(layout: &Layout<'_>, situation: &Situation) -> Vec<Finding> {
     let travelled = |journey: Journey| Trip { met: journey::travel(situation, &journey, mark), journey };
     let trips: Vec<Trip> = itinerary::journeys(layout, situation).into_iter().map(travelled).collect();
     let mut out = drops::drops(layout, situation, &trips);
-    out.extend(redirects::redirects(layout, situation, &trips));
+    out.extend(redirects::redirects(situation, &trips));
+    out.extend(aliases::aliases(layout, situation));
     out.extend(flowtables::flowtables(layout, situation, &trips));
     out.extend(services::services(layout, situation, &trips));
     out.extend(reloads::reloads(situation));

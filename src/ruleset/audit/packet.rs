@@ -123,6 +123,9 @@ pub struct Packet {
     pub of_one_client: bool,
     /// Rates and numbers that leave this much room, or less, are used up by what came before it.
     pub used_up: Room,
+    /// Whether somebody may have made it who wants something of it: with any options, on any list, below and beyond
+    /// every rate.
+    pub crafted: bool,
     /// The largest segment that the first packet of TCP announces; none: not known.
     pub segment: Option<u16>,
 }
@@ -150,6 +153,7 @@ impl Packet {
             for_here: true,
             original: None,
             of_one_client: false,
+            crafted: false,
             // An honest client stays below any rate.
             used_up: Room::Gone,
             segment: Some(USUAL_MSS),
@@ -185,6 +189,22 @@ impl Packet {
     #[must_use]
     pub fn is_too_many(&self, room: Room) -> bool {
         room <= self.used_up
+    }
+
+    /// What somebody makes who may know these rules: only what routing and connection tracking need is known.
+    #[must_use]
+    pub fn crafted(mut self) -> Self {
+        let free: &[usize] = match self.family {
+            Family::V4 => &[1, 2, 3, 4, 5, 6, 8],
+            Family::V6 => &[1, 2, 3, 4, 5, 7],
+        };
+        for &at in free {
+            self.network.iter_mut().skip(at).take(1).for_each(|byte| *byte = None);
+        }
+        self.transport.iter_mut().skip(4).for_each(|byte| *byte = None);
+        self.put_habits(None);
+        (self.of_one_client, self.crafted) = (true, true);
+        self
     }
 
     /// Writes what each client's system has its own way with; none: nobody knows.
@@ -281,8 +301,16 @@ impl Packet {
             Source::SegmentSize => {
                 Some(self.segment.map_or(vec![None; 2], |size| known(&size.to_be_bytes())))
             }
+            Source::Present(usual) => Some(vec![(!self.crafted).then_some(u8::from(usual))]),
             Source::Unknown => Some(vec![None; len.unwrap_or(4)]),
         }
+    }
+
+    /// Whether what is loaded is the destination address.
+    #[must_use]
+    pub fn is_destination(&self, source: Source, len: usize) -> bool {
+        let (offset, whole) = self.address_at(true);
+        source == Source::Payload { base: 1, offset } && len == whole
     }
 
     fn payload(&self, base: u32, offset: usize, len: usize) -> Option<Vec<Byte>> {
@@ -299,7 +327,7 @@ impl Packet {
         match bytes.get(offset..offset + len) {
             Some(found) => Some(found.to_vec()),
             // Options of TCP may be there; UDP has none.
-            None if self.protocol == Protocol::Tcp => Some(vec![None; len]),
+            None if self.protocol == Protocol::Tcp || self.crafted => Some(vec![None; len]),
             None => None,
         }
     }

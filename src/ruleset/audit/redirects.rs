@@ -1,4 +1,4 @@
-//! Rules of others that send elsewhere what is meant for our ports, or bring to them what did not pass the gate.
+//! Rules of others that send elsewhere what is meant for our ports, or rewrite it before the gate.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -6,21 +6,19 @@ use std::net::IpAddr;
 use super::Trip;
 use super::finding::{Finding, Severity};
 use super::host::{HostHook, TableRef};
-use super::itinerary::strangers;
-use super::journey::{Journey, Route, travel};
+use super::journey::{Journey, Route};
 use super::machine::{Deed, Place};
 use super::situation::Situation;
 use super::step::Step;
-use crate::ruleset::layout::Layout;
 use crate::ruleset::remedy::{Program, program_of};
-use crate::units::{Family, PortRange, Protocol};
+use crate::units::Family;
 
 /// Our gate.
-const GATE_PRIORITY: i32 = -150;
+pub(super) const GATE_PRIORITY: i32 = -150;
 
 /// Judges what others do with packets beside dropping them.
 #[must_use]
-pub(super) fn redirects(layout: &Layout<'_>, situation: &Situation, trips: &[Trip]) -> Vec<Finding> {
+pub(super) fn redirects(situation: &Situation, trips: &[Trip]) -> Vec<Finding> {
     let mut out = Vec::new();
     for Trip { journey, met } in trips {
         for meeting in met {
@@ -39,14 +37,13 @@ pub(super) fn redirects(layout: &Layout<'_>, situation: &Situation, trips: &[Tri
             }
         }
     }
-    out.extend(aliases(layout, situation));
     out.extend(rewritten(situation));
     let mut seen = BTreeSet::new();
     out.retain(|finding| seen.insert(finding.message.clone()));
     out
 }
 
-fn rule_of(table: &TableRef, place: &Place) -> String {
+pub(super) fn rule_of(table: &TableRef, place: &Place) -> String {
     match &place.rule {
         Some((handle, _)) => format!("rule {handle} of chain {table} {}", place.chain),
         None => format!("chain {table} {}", place.chain),
@@ -54,7 +51,7 @@ fn rule_of(table: &TableRef, place: &Place) -> String {
 }
 
 /// VyOS writes the number of its rule beside it.
-fn delete(table: &TableRef, place: &Place) -> String {
+pub(super) fn delete(table: &TableRef, place: &Place) -> String {
     match &place.rule {
         Some((_, Some(comment))) if comment.starts_with("DST-NAT-") => format!(
             "configure\ndelete nat destination rule {}\ncommit\nsave",
@@ -143,59 +140,6 @@ fn untracked(journey: &Journey, table: &TableRef, place: &Place) -> Option<Findi
         delete(table, place)
     };
     Some(Finding { severity: Severity::Error, code: "host-untracks", message, fix })
-}
-
-/// Other ports of this host by which others bring packets to ours.
-fn aliases(layout: &Layout<'_>, situation: &Situation) -> Vec<Finding> {
-    let mut out = Vec::new();
-    let single = |port: std::num::NonZeroU16| PortRange::from(port);
-    let mut guarded: Vec<(String, Protocol, PortRange)> = Vec::new();
-    if layout.settings.global.steps {
-        guarded.push(("step 1".to_owned(), Protocol::Tcp, single(layout.options.http_port)));
-        guarded.push(("step 2".to_owned(), Protocol::Tcp, single(layout.options.https_port)));
-    }
-    for segment in &layout.local {
-        let names: Vec<&str> = layout.apps(segment).map(|app| app.name.as_str()).collect();
-        guarded.push((names.join(", "), segment.protocol, segment.ports));
-    }
-    for stranger in strangers(layout, situation) {
-        for meeting in travel(situation, &stranger, None) {
-            for (deed, place, _) in &meeting.passage.deeds {
-                let Some(port) = brought(situation, deed, stranger.packet.family) else { continue };
-                let protocol = stranger.packet.protocol;
-                let ours = guarded.iter().filter(|(_, p, ports)| *p == protocol && ports.contains(port));
-                out.extend(ours.map(|(what, ..)| alias(what, port, protocol, &meeting.table, place)));
-            }
-        }
-    }
-    out
-}
-
-/// The port of this host that packets are brought to.
-fn brought(situation: &Situation, deed: &Deed, family: Family) -> Option<u16> {
-    match deed {
-        Deed::Redirect { port } => *port,
-        Deed::Dnat { addr, port } => {
-            let addr = address(addr.as_deref()?, family)?;
-            situation.is_own(addr).then_some(*port).flatten()
-        }
-        Deed::Tproxy | Deed::FlowAdd(_) | Deed::Notrack => None,
-    }
-}
-
-fn alias(what: &str, port: u16, protocol: Protocol, table: &TableRef, place: &Place) -> Finding {
-    let rule = rule_of(table, place);
-    Finding {
-        severity: Severity::Warning,
-        code: "guarded-port-alias",
-        message: format!(
-            "{rule} brings packets for other ports to {protocol} port {port} ({what}): by those ports it is reached without a grant"
-        ),
-        fix: format!(
-            "{}\n# or guard those ports as well: add them to port: of the app",
-            delete(table, place)
-        ),
-    }
 }
 
 /// Rules that write other ports or addresses into packets before the gate sees them.

@@ -1,5 +1,7 @@
 //! Registers of the nf_tables machine whose bytes may be unknown, and what can be said about them.
 
+use std::collections::BTreeSet;
+
 use super::host::HostSet;
 use super::packet::Byte;
 use super::step::Comparison;
@@ -7,8 +9,36 @@ use super::step::Comparison;
 /// Sixteen registers of four bytes.
 pub(super) const REGISTER_BYTES: usize = 64;
 
+/// Ways to fill several registers at once that are told apart; beyond that their bytes stay unknown.
+const MANY: usize = 200_000;
+
 /// All registers.
-pub(super) type Registers = [Byte; REGISTER_BYTES];
+#[derive(Clone, Debug)]
+pub(super) struct Registers {
+    bytes: [Byte; REGISTER_BYTES],
+    choices: Vec<Choice>,
+    /// Where the packet's own destination has been loaded.
+    destinations: Vec<usize>,
+}
+
+/// Unknown bytes that are one of these values.
+#[derive(Clone, Debug)]
+struct Choice {
+    at: usize,
+    len: usize,
+    values: Vec<Vec<u8>>,
+}
+
+impl Choice {
+    fn is_at(&self, at: usize, len: usize) -> bool {
+        self.at < at + len && at < self.at + self.len
+    }
+}
+
+impl Registers {
+    pub(super) const UNKNOWN: Self =
+        Self { bytes: [None; REGISTER_BYTES], choices: Vec::new(), destinations: Vec::new() };
+}
 
 /// Whether something holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,18 +66,54 @@ impl Tri {
 }
 
 pub(super) fn store(registers: &mut Registers, at: usize, bytes: &[Byte]) {
-    for (register, byte) in registers.iter_mut().skip(at).zip(bytes) {
-        *register = *byte;
-    }
     // What does not fill a register leaves zeros behind it.
-    let end = at + bytes.len();
-    for register in registers.iter_mut().take(end.next_multiple_of(4)).skip(end) {
-        *register = Some(0);
+    let whole = bytes.len().next_multiple_of(4);
+    let padded = bytes.iter().copied().chain(std::iter::repeat(Some(0))).take(whole);
+    for (register, byte) in registers.bytes.iter_mut().skip(at).zip(padded) {
+        *register = byte;
     }
+    registers.choices.retain(|choice| !choice.is_at(at, whole));
+    registers.destinations.retain(|loaded| !(at..at + whole).contains(loaded));
+}
+
+/// Remembers that the packet's own destination address has been loaded there.
+pub(super) fn note_destination(registers: &mut Registers, at: usize) {
+    registers.destinations.push(at);
+}
+
+pub(super) fn has_destination(registers: &Registers, at: usize) -> bool {
+    registers.destinations.contains(&at)
+}
+
+/// Stores what is one of some values.
+pub(super) fn store_one_of(registers: &mut Registers, at: usize, len: usize, values: Vec<Vec<u8>>) {
+    store(registers, at, &vec![None; len]);
+    registers.choices.push(Choice { at, len, values });
+}
+
+/// What may be in some places (first byte and length) at the same time; none: nobody knows.
+pub(super) fn possible(registers: &Registers, places: &[(usize, usize)]) -> BTreeSet<Vec<Option<Vec<u8>>>> {
+    let mut all = vec![registers.bytes];
+    let asked = |choice: &&Choice| places.iter().any(|&(at, len)| choice.is_at(at, len));
+    for choice in registers.choices.iter().filter(asked) {
+        if all.len().saturating_mul(choice.values.len()) > MANY {
+            continue;
+        }
+        let filled = |bytes: &[Byte; REGISTER_BYTES], value: &Vec<u8>| {
+            let mut bytes = *bytes;
+            for (register, byte) in bytes.iter_mut().skip(choice.at).zip(value) {
+                *register = Some(*byte);
+            }
+            bytes
+        };
+        all = all.iter().flat_map(|bytes| choice.values.iter().map(|value| filled(bytes, value))).collect();
+    }
+    let read = |bytes: &[Byte], &(at, len): &(usize, usize)| bytes.get(at..at + len).and_then(all_known);
+    all.iter().map(|bytes| places.iter().map(|place| read(bytes, place)).collect()).collect()
 }
 
 pub(super) fn fetch(registers: &Registers, at: usize, len: usize) -> &[Byte] {
-    registers.get(at..at + len).unwrap_or_default()
+    registers.bytes.get(at..at + len).unwrap_or_default()
 }
 
 pub(super) fn all_known(bytes: &[Byte]) -> Option<Vec<u8>> {

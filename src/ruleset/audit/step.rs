@@ -33,6 +33,8 @@ pub enum Source {
     },
     /// The largest segment that the first packet of TCP announces.
     SegmentSize,
+    /// Whether there is an extension header or an option, which honest clients' packets have or not.
+    Present(bool),
     /// Something that cannot be told beforehand.
     Unknown,
 }
@@ -173,22 +175,33 @@ pub enum Step {
     Notrack,
     /// Translates the destination.
     Dnat {
-        /// Registers of the new address.
+        /// Registers of the new address, or of the first of a range.
         addr: Option<usize>,
+        /// Registers of the last of a range.
+        last_addr: Option<usize>,
         /// Whether that is an IPv6 one.
         v6: bool,
-        /// Register of the new port.
+        /// Register of the new port, or of the first of a range.
         port: Option<usize>,
+        /// Register of the last of a range.
+        last_port: Option<usize>,
     },
     /// Translates the destination to this host.
     Redirect {
-        /// Register of the new port.
+        /// Register of the new port, or of the first of a range.
         port: Option<usize>,
+        /// Register of the last of a range.
+        last_port: Option<usize>,
     },
     /// Ends a translation chain in another way.
     Translated,
     /// Gives the packet to a socket.
-    Tproxy,
+    Tproxy {
+        /// Registers of the address it listens at.
+        addr: Option<usize>,
+        /// Register of its port.
+        port: Option<usize>,
+    },
     /// Sends the packet out of an interface.
     Forward,
     /// Gives the packet to a program.

@@ -2,6 +2,7 @@ use super::host::{
     Host, HostBase, HostChain, HostChainKind, HostElement, HostFamily, HostFlowtable, HostHook, HostRule,
     HostSet, TableRef,
 };
+use super::leads::{Target, Value};
 use super::machine::{Fate, pass};
 use super::packet::{Packet, TcpFlags, Tracking};
 use super::situation::{HostInterface, Listener, Process, Situation};
@@ -348,4 +349,78 @@ fn a_packet_that_is_not_tracked_has_no_status() {
     );
     assert_eq!(packet.port(true), Some(53));
     assert_eq!(packet.port(false), None);
+}
+
+/// A rule that redirects to what a map has for the port; the packet's port is not known.
+fn looked_up(elements: Option<Vec<HostElement>>) -> Vec<Target> {
+    let load = Step::Load { source: Source::Payload { base: 2, offset: 2 }, to: 0, len: Some(2) };
+    let lookup = Step::Lookup { set: "to".into(), at: 0, inverted: false, into: Then::Register(16) };
+    let steps = vec![load, lookup, Step::Redirect { port: Some(16), last_port: None }];
+    let mut host = Host {
+        chains: vec![chain("pre", base(HostHook::Prerouting, -100, false), vec![steps])],
+        ..Host::default()
+    };
+    let set = HostSet { key_len: 2, data_len: 2, elements, ..HostSet::default() };
+    host.sets.insert((table(), "to".into()), set);
+    let mut packet =
+        Packet::new(Family::V4, Protocol::Tcp, (None, None), (None, None), TcpFlags::Syn).crafted();
+    let pre = host.chain(&table(), "pre").unwrap();
+    pass(&host, pre, &mut packet).leads.into_iter().flat_map(|lead| lead.targets).collect()
+}
+
+#[test]
+fn a_translation_leads_to_every_value_of_its_map_and_anywhere_where_that_cannot_be_read() {
+    let element = |key: u16, to: u16| HostElement {
+        first: Some(key.to_be_bytes().to_vec()),
+        data: to.to_be_bytes().to_vec(),
+        ..HostElement::default()
+    };
+    let to = |port| Target { addr: Value::Ours, port };
+    let found = looked_up(Some(vec![element(80, 8080), element(81, 8080), element(90, 2223)]));
+    assert_eq!(found, [to(Value::Within(2223, 2223)), to(Value::Within(8080, 8080))]);
+    assert_eq!(looked_up(Some(Vec::new())), [], "nothing is found in it");
+    assert_eq!(looked_up(None), [to(Value::Any)]);
+}
+
+#[test]
+fn only_what_may_be_a_guarded_port_of_this_host_is_an_alias() {
+    // What is guarded here is at a LAN host, so the ports of the steps are all that this host has.
+    let leads = |steps: Vec<Step>, hook, priority| {
+        let mut chain = chain("pre", base(hook, priority, false), vec![steps]);
+        if hook == HostHook::Prerouting && priority == -100 {
+            chain.base.as_mut().unwrap().kind = HostChainKind::Nat;
+        }
+        let found = told(&settings(""), &situation(vec![chain]));
+        found
+            .into_iter()
+            .filter(|finding| finding.code != "step-port-redirected")
+            .map(|finding| (finding.code, finding.message.contains("may bring")))
+            .collect::<Vec<_>>()
+    };
+    let constant = |to, data: &[u8]| Step::Constant { to, data: data.to_vec() };
+    let port = |to, port: u16| constant(to, &port.to_be_bytes());
+    let redirect = |last| Step::Redirect { port: Some(0), last_port: last };
+    let nat = |steps| leads(steps, HostHook::Prerouting, -100);
+    let alias = |may| vec![("guarded-port-alias", may)];
+    assert_eq!(nat(vec![port(0, 8000), port(16, 8100), redirect(Some(16))]), alias(false));
+    assert_eq!(nat(vec![port(0, 8000), port(16, 8070), redirect(Some(16))]), []);
+    let own = constant(32, &[203, 0, 113, 0]);
+    let dnat =
+        |last_addr| Step::Dnat { addr: Some(32), last_addr, v6: false, port: Some(0), last_port: None };
+    let until = |last: [u8; 4]| vec![port(0, 8080), own.clone(), constant(48, &last), dnat(Some(48))];
+    assert_eq!(nat(until([203, 0, 113, 1])), alias(false));
+    assert_eq!(nat(until([203, 0, 113, 0])), []);
+    let unknown = Step::Load { source: Source::Unknown, to: 0, len: Some(16) };
+    assert_eq!(nat(vec![unknown.clone(), redirect(None)]), alias(true));
+    assert_eq!(nat(vec![unknown, constant(32, &[10, 0, 0, 5]), dnat(None)]), []);
+    let write = |base, offset| Step::Write { base, offset, len: 2, from: 0 };
+    for (base, offset) in [(2, 2), (1, 42)] {
+        let steps = || vec![port(0, 8080), write(base, offset)];
+        let after = leads(steps(), HostHook::Input, 0);
+        assert_eq!(after, [("stateless-translation", false)], "{base}");
+        assert_eq!(leads(vec![port(0, 8081), write(base, offset)], HostHook::Input, 0), []);
+        assert_eq!(leads(steps(), HostHook::Output, 0), []);
+    }
+    let sport = leads(vec![port(0, 8080), write(2, 0)], HostHook::Prerouting, -140);
+    assert_eq!(sport, []);
 }

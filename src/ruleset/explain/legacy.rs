@@ -137,7 +137,7 @@ fn target(words: &[String], chains: &[String]) -> Vec<Step> {
         "REDIRECT" => {
             let port = value("--to-ports").and_then(|port| port.parse::<u16>().ok());
             let load = port.map(|port| Step::Constant { to: 0, data: port.to_be_bytes().to_vec() });
-            load.into_iter().chain([Step::Redirect { port: port.map(|_| 0) }]).collect()
+            load.into_iter().chain([Step::Redirect { port: port.map(|_| 0), last_port: None }]).collect()
         }
         chain if chains.iter().any(|known| known == chain) && goes => {
             vec![Step::Verdict(Verdict::Goto(chain.to_owned()))]
@@ -168,8 +168,10 @@ fn dnat(to: &str) -> Vec<Step> {
     out.extend(port.map(|port: u16| Step::Constant { to: 16, data: port.to_be_bytes().to_vec() }));
     out.push(Step::Dnat {
         addr: addr.map(|_| 0),
+        last_addr: None,
         v6: addr.is_some_and(|addr| addr.is_ipv6()),
         port: port.map(|_| 16),
+        last_port: None,
     });
     out
 }
@@ -269,7 +271,7 @@ mod tests {
         );
         assert!(matches!(
             nat.rules[0].steps.last(),
-            Some(Step::Dnat { addr: Some(0), v6: true, port: Some(16) })
+            Some(Step::Dnat { addr: Some(0), v6: true, port: Some(16), .. })
         ));
         assert!(command(&TableRef { family: HostFamily::Ip, table: "filter".into() }).is_none());
     }

@@ -343,8 +343,10 @@ fn a_blocked_step_2_comes_before_its_absence_and_after_a_wrong_key() {
 #[test]
 fn where_a_rule_of_others_sends_it_to_nobody_that_rule_is_the_cause() {
     let sends = |to: u16| {
-        let to_there =
-            vec![Step::Constant { to: 0, data: to.to_be_bytes().to_vec() }, Step::Redirect { port: Some(0) }];
+        let to_there = vec![
+            Step::Constant { to: 0, data: to.to_be_bytes().to_vec() },
+            Step::Redirect { port: Some(0), last_port: None },
+        ];
         let mut nat = chain("host", "pre", HostHook::Prerouting, -100, vec![to_port(22, to_there.clone())]);
         nat.base.as_mut().unwrap().kind = HostChainKind::Nat;
         nat.rules.push(HostRule { handle: 9, comment: None, steps: to_port(8_443, to_there) });

@@ -29,9 +29,9 @@ fn step(name: &str, data: Attributes<'_>) -> Option<Step> {
         "fib" => fib(data),
         "exthdr" => exthdr(data),
         "nat" => nat(data),
-        "redir" => Some(Step::Redirect { port: register(data, 1) }),
+        "redir" => Some(Step::Redirect { port: register(data, 1), last_port: register(data, 2) }),
         "masq" => Some(Step::Translated),
-        "tproxy" => Some(Step::Tproxy),
+        "tproxy" => Some(Step::Tproxy { addr: register(data, 2), port: register(data, 3) }),
         "fwd" => Some(Step::Forward),
         "queue" => Some(Step::Queue),
         "reject" => Some(Step::Reject),
@@ -221,10 +221,10 @@ fn exthdr(data: Attributes<'_>) -> Option<Step> {
     let only_present = data.be32(5).unwrap_or(0) & 1 != 0;
     match (data.be32(6).unwrap_or(0), register(data, 1)) {
         (1, Some(to)) if data.get(2) == Some(&[TCPOPT_MSS]) => match only_present {
-            true => Some(Step::Constant { to, data: vec![1] }),
+            true => load(Source::Present(true), to, Some(1)),
             false => load(Source::SegmentSize, to, Some(2)),
         },
-        (0 | 2, Some(to)) if only_present => Some(Step::Constant { to, data: vec![0] }),
+        (0 | 2, Some(to)) if only_present => load(Source::Present(false), to, Some(1)),
         (0 | 2, Some(_)) => Some(Step::Never),
         (_, Some(to)) => load(Source::Unknown, to, length(data, 4).or(Some(1))),
         (_, None) => Some(Step::Nothing),
@@ -283,5 +283,11 @@ fn nat(data: Attributes<'_>) -> Option<Step> {
     if data.be32(1)? == 0 {
         return Some(Step::Translated);
     }
-    Some(Step::Dnat { addr: register(data, 3), v6: data.be32(2)? == 10, port: register(data, 5) })
+    Some(Step::Dnat {
+        addr: register(data, 3),
+        last_addr: register(data, 4),
+        v6: data.be32(2)? == 10,
+        port: register(data, 5),
+        last_port: register(data, 6),
+    })
 }
