@@ -119,7 +119,16 @@ pub fn udp_echoes_from(from: &Namespace, source: u16, to: IpAddr, port: u16, lim
 /// A datagram socket of the family of `to`, inside the namespace.
 pub fn udp_socket(from: &Namespace, to: IpAddr, source: u16) -> UdpSocket {
     let any = if to.is_ipv4() { "0.0.0.0" } else { "::" };
-    from.enter(|| UdpSocket::bind((any, source))).unwrap()
+    let end = Instant::now() + GENEROUS;
+    loop {
+        match from.enter(|| UdpSocket::bind((any, source))) {
+            // A process that another test is about to start has a socket of before for a moment.
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            bound => return bound.unwrap(),
+        }
+    }
 }
 
 #[track_caller]
