@@ -11,6 +11,7 @@ use crate::firewall::{everything, time_left};
 use crate::knocking::knock;
 use crate::probe::{assert_echoes, assert_silent};
 use crate::server::{Habit, Server};
+use crate::temporary::TempDir;
 use crate::topology::{Family, Topology};
 
 const NOBODY: &[&str] = &["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"];
@@ -153,14 +154,20 @@ fn a_local_user_without_rights_gives_no_orders_whatever_the_socket_allows() {
     }
 }
 
-#[test]
-fn an_operator_opens_and_closes_and_does_not_take_the_guard_down() {
-    let net = Topology::new();
-    let groups = crate::temporary::TempDir::new();
+/// A gateway on a host that has the operators' group, 64999.
+fn with_operators() -> (TempDir, Installation) {
+    let groups = TempDir::new();
     let file = groups.write("group", "root:x:0:\nknock-agent:x:64999:\n");
     let script = format!("mount --bind {} /etc/group && exec \"$0\" \"$@\"", file.display());
     let home =
         Installation::new(&Config::ssh(&["duration: 60"])).wrapper(&["unshare", "-m", "sh", "-c", &script]);
+    (groups, home)
+}
+
+#[test]
+fn an_operator_opens_and_closes_and_does_not_take_the_guard_down() {
+    let net = Topology::new();
+    let (_groups, home) = with_operators();
     let _agent = home.start(&net.router);
     let asked = |who: u32, request: &str| {
         // From inside its folder, whose parents root alone can enter.
@@ -203,11 +210,7 @@ fn an_operator_opens_and_closes_and_does_not_take_the_guard_down() {
 #[test]
 fn an_operator_who_takes_the_daemon_s_name_does_not_keep_it_from_starting() {
     let net = Topology::new();
-    let groups = crate::temporary::TempDir::new();
-    let file = groups.write("group", "root:x:0:\nknock-agent:x:64999:\n");
-    let script = format!("mount --bind {} /etc/group && exec \"$0\" \"$@\"", file.display());
-    let home =
-        Installation::new(&Config::ssh(&["duration: 60"])).wrapper(&["unshare", "-m", "sh", "-c", &script]);
+    let (_groups, home) = with_operators();
     let squat = "import socket,time; s=socket.socket(socket.AF_UNIX); s.bind('\\0knock-agent'); s.listen(9); time.sleep(60)";
     let python = ["/usr/bin/python3", "-c", squat];
     // In a user namespace of one's own, one has all capabilities there.
