@@ -49,7 +49,7 @@ pub struct Disk(PathBuf);
 
 impl Disk {
     pub fn over(folder: PathBuf) -> Self {
-        mount(&["-t", "tmpfs", "-o", "size=64k", "disk"], &folder);
+        mount(&["-t", "tmpfs", "-o", "size=256k", "disk"], &folder);
         Self(folder)
     }
 
