@@ -14,7 +14,8 @@ use nix::sys::time::TimeVal;
 use super::netlink::{HEADER, NLMSG_DONE, error_of, kind_of, split_messages};
 use super::receive::receive;
 use crate::ruleset::wire::{
-    Attempt, Attributes, Socket, Tracked, attempted, known, socket as decode_socket, socket_request, tracked,
+    Attempt, Attributes, CTA_ZONE, Socket, Tracked, attempted, known, socket as decode_socket,
+    socket_request, tracked,
 };
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -137,7 +138,6 @@ pub fn forget_connection(protocol: u8, client: SocketAddr, server: SocketAddr) -
 }
 
 fn forget_in_zone(protocol: u8, client: SocketAddr, server: SocketAddr, zone: u16) -> io::Result<()> {
-    const CTA_ZONE: u16 = 18;
     let netlink = open(SockProtocol::NetlinkNetFilter)?;
     let (family, body) = tuple_attribute(protocol, client, server);
     let mut message = vec![family, 0, 0, 0];

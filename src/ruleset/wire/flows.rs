@@ -68,7 +68,8 @@ pub fn socket(payload: &[u8]) -> Option<Socket> {
     })
 }
 
-const CTA_ZONE: u16 = 18;
+/// The zone of a connection (`linux/netfilter/nfnetlink_conntrack.h`).
+pub const CTA_ZONE: u16 = 18;
 /// Within a tuple.
 const CTA_TUPLE_ZONE: u16 = 3;
 const CTA_TUPLE_ORIG: u16 = 1;

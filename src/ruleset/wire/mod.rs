@@ -14,7 +14,7 @@ pub use attr::Attributes;
 pub use counters::{RuleCounter, counter};
 pub use events::{Touched, Transactions};
 pub use expr::expressions;
-pub use flows::{Attempt, Socket, Tracked, attempted, known, socket, socket_request, tracked};
+pub use flows::{Attempt, CTA_ZONE, Socket, Tracked, attempted, known, socket, socket_request, tracked};
 pub use host::{
     OWNED, RawHostElement, dormant_table, host_chain, host_elements, host_flowtable, host_ranges, host_rule,
     host_set, owned_table,

@@ -3,6 +3,8 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+
 use crate::backend::BackendError;
 use crate::service::operations::{OperationError, Operations};
 use crate::sys::clock;
@@ -17,10 +19,13 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// The last [`OperationError`].
 pub(super) fn insist<T>(mut act: impl FnMut() -> Result<T, OperationError>) -> Result<T, OperationError> {
     let end = Instant::now() + PATIENCE;
+    let mut told = false;
     loop {
         match act() {
             Err(error) if is_of_others(&error) && Instant::now() < end => {
-                tracing::warn!(%error, "somebody else changes rules at the same time: once more");
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(%error, "somebody else changes rules at the same time: it is tried again for some seconds");
+                }
                 sleep(PAUSE);
             }
             outcome => return outcome,
@@ -45,12 +50,15 @@ pub(super) fn insist_guarded<T>(
     })
 }
 
+/// What the kernel refuses for good, it refuses with other numbers, and who starts the daemon is to hear it at once.
 fn is_of_others(error: &OperationError) -> bool {
-    matches!(
-        error,
-        OperationError::NoTable
-            | OperationError::Backend(BackendError::NotAsWritten(_) | BackendError::Refused { .. })
-    )
+    match error {
+        OperationError::NoTable | OperationError::Backend(BackendError::NotAsWritten(_)) => true,
+        OperationError::Backend(BackendError::Refused { errno, .. }) => {
+            matches!(errno, Errno::ENOENT | Errno::EEXIST | Errno::EBUSY)
+        }
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -65,11 +73,16 @@ mod tests {
             if left > 0 { Err(OperationError::NoTable) } else { Ok(left) }
         });
         assert!(matches!(done, Ok(0)));
-        let mut tries = 0;
-        let vain: Result<(), _> = insist(|| {
-            tries += 1;
-            Err(BackendError::NotPermitted.into())
-        });
-        assert!(vain.is_err() && tries == 1);
+        let refused = |errno| BackendError::Refused { change: "add a rule".to_owned(), errno };
+        for lasting in [BackendError::NotPermitted, refused(Errno::EOPNOTSUPP)] {
+            let (mut tries, mut lasting) = (0, Some(lasting));
+            let vain: Result<(), _> = insist(|| {
+                tries += 1;
+                Err(lasting.take().unwrap().into())
+            });
+            assert!(vain.is_err() && tries == 1);
+        }
+        let mut gone = Some(refused(Errno::ENOENT));
+        assert!(insist(|| gone.take().map_or(Ok(()), |error| Err(error.into()))).is_ok());
     }
 }
