@@ -44,6 +44,7 @@ mod https_abuse;
 mod init;
 mod interfaces;
 mod iptables;
+mod kept_again;
 mod key_timing;
 mod knock_attacks;
 mod knock_clients;

@@ -73,7 +73,7 @@ fn known(text: Phrase, family: Family, side: Side) -> Phrase {
 /// A packet of a protocol that may belong to such a flow.
 fn later(text: Phrase, protocol: Protocol) -> Phrase {
     match protocol {
-        Protocol::Tcp => text.protocol(protocol).with("-m tcp ! --tcp-flags SYN SYN"),
+        Protocol::Tcp => text.no_syn(),
         Protocol::Udp => text.protocol(protocol),
     }
 }

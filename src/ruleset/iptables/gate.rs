@@ -115,7 +115,7 @@ fn step2_gate(draft: &Draft<'_>, family: Family) -> Vec<String> {
     let mut rules: Vec<String> = (!draft.layout.guards_loopback()).then(here).into_iter().collect();
     let admitted = draft.asked(&rule(), &step2_set(family), family, Side::Source).into_iter();
     rules.extend(admitted.map(|text| text.pass("step2:admitted")));
-    rules.push(rule().state("ESTABLISHED").pass("step2:begun"));
+    rules.push(rule().going_on(Protocol::Tcp).pass("step2:begun"));
     rules.push(rule().drop("drop:step2"));
     rules
 }

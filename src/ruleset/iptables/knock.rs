@@ -327,7 +327,7 @@ impl Knocks<'_> {
             let asked = self.draft.asked(&rule(), &grants.set(self.family), self.family, Side::Source);
             rules.extend(asked.into_iter().map(|text| text.goto(&gate, &label(grants))));
         }
-        rules.push(rule().state("ESTABLISHED").goto(&gate, "knock:step"));
+        rules.push(rule().going_on(Protocol::Tcp).goto(&gate, "knock:step"));
         rules.push(rule().drop(&format!("drop:step{step}")));
         rules
     }

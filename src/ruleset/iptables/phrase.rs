@@ -126,6 +126,21 @@ impl Phrase {
         self.protocol(Protocol::Tcp).with("-m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN")
     }
 
+    /// Whatever the other flags are.
+    pub(super) fn no_syn(self) -> Self {
+        self.protocol(Protocol::Tcp).with("-m tcp ! --tcp-flags SYN SYN")
+    }
+
+    /// A later packet of a connection that was let in: to connection tracking the first one of another connection between
+    /// the same ports is established as well.
+    pub(super) fn going_on(self, protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Tcp => self.no_syn(),
+            Protocol::Udp => self,
+        }
+        .state("ESTABLISHED")
+    }
+
     pub(super) fn length_at_most(self, max: u16) -> Self {
         self.with(format!("-m length --length 0:{max}"))
     }

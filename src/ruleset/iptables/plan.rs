@@ -330,7 +330,7 @@ impl Draft<'_> {
 
     /// Lets through what was established with a grant, where it may live on.
     pub(super) fn keep(&self, segment: &Segment, finish: impl Fn(Phrase, &str) -> String) -> Option<String> {
-        self.layout.keeps_established(segment).then(|| finish(rule().state("ESTABLISHED"), "keep"))
+        self.layout.keeps_established(segment).then(|| finish(rule().going_on(segment.protocol), "keep"))
     }
 
     /// The LAN destinations of a family.

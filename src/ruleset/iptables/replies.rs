@@ -114,8 +114,8 @@ fn reply_chain(
         rules.push(rule().state("NEW").drop("cut:stray"));
     }
     rules.extend(draft.for_clients(clients, family, Side::Destination, Phrase::pass));
-    if !clients.apps.is_empty() {
-        rules.extend(draft.keep(segment, Phrase::pass));
+    if !clients.apps.is_empty() && draft.layout.keeps_established(segment) {
+        rules.push(rule().state("ESTABLISHED").pass("keep"));
     }
     rules.extend(draft.drop_the_rest(segment, family, Side::Destination, "cut"));
     Chain { name: names::chain(&stem(prefix, segment)), rules }

@@ -141,7 +141,7 @@ fn step2_gate(layout: &Layout<'_>) -> Vec<Rule> {
         let text = rule().addr_in(family, Side::Source, 128, &step2_set(family));
         text.counter().accept().named("step2:admitted")
     }));
-    rules.push(rule().established().counter().accept().named("step2:begun"));
+    rules.push(rule().going_on(Protocol::Tcp).counter().accept().named("step2:begun"));
     rules.push(rule().counter().drop().named("drop:step2"));
     rules
 }
@@ -222,7 +222,7 @@ fn service_chain(layout: &Layout<'_>, segment: &Segment, stem: &str, with_mark: 
             Some(set) => rule().iifname(&set),
             None => rule(),
         }));
-        rules.push(rule().established().mark(mark).counter().accept().named("keep"));
+        rules.push(rule().going_on(segment.protocol).mark(mark).counter().accept().named("keep"));
     }
     rules.push(adopted::jump(if with_mark { "adopted_in" } else { "adopted_gate" }));
     rules.extend(drop_the_rest(layout, segment, "drop"));

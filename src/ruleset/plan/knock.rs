@@ -289,7 +289,7 @@ fn before_step(layout: &Layout<'_>, step: u8, grants: &[&KnockGrants]) -> Vec<Ru
             rule().addr_in(family, Side::Source, 128, &grants.set(family)).goto(&gate).named("knock:step")
         }));
     }
-    rules.push(rule().established().goto(&gate).named("knock:step"));
+    rules.push(rule().going_on(Protocol::Tcp).goto(&gate).named("knock:step"));
     rules.push(rule().counter().drop().named(&format!("drop:step{step}")));
     rules
 }

@@ -32,7 +32,7 @@ fn input_chain(layout: &Layout<'_>, segment: &Segment) -> Chain {
         text.mark(mark).accept().named(what)
     });
     if layout.keeps_established(segment) && !here.apps.is_empty() {
-        rules.push(rule().established().mark(mark).accept().named("keep"));
+        rules.push(rule().going_on(segment.protocol).mark(mark).accept().named("keep"));
     }
     rules.push(adopted::jump("adopted_in"));
     rules.extend(drop_the_rest(layout, segment, "drop:here"));
@@ -115,7 +115,7 @@ fn mark_chain(layout: &Layout<'_>, segment: &Segment) -> Chain {
         text.mark(mark).accept().named(what)
     });
     if layout.keeps_established(segment) {
-        rules.push(rule().established().mark(mark).accept().named("keep"));
+        rules.push(rule().going_on(segment.protocol).mark(mark).accept().named("keep"));
     }
     rules.push(adopted::jump("adopted_in"));
     chain(format!("mrk_{}", segment.name()), rules)

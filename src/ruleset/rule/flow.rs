@@ -79,11 +79,27 @@ impl RuleText {
         self.any_flag(TCP_ACK)
     }
 
+    /// `ct state established`, and with TCP `tcp flags & syn == 0` before it: as long as connection tracking knows a
+    /// connection, the first packet of another one between the same ports is `established` as well, and the service may have
+    /// forgotten the first one long before (nf_conntrack_proto_tcp.c: a SYN that is ignored).
+    pub(in crate::ruleset) fn going_on(self, protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Tcp => self.flags(TCP_SYN, CmpOp::Eq),
+            Protocol::Udp => self,
+        }
+        .established()
+    }
+
     pub(super) fn any_flag(self, flags: u8) -> Self {
+        self.flags(flags, CmpOp::Ne)
+    }
+
+    /// Whether none of the flags is set (`CmpOp::Eq`), or any.
+    fn flags(self, flags: u8, op: CmpOp) -> Self {
         self.l4proto(Protocol::Tcp)
             .payload(Base::Transport, 13, 1, R0)
             .push(Expr::Bitwise { reg: R0, mask: vec![flags], xor: vec![0] })
-            .cmp(R0, CmpOp::Ne, &[0])
+            .cmp(R0, op, &[0])
     }
 
     /// `ct state new,related`: the first packet of a connection, also of one that a connection-tracking helper waits for

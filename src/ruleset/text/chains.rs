@@ -45,7 +45,10 @@ impl Renderer<'_> {
                     if first.is_some() {
                         rules += &self.losers(segment, |app| self.interface(app, way).unwrap_or_default());
                     }
-                    rules += &format!("\t\tct state established {action} comment \"ka:keep\"\n");
+                    // The first packet of another connection between the same ports is established, too.
+                    let goes_on =
+                        if tcp && !matches!(stem, "rep" | "lrp") { "tcp flags & syn == 0 " } else { "" };
+                    rules += &format!("\t\t{goes_on}ct state established {action} comment \"ka:keep\"\n");
                 }
                 match stem {
                     "svc" => rules += &jump("adopted_gate"),

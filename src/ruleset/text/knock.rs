@@ -185,7 +185,10 @@ impl Renderer<'_> {
                     writeln!(rules, "\t\t{ip} saddr @{set} goto step{step}_gate comment \"ka:knock:step\"");
             }
         }
-        let _ = writeln!(rules, "\t\tct state established goto step{step}_gate comment \"ka:knock:step\"");
+        let _ = writeln!(
+            rules,
+            "\t\ttcp flags & syn == 0 ct state established goto step{step}_gate comment \"ka:knock:step\""
+        );
         let _ = writeln!(rules, "\t\tcounter drop comment \"ka:drop:step{step}\"");
         fill(CHAIN, &[("name", &format!("step{step}_knocked")), ("rules", &rules)])
     }
