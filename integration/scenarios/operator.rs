@@ -280,6 +280,13 @@ fn help_and_version_are_there_for_a_stranger() {
         let more = net.a.run(crate::agent::PROGRAM, &[verb, "--help"]).success().text();
         assert!(more.contains("Usage"), "{more}");
     }
+    for name in ["", "a b", "gate:443", "http://gate/"] {
+        let refused = net.a.run(
+            crate::agent::PROGRAM,
+            &["cert", "--name", name, "--cert", "/nowhere/c", "--key", "/nowhere/k"],
+        );
+        assert!(refused.exits(2).text().contains("without port or path"), "{name:?}");
+    }
     let version = net.a.run(crate::agent::PROGRAM, &["--version"]).success().text();
     assert_eq!(version.trim(), format!("knock-agent {}", env!("CARGO_PKG_VERSION")));
 }

@@ -11,6 +11,7 @@ use super::questions::{Question, Questions};
 use super::{named, write};
 use crate::cli::Exit;
 use crate::cli::consent::own_session;
+pub(super) use crate::cli::host_name::host;
 use crate::config::{Destination, parse_destination};
 use crate::sys::files;
 use crate::units::{AppName, IfName, Lifetime, Network, Protocols, UserName};
@@ -47,22 +48,6 @@ pub fn service(text: &str) -> Result<Service, String> {
 pub fn destination(text: &str) -> Result<Destination, String> {
     parse_destination(text)
         .ok_or_else(|| "write local, or the address of a LAN host: 192.168.0.42, 192.168.0.42:22, fd00::42, [fd00::42]:22".to_owned())
-}
-
-/// A name or an address by which clients reach this host.
-pub fn host(text: &str) -> Result<String, String> {
-    let bare = text.trim_start_matches('[').trim_end_matches(']');
-    let name = !text.is_empty()
-        && text.len() <= 253
-        && !text.starts_with('-')
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
-    if bare.parse::<IpAddr>().is_ok() {
-        Ok(bare.to_owned())
-    } else if name {
-        Ok(text.to_owned())
-    } else {
-        Err("write a name such as gate.example.com, or an address, without port or path".to_owned())
-    }
 }
 
 /// Networks with commas between them, or none.
