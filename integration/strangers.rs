@@ -70,6 +70,11 @@ pub fn send_and_reset(source: IpAddr, to: SocketAddr, bytes: &[u8]) -> bool {
     dial(source, to, HASTE).is_ok_and(|mut stream| stream.write_all(bytes).is_ok())
 }
 
+/// Connects and says nothing. Inside the namespace.
+pub fn connect_and_leave_open(source: IpAddr, to: SocketAddr) -> Option<TcpStream> {
+    dial(source, to, HASTE).ok()
+}
+
 /// Connects, sends that and keeps the connection for a while. Inside the namespace.
 pub fn hold(source: IpAddr, to: SocketAddr, bytes: &[u8]) -> bool {
     let Ok(mut stream) = dial(source, to, LIMIT) else { return false };

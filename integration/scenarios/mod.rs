@@ -8,6 +8,7 @@ mod boot;
 mod broken_configurations;
 mod bystanders;
 mod check_ruleset;
+mod churn;
 mod client;
 mod client_codes;
 mod client_shell;

@@ -1,6 +1,9 @@
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
+use std::hash::Hash;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -30,8 +33,8 @@ impl Bounds {
 
 /// Accepts for ever and holds a conversation with everybody who comes and is to have one, within the bounds.
 ///
-/// Where a bound is reached the oldest connection goes (of that address, or of all): an honest client is
-/// done within milliseconds, and whoever only holds connections pushes out his own.
+/// Where a bound is reached the oldest connection goes, of that address or of the address that holds most in the network that
+/// holds most: an honest client has one and is done within a second, and whoever opens many pushes out his own.
 pub(super) async fn serve<F, C>(ears: Ears, bounds: Bounds, mut converse: F) -> Infallible
 where
     F: FnMut(TcpStream, ClientAddr) -> Option<C>,
@@ -95,19 +98,27 @@ impl Crowd {
     }
 
     fn make_room(&mut self, client: ClientAddr) {
-        let of_client = || self.by_age.iter().filter(|(_, (who, _))| *who == client);
-        let oldest = if of_client().count() >= self.bounds.per_client {
-            of_client().next().map(|(&age, _)| age)
+        let of_client = self.by_age.values().filter(|(who, _)| *who == client).count();
+        let from = if of_client >= self.bounds.per_client {
+            Some(client)
         } else if self.by_age.len() >= self.bounds.total {
-            self.by_age.first_key_value().map(|(&age, _)| age)
+            self.most_crowded()
         } else {
             None
         };
+        let oldest = self.by_age.iter().find(|(_, (who, _))| Some(*who) == from).map(|(&age, _)| age);
         if let Some((who, handle)) = oldest.and_then(|age| self.by_age.remove(&age)) {
-            tracing::debug!(client = %who, "too many connections: the oldest is closed");
+            tracing::debug!(client = %who, "too many connections: its oldest is closed");
             self.ages.remove(&handle.id());
             handle.abort();
         }
+    }
+
+    /// Who holds the most connections, of those in the network that does: who has many addresses has them near each other.
+    fn most_crowded(&self) -> Option<ClientAddr> {
+        let clients = || self.by_age.values().map(|(who, _)| *who);
+        let network = most(clients().map(network_of))?;
+        most(clients().filter(|&who| network_of(who) == network))
     }
 
     fn leave(&mut self, ended: &Result<(Id, ()), JoinError>) {
@@ -124,6 +135,23 @@ impl Crowd {
             self.by_age.remove(&age);
         }
     }
+}
+
+/// As large as one customer's may be: an IPv4 /24, an IPv6 /48 (RFC 6177).
+fn network_of(client: ClientAddr) -> IpAddr {
+    match client.masked_v6(48).ip() {
+        IpAddr::V4(v4) => Ipv4Addr::from_bits(v4.to_bits() & 0xffff_ff00).into(),
+        v6 @ IpAddr::V6(_) => v6,
+    }
+}
+
+/// What there is most of; of several, what came first.
+fn most<T: Copy + Eq + Hash>(all: impl Iterator<Item = T>) -> Option<T> {
+    let mut counts: HashMap<T, (usize, Reverse<usize>)> = HashMap::new();
+    for (at, one) in all.enumerate() {
+        counts.entry(one).or_insert((0, Reverse(at))).0 += 1;
+    }
+    counts.into_iter().max_by_key(|(_, count)| *count).map(|(one, _)| one)
 }
 
 #[cfg(test)]
@@ -145,9 +173,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_oldest_of_the_address_goes_and_then_the_oldest_of_all() {
+    async fn the_oldest_goes_of_the_address_that_has_its_share_or_holds_most() {
         let (ended, mut ends) = mpsc::unbounded_channel();
-        let mut crowd = Crowd::new(Bounds { total: 3, per_client: 2 });
+        let mut crowd = Crowd::new(Bounds { total: 4, per_client: 3 });
         let mut enter = |who: u8, number: u8| {
             let tells = Tells(ended.clone(), number);
             crowd.enter(client(who), async move {
@@ -156,14 +184,42 @@ mod tests {
             });
             (crowd.by_age.len(), crowd.ages.len())
         };
-        enter(1, 0);
-        enter(2, 1);
-        enter(2, 2);
-        assert_eq!(enter(2, 3), (3, 3));
+        for (who, number) in [(1, 0), (2, 1), (2, 2), (2, 3)] {
+            enter(who, number);
+        }
+        assert_eq!(enter(2, 4), (4, 4));
         assert_eq!(ends.recv().await, Some(1));
-        assert_eq!(enter(3, 4), (3, 3));
-        assert_eq!(ends.recv().await, Some(0));
+        assert_eq!(enter(3, 5), (4, 4));
+        assert_eq!(ends.recv().await, Some(2));
+        // Two of them have two now: who came first.
+        enter(3, 6);
+        assert_eq!(ends.recv().await, Some(3));
         assert!(ends.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn who_comes_from_many_addresses_of_a_network_without_end_pushes_out_nobody_else() {
+        for strangers in [
+            |n: u16| IpAddr::from([192, 0, 2, n.to_be_bytes()[1]]),
+            |n: u16| IpAddr::from([0x2001, 0xdb8, 0x77, n, 0, 0, 0, 7]),
+        ] {
+            let (ended, mut ends) = mpsc::unbounded_channel();
+            let mut crowd = Crowd::new(Bounds { total: 16, per_client: 8 });
+            let mut enter = |who: IpAddr, number: u8| {
+                let tells = Tells(ended.clone(), number);
+                crowd.enter(ClientAddr::new(who), async move {
+                    let _tells = tells;
+                    pending::<()>().await;
+                });
+            };
+            enter([198, 51, 100, 1].into(), 1);
+            enter([0x2001, 0xdb8, 0x78, 0, 0, 0, 0, 1].into(), 1);
+            (0..1_000).for_each(|n| enter(strangers(n % 200), 0));
+            for _ in 0..1_000 - 14 {
+                assert_eq!(ends.recv().await, Some(0));
+            }
+            assert!(ends.try_recv().is_err());
+        }
     }
 
     #[tokio::test]
