@@ -87,7 +87,8 @@ fn nothing_begins_in_the_place_of_a_kept_connection_that_the_service_has_ended()
         home.grant(&net.router, app, family.client_a(), GRANT);
     }
     let due = Instant::now() + Duration::from_secs(GRANT.into());
-    let open: Vec<TcpStream> = ways.iter().map(|&(source, to)| left(dial_from_port(&net.a, source, to).unwrap())).collect();
+    let open: Vec<TcpStream> =
+        ways.iter().map(|&(source, to)| left(dial_from_port(&net.a, source, to).unwrap())).collect();
     assert!(Instant::now() < due, "the machine is too slow for this test");
     thread::sleep(due.saturating_duration_since(Instant::now()) + Duration::from_secs(3));
     drop(open);
@@ -119,9 +120,8 @@ fn nor_does_one_begin_in_the_place_of_one_from_before_the_whole_host_was_closed(
         .into();
     let open: Vec<TcpStream> =
         ways.iter().map(|&(source, to)| dial_from_port(&net.a, source, to).unwrap()).collect();
-    let home = Installation::new(
-        &Config::new(&["default_input: drop"]).app("ssh", "2222", "tcp", "local", &[]),
-    );
+    let home =
+        Installation::new(&Config::new(&["default_input: drop"]).app("ssh", "2222", "tcp", "local", &[]));
     let _agent = home.start(&net.router);
     let open: Vec<TcpStream> = open.into_iter().map(left).collect();
     thread::sleep(Duration::from_secs(3));
