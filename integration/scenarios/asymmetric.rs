@@ -14,7 +14,7 @@ on_every_firewall! {
 }
 
 /// The router's second way out, straight to client a.
-fn second_way(net: &Topology) {
+pub(super) fn second_way(net: &Topology) {
     let link = format!("link add ext1 type veth peer name eth1 netns {}\n", net.a.name());
     let here =
         "addr add 198.51.100.1/24 dev ext1\naddr add 2001:db8:2::1/64 dev ext1 nodad\nlink set ext1 up\n";

@@ -15,6 +15,8 @@ use crate::probe::{GENEROUS, PATIENCE, assert_echoes, dial_from_port, udp_echoes
 use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
 
+use super::asymmetric::second_way;
+
 on_every_firewall! {
     a_packet_in_the_name_of_a_guarded_port_turns_no_stranger_into_an_answer,
 }
@@ -91,6 +93,104 @@ fn a_packet_in_the_name_of_a_guarded_port_turns_no_stranger_into_an_answer() {
     assert!(udp_echoes(&net.lan, b, 9000, GENEROUS), "the LAN host's own");
     knock(&net.a, Family::V6.router(), "ssh");
     assert_echoes(&net.a, Family::V6.router(), 2222);
+}
+
+/// A container of Docker's, which drops what comes straight to it: the port that is guarded here leads there.
+fn publish(net: &Topology) {
+    for (ip, lan, at, network) in
+        [("ip", "10.0.0.5", "10.0.0.5", "10.0.0.0/24"), ("ip6", "fd00:5::5", "[fd00:5::5]", "fd00:5::/64")]
+    {
+        net.router.nft(&format!(
+            "table {ip} of_docker {{\n\
+             chain direct {{\ntype filter hook prerouting priority raw;\niifname != int0 {ip} daddr {lan} drop\n}}\n\
+             chain prerouting {{\ntype nat hook prerouting priority dstnat;\n\
+             fib daddr type local tcp dport 3080 dnat to {at}:80\n\
+             fib daddr type local udp dport 3080 dnat to {at}:80\n}}\n\
+             chain postrouting {{\ntype nat hook postrouting priority srcnat;\n\
+             {ip} saddr {network} oifname != int0 masquerade\n}}\n}}\n"
+        ));
+    }
+}
+
+/// What the host sends on in its own name seems to be its own.
+#[test]
+fn nor_does_one_in_the_name_of_where_others_translate_a_guarded_port_to() {
+    let net = Topology::new();
+    prepare(&net);
+    publish(&net);
+    let _services = [
+        Server::tcp(&net.lan, 80, Habit::Echo),
+        Server::udp(&net.lan, 80, Habit::Echo),
+        Server::udp(&net.b, 9000, Habit::Echo),
+    ];
+    let forge = Forge::new(&net.b);
+    let begin = |family: Family, at: u16| {
+        let (container, me) = ((family.lan(), 80).into(), (family.client_b(), at).into());
+        assert!(forge.datagram_by(family.router(), container, me, b"as if you had asked"));
+        assert!(forge.syn_by(family.router(), container, me));
+        sleep(Duration::from_millis(200));
+    };
+    for family in Family::BOTH {
+        begin(family, 21_000);
+        assert!(udp_echoes_from(&net.b, 21_000, family.router(), 80, GENEROUS), "without a guard");
+    }
+    let home = Installation::new(&Config::new(&[]).app("web", "3080", "both", "local", &[]));
+    let _agent = home.start(&net.router);
+    net.router.run("conntrack", &["-F"]).success();
+    for family in Family::BOTH {
+        begin(family, 21_001);
+        assert_eq!(begun_by(&net.router, family.lan(), 80), 0, "{family:?}");
+        assert!(!udp_echoes_from(&net.b, 21_001, family.router(), 80, PATIENCE), "{family:?}");
+        // What it really begins goes on, and so does who is let in.
+        assert!(udp_echoes_from(&net.lan, 81, family.client_b(), 9000, GENEROUS), "the container's own");
+        knock(&net.a, family.router(), "web");
+        assert_echoes(&net.a, family.router(), 3080);
+    }
+}
+
+/// A host beyond client b, by way of the router and out by where it came in.
+fn beyond(net: &Topology, family: Family) -> IpAddr {
+    let (beyond, here): (IpAddr, _) = match family {
+        Family::V4 => ([192, 0, 2, 9].into(), "203.0.113.3"),
+        Family::V6 => ("2001:db8:9::9".parse().unwrap(), "2001:db8:1::3"),
+    };
+    let text = beyond.to_string();
+    net.b.run("ip", &["addr", "add", &text, "dev", "lo"]).success();
+    net.router.run("ip", &["route", "add", &text, "via", here]).success();
+    // Nobody tells the client of the shorter way.
+    for (sysctl, interface) in [("ipv4", "all"), ("ipv4", "eth0"), ("ipv6", "eth0")] {
+        net.a.sysctl(&format!("net/{sysctl}/conf/{interface}/accept_redirects"), "0");
+    }
+    beyond
+}
+
+#[track_caller]
+fn assert_passes_by(net: &Topology, to: IpAddr) {
+    net.router.run("conntrack", &["-F"]).success();
+    assert!(udp_echoes(&net.a, to, 9000, GENEROUS), "{to}");
+    assert_echoes(&net.a, to, 9001);
+    let family = if to.is_ipv4() { "ipv4" } else { "ipv6" };
+    let seen = net.router.run("conntrack", &["-L", "-f", family]).success().text();
+    assert!(seen.contains(&format!("dst={to} ")), "by the router: {seen}");
+}
+
+/// What passes from outside to outside is dropped only where it claims to be from inside.
+#[test]
+fn what_goes_out_again_is_let_through_whichever_outside_way_leads_back() {
+    let net = Topology::new();
+    let _services = [Server::udp(&net.b, 9000, Habit::Echo), Server::tcp(&net.b, 9001, Habit::Echo)];
+    let config = Config::new(&[]).app("web", "3080", "both", "local", &[]);
+    let both = config.text().replacen("interface_ext: ext0", "interface_ext: [ext0, ext1]", 1);
+    let home = Installation::new(&config);
+    let agent = home.start(&net.router);
+    let hosts = Family::BOTH.map(|family| beyond(&net, family));
+    hosts.into_iter().for_each(|to| assert_passes_by(&net, to));
+    second_way(&net);
+    home.rewrite_config(&both);
+    agent.reload();
+    hosts.into_iter().for_each(|to| assert_passes_by(&net, to));
+    let counted = net.router.run("nft", &["list", "chain", "inet", "knock_agent", "forged"]).success().text();
+    assert!(counted.contains("packets 0 "), "{counted}");
 }
 
 /// A helper that the host uses waits for the connection that a stranger's request for a file announces: from any port of

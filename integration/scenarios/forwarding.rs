@@ -21,6 +21,7 @@ on_every_firewall! {
     a_lan_service_is_reachable_while_granted_over_ipv6,
     the_lan_hosts_own_address_and_port_is_no_way_around,
     the_lan_host_sees_the_router_unless_masquerade_is_off,
+    of_two_apps_with_one_destination_each_has_its_own_masquerade,
     a_grant_for_one_family_forwards_nothing_of_the_other,
     hosts_of_the_lan_are_not_guarded_against_each_other_and_the_router,
 }
@@ -30,6 +31,7 @@ without_ipset! {
     a_lan_service_is_reachable_while_granted_over_ipv6,
     the_lan_hosts_own_address_and_port_is_no_way_around,
     the_lan_host_sees_the_router_unless_masquerade_is_off,
+    of_two_apps_with_one_destination_each_has_its_own_masquerade,
     a_grant_for_one_family_forwards_nothing_of_the_other,
     hosts_of_the_lan_are_not_guarded_against_each_other_and_the_router,
 }
@@ -140,6 +142,27 @@ fn the_lan_host_sees_the_router_unless_masquerade_is_off() {
         assert_eq!(address_seen(&net, Family::V4, 2222).to_string(), expected);
         let seen = address_seen(&net, Family::V6, 2222);
         assert_eq!(seen == Family::V6.client_a(), !masquerade, "{seen}");
+    }
+}
+
+fn of_two_apps_with_one_destination_each_has_its_own_masquerade() {
+    let net = Topology::new();
+    let usual = ["duration: 60"];
+    let own = ["duration: 60", "masquerade: false"];
+    let config = Config::new(&[])
+        .app("as_us4", "2222", "tcp", "10.0.0.5:22", &usual)
+        .app("as_them4", "2224", "tcp", "10.0.0.5:22", &own)
+        .app("as_us6", "2222", "tcp", "\"[fd00:5::5]:22\"", &usual)
+        .app("as_them6", "2224", "tcp", "\"[fd00:5::5]:22\"", &own);
+    let home = Installation::new(&config);
+    let _agent = home.start(&net.router);
+    for family in Family::BOTH {
+        let client = family.client_a();
+        for app in ["as_us", "as_them"] {
+            home.grant(&net.router, &format!("{app}{}", family.digit()), client, 60);
+        }
+        assert_ne!(address_seen(&net, family, 2222), client);
+        assert_eq!(address_seen(&net, family, 2224), client);
     }
 }
 

@@ -49,9 +49,13 @@ fn brief(host: &Namespace, port: u16) -> Arc<AtomicUsize> {
     came
 }
 
-/// Connected, served, and left by the service; the client's own end stays open.
-fn left(from: &Namespace, source: SocketAddr, to: SocketAddr) -> TcpStream {
-    let mut stream = dial_from_port(from, source, to).unwrap();
+/// What ends a connection for connection tracking never comes.
+fn mute(client: &Namespace) {
+    client.nft("table inet mute { chain output { type filter hook output priority 0; tcp flags & (fin|rst) != 0 drop; }; }");
+}
+
+/// Served, and left by the service; the client's own end stays open.
+fn left(mut stream: TcpStream) -> TcpStream {
     stream.set_read_timeout(Some(GENEROUS)).unwrap();
     stream.write_all(b"hello\n").unwrap();
     // It is not taken out, so that closing the socket sends a RST, and no FIN that it waits for an answer to.
@@ -69,8 +73,7 @@ fn nothing_begins_in_the_place_of_a_kept_connection_that_the_service_has_ended()
     }
     let home = Installation::new(&config);
     let _agent = home.start(&net.router);
-    // What ends a connection for connection tracking never comes.
-    net.a.nft("table inet mute { chain output { type filter hook output priority 0; tcp flags & (fin|rst) != 0 drop; }; }");
+    mute(&net.a);
 
     let ways: Vec<(SocketAddr, SocketAddr)> = Family::BOTH
         .into_iter()
@@ -84,7 +87,8 @@ fn nothing_begins_in_the_place_of_a_kept_connection_that_the_service_has_ended()
         home.grant(&net.router, app, family.client_a(), GRANT);
     }
     let due = Instant::now() + Duration::from_secs(GRANT.into());
-    let open: Vec<TcpStream> = ways.iter().map(|&(source, to)| left(&net.a, source, to)).collect();
+    let open: Vec<TcpStream> =
+        ways.iter().map(|&(source, to)| left(dial_from_port(&net.a, source, to).unwrap())).collect();
     assert!(Instant::now() < due, "the machine is too slow for this test");
     thread::sleep(due.saturating_duration_since(Instant::now()) + Duration::from_secs(3));
     drop(open);
@@ -93,12 +97,36 @@ fn nothing_begins_in_the_place_of_a_kept_connection_that_the_service_has_ended()
     assert_eq!(before, [2, 2]);
     let control: [IpAddr; 2] = Family::BOTH.map(Family::router);
     control.into_iter().for_each(|to| assert_silent(&net.a, to, 7001));
-    for (source, to) in ways {
-        let error = dial_from_port(&net.a, source, to).expect_err("a connection began without a grant");
-        // A time-out of sending is EINPROGRESS or EAGAIN.
-        let silent = error.raw_os_error() == Some(nix::libc::EINPROGRESS)
-            || [ErrorKind::TimedOut, ErrorKind::WouldBlock].contains(&error.kind());
-        assert!(silent, "{to}: {error}");
-    }
+    ways.into_iter().for_each(|(source, to)| assert_begins_nothing(&net.a, source, to));
     assert_eq!(came.map(|count| count.load(Ordering::Relaxed)), before);
+}
+
+fn assert_begins_nothing(from: &Namespace, source: SocketAddr, to: SocketAddr) {
+    let error = dial_from_port(from, source, to).expect_err("a connection began without a grant");
+    // A time-out of sending is EINPROGRESS or EAGAIN.
+    let silent = error.raw_os_error() == Some(nix::libc::EINPROGRESS)
+        || [ErrorKind::TimedOut, ErrorKind::WouldBlock].contains(&error.kind());
+    assert!(silent, "{to}: {error}");
+}
+
+/// There is no grant at all here: the clients were connected before the whole host was closed.
+#[test]
+fn nor_does_one_begin_in_the_place_of_one_from_before_the_whole_host_was_closed() {
+    let net = Topology::new();
+    let came = brief(&net.router, 7003);
+    mute(&net.a);
+    let ways: Vec<(SocketAddr, SocketAddr)> = Family::BOTH
+        .map(|family| ((family.client_a(), SOURCE).into(), (family.router(), 7003).into()))
+        .into();
+    let open: Vec<TcpStream> =
+        ways.iter().map(|&(source, to)| dial_from_port(&net.a, source, to).unwrap()).collect();
+    let home =
+        Installation::new(&Config::new(&["default_input: drop"]).app("ssh", "2222", "tcp", "local", &[]));
+    let _agent = home.start(&net.router);
+    let open: Vec<TcpStream> = open.into_iter().map(left).collect();
+    thread::sleep(Duration::from_secs(3));
+    drop(open);
+    Family::BOTH.into_iter().for_each(|family| assert_silent(&net.a, family.router(), 7003));
+    ways.into_iter().for_each(|(source, to)| assert_begins_nothing(&net.a, source, to));
+    assert_eq!(came.load(Ordering::Relaxed), 2);
 }

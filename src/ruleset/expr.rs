@@ -24,6 +24,8 @@ pub enum MetaKey {
     NfProto,
     /// Transport protocol, one byte.
     L4Proto,
+    /// Kind of the incoming interface (`bridge`, `vlan`, …), 16 bytes (Linux 5.0).
+    IifKind,
 }
 
 /// `NFT_PAYLOAD_*_HEADER`: what an offset counts from.
@@ -229,6 +231,20 @@ pub enum Expr {
     },
     /// Loads the type of the source or destination address for this host.
     FibType {
+        /// Which address.
+        side: Side,
+        /// Where to.
+        reg: Reg,
+    },
+    /// Loads the name of the interface by which routes lead to the source or destination address, 16 bytes.
+    FibInterface {
+        /// Which address.
+        side: Side,
+        /// Where to.
+        reg: Reg,
+    },
+    /// Loads whether any route leads to the source or destination address by an interface, host byte order.
+    FibRouted {
         /// Which address.
         side: Side,
         /// Where to.

@@ -137,6 +137,8 @@ fn only_looks(expr: &Expr) -> bool {
         | Expr::Lookup { verdict: false, .. }
         | Expr::Ct { .. }
         | Expr::FibType { .. }
+        | Expr::FibInterface { .. }
+        | Expr::FibRouted { .. }
         | Expr::Counter => true,
         Expr::Foreign(name) => matches!(name.as_str(), "log" | "limit"),
         _ => false,

@@ -8,7 +8,10 @@ use crate::sys::nftnl::{BuildError, Expression};
 use crate::units::Family;
 
 const NAT_DNAT: u32 = 1;
+const FIB_RESULT_OIF: u32 = 1;
+const FIB_RESULT_OIFNAME: u32 = 2;
 const FIB_RESULT_ADDRTYPE: u32 = 3;
+const FIB_PRESENT: u32 = 32;
 const DYNSET_ADD: u32 = 0;
 const DYNSET_UPDATE: u32 = 1;
 const DYNSET_DELETE: u32 = 2;
@@ -41,7 +44,9 @@ pub(super) fn expression(expr: &Expr) -> Result<Expression, BuildError> {
         }
         Expr::Verdict(verdict) => self::verdict(verdict),
         Expr::Ct { key, reg } => ct(*key, *reg),
-        Expr::FibType { side, reg } => fib(*side, *reg),
+        Expr::FibType { side, reg } => fib(FIB_RESULT_ADDRTYPE, *side, 0, *reg),
+        Expr::FibInterface { side, reg } => fib(FIB_RESULT_OIFNAME, *side, 0, *reg),
+        Expr::FibRouted { side, reg } => fib(FIB_RESULT_OIF, *side, FIB_PRESENT, *reg),
         Expr::Counter => Expression::new("counter"),
         Expr::Notrack => Expression::new("notrack"),
         Expr::Update { set, reg, timeout_ms, limit } => update(set, *reg, *timeout_ms, *limit),
@@ -76,6 +81,7 @@ fn meta(key: MetaKey, direction: u32, reg: Reg) -> Result<Expression, BuildError
         MetaKey::OifName => 7,
         MetaKey::NfProto => 15,
         MetaKey::L4Proto => 16,
+        MetaKey::IifKind => 26,
     };
     let mut out = Expression::new("meta")?;
     out.set_u32(nft::NFTNL_EXPR_META_KEY, key);
@@ -171,15 +177,15 @@ fn ct(key: CtKey, reg: Reg) -> Result<Expression, BuildError> {
     Ok(out)
 }
 
-fn fib(side: Side, reg: Reg) -> Result<Expression, BuildError> {
+fn fib(result: u32, side: Side, more: u32, reg: Reg) -> Result<Expression, BuildError> {
     let side = match side {
         Side::Source => 1,
         Side::Destination => 2,
     };
     let mut out = Expression::new("fib")?;
     out.set_u32(nft::NFTNL_EXPR_FIB_DREG, number(reg));
-    out.set_u32(nft::NFTNL_EXPR_FIB_RESULT, FIB_RESULT_ADDRTYPE);
-    out.set_u32(nft::NFTNL_EXPR_FIB_FLAGS, side);
+    out.set_u32(nft::NFTNL_EXPR_FIB_RESULT, result);
+    out.set_u32(nft::NFTNL_EXPR_FIB_FLAGS, side | more);
     Ok(out)
 }
 

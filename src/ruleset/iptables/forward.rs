@@ -66,16 +66,14 @@ fn arriving(draft: &Draft<'_>, app: &App) -> Vec<String> {
     rules
 }
 
+/// By the port that the client used as well: another app may lead to the same place.
 fn leaving(app: &App, host: IpAddr) -> Vec<String> {
-    let there: Vec<PortRange> = match app.destination.port().and_then(|port| PortRange::new(port, port).ok())
-    {
-        Some(port) => vec![port],
-        None => app.ports.clone(),
-    };
+    let there = app.destination.port().and_then(|port| PortRange::new(port, port).ok());
     let mut rules = Vec::new();
     for &protocol in app.protocol.each() {
-        for &ports in &there {
-            let text = rule().sent_to(host).dport(protocol, ports).dnatted();
+        for &ports in &app.ports {
+            let text = rule().sent_to(host).dport(protocol, there.unwrap_or(ports)).dnatted();
+            let text = text.original_port(protocol, ports);
             rules.push(text.jump(&chain_of("snat", &app.slug), &format!("snat:{}", app.slug)));
         }
     }

@@ -42,7 +42,10 @@ fn default_in() -> Vec<Rule> {
             .push(text.update_echo(family, prefix, &set, ECHO_MS, limit).counter().drop().named("drop:echo"));
         rules.push(rule().icmp(family, request, request).accept().named("safe:echo"));
     }
-    rules.extend([rule().established_or_related().accept().named("safe:established")]);
+    // To connection tracking the first packet of another connection between the same ports belongs to the one before, as long
+    // as it knows that. What this host begins itself is answered in the other direction.
+    rules.push(rule().original_direction().established().any_syn().counter().drop().named("drop:default"));
+    rules.push(rule().established_or_related().accept().named("safe:established"));
     // What this host sends to many comes back to its own programs, by the interface that it left by. The first packet of a
     // stranger in this host's name is confirmed after this chain only, so never.
     for kind in [addr_type::MULTICAST, addr_type::BROADCAST] {

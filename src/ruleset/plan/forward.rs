@@ -60,20 +60,18 @@ fn arriving(layout: &Layout<'_>, app: &App) -> Vec<Rule> {
     rules
 }
 
+/// By the port that the client used as well: another app may lead to the same place.
 fn leaving(app: &App, host: IpAddr) -> Vec<Rule> {
-    let there: Vec<PortRange> = match app.destination.port().and_then(|port| PortRange::new(port, port).ok())
-    {
-        Some(port) => vec![port],
-        None => app.ports.clone(),
-    };
+    let there = app.destination.port().and_then(|port| PortRange::new(port, port).ok());
     let mut rules = Vec::new();
     for &protocol in app.protocol.each() {
-        for &ports in &there {
+        for &ports in &app.ports {
             rules.push(
                 rule()
                     .dnatted()
                     .addr_is(Side::Destination, host)
-                    .port(protocol, Side::Destination, ports)
+                    .port(protocol, Side::Destination, there.unwrap_or(ports))
+                    .original_port(ports)
                     .jump(&format!("snat_{}", app.slug))
                     .named(&format!("snat:{}", app.slug)),
             );

@@ -4,7 +4,7 @@ use crate::ruleset::expr::Side;
 use crate::ruleset::layout::{Layout, Segment};
 use crate::ruleset::model::{Chain, Hook, Rule};
 use crate::ruleset::rule::rule;
-use crate::units::{Family, Protocol};
+use crate::units::{Family, IfName, Protocol};
 
 use super::adopted::{self, adopted_set};
 use super::replies::{self, SPOKEN_MS, own_set, spoken_by_set, spoken_set};
@@ -14,6 +14,8 @@ use super::{Meets, backend, chain, drop_the_rest, filter, for_clients, knock, on
 pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
     let mut out = vec![filter("gate", Hook::Prerouting, -150, gate(layout))];
     out.push(chain("forged", vec![rule().counter().drop().named("drop:forged")]));
+    out.push(chain("outward", outward(layout)));
+    out.push(chain("from_inside", from_inside(layout)));
     out.push(chain("gate_own", gate_own(layout)));
     out.push(chain("spoke", spoke(layout)));
     out.push(chain("passed", passed()));
@@ -56,6 +58,24 @@ fn forged(layout: &Layout<'_>) -> Vec<Rule> {
         let map = format!("lan_forged_{}", family.digit());
         rules.push(begun().host_service_vmap(family, Side::Source, &map).named("forged:lan"));
     }
+    // What is bridged shows the bridge as its interface, but goes by no route of ours, whoever it is from.
+    rules.push(begun().not_by_bridge().for_another().jump("outward").named("outward"));
+    rules
+}
+
+/// What goes out again where outside is.
+fn outward(layout: &Layout<'_>) -> Vec<Rule> {
+    let by = |name: &IfName| rule().routed_by(Side::Destination, name).goto("from_inside").named("outward");
+    layout.ext.iter().map(|name| by(name)).collect()
+}
+
+/// Whether it claims to be from a host behind this one: such as one that others translate a guarded port to (a container),
+/// whose answers they send on in this host's name.
+fn from_inside(layout: &Layout<'_>) -> Vec<Rule> {
+    let outside = |name: &IfName| rule().routed_by(Side::Source, name).back().named("outward:outside");
+    let mut rules: Vec<Rule> = layout.ext.iter().map(|name| outside(name)).collect();
+    rules.push(rule().unrouted(Side::Source).back().named("outward:unknown"));
+    rules.push(rule().goto("forged").named("forged:inside"));
     rules
 }
 

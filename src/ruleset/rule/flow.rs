@@ -1,8 +1,8 @@
 //! Phrases about whole flows (protocol and both ends), and about the packets a network needs.
 
-use super::{CmpOp, Expr, MetaKey, R0, Reg, RuleText, Side, TCP_SYN, ct_state, port_offset};
+use super::{CmpOp, Expr, MetaKey, R0, Reg, RuleText, Side, TCP_SYN, addr_type, ct_state, port_offset};
 use crate::ruleset::expr::{Base, CtKey, Limit};
-use crate::units::{Family, Protocol};
+use crate::units::{Family, IfName, PortRange, Protocol};
 
 /// The bits of TCP's flags that end a connection, FIN and RST.
 const TCP_END: u8 = 0x05;
@@ -132,6 +132,37 @@ impl RuleText {
         }
     }
 
+    /// `ct original proto-dst PORTS`: the port that the client used
+    pub(in crate::ruleset) fn original_port(self, ports: PortRange) -> Self {
+        let load = self.push(Expr::Ct { key: CtKey::OriginalProtoDst, reg: R0 });
+        let (first, last) = (ports.first().to_be_bytes(), ports.last().to_be_bytes());
+        if ports.is_single() {
+            load.cmp(R0, CmpOp::Eq, &first)
+        } else {
+            load.cmp(R0, CmpOp::Ge, &first).cmp(R0, CmpOp::Le, &last)
+        }
+    }
+
+    /// `meta iifkind != "bridge"`
+    pub(in crate::ruleset) fn not_by_bridge(self) -> Self {
+        self.meta(MetaKey::IifKind, R0).cmp(R0, CmpOp::Ne, &name("bridge"))
+    }
+
+    /// `fib daddr type unicast`: for somebody else
+    pub(in crate::ruleset) fn for_another(self) -> Self {
+        self.address_type(Side::Destination, CmpOp::Eq, addr_type::UNICAST)
+    }
+
+    /// `fib saddr oifname "NAME"`, or daddr: routes lead there by this interface
+    pub(in crate::ruleset) fn routed_by(self, side: Side, interface: &IfName) -> Self {
+        self.push(Expr::FibInterface { side, reg: R0 }).cmp(R0, CmpOp::Eq, &name(interface.as_str()))
+    }
+
+    /// `fib saddr oif missing`: no route leads there
+    pub(in crate::ruleset) fn unrouted(self, side: Side) -> Self {
+        self.push(Expr::FibRouted { side, reg: R0 }).cmp(R0, CmpOp::Eq, &[0; 4])
+    }
+
     /// `meta l4proto NUMBER`
     pub(in crate::ruleset) fn raw_l4proto(self, number: u8) -> Self {
         self.meta(MetaKey::L4Proto, R0).cmp(R0, CmpOp::Eq, &[number])
@@ -175,4 +206,11 @@ impl RuleText {
         let ports = [from.to_be_bytes(), to.to_be_bytes()].concat();
         self.l4proto(Protocol::Udp).payload(Base::Transport, 0, 4, R0).cmp(R0, CmpOp::Eq, &ports)
     }
+}
+
+/// As the kernel compares it: all 16 bytes.
+fn name(text: &str) -> [u8; 16] {
+    let mut out = [0; 16];
+    out.iter_mut().zip(text.bytes()).for_each(|(to, byte)| *to = byte);
+    out
 }

@@ -37,10 +37,10 @@ impl Renderer<'_> {
             chains += &self.nat_chain(app, host, "dnat", &remapped, &format!("counter dnat {ip} to {to}"))?;
             if app.masquerade {
                 let there = app.destination.port().and_then(|port| PortRange::new(port, port).ok());
-                for (protocol, ports) in each_port(app, &there.map_or_else(|| app.ports.clone(), |p| vec![p]))
-                {
+                for (protocol, ports) in each_port(app, &app.ports) {
+                    let to = there.unwrap_or(ports);
                     leaving += &format!(
-                        "\t\tct status dnat {ip} daddr {host} {protocol} dport {ports} jump snat_{slug} comment \"ka:snat:{slug}\"\n"
+                        "\t\tct status dnat {ip} daddr {host} {protocol} dport {to} ct original proto-dst {ports} jump snat_{slug} comment \"ka:snat:{slug}\"\n"
                     );
                 }
                 chains += &self.nat_chain(app, host, "snat", &[None], "counter masquerade")?;

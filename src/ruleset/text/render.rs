@@ -6,7 +6,7 @@ use super::sets::elements;
 use super::template::{TemplateError, fill};
 use crate::config::{DefaultInput, Settings};
 use crate::ruleset::layout::{Layout, Options};
-use crate::units::{Family, Protocol};
+use crate::units::{Family, IfName, Protocol};
 
 const TABLE: &str = include_str!("../../../nft-templates/table.nft");
 pub(super) const CHAIN: &str = include_str!("../../../nft-templates/chain.nft");
@@ -101,6 +101,12 @@ impl Renderer<'_> {
                     "forged_lan",
                     &self.lan_rules("iifname @ext ct state new,related ", "saddr", "sport", "lan_forged", "forged:lan"),
                 ),
+                ("outward", &self.by_each_outside(|name| {
+                    format!("fib daddr oifname \"{name}\" goto from_inside comment \"ka:outward\"")
+                })),
+                ("outward_outside", &self.by_each_outside(|name| {
+                    format!("fib saddr oifname \"{name}\" return comment \"ka:outward:outside\"")
+                })),
                 ("from_lan", &self.lan_rules("", "saddr", "sport", "lan_reply", "replies:lan")),
                 ("reply_chains", &{
                     let mut chains =
@@ -176,6 +182,11 @@ impl Renderer<'_> {
         };
         let steps = self.of_steps(|port, step| line(&port.to_string(), &format!("step{step}")));
         steps + &self.of_backend(|port| line(port, "backend"))
+    }
+
+    /// A line for each outside interface.
+    fn by_each_outside(&self, line: impl Fn(&IfName) -> String) -> String {
+        self.layout.ext.iter().map(|name| format!("\t\t{}\n", line(name))).collect()
     }
 
     /// A line for the port of each step, where there are any.

@@ -67,6 +67,7 @@ fn meta(data: Attributes<'_>) -> Option<Expr> {
         7 => MetaKey::OifName,
         15 => MetaKey::NfProto,
         16 => MetaKey::L4Proto,
+        26 => MetaKey::IifKind,
         _ => return None,
     };
     match (reg(data, 1), reg(data, 3)) {
@@ -159,13 +160,20 @@ fn ct(data: Attributes<'_>) -> Option<Expr> {
 }
 
 fn fib(data: Attributes<'_>) -> Option<Expr> {
-    let side = match data.be32(3)? {
+    const PRESENT: u32 = 32;
+    let flags = data.be32(3)?;
+    let side = match flags & !PRESENT {
         1 => Side::Source,
         2 => Side::Destination,
         _ => return None,
     };
-    let fib = Expr::FibType { side, reg: reg(data, 1)? };
-    (data.be32(2)? == 3).then_some(fib)
+    let reg = reg(data, 1)?;
+    match (data.be32(2)?, flags & PRESENT != 0) {
+        (1, true) => Some(Expr::FibRouted { side, reg }),
+        (2, false) => Some(Expr::FibInterface { side, reg }),
+        (3, false) => Some(Expr::FibType { side, reg }),
+        _ => None,
+    }
 }
 
 fn dynset(data: Attributes<'_>) -> Option<Expr> {
