@@ -176,7 +176,7 @@ impl Gatekeeper {
             return self.admit(app, deadline.saturating_sub(now.boot));
         }
         let live = self.pending.any(self.masked(attempt.client));
-        if let Some(reason) = self.defence.turn_away(attempt.client, live, now.boot) {
+        if let Some(reason) = self.defence.turn_away(attempt.client, attempt.step, live, now.boot) {
             return Verdict::Refuse(reason);
         }
         if self.monitor.as_ref() == Some(&attempt.app) {
