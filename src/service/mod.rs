@@ -64,3 +64,4 @@ mod used_knocks;
 pub mod user_files;
 mod watchdog;
 mod ways_in;
+mod ways_gone;
