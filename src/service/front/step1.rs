@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::{Proxy, Settings, Step1Reply};
 use crate::knock::{Attempt, Limits, Problem, Step};
-use crate::service::front::crowd::{self, Bounds};
+use crate::service::front::crowd::{self, Bounds, Heard};
 use crate::service::front::exchange::{Received, drain, receive, send};
 use crate::service::front::listen::Ears;
 use crate::service::front::reply::Reply;
@@ -54,20 +54,37 @@ impl Step1Config {
 /// is open.
 pub async fn serve_step1(ears: Ears, config: watch::Receiver<Arc<Step1Config>>, link: Front) -> Infallible {
     let bounds = if config.borrow().proxy.is_some() { BOUNDS.for_proxy() } else { BOUNDS };
-    crowd::serve(ears, bounds, |stream, peer| {
+    crowd::serve(ears, bounds, |stream, peer, heard| {
         let (config, link) = (Arc::clone(&config.borrow()), link.clone());
+        // The kernel has waited for it, unless it had too many to wait for.
+        if tcp::has_unread(&stream) {
+            heard.note();
+        }
         may_speak(peer, config.proxy.as_ref(), "step 1").then_some(async move {
             match (config.reply, &config.proxy) {
-                (Step1Reply::Silent, None) => listen_in_silence(stream, peer, &config, &link).await,
-                (Step1Reply::Http, _) | (_, Some(_)) => answer(stream, peer, &config, &link).await,
+                (Step1Reply::Silent, None) => listen_in_silence(stream, peer, &heard, &config, &link).await,
+                (Step1Reply::Http, _) | (_, Some(_)) => answer(stream, peer, &heard, &config, &link).await,
             }
         })
     })
     .await
 }
 
+/// Waits until something comes, and notes it.
+async fn await_first_byte(stream: &TcpStream, heard: &Heard, until: Instant) {
+    if timeout_at(until, stream.readable()).await.is_ok() {
+        heard.note();
+    }
+}
+
 /// Reads, passes on what is right, and is gone: not a byte is written, whatever came.
-async fn listen_in_silence(mut stream: TcpStream, client: ClientAddr, config: &Step1Config, link: &Front) {
+async fn listen_in_silence(
+    mut stream: TcpStream,
+    client: ClientAddr,
+    heard: &Heard,
+    config: &Step1Config,
+    link: &Front,
+) {
     // Before anything is awaited, so that every way out closes like this, being dropped included.
     if let Err(error) = tcp::close_abruptly(&stream) {
         tracing::debug!(%client, %error, "step 1: the connection cannot be closed in silence");
@@ -75,6 +92,7 @@ async fn listen_in_silence(mut stream: TcpStream, client: ClientAddr, config: &S
     }
     let until = Instant::now() + REQUEST;
     let conversation = async {
+        await_first_byte(&stream, heard, until).await;
         match hear(&mut stream, config, Sender::Known(client), until).await {
             Received::Form(client, form) => {
                 let answer = link.ask(Ask::Knock(Attempt::of(client, Step::One, form))).await;
@@ -91,10 +109,11 @@ async fn listen_in_silence(mut stream: TcpStream, client: ClientAddr, config: &S
 }
 
 /// The variant that answers those who know the path.
-async fn answer(mut stream: TcpStream, peer: ClientAddr, config: &Step1Config, link: &Front) {
+async fn answer(mut stream: TcpStream, peer: ClientAddr, heard: &Heard, config: &Step1Config, link: &Front) {
     let start = Instant::now();
     let conversation = async {
         let until = start + REQUEST;
+        await_first_byte(&stream, heard, until).await;
         let sender = match timeout_at(until, Sender::on(&mut stream, peer, config.proxy.as_ref())).await {
             Ok(Ok(sender)) => sender,
             // Whoever does not speak the protocol of the proxy has no use for an answer.

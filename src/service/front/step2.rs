@@ -55,7 +55,8 @@ pub async fn serve_step2(
     link: Front,
 ) -> Infallible {
     let bounds = if config.borrow().proxy.is_some() { BOUNDS.for_proxy() } else { BOUNDS };
-    crowd::serve(ears, bounds, |stream, peer| {
+    // Who comes here was admitted, so that it does not matter who has spoken.
+    crowd::serve(ears, bounds, |stream, peer, _| {
         let (config, link) = (Arc::clone(&config.borrow()), link.clone());
         let tls = tls.borrow().clone();
         may_speak(peer, config.proxy.as_ref(), "step 2").then_some(async move {
