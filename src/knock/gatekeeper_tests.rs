@@ -349,6 +349,22 @@ fn an_address_of_the_wrong_family_opens_nothing() {
 }
 
 #[test]
+fn a_link_local_address_is_let_in_only_where_a_grant_is_for_one_address() {
+    for prefix in [128, 127, 64, 32] {
+        let mut settings = settings(TwoFactorStep::Http);
+        settings.global.ipv6_prefix = prefix;
+        let mut gate = Gatekeeper::new(&settings, &[], [1; 16]);
+        let knock = gate.alone(&attempt(Step::One, "fe80::1:2", "a", HTTP[0], None), at(0));
+        if prefix == 128 {
+            assert!(admitted(&knock));
+        } else {
+            assert_eq!(knock, Verdict::Refuse(Refusal::LinkLocal), "{prefix}");
+        }
+        assert!(admitted(&gate.alone(&attempt(Step::One, "2001:db8::1", "a", HTTP[0], None), at(0))));
+    }
+}
+
+#[test]
 fn ipv6_step_1_is_for_one_address_unless_the_prefix_is_widened() {
     for (prefix, opens) in [(128, false), (64, true)] {
         let mut settings = settings(TwoFactorStep::Http);
