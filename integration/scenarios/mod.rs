@@ -101,4 +101,5 @@ mod unit_files;
 mod users;
 mod vyos;
 mod vyos_packaging;
+mod ways_gone;
 mod without_ipset;

@@ -261,8 +261,14 @@ fn a_file_of_somebody_else_stays_as_it_is() {
     fs::write(host.state(), "notes of somebody\n").unwrap();
     let agent = host.home.start(&net.router);
     knock(&net.a, Family::V4.router(), "ssh");
-    agent.terminate();
+    let told = host.home.check(&net.router, &["health"]).exits(1).text();
+    assert!(told.starts_with("state-file: ") && told.contains("do not outlast a reboot"), "{told}");
+    let status = host.home.verb(&net.router, &["status", "--json"]).success().text();
+    assert!(status.contains(r#""part":"state-file""#), "{status}");
     assert_eq!(fs::read_to_string(host.state()).unwrap(), "notes of somebody\n");
+    fs::remove_file(host.state()).unwrap();
+    assert!(agent.reload().contains("STATUS=guarding\n"), "{}", host.home.log());
+    host.home.check(&net.router, &["health"]).success();
     assert!(host.home.log().contains("not kept across a reboot"), "{}", host.home.log());
 }
 

@@ -120,6 +120,8 @@ pub enum Refusal {
     NoStep1,
     /// The service cannot be reached over this address family.
     WrongFamily,
+    /// The address is link-local, and a grant would be for all neighbours (`ipv6_prefix`).
+    LinkLocal,
     /// More requests than the limit allows.
     TooMany,
     /// The table of pending knocks is full.
@@ -132,7 +134,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::UnknownApp,
         Self::WrongKey,
         Self::Expired,
@@ -144,6 +146,7 @@ impl Refusal {
         Self::MissingToken,
         Self::NoStep1,
         Self::WrongFamily,
+        Self::LinkLocal,
         Self::TooMany,
         Self::TableFull,
         Self::LockedOut,
@@ -166,6 +169,7 @@ impl Refusal {
             | Self::MissingToken
             | Self::NoStep1
             | Self::WrongFamily
+            | Self::LinkLocal
             | Self::TooMany
             | Self::TableFull
             | Self::LockedOut
@@ -188,6 +192,7 @@ impl Refusal {
             Self::MissingToken => "missing-code",
             Self::NoStep1 => "no-step1",
             Self::WrongFamily => "wrong-family",
+            Self::LinkLocal => "link-local",
             Self::TooMany => "too-many",
             Self::TableFull => "table-full",
             Self::LockedOut => "locked-out",

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use crate::config::Settings;
-use crate::knock::attempt::{Refusal, Verdict};
+use crate::knock::attempt::{Refusal, Step, Verdict};
 use crate::knock::cap::{Cap, Standing};
 use crate::knock::lockout::{LockedOut, Lockout};
 use crate::knock::places::Places;
@@ -11,7 +11,7 @@ use crate::units::ClientAddr;
 /// For how long an address that got in is known.
 const KNOWN_FOR: Duration = Duration::from_secs(7 * 86_400);
 
-/// What keeps guessers off: the rate of each address, lock-outs, and the cap on all of them together.
+/// What keeps guessers off: the rate of each address at each step, lock-outs, and the cap on all of them together.
 #[derive(Debug)]
 pub struct Defence {
     rate: RateLimit,
@@ -48,8 +48,14 @@ impl Defence {
     }
 
     /// Counts a request; why it is not judged, where it is not. `live` tells whether a step 1 of the address is live.
-    pub fn turn_away(&mut self, client: ClientAddr, live: bool, now: Duration) -> Option<Refusal> {
-        if !self.rate.allows(client, now) {
+    pub fn turn_away(
+        &mut self,
+        client: ClientAddr,
+        step: Step,
+        live: bool,
+        now: Duration,
+    ) -> Option<Refusal> {
+        if !self.rate.allows(client, step, now) {
             return Some(Refusal::TooMany);
         }
         let standing = self.standing(client, live, now);

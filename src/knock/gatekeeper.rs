@@ -176,7 +176,7 @@ impl Gatekeeper {
             return self.admit(app, deadline.saturating_sub(now.boot));
         }
         let live = self.pending.any(self.masked(attempt.client));
-        if let Some(reason) = self.defence.turn_away(attempt.client, live, now.boot) {
+        if let Some(reason) = self.defence.turn_away(attempt.client, attempt.step, live, now.boot) {
             return Verdict::Refuse(reason);
         }
         if self.monitor.as_ref() == Some(&attempt.app) {
@@ -325,9 +325,7 @@ impl Gatekeeper {
             let holder = self.keyring.holder(at).ok_or(Refusal::WrongKey)?;
             holder.left(now.wall).map_err(|()| Refusal::Expired)?;
             let app = self.app(index).ok_or(Refusal::UnknownApp)?;
-            if !app.families().contains(&attempt.client.family()) {
-                return Err(Refusal::WrongFamily);
-            }
+            self.can_reach(app, attempt.client)?;
             app.step2_https_duration.as_duration()
         };
         if factor.is_some() {
@@ -372,9 +370,7 @@ impl Gatekeeper {
         }
         let left = holder.left(now.wall).map_err(|()| Refusal::Expired)?;
         let app = self.app(index).ok_or(Refusal::UnknownApp)?;
-        if !app.families().contains(&attempt.client.family()) {
-            return Err(Refusal::WrongFamily);
-        }
+        self.can_reach(app, attempt.client)?;
         let (app, user) = (app.name.clone(), holder.who.name());
         let lifetime = lifetime(attempt.duration, holder, left).ok_or(Refusal::Expired)?;
         // Who is in already proved it then, and closing takes nothing away from anybody else.
@@ -411,6 +407,17 @@ impl Gatekeeper {
 
     fn app(&self, at: usize) -> Option<&App> {
         self.apps.get(at)
+    }
+
+    /// Whether a grant for an app would be of use to an address, and to it only.
+    fn can_reach(&self, app: &App, client: ClientAddr) -> Result<(), Refusal> {
+        if !app.families().contains(&client.family()) {
+            Err(Refusal::WrongFamily)
+        } else if !client.may_be_masked(self.ipv6_prefix) {
+            Err(Refusal::LinkLocal)
+        } else {
+            Ok(())
+        }
     }
 
     fn masked(&self, client: ClientAddr) -> ClientAddr {

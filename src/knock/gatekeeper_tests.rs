@@ -222,14 +222,14 @@ fn a_request_repeated_without_a_code_is_a_fresh_knock() {
 }
 
 #[test]
-fn both_steps_share_the_rate_limit_of_an_address() {
-    let mut gate = gatekeeper();
+fn each_step_has_the_rate_limit_of_an_address_to_itself() {
+    let mut settings = settings(TwoFactorStep::Http);
+    settings.global.step1_2_rate_limit_per_minute = 1;
+    let mut gate = Gatekeeper::new(&settings, &[], [1; 16]);
     assert!(admitted(&gate.alone(&one("a"), at(0))));
-    for _ in 0..19 {
-        assert!(granted(&gate.alone(&two("a"), at(0))));
-    }
-    assert_eq!(gate.alone(&two("a"), at(0)), Verdict::Refuse(Refusal::TooMany));
     assert_eq!(gate.alone(&one("b"), at(0)), Verdict::Refuse(Refusal::TooMany));
+    assert!(granted(&gate.alone(&two("a"), at(0))));
+    assert_eq!(gate.alone(&two("a"), at(0)), Verdict::Refuse(Refusal::TooMany));
     assert!(admitted(&gate.alone(&attempt(Step::One, "192.0.2.2", "a", HTTP[0], None), at(0))));
 }
 
@@ -321,7 +321,7 @@ fn a_reload_keeps_used_codes_and_the_rate_and_forgets_step_1s() {
     gate.reload(&settings(TwoFactorStep::Http), &[factor(&key)], [2; 16]);
     assert_eq!(gate.alone(&two("a"), at(0)), Verdict::Refuse(Refusal::NoStep1));
     assert_eq!(gate.alone(&knock, at(0)), Verdict::Refuse(Refusal::ReplayedToken));
-    for _ in 0..17 {
+    for _ in 0..19 {
         let _ = gate.alone(&two("a"), at(0));
     }
     assert_eq!(gate.alone(&two("a"), at(0)), Verdict::Refuse(Refusal::TooMany));
@@ -346,6 +346,22 @@ fn an_address_of_the_wrong_family_opens_nothing() {
     let v6 = attempt(Step::One, "2001:db8::1", "a", HTTP[0], None);
     assert_eq!(gate.alone(&v6, at(0)), Verdict::Refuse(Refusal::WrongFamily));
     assert!(admitted(&gate.alone(&one("a"), at(0))));
+}
+
+#[test]
+fn a_link_local_address_is_let_in_only_where_a_grant_is_for_one_address() {
+    for prefix in [128, 127, 64, 32] {
+        let mut settings = settings(TwoFactorStep::Http);
+        settings.global.ipv6_prefix = prefix;
+        let mut gate = Gatekeeper::new(&settings, &[], [1; 16]);
+        let knock = gate.alone(&attempt(Step::One, "fe80::1:2", "a", HTTP[0], None), at(0));
+        if prefix == 128 {
+            assert!(admitted(&knock));
+        } else {
+            assert_eq!(knock, Verdict::Refuse(Refusal::LinkLocal), "{prefix}");
+        }
+        assert!(admitted(&gate.alone(&attempt(Step::One, "2001:db8::1", "a", HTTP[0], None), at(0))));
+    }
 }
 
 #[test]

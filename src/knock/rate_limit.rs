@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ring::hmac;
 
+use crate::knock::attempt::Step;
 use crate::units::{ClientAddr, Family};
 
 /// Length of a slot in seconds, and how many make up the minute that is looked back on. One more is
@@ -12,13 +13,13 @@ const SLOT_SECS: u64 = 5;
 const SLOTS: usize = 13;
 /// Addresses that share a set; a set is searched from end to end.
 const WAYS: usize = 8;
-/// Sets per address family: 16,384 addresses each, 1 MiB, touched only where used. A fuzzer makes new tables thousands of
+/// Sets per address family: 16,384 addresses at a step each, 1 MiB, touched only where used. A fuzzer makes new tables thousands of
 /// times a second, for a few addresses.
 const SETS: usize = if cfg!(fuzzing) { 2 } else { 2_048 };
 
-/// At most so many requests in any 60 seconds per client address (IPv6: per /64); fixed memory, constant time.
+/// At most so many requests in any 60 seconds per step and client address (IPv6: per /64); fixed memory, constant time.
 ///
-/// The last minute of each address is counted in slots of 5 s, all of a slot as long as any of it counts: no
+/// The last minute of each address at each step is counted in slots of 5 s, all of a slot as long as any of it counts: no
 /// 60 s ever see more than the limit, and the last request of a minute is forgotten up to 5 s late. Refused requests are not counted, so
 /// nobody is kept out by insisting.
 ///
@@ -46,10 +47,10 @@ impl RateLimit {
         }
     }
 
-    /// Counts a request at `now` (time since a fixed start); false when the address has used up its minute.
+    /// Counts a request at `now` (time since a fixed start); false when the address has used up its minute at that step.
     #[must_use]
-    pub fn allows(&mut self, client: ClientAddr, now: Duration) -> bool {
-        let id = identity(client);
+    pub fn allows(&mut self, client: ClientAddr, step: Step, now: Duration) -> bool {
+        let id = identity(client, step);
         let hash = hmac::sign(&self.key, &id.to_be_bytes());
         let number = hash.as_ref().first_chunk::<8>().map_or(0, |b| u64::from_be_bytes(*b));
         let set = usize::try_from(number % (SETS as u64)).unwrap_or_default();
@@ -72,11 +73,15 @@ impl fmt::Debug for RateLimit {
     }
 }
 
-/// A number of its own for each address that is counted apart; never 0, which marks a free place.
-fn identity(client: ClientAddr) -> u128 {
+/// A number of its own for each address and step that are counted apart; never 0, which marks a free place.
+fn identity(client: ClientAddr, step: Step) -> u128 {
+    let number = match step {
+        Step::One => 1,
+        Step::Two => 2,
+    };
     match client.masked_v6(64).ip() {
-        IpAddr::V4(v4) => u128::from(v4.to_ipv6_mapped()),
-        IpAddr::V6(v6) => u128::from(v6) | 1,
+        IpAddr::V4(v4) => u128::from(v4.to_bits()) << 64 | number,
+        IpAddr::V6(v6) => u128::from(v6) | number,
     }
 }
 
@@ -163,32 +168,43 @@ mod tests {
         let mut limit = RateLimit::new(3, &[1; 16]);
         let who = client("192.0.2.1");
         let now = secs(1_000);
-        assert_eq!([0; 5].map(|_| limit.allows(who, now)), [true, true, true, false, false]);
-        assert!(!limit.allows(who, now + secs(59)));
-        assert!(limit.allows(who, now + secs(65)));
-        assert!(limit.allows(client("192.0.2.2"), now));
+        assert_eq!([0; 5].map(|_| limit.allows(who, Step::One, now)), [true, true, true, false, false]);
+        assert!(!limit.allows(who, Step::One, now + secs(59)));
+        assert!(limit.allows(who, Step::One, now + secs(65)));
+        assert!(limit.allows(client("192.0.2.2"), Step::One, now));
+    }
+
+    #[test]
+    fn each_step_is_counted_by_itself() {
+        let mut limit = RateLimit::new(1, &[1; 16]);
+        for who in ["192.0.2.1", "2001:db8::1"].map(client) {
+            for step in [Step::One, Step::Two] {
+                assert!(limit.allows(who, step, secs(0)), "{who} {step:?}");
+                assert!(!limit.allows(who, step, secs(0)), "{who} {step:?}");
+            }
+        }
     }
 
     #[test]
     fn ipv6_counts_by_64_and_ipv4_by_address() {
         let mut limit = RateLimit::new(1, &[1; 16]);
-        assert!(limit.allows(client("2001:db8::1"), secs(0)));
-        assert!(!limit.allows(client("2001:db8::2:1"), secs(0)));
-        assert!(limit.allows(client("2001:db8:0:1::1"), secs(0)));
-        assert!(limit.allows(client("::ffff:192.0.2.1"), secs(0)));
-        assert!(!limit.allows(client("192.0.2.1"), secs(0)));
+        assert!(limit.allows(client("2001:db8::1"), Step::One, secs(0)));
+        assert!(!limit.allows(client("2001:db8::2:1"), Step::One, secs(0)));
+        assert!(limit.allows(client("2001:db8:0:1::1"), Step::One, secs(0)));
+        assert!(limit.allows(client("::ffff:192.0.2.1"), Step::One, secs(0)));
+        assert!(!limit.allows(client("192.0.2.1"), Step::One, secs(0)));
     }
 
     #[test]
     fn a_full_table_refuses_newcomers_counts_the_known_and_recovers() {
         let mut limit = RateLimit::new(2, &[9; 16]);
         let many = || (0..200_000_u32).map(|n| ClientAddr::new(IpAddr::V4((0x0a00_0000 + n).into())));
-        let known: Vec<_> = many().filter(|&c| limit.allows(c, secs(100))).collect();
+        let known: Vec<_> = many().filter(|&c| limit.allows(c, Step::One, secs(100))).collect();
         assert_eq!(known.len(), SETS * WAYS);
-        assert!(known.iter().all(|&c| limit.allows(c, secs(101))));
-        assert!(!known.iter().any(|&c| limit.allows(c, secs(102))));
-        assert!(limit.allows(client("2001:db8::1"), secs(102)));
-        assert!(limit.allows(client("10.3.13.63"), secs(166)));
+        assert!(known.iter().all(|&c| limit.allows(c, Step::One, secs(101))));
+        assert!(!known.iter().any(|&c| limit.allows(c, Step::One, secs(102))));
+        assert!(limit.allows(client("2001:db8::1"), Step::One, secs(102)));
+        assert!(limit.allows(client("10.3.13.63"), Step::One, secs(166)));
     }
 
     #[test]
@@ -196,7 +212,7 @@ mod tests {
         let survivors = |key: u8| {
             let mut limit = RateLimit::new(1, &[key; 16]);
             let all = (0..30_000_u32).map(|n| ClientAddr::new(IpAddr::V4((0x0a00_0000 + n).into())));
-            all.filter(|&c| limit.allows(c, secs(0))).collect::<Vec<_>>()
+            all.filter(|&c| limit.allows(c, Step::One, secs(0))).collect::<Vec<_>>()
         };
         assert_ne!(survivors(1), survivors(2));
     }
@@ -217,7 +233,7 @@ mod tests {
                     allowed.iter().filter(|&&(w, t)| w == who && now - t < Duration::from_secs(window)).count()
                 };
                 let (in_minute, in_65) = (recent(60), recent(65));
-                let allows = rate.allows(address, now);
+                let allows = rate.allows(address, Step::One, now);
                 if allows {
                     prop_assert!(in_minute < limit as usize);
                     allowed.push((who, now));

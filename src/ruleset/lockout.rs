@@ -126,9 +126,14 @@ pub fn endangered<'a>(
 #[must_use]
 pub fn is_guarded(live: &Live, protocol: Protocol, server: SocketAddr, there: SocketAddr) -> bool {
     let guarded = Guarded { live: Some(live) };
-    let map = format!("lan_{}", Family::of(there.ip()).digit());
-    let lan_key = [address_key(there.ip()), service_key(protocol, there.port())].concat();
-    guarded.map_has("services", &service_key(protocol, server.port())) || guarded.map_has(&map, &lan_key)
+    guarded.has_port(protocol, server) || guarded.has_lan(protocol, there)
+}
+
+/// Whether what is live guards the port of a flow and the end on a LAN host that it was translated to, both.
+#[must_use]
+pub fn leads_to_lan(live: &Live, protocol: Protocol, server: SocketAddr, there: SocketAddr) -> bool {
+    let guarded = Guarded { live: Some(live) };
+    guarded.has_port(protocol, server) && guarded.has_lan(protocol, there)
 }
 
 struct Guarded<'l> {
@@ -136,6 +141,15 @@ struct Guarded<'l> {
 }
 
 impl Guarded<'_> {
+    fn has_port(&self, protocol: Protocol, server: SocketAddr) -> bool {
+        self.map_has("services", &service_key(protocol, server.port()))
+    }
+
+    fn has_lan(&self, protocol: Protocol, there: SocketAddr) -> bool {
+        let map = format!("lan_{}", Family::of(there.ip()).digit());
+        self.map_has(&map, &[address_key(there.ip()), service_key(protocol, there.port())].concat())
+    }
+
     /// The flow with its app, if the rules will cut it and those that are there do not yet.
     fn endangers<'a>(
         &self,
@@ -156,8 +170,7 @@ impl Guarded<'_> {
         if for_this_host
             && let Some(segment) = layout.services.iter().find(|segment| covers(segment, flow.server.port()))
         {
-            let ours = self.map_has("services", &service_key(flow.protocol, flow.server.port()));
-            return (!ours).then(|| named(segment));
+            return (!self.has_port(flow.protocol, flow.server)).then(|| named(segment));
         }
         if for_this_host && layout.knocking.takes(flow.protocol, flow.server.port()) {
             let fixed = layout.knocking.ports.contains(&(flow.protocol, flow.server.port()));
@@ -172,10 +185,7 @@ impl Guarded<'_> {
         if let Some(segment) =
             layout.lan.iter().filter(here).find(|segment| covers(segment, flow.there.port()))
         {
-            let map = format!("lan_{}", Family::of(flow.there.ip()).digit());
-            let mut key = address_key(flow.there.ip());
-            key.extend(service_key(flow.protocol, flow.there.port()));
-            return (!self.map_has(&map, &key)).then(|| named(segment));
+            return (!self.has_lan(flow.protocol, flow.there)).then(|| named(segment));
         }
         let closes = layout.settings.global.default_input == DefaultInput::Drop;
         let closed = self.live.is_some_and(|live| live.ruleset.chain("default_in").is_some());
@@ -410,6 +420,9 @@ mod tests {
         assert!(!guarded(Protocol::Udp, "203.0.113.1:22", "203.0.113.1:22"));
         assert!(!guarded(Protocol::Tcp, "203.0.113.1:80", "10.0.0.6:22"));
         assert!(!is_guarded(&Live::default(), Protocol::Tcp, at("203.0.113.1:22"), at("203.0.113.1:22")));
+        let leads = |server, there| leads_to_lan(&live, Protocol::Tcp, at(server), at(there));
+        assert!(leads("203.0.113.7:2222", "10.0.0.5:22"));
+        assert!(!leads("203.0.113.7:9", "10.0.0.5:22") && !leads("203.0.113.1:6005", "203.0.113.1:6005"));
     }
 
     #[test]

@@ -12,6 +12,9 @@ use crate::ruleset::model::{Element, Elements};
 use crate::ruleset::plan::allow_set;
 use crate::units::{Family, Lifetime, Network, Now};
 
+/// Networks that operators may allow at a time: each change looks at all of them.
+const MOST: usize = 4_096;
+
 /// A network an operator allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Allowed {
@@ -65,8 +68,13 @@ impl Operations {
     ) -> Result<(), OperationError> {
         let app = app.map(|name| self.app(name).map(|app| app.slug.clone())).transpose()?;
         let until = lifetime.map(|lifetime| now.boot + lifetime.as_duration());
+        let new = Allowed { network, app, until };
+        self.expire_allowed(now);
+        if !has_room(&self.allowed, &new) {
+            return Err(OperationError::TooManyNetworks(MOST));
+        }
         let before = self.allowed.clone();
-        self.remember(Allowed { network, app, until });
+        self.remember(new);
         self.sync_allowed(now).inspect_err(|_| self.allowed = before)
     }
 
@@ -188,6 +196,11 @@ impl Operations {
     }
 }
 
+/// Whether one more may be allowed; one that is there takes its own place.
+fn has_room(allowed: &[Allowed], new: &Allowed) -> bool {
+    allowed.len() < MOST || allowed.iter().any(|have| have.network == new.network && have.app == new.app)
+}
+
 /// Removes what is not wanted before adding what is not there; times up to `slack_ms` apart are the same.
 pub(super) fn replace(set: &SetRef, have: &Elements, want: Elements, slack_ms: u64) -> Vec<Change> {
     let same = |a: &Element, b: &Element| {
@@ -212,4 +225,20 @@ pub(super) fn replace(set: &SetRef, have: &Elements, want: Elements, slack_ms: u
         out.push(Change::AddElements { set: set.clone(), elements: new });
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operators_allow_only_so_many_networks_at_a_time() {
+        let network = |n: usize| Network::host(std::net::Ipv4Addr::from(u32::try_from(n).unwrap()).into());
+        let allowed = |n| Allowed { network: network(n), app: Some("ssh".to_owned()), until: None };
+        let mut all: Vec<Allowed> = (1..MOST).map(allowed).collect();
+        assert!(has_room(&all, &allowed(MOST)));
+        all.push(allowed(MOST));
+        assert!(!has_room(&all, &allowed(MOST + 1)) && !has_room(&all, &Allowed { app: None, ..allowed(1) }));
+        assert!(has_room(&all, &Allowed { until: Some(Duration::MAX), ..allowed(1) }), "a longer time");
+    }
 }

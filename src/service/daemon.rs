@@ -255,12 +255,15 @@ fn guard(
 ) -> Result<(Operations, Option<StateFile>, Option<LastGood>), DaemonError> {
     let options = firewall.options(&daemon.settings, daemon.http_port, daemon.https_port)?;
     let good = LastGood::of(&daemon.settings, firewall.plan(&daemon.settings, options)?);
-    let mut outlasting = None;
+    let mut before = None;
     let Installed { live, read_at, changes } =
-        insist(|| lockout::install(&mut firewall, &daemon.settings, options, good.plan(), &mut outlasting))?;
+        insist(|| lockout::install(&mut firewall, &daemon.settings, options, good.plan(), &mut before))?;
     let mut operations = Operations::over(firewall, &live, daemon.settings.clone(), options, read_at);
-    operations.outlasting = outlasting.unwrap_or_default();
     drop(live);
+    if let Some(lockout::Before { outlasting, guard }) = before {
+        operations.outlasting = outlasting;
+        operations.end_ways_of(&guard);
+    }
     let mut state = StateFile::resume(&mut operations, clock::now()).and_then(resumed);
     if let Some(state) = state.as_mut().filter(|_| on_trial) {
         state.begin_trial(&operations, clock::now());

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use super::operations::OperationError;
 use super::outlasting::Outlasting;
+use super::ways_gone::GuardBefore;
 use crate::backend::{Firewall, Plan};
 use crate::config::Settings;
 use crate::ruleset::audit::{Finding, Severity};
@@ -71,8 +72,16 @@ pub(super) struct Installed {
     pub(super) changes: usize,
 }
 
-/// Puts a plan in force at a start; connections that are open live on, if the settings want that. What lives on by the
-/// guard of before is noted in `outlasting` the first time this is tried: a try that failed may have changed something.
+/// What there was when a start was first tried: a try that failed may have changed something.
+pub(super) struct Before {
+    /// What lives on by the guard of before.
+    pub(super) outlasting: Outlasting,
+    /// What that guard knew.
+    pub(super) guard: GuardBefore,
+}
+
+/// Puts a plan in force at a start; connections that are open live on, if the settings want that. What there was is noted
+/// in `before`, once.
 ///
 /// # Errors
 /// [`OperationError`]; what was guarded before still is.
@@ -81,10 +90,13 @@ pub(super) fn install(
     settings: &Settings,
     options: Options,
     plan: &Plan,
-    outlasting: &mut Option<Outlasting>,
+    before: &mut Option<Before>,
 ) -> Result<Installed, OperationError> {
     let (found, read_at) = (firewall.read()?, clock::now());
-    outlasting.get_or_insert_with(|| Outlasting::of_before(found.as_ref(), settings, options));
+    before.get_or_insert_with(|| Before {
+        outlasting: Outlasting::of_before(found.as_ref(), settings, options),
+        guard: GuardBefore::of(found.as_ref()),
+    });
     let found = match found {
         // Nobody is going to be locked out; and grants, of which there may be a million, are read once.
         Some(live) if is_in_force(&live, plan) => {

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::backend::iptables::IptablesError;
 use crate::backend::{BackendError, Firewall, Plan};
 use crate::config::{App, Settings};
 use crate::grant::{How, Journal, Ledger, Note, Succession};
@@ -18,10 +17,10 @@ use crate::ruleset::plan::{app_set, step2_set};
 use crate::ruleset::swap::swap;
 use crate::service::adopted::{self, Adopted};
 use crate::service::allowed::Allowed;
-use crate::service::control::Failure;
 use crate::service::doubt::Doubt;
 use crate::service::host_chains::{HostKept, Repaired};
 use crate::service::knocked::{GrantSet, is_nobodys};
+pub use crate::service::operation_error::OperationError;
 use crate::service::outlasting::Outlasting;
 use crate::service::shut_out::ShutOut;
 use crate::service::timed::Timed;
@@ -29,67 +28,6 @@ use crate::units::{ClientAddr, Family, Lifetime, Now};
 
 /// An element may expire between being read and being removed, which fails the whole change.
 pub(super) const TRIES: u32 = 3;
-
-/// Why an operation did not happen.
-#[derive(Debug, thiserror::Error)]
-pub enum OperationError {
-    /// No such app in the configuration.
-    #[error("there is no app `{0}`; the apps are: {1}")]
-    NoApp(String, String),
-    /// The service cannot be reached over that family.
-    #[error("{app} forwards to {host}, which {addr} cannot reach: they are of different address families")]
-    WrongFamily {
-        /// The app.
-        app: String,
-        /// Where it forwards to.
-        host: String,
-        /// The address that was to be let in.
-        addr: IpAddr,
-    },
-    /// Longer than the app allows.
-    #[error("{app} grants at most {max} (max_duration)")]
-    TooLong {
-        /// The app.
-        app: String,
-        /// Its limit.
-        max: Lifetime,
-    },
-    /// There is no guard to make a hole in.
-    #[error("nothing is guarded here: no rules of knock-agent are in force; start knock-agent first")]
-    NoTable,
-    /// Not a time that a grant can last.
-    #[error(transparent)]
-    Lifetime(#[from] crate::units::LifetimeError),
-    /// Not a network.
-    #[error(transparent)]
-    Network(#[from] crate::units::NetworkError),
-    /// Not where clients are.
-    #[error(transparent)]
-    NotAClient(#[from] crate::units::NotAClient),
-    /// The kernel would not.
-    #[error(transparent)]
-    Backend(#[from] BackendError),
-}
-
-impl OperationError {
-    /// What kind of failure it is.
-    #[must_use]
-    pub fn failure(&self) -> Failure {
-        match self {
-            Self::NoApp(..)
-            | Self::WrongFamily { .. }
-            | Self::TooLong { .. }
-            | Self::Lifetime(_)
-            | Self::Network(_)
-            | Self::NotAClient(_) => Failure::Request,
-            Self::Backend(BackendError::Iptables(IptablesError::Element(_))) => Failure::Request,
-            Self::Backend(
-                BackendError::NotPermitted | BackendError::Iptables(IptablesError::NotPermitted { .. }),
-            ) => Failure::Permission,
-            Self::NoTable | Self::Backend(_) => Failure::Unavailable,
-        }
-    }
-}
 
 /// Ends whatever grants and admissions to step 2 the kernel has, known to a configuration or not; returns how
 /// many grants.
@@ -252,12 +190,16 @@ impl Operations {
             let host = app.destination.host().map(|host| host.to_string()).unwrap_or_default();
             return Err(OperationError::WrongFamily { app: app.name.to_string(), host, addr: client.ip() });
         }
+        let prefix = self.settings.global.ipv6_prefix;
+        if !client.may_be_masked(prefix) {
+            return Err(OperationError::LinkLocal(client.ip(), prefix));
+        }
         let lifetime = lifetime.unwrap_or(app.duration);
         if lifetime > app.max_duration && note.how != How::Operator {
             return Err(OperationError::TooLong { app: app.name.to_string(), max: app.max_duration });
         }
         let slug = app.slug.clone();
-        let addr = client.masked_v6(self.settings.global.ipv6_prefix);
+        let addr = client.masked_v6(prefix);
         let left = self.renew(&app_set(&slug, addr.family()), addr, lifetime, &note.to_string())?;
         self.ledger.expire(now);
         self.clients.insert((slug.clone(), addr.ip()), client);

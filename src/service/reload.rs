@@ -27,6 +27,7 @@ use super::served::{Pair, Served};
 use super::shut_out::{ShutOut, any_keeps};
 use super::trial::Trial;
 use super::user_files::{LOOK_AT_USERS, UserFiles};
+use super::ways_gone::ways_changed;
 use crate::backend::BackendError;
 use crate::config::{Checked, Problems, Settings};
 use crate::grant::{Ledger, Note, Succession};
@@ -329,10 +330,13 @@ impl Operations {
         let gone: Vec<&str> = before.apps.iter().map(|app| app.slug.as_str()).collect();
         let gone: Vec<&str> = gone.into_iter().filter(|slug| !slugs.iter().any(|s| s == slug)).collect();
 
+        let keeps = any_keeps(&before.apps);
+
         let mut result = Err(OperationError::NoTable);
         for _ in 0..TRIES {
             let mut live = self.firewall.read()?;
-            let had = live.as_ref().filter(|_| any_keeps(&before.apps));
+            let had = live.as_ref();
+            let had = had.filter(|_| keeps || ways_changed(&before.apps, &self.settings.apps));
             let had = had.map(|live| ShutOut::all_of(sets, live).and_allowed_by(before));
             let with_sets =
                 live.as_mut().map_or(0, |live| self.let_go_with_clients(&clients, &moved, sets, live, now));
@@ -374,7 +378,10 @@ impl Operations {
                             tracing::warn!(%error, "connections that live on would not outlast a flush")
                         }
                     }
-                    if let Some(had) = had {
+                    if let Some(had) = &had {
+                        self.end_ways_gone(before, had);
+                    }
+                    if let Some(had) = had.filter(|_| keeps) {
                         self.cut_open_of(&before.apps, before.global.ipv6_prefix, &had);
                     }
                     return Ok(Reloaded { changes, ended, good });

@@ -18,7 +18,8 @@ pub(super) fn is_at(app: &App, protocol: Protocol, server: SocketAddr) -> bool {
     app.protocol.each().contains(&protocol) && (lan_port || has_port(app, server.port()))
 }
 
-fn has_port(app: &App, port: u16) -> bool {
+/// Whether clients use that port for an app.
+pub(super) fn has_port(app: &App, port: u16) -> bool {
     app.ports.iter().any(|ports| ports.contains(port))
 }
 
@@ -45,11 +46,13 @@ impl WaysIn {
     /// The apps that whoever began a connection is a client of: those of the LAN host that answers, else those of
     /// this host, where it is one of its addresses that was addressed.
     pub(super) fn apps<'a>(&mut self, apps: &'a [App], flow: &Tracked) -> Vec<&'a App> {
-        let here = &mut self.here;
-        apps_at(apps, flow, |addr| {
-            self.own.contains(&addr)
-                || *here.entry(addr).or_insert_with(|| flows::is_local(addr).unwrap_or(false))
-        })
+        apps_at(apps, flow, |addr| self.is_here(addr))
+    }
+
+    /// Whether an address is this host's.
+    pub(super) fn is_here(&mut self, addr: IpAddr) -> bool {
+        self.own.contains(&addr)
+            || *self.here.entry(addr).or_insert_with(|| flows::is_local(addr).unwrap_or(false))
     }
 
     /// Whether packets to an address leave by an outside interface, as far as the main way there tells.

@@ -1,5 +1,5 @@
 //! What the standard library does not offer on TCP sockets.
-#![expect(unsafe_code, reason = "TCP_SYNCNT has no safe wrapper")]
+#![expect(unsafe_code, reason = "TCP_SYNCNT and TCP_DEFER_ACCEPT have no safe wrapper")]
 
 use std::io;
 use std::mem::size_of;
@@ -30,7 +30,20 @@ pub fn bind_before_address(socket: &impl AsFd) -> io::Result<()> {
 /// # Errors
 /// What the kernel says, such as `EINVAL` for zero.
 pub fn limit_handshake_retries(socket: &impl AsFd, retries: u8) -> io::Result<()> {
-    let value = libc::c_int::from(retries);
+    set_number(socket, libc::TCP_SYNCNT, retries)
+}
+
+/// Makes a listener hand connections over only when data has come, or, after about so many seconds, when the client
+/// acknowledges a repeated SYN-ACK. An end of the stream counts as data.
+///
+/// # Errors
+/// What the kernel says; none is known on a TCP socket.
+pub fn wait_for_data(socket: &impl AsFd, secs: u8) -> io::Result<()> {
+    set_number(socket, libc::TCP_DEFER_ACCEPT, secs)
+}
+
+fn set_number(socket: &impl AsFd, option: libc::c_int, value: u8) -> io::Result<()> {
+    let value = libc::c_int::from(value);
     let len = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap_or_default();
     // SAFETY: the descriptor is open for as long as it is borrowed, and the kernel reads `len` bytes of `value`, which is
     // that long and lives past the call.
@@ -38,7 +51,7 @@ pub fn limit_handshake_retries(socket: &impl AsFd, retries: u8) -> io::Result<()
         libc::setsockopt(
             socket.as_fd().as_raw_fd(),
             libc::IPPROTO_TCP,
-            libc::TCP_SYNCNT,
+            option,
             (&raw const value).cast(),
             len,
         )
@@ -100,6 +113,20 @@ mod tests {
         close_abruptly(&server).unwrap();
         drop(server);
         assert_eq!(client.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[test]
+    fn a_listener_that_waits_for_data_hands_over_no_connection_without() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        wait_for_data(&listener, 60).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let _idle = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        client.write_all(b"x").unwrap();
+        let (server, from) = listener.accept().unwrap();
+        assert!(has_unread(&server) && from == client.local_addr().unwrap());
+        assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]

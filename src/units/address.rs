@@ -68,6 +68,16 @@ impl ClientAddr {
         Family::of(self.0)
     }
 
+    /// Whether grants for the first `v6_len` bits can be for this address: cut off, a link-local one (RFC 4291, section 2.5.6)
+    /// would stand for all neighbours on all links.
+    #[must_use]
+    pub fn may_be_masked(self, v6_len: u8) -> bool {
+        match self.0 {
+            IpAddr::V4(_) => true,
+            IpAddr::V6(v6) => v6_len >= 128 || !v6.is_unicast_link_local(),
+        }
+    }
+
     /// The address with all but the first `v6_len` bits cleared; IPv4 stays whole.
     #[must_use]
     pub fn masked_v6(self, v6_len: u8) -> Self {
@@ -338,5 +348,16 @@ mod tests {
         assert_eq!(addr.masked_v6(64).to_string(), "2001:db8:1:2::");
         assert_eq!(addr.masked_v6(128), addr);
         assert_eq!(addr.masked_v6(0).to_string(), "::");
+    }
+
+    #[test]
+    fn link_local_addresses_stand_for_one_host_only() {
+        let may = |text: &str, len| ClientAddr::new(text.parse().unwrap()).may_be_masked(len);
+        for text in ["fe80::1", "febf::1"] {
+            assert!(may(text, 128) && !may(text, 127) && !may(text, 64), "{text}");
+        }
+        for text in ["2001:db8::1", "fec0::1", "fd00::1", "169.254.0.1"] {
+            assert!(may(text, 32), "{text}");
+        }
     }
 }

@@ -1,15 +1,15 @@
 //! What keeps guessers off, as the documentation has it. Times are in milliseconds.
 
 use super::world::LockOut;
-use crate::knock::{Refusal, Verdict};
+use crate::knock::{Refusal, Step, Verdict};
 use crate::units::ClientAddr;
 
 /// What is known of an address (IPv6: of a /64).
 #[derive(Clone, Debug)]
 struct Record {
     site: ClientAddr,
-    /// When requests were judged.
-    judged: Vec<u64>,
+    /// At which step and when requests were judged.
+    judged: Vec<(Step, u64)>,
     failures: u32,
     /// The end of the latest lock-out, and how many there were.
     until: u64,
@@ -82,15 +82,16 @@ impl Defence {
         count
     }
 
-    /// No minute sees more than the limit; a request counts until all of its slot of 5 s is over a minute ago.
-    pub fn turns_away(&mut self, client: ClientAddr, live: bool, now: u64) -> Option<Refusal> {
+    /// No minute sees more than the limit at either step; a request counts until all of its slot of 5 s is over a minute ago.
+    pub fn turns_away(&mut self, client: ClientAddr, step: Step, live: bool, now: u64) -> Option<Refusal> {
         let (limit, slot) = (self.limit, now / 5_000);
         let record = self.record(client);
-        let counted = record.judged.iter().filter(|&&at| at / 5_000 + 12 >= slot).count();
+        let counted =
+            record.judged.iter().filter(|&&(at_step, at)| at_step == step && at / 5_000 + 12 >= slot).count();
         if counted >= usize::try_from(limit).unwrap() {
             return Some(Refusal::TooMany);
         }
-        record.judged.push(now);
+        record.judged.push((step, now));
         let shares = self.may_use(client, live, now);
         let taken = shares.into_iter().any(|share| self.shares[share].take(now));
         (!taken).then_some(Refusal::Busy)

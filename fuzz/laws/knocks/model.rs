@@ -180,7 +180,7 @@ impl Model {
             }
         }
         let live = self.step1s.iter().any(|step1| step1.client == client);
-        if let Some(reason) = self.defence.turns_away(attempt.client, live, millis(now)) {
+        if let Some(reason) = self.defence.turns_away(attempt.client, attempt.step, live, millis(now)) {
             return Verdict::Refuse(reason);
         }
         let slow = self.slow(attempt);

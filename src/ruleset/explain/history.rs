@@ -183,6 +183,10 @@ fn words(reason: &str) -> (String, &'static str) {
         "wrong-family" => {
             ("the service is of the other IP version", "# knock by the IP version of the LAN host")
         }
+        "link-local" => (
+            "its address is link-local, and a grant would be for every neighbour (`ipv6_prefix`)",
+            "# knock by another address of this host, or set ipv6_prefix: 128",
+        ),
         "table-full" => ("too many step 1s are pending", "# knock again in a minute"),
         other => return (other.to_owned(), "# journalctl -u knock-agent"),
     };

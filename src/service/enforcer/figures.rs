@@ -95,6 +95,14 @@ impl Enforcer {
             let file = file.path().display();
             add(Part::StateFile, format!("{file} cannot be written: grants would not outlast a reboot"));
         }
+        // Told once in the log, when it was refused.
+        if let (None, Some(file)) = (&self.state, &self.operations.settings().global.state_file) {
+            let file = file.display();
+            let message = format!(
+                "{file} was refused as the state file, the log says why: grants do not outlast a reboot; remove it, or name another, and reload"
+            );
+            add(Part::StateFile, message);
+        }
         out.extend(self.outside.look(self.operations.settings()));
         out
     }

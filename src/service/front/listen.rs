@@ -16,6 +16,9 @@ const BACKLOG: u32 = 4_096;
 /// How often the kernel repeats the SYN-ACK of step 1. Strangers never get past it, so this is how long each of them is
 /// remembered: 1 + 2 + 4 s instead of a minute.
 const SYN_ACK_RETRIES: u8 = 2;
+/// How long step 1 leaves a connection without data to the kernel, where it takes nobody's place: as long as a request
+/// may take at all.
+const DATA_WITHIN_SECS: u8 = 3;
 
 /// The front of a daemon that was killed a moment ago may still hold the port.
 const LAST_BREATH: Duration = Duration::from_secs(1);
@@ -93,7 +96,10 @@ impl Ears {
 /// # Errors
 /// [`ListenError`] when the port is taken or forbidden.
 pub fn bind_step1(port: u16, reach: Reach) -> Result<Ears, ListenError> {
-    bind(port, reach, |socket| tcp::limit_handshake_retries(socket, SYN_ACK_RETRIES))
+    bind(port, reach, |socket| {
+        tcp::limit_handshake_retries(socket, SYN_ACK_RETRIES)?;
+        tcp::wait_for_data(socket, DATA_WITHIN_SECS)
+    })
 }
 
 /// Listens for step 2, in both families; on a host without IPv6, in IPv4. Needs a tokio runtime.

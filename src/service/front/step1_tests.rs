@@ -133,6 +133,7 @@ async fn a_slow_sender_is_cut_off_in_silence() {
     let (at, asked) = start(Step1Reply::Silent, Answer::Opened);
     let begun = Instant::now();
     let (mut idle, mut slow) = (connected(at).await, connected(at).await);
+    idle.write_all(b"P").await.unwrap();
     let good = post("/one", "");
     let dribble = async {
         for byte in good.as_bytes().chunks(1).cycle() {
@@ -154,12 +155,31 @@ async fn idle_connections_of_one_address_push_out_only_their_own() {
     let mut idle = Vec::new();
     for _ in 0..40 {
         idle.push(connected(at).await);
+        idle.last_mut().unwrap().write_all(b"P").await.unwrap();
     }
     let mut right = connected(at).await;
     right.write_all(post("/one", "").as_bytes()).await.unwrap();
     assert!(ended_in_silence(&mut right).await);
     asked.wait_for(1).await;
     assert!(ended_in_silence(&mut idle[0]).await, "the oldest is gone at once");
+}
+
+#[tokio::test]
+async fn who_sends_nothing_takes_nobody_s_place() {
+    let (at, asked) = start(Step1Reply::Http, Answer::Opened);
+    let good = post("/one", "");
+    let (head, rest) = good.split_at(10);
+    let mut right = connected(at).await;
+    right.write_all(head.as_bytes()).await.unwrap();
+    let mut idle = Vec::new();
+    for _ in 0..300 {
+        idle.push(connected(at).await);
+    }
+    right.write_all(rest.as_bytes()).await.unwrap();
+    let mut heard = String::new();
+    right.read_to_string(&mut heard).await.unwrap();
+    assert!(heard.starts_with("HTTP/1.1 200 OK"), "{heard}");
+    assert_eq!(asked.count(), 1);
 }
 
 #[tokio::test]

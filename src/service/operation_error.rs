@@ -1,0 +1,81 @@
+//! Why something could not be done to grants.
+
+use std::net::IpAddr;
+
+use super::control::Failure;
+use crate::backend::BackendError;
+use crate::backend::iptables::IptablesError;
+use crate::units::Lifetime;
+
+/// Why an operation did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum OperationError {
+    /// No such app in the configuration.
+    #[error("there is no app `{0}`; the apps are: {1}")]
+    NoApp(String, String),
+    /// The service cannot be reached over that family.
+    #[error("{app} forwards to {host}, which {addr} cannot reach: they are of different address families")]
+    WrongFamily {
+        /// The app.
+        app: String,
+        /// Where it forwards to.
+        host: String,
+        /// The address that was to be let in.
+        addr: IpAddr,
+    },
+    /// A grant for the address would be for all neighbours.
+    #[error(
+        "{0} is link-local: with ipv6_prefix: {1} a grant would be for every neighbour; let another address of the client in"
+    )]
+    LinkLocal(IpAddr, u8),
+    /// Each change looks at all of them.
+    #[error(
+        "{0} networks are allowed already, and more would hold up knocks: allow larger ones, or flush those that are not needed"
+    )]
+    TooManyNetworks(usize),
+    /// Longer than the app allows.
+    #[error("{app} grants at most {max} (max_duration)")]
+    TooLong {
+        /// The app.
+        app: String,
+        /// Its limit.
+        max: Lifetime,
+    },
+    /// There is no guard to make a hole in.
+    #[error("nothing is guarded here: no rules of knock-agent are in force; start knock-agent first")]
+    NoTable,
+    /// Not a time that a grant can last.
+    #[error(transparent)]
+    Lifetime(#[from] crate::units::LifetimeError),
+    /// Not a network.
+    #[error(transparent)]
+    Network(#[from] crate::units::NetworkError),
+    /// Not where clients are.
+    #[error(transparent)]
+    NotAClient(#[from] crate::units::NotAClient),
+    /// The kernel would not.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}
+
+impl OperationError {
+    /// What kind of failure it is.
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::NoApp(..)
+            | Self::WrongFamily { .. }
+            | Self::LinkLocal(..)
+            | Self::TooManyNetworks(_)
+            | Self::TooLong { .. }
+            | Self::Lifetime(_)
+            | Self::Network(_)
+            | Self::NotAClient(_) => Failure::Request,
+            Self::Backend(BackendError::Iptables(IptablesError::Element(_))) => Failure::Request,
+            Self::Backend(
+                BackendError::NotPermitted | BackendError::Iptables(IptablesError::NotPermitted { .. }),
+            ) => Failure::Permission,
+            Self::NoTable | Self::Backend(_) => Failure::Unavailable,
+        }
+    }
+}
