@@ -1,7 +1,5 @@
 //! What a right knock does: admits to step 2, opens, closes.
 
-use std::time::Duration;
-
 use super::super::link::Answer;
 use super::super::operations::OperationError;
 use super::super::record::Record;
@@ -65,18 +63,13 @@ impl Enforcer {
     ) -> Answer {
         let note = Note { by: user.to_owned(), how: How::TwoStep };
         match self.operations.grant(app.as_str(), client, &note, Some(lifetime), now) {
-            Ok(left) => Answer::Granted(open_for(left, lifetime)),
+            Ok(_) => Answer::Granted(lifetime),
             Err(error) => {
                 self.remember_failure(client, app, 2, &error, now);
                 failed("a grant could not be made", client, app, &error)
             }
         }
     }
-}
-
-/// What the client is told: a grant that had longer to run goes on for as long.
-fn open_for(left: Duration, asked: Lifetime) -> Lifetime {
-    Lifetime::from_secs(left.as_secs()).map_or(asked, |left| left.max(asked))
 }
 
 fn failed(what: &str, client: ClientAddr, app: &AppName, error: &OperationError) -> Answer {
