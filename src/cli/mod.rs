@@ -37,6 +37,8 @@ pub mod hash_key;
 pub mod health;
 #[cfg(feature = "gateway")]
 mod host_flags;
+#[cfg(feature = "gateway")]
+mod host_name;
 #[cfg(all(feature = "gateway", feature = "client"))]
 pub mod init;
 #[cfg(feature = "gateway")]
