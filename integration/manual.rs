@@ -221,6 +221,29 @@ fn pages_that_are_followed_say_of_each_block_what_is_done_with_it() {
     }
 }
 
+/// Info strings are not shown: who reads a page as it is rendered learns from the prose where a file goes.
+#[test]
+fn a_file_that_is_to_be_written_is_named_in_the_paragraph_before_it() {
+    let (mut count, mut wrong) = (0, Vec::new());
+    for page in EXECUTED.iter().flat_map(|at| pages(&root().join(at))) {
+        let text = read(&page);
+        let lines: Vec<&str> = text.lines().collect();
+        for block in markdown::blocks(&text).expect("a page that can be read") {
+            let Task::File { path, .. } = &block.task else { continue };
+            count += 1;
+            let before = lines.get(..block.line - 1).unwrap_or_default();
+            let blank = |line: &&&str| line.trim().is_empty();
+            let paragraph: Vec<&str> =
+                before.iter().rev().skip_while(blank).take_while(|line| !blank(line)).copied().collect();
+            if !paragraph.iter().any(|line| line.contains(&format!("`{path}`"))) {
+                wrong.push(format!("{}, line {}: {path}", shown_path(&page), block.line));
+            }
+        }
+    }
+    assert!(count > 15, "only {count} files were found");
+    assert!(wrong.is_empty(), "where these go is not told:\n{}", wrong.join("\n"));
+}
+
 /// Blocks that no test can run, and why; each new one is a decision.
 #[test]
 fn the_blocks_that_no_test_runs_are_these() {

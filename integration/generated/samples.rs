@@ -265,7 +265,11 @@ fn good(shape: &Shape) -> Vec<Value> {
         Shape::Switch => vec![json!(true), json!(false)],
         Shape::Number(i64::MIN, i64::MAX) => vec![json!(7)],
         Shape::Number(least, most) => vec![json!(least), json!(most)],
-        Shape::Words(words) => words.iter().map(|word| json!(word)).collect(),
+        Shape::Words(words) => words
+            .iter()
+            .map(|word| json!(word))
+            .chain(switches(words).map(|(_, value)| json!(value)))
+            .collect(),
         Shape::Time(least, most) => vec![json!(least), json!(most), json!(format!("{most}s"))],
         Shape::Text(text) | Shape::Mixed(_, _, text) => vec![json!(text.example)],
         Shape::List(of, least, _) => {
@@ -282,6 +286,11 @@ fn good(shape: &Shape) -> Vec<Value> {
         Shape::Either(all) => all.iter().flat_map(good).collect(),
         Shape::Nothing => vec![Value::Null],
     }
+}
+
+/// What YAML 1.1 makes of some of these words.
+fn switches(words: &[&str]) -> impl Iterator<Item = (&'static str, bool)> {
+    [("on", true), ("off", false)].into_iter().filter(|(word, _)| words.contains(word))
 }
 
 /// The section with nothing but what it needs.
@@ -306,7 +315,11 @@ fn bad(shape: &Shape) -> Vec<Value> {
         Shape::Number(least, most) => {
             out.extend([json!(least - 1), json!(most + 1), json!("many"), json!(true)])
         }
-        Shape::Words(_) => out.extend([json!("no-such-word"), json!(1)]),
+        Shape::Words(words) => {
+            out.extend([json!("no-such-word"), json!(1)]);
+            let switches: Vec<bool> = switches(words).map(|(_, value)| value).collect();
+            out.extend([true, false].into_iter().filter(|value| !switches.contains(value)).map(Value::from));
+        }
         Shape::Time(least, most) => {
             out.extend([
                 json!(least - 1),

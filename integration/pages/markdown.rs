@@ -200,9 +200,14 @@ fn attributes(mut rest: &str) -> Result<Vec<(String, Option<String>)>, String> {
     }
 }
 
-/// What is asked and what is typed, in what is seen at a terminal: questions end with `]: `, and the answer follows.
+/// What is asked and what is typed, in what is seen at a terminal: questions end with `]: `, and the answer follows; one for a
+/// code of an authenticator app is answered by the code of that moment.
 pub fn talk(seen: &str) -> Vec<(String, String)> {
+    const CODE: &str = "the app shows:";
     let asked = |line: &str| {
+        if let Some((question, _)) = line.split_once(CODE) {
+            return Some((format!("{question}{CODE}"), "{code}".to_owned()));
+        }
         let (question, typed) = line.split_once("]:")?;
         Some((format!("{question}]:"), typed.trim().to_owned()))
     };
@@ -336,6 +341,10 @@ mod tests {
         assert_eq!(
             talk("Port [22]:\nHost [x]: y.example\nbye"),
             [pair("Port [22]:", ""), pair("Host [x]:", "y.example")]
+        );
+        assert_eq!(
+            talk("the code that the app shows: ..."),
+            [pair("the code that the app shows:", "{code}")]
         );
         let pasted = of("```sh on=a pasted=\"Or with curl\"\ncurl ...\n```");
         assert_eq!(pasted, [Task::Pasted { on: "a".into(), below: "Or with curl".into() }]);

@@ -54,6 +54,27 @@ fn events(home: &Installation, event: &str, least: usize) -> Vec<Value> {
 }
 
 #[test]
+fn what_is_wrong_with_the_configuration_is_an_object_a_line_too() {
+    let net = Topology::new();
+    let warned = config().text().replace("duration: 3", "masquerade: false\n  duration: 3");
+    let home = Installation::with_text(&warned).flags(&["--log-format", "json"]);
+    let agent = home.start(&net.router);
+    let all = lines(&home);
+    let of = |level: &str, part: &str| {
+        let has = |line: &&Value| line["message"].as_str().is_some_and(|text| text.contains(part));
+        all.iter().find(has).is_some_and(|line| line["level"].as_str().unwrap().eq_ignore_ascii_case(level))
+    };
+    assert!(of("warn", "client's address anyway"), "{}", home.log());
+    agent.terminate();
+
+    home.rewrite_config(&warned.replace("masquerade", "masqerade"));
+    let refused = home.run_in_vain(&net.router).exits(78);
+    let told: Vec<Value> = refused.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let errors = told.iter().filter(|line| line["level"].as_str().unwrap().eq_ignore_ascii_case("error"));
+    assert!(errors.count() >= 2 && refused.stderr.contains("did you mean"), "{}", refused.stderr);
+}
+
+#[test]
 fn every_grant_renewal_end_refusal_repair_and_reload_is_one_object_and_holds_no_secret() {
     let net = Topology::new();
     let home = Installation::new(&config()).flags(&["--log-format", "json", "--log-level", "debug"]);

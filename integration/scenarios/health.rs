@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::agent::{Agent, Installation};
+use crate::backend::Backend;
 use crate::configuration::{Config, STEP1_PATH, STEP2_PATH};
 use crate::firewall::elements;
 use crate::knocking::{STEP1_PORT, form, post_step2};
@@ -89,6 +90,37 @@ fn health_is_good_with_the_daemon_and_names_each_thing_that_is_wrong() {
     assert_ill(&home, &net.router, 1, &["rules", "daemon"]);
     net.router.run("nft", &["delete", "table", "inet", "knock_agent"]).success();
     assert_ill(&home, &net.router, 1, &["guard", "daemon"]);
+}
+
+#[test]
+fn ports_that_nobody_says_are_those_of_the_daemon() {
+    let proxy =
+        ["--waf-http-port", "80", "--waf-https-port", "443", "--waf-trusted-ips", "10.0.0.5,fd00::/64"];
+    let own = ["--http-port", "8081", "--https-port", "8444"];
+    for (flags, more) in [
+        (["--http-port", "80", "--https-port", "443"].as_slice(), ["step1_reply: silent"]),
+        (&[own.as_slice(), &proxy].concat(), ["step1_reply: http"]),
+    ] {
+        let net = Topology::new();
+        let home = Installation::new(&Config::new(&more).app("ssh", "2222", "tcp", "local", &[]));
+        let firewall = Backend::current().flags();
+        let (config, run) = (home.path("config.yaml"), home.path("run"));
+        let health = |more: &[&str], code: i32| {
+            let mut words = vec!["health", "--json", "--config", config.to_str().unwrap()];
+            words.extend(["--runtime-dir", run.to_str().unwrap()]);
+            let words = [words.as_slice(), firewall, more].concat();
+            parts(&net.router.run(crate::agent::PROGRAM, &words).exits(code))
+        };
+        let home = home.flags(flags);
+        let agent = home.start(&net.router);
+        assert!(health(&[], 0).is_empty());
+        assert!(health(flags, 0).is_empty());
+        // What is said counts, be it what is usual.
+        assert_eq!(health(&["--http-port", "8080"], 1), ["rules"]);
+        agent.kill();
+        assert_eq!(health(&[], 1), ["rules", "daemon"]);
+        assert_eq!(health(flags, 1), ["daemon"]);
+    }
 }
 
 /// Answers each caller with the next line.

@@ -117,6 +117,7 @@ fn what_init_prints_opens_the_port_in_both_families_and_nobody_is_locked_out() {
     .success()
     .text();
     assert_eq!(everything(&net.router), before, "init changes no rules");
+    assert!(!shown.contains("nothing that others can reach"), "{shown}");
     for name in ["config.yaml", "key.pem"] {
         let mode = config.with_file_name(name).metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o137, 0, "{name}: {mode:o}");
@@ -213,6 +214,23 @@ fn whatever_stops_init_leaves_what_was_there_and_says_what_to_do() {
         assert!(nobody.stderr.contains(flag), "{flag}: {}", nobody.stderr);
     }
     nobody.exits(2);
+    assert!(names(folder.path()).is_empty());
+
+    // No interface but lo: one that will come can be named, after its name was doubted once.
+    let service = ["--service", "99", "--app", "odd", "--destination", "local", "--host", "gate.example.com"];
+    let talk = [
+        ("note: nothing that others can reach listens on 99/tcp of this host now", ""),
+        ("there is none but lo; one that comes later can be named", ""),
+        ("leads to the internet?:", "eth7,eth8\n"),
+        (
+            "`eth7` is no interface of this host: there is none but lo; type it again if it comes later",
+            "eth7\n",
+        ),
+        ("type it again", "eth7,eth8\n"),
+        ("type it again", "eth7,eth8\n"),
+        ("How long", CTRL_C),
+    ];
+    at_terminal(&host, &[here.as_slice(), &service].concat(), &talk).exits(1);
     assert!(names(folder.path()).is_empty());
 
     // Ctrl-C at the first and at the last question.

@@ -63,6 +63,15 @@ impl Rebooting {
         self.home.path("state/grants")
     }
 
+    /// Whoever looks after the daemon is told that nothing would outlast a reboot.
+    #[track_caller]
+    fn assert_not_kept(&self, host: &Namespace) {
+        let told = self.home.check(host, &["health"]).exits(1).text();
+        assert!(told.starts_with("state-file: ") && told.contains("not outlast a reboot"), "{told}");
+        let status = self.home.verb(host, &["status"]).success().text();
+        assert!(status.contains("not outlast a reboot"), "{status}");
+    }
+
     /// Waits until the file names this, or does not any more.
     #[track_caller]
     fn await_state(&self, text: &str, named: bool) {
@@ -261,10 +270,7 @@ fn a_file_of_somebody_else_stays_as_it_is() {
     fs::write(host.state(), "notes of somebody\n").unwrap();
     let agent = host.home.start(&net.router);
     knock(&net.a, Family::V4.router(), "ssh");
-    let told = host.home.check(&net.router, &["health"]).exits(1).text();
-    assert!(told.starts_with("state-file: ") && told.contains("do not outlast a reboot"), "{told}");
-    let status = host.home.verb(&net.router, &["status", "--json"]).success().text();
-    assert!(status.contains(r#""part":"state-file""#), "{status}");
+    host.assert_not_kept(&net.router);
     assert_eq!(fs::read_to_string(host.state()).unwrap(), "notes of somebody\n");
     fs::remove_file(host.state()).unwrap();
     assert!(agent.reload().contains("STATUS=guarding\n"), "{}", host.home.log());
@@ -309,6 +315,7 @@ fn a_disk_that_is_full_brings_nothing_back_that_was_taken_back() {
     disk.fill();
     host.home.verb(&net.router, &["revoke", "ssh", gone]).success();
     assert!(!host.state().exists(), "what it says is no longer so");
+    host.assert_not_kept(&net.router);
     assert!(host.home.log().contains("not kept across a reboot"), "{}", host.home.log());
     assert_eq!(granted(&net.router), 1, "the daemon goes on");
     agent.kill();

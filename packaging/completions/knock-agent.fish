@@ -68,8 +68,8 @@ complete -c knock-agent -n "__fish_knock_agent_using_subcommand init" -s y -l ye
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand init" -l force -d 'Overwrite files that are there'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand init" -s h -l help -d 'Print help'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -s c -l config -d 'The configuration file' -r -F
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -l http-port -d 'Port of step 1 (plain HTTP)' -r
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -l https-port -d 'Port of step 2 (HTTPS)' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -l http-port -d 'Port of step 1 (plain HTTP) [default: 8080]' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -l https-port -d 'Port of step 2 (HTTPS) [default: 8443]' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -l waf-http-port -d 'Port of the proxy for step 1, which clients use; --http-port is then behind it' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -l waf-https-port -d 'Port of the proxy for step 2, which clients use; --https-port is then behind it' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -l waf-trusted-ips -d 'Addresses and networks that the proxy speaks from: nobody else reaches --http-port and --https-port, and who the client is is believed to nobody else [default: 127.0.0.1,::1]' -r
@@ -109,8 +109,8 @@ complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -l ask -d '
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -s y -l yes -d 'Do not ask about connections that are open to ports that will be guarded'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand guard" -s c -l config -d 'The configuration file' -r -F
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand guard" -l http-port -d 'Port of step 1 (plain HTTP)' -r
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand guard" -l https-port -d 'Port of step 2 (HTTPS)' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand guard" -l http-port -d 'Port of step 1 (plain HTTP) [default: 8080]' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand guard" -l https-port -d 'Port of step 2 (HTTPS) [default: 8443]' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand guard" -l waf-http-port -d 'Port of the proxy for step 1, which clients use; --http-port is then behind it' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand guard" -l waf-https-port -d 'Port of the proxy for step 2, which clients use; --https-port is then behind it' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand guard" -l waf-trusted-ips -d 'Addresses and networks that the proxy speaks from: nobody else reaches --http-port and --https-port, and who the client is is believed to nobody else [default: 127.0.0.1,::1]' -r
@@ -143,8 +143,8 @@ complete -c knock-agent -n "__fish_knock_agent_using_subcommand guard" -l strict
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand guard" -l use-sudo -d 'Run iptables and ipset through sudo (packaging/sudoers.d); with nftables not needed, a capability does it'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand guard" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-config" -s c -l config -d 'The configuration file' -r -F
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-config" -l http-port -d 'Port of step 1 (plain HTTP)' -r
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-config" -l https-port -d 'Port of step 2 (HTTPS)' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-config" -l http-port -d 'Port of step 1 (plain HTTP) [default: 8080]' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-config" -l https-port -d 'Port of step 2 (HTTPS) [default: 8443]' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-config" -l waf-http-port -d 'Port of the proxy for step 1, which clients use; --http-port is then behind it' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-config" -l waf-https-port -d 'Port of the proxy for step 2, which clients use; --https-port is then behind it' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-config" -l waf-trusted-ips -d 'Addresses and networks that the proxy speaks from: nobody else reaches --http-port and --https-port, and who the client is is believed to nobody else [default: 127.0.0.1,::1]' -r
@@ -178,8 +178,8 @@ complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-config" -l
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-config" -l json -d 'Print JSON for programs'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-config" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-ruleset" -s c -l config -d 'The configuration file' -r -F
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-ruleset" -l http-port -d 'Port of step 1 (plain HTTP)' -r
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-ruleset" -l https-port -d 'Port of step 2 (HTTPS)' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-ruleset" -l http-port -d 'Port of step 1 (plain HTTP) [default: 8080]' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-ruleset" -l https-port -d 'Port of step 2 (HTTPS) [default: 8443]' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-ruleset" -l waf-http-port -d 'Port of the proxy for step 1, which clients use; --http-port is then behind it' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-ruleset" -l waf-https-port -d 'Port of the proxy for step 2, which clients use; --https-port is then behind it' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand check-ruleset" -l waf-trusted-ips -d 'Addresses and networks that the proxy speaks from: nobody else reaches --http-port and --https-port, and who the client is is believed to nobody else [default: 127.0.0.1,::1]' -r
@@ -235,8 +235,8 @@ complete -c knock-agent -n "__fish_knock_agent_using_subcommand log" -s f -l fol
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand log" -l json -d 'Print a JSON object a line'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand log" -s h -l help -d 'Print help'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -s c -l config -d 'The configuration file' -r -F
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l http-port -d 'Port of step 1 (plain HTTP)' -r
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l https-port -d 'Port of step 2 (HTTPS)' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l http-port -d 'Port of step 1 (plain HTTP) [default: 8080]' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l https-port -d 'Port of step 2 (HTTPS) [default: 8443]' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l waf-http-port -d 'Port of the proxy for step 1, which clients use; --http-port is then behind it' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l waf-https-port -d 'Port of the proxy for step 2, which clients use; --https-port is then behind it' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l waf-trusted-ips -d 'Addresses and networks that the proxy speaks from: nobody else reaches --http-port and --https-port, and who the client is is believed to nobody else [default: 127.0.0.1,::1]' -r
@@ -270,8 +270,8 @@ complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l use-s
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -l json -d 'Print JSON for programs'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand health" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -s c -l config -d 'The configuration file' -r -F
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l http-port -d 'Port of step 1 (plain HTTP)' -r
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l https-port -d 'Port of step 2 (HTTPS)' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l http-port -d 'Port of step 1 (plain HTTP) [default: 8080]' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l https-port -d 'Port of step 2 (HTTPS) [default: 8443]' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l waf-http-port -d 'Port of the proxy for step 1, which clients use; --http-port is then behind it' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l waf-https-port -d 'Port of the proxy for step 2, which clients use; --https-port is then behind it' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand explain" -l waf-trusted-ips -d 'Addresses and networks that the proxy speaks from: nobody else reaches --http-port and --https-port, and who the client is is believed to nobody else [default: 127.0.0.1,::1]' -r

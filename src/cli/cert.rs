@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::{ConfigArg, Exit, Printer, host_name};
+use crate::cli::host_name::certified;
+use crate::cli::{ConfigArg, Exit, Printer};
 use crate::service::certificate::self_signed;
 use crate::sys::{clock, files};
 
@@ -26,7 +27,7 @@ pub struct CertArgs {
     pub key: PathBuf,
 
     /// A host name or address clients use; may be given several times
-    #[arg(long = "name", value_name = "NAME", default_value = "knock-agent", value_parser = host_name::certified)]
+    #[arg(long = "name", value_name = "NAME", default_value = "knock-agent", value_parser = certified)]
     pub names: Vec<String>,
 
     /// For how many days it is valid, 1 to 3650

@@ -117,11 +117,12 @@ fn summary(checked: &Checked, daemon: &DaemonArgs, out: &mut Printer) {
     }
     if !notify.is_empty() {
         let told = [
-            count(notify.exec.len(), "program"),
-            count(notify.webhooks.len(), "web server"),
-            count(notify.mails.len(), "mail server"),
+            (notify.exec.len(), "program"),
+            (notify.webhooks.len(), "web server"),
+            (notify.mails.len(), "mail server"),
         ];
-        out.line(format!("  told of what happens: {}", told.join(", ")));
+        let told = told.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| count(n, what));
+        out.line(format!("  told of what happens: {}", told.collect::<Vec<_>>().join(", ")));
     }
     if !metrics.is_empty() {
         let listen = metrics.listen.iter().map(ToString::to_string);
@@ -159,6 +160,7 @@ fn who(app: &App, users: &[User], sequences: usize, clients: usize) -> String {
         (_, 0) => Some(keys),
         (0, 1) => Some("1 user".to_owned()),
         (0, users) => Some(format!("{users} users")),
+        (_, 1) => Some(format!("{keys}, 1 user")),
         (_, users) => Some(format!("{keys}, {users} users")),
     };
     let knocks = match sequences {

@@ -31,13 +31,13 @@ pub struct DaemonArgs {
     #[command(flatten)]
     pub file: ConfigArg,
 
-    /// Port of step 1 (plain HTTP)
-    #[arg(long = "http-port", value_name = "PORT", default_value = "8080", value_parser = step_port)]
-    pub own_http_port: NonZeroU16,
+    /// Port of step 1 (plain HTTP) [default: 8080]
+    #[arg(long = "http-port", value_name = "PORT", value_parser = step_port)]
+    pub own_http_port: Option<NonZeroU16>,
 
-    /// Port of step 2 (HTTPS)
-    #[arg(long = "https-port", value_name = "PORT", default_value = "8443", value_parser = step_port)]
-    pub own_https_port: NonZeroU16,
+    /// Port of step 2 (HTTPS) [default: 8443]
+    #[arg(long = "https-port", value_name = "PORT", value_parser = step_port)]
+    pub own_https_port: Option<NonZeroU16>,
 
     /// A proxy in front.
     #[command(flatten)]

@@ -44,7 +44,10 @@ pub fn run(args: GuardArgs) -> Exit {
 
 fn guard(args: &DaemonArgs, out: &mut Printer, err: &mut Printer) -> Result<(), Exit> {
     args.vet(err);
-    let source = source(args, err)?;
+    let source = match source(args, out, err)? {
+        Some(source) => source,
+        None => return Ok(()),
+    };
     let failed = |error: &BackendError, err: &mut Printer| {
         err.line(format!("error: {error}"));
         exit_of_backend(error)
@@ -58,7 +61,7 @@ fn guard(args: &DaemonArgs, out: &mut Printer, err: &mut Printer) -> Result<(), 
         err.line(format!("warning: {limits}"));
     }
     if daemon_guards(args, &mut firewall).map_err(|error| failed(&error, err))? {
-        out.line("a daemon runs and guards here: nothing was changed");
+        out.line(BESIDE);
         return Ok(());
     }
     // Without the configuration, what stands in the host's chains stays: nobody is let in before `run`.
@@ -126,14 +129,21 @@ fn host_chains(
     }
 }
 
-/// The plan of the configuration, or what there is instead.
-fn source(args: &DaemonArgs, err: &mut Printer) -> Result<Source, Exit> {
+/// What is said where a daemon guards.
+const BESIDE: &str = "a daemon runs and guards here: nothing was changed";
+
+/// The plan of the configuration, or what there is instead; none where a daemon guards, whatever the file says now.
+fn source(args: &DaemonArgs, out: &mut Printer, err: &mut Printer) -> Result<Option<Source>, Exit> {
     let exposure = Exposure::of_strict(args.strict);
     let exit = match load::load(&args.file.config, Some(&args.steps()), exposure, err) {
-        Ok(checked) => return Ok(Source::Configuration(Box::new(checked.settings))),
+        Ok(checked) => return Ok(Some(Source::Configuration(Box::new(checked.settings)))),
         Err(exit) => exit,
     };
-    last_good(args, exit, err).map(|plan| Source::LastGood(Box::new(plan)))
+    if Firewall::in_place().is_ok_and(|mut firewall| daemon_guards(args, &mut firewall).unwrap_or(false)) {
+        out.line(BESIDE);
+        return Ok(None);
+    }
+    last_good(args, exit, err).map(|plan| Some(Source::LastGood(Box::new(plan))))
 }
 
 /// The last good plan; without one, the exit code for what made it needed.

@@ -1,6 +1,7 @@
 //! `knock-agent health`.
 
 use std::io::ErrorKind;
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use clap::Args;
@@ -9,8 +10,9 @@ use serde_json::json;
 use crate::backend::Firewall;
 use crate::cli::load::{self, Exposure};
 use crate::cli::operate::exit_of_backend;
-use crate::cli::{DaemonArgs, Exit, Printer, Tone};
-use crate::config::Settings;
+use crate::cli::proxy_flags::Steps;
+use crate::cli::{DaemonArgs, Exit, Printer, Tone, installed};
+use crate::config::{Behind, Settings};
 use crate::service::control::{self, Reply, Request};
 use crate::service::health::{Ailment, Part, of_certificate, of_rules};
 use crate::service::on_disk::ON_DISK;
@@ -22,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The arguments of `health`.
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Give it the flags of `run`: ports, --cert, chains of the host. It changes nothing, and looks at what it can without the daemon.\n\nExit codes:\n  0 all is well\n  1 something is wrong: a line for each\n  69 the kernel cannot be asked   77 no permission   78 the configuration cannot be used\n\nExamples:\n  sudo knock-agent health --http-port 80 --https-port 443 --cert /etc/knock-agent/cert.pem\n  sudo knock-agent health --json"
+    after_help = "Give it the flags of `run`: --cert, chains of the host. Where no ports are said they are those of the daemon that answers. It changes nothing, and looks at what it can without the daemon.\n\nExit codes:\n  0 all is well\n  1 something is wrong: a line for each\n  69 the kernel cannot be asked   77 no permission   78 the configuration cannot be used\n\nExamples:\n  sudo knock-agent health --cert /etc/knock-agent/cert.pem\n  sudo knock-agent health --json"
 )]
 pub struct HealthArgs {
     /// What all verbs of the daemon have.
@@ -62,11 +64,12 @@ impl Findings {
 #[must_use]
 pub fn run(args: HealthArgs) -> Exit {
     let mut findings = Findings::default();
-    kernel(&args.daemon, &mut findings);
+    let heard = ask(&args.daemon);
+    kernel(&args.daemon, steps(&args.daemon, &heard), &mut findings);
     if let Some(path) = &args.daemon.cert {
         findings.ailments.extend(of_certificate(path, clock::now().wall));
     }
-    daemon(&args.daemon, &mut findings);
+    daemon(heard, &mut findings);
     let Findings { mut ailments, exit } = findings;
     ailments.sort();
     ailments.dedup();
@@ -86,9 +89,33 @@ pub fn run(args: HealthArgs) -> Exit {
     out.finish(exit.unwrap_or(if healthy { Exit::Done } else { Exit::Found }))
 }
 
+/// What the daemon says of itself, or why it does not.
+type Heard = std::io::Result<Option<Reply>>;
+/// Those of step 1 and step 2.
+type Ports = (NonZeroU16, NonZeroU16);
+
+fn ask(args: &DaemonArgs) -> Heard {
+    control::call_within(&args.file.runtime_dir, &Request::Health {}, PATIENCE)
+}
+
+/// Which ports clients use, and whether a proxy has them: as the flags say; as the daemon does, where they say nothing.
+fn steps(args: &DaemonArgs, heard: &Heard) -> (Ports, Option<Behind>) {
+    match heard {
+        Ok(Some(Reply::Health { ports: Some(ports), behind, .. })) if !args.says_ports() => {
+            (*ports, behind.clone())
+        }
+        Ok(_) | Err(_) => {
+            if !args.says_ports() {
+                installed::note(args, "health", &mut Printer::stderr());
+            }
+            (args.public_ports(), args.steps().behind)
+        }
+    }
+}
+
 /// The rules in the kernel, as far as the configuration says what they should be.
-fn kernel(args: &DaemonArgs, findings: &mut Findings) {
-    let steps = args.steps();
+fn kernel(args: &DaemonArgs, (ports, behind): (Ports, Option<Behind>), findings: &mut Findings) {
+    let steps = Steps::new(ports, behind);
     let read = || load::read(&args.file.config, Some(&steps), Exposure::Warn);
     let mut first: Option<Settings> = match read() {
         Ok(checked) => Some(checked.settings),
@@ -97,7 +124,7 @@ fn kernel(args: &DaemonArgs, findings: &mut Findings) {
             let first = refused.problems.list.first().map(ToString::to_string).unwrap_or_default();
             findings.blocked(
                 Part::Configuration,
-                format!("{count} problems, the first: {first}"),
+                if count == 1 { first } else { format!("{count} problems, the first: {first}") },
                 refused.exit,
             );
             None
@@ -118,9 +145,8 @@ fn kernel(args: &DaemonArgs, findings: &mut Findings) {
     let settings = || {
         first.take().or_else(|| std::mem::take(&mut again).then(|| read().ok()).flatten().map(|c| c.settings))
     };
-    let looked = Firewall::open(args.firewall_choice()).and_then(|mut firewall| {
-        of_rules(&mut firewall, settings, args.public_ports(), &chains.unwrap_or_default())
-    });
+    let looked = Firewall::open(args.firewall_choice())
+        .and_then(|mut firewall| of_rules(&mut firewall, settings, ports, &chains.unwrap_or_default()));
     match looked {
         Ok(found) => found.into_iter().for_each(|one| findings.add(one.part, one.message)),
         Err(error) => findings.blocked(Part::Kernel, error.to_string(), exit_of_backend(&error)),
@@ -128,9 +154,9 @@ fn kernel(args: &DaemonArgs, findings: &mut Findings) {
 }
 
 /// What the daemon says of itself.
-fn daemon(args: &DaemonArgs, findings: &mut Findings) {
-    match control::call_within(&args.file.runtime_dir, &Request::Health {}, PATIENCE) {
-        Ok(Some(Reply::Health { problems })) => {
+fn daemon(heard: Heard, findings: &mut Findings) {
+    match heard {
+        Ok(Some(Reply::Health { problems, .. })) => {
             // What is wrong with the file is told once.
             let is_told = findings.ailments.iter().any(|one| one.part == Part::Configuration);
             let again = |one: &Ailment| one.part == Part::Configuration && one.message.starts_with(ON_DISK);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::cli::{DaemonArgs, Printer};
+use crate::cli::{DaemonArgs, Printer, proxy_flags};
 use crate::sys::files;
 
 /// Where units are, the first one that has a file has the say (systemd.unit(5)).
@@ -14,7 +14,7 @@ const UNIT: &str = "knock-agent.service";
 /// Ours has 8 KB.
 const MAX: u64 = 1 << 18;
 /// What is looked at where nothing else is said.
-const USUAL: (u16, u16) = (8080, 8443);
+const USUAL: (u16, u16) = (proxy_flags::USUAL.0.get(), proxy_flags::USUAL.1.get());
 
 /// Says so, where the usual ports were looked at, and the unit that is installed for this configuration has others.
 pub(super) fn note(args: &DaemonArgs, verb: &str, err: &mut Printer) {

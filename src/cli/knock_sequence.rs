@@ -213,8 +213,7 @@ fn family(address: IpAddr) -> &'static str {
 /// # Errors
 /// What is no knock.
 pub(super) fn knocks(text: &str) -> Result<Knocks, String> {
-    let parsed: Result<Vec<Knock>, _> = text.split(',').map(|part| part.trim().parse::<Knock>()).collect();
-    match parsed {
+    match Knock::list(text) {
         Ok(knocks) if knocks.len() <= 32 => Ok(Knocks(knocks)),
         Ok(_) => Err("a sequence has at most 32 knocks".to_owned()),
         Err(error) => Err(error.to_string()),

@@ -34,6 +34,8 @@ pub struct Printer {
     sink: Box<dyn Write>,
     colour: bool,
     terminal: bool,
+    /// Whether lines are events of the log.
+    logs: bool,
     /// The lines of a picture that is not shown yet.
     picture: Option<Vec<String>>,
     state: State,
@@ -63,8 +65,14 @@ impl Printer {
         Self::to(Box::new(err), colour)
     }
 
+    /// Has the log tell what would be printed to standard error, for whoever reads that as a program.
+    #[must_use]
+    pub fn log() -> Self {
+        Self { logs: true, ..Self::to(Box::new(io::stderr()), false) }
+    }
+
     fn to(sink: Box<dyn Write>, colour: bool) -> Self {
-        Self { sink, colour, terminal: false, picture: None, state: State::Open }
+        Self { sink, colour, terminal: false, logs: false, picture: None, state: State::Open }
     }
 
     /// The text in the colour of its tone, or as it is where there is no colour.
@@ -78,6 +86,8 @@ impl Printer {
         let text = harmless(&text.to_string(), self.colour);
         if let Some(picture) = &mut self.picture {
             picture.extend(text.split('\n').map(str::to_owned));
+        } else if self.logs {
+            log(&text);
         } else if self.state == State::Open {
             let outcome = writeln!(self.sink, "{text}");
             self.note(outcome);
@@ -151,6 +161,20 @@ impl Printer {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.state = State::ReaderGone,
             Err(_) => self.state = State::Failed,
         }
+    }
+}
+
+/// One event for what may be several lines, at the level that they name.
+fn log(text: &str) {
+    let text = text.replace("\n  fix: ", "; fix: ");
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let is = |word: &str| text.starts_with(word) || text.contains(&format!(": {word}"));
+    if is("error: ") || text.ends_with("this configuration is not used") {
+        tracing::error!("{text}");
+    } else if is("warning: ") {
+        tracing::warn!("{text}");
+    } else {
+        tracing::info!("{text}");
     }
 }
 

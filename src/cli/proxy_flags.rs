@@ -10,6 +10,16 @@ use crate::config::{Behind, StepPorts, Trusted};
 /// Above them in the help.
 const PROXY: &str = "Behind a proxy (see docs/proxy.md)";
 
+/// The ports of the two steps where nothing is said.
+pub(super) const USUAL: (NonZeroU16, NonZeroU16) = (port(8080), port(8443));
+
+const fn port(number: u16) -> NonZeroU16 {
+    match NonZeroU16::new(number) {
+        Some(port) => port,
+        None => NonZeroU16::MIN,
+    }
+}
+
 /// The flags about a proxy in front.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ProxyArgs {
@@ -41,18 +51,37 @@ impl DaemonArgs {
     #[must_use]
     pub fn public_ports(&self) -> (NonZeroU16, NonZeroU16) {
         let proxy = &self.proxy;
-        proxy.waf_http_port.zip(proxy.waf_https_port).unwrap_or((self.own_http_port, self.own_https_port))
+        proxy.waf_http_port.zip(proxy.waf_https_port).unwrap_or(self.own_ports())
+    }
+
+    /// The ports that the daemon itself has.
+    fn own_ports(&self) -> (NonZeroU16, NonZeroU16) {
+        (self.own_http_port.unwrap_or(USUAL.0), self.own_https_port.unwrap_or(USUAL.1))
+    }
+
+    /// Whether a port of a step is said, be it the usual one.
+    #[must_use]
+    pub fn says_ports(&self) -> bool {
+        [self.own_http_port, self.own_https_port, self.proxy.waf_http_port].iter().any(Option::is_some)
     }
 
     /// Where the two steps are.
     #[must_use]
     pub fn steps(&self) -> Steps {
-        let (http, https) = self.public_ports();
+        let own = self.own_ports();
         let behind = self.proxy.waf_http_port.zip(self.proxy.waf_https_port).map(|_| Behind {
-            http: self.own_http_port,
-            https: self.own_https_port,
+            http: own.0,
+            https: own.1,
             trusted: self.proxy.waf_trusted_ips.clone().unwrap_or_else(Trusted::loopback),
         });
-        Steps { ports: StepPorts { http: http.get(), https: https.get() }, behind }
+        Steps::new(self.public_ports(), behind)
+    }
+}
+
+impl Steps {
+    /// Those of these ports, which clients use.
+    #[must_use]
+    pub fn new((http, https): (NonZeroU16, NonZeroU16), behind: Option<Behind>) -> Self {
+        Self { ports: StepPorts { http: http.get(), https: https.get() }, behind }
     }
 }

@@ -77,6 +77,10 @@ pub fn run(args: RunArgs) -> Exit {
     }
     let on_trial = watcher.is_some();
     let style = args.daemon.log_style();
+    if style.is_json() {
+        style.begin();
+        err = Printer::log();
+    }
     let daemon = match prepare(args, &mut err) {
         Ok(daemon) => daemon,
         Err(exit) => return err.finish(exit),

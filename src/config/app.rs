@@ -53,6 +53,8 @@ pub(super) struct AppDraft<'n> {
     pub protocol: Option<Protocols>,
     /// The sequences that open or close it.
     pub sequences: Vec<SequenceDraft>,
+    /// Whether it has a sequence, be it a wrong one.
+    pub with_sequence: bool,
     /// What becomes of its connections, if that is right.
     pub established: Option<Established>,
     /// The longest step-1 key and the longest name, as a form carries them, in bytes.
@@ -77,9 +79,12 @@ pub(super) fn read<'n>(
     let name = name(name_text, section, report);
     let ports = ports(section, report);
     let protocol = Said::read(section.get("protocol"), |f| f.choice(PROTOCOLS, report)).or(Protocols::Tcp);
-    let optional = with_sequence || global.with_users || global.timed;
+    let optional = with_sequence || global.with_users || global.timed || global.without_steps.is_some();
     let http = keys(section, "access_key_http", optional, outside, report);
     let https = keys(section, "access_key_https", optional, outside, report);
+    if let Some(http) = http.as_ref().filter(|_| global.proofs_only) {
+        keys::warn_of_unprovable(http, false, report);
+    }
     if let (Some(http), Some(https)) = (&http, &https) {
         keys::refuse_shared(http, https, report);
         if http.is_empty() != https.is_empty() {
@@ -130,6 +135,15 @@ pub(super) fn read<'n>(
     let established = Said::read(section.get("established"), |f| f.choice(ESTABLISHED, report));
     let established = established.or(Established::Cut);
     let masquerade = Said::read(section.get("masquerade"), |f| f.switch(report)).or(true);
+    if let (Some(false), Some(Destination::Local), Some(field)) =
+        (masquerade, destination, section.get("masquerade"))
+    {
+        report.warning(
+            field.spot(),
+            "a service on this host sees the client's address anyway",
+            "remove it, or name the LAN host in `destination`",
+        );
+    }
     let once = Said::read(section.get("once"), |f| f.switch(report)).or(false);
     let sequences = sequence::read(section, true, duration.as_ref().map(|(duration, _)| *duration), report);
     let allow = allow(section, report).or(Vec::new());
@@ -168,6 +182,7 @@ pub(super) fn read<'n>(
         ports: ports.iter().map(|(range, field)| (*range, field.spot())).collect(),
         protocol,
         sequences: sequences.unwrap_or_default(),
+        with_sequence,
         established,
         form_bytes: longest + form_bytes(name_text),
     }

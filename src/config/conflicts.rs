@@ -7,11 +7,11 @@ use crate::config::global::GlobalDraft;
 use crate::config::proxy::taken;
 use crate::config::report::{Report, Spot};
 use crate::config::sequence::{KnockEffect, SequenceDraft};
-use crate::config::settings::Established;
+use crate::config::settings::{App, Established, User};
 use crate::config::time_sequence::TimeSequence;
 use crate::config::users::UsersDraft;
 use crate::config::{Behind, StepPorts};
-use crate::units::{PortRange, Protocol, form_bytes};
+use crate::units::{AccessKey, PortRange, Protocol, form_bytes};
 
 /// Checks the ports of the two steps, and those behind a proxy, against each other.
 pub(super) fn check_step_ports(ports: Option<StepPorts>, behind: Option<&Behind>, report: &mut Report) {
@@ -46,10 +46,17 @@ pub(super) fn check_without_steps(
     report: &mut Report,
 ) {
     let Some(steps) = &global.without_steps else { return };
-    let fix = "remove it, or `steps: off`";
-    let keys = |app: &&AppDraft<'_>| app.settings.as_ref().is_some_and(|app| !app.access_key_http.is_empty());
-    for app in apps.iter().filter(keys) {
-        report.conflict(app.spot.clone(), steps, "without the two steps, access keys open nothing", fix);
+    let fix = "remove that, or the line `steps: off`";
+    let has_keys =
+        |app: &AppDraft<'_>| app.settings.as_ref().is_some_and(|app| !app.access_key_http.is_empty());
+    for app in apps {
+        if has_keys(app) {
+            let fix = "remove the keys, or the line `steps: off`";
+            report.conflict(app.spot.clone(), steps, "without the two steps, access keys open nothing", fix);
+        } else if app.sequences.is_empty() && !app.with_sequence && !global.timed {
+            let fix = "add a `sequence`, or a client of `time_sequence`; or remove the line `steps: off`";
+            report.conflict(app.spot.clone(), steps, "without the two steps, nothing opens this app", fix);
+        }
     }
     if global.with_users {
         report.error_fix(steps.clone(), "without the two steps, users open nothing", fix);
@@ -214,17 +221,26 @@ pub(super) fn nobody(
         .collect();
     for (place, app) in apps.iter().enumerate() {
         let Some(settings) = &app.settings else { continue };
-        let has_user = users.iter().any(|user| user.apps.iter().any(|theirs| theirs.app == settings.name));
-        if settings.access_key_http.is_empty()
-            && !has_user
-            && app.sequences.is_empty()
-            && !knocked.contains(&place)
-        {
-            report.warning(
-                app.spot.clone(),
-                "nobody has a key for this app: it stays closed",
-                "add keys or a sequence here, or the app to a user or client",
-            );
+        if !app.sequences.is_empty() || knocked.contains(&place) {
+            continue;
+        }
+        let own = [&settings.access_key_http, &settings.access_key_https];
+        let of_users = users.iter().flat_map(|user| &user.apps).filter(|theirs| theirs.app == settings.name);
+        let fix = "add keys or a sequence here, or the app to a user or client";
+        if own.iter().all(|keys| keys.is_empty()) && of_users.count() == 0 {
+            report.warning(app.spot.clone(), "nobody has a key for this app: it stays closed", fix);
+        } else if !own.iter().all(|keys| any_enabled(keys)) && !users.iter().any(|user| may(user, settings)) {
+            report.warning(app.spot.clone(), "every key for this app is disabled: it stays closed", fix);
         }
     }
+}
+
+fn any_enabled(keys: &[AccessKey]) -> bool {
+    keys.iter().any(|key| !key.disabled)
+}
+
+/// Whether a user has keys for an app that are not disabled.
+fn may(user: &User, app: &App) -> bool {
+    let theirs = user.apps.iter().find(|theirs| theirs.app == app.name && !theirs.disabled);
+    !user.disabled && theirs.is_some_and(|theirs| any_enabled(&theirs.http) && any_enabled(&theirs.https))
 }

@@ -81,6 +81,8 @@ pub(super) struct GlobalDraft<'n> {
     pub sequences: Vec<SequenceDraft>,
     /// Where it is said that there are no steps, if it is.
     pub without_steps: Option<Spot>,
+    /// Whether step 1 takes proofs only.
+    pub proofs_only: bool,
 }
 
 impl GlobalDraft<'_> {
@@ -100,6 +102,7 @@ impl GlobalDraft<'_> {
             proxy: ProxyDraft::unknown(),
             sequences: Vec::new(),
             without_steps: None,
+            proofs_only: false,
         }
     }
 }
@@ -178,6 +181,8 @@ pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraf
         ("require_address", Step1Proof::RequireAddress),
     ];
     let step1_proof = Said::read(section.get("step1_proof"), |f| f.choice(proofs, report));
+    let step1_proof = step1_proof.or(Step1Proof::Accept);
+    let proofs_only = step1_proof.is_some_and(|proof| proof != Step1Proof::Accept);
     let lockout = Said::read(section.get("lockout"), |f| crate::config::lockout::read(f, report));
     let users = section.get("users");
     let folder_field = section.get("users_folder");
@@ -207,7 +212,7 @@ pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraf
             two_factor_step: two_factor_step?,
             token_window: token_window?,
             healthcheck_app_name: healthcheck?.map(str::to_owned),
-            step1_proof: step1_proof.or(Step1Proof::Accept)?,
+            step1_proof: step1_proof?,
             users_folder: users_folder.clone()?,
             lockout: lockout.or(LockoutRule::usual())?,
             steps: steps?,
@@ -238,6 +243,7 @@ pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraf
         proxy,
         sequences: sequences.unwrap_or_default(),
         without_steps: section.get("steps").map(|field| field.spot()).filter(|_| steps == Some(false)),
+        proofs_only,
     }
 }
 

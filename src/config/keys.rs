@@ -6,7 +6,7 @@ use crate::config::outside::{Outside, SecretFrom};
 use crate::config::report::Report;
 use crate::config::section::{Field, Section, refuse_repeats};
 use crate::config::shared_keys::{MAX_ITEMS, Said};
-use crate::units::{AccessKey, AccessKeyError, Secret, Timestamp};
+use crate::units::{AccessKey, AccessKeyError, KeyCheck, Secret, Timestamp};
 
 /// The keys of a section about one access key.
 pub(super) const KEYS: &[&str] = &["key", "file", "credential", "expires", "disabled"];
@@ -35,6 +35,24 @@ pub(super) fn refuse_shared(http: &Keys<'_>, https: &Keys<'_>, report: &mut Repo
                 "make another one: who listens to step 1 would know both",
             );
         }
+    }
+}
+
+/// Warns of every key of step 1 of which no proof can be made, where only proofs are taken.
+pub(super) fn warn_of_unprovable(http: &Keys<'_>, with_user: bool, report: &mut Report) {
+    for (key, field) in http.iter().filter(|(key, _)| !key.disabled) {
+        let why = match key.check {
+            KeyCheck::Slow(_) => "it is stored as argon2id, which does not do for a proof",
+            _ if with_user || key.id.is_some() => continue,
+            KeyCheck::Plain(_) | KeyCheck::Stored(_) => {
+                "a proof names a user or the id of a key, and this one has neither"
+            }
+        };
+        report.warning(
+            field.spot(),
+            format!("nobody can use this key with `step1_proof: require`: {why}"),
+            "generate one (`knock-agent hash-key --generate`), or give it to a user; or `step1_proof: accept`",
+        );
     }
 }
 

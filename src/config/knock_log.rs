@@ -68,5 +68,14 @@ pub(super) fn read(section: &Section<'_>, report: &mut Report) -> Option<KnockLo
             number.map(Some)
         }
     };
+    if let (Some(Some(_)), Some(field), None) =
+        (group, section.get("log_knocks_group"), section.get("log_knocks"))
+    {
+        report.warning(
+            field.spot(),
+            "no knock is logged, so this group hears nothing",
+            "add `log_knocks`, or remove this",
+        );
+    }
     Some(KnockLog { events: events?, group: group? })
 }

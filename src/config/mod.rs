@@ -173,7 +173,7 @@ fn read(
             None => all_read = false,
         }
     }
-    if apps.is_empty() && all_read {
+    if apps.is_empty() && all_read && !report.has_errors() {
         report.warning(file.spot(), "there is no app: nothing is guarded", "add a section for each service");
     }
     let users = users::read(known, &apps, outside, report, of_users);
@@ -212,6 +212,10 @@ fn read(
 /// The first document of a text, which has sections; `fix` says what to write where it has not.
 fn document(text: &str, fix: &str, report: &mut Report) -> Option<node::Node> {
     if let Some(fault) = syntax::precheck(text) {
+        report.fault(fault);
+        return None;
+    }
+    if let Some(fault) = syntax::foreign(text) {
         report.fault(fault);
         return None;
     }

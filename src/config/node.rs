@@ -46,7 +46,8 @@ impl Node {
         match self.kind {
             Kind::Null => "nothing",
             Kind::Bool(_) => "true or false",
-            Kind::Int(_) | Kind::Float => "a number",
+            Kind::Int(_) => "a number",
+            Kind::Float => "a number with a fraction",
             Kind::Text(_) => "text",
             Kind::List(_) => "a list",
             Kind::Map(_) => "a section with keys of its own",

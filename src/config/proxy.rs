@@ -151,7 +151,7 @@ fn trusted(word: &str) -> Result<Network, TrustedError> {
 }
 
 /// What the command line says of a proxy in front; the ports clients use are then the proxy's.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Behind {
     /// The agent's own port of step 1.
     pub http: NonZeroU16,

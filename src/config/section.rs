@@ -246,21 +246,27 @@ impl<'n> Field<'n> {
         None
     }
 
-    /// The value as one of a few words.
+    /// The value as one of a few words. `on` and `off` may also be true and false, as which programs that read YAML 1.1
+    /// write them again.
     pub fn choice<T: Copy>(&self, words: &[(&str, T)], report: &mut Report) -> Option<T> {
         let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
         let one_of = names.join(", ");
-        let Kind::Text(text) = &self.node.kind else {
-            self.wrong_type(&format!("text (one of {one_of})"), report);
-            return None;
+        let text = match &self.node.kind {
+            Kind::Text(text) => text.as_str(),
+            Kind::Bool(true) if names.contains(&"on") => "on",
+            Kind::Bool(false) if names.contains(&"off") => "off",
+            Kind::Bool(_) | Kind::Null | Kind::Int(_) | Kind::Float | Kind::List(_) | Kind::Map(_) => {
+                self.wrong_type(&format!("text (one of {one_of})"), report);
+                return None;
+            }
         };
-        let found = words.iter().find(|(word, _)| *word == text.as_str()).map(|(_, value)| *value);
+        let found = words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
         if found.is_none() {
             let fix = match suggest::nearest(text, &names) {
                 Some(word) => format!("did you mean `{word}`?"),
                 None => format!("write one of {one_of}"),
             };
-            report.error_fix(self.spot(), format!("`{}` is none of {one_of}", text.as_str()), fix);
+            report.error_fix(self.spot(), format!("`{text}` is none of {one_of}"), fix);
         }
         found
     }

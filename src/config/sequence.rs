@@ -162,14 +162,13 @@ fn one(
     Some(out)
 }
 
-/// The knocks of a list, or of a text with commas between them.
+/// The knocks of a list, or of a text with commas or blanks between them.
 fn knocks(field: &Field<'_>, report: &mut Report) -> Option<Vec<(Knock, Spot)>> {
     let read = |item: &Field<'_>, report: &mut Report| {
         // Without the text, which is a secret.
         let each = |text: &str| {
-            let parsed: Result<Vec<Knock>, _> = text.split(',').map(|part| part.trim().parse()).collect();
-            parsed.map_err(|_| {
-                "this is not a knock: write tcp/1234, udp/7000, or udp/7000/20 for a datagram of 20 bytes"
+            Knock::list(text).map_err(|_| {
+                "this is not a knock: write tcp/1234, udp/7000, or udp/7000/20 for a datagram of 20 bytes (t:1234, u:7000, 1234, 1234:udp are understood too)"
             })
         };
         let found = item.parse_with(each, report)?;

@@ -123,6 +123,14 @@ fn by_chance(draft: &SequenceDraft, report: &mut Report) {
         report.warning(draft.spot.clone(), "one knock is no secret: every scan finds it", "knock more often");
         return;
     }
+    if knocks.windows(2).all(|pair| matches!(pair, [a, b] if a == b)) {
+        report.warning(
+            draft.spot.clone(),
+            "all knocks are at one port: who scans it and repeats what is not answered knocks this",
+            "knock at several ports",
+        );
+        return;
+    }
     let next = |a: &Knock, b: &Knock, up: bool| {
         let (low, high) = if up { (a, b) } else { (b, a) };
         low.protocol() == high.protocol() && low.port().checked_add(1) == Some(high.port())

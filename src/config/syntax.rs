@@ -24,6 +24,25 @@ impl Fault {
     }
 }
 
+/// Finds a file of another program for knocking: such begin with a section in brackets, or with a word in capitals and its value.
+pub(super) fn foreign(text: &str) -> Option<Fault> {
+    let said = |line: &&str| !line.is_empty() && !line.starts_with(['#', ';']);
+    let (n, line) = text.lines().map(str::trim).enumerate().find(|(_, line)| said(line))?;
+    let section = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let plain =
+        |name: &str| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || "_.- ".contains(c));
+    let fwknop = line.split_once(char::is_whitespace).is_some_and(|(word, value)| {
+        word.len() > 2 && !value.is_empty() && word.chars().all(|c| c.is_ascii_uppercase() || c == '_')
+    });
+    (section.is_some_and(plain) || fwknop).then(|| {
+        Fault::new(
+            Place { line: n + 1, column: 1 },
+            "this is no YAML: it looks like a file of knockd, nfknock, knock-knock or fwknop",
+            "docs/migration says, option by option, what becomes of it here",
+        )
+    })
+}
+
 /// Finds what the YAML reader would not report well, or would read wrongly.
 pub(super) fn precheck(text: &str) -> Option<Fault> {
     if text.len() > MAX_BYTES {

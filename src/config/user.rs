@@ -78,6 +78,8 @@ pub(super) struct Around<'a, 'n> {
     pub apps: &'a [AppDraft<'n>],
     /// Other files.
     pub outside: &'a dyn Outside,
+    /// Whether step 1 takes proofs only.
+    pub proofs_only: bool,
 }
 
 /// Reads the section of a user; also tells how many bytes of a form its name and longest step-1 key take.
@@ -93,7 +95,7 @@ pub(super) fn read(
         .parse::<UserName>()
         .map_err(|error| report.error_fix(section.spot(), error.to_string(), "rename the user"))
         .ok();
-    let own = terms(section, around.outside, report);
+    let own = terms(section, around, report);
     let expires = expires(section, report);
     let disabled = disabled(section, report);
     let totp = match section.get("totp") {
@@ -111,10 +113,10 @@ pub(super) fn read(
     (user, form_bytes(name_text) + longest)
 }
 
-fn terms<'n>(section: &Section<'n>, outside: &dyn Outside, report: &mut Report) -> Option<Terms<'n>> {
+fn terms<'n>(section: &Section<'n>, around: &Around<'_, '_>, report: &mut Report) -> Option<Terms<'n>> {
     let keys = |key: &str, report: &mut Report| {
         Said::read(section.secret(key), |field| {
-            let found = keys::keys(field, outside, report)?;
+            let found = keys::keys(field, around.outside, report)?;
             if found.len() > MAX_KEYS {
                 let message =
                     format!("a user has at most {MAX_KEYS} keys for one step, this list has {}", found.len());
@@ -127,6 +129,9 @@ fn terms<'n>(section: &Section<'n>, outside: &dyn Outside, report: &mut Report) 
         .or(None)
     };
     let (http, https) = (keys("access_key_http", report), keys("access_key_https", report));
+    if let Some(Some(http)) = http.as_ref().filter(|_| around.proofs_only) {
+        keys::warn_of_unprovable(http, true, report);
+    }
     if let (Some(Some(http)), Some(Some(https))) = (&http, &https) {
         keys::refuse_shared(http, https, report);
     }
@@ -197,7 +202,7 @@ fn user_apps(
         if let Some(below) = below {
             below.refuse_unknown(APP_KEYS, KEYS, "the section of the user", report);
             let (Some(terms), Some(expires), Some(disabled)) =
-                (terms(below, around.outside, report), expires(below, report), disabled(below, report))
+                (terms(below, around, report), expires(below, report), disabled(below, report))
             else {
                 return false;
             };

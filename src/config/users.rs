@@ -32,7 +32,7 @@ pub(super) fn read(
     report: &mut Report,
     of_files: &mut Problems,
 ) -> UsersDraft {
-    let around = Around { apps, outside };
+    let around = Around { apps, outside, proofs_only: global.proofs_only };
     let mut owners = Owners::of_apps(apps);
     let mut names = BTreeSet::new();
     let mut out = UsersDraft { list: Some(Vec::new()), form_bytes: 0 };

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tokio::sync::oneshot;
 use super::health::Ailment;
 use super::status::Status;
 use super::tally::Figures;
+use crate::config::Behind;
 use crate::ruleset::explain::Recalled;
 use crate::sys::{files, users};
 use crate::units::{Family, Network};
@@ -135,6 +137,12 @@ pub enum Reply {
     Health {
         /// What is wrong.
         problems: Vec<Ailment>,
+        /// The ports of both steps that clients use; none where there are no steps, and from a daemon of before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ports: Option<(NonZeroU16, NonZeroU16)>,
+        /// What its flags say of a proxy in front.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        behind: Option<Behind>,
     },
     /// The figures.
     #[serde(skip)]

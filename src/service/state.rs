@@ -327,6 +327,12 @@ impl StateFile {
         self.failed && files::exists(&self.path)
     }
 
+    /// Whether it could not be written when that was tried last.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.failed
+    }
+
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -55,7 +55,7 @@ async fn trouble(
     patience: Duration,
 ) -> Option<&'static str> {
     match ask(calls, Request::Health {}, patience).await {
-        Some(Reply::Health { problems }) => {
+        Some(Reply::Health { problems, .. }) => {
             if problems.iter().any(|problem| problem.part == Part::Kernel) {
                 return Some("the kernel does not answer");
             }
@@ -77,7 +77,8 @@ mod tests {
         let (calls, mut asked) = mpsc::channel::<Call>(4);
         tokio::spawn(async move {
             while let Some(call) = asked.recv().await {
-                let _ = call.reply.send(Reply::Health { problems: problems.clone() });
+                let problems = problems.clone();
+                let _ = call.reply.send(Reply::Health { problems, ports: None, behind: None });
             }
         });
         calls

@@ -52,6 +52,20 @@ impl Knock {
     }
 }
 
+impl Knock {
+    /// The knocks of a text, with commas or blanks between them.
+    ///
+    /// # Errors
+    /// The first that is none.
+    pub fn list(text: &str) -> Result<Vec<Self>, KnockError> {
+        let parts = text.split(',').map(str::trim).flat_map(|part| {
+            // Nothing between two commas is no knock, blanks beside one are nothing.
+            if part.is_empty() { vec![part] } else { part.split_whitespace().collect() }
+        });
+        parts.map(str::parse).collect()
+    }
+}
+
 impl FromStr for Knock {
     type Err = KnockError;
 
@@ -73,8 +87,8 @@ fn read(text: &str) -> Option<Knock> {
         };
     }
     let (protocol, port) = match text.split_once(':') {
-        Some(("t", port)) => (Protocol::Tcp, port),
-        Some(("u", port)) => (Protocol::Udp, port),
+        Some(("t" | "T", port)) => (Protocol::Tcp, port),
+        Some(("u" | "U", port)) => (Protocol::Udp, port),
         Some((port, word)) => (protocol(word)?, port),
         None => (Protocol::Tcp, text),
     };
@@ -116,6 +130,8 @@ mod tests {
             ("udp/7000/0", "udp/7000/0"),
             ("t:1234", "tcp/1234"),
             ("u:7000", "udp/7000"),
+            ("T:1234", "tcp/1234"),
+            ("U:7000", "udp/7000"),
             ("1234:udp", "udp/1234"),
             ("1234:tcp", "tcp/1234"),
             ("65535", "tcp/65535"),
@@ -123,6 +139,19 @@ mod tests {
             let knock: Knock = text.parse().unwrap();
             assert_eq!(knock.to_string(), canonical, "{text}");
             assert_eq!(knock.to_string().parse(), Ok(knock));
+        }
+    }
+
+    #[test]
+    fn lists_have_commas_or_blanks_between_knocks() {
+        let shown = |text: &str| -> Vec<String> {
+            Knock::list(text).unwrap().iter().map(ToString::to_string).collect()
+        };
+        for text in ["10000,u:10001,10002", " 10000 U:10001  10002 ", "10000, U:10001 10002"] {
+            assert_eq!(shown(text), ["tcp/10000", "udp/10001", "tcp/10002"], "{text}");
+        }
+        for bad in ["", " ", "1,", ",1", "1,,2", "1;2"] {
+            assert!(Knock::list(bad).is_err(), "{bad}");
         }
     }
 

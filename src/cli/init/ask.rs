@@ -1,17 +1,18 @@
 //! The questions themselves, each with what is usual on this host.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
 use super::InitArgs;
 use super::answers::{Answers, Service, protocol_word};
-use super::host::{self, Listening};
+use super::host::{self as here, Listening};
 use super::questions::{Question, Questions};
 use super::{named, write};
 use crate::cli::Exit;
 use crate::cli::consent::own_session;
-pub(super) use crate::cli::host_name::host;
+use crate::cli::host_name::host;
 use crate::config::{Destination, parse_destination};
 use crate::sys::files;
 use crate::units::{AppName, IfName, Lifetime, Network, Protocols, UserName};
@@ -78,7 +79,7 @@ pub fn user(text: &str) -> Result<User, String> {
 /// # Errors
 /// The exit code, after its reason was printed.
 pub fn all(args: &InitArgs, questions: &mut Questions<'_>) -> Result<Answers, Exit> {
-    let found = host::services();
+    let found = here::services();
     let service = ask_service(args, &found, questions)?;
     let app = ask_app(args, service, &found, questions)?;
     let destination = questions.ask(
@@ -90,6 +91,9 @@ pub fn all(args: &InitArgs, questions: &mut Questions<'_>) -> Result<Answers, Ex
         args.destination,
         destination,
     )?;
+    if destination == Destination::Local {
+        remark(service, &found, questions);
+    }
     let ext = ask_ext(args, questions)?;
     let int = match destination.host() {
         None => None,
@@ -121,7 +125,7 @@ pub fn all(args: &InitArgs, questions: &mut Questions<'_>) -> Result<Answers, Ex
         let file = folder.join(format!("{user}.json"));
         (user, file)
     });
-    let ports = match args.http_port.zip(args.https_port).or_else(|| host::step_ports(service)) {
+    let ports = match args.http_port.zip(args.https_port).or_else(|| here::step_ports(service)) {
         Some(ports) => ports,
         None => {
             questions.err().line("error: no pair of usual ports is free for the two steps");
@@ -158,6 +162,18 @@ fn ask_service(args: &InitArgs, found: &[Listening], questions: &mut Questions<'
     )
 }
 
+/// Says so where nothing listens there: the port may be a wrong one.
+fn remark(service: Service, found: &[Listening], questions: &mut Questions<'_>) {
+    let of = service.protocol.each();
+    let same = |one: &&Listening| one.service.port == service.port;
+    let listens =
+        found.iter().filter(same).flat_map(|one| one.service.protocol.each()).any(|p| of.contains(p));
+    if !listens {
+        let shown = format!("{}/{}", service.port, protocol_word(service.protocol));
+        questions.note(&format!("nothing that others can reach listens on {shown} of this host now"));
+    }
+}
+
 /// A bare number below this is hardly meant as a port.
 const SMALL: usize = 20;
 
@@ -188,7 +204,7 @@ fn ask_app(
 ) -> Result<AppName, Exit> {
     let known = found.iter().find(|one| one.service == service).and_then(Listening::app);
     let usual =
-        known.map(|app| app.to_string()).or_else(|| host::usual_name(service.port.get()).map(str::to_owned));
+        known.map(|app| app.to_string()).or_else(|| here::usual_name(service.port.get()).map(str::to_owned));
     questions.ask(
         Question {
             flag: "--app NAME",
@@ -200,23 +216,43 @@ fn ask_app(
     )
 }
 
-/// An interface that is there.
-fn interface(text: &str) -> Result<IfName, String> {
-    let names = host::names();
-    match text.trim().parse::<IfName>() {
-        Ok(name) if names.iter().any(|there| there == name.as_str()) => Ok(name),
-        Ok(_) | Err(_) => Err(format!("`{text}` is no interface of this host: {}", names.join(", "))),
+/// Interfaces, as they are typed.
+#[derive(Default)]
+struct Interfaces {
+    /// What was not there when it was typed last.
+    doubted: RefCell<String>,
+}
+
+impl Interfaces {
+    /// Those that are there, or that are typed again: they may come later.
+    fn judge<'t>(&self, typed: impl Iterator<Item = &'t str> + Clone) -> Result<Vec<IfName>, String> {
+        let there = here::names();
+        let list = if there.is_empty() { "there is none but lo".to_owned() } else { there.join(", ") };
+        let strange = |name: &str| format!("`{name}` is no interface of this host: {list}");
+        let typed = typed.map(str::trim);
+        let names = typed.clone().map(|name| name.parse::<IfName>().map_err(|_| strange(name)));
+        let names = names.collect::<Result<Vec<_>, _>>()?;
+        let whole: Vec<&str> = typed.clone().collect();
+        let absent = typed.clone().find(|name| !there.iter().any(|known| known == name));
+        match absent.filter(|_| self.doubted.replace(whole.join(",")) != whole.join(",")) {
+            Some(name) => Err(format!("{}; type it again if it comes later", strange(name))),
+            None => Ok(names),
+        }
     }
 }
 
 fn ask_ext(args: &InitArgs, questions: &mut Questions<'_>) -> Result<Vec<IfName>, Exit> {
-    let outside = host::outside();
+    let outside = here::outside();
     if outside.is_empty() && args.interface_ext.is_empty() {
         questions.say("No route leads to the internet, so that the interface towards it is not known.");
-        questions.say(&format!("  there are: {}", host::names().join(", ")));
+        questions.say(&match here::names().as_slice() {
+            [] => "  there is none but lo; one that comes later can be named".to_owned(),
+            names => format!("  there are: {}", names.join(", ")),
+        });
     }
     let names: Vec<&str> = outside.iter().map(IfName::as_str).collect();
     let given = (!args.interface_ext.is_empty()).then(|| args.interface_ext.clone());
+    let typed = Interfaces::default();
     questions.ask(
         Question {
             flag: "--interface-ext NAME",
@@ -224,24 +260,26 @@ fn ask_ext(args: &InitArgs, questions: &mut Questions<'_>) -> Result<Vec<IfName>
             usual: (!names.is_empty()).then(|| names.join(",")),
         },
         given,
-        |text| text.split(',').map(interface).collect(),
+        |text| typed.judge(text.split(',')),
     )
 }
 
 fn ask_int(args: &InitArgs, lan: IpAddr, questions: &mut Questions<'_>) -> Result<IfName, Exit> {
+    let typed = Interfaces::default();
+    let one = |text: &str| typed.judge(std::iter::once(text))?.pop().ok_or_else(String::new);
     questions.ask(
         Question {
             flag: "--interface-int NAME",
             text: "Which interface leads to that host?",
-            usual: host::towards(lan).map(|name| name.as_str().to_owned()),
+            usual: here::towards(lan).map(|name| name.as_str().to_owned()),
         },
         args.interface_int.clone(),
-        interface,
+        one,
     )
 }
 
 fn ask_hosts(args: &InitArgs, ext: &[IfName], questions: &mut Questions<'_>) -> Result<Vec<String>, Exit> {
-    let addresses = host::addresses(ext);
+    let addresses = here::addresses(ext);
     let behind_nat = addresses.first().is_some_and(|addr| matches!(addr, IpAddr::V4(v4) if v4.is_private()));
     if behind_nat && args.host.is_empty() {
         questions.say("This host has a private address. Clients on the internet need the one that leads to it: that of the");

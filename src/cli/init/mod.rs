@@ -18,6 +18,7 @@ use self::answers::{Chance, Service};
 use self::questions::{From, Questions};
 use crate::cli::flags::step_port;
 use crate::cli::hash_key::{new_key, new_path, stored};
+use crate::cli::host_name::host;
 use crate::cli::{ConfigArg, Exit, Printer};
 use crate::sys::{process, terminal};
 use crate::units::{AppName, IfName, Lifetime, id_of};
@@ -53,7 +54,7 @@ pub struct InitArgs {
     pub interface_int: Option<IfName>,
 
     /// How clients call this host, a name or an address, or several with commas [default: its addresses]
-    #[arg(long, value_name = "HOST", value_delimiter = ',', value_parser = ask::host)]
+    #[arg(long, value_name = "HOST", value_delimiter = ',', value_parser = host)]
     pub host: Vec<String>,
 
     /// How long the service stays open after a knock [default: 24h]

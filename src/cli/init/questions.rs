@@ -50,6 +50,13 @@ impl<'p> Questions<'p> {
         }
     }
 
+    /// A line for whoever reads what comes of it, too.
+    pub fn note(&mut self, line: &str) {
+        if self.from != From::Nobody {
+            self.err.line(format!("note: {line}"));
+        }
+    }
+
     /// What a flag gave, or the answer. A wrong one is asked for again, with the judge's hint.
     ///
     /// # Errors

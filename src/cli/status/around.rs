@@ -7,7 +7,7 @@ use crate::cli::load::{self, Exposure};
 use crate::cli::operate::exit_of_backend;
 use crate::cli::proxy_flags::Steps;
 use crate::cli::{ConfigArg, Exit};
-use crate::config::{Behind, Settings, StepPorts, Trusted};
+use crate::config::{Behind, Settings, Trusted};
 use crate::service::health::{Ailment, of_others};
 use crate::service::standing::Standing;
 use crate::service::status::Status;
@@ -41,7 +41,7 @@ fn settings(
     (http, https): (NonZeroU16, NonZeroU16),
 ) -> Option<Settings> {
     let read = |behind: Option<Behind>| {
-        let steps = Steps { ports: StepPorts { http: http.get(), https: https.get() }, behind };
+        let steps = Steps::new((http, https), behind);
         load::read(&file.config, Some(&steps), Exposure::Warn).map(|checked| checked.settings).ok()
     };
     let settings = read(None)?;

@@ -89,11 +89,11 @@ pub(super) fn print_traffic(status: &Status, out: &mut Printer) {
     rows.extend(status.traffic.iter().map(|app| {
         [
             app.app.clone(),
-            format!("{} packets", grouped(app.packets_in)),
+            packets(app.packets_in),
             bytes(app.bytes_in),
-            format!("{} packets", grouped(app.packets_out)),
+            packets(app.packets_out),
             bytes(app.bytes_out),
-            format!("{} packets", grouped(app.packets_dropped)),
+            packets(app.packets_dropped),
         ]
     }));
     out.table(&rows);
@@ -171,6 +171,10 @@ fn grouped(number: u64) -> String {
         out.push(digit);
     }
     out
+}
+
+fn packets(number: u64) -> String {
+    if number == 1 { "1 packet".to_owned() } else { format!("{} packets", grouped(number)) }
 }
 
 /// `1.2 kB`, in thousands.

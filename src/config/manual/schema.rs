@@ -20,7 +20,7 @@ pub fn configuration() -> Value {
     add(&mut root, "propertyNames", name(&APP_NAME));
     add(&mut root, "additionalProperties", reference(&APP));
     // Without the steps there are no paths.
-    let without = json!({"properties": {"steps": {"const": "off"}}, "required": ["steps"]});
+    let without = json!({"properties": {"steps": {"enum": ["off", false]}}, "required": ["steps"]});
     let paths = json!({"required": ["http_post_path", "https_post_path"]});
     if let Some(global) = root.pointer_mut("/$defs/global") {
         add(global, "if", without);
@@ -97,7 +97,7 @@ fn shape(of: &Shape) -> Value {
         Shape::Switch => json!({"type": "boolean"}),
         Shape::Number(i64::MIN, i64::MAX) => json!({"type": "integer"}),
         Shape::Number(least, most) => json!({"type": "integer", "minimum": least, "maximum": most}),
-        Shape::Words(words) => json!({"enum": words}),
+        Shape::Words(words) => json!({"enum": choices(words)}),
         Shape::Time(least, most) => json!({
             "anyOf": [
                 {"type": "integer", "minimum": least, "maximum": most},
@@ -123,6 +123,12 @@ fn shape(of: &Shape) -> Value {
         Shape::Either(all) => json!({"anyOf": all.iter().map(shape).collect::<Vec<_>>()}),
         Shape::Nothing => json!({"type": "null"}),
     }
+}
+
+/// The words; for readers of YAML 1.1 `on` and `off` are true and false.
+fn choices(words: &[&str]) -> Vec<Value> {
+    let switches = [("on", true), ("off", false)].into_iter().filter(|(word, _)| words.contains(word));
+    words.iter().map(|word| json!(word)).chain(switches.map(|(_, value)| json!(value))).collect()
 }
 
 fn name(text: &Text) -> Value {

@@ -290,3 +290,59 @@ fn values_are_shown_as_they_were_written() {
     let values: Vec<Option<&str>> = problems.list.iter().map(|p| p.value.as_deref()).collect();
     assert_eq!(values, [Some("0x10"), Some("1.50")]);
 }
+
+#[test]
+fn files_of_other_programs_are_told_by_how_they_begin() {
+    for text in ["[options]\n\tUseSyslog\n", "# knock-knock\n[main]\nport = 1\n", "SOURCE   ANY\nKEY x\n"] {
+        let told = read(text).unwrap_err().to_string();
+        assert!(told.contains("docs/migration") && told.lines().count() <= 2, "{told}");
+    }
+    let told = read("[22, 23]\n").unwrap_err().to_string();
+    assert!(!told.contains("docs/migration"), "{told}");
+}
+
+#[test]
+fn with_proofs_only_every_key_of_step_1_that_cannot_be_proved_is_warned_of() {
+    let stored = format!("$ka1$abcdefgh${}", "ab".repeat(32));
+    let slow = "$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$lnizTRNgy0D3lJD4Xlm+A2aXibz3GSvOOHAXUwm1P0Y";
+    let global = GLOBAL.trim_end().trim_end_matches('}');
+    let with = |proof: &str, users: &str, key: &str| -> String {
+        let text = format!(
+            "{global}, step1_proof: {proof}{users}}}\nssh: {{port: 22, duration: 1h, access_key_http: ['{key}'], access_key_https: [other-secret]}}\n"
+        );
+        loads(&text).warnings.iter().map(ToString::to_string).collect()
+    };
+    for proof in ["require", "require_address"] {
+        let told = with(proof, "", "first-secret");
+        assert!(told.contains("nobody can use this key") && !told.contains("first-secret"), "{told}");
+        assert_eq!(with(proof, "", &stored), "");
+        let user = |key: &str| {
+            format!(", users: {{alice: {{access_key_http: '{key}', access_key_https: alice-key-2}}}}")
+        };
+        assert_eq!(with(proof, &user("alice-key-1"), &stored), "");
+        let told = with(proof, &user(slow), &stored);
+        assert!(told.contains("argon2id, which does not do for a proof"), "{told}");
+    }
+    assert_eq!(with("accept", "", "first-secret"), "");
+}
+
+#[test]
+fn what_nobody_can_use_and_what_does_nothing_is_warned_of() {
+    let warned = |text: &str| -> Vec<String> {
+        loads(text).warnings.iter().map(|warning| warning.message.clone()).collect()
+    };
+    let keys = "access_key_http: {key: first-secret, disabled: true}, access_key_https: other-secret";
+    let users = |more: &str| {
+        format!("users: {{alice: {{access_key_http: alice-key-1, access_key_https: alice-key-2{more}}}}}")
+    };
+    let global = GLOBAL.trim_end().trim_end_matches('}');
+    let off = "every key for this app is disabled: it stays closed";
+    assert_eq!(warned(&format!("{GLOBAL}ssh: {{port: 22, duration: 1h, {keys}}}\n")), [off]);
+    let both = |more: &str| format!("{global}, {}}}\nssh: {{port: 22, duration: 1h, {keys}}}\n", users(more));
+    assert!(warned(&both("")).is_empty());
+    assert_eq!(warned(&both(", disabled: true")), [off]);
+    let local = warned(&format!("{GLOBAL}{APP}, masquerade: false}}\n"));
+    assert!(local.len() == 1 && local[0].contains("anyway"), "{local:?}");
+    let group = warned(&format!("{global}, log_knocks_group: 7}}\n{APP}}}\n"));
+    assert!(group.len() == 1 && group[0].contains("hears nothing"), "{group:?}");
+}

@@ -109,6 +109,7 @@ fn what_is_wrong_with_a_sequence_is_told_without_its_knocks() {
 fn what_a_scan_would_knock_and_what_another_sequence_contains_is_warned_of() {
     for (sequence, wanted) in [
         ("{knocks: [1]}", "every scan finds it"),
+        ("{knocks: [7000, tcp/7000]}", "all knocks are at one port"),
         ("{knocks: [10, 11, 12]}", "a scan knocks them in this order"),
         ("{knocks: [12, 11, 10]}", "a scan knocks them in this order"),
         ("[{knocks: [1, 5]}, {knocks: [1, 5, 7]}]", "contains this one"),
@@ -154,6 +155,7 @@ fn without_steps_there_are_no_paths_and_nothing_may_need_them() {
             "ssh: {port: 22, duration: 1h, access_key_http: [first-secret], access_key_https: [other-secret]}\n",
             "access keys open nothing",
         ),
+        ("", "ssh: {port: 22, duration: 1h}\n", "nothing opens this app"),
         (", users: {}", app, "users open nothing"),
         (", sequence: {knocks: [7, 9], opens: step-1}", app, "this opens a step"),
         (", http_post_path: no", app, "global.http_post_path"),
@@ -161,6 +163,11 @@ fn without_steps_there_are_no_paths_and_nothing_may_need_them() {
         let text = format!("global: {{interface_ext: eth0, steps: off{global}}}\n{app}");
         let problems = read(&text).unwrap_err().to_string();
         assert!(problems.contains(wanted), "{problems}");
+        assert!(!problems.contains("add `access_key_http"), "{problems}");
+    }
+    for (off, works) in [("false", true), ("'off'", true), ("true", false)] {
+        let text = format!("global: {{interface_ext: eth0, steps: {off}}}\n{app}");
+        assert_eq!(read(&text).is_ok(), works, "{off}");
     }
     assert!(read(&format!("global: {{interface_ext: eth0, steps: maybe}}\n{app}")).is_err());
 }

@@ -30,7 +30,7 @@ impl Enforcer {
                 Reply::Status { status: self.with_the_rest(status, &live, now) }
             }
             Request::Figures {} => Reply::Figures(Box::new(self.figures(now)?)),
-            Request::Health {} => Reply::Health { problems: self.ailments() },
+            Request::Health {} => self.health(),
             Request::Explain { address } => Reply::Explained { recalled: self.recall(address, now) },
             Request::Unblock { address } => unblock::unblock(&mut self.gatekeeper, address, user, now),
             Request::Confirm {} => self.confirm(user),

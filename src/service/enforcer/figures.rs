@@ -91,17 +91,23 @@ impl Enforcer {
         if let Some(why) = known.no_figures {
             add(Part::Metrics, why);
         }
-        if let Some(file) = self.state.as_ref().filter(|state| state.is_stale()) {
-            let file = file.path().display();
-            add(Part::StateFile, format!("{file} cannot be written: grants would not outlast a reboot"));
-        }
-        // Told once in the log, when it was refused.
-        if let (None, Some(file)) = (&self.state, &self.operations.settings().global.state_file) {
-            let file = file.display();
-            let message = format!(
-                "{file} was refused as the state file, the log says why: grants do not outlast a reboot; remove it, or name another, and reload"
-            );
-            add(Part::StateFile, message);
+        if let Some(path) = &self.operations.settings().global.state_file {
+            let path = path.display();
+            match &self.state {
+                None => add(
+                    Part::StateFile,
+                    format!(
+                        "{path} is no state file of ours, or cannot be read: it is left as it is, and grants would not outlast a reboot; remove it, or name another, and reload"
+                    ),
+                ),
+                Some(file) if file.has_failed() => {
+                    add(
+                        Part::StateFile,
+                        format!("{path} cannot be written: grants would not outlast a reboot"),
+                    );
+                }
+                Some(_) => {}
+            }
         }
         out.extend(self.outside.look(self.operations.settings()));
         out

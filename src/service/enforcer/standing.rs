@@ -3,9 +3,11 @@
 use std::num::NonZeroU16;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::super::control::Reply;
 use super::super::standing::{Configuration, FrontState, HostRule, Standing};
 use super::Enforcer;
 use crate::backend::Plan;
+use crate::config::Behind;
 use crate::ruleset::diff::{Live, diff};
 use crate::ruleset::model::Hook;
 use crate::units::{Now, Timestamp};
@@ -36,6 +38,17 @@ impl Enforcer {
             certificate_ends_in_s: ends.map(|ends| seconds_until(ends, now.wall)),
             problems: self.ailments(),
         }
+    }
+
+    /// What is wrong, and by which ports that is to be judged.
+    pub(super) fn health(&mut self) -> Reply {
+        let proxy = self.operations.in_force().0.global.proxy.as_ref();
+        let behind = proxy.map(|proxy| Behind {
+            http: proxy.http_port,
+            https: proxy.https_port,
+            trusted: proxy.trusted.clone(),
+        });
+        Reply::Health { problems: self.ailments(), ports: self.public_ports(), behind }
     }
 
     fn rules_as_wanted(&mut self, live: &Live) -> Option<bool> {
