@@ -368,6 +368,14 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_is_for_names_that_clients_can_ask_for() {
+        for name in ["", "a..b", "http://gate/", "203.0.113.1:443"] {
+            assert!(parsed(&format!("knock-agent cert --name {name}")).is_err(), "{name}");
+        }
+        assert!(parsed("knock-agent cert --name *.example.com --name ::1").is_ok());
+    }
+
+    #[test]
     fn with_a_proxy_in_front_clients_use_its_ports() {
         let line =
             "knock-agent guard --waf-http-port 80 --waf-https-port 443 --http-port 8081 --https-port 8444";
