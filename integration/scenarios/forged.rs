@@ -193,6 +193,49 @@ fn what_goes_out_again_is_let_through_whichever_outside_way_leads_back() {
     assert!(counted.contains("packets 0 "), "{counted}");
 }
 
+/// A guest on a bridge of the router, whose outside interface it is; client b speaks to it from an address of the inside network.
+fn bridge(net: &Topology) -> Namespace {
+    let guest = Namespace::new("guest");
+    let feed = |host: &Namespace, text: &str| {
+        host.feed("ip", &["-batch", "-"], text.as_bytes()).success();
+    };
+    let port = format!("link add vm0 type veth peer name eth0 netns {}\n", guest.name());
+    let bridge = "link add br9 type bridge mcast_snooping 0\nlink set br9 up\naddr flush dev ext0\n\
+        link set ext0 master br9\nlink set vm0 master br9\nlink set vm0 up\n\
+        addr add 203.0.113.1/24 dev br9\naddr add 2001:db8:1::1/64 dev br9 nodad\n";
+    feed(&net.router, &format!("{port}{bridge}"));
+    let inside = "link set eth0 up\naddr add 203.0.113.60/24 dev eth0\naddr add 2001:db8:1::60/64 dev eth0 nodad\n\
+        route add 10.0.0.77 via 203.0.113.3\nroute add fd00:5::77 via 2001:db8:1::3\n";
+    feed(&guest, inside);
+    let client = "addr add 10.0.0.77 dev lo\naddr add fd00:5::77 dev lo nodad\n\
+        route add 203.0.113.60 dev eth0 src 10.0.0.77\nroute add 2001:db8:1::60 dev eth0 src fd00:5::77\n";
+    feed(&net.b, client);
+    guest
+}
+
+/// A packet between two others that a bridge of this host carries, and rules see all the same.
+#[test]
+fn what_is_bridged_is_let_through_whatever_our_routes_say() {
+    let net = Topology::new();
+    let guest = bridge(&net);
+    let _service = Server::udp(&guest, 9000, Habit::Echo);
+    for tables in ["iptables", "ip6tables"] {
+        let seen = format!("net.bridge.bridge-nf-call-{tables}=1");
+        if net.router.run("sysctl", &["-w", &seen]).code != Some(0) {
+            eprintln!("not tried: no rule sees what is bridged here (modprobe br_netfilter)");
+            return;
+        }
+    }
+    let config = Config::new(&[]).app("web", "3080", "both", "local", &[]);
+    let home = Installation::with_text(&config.text().replace("interface_ext: ext0", "interface_ext: br9"));
+    let _agent = home.start(&net.router);
+    for to in ["203.0.113.60", "2001:db8:1::60"] {
+        assert!(udp_echoes(&net.b, to.parse().unwrap(), 9000, GENEROUS), "{to}");
+    }
+    let seen = net.router.run("conntrack", &["-L"]).success().text();
+    assert!(seen.contains("src=10.0.0.77 dst=203.0.113.60 "), "{seen}");
+}
+
 /// A helper that the host uses waits for the connection that a stranger's request for a file announces: from any port of
 /// the gateway's to where the request came from.
 #[test]
