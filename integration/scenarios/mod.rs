@@ -25,6 +25,7 @@ mod explain;
 mod explain_broken;
 mod explain_hosts;
 mod explain_knocks;
+mod explain_lost;
 mod explain_mixtures;
 mod explain_newer;
 mod explain_ways;

@@ -51,7 +51,7 @@ pub enum Happening {
     Refused {
         /// At which step.
         step: u8,
-        /// Why: a word of the log.
+        /// Why: a word of the log, or a closer one.
         reason: String,
     },
     /// It was right, and could not be let in.
@@ -64,6 +64,12 @@ pub enum Happening {
 }
 
 impl Happening {
+    /// Whether somebody was heard by it; who is let in no more was not, that moment.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        !matches!(self, Self::Closed { .. })
+    }
+
     /// Whether only somebody with a right key can bring it about.
     fn is_members(&self) -> bool {
         !matches!(self, Self::Refused { .. })
@@ -121,11 +127,23 @@ impl Memory {
         out
     }
 
-    /// Those whose step 1 was right and nothing came after it, with the app and when.
+    /// When anything was heard of an address or of any other of its IPv6 network (/64).
+    #[must_use]
+    pub fn last_of_network(&self, client: ClientAddr) -> Option<Duration> {
+        let first = network(client);
+        let same = |addr: IpAddr| network(ClientAddr::new(addr)) == first;
+        let members = self.members.by.range(first..).take_while(|(addr, _)| same(**addr));
+        let events = members.flat_map(|(_, events)| events).chain(self.strangers.of(first));
+        events.filter(|event| event.happening.is_heard()).map(|event| event.at).max()
+    }
+
+    /// Those whose step 1 was right and nothing came after it, not even a wrong step 2, with the app and when.
     pub fn pending(&self) -> impl Iterator<Item = (IpAddr, &str, Duration)> {
         self.members.by.iter().filter_map(|(addr, events)| {
             let last = events.iter().max_by_key(|event| event.at)?;
-            let waits = matches!(last.happening, Happening::Step1 { .. } | Happening::CodeWanted {});
+            let refused = self.strangers.of(network(ClientAddr::new(*addr)));
+            let waits = matches!(last.happening, Happening::Step1 { .. } | Happening::CodeWanted {})
+                && refused.iter().all(|event| event.at < last.at);
             Some((*addr, last.app.as_deref().filter(|_| waits)?, last.at))
         })
     }
@@ -218,6 +236,26 @@ mod tests {
         assert_eq!(memory.strangers.by.len(), STRANGERS);
         assert_eq!(memory.strangers.order.len(), STRANGERS);
         assert!(memory.of(client("10.0.0.1")).is_empty(), "the first one is forgotten first");
+    }
+
+    #[test]
+    fn who_went_on_and_was_refused_waits_no_more_and_a_network_is_heard_of_by_any_of_its_addresses() {
+        let mut memory = Memory::new(Now::at_secs(0));
+        let (a, other) = (client("2001:db8::1"), client("2001:db8:0:1::1"));
+        assert_eq!(memory.last_of_network(a), None);
+        for at in [a, other] {
+            memory.note(at, Some("ssh"), Happening::Step1 { seconds: 20 }, Now::at_secs(5));
+        }
+        memory.note(
+            a,
+            Some("ssh"),
+            Happening::Refused { step: 2, reason: "wrong-key".into() },
+            Now::at_secs(7),
+        );
+        assert_eq!(memory.pending().map(|(addr, ..)| addr).collect::<Vec<_>>(), [other.ip()]);
+        assert_eq!(memory.last_of_network(client("2001:db8::77")), Some(Duration::from_secs(7)));
+        assert_eq!(memory.last_of_network(client("2001:db8:0:1::77")), Some(Duration::from_secs(5)));
+        assert_eq!(memory.last_of_network(client("2001:db8:0:2::1")), None);
     }
 
     #[test]

@@ -411,6 +411,7 @@ fn flows_of(client: IpAddr) -> Vec<Flow> {
     let flow = |attempt: Attempt| Flow {
         protocol: attempt.flow.protocol,
         port: attempt.flow.server.port(),
+        from: attempt.flow.client.port(),
         answered: attempt.answered,
         open: attempt.open,
         half: attempt.state == Some(SYN_RECEIVED),

@@ -235,6 +235,19 @@ impl Packet {
         }
     }
 
+    /// Has it carry data that begins so, in a packet of TCP with the usual options.
+    pub fn put_data(&mut self, data: &[u8]) {
+        let Some(start) = self.data_at() else { return };
+        self.transport.resize(start, None);
+        self.transport.extend(known(data));
+    }
+
+    /// Where in the header of TCP its data begins.
+    fn data_at(&self) -> Option<usize> {
+        let words = self.transport.get(12).copied().flatten().filter(|_| self.protocol == Protocol::Tcp)?;
+        Some(usize::from(words >> 4) * 4)
+    }
+
     /// Writes the source or destination address.
     pub fn put_address(&mut self, destination: bool, addr: Option<IpAddr>) {
         let (offset, len) = self.address_at(destination);
@@ -317,8 +330,10 @@ impl Packet {
         let bytes = match base {
             // Ethernet's number for the protocol.
             0 if (offset, len) == (12, 2) => return self.meta(1),
-            1 => &self.network,
-            2 => &self.transport,
+            1 => self.network.as_slice(),
+            2 => self.transport.as_slice(),
+            // What TCP carries, where that is known.
+            3 => self.data_at().and_then(|start| self.transport.get(start..)).unwrap_or_default(),
             _ => return Some(vec![None; len]),
         };
         if base == 1 && bytes.len() < offset + len {
@@ -327,7 +342,7 @@ impl Packet {
         match bytes.get(offset..offset + len) {
             Some(found) => Some(found.to_vec()),
             // Options of TCP may be there; UDP has none.
-            None if self.protocol == Protocol::Tcp || self.crafted => Some(vec![None; len]),
+            None if self.protocol == Protocol::Tcp || self.crafted || base == 3 => Some(vec![None; len]),
             None => None,
         }
     }

@@ -60,7 +60,7 @@ impl Finding {
 /// A place on the way of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// Which packet: `first`, `later` or `answer`; `knock` for one to step 1 or 2.
+    /// Which packet: `first`, `later` or `answer`; `knock` for any of them at step 1 or 2.
     pub packet: &'static str,
     /// Where.
     pub hook: HostHook,

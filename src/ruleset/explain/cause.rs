@@ -29,6 +29,8 @@ pub enum Cause {
     OnceUsed,
     /// Step 1 was right and step 2 did not follow.
     Step2Missing,
+    /// What it sent to step 2 after its step 1 was no step 2.
+    Step2Unheard,
     /// It came to step 1 with something else than step 1.
     Step1Unheard,
     /// Somebody else did step 1, perhaps the same client.
@@ -133,7 +135,7 @@ pub enum Cause {
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Self; 63] = [
+    pub const ALL: [Self; 64] = [
         Self::Granted,
         Self::Allowed,
         Self::OtherInterface,
@@ -147,6 +149,7 @@ impl Cause {
         Self::GrantRevoked,
         Self::OnceUsed,
         Self::Step2Missing,
+        Self::Step2Unheard,
         Self::Step1Unheard,
         Self::Step1Elsewhere,
         Self::Step1Missing,
@@ -216,6 +219,7 @@ impl Cause {
             Self::GrantRevoked => "grant-revoked",
             Self::OnceUsed => "once-used",
             Self::Step2Missing => "step2-missing",
+            Self::Step2Unheard => "step2-unheard",
             Self::Step1Unheard => "step1-unheard",
             Self::Step1Elsewhere => "step1-elsewhere",
             Self::Step1Missing => "step1-missing",

@@ -76,6 +76,8 @@ pub struct Flow {
     pub protocol: Protocol,
     /// The port that the client addressed.
     pub port: u16,
+    /// The port that it came from.
+    pub from: u16,
     /// Whether the other end has ever answered.
     pub answered: bool,
     /// Whether both ends have spoken on it, and it is not over.

@@ -197,13 +197,8 @@ pub(super) fn closed(trial: &mut Trial<'_>, place: &Place) -> Vec<Finding> {
         ];
     }
     let mut found = why_not_granted(trial);
-    let question = trial.question;
-    let lives = trial
-        .facts
-        .flows
-        .iter()
-        .any(|flow| flow.open && flow.protocol == question.protocol && flow.port == question.port);
-    if lives {
+    let mut flows = trial.facts.flows.iter();
+    if flows.any(|flow| flow.open && ways::lives_on(trial, flow)) {
         found.push(Finding::open(
             Cause::EstablishedLives,
             "a connection of it that is open lives on (`established: keep`, or it was there before the guard); only new ones need a grant",
@@ -235,20 +230,20 @@ pub(super) fn why_not_granted(trial: &mut Trial<'_>) -> Vec<Finding> {
     if let (true, Daemon::Mute(why)) = (steps, &trial.facts.daemon) {
         found.push(ways::mute(why).next(by_hand(trial, app)));
     }
-    let mut blocked = if steps { heard::way(trial) } else { Vec::new() };
     let mut told = Vec::new();
     if let Daemon::Says(recalled) = &trial.facts.daemon {
         if steps {
             told.extend(heard::unheard(trial, recalled));
         }
         let history = history::told(recalled, app, trial.question.client);
+        let history = history.map(|finding| heard::gone_on(trial, recalled, finding));
         told.extend(history.map(|finding| knock(trial, disabled(trial, app, finding))));
     }
+    let mut blocked = if steps { heard::way(trial, heard::stands_at(&told)) } else { Vec::new() };
     // Whoever has nothing but its first step behind it was kept from going on.
-    let began = |finding: &Finding| {
-        matches!(finding.cause, Cause::Step2Missing | Cause::Step1Missing | Cause::Step1Unheard)
-    };
-    if told.iter().all(began) {
+    // Of a client with two addresses, one did step 1, and this one nothing or step 2.
+    let nothing_of_its_own = told.iter().all(|finding| finding.cause == Cause::Step1Missing);
+    if told.is_empty() || heard::stands_at(&told).is_some() {
         found.append(&mut blocked);
     }
     found.append(&mut told);
@@ -267,10 +262,15 @@ pub(super) fn why_not_granted(trial: &mut Trial<'_>) -> Vec<Finding> {
         Some(changed) if !found.iter().any(settled) => found.insert(0, changed),
         changed => found.extend(changed.or_else(|| newer::beside(trial))),
     }
+    let other = step1_of_others(trial, app).filter(|_| nothing_of_its_own);
     // What cannot be told of its knocks is no reason.
     if !found.iter().any(|finding| finding.verdict == Verdict::Closed) {
-        found.insert(0, not_knocked(trial, app, steps));
+        let mut not_knocked = not_knocked(trial, app, steps);
+        let knock_alike = other.as_ref().and_then(|other| other.next.first().cloned());
+        not_knocked.next.splice(0..0, knock_alike);
+        found.insert(0, not_knocked);
     }
+    found.extend(other);
     found
 }
 
@@ -452,7 +452,6 @@ fn elsewhere(trial: &Trial<'_>, app: &App) -> Vec<Finding> {
                 .next(by_hand(trial, app)),
         );
     }
-    out.extend(step1_of_others(trial, app));
     out
 }
 
@@ -466,19 +465,16 @@ fn step1_of_others(trial: &Trial<'_>, app: &App) -> Option<Finding> {
         true => "over two ways (a proxy, a VPN, a provider that shares addresses)".to_owned(),
         false => format!("by {} and {}", word(that), word(this)),
     };
-    let found = Finding::closed(
+    let (address, ago) = (waits.address, super::span(waits.ago_s));
+    // Where many knock, it is mostly somebody else.
+    let found = Finding::open(
         Cause::Step1Elsewhere,
         format!(
-            "it has not knocked; {} did step 1 {} ago and has not gone on: the same client, perhaps, which comes {how}",
-            waits.address,
-            super::span(waits.ago_s)
+            "{address} did step 1 {ago} ago and has not gone on: the same client, perhaps, which comes {how}"
         ),
     );
     let digit = this.digit();
-    let mut found =
-        found.next(format!("# have the client knock and connect by the same: knock-agent knock -{digit}"));
-    if let Some((http, _)) = recalled.ports {
-        found = found.next(without_a_trace(http));
-    }
-    Some(found.next(by_hand(trial, app)))
+    Some(found.next(format!(
+        "# if {address} is the same client: have it knock and connect by the same: knock-agent knock -{digit}"
+    )))
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::answer::Finding;
 use super::cause::Cause;
-use super::recalled::{Event, Recalled};
+use super::recalled::{Event, Recalled, WRONG_PROOF};
 use super::span;
 use crate::config::App;
 use crate::grant::Happening;
@@ -70,7 +70,7 @@ pub(super) fn told(recalled: &Recalled, app: &App, client: IpAddr) -> Option<Fin
             (_, false) => Finding::closed(
                 Cause::GrantRevoked,
                 format!(
-                    "its grant was taken back {ago}, by an operator, the client or a change of the configuration"
+                    "its grant was taken back {ago}: by an operator, the client, a change of the configuration, or whoever else removed it from the kernel"
                 ),
             ),
         },
@@ -83,6 +83,10 @@ pub(super) fn told(recalled: &Recalled, app: &App, client: IpAddr) -> Option<Fin
     };
     Some(found)
 }
+
+/// What step 2 must be.
+pub(super) const COMPARE_STEP2: &str =
+    "# compare the client's step-2 path (https_post_path) with the configuration; it is POST, and HTTPS";
 
 /// The word for a step 2 whose step 1 is missing.
 const NO_STEP1: &str = "no-step1";
@@ -113,12 +117,13 @@ fn step1(recalled: &Recalled, app: &App, event: &Event, seconds: u64) -> Finding
         true => format!("it has {} in all to come", span(seconds)),
         false => format!("it was open for {}, so that it came too late if it came", span(seconds)),
     };
-    Finding::closed(Cause::Step2Missing, format!("step 1 was right {ago}, and step 2 has not come; {now}"))
+    Finding::closed(Cause::Step2Missing, format!("step 1 was right {ago}, and no step 2 has been understood since; {now}"))
         .next(match live {
             true => "# have the client go on with step 2".to_owned(),
             false => format!("# if its step 2 comes late: step2_https_duration of {} gives it more time than {}", app.name, span(seconds)),
         })
         .next("# on the client: is the port of step 2 reachable from there, is its certificate trusted, is its clock right?")
+        .next(COMPARE_STEP2)
         .next("# step 2 must come from the same address as step 1 (IPv4 or IPv6, no other proxy or VPN)")
 }
 
@@ -162,6 +167,10 @@ fn words(reason: &str) -> (String, &'static str) {
         "wrong-key" => (
             "wrong key, or the key of a user who is disabled or may not reach this app",
             "# compare the client's key of that step with the configuration, and `apps` of its user",
+        ),
+        WRONG_PROOF => (
+            "a proof of no key: a wrong key, the key of a user who is disabled or may not reach this app, or a clock that differs from this host's, as a proof holds the time",
+            "date -u; timedatectl  # compare it with the client's clock. If they agree, compare its key of that step, and `apps` of its user",
         ),
         "wrong-code" => (
             "wrong one-time code",

@@ -7,6 +7,7 @@
 pub mod answer;
 mod arrival;
 pub mod cause;
+mod conversation;
 pub mod facts;
 mod gate;
 mod heard;
@@ -29,7 +30,7 @@ pub use answer::{Answer, Finding, Outcome, Step, Verdict, hook_word};
 pub use cause::Cause;
 pub use facts::{Daemon, Echo, Facts, Flow, Path, PathTrouble, Routes};
 pub use judge::{CLIENT_PORT, Question, explain};
-pub use recalled::{Event, Holder, Newer, Pending, Recalled};
+pub use recalled::{Event, Holder, Newer, Pending, Recalled, WRONG_PROOF};
 
 /// A time for people: `45 s`, `3 min`, `2 h 05 min`, `4 days`.
 #[must_use]

@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::grant::Happening;
 
+/// The word of the memory for a proof of no key; that of the log is the one for a wrong key.
+pub const WRONG_PROOF: &str = "wrong-proof";
+
 /// So many parts of a configuration are named.
 const NAMED: usize = 6;
 
@@ -14,6 +17,9 @@ pub struct Recalled {
     pub since_s: u64,
     /// What became of the address, the last first.
     pub events: Vec<Event>,
+    /// How many seconds ago anything was heard of it or of another address of its IPv6 network (/64).
+    #[serde(default)]
+    pub network_ago_s: Option<u64>,
     /// For how many more seconds it is locked out.
     pub locked_out_s: Option<u64>,
     /// The apps (slugs) for which it has a step 1 that is still good.

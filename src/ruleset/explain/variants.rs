@@ -14,10 +14,15 @@ use crate::units::Family;
 /// Whether the first packet of `what` is lost where rates and numbers are used up by what came before it.
 #[must_use]
 pub(super) fn too_many(trial: &Trial<'_>, first: &Walk, what: &str) -> Option<Finding> {
-    let again = |used_up| {
-        let packet = Packet { used_up, ..first.first.clone() };
+    too_many_by(first, what, |packet| {
         arrive(trial.facts.situation, trial.facts.routes, packet, trial.forwarded())
-    };
+    })
+}
+
+/// The same of a packet that takes another way.
+#[must_use]
+pub(super) fn too_many_by(first: &Walk, what: &str, way: impl Fn(Packet) -> Walk) -> Option<Finding> {
+    let again = |used_up| way(Packet { used_up, ..first.first.clone() });
     let (walk, verdict) = [(again(Room::Narrow), Verdict::Unknown), (again(Room::Wide), Verdict::Open)]
         .into_iter()
         .find(|(walk, _)| walk.dropper().is_some_and(|(met, _)| !met.is_ours()))?;

@@ -130,6 +130,17 @@ pub fn arrive(
     walker.finish(end)
 }
 
+/// The same of a packet that our own rules let pass, whatever they say now.
+#[must_use]
+pub(super) fn arrive_admitted(situation: &Situation, routes: &dyn Routes, packet: Packet) -> Walk {
+    let mut walker = Walker::new(situation, routes, packet, None);
+    walker.admitted = true;
+    let end = match walker.incoming() {
+        Ok(end) | Err(end) => end,
+    };
+    walker.finish(end)
+}
+
 /// Sends a packet on its way that this host makes.
 #[must_use]
 pub fn depart(situation: &Situation, routes: &dyn Routes, packet: Packet) -> Walk {
@@ -148,6 +159,8 @@ struct Walker<'a> {
     /// As connection tracking will see it.
     tracking: Tracking,
     untracked: bool,
+    /// Whether our own rules let it pass in any case.
+    admitted: bool,
     met: Vec<Met>,
     translated: Option<(IpAddr, u16)>,
 }
@@ -167,6 +180,7 @@ impl<'a> Walker<'a> {
             packet,
             tracking,
             untracked: false,
+            admitted: false,
             met: Vec::new(),
             translated,
         }
@@ -312,8 +326,8 @@ impl<'a> Walker<'a> {
             passage,
         });
         match self.met.last().and_then(Met::loss) {
-            Some((_, true)) => Err(End::Dropped),
-            Some((_, false)) | None => Ok(ended),
+            Some((_, true)) if !(self.admitted && is_ours(&chain.table)) => Err(End::Dropped),
+            Some(_) | None => Ok(ended),
         }
     }
 

@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use super::answer::Finding;
 use super::cause::Cause;
-use super::facts::{Daemon, PathTrouble};
+use super::facts::{Daemon, Flow, PathTrouble};
 use super::judge::{CLIENT_PORT, Question, Trial, word};
 use super::member::our_table;
-use super::walk::Walk;
-use crate::ruleset::audit::packet::Interface;
+use super::walk::{Walk, arrive};
+use crate::ruleset::audit::packet::{Interface, Original, TcpFlags, Tracking};
 use crate::units::Family;
 
 /// Nothing of ours is in force.
@@ -158,4 +158,20 @@ pub(super) fn back(trial: &Trial<'_>, first: &Walk, by: &Interface) -> (Interfac
         // A VRF has routes of its own, which are not asked.
         Err(_) => as_it_came,
     }
+}
+
+/// Whether the rules let the client go on with a connection of before, as one that its app keeps.
+#[must_use]
+pub(super) fn lives_on(trial: &Trial<'_>, flow: &Flow) -> bool {
+    let Trial { facts, question, .. } = trial;
+    let (Some(app), Some(host)) = (question.app, question.host) else { return false };
+    if (flow.protocol, flow.port) != (question.protocol, question.port) {
+        return false;
+    }
+    let mut packet = question.packet(host, question.port, TcpFlags::Data, Tracking::ESTABLISHED);
+    packet.put_port(false, Some(flow.from));
+    packet.original = Some(Original { from: (question.client, flow.from), to: (host, question.port) });
+    let sent_on = app.destination.host().map(|to| (to, app.destination.port().unwrap_or(question.port)));
+    let walk = arrive(facts.situation, facts.routes, packet, sent_on);
+    !walk.dropper().is_some_and(|(met, _)| met.is_ours())
 }

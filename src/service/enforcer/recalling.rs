@@ -8,8 +8,8 @@ use super::super::knocked::slug_of;
 use super::super::operations::OperationError;
 use super::Enforcer;
 use crate::grant::{Happening, Turn, What};
-use crate::knock::{Attempt, Refusal, Step};
-use crate::ruleset::explain::{Event, Holder, Pending, Recalled};
+use crate::knock::{Attempt, Credential, Refusal, Step};
+use crate::ruleset::explain::{Event, Holder, Pending, Recalled, WRONG_PROOF};
 use crate::units::{AppName, ClientAddr, Lifetime, Now};
 
 /// Others who are let in are named up to this many.
@@ -31,7 +31,12 @@ impl Enforcer {
             Step::One => 1,
             Step::Two => 2,
         };
-        let happening = Happening::Refused { step, reason: reason.word().to_owned() };
+        // A proof holds the time, and a clock that is wrong makes it as wrong as a wrong key does.
+        let word = match (reason, &attempt.credential) {
+            (Refusal::WrongKey, Credential::Proof(_)) => WRONG_PROOF,
+            _ => reason.word(),
+        };
+        let happening = Happening::Refused { step, reason: word.to_owned() };
         self.remember(attempt.client, &attempt.app, happening, now);
     }
 
@@ -81,6 +86,7 @@ impl Enforcer {
     pub(super) fn recall(&mut self, address: IpAddr, now: Now) -> Recalled {
         let client = ClientAddr::new(address);
         let ago = |at: Duration| now.boot.saturating_sub(at).as_secs();
+        let network_ago_s = self.memory.last_of_network(client).map(ago);
         let events = self.memory.of(self.masked(client)).into_iter().map(|event| Event {
             ago_s: ago(event.at),
             times: event.times,
@@ -128,6 +134,7 @@ impl Enforcer {
             pending,
             since_s: ago(self.memory.since()),
             events,
+            network_ago_s,
             locked_out_s: lock.map(|locked| locked.left.as_secs()),
             step1,
             grants: grants.collect(),
