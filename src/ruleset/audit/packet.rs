@@ -290,6 +290,13 @@ impl Packet {
         }
     }
 
+    /// Writes what a packet of TCP says about its connection.
+    pub fn put_flags(&mut self, flags: TcpFlags) {
+        if self.protocol == Protocol::Tcp {
+            set(&mut self.transport, 13, &[flags.byte()]);
+        }
+    }
+
     /// What a step would load; none where the packet has no such thing, and the rule does not match.
     #[must_use]
     pub fn load(&self, source: Source, len: Option<usize>) -> Option<Vec<Byte>> {

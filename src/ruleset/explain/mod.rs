@@ -21,6 +21,7 @@ mod obstacle;
 pub mod recalled;
 #[cfg(test)]
 mod tests;
+mod tracking;
 mod variants;
 pub mod walk;
 mod ways;
