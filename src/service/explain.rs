@@ -34,7 +34,7 @@ use crate::ruleset::plan::app_set;
 use crate::ruleset::wire::Attempt;
 use crate::sys::paths::{Routed, routed};
 use crate::sys::{command, flows, half_open, interfaces};
-use crate::units::{Family, Protocol};
+use crate::units::{Family, PortRange, Protocol};
 
 /// With more grants than this, sets of grants are asked for one address rather than read.
 const MANY: u64 = 20_000;
@@ -116,6 +116,7 @@ pub fn explain(
         tracked: tracked(),
         begun: half_open::ports_of(client),
         only_v6: flows::listening_for_v6_only().unwrap_or_default(),
+        full: flows::full_queues().unwrap_or_default(),
         echo: &|addr, port| if asked.probe { echo(addr, port) } else { Echo::NotAsked },
         ends: &|set, addr| {
             let found = nft.borrow_mut().element(&SetRef::plain(set), &address_key(addr)).ok()??;
@@ -144,8 +145,9 @@ pub fn explain(
         None => other_ways(&situation, &layout, by.as_ref(), client),
     };
     let mut answers = Vec::new();
-    for subject in wanted(settings, &asked.what) {
-        let Some(answer) = told(&subject, by.clone()) else { continue };
+    for subject in wanted(settings, &asked.what, &situation) {
+        let Some(mut answer) = told(&subject, by.clone()) else { continue };
+        answer.finding.next.extend(one_of_many(&subject, client, &answer.service));
         let others =
             elsewhere.iter().filter_map(|by| Some((by.name.as_str(), told(&subject, Some(by.clone()))?)));
         let way = by.as_ref().map_or("", |by| by.name.as_str());
@@ -221,10 +223,15 @@ fn app_sets_have(host: &Host, layout: &Layout<'_>, app: &App, addr: IpAddr) -> b
 type Subject<'s> = (Option<&'s App>, Vec<(Protocol, u16)>);
 
 /// The apps that are asked about, each with one port of every range.
-fn wanted<'s>(settings: &'s Settings, what: &Wanted) -> Vec<Subject<'s>> {
+fn wanted<'s>(settings: &'s Settings, what: &Wanted, situation: &Situation) -> Vec<Subject<'s>> {
     let ports = |app: &App| -> Vec<(Protocol, u16)> {
+        let here = app.destination.host().is_none();
+        let one = |protocol, range: &PortRange| {
+            let heard = heard_in(situation, protocol, *range).filter(|_| here);
+            (protocol, heard.unwrap_or_else(|| range.first()))
+        };
         let each = app.protocol.each().iter();
-        each.flat_map(|&protocol| app.ports.iter().map(move |range| (protocol, range.first()))).collect()
+        each.flat_map(|&protocol| app.ports.iter().map(move |range| one(protocol, range))).collect()
     };
     match what {
         Wanted::Everything => settings.apps.iter().map(|app| (Some(app), ports(app))).collect(),
@@ -241,6 +248,31 @@ fn wanted<'s>(settings: &'s Settings, what: &Wanted) -> Vec<Subject<'s>> {
             apps.into_iter().map(|app| (app, vec![(*protocol, *port)])).collect()
         }
     }
+}
+
+/// The first port of a range where somebody listens whom others than this host reach, or anybody.
+fn heard_in(situation: &Situation, protocol: Protocol, range: PortRange) -> Option<u16> {
+    let at = situation.listeners.iter().flatten();
+    let at = at.filter(|at| at.protocol == protocol && range.contains(at.port));
+    at.map(|at| (at.address.to_canonical().is_loopback(), at.port)).min().map(|(_, port)| port)
+}
+
+/// That one port was followed of a service that has many.
+fn one_of_many((app, asked): &Subject<'_>, client: IpAddr, service: &str) -> Option<String> {
+    let app = app.filter(|app| app.ports.iter().any(|range| range.first() != range.last()))?;
+    // Whoever asked for a port knows which.
+    let each = app.protocol.each();
+    if asked.len() < each.len() * app.ports.len() {
+        return None;
+    }
+    let ports: Vec<String> = app.ports.iter().map(ToString::to_string).collect();
+    let protocols: Vec<String> = each.iter().map(ToString::to_string).collect();
+    let (ports, protocols) = (ports.join(","), protocols.join(" and "));
+    let first = each.first()?;
+    Some(format!(
+        "# that is about {service}, one of the ports {ports} ({protocols}) of {}; of another one: knock-agent explain {client} {first}/PORT",
+        app.name
+    ))
 }
 
 /// The answer that weighs most, the first of several.
@@ -348,6 +380,12 @@ impl Routes for Kernel {
             Ok(Routed::Here) => Path::Here,
             Ok(Routed::Out(_)) if !forwards() => Path::Nowhere(not_forwarding(to)),
             Ok(Routed::Out(index)) => Path::Through(interface(index)),
+            // A black hole on the way says the same as a source that routing does not expect there.
+            Ok(Routed::Refused(Errno::EINVAL))
+                if to.is_ipv6() || self.towards(to, None, None) == Err(PathTrouble::Forbidden) =>
+            {
+                Path::Nowhere(PathTrouble::Forbidden)
+            }
             Ok(Routed::Refused(Errno::EXDEV | Errno::EINVAL)) => Path::Nowhere(PathTrouble::ReversePath),
             Ok(Routed::Refused(Errno::EACCES)) => Path::Nowhere(PathTrouble::Forbidden),
             Ok(Routed::Refused(_)) if !forwards() => Path::Nowhere(not_forwarding(to)),

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::step::{Room, Source};
 use crate::ruleset::expr::{addr_type, ct_state};
-use crate::units::{Family, Protocol};
+use crate::units::{Family, Mark, Protocol};
 
 /// The length of a small packet of any kind.
 const LENGTH: u8 = 80;
@@ -295,6 +295,25 @@ impl Packet {
         if self.protocol == Protocol::Tcp {
             set(&mut self.transport, 13, &[flags.byte()]);
         }
+    }
+
+    /// Writes a mark, as far as its mask says.
+    pub fn put_mark(&mut self, mark: Mark) {
+        let pairs = mark.value().to_ne_bytes().into_iter().zip(mark.mask().to_ne_bytes());
+        for (byte, (value, mask)) in self.mark.iter_mut().zip(pairs) {
+            *byte = match *byte {
+                _ if mask == u8::MAX => Some(value),
+                Some(have) => Some((have & !mask) | value),
+                None => None,
+            };
+        }
+    }
+
+    /// Whether it certainly has not that mark.
+    #[must_use]
+    pub fn lacks(&self, mark: Mark) -> bool {
+        let pairs = mark.value().to_ne_bytes().into_iter().zip(mark.mask().to_ne_bytes());
+        self.mark.iter().zip(pairs).any(|(byte, (value, mask))| byte.is_some_and(|byte| byte & mask != value & mask))
     }
 
     /// What a step would load; none where the packet has no such thing, and the rule does not match.

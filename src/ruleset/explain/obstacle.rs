@@ -10,7 +10,7 @@ use super::legacy;
 use super::member::{Membership, is_about};
 use super::walk::{Met, Walk};
 use crate::ruleset::audit::host::{HostFamily, HostHook, HostRule};
-use crate::ruleset::audit::journey::{Journey, MARK_PRIORITY, Route, loss};
+use crate::ruleset::audit::journey::{Journey, MARK_PRIORITY, Route, accepts_but_for, loss};
 use crate::ruleset::audit::machine::{Deed, Place, pass};
 use crate::ruleset::audit::step::{Comparison, Source, Step};
 use crate::ruleset::remedy::{self, Admission, Need, Program, program_of};
@@ -62,8 +62,42 @@ pub(super) fn drops(
         );
         return unban(facts, question, met, place, &reason, found);
     }
-    let found = Finding::closed(Cause::HostDrops, format!("the host drops it ({hook}): {which}"));
-    found.next(admit(facts, question, walk, met, place))
+    let mut found = Finding::closed(Cause::HostDrops, format!("the host drops it ({hook}): {which}"));
+    let Some((mark, by, writer)) = overwriter(question, walk, met) else {
+        return found.next(admit(facts, question, walk, met, place));
+    };
+    found.message.push_str(&format!(", after {} has written another mark over ours", place_of(by, writer)));
+    let found = match legacy::command(&by.table) {
+        Some(_) => found
+            .next(look(by, writer))
+            .next("# have that rule write other bits than ours (--set-xmark with a mask): global.mark takes one, too"),
+        None => found.next(remedy::keep_mark(&by.table, writer, mark)),
+    };
+    let host = &facts.situation.host;
+    let accepts = host.chain(&met.table, &met.chain).is_some_and(|chain| {
+        accepts_but_for(host, chain, &met.packet, mark, (&by.table, writer))
+    });
+    if accepts { found } else { found.next(admit(facts, question, walk, met, place)) }
+}
+
+/// Our mark, where a chain could tell by it what we let through.
+fn mark_at(question: &Question<'_>, met: &Met) -> Option<Mark> {
+    let of_bridge = met.table.family == HostFamily::Bridge;
+    let marked = !of_bridge && marks(met) || met.hook == HostHook::Postrouting;
+    question.layout.settings.global.mark.filter(|_| marked && question.app.is_some())
+}
+
+/// Whether our mark is there by then.
+fn marks(met: &Met) -> bool {
+    matches!(met.hook, HostHook::Input | HostHook::Forward | HostHook::Output) && met.priority > MARK_PRIORITY
+}
+
+/// Who has written another mark over ours, before the chain that drops the packet could see it.
+fn overwriter<'w>(question: &Question<'_>, walk: &'w Walk, met: &Met) -> Option<(Mark, &'w Met, &'w Place)> {
+    let mark = mark_at(question, met).filter(|mark| walk.last.lacks(*mark))?;
+    let after_ours = |by: &&Met| marks(by) || by.hook == HostHook::Postrouting;
+    let mut writers = walk.met.iter().rev().filter(|by| !by.is_ours() && after_ours(by));
+    writers.find_map(|by| by.passage.marked.last().map(|place| (mark, by, place)))
 }
 
 /// Whether others would get through where this one does not.
@@ -248,12 +282,7 @@ fn admit_legacy(question: &Question<'_>, met: &Met, place: &Place, mark: Option<
 
 /// As `check-ruleset` has it.
 fn admit(facts: &Facts<'_>, question: &Question<'_>, walk: &Walk, met: &Met, place: &Place) -> String {
-    let of_bridge = met.table.family == HostFamily::Bridge;
-    let marked = !of_bridge
-        && matches!(met.hook, HostHook::Input | HostHook::Forward | HostHook::Output)
-        && met.priority > MARK_PRIORITY
-        || met.hook == HostHook::Postrouting;
-    let mark = question.layout.settings.global.mark.filter(|_| marked && question.app.is_some());
+    let mark = mark_at(question, met);
     if let Some(line) = admit_legacy(question, met, place, mark) {
         return line;
     }

@@ -128,6 +128,7 @@ fn ask_tracking(situation: &Situation, way: Path, daemon: Daemon, tracked: Optio
         tracked,
         begun: Vec::new(),
         only_v6: Vec::new(),
+        full: Vec::new(),
         echo: &|_, _| Echo::NotAsked,
         ends: &|_, _| Some(30),
     };

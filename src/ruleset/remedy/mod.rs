@@ -154,6 +154,19 @@ pub fn mark_matcher(mark: Mark) -> String {
     nft::matcher(mark)
 }
 
+/// What to do about a rule that writes another mark over ours.
+#[must_use]
+pub fn keep_mark(table: &TableRef, place: &Place, mark: Mark) -> String {
+    let chain = &place.chain;
+    let unlike = match mark.mask() {
+        u32::MAX => format!("meta mark != {}", mark.value()),
+        mask => format!("meta mark and {mask:#x} != {:#x}", mark.value()),
+    };
+    format!(
+        "nft -a list chain {table} {chain}\n# have that rule leave alone what has our mark ({unlike}), or write other bits than ours: global.mark takes a mask"
+    )
+}
+
 /// What matches our mark, in iptables' words.
 #[must_use]
 pub fn iptables_mark(mark: Mark) -> String {
