@@ -26,6 +26,7 @@ mod explain_hosts;
 mod explain_knocks;
 mod explain_mixtures;
 mod explain_newer;
+mod explain_walks;
 mod explain_ways;
 mod fail2ban;
 mod faults;

@@ -300,12 +300,7 @@ impl Traveller<'_> {
     }
 
     /// Who has written another mark over ours, where the packet is lost without it.
-    fn overwritten(
-        &mut self,
-        chain: &HostChain,
-        before: &Packet,
-        passage: &Passage,
-    ) -> Option<Overwritten> {
+    fn overwritten(&mut self, chain: &HostChain, before: &Packet, passage: &Passage) -> Option<Overwritten> {
         let mark = self.mark.filter(|mark| self.packet.lacks(*mark))?;
         if let Some(place) = passage.marked.last() {
             self.writer = Some((chain.table.clone(), place.clone()));

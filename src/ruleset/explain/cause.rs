@@ -117,6 +117,8 @@ pub enum Cause {
     EstablishedLives,
     /// A connection is taken past all rules.
     Flowtable,
+    /// The host's rules drop what finds hardware addresses.
+    NeighbourDrops,
     /// A rule may drop it, and that cannot be told.
     CannotTell,
     /// Rules of iptables-legacy cannot be read.
@@ -133,7 +135,7 @@ pub enum Cause {
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Self; 63] = [
+    pub const ALL: [Self; 64] = [
         Self::Granted,
         Self::Allowed,
         Self::OtherInterface,
@@ -191,6 +193,7 @@ impl Cause {
         Self::ConntrackFull,
         Self::EstablishedLives,
         Self::Flowtable,
+        Self::NeighbourDrops,
         Self::CannotTell,
         Self::LegacyRules,
         Self::Xdp,
@@ -260,6 +263,7 @@ impl Cause {
             Self::ConntrackFull => "conntrack-full",
             Self::EstablishedLives => "established-lives",
             Self::Flowtable => "flowtable",
+            Self::NeighbourDrops => "neighbour-drops",
             Self::CannotTell => "cannot-tell",
             Self::LegacyRules => "legacy-rules",
             Self::Xdp => "xdp",

@@ -6,7 +6,7 @@ use super::answer::{Answer, Finding, Outcome, Step, Verdict};
 use super::cause::Cause;
 use super::facts::{Daemon, Facts, PathTrouble};
 use super::walk::{End, Met, Walk, arrive, depart};
-use super::{arrival, gate, newer, obstacle, span, tracking, variants, ways};
+use super::{arrival, gate, neighbours, newer, obstacle, span, tracking, variants, ways};
 use crate::config::App;
 use crate::ruleset::audit::machine::Deed;
 use crate::ruleset::audit::packet::{Interface, Original, Packet, TcpFlags, Tracking};
@@ -120,7 +120,8 @@ impl Trial<'_> {
             return;
         };
         self.surroundings(by);
-        let packet = self.mark(question.packet(host, question.port, TcpFlags::Syn, Tracking::NEW));
+        let mut packet = self.mark(question.packet(host, question.port, TcpFlags::Syn, Tracking::NEW));
+        packet.reached_by = self.reached_by(by);
         let first = arrive(self.facts.situation, self.facts.routes, packet, self.forwarded());
         self.take_down("first", &first);
         self.judge_first(&first, by, host);
@@ -131,6 +132,13 @@ impl Trial<'_> {
                 format!("the daemon does not say what it knows: {why}"),
             ));
         }
+    }
+
+    /// The interface by which routing expects the client, where that is another one.
+    fn reached_by(&self, by: &Interface) -> Option<Interface> {
+        let client = self.question.client;
+        let at = self.facts.routes.towards(client, None, None).ok()?;
+        (at.name != by.name && !self.facts.situation.is_own(client)).then_some(at)
     }
 
     /// With iptables, our own chains are not followed: where they send a packet is told beforehand.
@@ -164,6 +172,7 @@ impl Trial<'_> {
                 .next("conntrack -L | awk '{print $1, $4}' | sort | uniq -c | sort -rn | head  # who fills it"),
             );
         }
+        self.findings.extend(neighbours::lost(self, by));
         if situation.interface(&by.name).is_some_and(|interface| interface.has_xdp) {
             self.findings.push(
                 Finding::unknown(

@@ -16,6 +16,7 @@ pub mod legacy;
 mod legacy_marks;
 mod legacy_match;
 pub mod member;
+mod neighbours;
 mod newer;
 mod obstacle;
 pub mod recalled;

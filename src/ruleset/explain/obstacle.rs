@@ -53,7 +53,9 @@ pub(super) fn drops(
     if is_about_address(facts, question, met) {
         let reason = reason(facts, question, met, place);
         let whose = match &reason {
-            Reason::Listed(Membership { kind, name: Some(name), .. }) => format!(", as it is in {kind} {name}"),
+            Reason::Listed(Membership { kind, name: Some(name), .. }) => {
+                format!(", as it is in {kind} {name}")
+            }
             Reason::Listed(Membership { name: None, .. }) | Reason::Named(_) | Reason::Other => String::new(),
         };
         let found = Finding::closed(
@@ -74,9 +76,9 @@ pub(super) fn drops(
         None => found.next(remedy::keep_mark(&by.table, writer, mark)),
     };
     let host = &facts.situation.host;
-    let accepts = host.chain(&met.table, &met.chain).is_some_and(|chain| {
-        accepts_but_for(host, chain, &met.packet, mark, (&by.table, writer))
-    });
+    let accepts = host
+        .chain(&met.table, &met.chain)
+        .is_some_and(|chain| accepts_but_for(host, chain, &met.packet, mark, (&by.table, writer)));
     if accepts { found } else { found.next(admit(facts, question, walk, met, place)) }
 }
 
@@ -138,8 +140,7 @@ fn reason(facts: &Facts<'_>, question: &Question<'_>, met: &Met, place: &Place) 
     let host = &facts.situation.host;
     for at in led_to(met, place) {
         let mut found = met.passage.found.iter().filter(|found| found.place == *at);
-        let listed =
-            found.find_map(|found| is_about(host, &met.table, found, question.client, &met.packet));
+        let listed = found.find_map(|found| is_about(host, &met.table, found, question.client, &met.packet));
         if let Some(listed) = listed {
             return Reason::Listed(listed);
         }

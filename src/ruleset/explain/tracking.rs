@@ -75,7 +75,8 @@ pub(super) fn stray(trial: &mut Trial<'_>, first: &Walk, later: &Walk, answer: &
             "the connection is made, and nothing more comes back: {by} keeps what the client sends out of connection tracking, and not the answers, which {ours} drops"
         ),
     );
-    let found = keeps_out.into_iter().fold(found, |found, (met, place)| found.next(obstacle::look(met, place)));
+    let found =
+        keeps_out.into_iter().fold(found, |found, (met, place)| found.next(obstacle::look(met, place)));
     Some(found.next(format!(
         "# take that rule away, or keep the answers out of connection tracking as well: tcp sport {port} notrack, at output"
     )))
