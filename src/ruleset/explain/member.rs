@@ -50,11 +50,10 @@ pub fn is_about(
     let HostElement { first, last, data, verdict } = &found.element;
     let first = first.as_ref()?;
     let last = last.as_ref().unwrap_or(first);
-    let lengths = if set.fields.is_empty() { vec![set.key_len] } else { set.fields.clone() };
+    let own = octets(addr);
     let (mut at, mut has_it, mut words) = (0_usize, false, Vec::new());
-    for len in lengths {
+    for len in lengths(set, first, &own) {
         let (low, high) = (first.get(at..at + len)?, last.get(at..at + len)?);
-        let own = octets(addr);
         let is_addr = own.len() == len && low <= own.as_slice() && own.as_slice() <= high;
         has_it |= is_addr;
         words.push(if is_addr { (low == high).then(|| addr.to_string()) } else { word(low, high, packet) });
@@ -69,15 +68,32 @@ pub fn is_about(
     })
 }
 
+/// The length of each part of a key. Of sets without ranges the kernel tells the whole alone, whose parts fill whole registers.
+fn lengths(set: &HostSet, key: &[u8], own: &[u8]) -> Vec<usize> {
+    if !set.fields.is_empty() || set.key_len <= own.len() {
+        return if set.fields.is_empty() { vec![set.key_len] } else { set.fields.clone() };
+    }
+    let (mut out, mut rest) = (Vec::new(), key);
+    while !rest.is_empty() {
+        let len = if rest.starts_with(own) { own.len() } else { 4 };
+        out.push(len);
+        rest = rest.get(len..).unwrap_or_default();
+    }
+    out
+}
+
 /// A part of a key that is a port or the protocol of the packet, as nft writes it.
 fn word(low: &[u8], high: &[u8], packet: &Packet) -> Option<String> {
     match *low {
         _ if low != high => None,
-        [high, low] => {
-            let port = u16::from_be_bytes([high, low]);
-            [true, false].iter().any(|to| packet.port(*to) == Some(port)).then(|| port.to_string())
+        [high, low] | [high, low, 0, 0]
+            if [true, false].iter().any(|to| packet.port(*to) == Some(u16::from_be_bytes([high, low]))) =>
+        {
+            Some(u16::from_be_bytes([high, low]).to_string())
         }
-        [number] if number == packet.protocol.number() => Some(packet.protocol.to_string()),
+        [number] | [number, 0, 0, 0] if number == packet.protocol.number() => {
+            Some(packet.protocol.to_string())
+        }
         _ => None,
     }
 }
