@@ -360,7 +360,7 @@ fn a_lan_host_and_the_way_there_and_back() {
     let value = says("interface-down");
     assert!(has_also(&value, "no-route"), "{value:#}");
     router.run("ip", &["addr", "del", "203.0.113.1/24", "dev", "ext0"]).success();
-    assert_eq!(scene.explain(a, "lan")["cause"], "no-route-back");
+    assert_eq!(scene.explain(a, "lan")["cause"], "no-address");
 }
 
 #[test]

@@ -28,6 +28,7 @@ mod explain_knocks;
 mod explain_lost;
 mod explain_mixtures;
 mod explain_newer;
+mod explain_walks;
 mod explain_ways;
 mod fail2ban;
 mod faults;

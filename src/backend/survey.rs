@@ -142,6 +142,7 @@ fn interfaces() -> Vec<HostInterface> {
             addresses: state.addresses,
             has_xdp: state.has_xdp,
             is_down: state.is_down,
+            has_neighbours: state.has_neighbours,
         })
         .collect()
 }

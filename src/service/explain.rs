@@ -1,13 +1,13 @@
 //! `knock-agent explain`: finds out what is to be judged, on the host as it is now.
 
+mod routes;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
-
-use nix::errno::Errno;
 
 use crate::backend::nftables::Nftables;
 use crate::backend::{BackendError, Firewall, survey};
@@ -18,13 +18,11 @@ use crate::ruleset::audit::packet::Interface;
 use crate::ruleset::audit::situation::Situation;
 use crate::ruleset::audit::step::Step;
 use crate::ruleset::diff::SetRef;
-use crate::ruleset::explain::facts::Ports;
 use crate::ruleset::explain::legacy;
 use crate::ruleset::explain::member::{begin_once, covered, is_in_ours, our_table};
 use crate::ruleset::explain::walk::is_ours;
 use crate::ruleset::explain::{
-    Answer, CLIENT_PORT, Cause, Daemon, Echo, Facts, Finding, Flow, Path, PathTrouble, Question, Routes,
-    explain as judge,
+    Answer, CLIENT_PORT, Cause, Daemon, Echo, Facts, Finding, Flow, Question, Routes, explain as judge,
 };
 use crate::ruleset::expr::Verdict;
 use crate::ruleset::iptables::names;
@@ -32,9 +30,9 @@ use crate::ruleset::layout::{Layout, Options};
 use crate::ruleset::model::{Element, Elements, GRANTED_SETS, KNOCKED_SETS};
 use crate::ruleset::plan::app_set;
 use crate::ruleset::wire::Attempt;
-use crate::sys::paths::{Routed, routed};
-use crate::sys::{command, flows, half_open, interfaces};
-use crate::units::{Family, Protocol};
+use crate::sys::{command, flows, half_open};
+use crate::units::{Family, PortRange, Protocol};
+use routes::Kernel;
 
 /// With more grants than this, sets of grants are asked for one address rather than read.
 const MANY: u64 = 20_000;
@@ -116,6 +114,7 @@ pub fn explain(
         tracked: tracked(),
         begun: half_open::ports_of(client),
         only_v6: flows::listening_for_v6_only().unwrap_or_default(),
+        full: flows::full_queues().unwrap_or_default(),
         echo: &|addr, port| if asked.probe { echo(addr, port) } else { Echo::NotAsked },
         ends: &|set, addr| {
             let found = nft.borrow_mut().element(&SetRef::plain(set), &address_key(addr)).ok()??;
@@ -144,8 +143,11 @@ pub fn explain(
         None => other_ways(&situation, &layout, by.as_ref(), client),
     };
     let mut answers = Vec::new();
-    for subject in wanted(settings, &asked.what) {
-        let Some(answer) = told(&subject, by.clone()) else { continue };
+    for subject in wanted(settings, &asked.what, &situation) {
+        let Some(mut answer) = told(&subject, by.clone()) else { continue };
+        if !matches!(asked.what, Wanted::Port(..)) {
+            answer.finding.next.extend(one_of_many(subject.0, client, &answer.service));
+        }
         let others =
             elsewhere.iter().filter_map(|by| Some((by.name.as_str(), told(&subject, Some(by.clone()))?)));
         let way = by.as_ref().map_or("", |by| by.name.as_str());
@@ -221,10 +223,15 @@ fn app_sets_have(host: &Host, layout: &Layout<'_>, app: &App, addr: IpAddr) -> b
 type Subject<'s> = (Option<&'s App>, Vec<(Protocol, u16)>);
 
 /// The apps that are asked about, each with one port of every range.
-fn wanted<'s>(settings: &'s Settings, what: &Wanted) -> Vec<Subject<'s>> {
+fn wanted<'s>(settings: &'s Settings, what: &Wanted, situation: &Situation) -> Vec<Subject<'s>> {
     let ports = |app: &App| -> Vec<(Protocol, u16)> {
+        let here = app.destination.host().is_none();
+        let one = |protocol, range: &PortRange| {
+            let heard = heard_in(situation, protocol, *range).filter(|_| here);
+            (protocol, heard.unwrap_or_else(|| range.first()))
+        };
         let each = app.protocol.each().iter();
-        each.flat_map(|&protocol| app.ports.iter().map(move |range| (protocol, range.first()))).collect()
+        each.flat_map(|&protocol| app.ports.iter().map(move |range| one(protocol, range))).collect()
     };
     match what {
         Wanted::Everything => settings.apps.iter().map(|app| (Some(app), ports(app))).collect(),
@@ -241,6 +248,27 @@ fn wanted<'s>(settings: &'s Settings, what: &Wanted) -> Vec<Subject<'s>> {
             apps.into_iter().map(|app| (app, vec![(*protocol, *port)])).collect()
         }
     }
+}
+
+/// The first port of a range where somebody listens whom others than this host reach, or anybody.
+fn heard_in(situation: &Situation, protocol: Protocol, range: PortRange) -> Option<u16> {
+    let at = situation.listeners.iter().flatten();
+    let at = at.filter(|at| at.protocol == protocol && range.contains(at.port));
+    at.map(|at| (at.address.to_canonical().is_loopback(), at.port)).min().map(|(_, port)| port)
+}
+
+/// That one port was followed of a service that has many.
+fn one_of_many(app: Option<&App>, client: IpAddr, service: &str) -> Option<String> {
+    let app = app.filter(|app| app.ports.iter().any(|range| !range.is_single()))?;
+    let each = app.protocol.each();
+    let ports: Vec<String> = app.ports.iter().map(ToString::to_string).collect();
+    let protocols: Vec<String> = each.iter().map(ToString::to_string).collect();
+    let (ports, protocols) = (ports.join(","), protocols.join(" and "));
+    let first = each.first()?;
+    Some(format!(
+        "# that is about {service}, one of the ports {ports} ({protocols}) of {}; of another one: knock-agent explain {client} {first}/PORT",
+        app.name
+    ))
 }
 
 /// The answer that weighs most, the first of several.
@@ -333,68 +361,6 @@ fn address_of(
     let here = by.and_then(|by| of(&by.name));
     // Who comes in elsewhere may turn to any of them.
     here.or_else(|| layout.ext.iter().filter(|_| !is_outside).find_map(|name| of(name.as_str())))
-}
-
-/// What the kernel's routing says.
-struct Kernel;
-
-impl Routes for Kernel {
-    fn path(&self, from: IpAddr, to: IpAddr, ports: Option<Ports>, by: &Interface) -> Path {
-        if by.name == "lo" || by.name.is_empty() {
-            return Path::Unknown;
-        }
-        let forwards = || !is_off(&forwarding_key(to, &by.name));
-        match routed(Some(from), to, ports, by.index) {
-            Ok(Routed::Here) => Path::Here,
-            Ok(Routed::Out(_)) if !forwards() => Path::Nowhere(not_forwarding(to)),
-            Ok(Routed::Out(index)) => Path::Through(interface(index)),
-            Ok(Routed::Refused(Errno::EXDEV | Errno::EINVAL)) => Path::Nowhere(PathTrouble::ReversePath),
-            Ok(Routed::Refused(Errno::EACCES)) => Path::Nowhere(PathTrouble::Forbidden),
-            Ok(Routed::Refused(_)) if !forwards() => Path::Nowhere(not_forwarding(to)),
-            Ok(Routed::Refused(_)) => Path::Nowhere(PathTrouble::NoRoute),
-            Err(_) => Path::Unknown,
-        }
-    }
-
-    fn towards(
-        &self,
-        addr: IpAddr,
-        from: Option<IpAddr>,
-        ports: Option<Ports>,
-    ) -> Result<Interface, PathTrouble> {
-        match routed(from, addr, ports, None) {
-            Ok(Routed::Out(index)) => Ok(interface(index)),
-            Ok(Routed::Here) => Ok(Interface { name: "lo".to_owned(), index: Some(1) }),
-            // Of routes that forbid: a black hole, a prohibition, one that says unreachable.
-            Ok(Routed::Refused(Errno::EINVAL | Errno::EACCES | Errno::EHOSTUNREACH)) => {
-                Err(PathTrouble::Forbidden)
-            }
-            Ok(Routed::Refused(_)) | Err(_) => Err(PathTrouble::NoRoute),
-        }
-    }
-}
-
-fn interface(index: u32) -> Interface {
-    Interface { name: interfaces::name_of(index).unwrap_or_default(), index: Some(index) }
-}
-
-fn forwarding_key(to: IpAddr, by: &str) -> String {
-    match to {
-        IpAddr::V4(_) => format!("net/ipv4/conf/{by}/forwarding"),
-        IpAddr::V6(_) => "net/ipv6/conf/all/forwarding".to_owned(),
-    }
-}
-
-/// Whether this host forwards nothing, or nothing that comes in there.
-fn not_forwarding(to: IpAddr) -> PathTrouble {
-    match to.is_ipv4() && !is_off("net/ipv4/ip_forward") {
-        true => PathTrouble::NotForwardingThere,
-        false => PathTrouble::NotForwarding,
-    }
-}
-
-fn is_off(key: &str) -> bool {
-    fs::read_to_string(format!("/proc/sys/{key}")).is_ok_and(|text| text.trim() == "0")
 }
 
 fn tracked() -> Option<(u64, u64)> {

@@ -77,6 +77,35 @@ fn v6_only(payload: &[u8]) -> Option<u16> {
     (is_any && only.first() == Some(&1)).then_some(socket.local.port())
 }
 
+/// Where TCP sockets listen whose queue of connections that their program has not taken is full: the kernel answers no more.
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn full_queues() -> io::Result<Vec<SocketAddr>> {
+    let (mut full, mut free) = (Vec::new(), Vec::new());
+    for family in [2, 10] {
+        let netlink = open(SockProtocol::NetlinkSockDiag)?;
+        ask(&netlink, SOCK_DIAG_BY_FAMILY, REQUEST | DUMP, &socket_request(family))?;
+        read_all(&netlink, |payload| match is_full(payload) {
+            Some((local, true)) => full.push(local),
+            Some((local, false)) => free.push(local),
+            None => {}
+        })?;
+    }
+    // Several may listen at the same place.
+    full.retain(|local| !free.contains(local));
+    Ok(full)
+}
+
+/// Of one `struct inet_diag_msg` of a socket that listens: how many wait in its queue, and how many may.
+fn is_full(payload: &[u8]) -> Option<(SocketAddr, bool)> {
+    const WAIT: usize = 56;
+    const MAY_WAIT: usize = 60;
+    let number = |at: usize| Some(u32::from_ne_bytes(*payload.get(at..)?.first_chunk::<4>()?));
+    let socket = decode_socket(payload).filter(|socket| socket.listens)?;
+    Some((socket.local, number(WAIT)? > number(MAY_WAIT)?))
+}
+
 /// Connections that connection tracking knows and both ends have spoken on.
 ///
 /// # Errors

@@ -23,6 +23,8 @@ pub struct InterfaceState {
     pub has_xdp: bool,
     /// Whether nothing goes through it: switched off, or without a carrier; false where the kernel does not say.
     pub is_down: bool,
+    /// Whether hardware addresses are asked for on it (ARP, neighbour discovery); false where the kernel does not say.
+    pub has_neighbours: bool,
     /// The bridge or bond whose port it is: packets come in by that, as far as rules can tell.
     pub port_of: Option<String>,
     /// Whether it is a VRF or belongs to one, whose addresses are not among this host's as far as rules can tell.
@@ -90,6 +92,7 @@ pub fn states() -> io::Result<Vec<InterfaceState>> {
         let link = links.iter().find(|link| link.index == state.index);
         state.has_xdp = link.is_some_and(|link| link.has_xdp);
         state.is_down = link.is_some_and(|link| link.is_down);
+        state.has_neighbours = link.is_some_and(|link| link.has_neighbours);
         state.port_of = link.and_then(|link| link.port_of).and_then(name_of);
         state.in_vrf = link.is_some_and(|link| link.in_vrf);
         state.other_names = link.map(|link| link.other_names.clone()).unwrap_or_default();
@@ -111,6 +114,7 @@ pub fn present() -> io::Result<Vec<InterfaceState>> {
         addresses: Vec::new(),
         has_xdp: link.has_xdp,
         is_down: link.is_down,
+        has_neighbours: link.has_neighbours,
         port_of: link.port_of.and_then(name_of),
         in_vrf: link.in_vrf,
         other_names: link.other_names.clone(),
@@ -143,6 +147,7 @@ struct Link {
     other_names: Vec<String>,
     has_xdp: bool,
     is_down: bool,
+    has_neighbours: bool,
     port_of: Option<u32>,
     in_vrf: bool,
     kind: String,
@@ -202,6 +207,8 @@ fn link(message: &[u8]) -> Option<Link> {
     let flags = u32::from_ne_bytes(*message.get(24..)?.first_chunk::<4>()?);
     // IFF_UP and IFF_RUNNING of `linux/if.h`.
     let is_down = flags & 1 == 0 || flags & 0x40 == 0;
+    // IFF_LOOPBACK, IFF_POINTOPOINT and IFF_NOARP.
+    let has_neighbours = flags & (0x8 | 0x10 | 0x80) == 0;
     let attributes = message.get(32..)?;
     let attached = attribute(attributes, IFLA_XDP).and_then(|xdp| attribute(xdp, IFLA_XDP_ATTACHED));
     let has_xdp = attached.and_then(|attached| attached.first()).is_some_and(|&attached| attached != 0);
@@ -216,7 +223,7 @@ fn link(message: &[u8]) -> Option<Link> {
     let name = attribute(attributes, IFLA_IFNAME).map(text).unwrap_or_default();
     let other_names = attribute(attributes, IFLA_PROP_LIST).unwrap_or_default();
     let other_names = each(other_names, IFLA_ALT_IFNAME).map(text).collect();
-    Some(Link { index, name, other_names, has_xdp, is_down, port_of, in_vrf, kind })
+    Some(Link { index, name, other_names, has_xdp, is_down, has_neighbours, port_of, in_vrf, kind })
 }
 
 /// What stands before the first NUL.
@@ -275,7 +282,7 @@ mod tests {
             out.extend([12, 0, 43, 0x80, 5, 0, 2, 0, attached, 0, 0, 0]);
             out
         };
-        let wanted = Link { index: 7, has_xdp: true, is_down: true, ..Link::default() };
+        let wanted = Link { index: 7, has_xdp: true, is_down: true, has_neighbours: true, ..Link::default() };
         assert_eq!(link(&message(2)), Some(wanted.clone()));
         assert_eq!(link(&message(0)), Some(Link { has_xdp: false, ..wanted }));
         assert_eq!(link(&[0; 20]), None);

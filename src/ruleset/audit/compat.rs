@@ -62,6 +62,7 @@ fn judge(name: &str, revision: u32, info: &[u8], packet: &Packet) -> Option<Tri>
         ("recent", _) if packet.of_one_client => recent(info).filter(|held| *held == Tri::Yes),
         ("recent", _) => recent(info),
         ("set", 1..=4) => info.get(3).map(|flags| of(flags & 1 != 0)),
+        ("icmp6", _) if packet.icmpv6().is_some() => icmp6(info, packet),
         ("icmp" | "icmp6" | "ah" | "esp" | "sctp" | "dccp", _) => Some(Tri::No),
         // Extension headers of IPv6, and options of IPv4: it has none.
         ("rt" | "frag" | "hbh" | "dst" | "mh" | "ipv6header" | "ipv4options", _) => Some(Tri::No),
@@ -96,6 +97,13 @@ pub fn target(name: &str, revision: u32, info: &[u8], packet: &Packet) -> Target
         "SNAT" | "MASQUERADE" | "NETMAP" => Target::Ends,
         _ => Target::Unknown,
     }
+}
+
+/// `struct ip6t_icmp`: type, codes from and to, and whether it is inverted.
+fn icmp6(info: &[u8], packet: &Packet) -> Option<Tri> {
+    let ((kind, code), &[wanted, first, last, flags]) = (packet.icmpv6()?, info.first_chunk::<4>()?);
+    let holds = wanted == u8::MAX || wanted == kind && first <= code && code <= last;
+    Some(of(holds != (flags & 1 != 0)))
 }
 
 fn of(holds: bool) -> Tri {

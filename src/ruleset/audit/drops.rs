@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Trip;
 use super::finding::{Finding, Severity};
 use super::host::{HostHook, TableRef};
-use super::journey::{Journey, Meeting, Route, loss};
+use super::journey::{Journey, Meeting, Overwritten, Route, loss};
 use super::machine::Place;
 use super::situation::Situation;
 use crate::ruleset::layout::Layout;
@@ -44,6 +44,7 @@ struct Obstacle {
     places: Vec<Place>,
     visited: Vec<String>,
     saved_by_mark: bool,
+    overwritten: Vec<Overwritten>,
 }
 
 /// Judges every base chain that a packet of ours meets.
@@ -82,6 +83,8 @@ impl Obstacle {
                     tally.doubtful += 1;
                 }
                 self.lost.push(journey.clone());
+                let overwritten = meeting.overwritten.as_ref();
+                self.overwritten.extend(overwritten.filter(|by| !self.overwritten.contains(by)).cloned());
                 if !self.places.contains(place) {
                     self.places.push(place.clone());
                 }
@@ -138,11 +141,22 @@ impl Obstacle {
                 // Whoever wrote that rule may have meant it.
                 Certainty::SomeClients => format!(
                     "# only if those clients, too, shall be able to knock:\n{}",
-                    remedy::admit(&situation.host, &need)
+                    self.fix(situation, &need)
                 ),
-                Certainty::All | Certainty::Doubtful => remedy::admit(&situation.host, &need),
+                Certainty::All | Certainty::Doubtful => self.fix(situation, &need),
             },
         })
+    }
+
+    /// A chain that accepts our mark need not be told so again, where another rule takes that away.
+    fn fix(&self, situation: &Situation, need: &Need<'_>) -> String {
+        let Admission::Mark(mark) = need.admission else { return remedy::admit(&situation.host, need) };
+        let keep = self.overwritten.iter().map(|by| remedy::keep_mark(&by.table, &by.place, mark));
+        let mut lines: Vec<String> = keep.collect();
+        if lines.is_empty() || self.overwritten.iter().any(|by| !by.accepts) {
+            lines.push(remedy::admit(&situation.host, need));
+        }
+        lines.join("\n")
     }
 
     fn message(&self, which: &str, hook: HostHook, certainty: Certainty, layout: &Layout<'_>) -> String {
@@ -159,6 +173,10 @@ impl Obstacle {
         };
         let why = self.places.iter().map(describe).collect::<Vec<_>>().join("; ");
         let mut out = format!("{which} {verb} {victims}: {why}");
+        for Overwritten { table, place, .. } in &self.overwritten {
+            let rule = super::redirects::rule_of(table, place);
+            out.push_str(&format!(", after {rule} has written another mark over ours"));
+        }
         if layout.settings.global.mark.is_none() {
             out.push_str(", and with global.mark: 0 it cannot tell what we let through");
         } else if !self.sees_mark {

@@ -61,6 +61,38 @@ pub struct Meeting {
     pub passage: Passage,
     /// What would have become of it without our mark, where that is something else.
     pub unmarked: Option<Passage>,
+    /// Who wrote another mark over ours before it was lost.
+    pub overwritten: Option<Overwritten>,
+}
+
+/// A rule that writes another mark over ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overwritten {
+    /// Its table.
+    pub table: TableRef,
+    /// Where.
+    pub place: Place,
+    /// Whether the chain that loses the packet would accept it but for that.
+    pub accepts: bool,
+}
+
+/// Whether a chain would accept a packet, as it comes there, if a rule did not write another mark over ours.
+#[must_use]
+pub fn accepts_but_for(
+    host: &Host,
+    chain: &HostChain,
+    before: &Packet,
+    mark: Mark,
+    (table, writer): (&TableRef, &Place),
+) -> bool {
+    let mut host = host.clone();
+    if let Some((handle, _)) = &writer.rule {
+        host.forget(table, &writer.chain, *handle);
+    }
+    let mut packet = before.clone();
+    packet.put_mark(mark);
+    let chain = host.chain(&chain.table, &chain.name);
+    chain.is_some_and(|chain| !matches!(loss(&pass(&host, chain, &mut packet)), Some((_, true))))
 }
 
 impl Meeting {
@@ -84,7 +116,7 @@ pub fn loss(passage: &Passage) -> Option<(&Place, bool)> {
 #[must_use]
 pub fn travel(situation: &Situation, journey: &Journey, mark: Option<Mark>) -> Vec<Meeting> {
     let mut traveller =
-        Traveller { situation, mark, packet: journey.packet.clone(), journey, met: Vec::new() };
+        Traveller { situation, mark, packet: journey.packet.clone(), journey, writer: None, met: Vec::new() };
     traveller.go();
     traveller.met
 }
@@ -94,6 +126,8 @@ struct Traveller<'a> {
     journey: &'a Journey,
     mark: Option<Mark>,
     packet: Packet,
+    /// Who wrote another mark over ours.
+    writer: Option<(TableRef, Place)>,
     met: Vec<Meeting>,
 }
 
@@ -228,12 +262,14 @@ impl Traveller<'_> {
             if untracked {
                 after = Tracking::UNTRACKED;
             }
+            let overwritten = if marked { self.overwritten(chain, &before, &passage) } else { None };
             let unmarked = marked.then(|| {
                 let mut packet = before;
                 packet.mark = self.journey.packet.mark;
                 pass(host, chain, &mut packet)
             });
             self.note(chain, base, passage, unmarked, marked);
+            self.met.last_mut().into_iter().for_each(|met| met.overwritten.clone_from(&overwritten));
         }
         if may_mark && !marked {
             self.put_mark();
@@ -259,14 +295,20 @@ impl Traveller<'_> {
 
     fn put_mark(&mut self) {
         let Some(mark) = self.mark else { return };
-        let pairs = mark.value().to_ne_bytes().into_iter().zip(mark.mask().to_ne_bytes());
-        for (byte, (value, mask)) in self.packet.mark.iter_mut().zip(pairs) {
-            *byte = match *byte {
-                _ if mask == u8::MAX => Some(value),
-                Some(have) => Some((have & !mask) | value),
-                None => None,
-            };
+        self.packet.put_mark(mark);
+        self.writer = None;
+    }
+
+    /// Who has written another mark over ours, where the packet is lost without it.
+    fn overwritten(&mut self, chain: &HostChain, before: &Packet, passage: &Passage) -> Option<Overwritten> {
+        let mark = self.mark.filter(|mark| self.packet.lacks(*mark))?;
+        if let Some(place) = passage.marked.last() {
+            self.writer = Some((chain.table.clone(), place.clone()));
         }
+        let (table, place) = self.writer.clone()?;
+        loss(passage)?;
+        let accepts = accepts_but_for(&self.situation.host, chain, before, mark, (&table, &place));
+        Some(Overwritten { table, place, accepts })
     }
 
     fn note(
@@ -285,6 +327,7 @@ impl Traveller<'_> {
             sees_mark,
             passage,
             unmarked,
+            overwritten: None,
         });
     }
 

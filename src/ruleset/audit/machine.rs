@@ -5,7 +5,7 @@
 //! packet goes on. So the work is that of one pass through the rules, and nothing is certain any more.
 
 use super::compat;
-use super::host::{Host, HostChain, HostRule, HostSet, TableRef};
+use super::host::{Host, HostChain, HostElement, HostRule, HostSet, TableRef};
 use super::leads::{self, Lead};
 use super::packet::{Byte, Packet, Tracking};
 pub use super::registers::Tri;
@@ -51,6 +51,19 @@ pub struct End {
     pub place: Place,
     /// Whether no other way out is possible.
     pub certain: bool,
+    /// The rules that led to that chain, the first one first.
+    pub by: Vec<Place>,
+}
+
+/// An element of a set or map that a rule found for certain, for a packet of one client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Which rule.
+    pub place: Place,
+    /// Name of the set.
+    pub set: String,
+    /// What was found there.
+    pub element: HostElement,
 }
 
 /// What a chain does to a packet beside letting it pass or not.
@@ -87,19 +100,24 @@ pub struct Passage {
     pub leads: Vec<Lead>,
     /// The chains it comes through.
     pub visited: Vec<String>,
+    /// What was found in sets and maps.
+    pub found: Vec<Found>,
+    /// Who wrote another mark on it.
+    pub marked: Vec<Place>,
 }
 
 /// Sends a packet through a base chain; its mark and tracking are as they are afterwards.
 #[must_use]
 pub fn pass(host: &Host, chain: &HostChain, packet: &mut Packet) -> Passage {
+    let passage = Passage::default();
     let mut machine =
-        Machine { host, table: &chain.table, packet, passage: Passage::default(), patience: PATIENCE };
+        Machine { host, table: &chain.table, packet, passage, jumps: Vec::new(), patience: PATIENCE };
     let left = machine.chain(chain, true, DEPTH);
     if left != Tri::No {
         let drops = chain.base.as_ref().is_some_and(|base| base.drops);
         let fate = if drops { Fate::Dropped } else { Fate::Accepted };
         let place = Place { chain: chain.name.clone(), rule: None };
-        machine.passage.ends.push(End { fate, place, certain: left == Tri::Yes });
+        machine.passage.ends.push(End { fate, place, certain: left == Tri::Yes, by: Vec::new() });
     }
     machine.passage
 }
@@ -109,6 +127,8 @@ struct Machine<'h, 'p> {
     table: &'h TableRef,
     packet: &'p mut Packet,
     passage: Passage,
+    /// The rules that led to where it is.
+    jumps: Vec<Place>,
     patience: u32,
 }
 
@@ -159,16 +179,16 @@ impl<'h> Machine<'h, '_> {
         match outcome {
             Outcome::GoOn => (true, false, false),
             Outcome::End(fate) => {
-                self.passage.ends.push(End { fate, place, certain });
+                self.passage.ends.push(End { fate, place, certain, by: self.jumps.clone() });
                 (false, false, true)
             }
             Outcome::Return => (false, true, false),
             Outcome::Jump(name) => {
-                let back = self.enter(&name, certain, depth);
+                let back = self.enter(&name, certain, depth, place);
                 (back != Tri::No, false, back != Tri::Yes)
             }
             Outcome::Goto(name) => {
-                let back = self.enter(&name, certain, depth);
+                let back = self.enter(&name, certain, depth, place);
                 (false, back != Tri::No, back != Tri::Yes)
             }
             Outcome::OneOf(outcomes) => {
@@ -182,9 +202,14 @@ impl<'h> Machine<'h, '_> {
         }
     }
 
-    fn enter(&mut self, name: &str, certain: bool, depth: u8) -> Tri {
+    fn enter(&mut self, name: &str, certain: bool, depth: u8, by: Place) -> Tri {
         match self.host.chain(self.table, name) {
-            Some(chain) if depth > 0 => self.chain(chain, certain, depth - 1),
+            Some(chain) if depth > 0 => {
+                self.jumps.push(by);
+                let back = self.chain(chain, certain, depth - 1);
+                self.jumps.pop();
+                back
+            }
             Some(_) | None => Tri::Maybe,
         }
     }
@@ -252,13 +277,16 @@ impl<'h> Machine<'h, '_> {
                 store(registers, *to, &bytes);
                 yes
             }
-            Step::Lookup { set, at, inverted, into } => self.lookup(set, *at, *inverted, *into, registers),
+            Step::Lookup { set, at, inverted, into } => {
+                self.lookup(set, *at, (*inverted, *into), registers, place)
+            }
             Step::Verdict(verdict) => Went::Out(Tri::Yes, outcome(verdict)),
             Step::Reject => Went::Out(Tri::Yes, Outcome::End(Fate::Dropped)),
             Step::Limit { .. } if self.packet.crafted => Went::On(Tri::Maybe),
             Step::Limit { over, room } => Went::On(Tri::of(*over == self.packet.is_too_many(*room))),
             Step::SetMark { from } => {
-                set_mark(&mut self.packet.mark, fetch(registers, *from, 4), sure);
+                let mark = fetch(registers, *from, 4).to_vec();
+                self.mark(&mark, sure, place);
                 yes
             }
             Step::SetConnectionMark { from } => {
@@ -306,7 +334,7 @@ impl<'h> Machine<'h, '_> {
                     compat::Target::Drops => Went::Out(Tri::Yes, Outcome::End(Fate::Dropped)),
                     compat::Target::Queues => Went::Out(Tri::Yes, Outcome::End(Fate::Queued)),
                     compat::Target::Marks(mark) => {
-                        set_mark(&mut self.packet.mark, &mark, sure);
+                        self.mark(&mark, sure, place);
                         yes
                     }
                     compat::Target::MarksConnection(mark) => {
@@ -332,6 +360,14 @@ impl<'h> Machine<'h, '_> {
         self.passage.deeds.push((deed, place.clone(), sure));
     }
 
+    fn mark(&mut self, mark: &[Byte], sure: bool, place: &Place) {
+        let before = self.packet.mark;
+        set_mark(&mut self.packet.mark, mark, sure);
+        if self.packet.mark != before {
+            self.passage.marked.push(place.clone());
+        }
+    }
+
     fn notrack(&mut self, sure: bool, place: &Place) {
         if sure {
             self.packet.tracking = Tracking::UNTRACKED;
@@ -339,8 +375,16 @@ impl<'h> Machine<'h, '_> {
         self.deed(Deed::Notrack, place, sure);
     }
 
-    fn lookup(&self, set: &str, at: usize, inverted: bool, into: Then, registers: &mut Registers) -> Went {
-        let set = self.host.sets.get(&(self.table.clone(), set.to_owned()));
+    fn lookup(
+        &mut self,
+        name: &str,
+        at: usize,
+        (inverted, into): (bool, Then),
+        registers: &mut Registers,
+        place: &Place,
+    ) -> Went {
+        let host: &'h Host = self.host;
+        let set = host.sets.get(&(self.table.clone(), name.to_owned()));
         let Some((set, elements)) = set.and_then(|set| Some((set, set.elements.as_ref()?))) else {
             return self.lookup_in_the_dark(set, inverted, into, registers);
         };
@@ -357,6 +401,10 @@ impl<'h> Machine<'h, '_> {
                 possible.push(element);
                 found = found.max(hit);
             }
+        }
+        if let ([one], Tri::Yes, true) = (possible.as_slice(), found, self.packet.of_one_client) {
+            let (set, element) = (name.to_owned(), (*one).clone());
+            self.passage.found.push(Found { place: place.clone(), set, element });
         }
         if found != Tri::Yes {
             let others = elements.iter().filter(|element| element.first.is_none());

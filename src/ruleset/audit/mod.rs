@@ -14,6 +14,7 @@ mod itinerary;
 pub mod journey;
 pub mod leads;
 pub mod machine;
+pub mod neighbours;
 pub mod packet;
 mod redirects;
 mod registers;
@@ -47,6 +48,7 @@ pub fn audit(layout: &Layout<'_>, situation: &Situation) -> Vec<Finding> {
     out.extend(aliases::aliases(layout, situation));
     out.extend(flowtables::flowtables(layout, situation, &trips));
     out.extend(services::services(layout, situation, &trips));
+    out.extend(neighbours::neighbours(layout, situation));
     out.extend(reloads::reloads(situation));
     out.sort_by_key(|finding| finding.severity);
     out

@@ -1,13 +1,17 @@
 //! A packet as far as it is known beforehand.
 
-use std::net::IpAddr;
+mod loads;
 
-use super::step::{Room, Source};
-use crate::ruleset::expr::{addr_type, ct_state};
-use crate::units::{Family, Protocol};
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::step::Room;
+use crate::ruleset::expr::ct_state;
+use crate::units::{Family, Mark, Protocol};
 
 /// The length of a small packet of any kind.
 const LENGTH: u8 = 80;
+/// The number of the protocol.
+const ICMPV6: u8 = 58;
 /// The largest segment that it announces.
 const USUAL_MSS: u16 = 1_440;
 /// What the length of IPv6 leaves out.
@@ -73,6 +77,15 @@ impl TcpFlags {
     }
 }
 
+/// Messages by which the ends of a link find each other in IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Neighbour {
+    /// Asks for a hardware address.
+    Solicits,
+    /// Tells one.
+    Advertises,
+}
+
 /// What the first packet of a connection said before anybody translated it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Original {
@@ -114,6 +127,8 @@ pub struct Packet {
     pub connection_mark: [Byte; 4],
     /// How connection tracking sees it.
     pub tracking: Tracking,
+    /// The interface by which its source is reached, where that is not the one by which it came.
+    pub reached_by: Option<Interface>,
     /// Whether its destination is an address of this host.
     pub for_here: bool,
     /// How its connection began, where that is known for certain.
@@ -150,6 +165,7 @@ impl Packet {
             mark: [Some(0); 4],
             connection_mark: [Some(0); 4],
             tracking: Tracking::NEW,
+            reached_by: None,
             for_here: true,
             original: None,
             of_one_client: false,
@@ -183,6 +199,44 @@ impl Packet {
         packet.put_port(false, from.1);
         packet.put_port(true, to.1);
         packet
+    }
+
+    /// A message by which the ends of a link find each other, to one of them or to a group.
+    #[must_use]
+    pub fn neighbour(kind: Neighbour, from: Ipv6Addr, to: Ipv6Addr) -> Self {
+        /// The message with its target and one option.
+        const LENGTH: u8 = 32;
+        let ends = ((Some(from.into()), None), (Some(to.into()), None));
+        let mut packet = Self::new(Family::V6, Protocol::Udp, ends.0, ends.1, TcpFlags::Data);
+        set(&mut packet.network, 4, &[0, LENGTH, ICMPV6, u8::MAX]);
+        packet.transport = vec![None; LENGTH.into()];
+        let number = match kind {
+            Neighbour::Solicits => 135,
+            Neighbour::Advertises => 136,
+        };
+        set(&mut packet.transport, 0, &[number, 0]);
+        packet.tracking = Tracking::UNTRACKED;
+        packet.segment = None;
+        packet
+    }
+
+    /// Which protocol its IP header says.
+    fn carries(&self) -> Byte {
+        let at = if self.family == Family::V4 { 9 } else { 6 };
+        self.network.get(at).copied().flatten()
+    }
+
+    /// The type of an ICMPv6 message and its code; none: it is none.
+    #[must_use]
+    pub fn icmpv6(&self) -> Option<(u8, u8)> {
+        let of_it = self.family == Family::V6 && self.carries() == Some(ICMPV6);
+        let (&kind, &code) = (self.transport.first()?, self.transport.get(1)?);
+        kind.zip(code).filter(|_| of_it)
+    }
+
+    /// Whether it is for a group of IPv6.
+    fn is_multicast(&self) -> bool {
+        self.family == Family::V6 && self.address(true).first() == Some(&Some(u8::MAX))
     }
 
     /// Whether it is one too many for a rate or a number that leaves this room.
@@ -221,18 +275,6 @@ impl Packet {
             self.network.iter_mut().skip(at).take(1).for_each(|old| *old = byte);
         }
         self.segment = habits.map(|habits| habits.segment);
-    }
-
-    /// How long it is, where that is known.
-    fn len(&self) -> Option<u32> {
-        let (at, beside) = match self.family {
-            Family::V4 => (2, 0),
-            Family::V6 => (4, u32::from(IPV6_HEADER)),
-        };
-        match self.network.get(at..at + 2) {
-            Some(&[Some(high), Some(low)]) => Some(u32::from(u16::from_be_bytes([high, low])) + beside),
-            Some(_) | None => None,
-        }
     }
 
     /// Has it carry data that begins so, in a packet of TCP with the usual options.
@@ -303,143 +345,33 @@ impl Packet {
         }
     }
 
-    /// What a step would load; none where the packet has no such thing, and the rule does not match.
+    /// Writes what a packet of TCP says about its connection.
+    pub fn put_flags(&mut self, flags: TcpFlags) {
+        if self.protocol == Protocol::Tcp {
+            set(&mut self.transport, 13, &[flags.byte()]);
+        }
+    }
+
+    /// Writes a mark, as far as its mask says.
+    pub fn put_mark(&mut self, mark: Mark) {
+        let pairs = mark.value().to_ne_bytes().into_iter().zip(mark.mask().to_ne_bytes());
+        for (byte, (value, mask)) in self.mark.iter_mut().zip(pairs) {
+            *byte = match *byte {
+                _ if mask == u8::MAX => Some(value),
+                Some(have) => Some((have & !mask) | value),
+                None => None,
+            };
+        }
+    }
+
+    /// Whether it certainly has not that mark.
     #[must_use]
-    pub fn load(&self, source: Source, len: Option<usize>) -> Option<Vec<Byte>> {
-        match source {
-            Source::Meta(key) => self.meta(key),
-            Source::Payload { base, offset } => self.payload(base, offset, len.unwrap_or(4)),
-            Source::Ct { key, direction } => self.ct(key, direction),
-            Source::Fib { result, flags } => Some(self.fib(result, flags)),
-            Source::SegmentSize => {
-                Some(self.segment.map_or(vec![None; 2], |size| known(&size.to_be_bytes())))
-            }
-            Source::Present(usual) => Some(vec![(!self.crafted).then_some(u8::from(usual))]),
-            Source::Unknown => Some(vec![None; len.unwrap_or(4)]),
-        }
-    }
-
-    /// Whether what is loaded is the destination address.
-    #[must_use]
-    pub fn is_destination(&self, source: Source, len: usize) -> bool {
-        let (offset, whole) = self.address_at(true);
-        source == Source::Payload { base: 1, offset } && len == whole
-    }
-
-    fn payload(&self, base: u32, offset: usize, len: usize) -> Option<Vec<Byte>> {
-        let bytes = match base {
-            // Ethernet's number for the protocol.
-            0 if (offset, len) == (12, 2) => return self.meta(1),
-            1 => self.network.as_slice(),
-            2 => self.transport.as_slice(),
-            // What TCP carries, where that is known.
-            3 => self.data_at().and_then(|start| self.transport.get(start..)).unwrap_or_default(),
-            _ => return Some(vec![None; len]),
-        };
-        if base == 1 && bytes.len() < offset + len {
-            return Some(vec![None; len]);
-        }
-        match bytes.get(offset..offset + len) {
-            Some(found) => Some(found.to_vec()),
-            // Options of TCP may be there; UDP has none.
-            None if self.protocol == Protocol::Tcp || self.crafted || base == 3 => Some(vec![None; len]),
-            None => None,
-        }
-    }
-
-    /// `NFT_META_*`.
-    fn meta(&self, key: u32) -> Option<Vec<Byte>> {
-        const NFPROTO_IPV4: u8 = 2;
-        const NFPROTO_IPV6: u8 = 10;
-        Some(match key {
-            0 => self.len().map_or(vec![None; 4], |len| known(&len.to_ne_bytes())),
-            // Ethernet's number for the protocol, network byte order.
-            1 => known(match self.family {
-                Family::V4 => &[0x08, 0x00],
-                Family::V6 => &[0x86, 0xdd],
-            }),
-            3 => self.mark.to_vec(),
-            4 => index_of(self.iif.as_ref())?,
-            5 => index_of(self.oif.as_ref())?,
-            6 => name_of(self.iif.as_ref())?,
-            7 => name_of(self.oif.as_ref())?,
-            15 => known(&[match self.family {
-                Family::V4 => NFPROTO_IPV4,
-                Family::V6 => NFPROTO_IPV6,
-            }]),
-            16 => known(&[self.protocol.number()]),
-            // PACKET_HOST, and no IPsec.
-            19 | 25 => known(&[0]),
-            _ => vec![None; 16],
-        })
-    }
-
-    /// `NFT_CT_*`.
-    fn ct(&self, key: u32, direction: Option<u8>) -> Option<Vec<Byte>> {
-        let tracking = self.tracking;
-        if key == 0 {
-            return Some(known(&tracking.state.to_ne_bytes()));
-        }
-        if !tracking.tracked {
-            return None;
-        }
-        if let (Some(original), Some(0)) = (&self.original, direction)
-            && let Some(bytes) = original.load(key)
-        {
-            return Some(bytes);
-        }
-        let network = |at: usize, len| self.network.get(at..at + len).map(<[Byte]>::to_vec);
-        Some(match (key, direction) {
-            (1, None) => known(&[tracking.direction]),
-            (2, None) => known(&tracking.status.to_ne_bytes()),
-            (3, None) => self.connection_mark.to_vec(),
-            // Without translation, the original direction is what the packet says.
-            (8 | 19 | 21, Some(0)) if tracking.direction == 0 => match self.family {
-                Family::V4 => network(12, 4)?,
-                Family::V6 => network(8, 16)?,
-            },
-            (12, Some(0)) if tracking.direction == 0 && tracking.status == 0 => {
-                self.transport.get(2..4)?.to_vec()
-            }
-            _ => vec![None; 16],
-        })
-    }
-
-    fn fib(&self, result: u32, flags: u32) -> Vec<Byte> {
-        const PRESENT: u32 = 32;
-        const SOURCE: u32 = 1;
-        let unknown = Interface { name: String::new(), index: None };
-        // The client is reached by where it came from.
-        let interface = self.iif.as_ref().or(self.oif.as_ref()).unwrap_or(&unknown);
-        match result {
-            _ if flags & PRESENT != 0 => known(&[1, 0, 0, 0]),
-            1 if flags & SOURCE != 0 => index_of(Some(interface)).unwrap_or_default(),
-            2 if flags & SOURCE != 0 => name_of(Some(interface)).unwrap_or_default(),
-            3 => {
-                let outgoing = self.iif.is_none();
-                let here = if flags & SOURCE != 0 { outgoing } else { self.for_here && !outgoing };
-                let kind = if here { addr_type::LOCAL } else { addr_type::UNICAST };
-                known(&kind.to_ne_bytes())
-            }
-            _ => vec![None; 16],
-        }
-    }
-}
-
-impl Original {
-    /// `NFT_CT_*` of the original direction; none for what it does not tell.
-    fn load(&self, key: u32) -> Option<Vec<Byte>> {
-        let octets = |addr: IpAddr| match addr {
-            IpAddr::V4(v4) => known(&v4.octets()),
-            IpAddr::V6(v6) => known(&v6.octets()),
-        };
-        match key {
-            8 | 19 | 21 => Some(octets(self.from.0)),
-            9 | 20 | 22 => Some(octets(self.to.0)),
-            11 => Some(known(&self.from.1.to_be_bytes())),
-            12 => Some(known(&self.to.1.to_be_bytes())),
-            _ => None,
-        }
+    pub fn lacks(&self, mark: Mark) -> bool {
+        let pairs = mark.value().to_ne_bytes().into_iter().zip(mark.mask().to_ne_bytes());
+        self.mark
+            .iter()
+            .zip(pairs)
+            .any(|(byte, (value, mask))| byte.is_some_and(|byte| byte & mask != value & mask))
     }
 }
 
@@ -453,26 +385,4 @@ fn set(bytes: &mut [Byte], offset: usize, data: &[u8]) {
     for (byte, &new) in bytes.iter_mut().skip(offset).zip(data) {
         *byte = Some(new);
     }
-}
-
-/// None where the hook has no such interface: nf_tables then loads 0.
-fn index_of(interface: Option<&Interface>) -> Option<Vec<Byte>> {
-    Some(match interface {
-        None => known(&[0; 4]),
-        Some(Interface { index: Some(index), .. }) => known(&index.to_ne_bytes()),
-        Some(Interface { index: None, .. }) => vec![None; 4],
-    })
-}
-
-fn name_of(interface: Option<&Interface>) -> Option<Vec<Byte>> {
-    const IFNAMSIZ: usize = 16;
-    Some(match interface {
-        None => known(&[0; IFNAMSIZ]),
-        Some(Interface { name, .. }) if name.is_empty() => vec![None; IFNAMSIZ],
-        Some(Interface { name, .. }) => {
-            let mut bytes = name.clone().into_bytes();
-            bytes.resize(IFNAMSIZ, 0);
-            known(&bytes)
-        }
-    })
 }

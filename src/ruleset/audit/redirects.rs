@@ -8,10 +8,11 @@ use super::finding::{Finding, Severity};
 use super::host::{HostHook, TableRef};
 use super::journey::{Journey, Route};
 use super::machine::{Deed, Place};
+use super::packet::Tracking;
 use super::situation::Situation;
 use super::step::Step;
 use crate::ruleset::remedy::{Program, program_of};
-use crate::units::Family;
+use crate::units::{Family, Protocol};
 
 /// Our gate.
 pub(super) const GATE_PRIORITY: i32 = -150;
@@ -37,6 +38,7 @@ pub(super) fn redirects(situation: &Situation, trips: &[Trip]) -> Vec<Finding> {
             }
         }
     }
+    out.extend(trips.iter().filter_map(|trip| untracked_here(trip, trips)));
     out.extend(rewritten(situation));
     let mut seen = BTreeSet::new();
     out.retain(|finding| seen.insert(finding.message.clone()));
@@ -140,6 +142,46 @@ fn untracked(journey: &Journey, table: &TableRef, place: &Place) -> Option<Findi
         delete(table, place)
     };
     Some(Finding { severity: Severity::Error, code: "host-untracks", message, fix })
+}
+
+/// Where what a client sends is not tracked and the answers are, those are in the middle of a connection that nobody saw
+/// begin, and our table drops them.
+fn untracked_here(trip: &Trip, all: &[Trip]) -> Option<Finding> {
+    let Journey { what, route, packet, untracked, .. } = &trip.journey;
+    let is_app = !matches!(what.as_str(), "step 1" | "step 2");
+    if !(is_app && *route == Route::In && !untracked && packet.tracking == Tracking::ESTABLISHED) {
+        return None;
+    }
+    let (table, place) = notrack(trip, HostHook::Prerouting).filter(|_| packet.protocol == Protocol::Tcp)?;
+    let answers = all.iter().filter(|other| {
+        let (of, back) = (&other.journey, &other.journey.packet);
+        of.route == Route::Out
+            && of.what == *what
+            && (back.address(true), back.port(false)) == (packet.address(false), packet.port(true))
+    });
+    let tracked = answers.filter(|other| notrack(other, HostHook::Output).is_none()).count();
+    (tracked > 0).then(|| Finding {
+        severity: Severity::Error,
+        code: "host-untracks",
+        message: format!(
+            "{} keeps what clients send to {what} out of connection tracking, and not the answers: connections are made, and our table drops what comes back on them",
+            rule_of(table, place)
+        ),
+        fix: format!(
+            "{}\n# or keep the answers out of it as well: tcp sport {} notrack, at output",
+            delete(table, place),
+            trip.journey.ports
+        ),
+    })
+}
+
+/// The rule that certainly keeps a packet out of connection tracking.
+fn notrack(trip: &Trip, hook: HostHook) -> Option<(&TableRef, &Place)> {
+    trip.met.iter().filter(|meeting| meeting.hook == hook).find_map(|meeting| {
+        let mut deeds = meeting.passage.deeds.iter();
+        let (_, place, _) = deeds.find(|(deed, _, certain)| *certain && *deed == Deed::Notrack)?;
+        Some((&meeting.table, place))
+    })
 }
 
 /// Rules that write other ports or addresses into packets before the gate sees them.

@@ -20,6 +20,8 @@ pub struct HostInterface {
     pub has_xdp: bool,
     /// Whether nothing goes through it.
     pub is_down: bool,
+    /// Whether hardware addresses are asked for on it.
+    pub has_neighbours: bool,
 }
 
 /// A process.

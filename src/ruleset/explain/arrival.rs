@@ -22,17 +22,17 @@ pub(super) fn here(facts: &Facts<'_>, question: &Question<'_>, walk: &Walk) -> O
         .iter()
         .filter(|listener| listener.protocol == question.protocol && listener.port == port)
         .collect();
-    if at_port.iter().any(|listener| takes(facts, listener, addr)) {
-        return None;
+    let taking: Vec<&Listener> =
+        at_port.iter().copied().filter(|listener| takes(facts, listener, addr)).collect();
+    if let Some(first) = taking.first() {
+        let hangs = |at: &&Listener| facts.full.contains(&(at.address.to_canonical(), port).into());
+        let hang = question.protocol == Protocol::Tcp && taking.iter().all(hangs);
+        return hang.then(|| hanging(question, first, port));
     }
     let service = format!("{}/{port}", question.protocol);
     let look = match question.protocol {
         Protocol::Tcp => format!("ss -tlnp 'sport = :{port}'"),
         Protocol::Udp => format!("ss -ulnp 'sport = :{port}'"),
-    };
-    let who = |listener: &Listener| match &listener.process {
-        Some(process) => format!("{} (pid {})", process.name, process.pid),
-        None => "a program".to_owned(),
     };
     let Some(first) = at_port.first() else {
         return Some(
@@ -65,6 +65,27 @@ pub(super) fn here(facts: &Facts<'_>, question: &Question<'_>, walk: &Walk) -> O
             .next(look)
             .next(format!("# have the service listen on all addresses, or on {addr}")),
     )
+}
+
+fn who(listener: &Listener) -> String {
+    match &listener.process {
+        Some(process) => format!("{} (pid {})", process.name, process.pid),
+        None => "a program".to_owned(),
+    }
+}
+
+/// It listens, and does not take what comes.
+fn hanging(question: &Question<'_>, listener: &Listener, port: u16) -> Finding {
+    let app = question.name();
+    Finding::closed(
+        Cause::NoAnswer,
+        format!(
+            "{} listens on tcp/{port} and does not take the connections that wait for it: its queue is full, and the kernel answers no more of them",
+            who(listener)
+        ),
+    )
+    .next(format!("ss -tlnp 'sport = :{port}'  # Recv-Q is above Send-Q"))
+    .next(format!("# restart the service of {app}, or find out what it waits for"))
 }
 
 fn takes(facts: &Facts<'_>, listener: &Listener, addr: IpAddr) -> bool {

@@ -119,6 +119,8 @@ pub enum Cause {
     EstablishedLives,
     /// A connection is taken past all rules.
     Flowtable,
+    /// The host's rules drop what finds hardware addresses.
+    NeighbourDrops,
     /// A rule may drop it, and that cannot be told.
     CannotTell,
     /// Rules of iptables-legacy cannot be read.
@@ -135,7 +137,7 @@ pub enum Cause {
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Self; 64] = [
+    pub const ALL: [Self; 65] = [
         Self::Granted,
         Self::Allowed,
         Self::OtherInterface,
@@ -194,6 +196,7 @@ impl Cause {
         Self::ConntrackFull,
         Self::EstablishedLives,
         Self::Flowtable,
+        Self::NeighbourDrops,
         Self::CannotTell,
         Self::LegacyRules,
         Self::Xdp,
@@ -264,6 +267,7 @@ impl Cause {
             Self::ConntrackFull => "conntrack-full",
             Self::EstablishedLives => "established-lives",
             Self::Flowtable => "flowtable",
+            Self::NeighbourDrops => "neighbour-drops",
             Self::CannotTell => "cannot-tell",
             Self::LegacyRules => "legacy-rules",
             Self::Xdp => "xdp",

@@ -1,6 +1,6 @@
 //! What an explanation is given to judge; whoever finds it out is elsewhere.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::recalled::Recalled;
 use crate::ruleset::audit::packet::Interface;
@@ -120,6 +120,8 @@ pub struct Facts<'a> {
     pub begun: Vec<u16>,
     /// TCP ports whose listener on `::` takes no IPv4.
     pub only_v6: Vec<u16>,
+    /// Where a program here listens that does not take the connections that wait for it, so that no more are answered.
+    pub full: Vec<SocketAddr>,
     /// Asks a LAN host for a connection.
     pub echo: &'a dyn Fn(IpAddr, u16) -> Echo,
     /// How long grants last in the kernel.

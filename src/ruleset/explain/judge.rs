@@ -6,7 +6,7 @@ use super::answer::{Answer, Finding, Outcome, Step, Verdict};
 use super::cause::Cause;
 use super::facts::{Daemon, Facts, PathTrouble};
 use super::walk::{End, Met, Walk, arrive, depart};
-use super::{arrival, gate, newer, obstacle, span, variants, ways};
+use super::{arrival, gate, neighbours, newer, obstacle, span, tracking, variants, ways};
 use crate::config::App;
 use crate::ruleset::audit::machine::Deed;
 use crate::ruleset::audit::packet::{Interface, Original, Packet, TcpFlags, Tracking};
@@ -120,7 +120,8 @@ impl Trial<'_> {
             return;
         };
         self.surroundings(by);
-        let packet = self.mark(question.packet(host, question.port, TcpFlags::Syn, Tracking::NEW));
+        let mut packet = self.mark(question.packet(host, question.port, TcpFlags::Syn, Tracking::NEW));
+        packet.reached_by = self.reached_by(by);
         let first = arrive(self.facts.situation, self.facts.routes, packet, self.forwarded());
         self.take_down("first", &first);
         self.judge_first(&first, by, host);
@@ -131,6 +132,13 @@ impl Trial<'_> {
                 format!("the daemon does not say what it knows: {why}"),
             ));
         }
+    }
+
+    /// The interface by which routing expects the client, where that is another one.
+    fn reached_by(&self, by: &Interface) -> Option<Interface> {
+        let client = self.question.client;
+        let at = self.facts.routes.towards(client, None, None).ok()?;
+        (at.name != by.name && !self.facts.situation.is_own(client)).then_some(at)
     }
 
     /// With iptables, our own chains are not followed: where they send a packet is told beforehand.
@@ -164,6 +172,7 @@ impl Trial<'_> {
                 .next("conntrack -L | awk '{print $1, $4}' | sort | uniq -c | sort -rn | head  # who fills it"),
             );
         }
+        self.findings.extend(neighbours::lost(self, by));
         if situation.interface(&by.name).is_some_and(|interface| interface.has_xdp) {
             self.findings.push(
                 Finding::unknown(
@@ -265,8 +274,7 @@ impl Trial<'_> {
             self.findings.splice(0..0, redirected.iter().cloned());
         }
         self.findings.extend(ended);
-        self.later(first, host);
-        self.answer(first, by, host);
+        self.further_packets(first, by, host);
         self.findings.extend(variants::too_many(self, first, "this"));
         self.findings.extend(variants::by_habit(self, first));
         if !self.findings.iter().chain(&ways).any(|finding| finding.cause == Cause::NotReloaded) {
@@ -278,24 +286,39 @@ impl Trial<'_> {
         self.findings.splice(0..0, ways);
     }
 
+    /// The packets after the first one, there and back.
+    fn further_packets(&mut self, first: &Walk, by: &Interface, host: IpAddr) {
+        let before = self.findings.len();
+        let answer = self.answer(first, by, host);
+        let of_answer = self.findings.split_off(before);
+        let later = self.later(first, answer.as_ref(), host);
+        self.findings.extend(of_answer);
+        if let Some(answer) = answer {
+            let stray = tracking::stray(self, first, &later, &answer);
+            self.findings.extend(stray);
+        }
+    }
+
     /// Packets after the first one, which rules may treat otherwise.
-    fn later(&mut self, first: &Walk, host: IpAddr) {
-        let packet = self.question.packet(host, self.question.port, TcpFlags::Data, Tracking::ESTABLISHED);
+    fn later(&mut self, first: &Walk, answer: Option<&Walk>, host: IpAddr) -> Walk {
+        let tracking = tracking::of_later(first, answer);
+        let packet = self.question.packet(host, self.question.port, TcpFlags::Data, tracking);
         let mut packet = self.mark(packet);
         packet.connection_mark = first.last.connection_mark;
         let walk = arrive(self.facts.situation, self.facts.routes, packet, first.translated);
         self.loss_of("later", &walk);
+        walk
     }
 
     /// The way back.
-    fn answer(&mut self, first: &Walk, by: &Interface, host: IpAddr) {
+    fn answer(&mut self, first: &Walk, by: &Interface, host: IpAddr) -> Option<Walk> {
         let question = self.question;
         let from = (first.last.ip(true), first.last.port(true));
         let to = (Some(question.client), Some(CLIENT_PORT));
         let translated = first.translated.is_some();
         let status = if translated { CT_STATUS_DNAT } else { 0 };
         let mut packet = Packet::new(question.family(), question.protocol, from, to, TcpFlags::SynAck);
-        packet.tracking = Tracking { status, ..Tracking::REPLY };
+        packet.tracking = Tracking { status, ..tracking::of_answer(first) };
         packet.of_one_client = true;
         packet.original = Some(Original { from: (question.client, CLIENT_PORT), to: (host, question.port) });
         let mut packet = self.mark(packet);
@@ -316,13 +339,14 @@ impl Trial<'_> {
         if let End::NoWay(trouble) = walk.end {
             let found = arrival::no_way_back(self, &walk, trouble);
             self.findings.push(found);
-            return;
+            return None;
         }
         self.loss_of("answer", &walk);
+        Some(walk)
     }
 
     /// What a walk after the first one lost.
-    fn loss_of(&mut self, what: &'static str, walk: &Walk) {
+    pub(super) fn loss_of(&mut self, what: &'static str, walk: &Walk) {
         // A grant that the first connection uses up is another set by then.
         let once = self.question.app.is_some_and(|app| app.once);
         if let Some((met, place)) = walk.dropper().filter(|(met, _)| !(once && met.is_ours())) {

@@ -2,18 +2,21 @@
 
 use std::net::IpAddr;
 
-use crate::ruleset::audit::host::{Host, HostElement, HostFamily, HostRule, HostSet, TableRef};
-use crate::ruleset::audit::step::Step;
+use crate::ruleset::audit::host::{Host, HostElement, HostFamily, HostSet, TableRef};
+use crate::ruleset::audit::machine::Found;
+use crate::ruleset::audit::packet::Packet;
 use crate::ruleset::model::{ONCE_SETS, TABLE, TRIED_SETS};
 use crate::units::{ClientAddr, Family, Protocol};
 
-/// A set of somebody's that has the address, and whether as a single element.
+/// A set or map of somebody's that has the address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Membership {
-    /// Its name.
-    pub set: String,
-    /// Whether the element is that address alone.
-    pub alone: bool,
+    /// `set` or `map`.
+    pub kind: &'static str,
+    /// Its name; none: it has none, and is written into the rule.
+    pub name: Option<String>,
+    /// The element as nft writes it; none: it is a range, or of other parts than can be told.
+    pub element: Option<String>,
 }
 
 /// Our own table.
@@ -34,15 +37,65 @@ pub fn is_in_ours(host: &Host, name: &str, addr: IpAddr) -> bool {
     our_set(host, name).and_then(|set| element_of(set, addr)).is_some()
 }
 
-/// The first set of those that a rule looks into which has the address.
+/// The set in which a rule found an element, if that is about an address; `packet` has what the other parts of it may say.
 #[must_use]
-pub fn looked_into(host: &Host, table: &TableRef, rule: &HostRule, addr: IpAddr) -> Option<Membership> {
-    rule.steps.iter().find_map(|step| {
-        let Step::Lookup { set: name, inverted: false, .. } = step else { return None };
-        let element = element_of(host.sets.get(&(table.clone(), name.clone()))?, addr)?;
-        let alone = element.last.is_none() || element.last == element.first;
-        Some(Membership { set: name.clone(), alone })
+pub fn is_about(
+    host: &Host,
+    table: &TableRef,
+    found: &Found,
+    addr: IpAddr,
+    packet: &Packet,
+) -> Option<Membership> {
+    let set = host.sets.get(&(table.clone(), found.set.clone()))?;
+    let HostElement { first, last, data, verdict } = &found.element;
+    let first = first.as_ref()?;
+    let last = last.as_ref().unwrap_or(first);
+    let own = octets(addr);
+    let (mut at, mut has_it, mut words) = (0_usize, false, Vec::new());
+    for len in lengths(set, first, &own) {
+        let (low, high) = (first.get(at..at + len)?, last.get(at..at + len)?);
+        let is_addr = own.len() == len && low <= own.as_slice() && own.as_slice() <= high;
+        has_it |= is_addr;
+        words.push(if is_addr { (low == high).then(|| addr.to_string()) } else { word(low, high, packet) });
+        at += len.next_multiple_of(4);
+    }
+    let is_map = verdict.is_some() || !data.is_empty();
+    has_it.then(|| Membership {
+        kind: if is_map { "map" } else { "set" },
+        // The kernel's own names.
+        name: (!found.set.starts_with("__")).then(|| found.set.clone()),
+        element: words.into_iter().collect::<Option<Vec<String>>>().map(|words| words.join(" . ")),
     })
+}
+
+/// The length of each part of a key. Of sets without ranges the kernel tells the whole alone, whose parts fill whole registers.
+fn lengths(set: &HostSet, key: &[u8], own: &[u8]) -> Vec<usize> {
+    if !set.fields.is_empty() || set.key_len <= own.len() {
+        return if set.fields.is_empty() { vec![set.key_len] } else { set.fields.clone() };
+    }
+    let (mut out, mut rest) = (Vec::new(), key);
+    while !rest.is_empty() {
+        let len = if rest.starts_with(own) { own.len() } else { 4 };
+        out.push(len);
+        rest = rest.get(len..).unwrap_or_default();
+    }
+    out
+}
+
+/// A part of a key that is a port or the protocol of the packet, as nft writes it.
+fn word(low: &[u8], high: &[u8], packet: &Packet) -> Option<String> {
+    match *low {
+        _ if low != high => None,
+        [high, low] | [high, low, 0, 0]
+            if [true, false].iter().any(|to| packet.port(*to) == Some(u16::from_be_bytes([high, low]))) =>
+        {
+            Some(u16::from_be_bytes([high, low]).to_string())
+        }
+        [number] | [number, 0, 0, 0] if number == packet.protocol.number() => {
+            Some(packet.protocol.to_string())
+        }
+        _ => None,
+    }
 }
 
 /// The addresses in a set of ours, a few of them.

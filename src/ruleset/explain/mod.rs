@@ -17,11 +17,13 @@ pub mod legacy;
 mod legacy_marks;
 mod legacy_match;
 pub mod member;
+mod neighbours;
 mod newer;
 mod obstacle;
 pub mod recalled;
 #[cfg(test)]
 mod tests;
+mod tracking;
 mod variants;
 pub mod walk;
 mod ways;

@@ -7,11 +7,12 @@ use super::cause::Cause;
 use super::facts::Facts;
 use super::judge::Question;
 use super::legacy;
-use super::member::{Membership, looked_into};
+use super::member::{Membership, is_about};
 use super::walk::{Met, Walk};
 use crate::ruleset::audit::host::{HostFamily, HostHook, HostRule};
-use crate::ruleset::audit::journey::{Journey, MARK_PRIORITY, Route, loss};
+use crate::ruleset::audit::journey::{Journey, MARK_PRIORITY, Route, accepts_but_for, loss};
 use crate::ruleset::audit::machine::{Deed, Place, pass};
+use crate::ruleset::audit::step::{Comparison, Source, Step};
 use crate::ruleset::remedy::{self, Admission, Need, Program, program_of};
 use crate::units::{Family, Mark, PortRange};
 
@@ -50,20 +51,55 @@ pub(super) fn drops(
     let hook = super::hook_word(met.hook);
     let which = place_of(met, place);
     if is_about_address(facts, question, met) {
-        let member = rule_of(facts, met, place)
-            .and_then(|rule| looked_into(&facts.situation.host, &met.table, rule, question.client));
-        let whose = match &member {
-            Some(Membership { set, .. }) => format!(", as it is in set {set}"),
-            None => String::new(),
+        let reason = reason(facts, question, met, place);
+        let whose = match &reason {
+            Reason::Listed(Membership { kind, name: Some(name), .. }) => {
+                format!(", as it is in {kind} {name}")
+            }
+            Reason::Listed(Membership { name: None, .. }) | Reason::Named(_) | Reason::Other => String::new(),
         };
         let found = Finding::closed(
             Cause::HostBans,
             format!("the host drops what has its address ({hook}): {which}{whose}"),
         );
-        return unban(facts, question, met, place, member.as_ref(), found);
+        return unban(facts, question, met, place, &reason, found);
     }
-    let found = Finding::closed(Cause::HostDrops, format!("the host drops it ({hook}): {which}"));
-    found.next(admit(facts, question, walk, met, place))
+    let mut found = Finding::closed(Cause::HostDrops, format!("the host drops it ({hook}): {which}"));
+    let Some((mark, by, writer)) = overwriter(question, walk, met) else {
+        return found.next(admit(facts, question, walk, met, place));
+    };
+    found.message.push_str(&format!(", after {} has written another mark over ours", place_of(by, writer)));
+    let found = match legacy::command(&by.table) {
+        Some(_) => found
+            .next(look(by, writer))
+            .next("# have that rule write other bits than ours (--set-xmark with a mask): global.mark takes one, too"),
+        None => found.next(remedy::keep_mark(&by.table, writer, mark)),
+    };
+    let host = &facts.situation.host;
+    let accepts = host
+        .chain(&met.table, &met.chain)
+        .is_some_and(|chain| accepts_but_for(host, chain, &met.packet, mark, (&by.table, writer)));
+    if accepts { found } else { found.next(admit(facts, question, walk, met, place)) }
+}
+
+/// Our mark, where a chain could tell by it what we let through.
+fn mark_at(question: &Question<'_>, met: &Met) -> Option<Mark> {
+    let of_bridge = met.table.family == HostFamily::Bridge;
+    let marked = !of_bridge && marks(met) || met.hook == HostHook::Postrouting;
+    question.layout.settings.global.mark.filter(|_| marked && question.app.is_some())
+}
+
+/// Whether our mark is there by then.
+fn marks(met: &Met) -> bool {
+    matches!(met.hook, HostHook::Input | HostHook::Forward | HostHook::Output) && met.priority > MARK_PRIORITY
+}
+
+/// Who has written another mark over ours, before the chain that drops the packet could see it.
+fn overwriter<'w>(question: &Question<'_>, walk: &'w Walk, met: &Met) -> Option<(Mark, &'w Met, &'w Place)> {
+    let mark = mark_at(question, met).filter(|mark| walk.last.lacks(*mark))?;
+    let after_ours = |by: &&Met| marks(by) || by.hook == HostHook::Postrouting;
+    let mut writers = walk.met.iter().rev().filter(|by| !by.is_ours() && after_ours(by));
+    writers.find_map(|by| by.passage.marked.last().map(|place| (mark, by, place)))
 }
 
 /// Whether others would get through where this one does not.
@@ -83,10 +119,69 @@ fn is_about_address(facts: &Facts<'_>, question: &Question<'_>, met: &Met) -> bo
     })
 }
 
+/// Why a rule is about the address.
+enum Reason {
+    /// It, or one that leads to it, finds it in a set or map.
+    Listed(Membership),
+    /// It, or one that leads to it, names this address and no other.
+    Named(Place),
+    /// Something else.
+    Other,
+}
+
+/// The rule that drops and those that led to it, the nearest first.
+fn led_to<'m>(met: &'m Met, place: &'m Place) -> Vec<&'m Place> {
+    let end = met.passage.ends.iter().find(|end| end.place == *place);
+    let by = end.map(|end| end.by.as_slice()).unwrap_or_default();
+    std::iter::once(place).chain(by.iter().rev()).collect()
+}
+
+fn reason(facts: &Facts<'_>, question: &Question<'_>, met: &Met, place: &Place) -> Reason {
+    let host = &facts.situation.host;
+    for at in led_to(met, place) {
+        let mut found = met.passage.found.iter().filter(|found| found.place == *at);
+        let listed = found.find_map(|found| is_about(host, &met.table, found, question.client, &met.packet));
+        if let Some(listed) = listed {
+            return Reason::Listed(listed);
+        }
+        if rule_of(facts, met, at).is_some_and(|rule| names_only(rule, question.client)) {
+            return Reason::Named(at.clone());
+        }
+    }
+    Reason::Other
+}
+
 fn rule_of<'f>(facts: &'f Facts<'_>, met: &Met, place: &Place) -> Option<&'f HostRule> {
     let (handle, _) = place.rule.as_ref()?;
     let chain = facts.situation.host.chain(&met.table, &place.chain)?;
     chain.rules.iter().find(|rule| rule.handle == *handle)
+}
+
+/// Whether a rule asks for that one address, as source or destination: whoever takes it away does so for nobody else.
+fn names_only(rule: &HostRule, addr: IpAddr) -> bool {
+    let (sides, own) = match addr {
+        IpAddr::V4(v4) => ([12, 16], v4.octets().to_vec()),
+        IpAddr::V6(v6) => ([8, 24], v6.octets().to_vec()),
+    };
+    let mut loaded = None;
+    rule.steps.iter().any(|step| match step {
+        Step::Load { source: Source::Payload { base: 1, offset }, to, .. } if sides.contains(offset) => {
+            loaded = Some(*to);
+            false
+        }
+        Step::Mask { from, to, mask, .. }
+            if loaded == Some(*from) && mask.iter().all(|bits| *bits == u8::MAX) =>
+        {
+            loaded = Some(*to);
+            false
+        }
+        Step::Compare { at, how: Comparison::Eq, data } => loaded == Some(*at) && *data == own,
+        Step::Load { .. } | Step::Mask { .. } | Step::Swap { .. } | Step::Constant { .. } => {
+            loaded = None;
+            false
+        }
+        _ => false,
+    })
 }
 
 fn unban(
@@ -94,28 +189,34 @@ fn unban(
     question: &Question<'_>,
     met: &Met,
     place: &Place,
-    member: Option<&Membership>,
+    reason: &Reason,
     found: Finding,
 ) -> Finding {
-    let client = question.client;
-    let program = program_of(&facts.situation.host, &met.table, &met.chain);
+    let (client, table) = (question.client, &met.table);
+    let program = program_of(&facts.situation.host, table, &met.chain);
     let fail2ban = program == Program::Fail2ban || place.chain.starts_with("f2b-");
     let found = match program {
         _ if fail2ban => found.next(format!("fail2ban-client unban {client}")),
         Program::Crowdsec => found.next(format!("cscli decisions delete --ip {client}")),
         _ => found,
     };
-    if let (Some(_), Some(delete)) = (legacy::command(&met.table), delete_rule(met, place)) {
-        return found.next(delete);
-    }
-    match (member, &place.rule) {
-        (Some(Membership { set, alone: true }), _) => {
-            found.next(format!("nft delete element {} {set} '{{ {client} }}'", met.table))
+    match reason {
+        Reason::Listed(Membership { name: Some(name), element: Some(element), .. }) => {
+            found.next(format!("nft delete element {table} {name} '{{ {element} }}'"))
         }
-        (Some(Membership { set, alone: false }), _) => {
-            found.next(format!("nft list set {} {set}  # it is in a range of that", met.table))
+        Reason::Listed(Membership { kind, name: Some(name), element: None }) => {
+            found.next(format!("nft list {kind} {table} {name}  # it is in an element of that"))
         }
-        (None, _) => found.next(delete_rule(met, place).unwrap_or_else(|| look(met, place))),
+        Reason::Named(at) => found.next(delete_rule(met, at).unwrap_or_else(|| look(met, at))),
+        // Whoever takes such a rule away does so for everybody.
+        Reason::Listed(_) | Reason::Other => {
+            let mut looks: Vec<String> = led_to(met, place).into_iter().map(|at| look(met, at)).collect();
+            looks.dedup();
+            let found = looks.into_iter().fold(found, Finding::next);
+            found.next(format!(
+                "# that is about more than {client}: take the address out there, or let it pass by a rule before it"
+            ))
+        }
     }
 }
 
@@ -182,12 +283,7 @@ fn admit_legacy(question: &Question<'_>, met: &Met, place: &Place, mark: Option<
 
 /// As `check-ruleset` has it.
 fn admit(facts: &Facts<'_>, question: &Question<'_>, walk: &Walk, met: &Met, place: &Place) -> String {
-    let of_bridge = met.table.family == HostFamily::Bridge;
-    let marked = !of_bridge
-        && matches!(met.hook, HostHook::Input | HostHook::Forward | HostHook::Output)
-        && met.priority > MARK_PRIORITY
-        || met.hook == HostHook::Postrouting;
-    let mark = question.layout.settings.global.mark.filter(|_| marked && question.app.is_some());
+    let mark = mark_at(question, met);
     if let Some(line) = admit_legacy(question, met, place, mark) {
         return line;
     }

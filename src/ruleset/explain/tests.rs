@@ -128,6 +128,7 @@ fn ask_tracking(situation: &Situation, way: Path, daemon: Daemon, tracked: Optio
         tracked,
         begun: Vec::new(),
         only_v6: Vec::new(),
+        full: Vec::new(),
         echo: &|_, _| Echo::NotAsked,
         ends: &|_, _| Some(30),
     };
@@ -427,4 +428,49 @@ fn the_mark_of_a_connection_is_followed_from_chain_to_chain_and_to_its_answers()
     assert_eq!(cause(vec![marks(), drops(HostHook::Input)]), Cause::HostDrops);
     assert_eq!(cause(vec![marks(), drops(HostHook::Output)]), Cause::HostDropsReply);
     assert_eq!(cause(vec![drops(HostHook::Input), drops(HostHook::Output)]), Cause::Granted);
+}
+
+#[test]
+fn what_comes_with_connection_tracking_may_come_before_it() {
+    let state = |state: u32| {
+        vec![
+            Step::Load { source: Source::Ct { key: 0, direction: None }, to: 0, len: Some(4) },
+            Step::Compare { at: 0, how: Comparison::Eq, data: state.to_ne_bytes().to_vec() },
+            Step::Verdict(Does::Drop),
+        ]
+    };
+    let new = crate::ruleset::expr::ct_state::NEW;
+    let cause = |priority, steps: Vec<Step>| {
+        let wall = chain("host", "pre", HostHook::Prerouting, priority, vec![steps]);
+        ask(&host(vec![wall], &[granted()]), Vec::new()).finding.cause
+    };
+    assert_eq!(cause(-199, state(new)), Cause::HostDrops);
+    assert_eq!(cause(-200, state(new)), Cause::CannotTell);
+    assert_eq!(cause(-201, state(new)), Cause::Granted);
+    assert_eq!(cause(-200, vec![Step::Verdict(Does::Drop)]), Cause::HostDrops);
+}
+
+#[test]
+fn no_rule_is_named_for_deletion_that_is_about_more_than_the_address() {
+    let asks = |data: &[u8], does| {
+        let source = Source::Payload { base: 1, offset: 12 };
+        vec![
+            Step::Load { source, to: 0, len: Some(data.len()) },
+            Step::Compare { at: 0, how: Comparison::Eq, data: data.to_vec() },
+            Step::Verdict(does),
+        ]
+    };
+    let mut out = chain("host", "out", HostHook::Input, 0, vec![vec![Step::Verdict(Does::Drop)]]);
+    out.base = None;
+    let next = |steps| {
+        let input = chain("host", "input", HostHook::Input, 0, vec![steps]);
+        let found = ask(&host(vec![input, out.clone()], &[granted()]), Vec::new());
+        assert_eq!(found.finding.cause, Cause::HostBans);
+        found.finding.next
+    };
+    let jump = || Does::Jump("out".into());
+    assert_eq!(next(asks(&CLIENT, jump())), ["nft delete rule inet host input handle 5"]);
+    let shown = next(asks(&CLIENT[..3], jump()));
+    assert_eq!(shown[..2], ["nft -a list chain inet host out", "nft -a list chain inet host input"]);
+    assert!(shown[2].starts_with("# "), "{shown:?}");
 }

@@ -314,7 +314,10 @@ impl<'a> Walker<'a> {
     /// Sends the packet through a chain; whether that chain has come to an end with it by a rule.
     fn meet(&mut self, chain: &HostChain, base: &HostBase) -> Result<bool, End> {
         let before = self.packet.clone();
-        let passage = pass(&self.situation.host, chain, &mut self.packet);
+        let mut passage = pass(&self.situation.host, chain, &mut self.packet);
+        if matches!(base.hook, HostHook::Prerouting | HostHook::Output) && base.priority == TRACKING {
+            self.or_before_tracking(chain, &before, &mut passage);
+        }
         self.untracked |= passage.deeds.iter().any(|(deed, _, sure)| *sure && *deed == Deed::Notrack);
         let ended = passage.ends.iter().any(|end| end.certain && end.place.rule.is_some());
         self.met.push(Met {
@@ -328,6 +331,16 @@ impl<'a> Walker<'a> {
         match self.met.last().and_then(Met::loss) {
             Some((_, true)) if !(self.admitted && is_ours(&chain.table)) => Err(End::Dropped),
             Some(_) | None => Ok(ended),
+        }
+    }
+
+    /// Of what comes at the same priority as connection tracking, that is first which was loaded first.
+    fn or_before_tracking(&self, chain: &HostChain, before: &Packet, passage: &mut Passage) {
+        let mut early = Packet { tracking: Tracking::NOT_YET, ..before.clone() };
+        let other = pass(&self.situation.host, chain, &mut early);
+        if other.ends != passage.ends {
+            passage.ends.extend(other.ends);
+            passage.ends.iter_mut().for_each(|end| end.certain = false);
         }
     }
 

@@ -51,6 +51,9 @@ pub(super) fn none_here(trial: &Trial<'_>) -> Finding {
     if let (None, Some(found)) = (by, down(trial, &outside)) {
         return found;
     }
+    if let (None, Some(name)) = (by, without_address(trial, &outside)) {
+        return no_address(trial, name);
+    }
     match by {
         None if trial.facts.routes.towards(*client, None, None) == Err(PathTrouble::Forbidden) => Finding::closed(
             Cause::RouteForbids,
@@ -64,15 +67,30 @@ pub(super) fn none_here(trial: &Trial<'_>) -> Finding {
         )
         .next(format!("ip route get {client}"))
         .next("# add the missing route (a default route, mostly)"),
-        Some(by) => Finding::closed(
-            Cause::NoAddress,
-            format!(
-                "{} has no {} address that a client could turn to",
-                by.name,
-                word(trial.question.family())
-            ),
-        )
-        .next(format!("ip address show dev {}", by.name)),
+        Some(by) => no_address(trial, &by.name),
+    }
+}
+
+/// The interface by which clients of that IP version come, where none of them has an address of it.
+fn without_address<'n>(trial: &Trial<'_>, names: &[&'n str]) -> Option<&'n str> {
+    let family = trial.question.family();
+    let known = |name: &&&str| trial.facts.situation.interface(name);
+    let has_one = names.iter().any(|name| known(&name).is_some_and(|at| at.address(family).is_some()));
+    names.iter().find(|name| !has_one && known(name).is_some()).copied()
+}
+
+fn no_address(trial: &Trial<'_>, name: &str) -> Finding {
+    let family = trial.question.family();
+    let found = Finding::closed(
+        Cause::NoAddress,
+        format!("{name} has no {} address that a client could turn to", word(family)),
+    )
+    .next(format!("ip address show dev {name}"));
+    match family {
+        Family::V4 => found,
+        Family::V6 => {
+            found.next(format!("sysctl net.ipv6.conf.{name}.disable_ipv6 net.ipv6.conf.{name}.accept_ra"))
+        }
     }
 }
 

@@ -154,6 +154,55 @@ pub fn mark_matcher(mark: Mark) -> String {
     nft::matcher(mark)
 }
 
+/// How neighbour discovery of IPv6 gets past a base chain.
+#[must_use]
+pub fn admit_neighbours(host: &Host, (table, chain): (&TableRef, &str), place: &Place) -> String {
+    let program = program_of(host, table, chain);
+    if host.owned.contains_key(table) && program != Program::Firewalld {
+        return format!(
+            "# have the program that owns table {table} accept neighbour discovery (ICMPv6 types 135 and 136) in {chain}"
+        );
+    }
+    match program {
+        Program::Iptables | Program::DockerIptables | Program::Proxmox => {
+            let of = if table.table == "filter" { String::new() } else { format!("-t {} ", table.table) };
+            [135, 136]
+                .map(|kind| format!("ip6tables {of}-I {chain} -p icmpv6 --icmpv6-type {kind} -j ACCEPT"))
+                .join("\n")
+        }
+        Program::PlainNft | Program::Fail2ban | Program::Crowdsec => {
+            let rule = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept";
+            let line = match &place.rule {
+                Some((handle, _)) if place.chain == *chain => {
+                    format!("nft insert rule {table} {chain} position {handle} '{rule}'")
+                }
+                Some(_) => format!("nft insert rule {table} {chain} '{rule}'"),
+                None => format!("nft add rule {table} {chain} '{rule}'"),
+            };
+            format!(
+                "{line}\n# to keep it, write it into chain {chain} of table {table} where that is defined"
+            )
+        }
+        other => format!(
+            "# have {} accept neighbour discovery (ICMPv6 types 135 and 136) in {chain}",
+            other.name()
+        ),
+    }
+}
+
+/// What to do about a rule that writes another mark over ours.
+#[must_use]
+pub fn keep_mark(table: &TableRef, place: &Place, mark: Mark) -> String {
+    let chain = &place.chain;
+    let unlike = match mark.mask() {
+        u32::MAX => format!("meta mark != {}", mark.value()),
+        mask => format!("meta mark and {mask:#x} != {:#x}", mark.value()),
+    };
+    format!(
+        "nft -a list chain {table} {chain}\n# have that rule leave alone what has our mark ({unlike}), or write other bits than ours: global.mark takes a mask"
+    )
+}
+
 /// What matches our mark, in iptables' words.
 #[must_use]
 pub fn iptables_mark(mark: Mark) -> String {
