@@ -259,11 +259,11 @@ fn guard(
     let Installed { live, read_at, changes } =
         insist(|| lockout::install(&mut firewall, &daemon.settings, options, good.plan(), &mut before))?;
     let mut operations = Operations::over(firewall, &live, daemon.settings.clone(), options, read_at);
-    drop(live);
     if let Some(lockout::Before { outlasting, guard }) = before {
         operations.outlasting = outlasting;
-        operations.end_ways_of(&guard);
+        operations.end_ways_of(&guard, &live);
     }
+    drop(live);
     let mut state = StateFile::resume(&mut operations, clock::now()).and_then(resumed);
     if let Some(state) = state.as_mut().filter(|_| on_trial) {
         state.begin_trial(&operations, clock::now());

@@ -32,6 +32,7 @@ fn leads(apps: &[App], flow: &Tracked) -> bool {
 }
 
 /// What a guard of before knew of ports and LAN hosts.
+#[derive(PartialEq)]
 pub(super) struct GuardBefore(Live);
 
 impl GuardBefore {
@@ -65,10 +66,10 @@ impl Operations {
         self.end_translated(&mut ways_in, let_in, |flow| leads(&was, flow) && !leads(&is, flow));
     }
 
-    /// After a start: ends what came by ways that the guard of before had. Where an app of this host's has the port, it
+    /// After a start: ends what came by ways that the guard of before had, and the one that is live now has not. Where an app of this host's has the port, it
     /// needs its grant, and somebody else may forward it.
-    pub(super) fn end_ways_of(&mut self, before: &GuardBefore) {
-        if !before.knew_lan() {
+    pub(super) fn end_ways_of(&mut self, before: &GuardBefore, live: &Live) {
+        if !before.knew_lan() || *before == GuardBefore::of(Some(live)) {
             return;
         }
         let is = self.settings.apps.clone();
