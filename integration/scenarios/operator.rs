@@ -285,7 +285,7 @@ fn help_and_version_are_there_for_a_stranger() {
             crate::agent::PROGRAM,
             &["cert", "--name", name, "--cert", "/nowhere/c", "--key", "/nowhere/k"],
         );
-        assert!(refused.exits(2).text().contains("without port or path"), "{name:?}");
+        assert!(refused.exits(2).stderr.contains("without port or path"), "{name:?}");
     }
     let version = net.a.run(crate::agent::PROGRAM, &["--version"]).success().text();
     assert_eq!(version.trim(), format!("knock-agent {}", env!("CARGO_PKG_VERSION")));
