@@ -7,12 +7,11 @@ use std::time::SystemTime;
 
 use super::flags::{UNMARKED, UNMARKED_FIX};
 use crate::cli::{DaemonArgs, Exit};
-use crate::config::{App, ExecHook, Problem, Settings, Severity, User};
+use crate::config::{ExecHook, Problem, Settings, Severity, has_good_keys};
 use crate::service::daemon::{self, DaemonError};
 use crate::service::outside;
 use crate::service::two_factor::{self, TwoFactorError};
 use crate::sys::{clock, files};
-use crate::units::{AccessKey, Timestamp};
 
 /// Every problem with those files, as far as this process may read them.
 pub(super) fn check(settings: &Settings, args: &DaemonArgs) -> Vec<Problem> {
@@ -44,27 +43,14 @@ fn over(settings: &Settings, now: SystemTime, args: &DaemonArgs) -> Vec<Problem>
         settings.time_sequence.iter().flat_map(|timed| &timed.clients).flat_map(|client| &client.apps);
     let knocked: BTreeSet<usize> = sequences.chain(clients.copied()).collect();
     let by_keys = settings.apps.iter().enumerate().filter(|(at, _)| !knocked.contains(at));
-    let over = by_keys
-        .filter(|(_, app)| opens(app, &settings.users, None) && !opens(app, &settings.users, Some(now)));
+    let over = by_keys.filter(|(_, app)| {
+        has_good_keys(app, &settings.users, None) && !has_good_keys(app, &settings.users, Some(now))
+    });
     over.map(|(_, app)| {
         let message = "every key for this app has expired: it stays closed".to_owned();
         problem(args, Severity::Warning, app.name.as_str(), message)
     })
     .collect()
-}
-
-/// Whether anybody has keys for an app that are not disabled and, where a time is said, have not expired.
-fn opens(app: &App, users: &[User], now: Option<SystemTime>) -> bool {
-    let lasts = |ends: Option<Timestamp>| ends.zip(now).is_none_or(|(ends, now)| ends.left(now).is_some());
-    let good = |keys: &[AccessKey]| keys.iter().any(|key| !key.disabled && lasts(key.expires));
-    let by_user = |user: &User| {
-        let theirs = user.apps.iter().find(|theirs| theirs.app == app.name);
-        let good = theirs.is_some_and(|theirs| {
-            !theirs.disabled && lasts(theirs.expires) && good(&theirs.http) && good(&theirs.https)
-        });
-        good && !user.disabled && lasts(user.expires)
-    };
-    good(&app.access_key_http) && good(&app.access_key_https) || users.iter().any(by_user)
 }
 
 /// What is wrong with certificate and key, where flags name them: without them the guard would close all, and no daemon start.
@@ -180,7 +166,7 @@ mod tests {
             let text =
                 format!("{global}{users}}}\nssh: {{port: 22, duration: 1h, access_key_http: {app}}}\n");
             let settings = parse("x", &text, None, &Alone).unwrap_or_else(|e| panic!("{e}")).settings;
-            let open = |now| opens(&settings.apps[0], &settings.users, now);
+            let open = |now| has_good_keys(&settings.apps[0], &settings.users, now);
             assert_eq!(
                 (open(None), open(Some(second(2019))), open(Some(second(2022)))),
                 (true, before, after),

@@ -1,6 +1,7 @@
 //! What cannot be together although each part of it is right.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::SystemTime;
 
 use crate::config::app::AppDraft;
 use crate::config::global::GlobalDraft;
@@ -11,7 +12,7 @@ use crate::config::settings::{App, Established, User};
 use crate::config::time_sequence::TimeSequence;
 use crate::config::users::UsersDraft;
 use crate::config::{Behind, StepPorts};
-use crate::units::{AccessKey, PortRange, Protocol, form_bytes};
+use crate::units::{AccessKey, PortRange, Protocol, Timestamp, form_bytes};
 
 /// Checks the ports of the two steps, and those behind a proxy, against each other.
 pub(super) fn check_step_ports(ports: Option<StepPorts>, behind: Option<&Behind>, report: &mut Report) {
@@ -229,18 +230,23 @@ pub(super) fn nobody(
         let fix = "add keys or a sequence here, or the app to a user or client";
         if own.iter().all(|keys| keys.is_empty()) && of_users.count() == 0 {
             report.warning(app.spot.clone(), "nobody has a key for this app: it stays closed", fix);
-        } else if !own.iter().all(|keys| any_enabled(keys)) && !users.iter().any(|user| may(user, settings)) {
+        } else if !has_good_keys(settings, users, None) {
             report.warning(app.spot.clone(), "every key for this app is disabled: it stays closed", fix);
         }
     }
 }
 
-fn any_enabled(keys: &[AccessKey]) -> bool {
-    keys.iter().any(|key| !key.disabled)
-}
-
-/// Whether a user has keys for an app that are not disabled.
-fn may(user: &User, app: &App) -> bool {
-    let theirs = user.apps.iter().find(|theirs| theirs.app == app.name && !theirs.disabled);
-    !user.disabled && theirs.is_some_and(|theirs| any_enabled(&theirs.http) && any_enabled(&theirs.https))
+/// Whether anybody has keys for an app that are not disabled and, where a time is said, have not expired.
+#[must_use]
+pub fn has_good_keys(app: &App, users: &[User], now: Option<SystemTime>) -> bool {
+    let lasts = |ends: Option<Timestamp>| ends.zip(now).is_none_or(|(ends, now)| ends.left(now).is_some());
+    let good = |keys: &[AccessKey]| keys.iter().any(|key| !key.disabled && lasts(key.expires));
+    let by_user = |user: &User| {
+        let theirs = user.apps.iter().find(|theirs| theirs.app == app.name);
+        let good = theirs.is_some_and(|theirs| {
+            !theirs.disabled && lasts(theirs.expires) && good(&theirs.http) && good(&theirs.https)
+        });
+        good && !user.disabled && lasts(user.expires)
+    };
+    good(&app.access_key_http) && good(&app.access_key_https) || users.iter().any(by_user)
 }

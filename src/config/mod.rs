@@ -35,6 +35,7 @@ mod time_sequence;
 mod user;
 mod users;
 
+pub use conflicts::has_good_keys;
 pub use destination::parse_destination;
 pub use knock_log::{KnockEvent, KnockLog, OWN_LOG_GROUP};
 pub use metrics::{Metrics, MetricsAddress, Textfile};
