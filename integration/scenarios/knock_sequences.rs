@@ -21,6 +21,7 @@ on_every_firewall! {
     a_wrong_an_extra_or_a_missing_knock_does_not_open,
     a_repeated_syn_is_no_further_knock_however_late_it_comes,
     with_a_dead_agent_sequences_open_and_close,
+    a_sequence_from_a_link_local_address_opens_for_no_neighbours,
 }
 
 on_both_iptables! {
@@ -105,6 +106,40 @@ fn a_wrong_an_extra_or_a_missing_knock_does_not_open() {
     for (client, family) in sources {
         knock_at(client, family.router(), "9012,1234,1234,5678,1234,5678,5678,9012");
         assert_echoes(client, family.router(), 2222);
+    }
+}
+
+/// Knocks at the router's address of the link, from the address of the link.
+const ON_THE_LINK: &str = r#"
+import socket, sys, time
+scope = socket.if_nametoindex("eth0")
+for port in (1234, 5678, 9012):
+    s = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    s.setblocking(False)
+    s.connect_ex((sys.argv[1], port, 0, scope))
+    time.sleep(0.2)
+    s.close()
+"#;
+
+fn a_sequence_from_a_link_local_address_opens_for_no_neighbours() {
+    for (prefix, opens) in [(64, 0), (128, 1)] {
+        let net = Topology::new();
+        let home = Installation::new(&Config::new(&[&format!("ipv6_prefix: {prefix}")]).app(
+            "ssh",
+            "2222",
+            "tcp",
+            "local",
+            &["sequence: {knocks: [1234, 5678, 9012], window: 10}"],
+        ));
+        let _agent = home.start(&net.router);
+        let listing = net.router.run("ip", &["-6", "addr", "show", "dev", "ext0", "scope", "link"]).success();
+        let listing = listing.text();
+        let to = listing.split_whitespace().find(|word| word.starts_with("fe80")).expect("an address");
+        let to = to.split('/').next().unwrap();
+        net.a.run("python3", &["-c", ON_THE_LINK, to]).success();
+        assert_eq!(elements(&net.router, "seq_ssh_6").len(), opens, "with ipv6_prefix {prefix}");
+        knock_at(&net.b, Family::V6.router(), "1234,5678,9012");
+        assert_eq!(elements(&net.router, "seq_ssh_6").len(), opens + 1, "with ipv6_prefix {prefix}");
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::agent::Installation;
@@ -96,6 +97,32 @@ fn callers_who_say_nothing_hold_up_neither_root_nor_for_long_other_operators() {
     assert!(silent.is_alive(), "they would wait for a minute");
     assert!(of_root < Duration::from_secs(5), "root waited {of_root:?}");
     assert!(of_other < Duration::from_secs(20), "others waited {of_other:?}");
+}
+
+/// Asks for what the second argument is, and waits for the reply where the third is not 0.
+const CALLS: &str = "import socket,sys\ns=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.sendall(sys.argv[2].encode()+b'\\n'); int(sys.argv[3]) and s.recv(1)";
+
+#[test]
+fn what_nobody_waits_for_any_more_is_not_carried_out() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&[]));
+    let agent = home.start(&net.router);
+    let (a, b) = (Family::V4.client_a(), Family::V4.client_b());
+    let socket = home.path("run/control.sock");
+    let grant = |address, bytes| {
+        let asked =
+            format!("{{\"verb\":\"grant\",\"app\":\"ssh\",\"address\":\"{address}\",\"seconds\":60}}");
+        net.router.run("/usr/bin/python3", &["-c", CALLS, socket.to_str().unwrap(), &asked, bytes]).success();
+    };
+    grant(b, "1");
+    assert!(time_left(&net.router, "ssh", b).is_some(), "who waits is let in");
+    agent.signal(Signal::SIGSTOP);
+    grant(a, "0");
+    agent.signal(Signal::SIGCONT);
+    // Comes after it, and is answered.
+    home.verb(&net.router, &["revoke", "ssh", &b.to_string()]).success();
+    assert_eq!(time_left(&net.router, "ssh", b), None);
+    assert_eq!(time_left(&net.router, "ssh", a), None, "nobody waits for that one");
 }
 
 fn status(net: &Topology, home: &Installation) -> Value {

@@ -52,6 +52,34 @@ fn step2_with(net: &Topology, token: &str) -> Option<Reply> {
 }
 
 #[test]
+fn a_file_that_is_not_there_at_the_moment_or_somebody_else_s_switches_no_code_off() {
+    let net = Topology::new();
+    let home = install(&http_key("ssh"), &[]);
+    let (to, client) = (Family::V4.router(), Family::V4.client_a());
+    let file = home.path(&format!("2fa/{}.json", http_key("ssh")));
+    let away = home.path("2fa/elsewhere");
+    std::fs::rename(&file, &away).unwrap();
+    std::os::unix::fs::symlink(&away, &file).unwrap();
+    let mut agent = home.start(&net.router);
+    step1(&net.a, to, "ssh");
+    assert_eq!(admission_left(&net.router, client), None, "a link is as good");
+    // As if it led to a disk that is not mounted.
+    std::fs::remove_file(&away).unwrap();
+    assert!(agent.reload().contains("refused"));
+    home.check(&net.router, &["check-config"]).exits(78);
+    step1(&net.a, to, "ssh");
+    assert_eq!(admission_left(&net.router, client), None, "without the file");
+    std::fs::remove_file(&file).unwrap();
+    std::fs::write(&file, format!("{{\"secret\": \"{SECRET}\", \"interval\": 30}}")).unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    assert!(!agent.reload().contains("refused"));
+    std::os::unix::fs::chown(&file, Some(65_534), None).unwrap();
+    assert!(agent.reload().contains("refused"));
+    let told = home.check(&net.router, &["check-config"]).exits(78);
+    assert!(told.stderr.contains("belongs to the user 65534"), "{}", told.stderr);
+}
+
+#[test]
 fn a_first_step_with_a_code_counts_once() {
     let net = Topology::new();
     let home = install(&http_key("ssh"), &["step2_https_duration: 8"]);

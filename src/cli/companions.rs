@@ -93,6 +93,7 @@ fn two_factor(settings: &Settings, args: &DaemonArgs) -> Vec<Problem> {
                     TwoFactorError::Unreadable { .. }
                     | TwoFactorError::NoFolder { .. }
                     | TwoFactorError::Exposed { .. }
+                    | TwoFactorError::Foreign { .. }
                     | TwoFactorError::Malformed { .. } => Severity::Error,
                 };
                 problem(args, severity, key, error.to_string())

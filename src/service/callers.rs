@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -126,6 +127,7 @@ async fn attend(
     let seat = room.seats.acquire().await;
     room.waiting.fetch_sub(1, Ordering::Relaxed);
     let Ok(seat) = seat else { return Ok(()) };
+    let caller = stream.as_fd().try_clone_to_owned()?;
     let (reader, mut writer) = stream.into_split();
     let mut line = String::new();
     let mut asked = BufReader::new(reader.take(REQUEST));
@@ -142,7 +144,7 @@ async fn attend(
         }
         _ => None,
     };
-    let mut reply = answer(request, users::name(peer.uid()), calls).await;
+    let mut reply = answer(request, users::name(peer.uid()), caller, calls).await;
     compare(&mut reply, &on_disk).await;
     tell(&reply, &mut writer).await
 }
@@ -217,9 +219,9 @@ fn understood(line: &str, peer: UCred) -> Result<Request, Box<Reply>> {
     }
 }
 
-async fn answer(request: Request, user: String, calls: mpsc::Sender<Call>) -> Reply {
+async fn answer(request: Request, user: String, caller: OwnedFd, calls: mpsc::Sender<Call>) -> Reply {
     let (reply, replied) = oneshot::channel();
-    let asked = calls.send(Call { request, user, reply }).await.is_ok();
+    let asked = calls.send(Call { request, user, reply, caller: Some(caller) }).await.is_ok();
     match (asked, replied.await) {
         (true, Ok(reply)) => reply,
         (false, _) | (_, Err(_)) => failed(Failure::Unavailable, "the daemon is stopping".to_owned()),

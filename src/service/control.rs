@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::IpAddr;
 use std::num::NonZeroU16;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use super::status::Status;
 use super::tally::Figures;
 use crate::config::Behind;
 use crate::ruleset::explain::Recalled;
-use crate::sys::{files, users};
+use crate::sys::{files, pipes, users};
 use crate::units::{Family, Network};
 
 /// Longest request, in bytes.
@@ -182,6 +183,16 @@ pub struct Call {
     pub user: String,
     /// Where the reply goes.
     pub reply: oneshot::Sender<Reply>,
+    /// The connection it came on; none where it is of this process.
+    pub caller: Option<OwnedFd>,
+}
+
+impl Call {
+    /// Whether whoever made it waits for its reply: who was told that it failed is not to find it done later.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        !self.reply.is_closed() && self.caller.as_ref().is_none_or(|caller| pipes::has_reader(caller.as_fd()))
+    }
 }
 
 /// Where the control socket is in a runtime directory.
@@ -236,7 +247,16 @@ pub fn call_within(runtime_dir: &Path, request: &Request, patience: Duration) ->
     stream.write_all(text.as_bytes())?;
     let mut line = String::new();
     // A status with very many grants is long, but not endless.
-    BufReader::new(stream.take(1 << 30)).read_line(&mut line)?;
+    BufReader::new(stream.take(1 << 30)).read_line(&mut line).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            let text = format!(
+                "no reply within {} s; what it has not begun by now it leaves undone: look at `knock-agent status`",
+                patience.as_secs()
+            );
+            io::Error::new(io::ErrorKind::TimedOut, text)
+        }
+        _ => error,
+    })?;
     if line.is_empty() {
         return Err(io::Error::new(
             io::ErrorKind::UnexpectedEof,

@@ -226,6 +226,9 @@ impl Enforcer {
                 () = calendar_set(&mut calendar) => {}
                 () = tokio::time::sleep(LOOK_AT_CALENDAR) => {}
                 Some(call) = calls.recv() => {
+                    if !call.is_awaited() {
+                        continue;
+                    }
                     let teardown = call.request == Request::Teardown {};
                     let mut reply = self.on_call(call.request, &call.user, clock::now());
                     let done = matches!(reply, Reply::Done { .. });

@@ -5,9 +5,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use zeroize::Zeroizing;
+
 use crate::config::Settings;
 use crate::knock::TwoFactor;
-use crate::sys::files;
+use crate::sys::files::{self, Ownership};
+use crate::sys::users;
 use crate::units::TotpSecret;
 
 const MAX_BYTES: u64 = 16_384;
@@ -58,6 +61,22 @@ pub enum TwoFactorError {
         /// Its permissions.
         mode: u32,
     },
+    /// It is somebody else's, who has the second factor then, and can change it.
+    #[error(
+        "the 2FA file of {app}'s {step} key {position} in {} belongs to the user {owner}: chown it to root, or to the daemon's user", folder.display()
+    )]
+    Foreign {
+        /// The app.
+        app: String,
+        /// `http` or `https`.
+        step: &'static str,
+        /// Position of the key in its list, from 1.
+        position: usize,
+        /// Where it was looked for.
+        folder: PathBuf,
+        /// Number of the user.
+        owner: u32,
+    },
     /// It is not as it should be.
     #[error("the 2FA file of {app}'s {step} key {position} in {} is not usable: {reason}", folder.display())]
     Malformed {
@@ -105,9 +124,13 @@ pub fn load(settings: &Settings) -> Result<Found, Vec<TwoFactorError>> {
                 let (app, position) = (app.name.to_string(), index + 1);
                 match read(&folder.join(format!("{}.json", key.expose()))) {
                     Ok(None) => {}
-                    Ok(Some((mode, _))) if mode & FORBIDDEN != 0 => {
+                    Ok(Some((Ownership { mode, .. }, _))) if mode & FORBIDDEN != 0 => {
                         let folder = folder.clone();
                         errors.push(TwoFactorError::Exposed { app, step, position, folder, mode });
+                    }
+                    Ok(Some((Ownership { uid: owner, .. }, _))) if !users::may_own_secrets(owner) => {
+                        let folder = folder.clone();
+                        errors.push(TwoFactorError::Foreign { app, step, position, folder, owner });
                     }
                     Ok(Some((_, text))) => match TotpSecret::parse(&text) {
                         Ok(secret) => found.factors.push(TwoFactor { access_key: key.clone(), secret }),
@@ -130,11 +153,12 @@ pub fn load(settings: &Settings) -> Result<Found, Vec<TwoFactorError>> {
     if errors.is_empty() { Ok(found) } else { Err(errors) }
 }
 
-/// The mode of a file and what is in it.
-fn read(path: &Path) -> io::Result<Option<(u32, zeroize::Zeroizing<String>)>> {
-    match files::read_text_and_mode(path, MAX_BYTES) {
-        Ok((mode, text)) => Ok(Some((mode, zeroize::Zeroizing::new(text)))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+/// Whose a file is and what is in it; nothing where the folder has none of that name. A link that leads nowhere is one,
+/// as to where it leads may be a disk that is not there at the moment.
+fn read(path: &Path) -> io::Result<Option<(Ownership, Zeroizing<String>)>> {
+    match files::read_text_and_owner(path, MAX_BYTES) {
+        Ok((owner, text)) => Ok(Some((owner, Zeroizing::new(text)))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !files::has_name(path) => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -204,6 +228,16 @@ mod tests {
                 assert!(!text.contains("first-key"), "{text}");
             }
         }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_link_that_leads_nowhere_is_a_file_that_cannot_be_read() {
+        let folder = std::env::temp_dir().join(format!("ka-2fa-link-{}", std::process::id()));
+        files::make_directory(&folder, 0o700).unwrap();
+        std::os::unix::fs::symlink("/nowhere/at/all", folder.join("first-key-of-ssh.json")).unwrap();
+        let told = load(&settings(&folder)).unwrap_err();
+        assert!(matches!(told.as_slice(), [TwoFactorError::Unreadable { .. }]), "{told:?}");
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

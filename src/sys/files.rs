@@ -29,14 +29,23 @@ pub fn open_regular(path: &Path) -> io::Result<(File, fs::Metadata)> {
 /// # Errors
 /// The reason, as [`io::ErrorKind::InvalidData`] where the file is too large or no text.
 pub fn read_text(path: &Path, max: u64) -> io::Result<String> {
-    read_text_and_mode(path, max).map(|(_, text)| text)
+    read_text_and_owner(path, max).map(|(_, text)| text)
 }
 
-/// The same, with the permission bits of the file that was read.
+/// Whose a file is, and who may do what with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ownership {
+    /// The user.
+    pub uid: u32,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+/// The same, with the owner of the file that was read.
 ///
 /// # Errors
 /// As above.
-pub fn read_text_and_mode(path: &Path, max: u64) -> io::Result<(u32, String)> {
+pub fn read_text_and_owner(path: &Path, max: u64) -> io::Result<(Ownership, String)> {
     let (file, about) = open_regular(path)?;
     let mut bytes = Vec::new();
     // One more than allowed, to tell a full file from one that is too large.
@@ -47,7 +56,7 @@ pub fn read_text_and_mode(path: &Path, max: u64) -> io::Result<(u32, String)> {
     let text = String::from_utf8(bytes).map_err(|error| {
         io::Error::new(io::ErrorKind::InvalidData, format!("it is not UTF-8 text: {}", error.utf8_error()))
     })?;
-    Ok((about.mode() & 0o7777, text))
+    Ok((Ownership { uid: about.uid(), mode: about.mode() & 0o7777 }, text))
 }
 
 /// Writes a file that must not exist yet, with that mode from the first moment, and waits for the disk.
@@ -213,6 +222,12 @@ pub fn stamps(folder: &Path) -> Vec<(PathBuf, Stamp)> {
 #[must_use]
 pub fn exists(path: &Path) -> bool {
     path.exists()
+}
+
+/// Whether a folder has that name, be it of a link that leads nowhere; as if it had where that cannot be told.
+#[must_use]
+pub fn has_name(path: &Path) -> bool {
+    fs::symlink_metadata(path).map_or_else(|error| error.kind() != io::ErrorKind::NotFound, |_| true)
 }
 
 /// Looks whether a directory is there.

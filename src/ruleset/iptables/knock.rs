@@ -218,14 +218,22 @@ impl Knocks<'_> {
         match deed {
             Deed::Opens(grants) if grants.families.contains(&self.family) => {
                 let set = grants.set(self.family);
-                let mut rules = match self.draft.keeping {
+                let mut rules = Vec::new();
+                if self.family == Family::V6
+                    && grants.service
+                    && self.draft.layout.settings.global.ipv6_prefix < 128
+                {
+                    // It would stand for every neighbour on every link.
+                    rules.push(rule().sent_from("fe80::/10").pass("knock:link-local"));
+                }
+                match self.draft.keeping {
                     Keeping::Ipset => {
                         let (name, secs) = (names::set(&set), grants.secs);
                         let add = format!("-j SET --add-set {name} src --exist --timeout {secs}");
-                        vec![rule().target(&add, "knock:opened")]
+                        rules.push(rule().target(&add, "knock:opened"));
                     }
-                    Keeping::Recent => self.in_lists(&set, "set", "knock:opened"),
-                };
+                    Keeping::Recent => rules.extend(self.in_lists(&set, "set", "knock:opened")),
+                }
                 // Only if it did: one too many opens nothing.
                 let open = self.draft.asked(&rule(), &set, self.family, Side::Source).into_iter();
                 rules.extend(open.filter_map(|text| self.told(text, LOG_OPENED, grants)));

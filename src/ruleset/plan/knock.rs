@@ -232,21 +232,29 @@ fn prefix(layout: &Layout<'_>, grants: &KnockGrants) -> u8 {
 
 fn deed(layout: &Layout<'_>, deed: &Deed) -> Vec<Rule> {
     match deed {
-        Deed::Opens(grants) => grants.families.iter().map(|&family| open(layout, grants, family)).collect(),
+        Deed::Opens(grants) => {
+            grants.families.iter().flat_map(|&family| open(layout, grants, family)).collect()
+        }
         Deed::Closes(all) => all.iter().flat_map(|grants| close(layout, grants)).collect(),
     }
 }
 
 /// Tells of it only if it did: an address of the other family, or one too many, opens nothing.
-fn open(layout: &Layout<'_>, grants: &KnockGrants, family: Family) -> Rule {
+fn open(layout: &Layout<'_>, grants: &KnockGrants, family: Family) -> Vec<Rule> {
     let (prefix, set) = (prefix(layout, grants), grants.set(family));
+    let mut rules = Vec::new();
+    if family == Family::V6 && prefix < 128 {
+        // It would stand for every neighbour on every link.
+        rules.push(rule().source_link_local().counter().back().named("knock:link-local"));
+    }
     let text = rule().renew_source(family, prefix, &set, grants.secs * 1_000).counter();
     let text = told(layout, text, LOG_OPENED, &grants.stem);
-    match knock_log::chain_of(layout, KnockEvent::Accepted) {
+    let opened = match knock_log::chain_of(layout, KnockEvent::Accepted) {
         Some(chain) => text.jump(&chain),
         None => text.done(),
-    }
-    .named("knock:opened")
+    };
+    rules.push(opened.named("knock:opened"));
+    rules
 }
 
 /// Takes back what stands open for the source, and tells of it only if it did.

@@ -74,7 +74,7 @@ pub async fn ask(calls: &mpsc::Sender<Call>, request: Request, patience: Duratio
 fn call(calls: &mpsc::Sender<Call>, request: Request) -> Option<oneshot::Receiver<Reply>> {
     let (reply, replied) = oneshot::channel();
     let user = "knock-agent".to_owned();
-    calls.try_send(Call { request, user, reply }).ok()?;
+    calls.try_send(Call { request, user, reply, caller: None }).ok()?;
     Some(replied)
 }
 
