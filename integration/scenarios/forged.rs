@@ -5,9 +5,12 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
 use crate::agent::Installation;
 use crate::backend::{Backend, on_every_firewall};
 use crate::configuration::Config;
+use crate::firewall::remove_guard;
 use crate::forge::Forge;
 use crate::knocking::{STEP2_PORT, knock};
 use crate::namespace::Namespace;
@@ -19,6 +22,7 @@ use super::asymmetric::second_way;
 
 on_every_firewall! {
     a_packet_in_the_name_of_a_guarded_port_turns_no_stranger_into_an_answer,
+    nor_does_one_from_before_the_guard_or_from_while_it_was_missing,
 }
 
 /// Connections that are tracked and that this port seems to have begun.
@@ -95,6 +99,54 @@ fn a_packet_in_the_name_of_a_guarded_port_turns_no_stranger_into_an_answer() {
     assert_echoes(&net.a, Family::V6.router(), 2222);
 }
 
+fn nor_does_one_from_before_the_guard_or_from_while_it_was_missing() {
+    let net = Topology::new();
+    prepare(&net);
+    let _services = [Server::udp(&net.router, 2222, Habit::Echo), Server::udp(&net.lan, 7000, Habit::Echo)];
+    let config = Config::new(&["adopt_established: false"])
+        .app("ssh", "2222", "both", "local", &[])
+        .app("four", "6000", "both", "10.0.0.5:7000", &["masquerade: false"])
+        .app("six", "6001", "both", "\"[fd00:5::5]:7000\"", &["masquerade: false"]);
+    let home = Installation::new(&config);
+    // Rules of the host's own by which connections are tracked, with the guard and without.
+    net.router.nft("table inet of_the_host { chain forward { type filter hook forward priority 0; ct state new counter; }; chain input { type filter hook input priority 0; ct state new counter; }; }");
+    let forge = Forge::new(&net.b);
+    let claim = |at: u16| {
+        for family in Family::BOTH {
+            for service in [(family.router(), 2222), (family.lan(), 7000)] {
+                let me = (family.client_b(), at).into();
+                assert!(forge.datagram_by(family.router(), service.into(), me, b"as if you had asked"));
+                eventually(|| begun_by(&net.router, service.0, service.1) > 0, "it passes without a guard");
+            }
+        }
+    };
+    let are_shut = |at: u16| {
+        for family in Family::BOTH {
+            for (ip, port) in [(family.router(), 2222), (family.lan(), 7000)] {
+                eventually(|| begun_by(&net.router, ip, port) == 0, "it is forgotten");
+                assert!(!udp_echoes_from(&net.b, at, ip, port, PATIENCE), "{ip} {port}");
+            }
+        }
+    };
+    claim(21_000);
+    let agent = home.start(&net.router);
+    are_shut(21_000);
+    agent.signal(Signal::SIGSTOP);
+    remove_guard(&net.router);
+    claim(21_001);
+    agent.signal(Signal::SIGCONT);
+    are_shut(21_001);
+    assert!(home.log().contains("in this host's name"), "{}", home.log());
+}
+
+fn eventually(holds: impl Fn() -> bool, what: &str) {
+    let end = Instant::now() + GENEROUS;
+    while !holds() {
+        assert!(Instant::now() < end, "{what}");
+        sleep(Duration::from_millis(100));
+    }
+}
+
 /// A container of Docker's, which drops what comes straight to it: the port that is guarded here leads there.
 fn publish(net: &Topology) {
     for (ip, lan, at, network) in
@@ -146,6 +198,34 @@ fn nor_does_one_in_the_name_of_where_others_translate_a_guarded_port_to() {
         knock(&net.a, family.router(), "web");
         assert_echoes(&net.a, family.router(), 3080);
     }
+}
+
+#[test]
+fn nor_where_rules_of_routing_ask_for_the_incoming_interface() {
+    let net = Topology::new();
+    prepare(&net);
+    publish(&net);
+    let (beyond, at) = (IpAddr::from([192, 0, 2, 9]), 21_000);
+    net.b.run("ip", &["addr", "add", "192.0.2.9", "dev", "lo"]).success();
+    let rules = ["ext0", "int0"].map(|name| format!("rule add iif {name} lookup 100\n")).concat();
+    let routes = format!("{rules}route add 192.0.2.9 via 203.0.113.3 table 100\n");
+    net.router.feed("ip", &["-batch", "-"], routes.as_bytes()).success();
+    let _service = Server::udp(&net.b, 9000, Habit::Echo);
+    let forge = Forge::new(&net.b);
+    let container = SocketAddr::from(([10, 0, 0, 5], 80));
+    let begin = || {
+        let router = Family::V4.router();
+        assert!(forge.datagram_by(router, container, (beyond, at).into(), b"as if you had asked"));
+        sleep(Duration::from_millis(200));
+        begun_by(&net.router, container.ip(), container.port())
+    };
+    assert_eq!(begin(), 1, "without a guard");
+    let home = Installation::new(&Config::new(&[]).app("web", "3080", "both", "local", &[]));
+    let _agent = home.start(&net.router);
+    net.router.run("conntrack", &["-F"]).success();
+    assert_eq!(begin(), 0, "with it");
+    assert!(udp_echoes_from(&net.lan, 81, Family::V4.client_b(), 9000, GENEROUS), "the container's own");
+    assert!(udp_echoes(&net.a, beyond, 9000, GENEROUS), "of others outside");
 }
 
 /// A host beyond client b, by way of the router and out by where it came in.

@@ -26,6 +26,7 @@ on_every_firewall! {
     connections_of_before_live_on_over_ipv4,
     connections_of_before_live_on_over_ipv6,
     forwarded_connections_and_udp_live_on_as_far_as_they_are_tracked,
+    connections_by_an_interface_that_becomes_outside_live_on,
 }
 
 /// The flows of before, each by its client's end.
@@ -64,6 +65,29 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(Instant::now() < end, "{what}");
         sleep(Duration::from_millis(50));
     }
+}
+
+fn connections_by_an_interface_that_becomes_outside_live_on() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let of_ext0 = Config::ssh(&[]);
+    let home = Installation::new(&of_ext0);
+    let agent = home.start(&net.router);
+    let to = "10.0.0.1".parse().unwrap();
+    let stream = dial(&net.lan, (to, 2222).into(), GENEROUS).unwrap();
+    echoes(&stream);
+    let both = of_ext0
+        .text()
+        .replace("interface_ext: ext0\n  interface_int: int0\n", "interface_ext: [ext0, int0]\n");
+    home.rewrite_config(&both);
+    let checked = home.check(&net.router, &["check-ruleset"]).text();
+    assert!(checked.contains("[lockout]") && checked.contains("10.0.0.5:"), "{checked}");
+    assert!(!agent.reload().contains("refused"));
+    echoes(&stream);
+    assert_silent(&net.lan, to, 2222);
+    drop(agent);
+    let _agent = home.start(&net.router);
+    echoes(&stream);
 }
 
 fn lives_on(family: Family) {

@@ -60,7 +60,7 @@ fn a_file_that_is_not_there_at_the_moment_or_somebody_else_s_switches_no_code_of
     let away = home.path("2fa/elsewhere");
     std::fs::rename(&file, &away).unwrap();
     std::os::unix::fs::symlink(&away, &file).unwrap();
-    let mut agent = home.start(&net.router);
+    let agent = home.start(&net.router);
     step1(&net.a, to, "ssh");
     assert_eq!(admission_left(&net.router, client), None, "a link is as good");
     // As if it led to a disk that is not mounted.

@@ -283,6 +283,10 @@ fn guard(
             tracing::error!(%error, "the host's chains could not be changed: what is let in may be dropped there");
         }
     }
+    // A guard that has stood until now let nobody begin anything in this host's name.
+    if changes > 0 {
+        operations.end_claimed(clock::now());
+    }
     operations.end_strangers(clock::now());
     let record = Record {
         changes: number(changes),

@@ -39,10 +39,8 @@ pub fn look<'a>(layout: &Layout<'a>, live: Option<&Live>) -> io::Result<Found<'a
         own: interfaces::addresses()?.into_iter().collect(),
     };
     let mut ways = BTreeMap::new();
-    let outside = |addr: IpAddr| {
-        *ways.entry(addr).or_insert_with(|| comes_from_outside(|name| layout.ext.contains(name), addr))
-    };
-    Ok(Found { flows: endangered(layout, live, &seen, outside), tracking: seen.tracked.is_some() })
+    let way = |addr: IpAddr| ways.entry(addr).or_insert_with(|| way_towards(addr)).clone();
+    Ok(Found { flows: endangered(layout, live, &seen, way), tracking: seen.tracked.is_some() })
 }
 
 /// What an operator should know beforehand; none where nobody would be locked out. `adopts`: whether the firewall
@@ -145,6 +143,9 @@ pub(super) fn adopt(settings: &Settings, options: Options, live: Option<&Live>) 
 
 /// Where it cannot be told it counts as outside.
 pub(super) fn comes_from_outside(is_ext: impl Fn(&IfName) -> bool, addr: IpAddr) -> bool {
-    let way = flows::interface_towards(addr).ok().flatten().and_then(interfaces::name_of);
-    way.is_none_or(|name| name.parse().is_ok_and(|name| is_ext(&name)))
+    way_towards(addr).is_none_or(|name| is_ext(&name))
+}
+
+fn way_towards(addr: IpAddr) -> Option<IfName> {
+    flows::interface_towards(addr).ok().flatten().and_then(interfaces::name_of)?.parse().ok()
 }

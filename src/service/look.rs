@@ -59,6 +59,7 @@ impl Operations {
             self.adopted.learn(have, now);
         }
         if repaired.own > 0 {
+            self.end_claimed(now);
             self.end_strangers(now);
         }
         Ok(repaired)

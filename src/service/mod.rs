@@ -8,6 +8,7 @@ pub mod callers;
 pub mod certificate;
 pub mod check;
 pub mod check_iptables;
+mod claimed;
 mod clients_gone;
 mod close;
 pub mod control;

@@ -17,6 +17,7 @@ use crate::ruleset::plan::{app_set, step2_set};
 use crate::ruleset::swap::swap;
 use crate::service::adopted::{self, Adopted};
 use crate::service::allowed::Allowed;
+use crate::service::claimed::Claimed;
 use crate::service::doubt::Doubt;
 use crate::service::host_chains::{HostKept, Repaired};
 use crate::service::knocked::{GrantSet, is_nobodys};
@@ -58,6 +59,7 @@ pub struct Operations {
     pub(super) allowed: Vec<Allowed>,
     pub(super) adopted: Adopted,
     pub(super) outlasting: Outlasting,
+    pub(super) claimed: Claimed,
     pub(super) host: HostKept,
     pub(super) timed: Timed,
     pub(super) doubt: Doubt,
@@ -92,6 +94,7 @@ impl Operations {
             allowed: Vec::new(),
             adopted: Adopted::default(),
             outlasting: Outlasting::default(),
+            claimed: Claimed::default(),
             host: HostKept::default(),
             timed: Timed::default(),
             doubt: Doubt::default(),

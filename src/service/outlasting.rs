@@ -18,9 +18,9 @@ use crate::sys::flows;
 use crate::units::{ClientAddr, Now};
 
 /// So long after the end of a grant, connection tracking has everything that began during it.
-const SETTLED: Duration = Duration::from_secs(1);
+pub(super) const SETTLED: Duration = Duration::from_secs(1);
 /// Looking takes at most one part in so many of the time.
-const SPARING: u32 = 20;
+pub(super) const SPARING: u32 = 20;
 
 /// Protocol, and both ends as the client knows them.
 type Ends = (u8, SocketAddr, SocketAddr);
@@ -101,6 +101,7 @@ impl Operations {
     /// Notes who is not let in any more by the mere passing of time, and a moment later what those have open. Looks for
     /// strangers where that is due.
     pub(super) fn follow_outlasting(&mut self, now: Now) {
+        self.follow_claimed(now);
         if !any_keeps(&self.settings.apps) {
             return;
         }
@@ -117,11 +118,11 @@ impl Operations {
     /// When there is something to do for [`Operations::follow_outlasting`].
     pub(super) fn outlasting_due(&self) -> Option<Duration> {
         if !any_keeps(&self.settings.apps) {
-            return None;
+            return self.claimed.due();
         }
         let Outlasting { again_at, .. } = self.outlasting;
         let networks = self.allowed.iter().filter_map(|allowed| allowed.until);
-        networks.chain(self.outlasting.look_due()).chain(again_at).min()
+        networks.chain(self.outlasting.look_due()).chain(again_at).chain(self.claimed.due()).min()
     }
 
     /// Takes note that somebody is not let in any more whose connections live on.
@@ -168,7 +169,7 @@ impl Operations {
     }
 
     /// Whether a client is let in by the kernel or the ledger, whose clocks may be a moment apart.
-    fn is_let_in(&mut self, flow: &Tracked, ways_in: &mut WaysIn, now: Now) -> bool {
+    pub(super) fn is_let_in(&mut self, flow: &Tracked, ways_in: &mut WaysIn, now: Now) -> bool {
         let addr = ClientAddr::new(flow.client.ip()).masked_v6(self.settings.global.ipv6_prefix).ip();
         let at = ways_in.apps(&self.settings.apps, flow).into_iter();
         let mut sets = at.flat_map(|app| self.grant_sets_of(&app.slug));

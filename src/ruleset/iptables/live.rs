@@ -11,7 +11,7 @@ use crate::ruleset::allow::{Span, address_key};
 use crate::ruleset::diff::Live;
 use crate::ruleset::expr::{Expr, Reg, Verdict};
 use crate::ruleset::model::{Chain, Content, Element, Elements, KeyPart, Rule, Set, SetFlags, Value};
-use crate::ruleset::plan::{KNOCK_PORTS, allow_set};
+use crate::ruleset::plan::{KNOCK_PORTS, allow_set, interface_key};
 use crate::units::{Family, Network, PortRange, Protocol};
 
 /// What was read; none where nothing of ours is there. A set of grants that somebody flushed counts as gone.
@@ -128,9 +128,13 @@ fn services(listings: [&Listing; 2], sets: &BTreeMap<String, ListedSet>, lists: 
     let mut ports = Elements::new();
     let mut map = Elements::new();
     let mut asked: BTreeMap<String, Vec<Rule>> = BTreeMap::new();
-    let forward = names::chain("forward");
+    let (forward, here) = (names::chain("forward"), names::chain("gate_here"));
+    let mut outside = Elements::new();
     for (chain, rule) in mangle_rules(listings) {
-        if chain == dispatch {
+        if chain == here {
+            let name = after(rule, "-i").and_then(|name| name.parse().ok());
+            outside.extend(name.map(|name| (interface_key(&name), Element::default())));
+        } else if chain == dispatch {
             map.extend(guarded(rule, &[]));
         } else if knocks.iter().any(|name| name == chain) {
             ports.extend(guarded(rule, &[]));
@@ -153,6 +157,7 @@ fn services(listings: [&Listing; 2], sets: &BTreeMap<String, ListedSet>, lists: 
             asked.entry(chain.to_owned()).or_default().push(rule);
         }
     }
+    live.elements.insert("ext".to_owned(), outside);
     live.elements.insert("services".to_owned(), map);
     live.elements.insert(KNOCK_PORTS.to_owned(), ports);
     live.ruleset.chains = asked.into_iter().map(|(name, rules)| Chain { name, base: None, rules }).collect();

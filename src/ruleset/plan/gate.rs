@@ -66,7 +66,10 @@ fn forged(layout: &Layout<'_>) -> Vec<Rule> {
 /// What goes out again where outside is.
 fn outward(layout: &Layout<'_>) -> Vec<Rule> {
     let by = |name: &IfName| rule().routed_by(Side::Destination, name).goto("from_inside").named("outward");
-    layout.ext.iter().map(|name| by(name)).collect()
+    let mut rules: Vec<Rule> = layout.ext.iter().map(|name| by(name)).collect();
+    // Where rules of routing ask for the incoming interface, no route is found here.
+    rules.push(rule().unrouted(Side::Destination).goto("from_inside").named("outward:unknown"));
+    rules
 }
 
 /// Whether it claims to be from a host behind this one: such as one that others translate a guarded port to (a container),

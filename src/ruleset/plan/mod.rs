@@ -25,7 +25,7 @@ pub(super) use adopted::{TCP_MS, UDP_MS};
 pub use knock::KNOCK_PORTS;
 pub(in crate::ruleset) use knock::{knock_key, sized_key};
 pub use replies::{SPOKEN_MS, own_set};
-pub use sets::{GRANTS, allow_set, app_set, step2_set};
+pub use sets::{GRANTS, allow_set, app_set, interface_key, step2_set};
 pub(in crate::ruleset) use step1::{METER_V6_PREFIX, SEEN_SECS, SEEN_SET, meter_rate, request_line_starts};
 pub use timed::{SPENT, TIMED, TIMED_OPEN, USED};
 

@@ -145,7 +145,9 @@ fn interfaces<'a>(name: &str, names: impl Iterator<Item = &'a IfName>) -> Set {
     }
 }
 
-fn interface_key(name: &IfName) -> Vec<u8> {
+/// The key of an interface in a set of their names.
+#[must_use]
+pub fn interface_key(name: &IfName) -> Vec<u8> {
     let mut key = name.as_str().as_bytes().to_vec();
     key.resize(KeyPart::IfName.length(), 0);
     key
