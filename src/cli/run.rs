@@ -19,7 +19,7 @@ use crate::service::record::Record;
 use crate::service::reload::Source;
 use crate::service::trial::Watcher;
 use crate::service::user_files::UserFiles;
-use crate::sys::process;
+use crate::sys::{process, signals};
 use crate::units::{Lifetime, LogEvent};
 
 /// The arguments of `run`.
@@ -54,6 +54,11 @@ pub struct RunArgs {
 pub fn run(args: RunArgs) -> Exit {
     process::pass_nothing_on();
     let mut err = Printer::stderr();
+    // Whoever asks for a reload before there is one to ask gets it later, instead of ending the start.
+    if let Err(errno) = signals::hold_hangup() {
+        err.line(format!("error: signals cannot be held back: {errno}"));
+        return err.finish(Exit::Bug);
+    }
     // Before privileges that come with the file of the program can no longer be had.
     let watcher = match args.confirm.map(|_| Watcher::start()).transpose() {
         Ok(watcher) => watcher,
