@@ -1,14 +1,19 @@
 //! Stops, crashes and restarts with open grants.
 
+use std::process::Stdio;
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
 
 use crate::agent::Installation;
 use crate::backend::{on_every_firewall, without_ipset};
 use crate::configuration::Config;
 use crate::firewall::{everything, has_set, is_guarded, remove_element, table, time_left};
+use crate::front::{child_of, status_line};
 use crate::knocking::{STEP2_PORT, knock};
 use crate::probe::{assert_echoes, assert_on_time, assert_open, assert_silent, when_silent};
+use crate::process::wait;
 use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
 
@@ -249,6 +254,41 @@ fn a_start_beside_others_who_flush_the_rules_gets_there() {
         assert_silent(&net.b, Family::V4.router(), 2222);
         agent.terminate();
     }
+}
+
+#[test]
+fn a_reload_that_is_asked_for_during_a_start_comes_after_it() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&[]));
+    let mut command = home.run_command();
+    let file = home.path("early.log");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(std::fs::File::create(&file).unwrap());
+    let mut agent = net.router.background(command);
+    let log = || std::fs::read_to_string(&file).unwrap_or_default();
+    let end = Instant::now() + Duration::from_secs(20);
+    // Which is started before the configuration is read.
+    let launcher = loop {
+        if let Some(launcher) = child_of(agent.0.id(), "start-others") {
+            break launcher;
+        }
+        assert!(Instant::now() < end && agent.is_alive(), "{}", log());
+    };
+    agent.signal(Signal::SIGHUP);
+    while !log().contains("reloaded: the new configuration is in force") {
+        assert!(agent.is_alive(), "it ended: {}", log());
+        assert!(Instant::now() < end, "{}", log());
+        sleep(Duration::from_millis(20));
+    }
+    assert!(is_guarded(&net.router));
+    assert_eq!(log().matches("reloaded: ").count(), 1, "{}", log());
+    let front = child_of(launcher, "hear-strangers").expect("a front");
+    // SIGHUP, SIGINT, SIGQUIT and SIGTERM, for those that end with the daemon.
+    for (pid, held) in [(agent.0.id(), 0), (launcher, 0x4007), (front, 0x4007)] {
+        let blocked = status_line(pid, "SigBlk").unwrap();
+        assert_eq!(u64::from_str_radix(&blocked, 16), Ok(held), "of {pid}");
+    }
+    agent.signal(Signal::SIGTERM);
+    assert_eq!(wait(&mut agent.0, Duration::from_secs(10)).and_then(|status| status.code()), Some(0));
 }
 
 #[test]

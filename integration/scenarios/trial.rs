@@ -4,11 +4,13 @@ use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::agent::Installation;
 use crate::configuration::Config;
 use crate::firewall::{elements, everything, is_guarded, table, time_left};
+use crate::front::child_of;
 use crate::namespace::Namespace;
 use crate::probe::{assert_echoes, assert_silent};
 use crate::process::{Background, wait};
@@ -239,4 +241,138 @@ fn a_reload_before_the_confirmation_keeps_no_plan_and_one_that_is_confirmed_is_k
     assert!(kept().contains("3333"), "the plan in force is kept, not the one it began with");
     agent.signal(Signal::SIGTERM);
     assert_eq!(code(&mut agent), Some(0), "{}", log(&home));
+}
+
+/// The process that waits beside the daemon; it does not stand still for longer than its test.
+struct Watcher(Pid);
+
+impl Watcher {
+    #[track_caller]
+    fn of(agent: &Background) -> Self {
+        let pid = child_of(agent.0.id(), "put-back-unless-confirmed").expect("a process that waits");
+        Self(Pid::from_raw(pid.cast_signed()))
+    }
+
+    #[track_caller]
+    fn signal(&self, signal: Signal) {
+        kill(self.0, signal).unwrap();
+    }
+
+    fn has_ended(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0)).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        if !self.has_ended() {
+            let _ = kill(self.0, Signal::SIGCONT);
+        }
+    }
+}
+
+#[test]
+fn without_the_process_that_waits_the_daemon_puts_everything_back_and_says_so_before() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&["duration: 600"]));
+    let before = everything(&net.router);
+    let mut agent = start(&home, &net.router, "600s");
+    home.check(&net.router, &["health"]).success();
+    Watcher::of(&agent).signal(Signal::SIGKILL);
+    eventually("the log says so", || log(&home).contains("the daemon does it"));
+    let ill = home.check(&net.router, &["health"]).exits(1).text();
+    assert!(ill.starts_with("daemon: the process that would put everything back is gone"), "{ill}");
+    agent.signal(Signal::SIGTERM);
+    assert_eq!(code(&mut agent), Some(1), "{}", log(&home));
+    assert_eq!(everything(&net.router), before);
+
+    // Also a guard of before with its grants, when nobody confirmed in time.
+    let first = home.start(&net.router);
+    let a = Family::V4.client_a();
+    home.grant(&net.router, "ssh", a, 300);
+    first.terminate();
+    let before = parts(&net.router);
+    home.rewrite_config(
+        Config::new(&["mark: 77"]).app("ssh", "[2222, 2300-2400]", "tcp", "local", &[]).text(),
+    );
+    let mut agent = start(&home, &net.router, "3s");
+    Watcher::of(&agent).signal(Signal::SIGKILL);
+    home.grant(&net.router, "ssh", "203.0.113.77", 300);
+    assert_eq!(code(&mut agent), Some(1), "{}", log(&home));
+    assert!(log(&home).contains("everything was put back"), "{}", log(&home));
+    assert_eq!(parts(&net.router), before);
+    let rest = time_left(&net.router, "ssh", a).expect("the grant of before");
+    assert!(rest < Duration::from_secs(300) && rest > Duration::from_secs(200), "{rest:?}");
+    assert_eq!(
+        time_left(&net.router, "ssh", "203.0.113.77".parse().unwrap()),
+        None,
+        "granted in the meantime"
+    );
+}
+
+#[test]
+fn without_the_process_that_waits_a_confirmation_counts() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&[]));
+    let mut agent = start(&home, &net.router, "4s");
+    Watcher::of(&agent).signal(Signal::SIGKILL);
+    for _ in 0..2 {
+        let told = home.verb(&net.router, &["confirm"]).success().text();
+        assert!(told.contains("confirmed: the guard stays"), "{told}");
+    }
+    home.check(&net.router, &["health"]).success();
+    assert!(home.path("state").join("last-good-plan").exists());
+    sleep(Duration::from_secs(6));
+    assert!(agent.is_alive() && is_guarded(&net.router), "{}", log(&home));
+    agent.signal(Signal::SIGTERM);
+    assert_eq!(code(&mut agent), Some(0), "{}", log(&home));
+    assert!(is_guarded(&net.router), "a stop is no end of the guard");
+}
+
+#[test]
+fn a_process_that_waits_and_stands_still_holds_up_nobody_and_undoes_nothing_later() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&[]));
+    let mut agent = start(&home, &net.router, "3s");
+    let watcher = Watcher::of(&agent);
+    watcher.signal(Signal::SIGSTOP);
+    let begin = Instant::now();
+    home.verb(&net.router, &["confirm"]).success();
+    home.check(&net.router, &["health"]).success();
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    // Later than it would have given up waiting for the daemon.
+    sleep(Duration::from_secs(9));
+    watcher.signal(Signal::SIGCONT);
+    eventually("it ends", || watcher.has_ended());
+    assert!(agent.is_alive() && is_guarded(&net.router), "{}", log(&home));
+    agent.signal(Signal::SIGTERM);
+    assert_eq!(code(&mut agent), Some(0), "{}", log(&home));
+    assert!(is_guarded(&net.router));
+    home.verb(&net.router, &["teardown"]).success();
+
+    let mut agent = start(&home, &net.router, "2s");
+    let watcher = Watcher::of(&agent);
+    watcher.signal(Signal::SIGSTOP);
+    assert_eq!(code(&mut agent), Some(1), "{}", log(&home));
+    assert!(!is_guarded(&net.router), "{}", log(&home));
+    let next = home.start(&net.router);
+    watcher.signal(Signal::SIGCONT);
+    eventually("it ends", || watcher.has_ended());
+    sleep(Duration::from_millis(500));
+    assert!(is_guarded(&net.router) && !home.log().contains("somebody changed our table"), "{}", home.log());
+    next.terminate();
+}
+
+#[test]
+fn a_process_that_waits_and_stands_still_does_its_work_when_it_goes_on_and_the_daemon_was_killed() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&[]));
+    let mut agent = start(&home, &net.router, "600s");
+    let watcher = Watcher::of(&agent);
+    watcher.signal(Signal::SIGSTOP);
+    agent.signal(Signal::SIGKILL);
+    assert_eq!(code(&mut agent), None);
+    watcher.signal(Signal::SIGCONT);
+    eventually("it is put back", || !is_guarded(&net.router));
 }

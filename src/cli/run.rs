@@ -19,13 +19,13 @@ use crate::service::record::Record;
 use crate::service::reload::Source;
 use crate::service::trial::Watcher;
 use crate::service::user_files::UserFiles;
-use crate::sys::process;
+use crate::sys::{process, signals};
 use crate::units::{Lifetime, LogEvent};
 
 /// The arguments of `run`.
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Needs the capabilities CAP_NET_ADMIN and, for ports below 1024, CAP_NET_BIND_SERVICE.\nSIGHUP has it read the configuration and the certificate again; if they are wrong, those of before stay in force. The flags stay as they are.\nSIGTERM stops the daemon; the guard and what is granted stay.\n\nOn a terminal it asks before it guards a port that somebody is connected to from outside; without one it goes on and says so in the log. Such connections live on (adopt_established).\n--confirm: also where the daemon is killed, everything is put back, by a second process that does nothing else; only if both are killed at once (kill -9 of all, a crash of the host) nothing is. Exit code 1: it was put back.\n\nExamples:\n  sudo knock-agent run --sequence tcp/1234,tcp/5678,tcp/9012 --protected-port 2222 --window 10\n  sudo knock-agent run -c config.yaml --http-port 80 --https-port 443 --cert cert.pem --key key.pem"
+    after_help = "Needs the capabilities CAP_NET_ADMIN and, for ports below 1024, CAP_NET_BIND_SERVICE.\nSIGHUP has it read the configuration and the certificate again; if they are wrong, those of before stay in force. The flags stay as they are.\nSIGTERM stops the daemon; the guard and what is granted stay.\n\nOn a terminal it asks before it guards a port that somebody is connected to from outside; without one it goes on and says so in the log. Such connections live on (adopt_established).\n--confirm: also where the daemon is killed, everything is put back, by a second process that does nothing else; only if both are killed (kill -9 of all, a crash of the host) nothing is. If that process alone is killed, the daemon puts everything back, and `health` says so. Exit code 1: it was put back.\n\nExamples:\n  sudo knock-agent run --sequence tcp/1234,tcp/5678,tcp/9012 --protected-port 2222 --window 10\n  sudo knock-agent run -c config.yaml --http-port 80 --https-port 443 --cert cert.pem --key key.pem"
 )]
 pub struct RunArgs {
     /// What all verbs of the daemon have.
@@ -54,6 +54,11 @@ pub struct RunArgs {
 pub fn run(args: RunArgs) -> Exit {
     process::pass_nothing_on();
     let mut err = Printer::stderr();
+    // Whoever asks for a reload before there is one to ask gets it later, instead of ending the start.
+    if let Err(errno) = signals::hold_hangup() {
+        err.line(format!("error: signals cannot be held back: {errno}"));
+        return err.finish(Exit::Bug);
+    }
     // Before privileges that come with the file of the program can no longer be had.
     let watcher = match args.confirm.map(|_| Watcher::start()).transpose() {
         Ok(watcher) => watcher,

@@ -229,7 +229,7 @@ pub fn lock_path(runtime_dir: &Path) -> PathBuf {
 fn trial(daemon: &Daemon, mut watcher: Watcher, limit: Duration) -> Result<Arc<Trial>, DaemonError> {
     let mut firewall = Firewall::nftables()?;
     let before = Snapshot::of(firewall.read()?.as_ref(), clock::now()).ok_or(TrialError::Foreign)?;
-    watcher.order(before, limit)?;
+    watcher.order(&before, limit)?;
     let options = firewall.options(&daemon.settings, daemon.http_port, daemon.https_port)?;
     let good = LastGood::of(&daemon.settings, firewall.plan(&daemon.settings, options)?);
     let state_dir = daemon.state_dir.clone();
@@ -238,7 +238,7 @@ fn trial(daemon: &Daemon, mut watcher: Watcher, limit: Duration) -> Result<Arc<T
         seconds = limit.as_secs(),
         "say `knock-agent confirm` in time, else all is put back as it was"
     );
-    Ok(Arc::new(Trial::new(watcher, limit, good, Box::new(on_confirmed))))
+    Ok(Arc::new(Trial::new((watcher, before), limit, good, Box::new(on_confirmed))))
 }
 
 fn keep(good: &LastGood, state_dir: &Path) {

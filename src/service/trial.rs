@@ -1,15 +1,16 @@
 //! `run --confirm`: a small process of its own waits with what was in force before, and puts it back unless it
-//! is told that all is well. It does so too when the daemon dies; nothing does when both are killed.
+//! is told that all is well. It does so too when the daemon dies, and the daemon does it where that process cannot;
+//! nobody does when both are killed.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::getppid;
+use nix::unistd::{Pid, getppid};
 use serde::{Deserialize, Serialize};
 
 use super::last_good::LastGood;
@@ -20,15 +21,22 @@ use crate::sys::{clock, process, signals};
 /// The first argument of the process that waits; not for people.
 pub const WATCHER: &str = "put-back-unless-confirmed";
 const READY: &str = "ready";
-const CONFIRMED: u8 = b'c';
+/// There is nothing to put back, whatever was said before.
+const LEAVE: u8 = b'c';
+const PUT_BACK: u8 = b'b';
 /// How much later than the daemon the other process gives up waiting for it.
 const GRACE: Duration = Duration::from_secs(5);
+/// How long the daemon waits for the other process to have put everything back, before it does so itself.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(10);
+/// How often it is looked whether the other process is still there.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What the waiting process is told.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Order {
-    before: Snapshot,
+struct Order<S> {
+    before: S,
     seconds: u64,
 }
 
@@ -48,6 +56,17 @@ pub enum TrialError {
         "NOT EVERYTHING WAS PUT BACK: look at `knock-agent status`, or remove all of it with `knock-agent teardown`"
     )]
     NotPutBack,
+}
+
+/// Why it was not confirmed.
+#[derive(Debug, thiserror::Error)]
+pub enum NotConfirmed {
+    /// The time is over, or the daemon ends.
+    #[error("too late: everything is being put back")]
+    TooLate,
+    /// Then it would put everything back.
+    #[error("the process that would put everything back cannot be told: {0}")]
+    Untold(#[from] io::Error),
 }
 
 /// The process that waits, as the daemon knows it.
@@ -76,7 +95,7 @@ impl Watcher {
     ///
     /// # Errors
     /// When it has not.
-    pub fn order(&mut self, before: Snapshot, limit: Duration) -> Result<(), TrialError> {
+    pub fn order(&mut self, before: &Snapshot, limit: Duration) -> Result<(), TrialError> {
         let mut text = serde_json::to_string(&Order { before, seconds: limit.as_secs() })
             .map(zeroize::Zeroizing::new)
             .map_err(io::Error::other)?;
@@ -93,30 +112,89 @@ impl Watcher {
         }
     }
 
-    /// All is well: it ends and changes nothing.
-    fn confirm(mut self) -> io::Result<()> {
-        self.pipe.write_all(&[CONFIRMED])?;
-        drop(self.pipe);
-        self.child.wait().map(drop)
+    /// Has it change nothing, also where it reads that later than now: nobody waits for it. One that is gone
+    /// changes nothing either.
+    fn leave(&mut self) -> io::Result<()> {
+        match self.pipe.write_all(&[LEAVE]) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            outcome => outcome,
+        }
     }
 
-    /// Has it put everything back and waits until it has.
-    fn put_back(mut self) -> Result<(), TrialError> {
-        drop(self.pipe);
-        if self.child.wait()?.success() { Ok(()) } else { Err(TrialError::NotPutBack) }
+    /// Takes note of its end, whenever that is.
+    fn let_go(self) {
+        let Self { mut child, pipe } = self;
+        drop(pipe);
+        // Without a thread, it is a zombie until the daemon ends.
+        let _ = std::thread::Builder::new().spawn(move || child.wait());
+    }
+
+    fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Has it put everything back; whether it has done so in time.
+    fn put_back(&mut self) -> bool {
+        if self.pipe.write_all(&[PUT_BACK]).is_err() {
+            return false;
+        }
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
+            match self.child.try_wait() {
+                Ok(None) => std::thread::sleep(PAUSE),
+                Ok(Some(status)) => return status.success(),
+                Err(_) => return false,
+            }
+        }
+        false
     }
 }
 
+/// What there is for going back: two who can.
+struct Undo {
+    watcher: Watcher,
+    before: Snapshot,
+}
+
+impl Undo {
+    fn put_back(mut self) -> Result<(), TrialError> {
+        if self.watcher.put_back() {
+            return Ok(());
+        }
+        tracing::warn!("the process that was to put everything back did not: the daemon does");
+        let failed = |error: BackendError| {
+            tracing::error!(%error, "it cannot be put back");
+            TrialError::NotPutBack
+        };
+        let mut firewall = Firewall::nftables().map_err(failed)?;
+        put_back(&self.before, &mut firewall).map_err(failed)?;
+        // One that is only held up must not do it again, when there may be another guard.
+        let _ = self.watcher.leave();
+        Ok(())
+    }
+}
+
+/// How far it is.
+enum Phase {
+    /// It can be confirmed.
+    Waiting(Undo),
+    /// Its time is over: it is put back next.
+    Late(Undo),
+    /// Somebody said that all is well.
+    Confirmed,
+    /// It was put back, or an operator had everything removed.
+    Over,
+}
+
 /// What is tried: a reload changes it.
-struct InForce {
+struct Tried {
     good: LastGood,
-    confirmed: bool,
+    phase: Phase,
 }
 
 /// A start that waits for its confirmation.
 pub struct Trial {
-    watcher: Mutex<Option<Watcher>>,
-    plan: Mutex<InForce>,
+    tried: Mutex<Tried>,
     on_confirmed: Box<dyn Fn(&LastGood) + Send + Sync>,
     /// How long it waits.
     pub limit: Duration,
@@ -127,59 +205,98 @@ impl Trial {
     /// A trial of a plan that begins now; `on_confirmed` is called with the plan in force when it is over and went well.
     #[must_use]
     pub fn new(
-        watcher: Watcher,
+        (watcher, before): (Watcher, Snapshot),
         limit: Duration,
         good: LastGood,
         on_confirmed: Box<dyn Fn(&LastGood) + Send + Sync>,
     ) -> Self {
-        let plan = Mutex::new(InForce { good, confirmed: false });
-        Self { watcher: Mutex::new(Some(watcher)), plan, on_confirmed, limit, started: Instant::now() }
+        let phase = Phase::Waiting(Undo { watcher, before });
+        Self { tried: Mutex::new(Tried { good, phase }), on_confirmed, limit, started: Instant::now() }
+    }
+
+    fn tried(&self) -> MutexGuard<'_, Tried> {
+        self.tried.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes note that a reload put another plan in force; false: it is not confirmed, so it is not to be kept yet.
     pub fn reloaded(&self, good: &LastGood) -> bool {
-        let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
-        plan.good = good.clone();
-        plan.confirmed
+        let mut tried = self.tried();
+        tried.good = good.clone();
+        matches!(tried.phase, Phase::Confirmed)
     }
 
     /// Whether somebody said that all is well.
     #[must_use]
     pub fn is_confirmed(&self) -> bool {
-        self.plan.lock().unwrap_or_else(PoisonError::into_inner).confirmed
+        matches!(self.tried().phase, Phase::Confirmed)
     }
 
-    fn take(&self) -> Option<Watcher> {
-        self.watcher.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Whether only the daemon is left to put everything back.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        match &mut self.tried().phase {
+            Phase::Waiting(undo) => undo.watcher.has_ended(),
+            Phase::Late(_) | Phase::Confirmed | Phase::Over => false,
+        }
     }
 
     /// Keeps everything as it is; false if that was said before.
     ///
     /// # Errors
-    /// When it is too late.
-    pub fn confirm(&self) -> io::Result<bool> {
-        let Some(watcher) = self.take() else { return Ok(false) };
-        watcher.confirm()?;
-        // Held while it is kept, so that a reload keeps its plan later than this one.
-        let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
-        plan.confirmed = true;
-        (self.on_confirmed)(&plan.good);
+    /// [`NotConfirmed`]; it is then put back as if nothing had been said.
+    pub fn confirm(&self) -> Result<bool, NotConfirmed> {
+        // Held while the plan is kept, so that a reload keeps its plan later than this one.
+        let mut tried = self.tried();
+        match &mut tried.phase {
+            // Before the other process gives up waiting, whoever of the daemon is behind time.
+            Phase::Waiting(_) if self.started.elapsed() >= self.limit => return Err(NotConfirmed::TooLate),
+            Phase::Waiting(undo) => undo.watcher.leave()?,
+            Phase::Confirmed => return Ok(false),
+            Phase::Late(_) | Phase::Over => return Err(NotConfirmed::TooLate),
+        }
+        if let Phase::Waiting(undo) = std::mem::replace(&mut tried.phase, Phase::Confirmed) {
+            undo.watcher.let_go();
+        }
+        (self.on_confirmed)(&tried.good);
         Ok(true)
     }
 
     /// Lets go of what was before, without a word on how it went.
     pub fn dismiss(&self) {
-        if let Some(watcher) = self.take() {
-            let _ = watcher.confirm();
+        let phase = std::mem::replace(&mut self.tried().phase, Phase::Over);
+        if let Phase::Waiting(mut undo) | Phase::Late(mut undo) = phase {
+            let _ = undo.watcher.leave();
+            undo.watcher.let_go();
         }
     }
 
     /// Waits until the time is over without a confirmation; for ever if there is one.
     pub async fn overdue(&self) {
-        tokio::time::sleep(self.limit.saturating_sub(self.started.elapsed())).await;
-        if self.watcher.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+        let mut told = false;
+        loop {
+            let left = self.limit.saturating_sub(self.started.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            tokio::time::sleep(left.min(LOOK)).await;
+            if !told && self.is_alone() {
+                told = true;
+                tracing::error!("{ALONE}");
+            }
+        }
+        if !self.close() {
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Takes note that the time is over: whoever confirms it from now on is told so. False if it was confirmed before.
+    fn close(&self) -> bool {
+        let mut tried = self.tried();
+        match std::mem::replace(&mut tried.phase, Phase::Over) {
+            Phase::Waiting(undo) | Phase::Late(undo) => tried.phase = Phase::Late(undo),
+            other @ (Phase::Confirmed | Phase::Over) => tried.phase = other,
+        }
+        matches!(tried.phase, Phase::Late(_))
     }
 
     /// Puts everything back unless it was confirmed; returns whether it did.
@@ -187,9 +304,22 @@ impl Trial {
     /// # Errors
     /// When that failed.
     pub fn end(&self) -> Result<bool, TrialError> {
-        self.take().map_or(Ok(false), |watcher| watcher.put_back().map(|()| true))
+        let mut tried = self.tried();
+        match std::mem::replace(&mut tried.phase, Phase::Over) {
+            Phase::Waiting(undo) | Phase::Late(undo) => {
+                drop(tried);
+                undo.put_back().map(|()| true)
+            }
+            other @ (Phase::Confirmed | Phase::Over) => {
+                tried.phase = other;
+                Ok(false)
+            }
+        }
     }
 }
+
+/// What there is to say where [`Trial::is_alone`].
+pub const ALONE: &str = "the process that would put everything back is gone: the daemon does it, unless `knock-agent confirm` is said; if the daemon is killed before that, nobody does";
 
 /// The life of the process that waits: true if all is as it should be then.
 #[must_use]
@@ -205,22 +335,28 @@ pub fn watch() -> bool {
     if pipe.read_line(&mut text).is_err() || text.is_empty() {
         return true;
     }
-    let Ok(order) = serde_json::from_str::<Order>(&text) else { return false };
+    let Ok(order) = serde_json::from_str::<Order<Snapshot>>(&text) else { return false };
     let Ok(mut firewall) = Firewall::nftables() else { return false };
     let mut out = io::stdout();
     if writeln!(out, "{READY}").and_then(|()| out.flush()).is_err() {
         return false;
     }
-    match confirmed(&mut pipe, Duration::from_secs(order.seconds) + GRACE) {
-        Some(true) => return true,
-        Some(false) => {}
-        // It should have ended by now, and would put back what is changed under it.
-        None if getppid() == daemon => {
-            let _ = kill(daemon, Signal::SIGKILL);
-        }
-        None => {}
+    if is_to_be_left(&mut pipe, Duration::from_secs(order.seconds), daemon) {
+        return true;
     }
     put_back(&order.before, &mut firewall).is_ok()
+}
+
+/// Waits for what the daemon says; one that has not ended in time is ended, as it would put back what is changed under it.
+fn is_to_be_left(pipe: &mut BufReader<io::Stdin>, limit: Duration, daemon: Pid) -> bool {
+    let last_word = told(pipe, limit + GRACE).or_else(|| {
+        if getppid() == daemon {
+            let _ = kill(daemon, Signal::SIGKILL);
+        }
+        // An operator may have been told just before that it stays.
+        told(pipe, GRACE)
+    });
+    last_word == Some(LEAVE)
 }
 
 fn put_back(before: &Snapshot, firewall: &mut Firewall) -> Result<bool, BackendError> {
@@ -236,8 +372,8 @@ fn put_back(before: &Snapshot, firewall: &mut Firewall) -> Result<bool, BackendE
     result
 }
 
-/// Whether the daemon says that all is well (true) or ended without a word (false); none when the time is over.
-fn confirmed(pipe: &mut BufReader<io::Stdin>, limit: Duration) -> Option<bool> {
+/// The last of what the daemon said by now, also where it ended without a word; none when the time is over.
+fn told(pipe: &mut BufReader<io::Stdin>, limit: Duration) -> Option<u8> {
     let end = Instant::now() + limit;
     loop {
         if pipe.buffer().is_empty() {
@@ -249,27 +385,85 @@ fn confirmed(pipe: &mut BufReader<io::Stdin>, limit: Duration) -> Option<bool> {
                 Ok(0) if left.is_zero() => return None,
                 Ok(0) | Err(nix::errno::Errno::EINTR) => continue,
                 Ok(_) => {}
-                Err(_) => return Some(false),
+                Err(_) => return Some(PUT_BACK),
             }
         }
-        let mut byte = [0];
-        return match pipe.read(&mut byte) {
-            Ok(1) => Some(byte == [CONFIRMED]),
-            Ok(_) | Err(_) => Some(false),
+        let mut words = [PUT_BACK; 16];
+        return match pipe.read(&mut words) {
+            Ok(count) => Some(words.get(count.saturating_sub(1)).copied().unwrap_or(PUT_BACK)),
+            Err(_) => Some(PUT_BACK),
         };
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::super::front::settings_for_tests;
     use super::*;
+    use crate::backend::Plan;
+    use crate::config::Step1Reply;
+    use crate::ruleset::model::Ruleset;
+
+    /// A trial with another program as the process that waits, and how often it was confirmed.
+    fn trial(words: &[&str], limit: Duration) -> (Trial, Arc<AtomicUsize>) {
+        let mut child = Command::new(words[0])
+            .args(&words[1..])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let pipe = child.stdin.take().unwrap();
+        let before = Snapshot::of(None, clock::now()).unwrap();
+        let good = LastGood::of(&settings_for_tests(Step1Reply::Silent), Plan::Nftables(Ruleset::default()));
+        let count = Arc::<AtomicUsize>::default();
+        let counted = Arc::clone(&count);
+        let on_confirmed = Box::new(move |_: &LastGood| {
+            let _ = counted.fetch_add(1, Ordering::Relaxed);
+        });
+        (Trial::new((Watcher { child, pipe }, before), limit, good, on_confirmed), count)
+    }
+
+    const LONG: Duration = Duration::from_secs(600);
 
     #[test]
     fn a_snapshot_of_nothing_is_an_order_that_can_be_read() {
         let before = Snapshot::of(None, clock::now()).unwrap();
-        let text = serde_json::to_string(&Order { before, seconds: 60 }).unwrap();
-        let order: Order = serde_json::from_str(&text).unwrap();
+        let text = serde_json::to_string(&Order { before: &before, seconds: 60 }).unwrap();
+        let order: Order<Snapshot> = serde_json::from_str(&text).unwrap();
         assert_eq!(order.seconds, 60);
         assert!(!text.contains('\n'));
+    }
+
+    #[test]
+    fn what_was_confirmed_once_stays_whatever_became_of_the_process_that_waits() {
+        for words in [&["head", "-c", "1"][..], &["true"], &["sleep", "3"]] {
+            let (trial, count) = trial(words, LONG);
+            while words == ["true"] && !trial.is_alone() {
+                std::thread::sleep(PAUSE);
+            }
+            let begun = Instant::now();
+            assert!(trial.confirm().unwrap());
+            assert!(begun.elapsed() < Duration::from_secs(2), "{words:?}");
+            assert!(!trial.confirm().unwrap() && trial.is_confirmed() && !trial.is_alone());
+            assert!(!trial.close() && !trial.end().unwrap());
+            assert_eq!(count.load(Ordering::Relaxed), 1);
+        }
+    }
+
+    #[test]
+    fn whoever_confirms_too_late_is_told_so() {
+        let is_late = |trial: &Trial| matches!(trial.confirm(), Err(NotConfirmed::TooLate));
+        let (over, count) = trial(&["head", "-c", "1"], Duration::ZERO);
+        assert!(is_late(&over), "also before anybody took note that the time is over");
+        let (closed, _) = trial(&["head", "-c", "1"], LONG);
+        assert!(closed.close() && is_late(&closed));
+        for trial in [over, closed] {
+            assert!(trial.end().unwrap(), "it was put back");
+            assert!(is_late(&trial) && !trial.is_confirmed() && !trial.end().unwrap());
+        }
+        assert_eq!(count.load(Ordering::Relaxed), 0);
     }
 }

@@ -47,6 +47,34 @@ pub fn let_endings_pass() -> nix::Result<()> {
     endings_of_a_group().thread_unblock()
 }
 
+/// Holds back SIGHUP, which ends a process that does not know what to do with it yet; a program that is started is to be
+/// freed of that ([`free`]), or has to hold it back itself.
+///
+/// To be called before any other thread is started.
+///
+/// # Errors
+/// What the kernel says.
+#[cfg(feature = "gateway")]
+pub fn hold_hangup() -> nix::Result<()> {
+    hangup().thread_block()
+}
+
+/// Lets it pass, now that there is a handler: one that came meanwhile comes now.
+///
+/// # Errors
+/// What the kernel says.
+#[cfg(feature = "gateway")]
+pub fn let_hangup_pass() -> nix::Result<()> {
+    hangup().thread_unblock()
+}
+
+#[cfg(feature = "gateway")]
+fn hangup() -> SigSet {
+    let mut held = SigSet::empty();
+    held.add(Signal::SIGHUP);
+    held
+}
+
 /// From now on SIGINT, SIGTERM and SIGHUP arrive at the receiver instead of ending the process.
 ///
 /// To be called before any other thread is started, as those take over which signals are held back.

@@ -27,7 +27,7 @@ use crate::service::served::{Pair, Served};
 use crate::service::trial::Trial;
 use crate::service::{callers, control};
 use crate::sys::netlink::Events;
-use crate::sys::{files, notify, process, resident, seal, users};
+use crate::sys::{files, notify, process, resident, seal, signals, users};
 use crate::units::LogEvent;
 
 /// A number that no user has.
@@ -65,6 +65,7 @@ impl Guarded<'_> {
         let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Process)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Process)?;
         let hangup = signal(SignalKind::hangup()).map_err(DaemonError::Process)?;
+        signals::let_hangup_pass().map_err(|errno| DaemonError::Process(errno.into()))?;
         let (own_http, own_https, _) = ports(daemon);
         let around = Arc::new(Around::default());
         pem.iter().for_each(|pem| around.certified(pem));

@@ -83,8 +83,8 @@ impl Enforcer {
                 Reply::Done { message: "confirmed: the guard stays".to_owned() }
             }
             Some(Err(error)) => {
-                tracing::error!(%error, "confirmed too late");
-                failed(Failure::Unavailable, "too late: everything is being put back")
+                tracing::error!(%error, "not confirmed");
+                failed(Failure::Unavailable, &error.to_string())
             }
         }
     }

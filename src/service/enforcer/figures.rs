@@ -8,6 +8,7 @@ use super::super::knocked::slug_of;
 use super::super::link::Answer;
 use super::super::operations::OperationError;
 use super::super::tally::Figures;
+use super::super::trial::ALONE;
 use super::Enforcer;
 use crate::backend::Firewall;
 use crate::knock::{Attempt, Verdict};
@@ -75,6 +76,9 @@ impl Enforcer {
                 Ok(false) => add(Part::Guard, "the rules are not in the kernel: ports stand open".to_owned()),
                 Err(error) => add(Part::Kernel, format!("the kernel does not tell of the rules: {error}")),
             }
+        }
+        if self.trial.as_ref().is_some_and(|trial| trial.is_alone()) {
+            add(Part::Daemon, ALONE.to_owned());
         }
         let known = self.around.known();
         if let Some(problem) = known.front_problem() {
