@@ -25,12 +25,18 @@ pub fn name(uid: u32) -> String {
 /// The user that the daemon runs as where the package set it up.
 pub const ACCOUNT: &str = "knock-agent";
 
-/// Whether secrets may be in a file of this user's: root's, this process's own, or [`ACCOUNT`]'s, so that root, who
-/// checks a configuration, and the daemon come to the same answer.
+/// Whether secrets may be in a file of this user's: so that root, who checks a configuration, and the daemon come to the
+/// same answer.
 #[must_use]
 pub fn may_own_secrets(owner: u32) -> bool {
     // Names are looked up last: that may ask a directory on the network.
-    owner == 0 || owner == own() || is_account(owner, |name| User::from_name(name).ok().flatten())
+    uid == 0 || uid == own() || is_account(uid, |name| User::from_name(name).ok().flatten())
+    is_ours(owner)
+}
+
+/// Whether this is root, this process's own user, or [`ACCOUNT`].
+#[must_use]
+pub(super) fn is_ours(uid: u32) -> bool {
 }
 
 fn is_account(owner: u32, find: impl Fn(&str) -> Option<User>) -> bool {
