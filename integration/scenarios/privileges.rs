@@ -265,3 +265,31 @@ fn where_proc_hides_others_it_is_told_all_the_same_who_can_guard() {
     let second = second.run_in_vain(&net.router).exits(69);
     assert!(second.stderr.contains(&format!("pid {}", agent.pid())), "{}", second.stderr);
 }
+
+#[test]
+fn what_the_daemon_s_user_starts_without_capabilities_does_not_take_the_guard_down() {
+    let net = Topology::new();
+    let home = as_nobody("+net_admin,+net_bind_service");
+    let _agent = home.start(&net.router);
+    let told = |who: &str, through: &[&str], verb: &[&str]| {
+        let who = nobody_with(who);
+        let [program, config, run] =
+            ["knock-agent", "config.yaml", "run"].map(|name| home.path(name).to_str().unwrap().to_owned());
+        let who: Vec<&str> = who.iter().map(String::as_str).collect();
+        let more = ["--config", &config, "--runtime-dir", &run];
+        net.router.run(who[0], &[&who[1..], through, &[&program], verb, &more].concat())
+    };
+    // In a user namespace of one's own, one has all capabilities there.
+    for through in [&[][..], &["unshare", "--user"], &["unshare", "--user", "--map-root-user"]] {
+        for verb in [&["teardown"][..], &["confirm"], &["allow", "0.0.0.0/0"]] {
+            let refused = told("", through, verb).exits(77);
+            assert!(refused.stderr.contains("takes root"), "{through:?} {verb:?}: {}", refused.stderr);
+        }
+    }
+    // As an operator could.
+    told("", &[], &["grant", "ssh", "203.0.113.2", "--for", "60s"]).success();
+    assert_silent(&net.b, Family::V4.router(), 2222);
+    // Who could do it without the daemon is the one to ask.
+    told("+net_admin", &[], &["teardown"]).success();
+    assert_eq!(everything(&net.router).trim(), "");
+}

@@ -13,7 +13,7 @@ use crate::sys::files;
 /// The arguments of `teardown`.
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "For root, or the user that the daemon runs as: members of the group knock-agent may not.\nA running daemon removes everything itself and stops. Guarded ports are open afterwards.\nOf the chains of the host, only rules whose comment begins with ka:host- are removed."
+    after_help = "For root, or a process of the daemon's user that has CAP_NET_ADMIN: members of the group knock-agent may not.\nA running daemon removes everything itself and stops. Guarded ports are open afterwards.\nOf the chains of the host, only rules whose comment begins with ka:host- are removed."
 )]
 pub struct TeardownArgs {
     /// The configuration file.
