@@ -263,6 +263,33 @@ fn where_step_1_was_sent_nobody_else_gets_it() {
     assert!(time_left(&net.router, "ssh", Family::V4.client_a()).is_none());
 }
 
+#[test]
+fn for_a_certificate_that_is_an_authority_s_it_is_said_what_helps() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&[]));
+    let (cert, key) = (home.path("cert.pem"), home.path("key.pem"));
+    let mut command = std::process::Command::new("openssl");
+    command.args([
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "9",
+    ]);
+    command.args(["-subj", "/CN=gate.test", "-addext", &format!("subjectAltName=DNS:{NAME}")]);
+    command.arg("-keyout").arg(&key).arg("-out").arg(&cert);
+    crate::process::finish(command, b"", Duration::from_secs(20)).success();
+    let _agent = home.start(&net.router);
+    let knocker = Knocker::new().profile(NAME, &[&format!("ca: {}", cert.display())]);
+    let told = knocker.run(&net.a, &["knock", "gate", "-4"]).exits(12).stderr;
+    assert!(told.contains("`pin:`") && told.contains("CA:TRUE") && !told.contains("Other"), "{told}");
+    Knocker::new().profile(NAME, &[&pin(&home)]).run(&net.a, &["knock", "gate", "-4"]).success();
+}
+
 /// The client itself: everything before it in its command line was replaced by it, but setsid may have forked.
 fn pid_of(started: &crate::process::Background) -> i32 {
     let own = started.0.id();

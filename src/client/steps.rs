@@ -155,10 +155,18 @@ fn failure(to: SocketAddr, error: io::Error) -> Failure {
                 rustls::CertificateError::ApplicationVerificationFailure => {
                     "it is not the pinned one".to_owned()
                 }
+                rustls::CertificateError::Other(other) if is_for_others_only(other) => {
+                    "it is an authority's (CA:TRUE), as `openssl req -x509` makes it, and no server's: write `pin:` into the profile instead of `ca:`".to_owned()
+                }
                 other => other.to_string(),
             };
             Failure::Untrusted { to, reason }
         }
         Some(_) | None => Failure::NoAnswer { to, source: error },
     }
+}
+
+/// As `openssl req -x509` makes them, unless it is told otherwise.
+fn is_for_others_only(error: &rustls::OtherError) -> bool {
+    matches!(error.0.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
 }
