@@ -218,6 +218,78 @@ fn watching_renews_within_what_the_gateway_allows_follows_a_change_of_address_an
     assert!(knocker.log().contains("ended"), "{}", knocker.log());
 }
 
+/// A name whose first address of IPv4 is that of a host that is no gateway.
+fn two_hosts(knocker: &Knocker) {
+    let hosts = format!("127.0.0.1 localhost\n203.0.113.3 {NAME}\n203.0.113.1 {NAME}\n");
+    knocker.home().write("hosts", hosts);
+}
+
+#[test]
+fn where_nothing_listens_at_one_address_the_next_is_knocked_with_the_same_code() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let seed = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP";
+    let home = Installation::with_text("");
+    let name = format!("2fa/{}.json", crate::configuration::http_key("ssh"));
+    home.folder().write(&name, format!("{{\"secret\": \"{seed}\", \"interval\": 30}}"));
+    let folder = format!("2fa_config_folder: \"{}\"", home.path("2fa").display());
+    let config = Config::new(&[&folder]);
+    home.rewrite_config(
+        config.app("ssh", "2222", "tcp", "local", &["2fa_step: http", "duration: 60"]).text(),
+    );
+    let _agent = home.start(&net.router);
+    let knocker = Knocker::new().profile(NAME, &[&pin(&home), "2fa_step: http", "check: 2222"]);
+    two_hosts(&knocker);
+    // Nobody is asked twice.
+    let code = net.a.run("oathtool", &["--totp", "-b", seed]).success().text();
+    let knocked = knocker.feed(&net.a, &["knock", "gate", "--check"], code.as_bytes()).success();
+    assert!(knocked.stderr.contains("nothing answers at 203.0.113.3:8080"), "{}", knocked.stderr);
+    assert!(knocked.stderr.contains("IPv4 203.0.113.1: open"), "{}", knocked.stderr);
+    assert!(time_left(&net.router, "ssh", Family::V4.client_a()).is_some());
+    let connected = knocker.feed(&net.a, &["connect", "gate", NAME, "2222"], b"hello\n").success();
+    assert_eq!(connected.text(), "hello\n");
+}
+
+#[test]
+fn where_step_1_was_sent_nobody_else_gets_it() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&["duration: 60"]));
+    let _agent = home.start(&net.router);
+    let knocker = Knocker::new().profile(NAME, &[&pin(&home)]);
+    two_hosts(&knocker);
+    let _other = net.b.enter(|| TcpListener::bind(("0.0.0.0", 8080))).unwrap();
+    let told = knocker.run(&net.a, &["knock", "gate"]).exits(11).stderr;
+    assert!(told.contains("203.0.113.3:8443") && !told.contains("203.0.113.1"), "{told}");
+    assert!(time_left(&net.router, "ssh", Family::V4.client_a()).is_none());
+}
+
+#[test]
+fn for_a_certificate_that_is_an_authority_s_it_is_said_what_helps() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&[]));
+    let (cert, key) = (home.path("cert.pem"), home.path("key.pem"));
+    let mut command = std::process::Command::new("openssl");
+    command.args([
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "9",
+    ]);
+    command.args(["-subj", "/CN=gate.test", "-addext", &format!("subjectAltName=DNS:{NAME}")]);
+    command.arg("-keyout").arg(&key).arg("-out").arg(&cert);
+    crate::process::finish(command, b"", Duration::from_secs(20)).success();
+    let _agent = home.start(&net.router);
+    let knocker = Knocker::new().profile(NAME, &[&format!("ca: {}", cert.display())]);
+    let told = knocker.run(&net.a, &["knock", "gate", "-4"]).exits(12).stderr;
+    assert!(told.contains("`pin:`") && told.contains("CA:TRUE") && !told.contains("Other"), "{told}");
+    Knocker::new().profile(NAME, &[&pin(&home)]).run(&net.a, &["knock", "gate", "-4"]).success();
+}
+
 /// The client itself: everything before it in its command line was replaced by it, but setsid may have forked.
 fn pid_of(started: &crate::process::Background) -> i32 {
     let own = started.0.id();

@@ -176,6 +176,25 @@ fn the_journal_of_a_unit_is_read_and_followed_through_a_rotation_and_nobody_else
     let other = finish(log(&["--unit", "another"]), b"", LIMIT).success().text();
     assert!(other.contains("by mallory"), "{other}");
 
+    // A user who may not read it is not told that there is nothing.
+    let mut copy = inside();
+    copy.args(["cp", PROGRAM, "/run/knock-agent"]);
+    finish(copy, b"", LIMIT).success();
+    for more in [&[][..], &["--follow"]] {
+        let mut stranger = inside();
+        stranger.args([
+            "setpriv",
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "/run/knock-agent",
+            "log",
+        ]);
+        stranger.args(more);
+        let refused = finish(stranger, b"", LIMIT).exits(77);
+        assert!(refused.stderr.contains("systemd-journal"), "{}", refused.stderr);
+    }
+
     let mut followed = Followed::begin(log(&["--follow"]));
     followed.tells_of("alice");
     write("old", &entry("knock-agent", "bob", 3));

@@ -1,5 +1,6 @@
 //! The verbs of the operator, with the daemon and without.
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -316,4 +317,23 @@ fn help_and_version_are_there_for_a_stranger() {
     }
     let version = net.a.run(crate::agent::PROGRAM, &["--version"]).success().text();
     assert_eq!(version.trim(), format!("knock-agent {}", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn root_s_teardown_makes_no_file_where_somebody_s_link_leads() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&[]));
+    let made = home.path("made-by-root");
+    std::os::unix::fs::symlink(&made, home.path("run/lock")).unwrap();
+    // Whoever took over the daemon answers in its place.
+    let listener = std::os::unix::net::UnixListener::bind(home.path("run/control.sock")).unwrap();
+    let answering = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"{\"reply\":\"done\",\"message\":\"removed\"}\n").unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let _ = std::io::copy(&mut stream, &mut std::io::sink());
+    });
+    assert!(home.verb(&net.router, &["teardown"]).success().text().contains("removed"));
+    answering.join().unwrap();
+    assert!(!made.exists());
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use crate::configuration::Config;
 use crate::firewall::{everything, time_left};
 use crate::knocking::knock;
 use crate::probe::{assert_echoes, assert_silent};
+use crate::process::Background;
 use crate::server::{Habit, Server};
 use crate::temporary::TempDir;
 use crate::topology::{Family, Topology};
@@ -207,24 +209,87 @@ fn an_operator_opens_and_closes_and_does_not_take_the_guard_down() {
     assert_eq!(everything(&net.router).trim(), "");
 }
 
+/// Somebody who has taken the daemon's name, as whom `setpriv` makes them.
+fn squatter(net: &Topology, who: &[&str]) -> Background {
+    let squat = "import socket,time; s=socket.socket(socket.AF_UNIX); s.bind('\\0knock-agent'); s.listen(9); time.sleep(60)";
+    let mut command = Command::new("setpriv");
+    command.args(who).args(["/usr/bin/python3", "-c", squat]);
+    let started = net.router.background(command);
+    let end = Instant::now() + Duration::from_secs(10);
+    while !net.router.run("ss", &["-xa"]).text().contains("@knock-agent") {
+        assert!(Instant::now() < end, "nobody took the name");
+        sleep(Duration::from_millis(20));
+    }
+    started
+}
+
 #[test]
 fn an_operator_who_takes_the_daemon_s_name_does_not_keep_it_from_starting() {
     let net = Topology::new();
     let (_groups, home) = with_operators();
-    let squat = "import socket,time; s=socket.socket(socket.AF_UNIX); s.bind('\\0knock-agent'); s.listen(9); time.sleep(60)";
-    let python = ["/usr/bin/python3", "-c", squat];
     // In a user namespace of one's own, one has all capabilities there.
     for inside in [&[][..], &["unshare", "--user", "--map-root-user"]] {
-        let mut command = std::process::Command::new("setpriv");
-        command.args(["--reuid=65534", "--regid=64999", "--clear-groups"]).args(inside).args(python);
-        let _squatter = net.router.background(command);
-        let end = Instant::now() + Duration::from_secs(10);
-        while !net.router.run("ss", &["-xa"]).text().contains("@knock-agent") {
-            assert!(Instant::now() < end, "nobody took the name");
-            sleep(Duration::from_millis(20));
-        }
+        let _squatter =
+            squatter(&net, &[&["--reuid=65534", "--regid=64999", "--clear-groups"], inside].concat());
         let agent = home.start(&net.router);
         assert!(home.log().contains("ignored"), "{inside:?}: {}", home.log());
         agent.terminate();
     }
+}
+
+#[test]
+fn where_proc_hides_others_it_is_told_all_the_same_who_can_guard() {
+    let net = Topology::new();
+    // As `ProtectProc=invisible` of the units does.
+    let hide = "mount -t proc -o hidepid=invisible proc /proc && exec \"$0\" \"$@\"";
+    let nobody = nobody_with("+net_admin,+net_bind_service");
+    let mut words = vec!["unshare", "-m", "sh", "-c", hide];
+    words.extend(nobody.iter().map(String::as_str));
+    let home = Installation::new(&Config::ssh(&["duration: 60"])).for_nobody().wrapper(&words);
+    let guard = || net.router.finish(home.guard_command(&words), b"", Duration::from_secs(20)).success();
+    // Root of a container that shares the network.
+    let powerless = squatter(&net, &["--bounding-set=-all", "--inh-caps=-all"]);
+    let agent = home.start(&net.router);
+    assert!(home.log().contains("ignored"), "{}", home.log());
+    agent.kill();
+    let text = Config::ssh(&[]).app("web", "3333", "tcp", "local", &[]);
+    home.rewrite_config(text.text());
+    guard();
+    assert!(everything(&net.router).contains("3333"), "no daemon runs");
+    drop(powerless);
+    let agent = home.start(&net.router);
+    home.rewrite_config(text.app("db", "4444", "tcp", "local", &[]).text());
+    guard();
+    assert!(!everything(&net.router).contains("4444"), "a daemon runs");
+    let second = Installation::new(&Config::ssh(&[])).for_nobody().wrapper(&words);
+    let second = second.run_in_vain(&net.router).exits(69);
+    assert!(second.stderr.contains(&format!("pid {}", agent.pid())), "{}", second.stderr);
+}
+
+#[test]
+fn what_the_daemon_s_user_starts_without_capabilities_does_not_take_the_guard_down() {
+    let net = Topology::new();
+    let home = as_nobody("+net_admin,+net_bind_service");
+    let _agent = home.start(&net.router);
+    let told = |who: &str, through: &[&str], verb: &[&str]| {
+        let who = nobody_with(who);
+        let [program, config, run] =
+            ["knock-agent", "config.yaml", "run"].map(|name| home.path(name).to_str().unwrap().to_owned());
+        let who: Vec<&str> = who.iter().map(String::as_str).collect();
+        let more = ["--config", &config, "--runtime-dir", &run];
+        net.router.run(who[0], &[&who[1..], through, &[&program], verb, &more].concat())
+    };
+    // In a user namespace of one's own, one has all capabilities there.
+    for through in [&[][..], &["unshare", "--user"], &["unshare", "--user", "--map-root-user"]] {
+        for verb in [&["teardown"][..], &["confirm"], &["allow", "0.0.0.0/0"]] {
+            let refused = told("", through, verb).exits(77);
+            assert!(refused.stderr.contains("takes root"), "{through:?} {verb:?}: {}", refused.stderr);
+        }
+    }
+    // As an operator could.
+    told("", &[], &["grant", "ssh", "203.0.113.2", "--for", "60s"]).success();
+    assert_silent(&net.b, Family::V4.router(), 2222);
+    // Who could do it without the daemon is the one to ask.
+    told("+net_admin", &[], &["teardown"]).success();
+    assert_eq!(everything(&net.router).trim(), "");
 }

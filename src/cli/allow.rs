@@ -16,7 +16,7 @@ use crate::units::{AppName, Lifetime, Network};
     override_usage = "knock-agent allow [OPTIONS] ADDR[/LEN] [--app APP] [--for DURATION]\n       knock-agent allow [OPTIONS] --list [--app APP]\n       knock-agent allow [OPTIONS] --flush [--app APP]"
 )]
 #[command(
-    after_help = "For root and, while a daemon runs, members of the group knock-agent. A network wider\nthan a /8 (IPv6: a /16) is for root, or the user that the daemon runs as.\n\nExamples:\n  sudo knock-agent allow 198.51.100.0/24 --app ssh --for 8h\n  sudo knock-agent allow --list"
+    after_help = "For root and, while a daemon runs, members of the group knock-agent. A network wider\nthan a /8 (IPv6: a /16) is for root, or a process of the daemon's user that has CAP_NET_ADMIN.\n\nExamples:\n  sudo knock-agent allow 198.51.100.0/24 --app ssh --for 8h\n  sudo knock-agent allow --list"
 )]
 pub struct AllowArgs {
     /// The configuration file.

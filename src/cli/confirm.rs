@@ -9,7 +9,7 @@ use crate::service::control::Request;
 /// The arguments of `confirm`.
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "For root, or the user that the daemon runs as: members of the group knock-agent may not.\nSay it from a connection that you made after the start: then you know that you still get in."
+    after_help = "For root, or a process of the daemon's user that has CAP_NET_ADMIN: members of the group knock-agent may not.\nSay it from a connection that you made after the start: then you know that you still get in."
 )]
 pub struct ConfirmArgs {
     /// The configuration file.

@@ -10,7 +10,7 @@ use clap::Args;
 use crate::cli::knock_sequence::{self, SequenceArgs};
 use crate::cli::person::{Person, exit_of, farthest, profile};
 use crate::cli::{Exit, Printer, Tone};
-use crate::client::{Attempted, Client, Failure, open, own_addresses};
+use crate::client::{Attempted, Client, Failure, open};
 use crate::config::{Families, Profile, Way};
 use crate::knock::Action;
 use crate::sys::process;
@@ -305,7 +305,7 @@ fn watch(
     let mut child = None;
     let mut patience = *RETRY.start();
     loop {
-        let before = client.addresses().map(|to| own_addresses(&to)).unwrap_or_default();
+        let before = client.ways();
         let knocked = once(client, Action::Open, duration, err);
         if told.try_recv().is_ok() {
             return ended(opened || knocked.is_ok(), child.as_mut(), err);
@@ -398,7 +398,7 @@ fn idle(
             return Some(Ok(Exit::Other(status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(1))));
         }
         // No address at all is no news: there is nothing to knock over.
-        let now = client.addresses().map(|to| own_addresses(&to)).unwrap_or_default();
+        let now = client.ways();
         if now != before && now.iter().any(Option::is_some) {
             err.line("the network has changed: knocking again");
             return None;

@@ -9,7 +9,7 @@ use crate::cli::knock::{CHECK, KnockArgs, run_then};
 use crate::cli::knock_timed::TimedArgs;
 use crate::cli::person::{Person, profile};
 use crate::cli::{Exit, Printer, Tone};
-use crate::client::{Ask, OneTime, OneTimeError, knock_sequence, open, resolve};
+use crate::client::{Ask, OneTime, OneTimeError, firsts, knock_sequence, open, resolve};
 use crate::config::{Families, KnockProfile, KnocksFrom, Way};
 use crate::sys::process;
 use crate::units::{Knock, Lifetime};
@@ -142,7 +142,8 @@ pub(super) fn knock(profile: &KnockProfile, ask: &dyn Ask, err: &mut Printer) ->
         err.line(format!("error: {} cannot be resolved: {error}", profile.host));
         Exit::NoGateway
     })?;
-    let planned = plan(&profile.knocks, addresses, ask, err)?;
+    // Nobody answers, so nobody knows where somebody listens.
+    let planned = plan(&profile.knocks, firsts(&addresses), ask, err)?;
     let outcomes: Vec<_> = std::thread::scope(|scope| {
         let one = |(address, knocks): (IpAddr, Vec<Knock>)| {
             (address, scope.spawn(move || knock_sequence(address, &knocks, profile.pause)))

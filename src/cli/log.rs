@@ -150,6 +150,7 @@ pub fn run(args: LogArgs) -> Exit {
         Err(error) => {
             err.line(format!("error: {error}"));
             match error {
+                SourceError::Forbidden => Exit::NoPermission,
                 SourceError::NoJournal | SourceError::Journal(_) => Exit::Unavailable,
                 SourceError::File { .. } | SourceError::Read(_) => Exit::Io,
             }

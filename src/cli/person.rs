@@ -73,7 +73,7 @@ pub(super) fn profile(name: Option<&str>, err: &mut Printer) -> Result<Way, Exit
 /// The exit code of a failure.
 pub(super) fn exit_of(failure: &Failure) -> Exit {
     match failure {
-        Failure::Unresolved { .. } | Failure::NoGateway { .. } => Exit::NoGateway,
+        Failure::Unresolved { .. } | Failure::NoGateway { .. } | Failure::Broken { .. } => Exit::NoGateway,
         Failure::NoStep2 { .. } => Exit::NoStep2,
         Failure::Untrusted { .. } => Exit::Untrusted,
         Failure::NoAnswer { .. } | Failure::NotHttp { .. } | Failure::Status(_) => Exit::BadAnswer,

@@ -7,13 +7,13 @@ use crate::cli::load::{self, Exposure};
 use crate::cli::operate::{ask_daemon, exit_of, exit_of_backend};
 use crate::cli::{ConfigArg, Exit, Printer};
 use crate::service::control::{Reply, Request};
-use crate::service::state;
+use crate::service::{daemon, state};
 use crate::sys::files;
 
 /// The arguments of `teardown`.
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "For root, or the user that the daemon runs as: members of the group knock-agent may not.\nA running daemon removes everything itself and stops. Guarded ports are open afterwards.\nOf the chains of the host, only rules whose comment begins with ka:host- are removed."
+    after_help = "For root, or a process of the daemon's user that has CAP_NET_ADMIN: members of the group knock-agent may not.\nA running daemon removes everything itself and stops. Guarded ports are open afterwards.\nOf the chains of the host, only rules whose comment begins with ka:host- are removed."
 )]
 pub struct TeardownArgs {
     /// The configuration file.
@@ -62,9 +62,10 @@ pub fn run(args: TeardownArgs) -> Exit {
 /// Waits, a few seconds at most, until the daemon has let go of its lock, so that the next one can start.
 fn wait_for_its_end(file: &ConfigArg) {
     for _ in 0..50 {
-        match files::try_lock(&file.runtime_dir.join("lock")) {
-            Ok(None) => std::thread::sleep(std::time::Duration::from_millis(50)),
-            Ok(Some(_)) | Err(_) => return,
+        // Looks only: root makes no file in a folder of another user.
+        match files::is_locked(&daemon::lock_path(&file.runtime_dir)) {
+            Ok(true) => std::thread::sleep(std::time::Duration::from_millis(50)),
+            Ok(false) | Err(_) => return,
         }
     }
 }

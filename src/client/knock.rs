@@ -63,11 +63,19 @@ pub enum Failure {
     /// The system gives no random bytes.
     #[error("no random bytes: {0}")]
     Random(io::Error),
-    /// Step 1 could not be sent.
+    /// Step 1 was not sent.
     #[error(
         "step 1: nothing answers at {to} ({source}): is it the right host and port, and is the gateway running?"
     )]
     NoGateway {
+        /// Where.
+        to: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// Step 1 may have been sent in part.
+    #[error("step 1: {to} took the connection and broke it ({source})")]
+    Broken {
         /// Where.
         to: SocketAddr,
         /// Why.
@@ -162,7 +170,7 @@ impl<'a> Client<'a> {
         Ok(Self { profile, name, key_http, key_https, rotation, tls, ask, codes })
     }
 
-    /// The gateway's addresses, one of each wanted family.
+    /// The gateway's addresses, a few of each wanted family at most.
     ///
     /// # Errors
     /// [`Failure::Unresolved`].
@@ -172,7 +180,14 @@ impl<'a> Client<'a> {
             .map_err(|source| Failure::Unresolved { host: host.clone(), source })
     }
 
-    /// Both steps at each of these addresses: at the same time, or one after the other where codes are needed.
+    /// From which addresses this host reaches the gateway now; none at all where its name leads nowhere.
+    #[must_use]
+    pub fn ways(&self) -> Vec<Option<IpAddr>> {
+        self.addresses().map(|to| reach::own_addresses(&reach::firsts(&to))).unwrap_or_default()
+    }
+
+    /// Both steps in each family of these addresses: at the same time, or one after the other where codes are needed. In a
+    /// family, the next address is tried only where at those before it nothing listened.
     #[must_use]
     pub fn knock(&self, addresses: &[IpAddr], action: Action, duration: Option<Lifetime>) -> Vec<Attempted> {
         let in_turn = {
@@ -181,29 +196,57 @@ impl<'a> Client<'a> {
             codes.begin(if self.profile.code_step == Some(TwoFactorStep::Both) { 2 } else { 1 });
             codes.are_expected() || self.profile.code_step.is_some()
         };
-        let one = |address: IpAddr| Attempted { address, outcome: self.one(address, action, duration) };
+        let of_family = |first: IpAddr| -> Vec<Attempted> {
+            let own = addresses.iter().copied().filter(|address| address.is_ipv4() == first.is_ipv4());
+            self.family(first, own, action, duration)
+        };
+        let families = reach::firsts(addresses);
         if in_turn {
-            return addresses.iter().copied().map(one).collect();
+            return families.into_iter().flat_map(of_family).collect();
         }
         thread::scope(|scope| {
             let running: Vec<_> =
-                addresses.iter().map(|&address| scope.spawn(move || one(address))).collect();
+                families.into_iter().map(|first| scope.spawn(move || of_family(first))).collect();
             let done = running.into_iter().map(thread::ScopedJoinHandle::join);
-            done.map(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+            done.flat_map(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
         })
+    }
+
+    /// Both steps at the first of these addresses where something listens.
+    fn family(
+        &self,
+        first: IpAddr,
+        addresses: impl Iterator<Item = IpAddr>,
+        action: Action,
+        duration: Option<Lifetime>,
+    ) -> Vec<Attempted> {
+        // One code for all of them: it is sent to one at most.
+        let code = match self.code_at(TwoFactorStep::Http).then(|| self.code()).transpose() {
+            Ok(code) => code,
+            Err(failure) => return vec![Attempted { address: first, outcome: Err(failure) }],
+        };
+        let mut attempts = Vec::new();
+        for address in addresses {
+            let outcome = self.one(address, code.as_ref(), action, duration);
+            let was_sent = !matches!(outcome, Err(Failure::NoGateway { .. }));
+            attempts.push(Attempted { address, outcome });
+            if was_sent {
+                break;
+            }
+        }
+        attempts
     }
 
     fn one(
         &self,
         address: IpAddr,
+        first_code: Option<&Secret>,
         action: Action,
         duration: Option<Lifetime>,
     ) -> Result<Option<Lifetime>, Failure> {
-        let code_at = |step| [Some(step), Some(TwoFactorStep::Both)].contains(&self.profile.code_step);
-        let first_code = if code_at(TwoFactorStep::Http) { Some(self.code()?) } else { None };
         let to = SocketAddr::new(address, self.profile.http_port);
-        let step1: Step1 = steps::step1(to, |own| self.request1(address, own, first_code.as_ref()))?;
-        let mut code = if code_at(TwoFactorStep::Https) { Some(self.code()?) } else { None };
+        let step1: Step1 = steps::step1(to, |own| self.request1(address, own, first_code))?;
+        let mut code = if self.code_at(TwoFactorStep::Https) { Some(self.code()?) } else { None };
         let to = SocketAddr::new(address, self.profile.https_port);
         loop {
             let request = self.request2(code.as_ref(), action, duration);
@@ -217,6 +260,11 @@ impl<'a> Client<'a> {
                 other => return Err(Failure::Status(other)),
             }
         }
+    }
+
+    /// Whether a code is given at that step unasked.
+    fn code_at(&self, step: TwoFactorStep) -> bool {
+        [Some(step), Some(TwoFactorStep::Both)].contains(&self.profile.code_step)
     }
 
     fn code(&self) -> Result<Secret, Failure> {

@@ -17,7 +17,7 @@ pub use codes::{CodeError, Codes};
 pub use knock::{Attempted, Client, Failure};
 pub use one_time::{OneTime, OneTimeError};
 pub use profiles::{Found, ProfileError, folder, load};
-pub use reach::{Stream, open, own_addresses, pipe, resolve};
+pub use reach::{Stream, firsts, open, pipe, resolve};
 pub use secrets::{Ask, SecretError};
 pub use sequence::knock_sequence;
 pub use tls::TlsError;

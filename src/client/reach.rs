@@ -14,27 +14,44 @@ pub type Stream = TcpStream;
 /// How long one try to reach the service takes.
 const TRY: Duration = Duration::from_millis(1_500);
 
-/// The first address of a host in each family, in the order in which the system prefers them.
+/// Of each family, so many addresses are tried at most.
+const MOST: usize = 4;
+
+/// The first few addresses of a host in each family, in the order in which the system prefers them.
 ///
 /// # Errors
 /// The resolver's reason; [`io::ErrorKind::NotFound`] where there is none of the wanted families.
 pub fn resolve(host: &str, families: Families) -> io::Result<Vec<IpAddr>> {
-    let mut found: Vec<IpAddr> = Vec::new();
     // Port 9 stands for none: only addresses are asked for.
-    for address in (host, 9).to_socket_addrs()?.map(|socket| socket.ip()) {
+    let found = (host, 9).to_socket_addrs()?.map(|socket| socket.ip());
+    let found = some(found, families, MOST);
+    if found.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "it has no address of the wanted family"));
+    }
+    Ok(found)
+}
+
+/// The first of each family.
+#[must_use]
+pub fn firsts(addresses: &[IpAddr]) -> Vec<IpAddr> {
+    some(addresses.iter().copied(), Families::Both, 1)
+}
+
+/// So many different ones of each wanted family at most.
+fn some(addresses: impl Iterator<Item = IpAddr>, families: Families, most: usize) -> Vec<IpAddr> {
+    let mut found: Vec<IpAddr> = Vec::new();
+    for address in addresses {
         let wanted = match families {
             Families::Both => true,
             Families::V4 => address.is_ipv4(),
             Families::V6 => address.is_ipv6(),
         };
-        if wanted && !found.iter().any(|known| known.is_ipv4() == address.is_ipv4()) {
+        let before = found.iter().filter(|known| known.is_ipv4() == address.is_ipv4()).count();
+        if wanted && before < most && !found.contains(&address) {
             found.push(address);
         }
     }
-    if found.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "it has no address of the wanted family"));
-    }
-    Ok(found)
+    found
 }
 
 /// From which address this host reaches each of these; none where there is no route. Sends nothing.
@@ -113,7 +130,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_address_of_each_wanted_family_is_found() {
+    fn a_few_addresses_of_each_family_are_kept_in_their_order() {
+        let all =
+            ["192.0.2.1", "2001:db8::1", "192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.5"];
+        let all: Vec<IpAddr> = all.iter().map(|address| address.parse().unwrap()).collect();
+        let kept = |families| some(all.iter().copied(), families, MOST);
+        assert_eq!(kept(Families::V4), [all[0], all[3], all[4], all[5]]);
+        assert_eq!(kept(Families::Both), [all[0], all[1], all[3], all[4], all[5]]);
+        assert_eq!(firsts(&all), [all[0], all[1]]);
+    }
+
+    #[test]
+    fn addresses_of_the_wanted_families_are_found() {
         let of = |host: &str, families| resolve(host, families).ok();
         assert_eq!(of("127.0.0.1", Families::Both), Some(vec!["127.0.0.1".parse().unwrap()]));
         assert_eq!(of("::1", Families::V6), Some(vec!["::1".parse().unwrap()]));

@@ -41,11 +41,13 @@ pub(super) fn step1<E: From<Failure>>(
     let mut stream = TcpStream::connect_timeout(&to, CONNECT).map_err(absent)?;
     let round_trip = begun.elapsed();
     let own = stream.local_addr().map_err(absent)?.ip();
-    let request = request(own)?;
     stream.set_nodelay(true).map_err(absent)?;
-    stream.write_all(request.expose().as_bytes()).map_err(absent)?;
+    let request = request(own)?;
+    // From here on it may have arrived, whatever fails.
+    let broken = |source: io::Error| Failure::Broken { to, source };
+    stream.write_all(request.expose().as_bytes()).map_err(broken)?;
     let sent = Instant::now();
-    stream.set_read_timeout(Some(SILENCE)).map_err(absent)?;
+    stream.set_read_timeout(Some(SILENCE)).map_err(broken)?;
     // An answer or the lack of one says nothing about step 1: strangers get the same.
     let _ = stream.read_exact(&mut [0]);
     Ok(Step1 { _stream: stream, sent, round_trip })
@@ -153,10 +155,18 @@ fn failure(to: SocketAddr, error: io::Error) -> Failure {
                 rustls::CertificateError::ApplicationVerificationFailure => {
                     "it is not the pinned one".to_owned()
                 }
+                rustls::CertificateError::Other(other) if is_for_others_only(other) => {
+                    "it is an authority's (CA:TRUE), as `openssl req -x509` makes it, and no server's: write `pin:` into the profile instead of `ca:`".to_owned()
+                }
                 other => other.to_string(),
             };
             Failure::Untrusted { to, reason }
         }
         Some(_) | None => Failure::NoAnswer { to, source: error },
     }
+}
+
+/// As `openssl req -x509` makes them, unless it is told otherwise.
+fn is_for_others_only(error: &rustls::OtherError) -> bool {
+    matches!(error.0.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
 }

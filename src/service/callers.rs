@@ -60,6 +60,20 @@ impl Room {
     }
 }
 
+/// Who calls.
+struct Caller {
+    cred: UCred,
+    may_rule: bool,
+}
+
+impl Caller {
+    fn of(stream: &UnixStream) -> io::Result<Self> {
+        let cred = stream.peer_cred()?;
+        // Asked at once: the number of a process that has ended may soon be another's.
+        Ok(Self { cred, may_rule: users::may_rule(cred.uid(), cred.pid()) })
+    }
+}
+
 /// A connection of a user, counted as long as it lasts.
 struct Guest {
     uid: u32,
@@ -95,7 +109,7 @@ impl Drop for Guest {
 pub(super) async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>, on_disk: OnDisk) {
     let (of_root, of_others, present) = (Room::new(), Room::new(), Arc::<Present>::default());
     while !calls.is_closed() {
-        let called = listener.accept().await.and_then(|(stream, _)| Ok((stream.peer_cred()?, stream)));
+        let called = listener.accept().await.and_then(|(stream, _)| Ok((Caller::of(&stream)?, stream)));
         let (peer, stream) = match called {
             Ok(called) => called,
             Err(error) => {
@@ -105,8 +119,8 @@ pub(super) async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>, on_
             }
         };
         // Whoever has so many gets no answer.
-        let Some(guest) = Guest::admitted(peer.uid(), &present) else { continue };
-        let room = Arc::clone(if peer.uid() == 0 { &of_root } else { &of_others });
+        let Some(guest) = Guest::admitted(peer.cred.uid(), &present) else { continue };
+        let room = Arc::clone(if peer.cred.uid() == 0 { &of_root } else { &of_others });
         let (calls, on_disk) = (calls.clone(), on_disk.clone());
         tokio::spawn(async move {
             if let Err(error) = attend(stream, peer, &room, (calls, on_disk)).await {
@@ -119,7 +133,7 @@ pub(super) async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>, on_
 
 async fn attend(
     stream: UnixStream,
-    peer: UCred,
+    peer: Caller,
     room: &Room,
     (calls, on_disk): (mpsc::Sender<Call>, OnDisk),
 ) -> io::Result<()> {
@@ -132,7 +146,7 @@ async fn attend(
     let mut line = String::new();
     let mut asked = BufReader::new(reader.take(REQUEST));
     heard(asked.read_line(&mut line), room).await?;
-    let request = match understood(&line, peer) {
+    let request = match understood(&line, &peer) {
         Ok(request) => request,
         Err(refusal) => return tell(&refusal, &mut writer).await,
     };
@@ -144,7 +158,7 @@ async fn attend(
         }
         _ => None,
     };
-    let mut reply = answer(request, users::name(peer.uid()), caller, calls).await;
+    let mut reply = answer(request, users::name(peer.cred.uid()), caller, calls).await;
     compare(&mut reply, &on_disk).await;
     tell(&reply, &mut writer).await
 }
@@ -199,17 +213,17 @@ fn failed(failure: Failure, message: String) -> Reply {
 }
 
 /// What is asked by somebody who may ask it; else what there is to say about it.
-fn understood(line: &str, peer: UCred) -> Result<Request, Box<Reply>> {
-    let user = users::name(peer.uid());
+fn understood(line: &str, peer: &Caller) -> Result<Request, Box<Reply>> {
+    let user = users::name(peer.cred.uid());
     let refused = |failure, message| Err(Box::new(failed(failure, message)));
-    if !users::may_operate(peer.uid(), peer.gid()) {
+    if !users::may_operate(peer.cred.uid(), peer.cred.gid()) {
         tracing::warn!(user, "refused on the control socket");
         let message = format!("{user} may not do this: it takes root or a member of group {}", users::GROUP);
         return refused(Failure::Permission, message);
     }
     match serde_json::from_str(line) {
-        Ok(request) if Request::is_for_root(&request) && !users::may_rule(peer.uid()) => {
-            tracing::warn!(user, "an operator asked for what only root may: refused");
+        Ok(request) if Request::is_for_root(&request) && !peer.may_rule => {
+            tracing::warn!(user, "somebody asked for what only root may: refused");
             let message =
                 format!("{user} may not do this: it takes root, as it is about the guard as a whole");
             refused(Failure::Permission, message)

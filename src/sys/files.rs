@@ -245,12 +245,17 @@ pub fn is_directory(path: &Path) -> io::Result<()> {
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "held for its drop")] Flock<File>);
 
+/// A lock is a file of its own name: a link that somebody put there is not followed, nor does a named pipe hold anybody up.
+const OF_LOCKS: OFlag = OFlag::O_NOFOLLOW.union(OFlag::O_NONBLOCK);
+
 /// Takes the lock on a file, made if missing; none if somebody else has it.
 ///
 /// # Errors
 /// The reason.
 pub fn try_lock(path: &Path) -> io::Result<Option<Lock>> {
-    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    let mut how = OpenOptions::new();
+    how.create(true).truncate(false).write(true).mode(0o600).custom_flags(OF_LOCKS.bits());
+    let file = how.open(path)?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(Some(Lock(lock))),
         Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
@@ -263,7 +268,7 @@ pub fn try_lock(path: &Path) -> io::Result<Option<Lock>> {
 /// # Errors
 /// The reason why it cannot be told.
 pub fn is_locked(path: &Path) -> io::Result<bool> {
-    let file = match File::open(path) {
+    let file = match OpenOptions::new().read(true).custom_flags(OF_LOCKS.bits()).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         other => other?,
     };
@@ -271,5 +276,30 @@ pub fn is_locked(path: &Path) -> io::Result<bool> {
         Ok(_) => Ok(false),
         Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(true),
         Err((_, errno)) => Err(errno.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_neither_behind_a_link_nor_waited_for_at_a_pipe() {
+        let folder = std::env::temp_dir().join(format!("knock-agent-locks-{}", std::process::id()));
+        make_directory(&folder, 0o700).unwrap();
+        let (lock, link, target, pipe) =
+            (folder.join("lock"), folder.join("link"), folder.join("target"), folder.join("pipe"));
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(try_lock(&link).is_err() && is_locked(&link).is_err());
+        assert!(!exists(&target));
+        assert!(try_lock(&pipe).is_err(), "nobody reads it");
+        assert!(!is_locked(&lock).unwrap());
+        assert!(!exists(&lock), "who looks makes no file");
+        let held = try_lock(&lock).unwrap();
+        assert!(held.is_some() && is_locked(&lock).unwrap() && try_lock(&lock).unwrap().is_none());
+        drop(held);
+        assert!(!is_locked(&lock).unwrap());
+        fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -8,16 +8,12 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::signal::kill;
 use nix::sys::socket::sockopt::PeerCredentials;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket};
-use nix::unistd::Pid;
 
-use super::users;
+use super::{process, users};
 
 const NAME: &str = "knock-agent";
-/// `linux/capability.h`.
-const CAP_NET_ADMIN: u32 = 12;
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -82,27 +78,16 @@ fn is_powerless(uid: u32, pid: i32) -> bool {
     if pid <= 0 {
         return false;
     }
-    match std::fs::read_to_string(format!("/proc/{pid}/status")) {
-        Ok(status) => {
-            effective(&status).is_some_and(|set| set & (1 << CAP_NET_ADMIN) == 0)
-                || (uid != 0 && is_elsewhere(pid))
-        }
-        // What is hidden (`hidepid`, proc(5)) is there all the same.
-        Err(_) => kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH),
+    match process::has_net_admin(pid) {
+        Ok(able) => !able || (uid != 0 && is_elsewhere(uid, pid)),
+        Err(errno) => errno == Errno::ESRCH,
     }
 }
 
-/// Whether a process is in another user namespace, where everybody can have capabilities that count there only
-/// (`user_namespaces(7)`).
-fn is_elsewhere(pid: i32) -> bool {
-    let map = |of: &str| std::fs::read_to_string(format!("/proc/{of}/uid_map")).ok();
-    matches!((map("self"), map(&pid.to_string())), (Some(own), Some(other)) if own != other)
-}
-
-/// The effective capabilities in `/proc/PID/status`.
-fn effective(status: &str) -> Option<u64> {
-    let set = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
-    u64::from_str_radix(set.trim(), 16).ok()
+/// Whether a user's process is in another user namespace, where everybody can have capabilities that count there only
+/// (`user_namespaces(7)`). Where `/proc` hides that, those who may guard are believed.
+fn is_elsewhere(uid: u32, pid: i32) -> bool {
+    process::is_elsewhere(pid).unwrap_or_else(|| !users::is_ours(uid))
 }
 
 #[cfg(test)]
@@ -111,9 +96,11 @@ mod tests {
 
     #[test]
     fn who_has_no_power_over_the_network_cannot_be_the_one() {
-        assert_eq!(effective("Name:\tx\nCapPrm:\t0\nCapEff:\t0000000000001000\n"), Some(1 << CAP_NET_ADMIN));
-        assert_eq!(effective("Name:\tx\n"), None);
         assert!(!is_powerless(7, 0), "it cannot be seen from here");
         assert!(is_powerless(7, i32::MAX), "there is no such process");
+        assert_eq!(process::has_net_admin(i32::MAX), Err(Errno::ESRCH));
+        // As where /proc hides it.
+        assert!(is_elsewhere(54_321, i32::MAX));
+        assert!(!is_elsewhere(users::own(), i32::MAX));
     }
 }

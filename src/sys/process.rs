@@ -59,6 +59,18 @@ pub fn keep_network_capability() -> std::io::Result<()> {
     set_capabilities(wanted & capabilities("CapPrm"))
 }
 
+/// `_LINUX_CAPABILITY_VERSION_3` (`linux/capability.h`).
+#[cfg(feature = "gateway")]
+const VERSION_3: u32 = 0x2008_0522;
+
+/// Whose capabilities (`struct __user_cap_header_struct`).
+#[cfg(feature = "gateway")]
+#[repr(C)]
+struct Header {
+    version: u32,
+    pid: i32,
+}
+
 /// Numbers of capabilities (`linux/capability.h`).
 #[cfg(feature = "gateway")]
 const CHOWN: u32 = 0;
@@ -82,13 +94,6 @@ fn capabilities(set: &str) -> u64 {
 /// Has these and no others, none of which a program that is started inherits.
 #[cfg(feature = "gateway")]
 fn set_capabilities(wanted: u64) -> std::io::Result<()> {
-    /// `_LINUX_CAPABILITY_VERSION_3` (`linux/capability.h`).
-    const VERSION_3: u32 = 0x2008_0522;
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: i32,
-    }
     let header = Header { version: VERSION_3, pid: 0 };
     // Two of `struct __user_cap_data_struct`: effective, permitted, inheritable.
     let part = |bits: u64| u32::try_from(bits & u64::from(u32::MAX)).unwrap_or(0);
@@ -97,6 +102,31 @@ fn set_capabilities(wanted: u64) -> std::io::Result<()> {
     #[allow(unsafe_code)]
     let outcome = unsafe { nix::libc::syscall(nix::libc::SYS_capset, &raw const header, sets.as_ptr()) };
     if outcome == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// Whether a process has `CAP_NET_ADMIN`, in whatever user namespace it is. This tells also where `/proc` hides it
+/// (`hidepid`, `proc(5)`).
+///
+/// # Errors
+/// When there is no such process (`ESRCH`), or the kernel would not say.
+#[cfg(feature = "gateway")]
+pub fn has_net_admin(pid: i32) -> Result<bool, nix::Error> {
+    let header = Header { version: VERSION_3, pid };
+    let mut sets = [[0_u32; 3]; 2];
+    // SAFETY: both point to structures of the layout that version 3 has, which live until the call is over.
+    #[allow(unsafe_code)]
+    let outcome = unsafe { nix::libc::syscall(nix::libc::SYS_capget, &raw const header, sets.as_mut_ptr()) };
+    nix::errno::Errno::result(outcome)?;
+    let [[effective, ..], _] = sets;
+    Ok(effective >> NET_ADMIN & 1 == 1)
+}
+
+/// Whether a process is in another user namespace; none where `/proc` hides it.
+#[cfg(feature = "gateway")]
+#[must_use]
+pub fn is_elsewhere(pid: i32) -> Option<bool> {
+    let map = |of: &str| std::fs::read_to_string(format!("/proc/{of}/uid_map")).ok();
+    Some(map("self")? != map(&pid.to_string())?)
 }
 
 /// Keeps all memory, which holds secrets, out of swap space: where it may lock as much as it likes (`LimitMEMLOCK=infinity`, which those

@@ -4,6 +4,8 @@ use std::ffi::CString;
 
 use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, getgrouplist};
 
+use super::process;
+
 /// The group whose members may talk to the daemon.
 pub const GROUP: &str = "knock-agent";
 
@@ -25,28 +27,39 @@ pub fn name(uid: u32) -> String {
 /// The user that the daemon runs as where the package set it up.
 pub const ACCOUNT: &str = "knock-agent";
 
-/// Whether secrets may be in a file of this user's: root's, this process's own, or [`ACCOUNT`]'s, so that root, who
-/// checks a configuration, and the daemon come to the same answer.
+/// Whether secrets may be in a file of this user's: so that root, who checks a configuration, and the daemon come to the
+/// same answer.
 #[must_use]
 pub fn may_own_secrets(owner: u32) -> bool {
+    is_ours(owner)
+}
+
+/// Whether this is root, this process's own user, or [`ACCOUNT`].
+#[must_use]
+pub(super) fn is_ours(uid: u32) -> bool {
     // Names are looked up last: that may ask a directory on the network.
-    owner == 0 || owner == own() || is_account(owner, |name| User::from_name(name).ok().flatten())
+    uid == 0 || uid == own() || is_account(uid, |name| User::from_name(name).ok().flatten())
 }
 
 fn is_account(owner: u32, find: impl Fn(&str) -> Option<User>) -> bool {
     find(ACCOUNT).is_some_and(|account| account.uid.as_raw() == owner)
 }
 
-/// Whether a user may take the guard down: root, or the daemon's own user.
+/// Whether a process of a user may take the guard down: root's, or one of the daemon's own user that could do it without
+/// the daemon. What that user has started without capabilities, such as who tells others, may not, nor with those of a user
+/// namespace of its own.
 #[must_use]
-pub fn may_rule(uid: u32) -> bool {
-    uid == 0 || uid == own()
+pub fn may_rule(uid: u32, pid: Option<i32>) -> bool {
+    let could = |pid: i32| {
+        pid > 0 && process::has_net_admin(pid) == Ok(true) && process::is_elsewhere(pid) == Some(false)
+    };
+    uid == 0 || (uid == own() && pid.is_some_and(could))
 }
 
 /// Whether a user may talk to the daemon: root, the daemon's own user, or a member of [`GROUP`].
 #[must_use]
 pub fn may_operate(uid: u32, gid: u32) -> bool {
-    if may_rule(uid) {
+    if uid == 0 || uid == own() {
         return true;
     }
     let Ok(Some(group)) = Group::from_name(GROUP) else {

@@ -1,4 +1,4 @@
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -28,6 +28,9 @@ pub(super) enum SourceError {
         "this host keeps no journal: name the file that the log goes to with --file (the daemon writes it with --log-format json)"
     )]
     NoJournal,
+    /// It is not for this user.
+    #[error("the journal can be read by root and members of the group systemd-journal")]
+    Forbidden,
     /// It fails.
     #[error("journalctl cannot read the journal: {0}")]
     Journal(String),
@@ -56,6 +59,10 @@ impl Source {
     pub(super) fn journal(unit: &str, since: Option<u64>, follow: bool) -> Result<Self, SourceError> {
         if !JOURNALS.iter().any(|folder| Path::new(folder).is_dir()) {
             return Err(SourceError::NoJournal);
+        }
+        // journalctl shows a user's own entries then, which are none of a unit's, and ends well.
+        if is_closed() {
+            return Err(SourceError::Forbidden);
         }
         let mut command = Command::new("journalctl");
         command.args(["--no-pager", "--quiet", "--output", "json", "--unit", unit]);
@@ -121,6 +128,28 @@ impl Source {
             Self::Followed { path, file } => follow(path, file, take),
         }
     }
+}
+
+/// Whether the system's journal is there, and none of it is for this user.
+fn is_closed() -> bool {
+    let denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    let mut closed = false;
+    for folder in JOURNALS {
+        let hosts = match fs::read_dir(folder) {
+            Ok(hosts) => hosts,
+            Err(error) => {
+                closed |= denied(&error);
+                continue;
+            }
+        };
+        for host in hosts.flatten() {
+            match File::open(host.path().join("system.journal")) {
+                Ok(_) => return false,
+                Err(error) => closed |= denied(&error),
+            }
+        }
+    }
+    closed
 }
 
 /// Reads a file to its end and goes on, also when it is cut or another one takes its name.
