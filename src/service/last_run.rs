@@ -21,7 +21,7 @@ struct Kept {}
 /// Leaves word in the state directory that a daemon runs here; returns whether one may have run before.
 pub(super) fn begin(state_dir: &Path, now: Now) -> bool {
     let path = state_dir.join(FILE);
-    match KIND.read(&path).and_then(|text| KIND.open::<Kept>(&text)) {
+    match KIND.read_beside(&path).and_then(|text| KIND.open::<Kept>(&text)) {
         Ok(Kept {}) => return true,
         Err(SealError::Missing) => {}
         Err(error) => tracing::warn!(file = %path.display(), %error, "it is written anew"),

@@ -29,7 +29,7 @@ pub fn open_regular(path: &Path) -> io::Result<(File, fs::Metadata)> {
 /// # Errors
 /// The reason, as [`io::ErrorKind::InvalidData`] where the file is too large or no text.
 pub fn read_text(path: &Path, max: u64) -> io::Result<String> {
-    read_text_and_mode(path, max).map(|(_, text)| text)
+    read_text_and_metadata(path, max).map(|(_, text)| text)
 }
 
 /// The same, with the permission bits of the file that was read.
@@ -37,6 +37,19 @@ pub fn read_text(path: &Path, max: u64) -> io::Result<String> {
 /// # Errors
 /// As above.
 pub fn read_text_and_mode(path: &Path, max: u64) -> io::Result<(u32, String)> {
+    read_text_and_metadata(path, max).map(|(about, text)| (about.mode() & 0o7777, text))
+}
+
+/// The same, with the user that the file belongs to; none where others may write it.
+///
+/// # Errors
+/// As above.
+pub fn read_text_and_writer(path: &Path, max: u64) -> io::Result<(Option<u32>, String)> {
+    let writer = |about: &fs::Metadata| (about.mode() & 0o022 == 0).then_some(about.uid());
+    read_text_and_metadata(path, max).map(|(about, text)| (writer(&about), text))
+}
+
+fn read_text_and_metadata(path: &Path, max: u64) -> io::Result<(fs::Metadata, String)> {
     let (file, about) = open_regular(path)?;
     let mut bytes = Vec::new();
     // One more than allowed, to tell a full file from one that is too large.
@@ -47,7 +60,7 @@ pub fn read_text_and_mode(path: &Path, max: u64) -> io::Result<(u32, String)> {
     let text = String::from_utf8(bytes).map_err(|error| {
         io::Error::new(io::ErrorKind::InvalidData, format!("it is not UTF-8 text: {}", error.utf8_error()))
     })?;
-    Ok((about.mode() & 0o7777, text))
+    Ok((about, text))
 }
 
 /// Writes a file that must not exist yet, with that mode from the first moment, and waits for the disk.
@@ -143,6 +156,18 @@ pub fn empty(path: &Path) -> io::Result<()> {
 /// The reason.
 pub fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(mode).create(path)
+}
+
+/// The user that a file or folder belongs to; none where it leads nowhere.
+#[must_use]
+pub fn owner(path: &Path) -> Option<u32> {
+    fs::metadata(path).ok().map(|about| about.uid())
+}
+
+/// Whether others than its owner can make files in a folder, or take some away.
+#[must_use]
+pub fn is_shared(folder: &Path) -> bool {
+    fs::metadata(folder).is_ok_and(|about| about.mode() & 0o022 != 0)
 }
 
 /// Whether a file or folder belongs to the user as whom this process runs.
