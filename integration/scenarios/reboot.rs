@@ -1,7 +1,7 @@
 //! Grants across a reboot: another boot id, and a kernel that has lost everything.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -146,6 +146,59 @@ fn what_was_taken_back_does_not_come_back() {
     host.reboot(&net.router);
     let _agent = host.home.start(&net.router);
     assert_eq!(granted(&net.router), 0);
+}
+
+#[test]
+fn a_state_file_that_was_left_out_meanwhile_brings_nothing_back() {
+    let net = Topology::new();
+    let mut host = Rebooting::ssh(&["duration: 600"]);
+    let with = fs::read_to_string(host.home.path("config.yaml")).unwrap();
+    let without = Config::ssh(&["duration: 600"]);
+    let elsewhere = with.replace("state/grants", "state/elsewhere");
+    // By a restart without it, by one with another file, and by a restart after a reload had put it in.
+    for (meanwhile, by_reload) in [(without.text(), false), (&elsewhere, false), (without.text(), true)] {
+        host.home.rewrite_config(if by_reload { without.text() } else { &with });
+        let agent = host.home.start(&net.router);
+        if by_reload {
+            host.home.rewrite_config(&with);
+            assert!(agent.reload().contains("STATUS=guarding\n"), "{}", host.home.log());
+        }
+        host.home.grant(&net.router, "ssh", Family::V4.client_a(), 600);
+        host.home.verb(&net.router, &["allow", "203.0.113.0/24"]).success();
+        host.await_state("203.0.113.0/24", true);
+        agent.kill();
+        host.home.rewrite_config(meanwhile);
+        let agent = host.home.start(&net.router);
+        assert!(!host.state().exists(), "{}", host.home.log());
+        assert_eq!(granted(&net.router), 1, "they go on until they end");
+        host.home.verb(&net.router, &["revoke", "--all"]).success();
+        host.home.verb(&net.router, &["allow", "--flush"]).success();
+        agent.kill();
+        host.reboot(&net.router);
+        host.home.rewrite_config(&with);
+        let agent = host.home.start(&net.router);
+        assert_eq!(granted(&net.router), 0, "{}", host.home.log());
+        assert_eq!(elements(&net.router, "allow_all_4").len(), 0, "{}", host.home.log());
+        assert!(!host.home.path("state/elsewhere").exists());
+        agent.kill();
+        remove_guard(&net.router);
+    }
+}
+
+#[test]
+fn a_state_file_by_another_name_is_still_the_same() {
+    let net = Topology::new();
+    let mut host = Rebooting::ssh(&["duration: 600"]);
+    let agent = host.home.start(&net.router);
+    host.home.grant(&net.router, "ssh", Family::V4.client_a(), 600);
+    host.await_state(&Family::V4.client_a().to_string(), true);
+    agent.kill();
+    symlink(host.home.path("state"), host.home.path("link")).unwrap();
+    let config = fs::read_to_string(host.home.path("config.yaml")).unwrap();
+    host.home.rewrite_config(&config.replace("state/grants", "link/grants"));
+    host.reboot(&net.router);
+    let _agent = host.home.start(&net.router);
+    assert_eq!(granted(&net.router), 1, "{}", host.home.log());
 }
 
 #[test]

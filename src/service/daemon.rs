@@ -266,6 +266,7 @@ fn guard(
         operations.end_ways_of(&guard, &live);
     }
     drop(live);
+    last_run::starts_with(daemon.settings.global.state_file.as_deref(), &daemon.state_dir);
     let mut state = StateFile::resume(&mut operations, clock::now()).and_then(resumed);
     if let Some(state) = state.as_mut().filter(|_| on_trial) {
         state.begin_trial(&operations, clock::now());
