@@ -115,6 +115,12 @@ impl Installation {
         self.folder.write("config.yaml", text);
     }
 
+    /// What a reboot does to `/run`.
+    pub fn lose_runtime_folder(&self) {
+        fs::remove_dir_all(self.path("run")).unwrap();
+        fs::create_dir(self.path("run")).unwrap();
+    }
+
     /// The command line of `run`.
     pub fn run_command(&self) -> Command {
         let mut words: Vec<&std::ffi::OsStr> = self.wrapper.iter().map(AsRef::as_ref).collect();

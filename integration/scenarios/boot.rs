@@ -1,7 +1,7 @@
 //! Before the network is up, after a reboot, and with a configuration that cannot be used.
 
 use std::fs;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -101,6 +101,22 @@ fn with_a_configuration_that_cannot_be_used_the_last_good_plan_guards() {
     assert_eq!(table(&net.router), guard, "the daemon takes over what is there");
     knock(&net.a, Family::V4.router(), "ssh");
     assert_echoes(&net.a, Family::V4.router(), 2222);
+}
+
+#[test]
+fn a_plan_that_somebody_else_may_have_written_is_not_put_in_place() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&["allow: [203.0.113.3]"]));
+    home.start(&net.router).terminate();
+    home.rewrite_config("global: nonsense\n");
+    remove_guard(&net.router);
+    let plan = home.path("state/last-good-plan");
+    chown(&plan, Some(65534), None).unwrap();
+    let done = home.guard(&net.router).exits(78);
+    assert!(done.stderr.contains("belongs to another user"), "{}", done.stderr);
+    // As whoever runs as that user would find it, and root beside.
+    chown(home.path("state"), Some(65534), None).unwrap();
+    home.guard(&net.router).success();
 }
 
 fn the_last_good_plan_keeps_what_operators_allowed_and_granted() {

@@ -1,6 +1,7 @@
 //! Grants across a reboot: another boot id, and a kernel that has lost everything.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -148,6 +149,59 @@ fn what_was_taken_back_does_not_come_back() {
 }
 
 #[test]
+fn a_state_file_that_was_left_out_meanwhile_brings_nothing_back() {
+    let net = Topology::new();
+    let mut host = Rebooting::ssh(&["duration: 600"]);
+    let with = fs::read_to_string(host.home.path("config.yaml")).unwrap();
+    let without = Config::ssh(&["duration: 600"]);
+    let elsewhere = with.replace("state/grants", "state/elsewhere");
+    // By a restart without it, by one with another file, and by a restart after a reload had put it in.
+    for (meanwhile, by_reload) in [(without.text(), false), (&elsewhere, false), (without.text(), true)] {
+        host.home.rewrite_config(if by_reload { without.text() } else { &with });
+        let agent = host.home.start(&net.router);
+        if by_reload {
+            host.home.rewrite_config(&with);
+            assert!(agent.reload().contains("STATUS=guarding\n"), "{}", host.home.log());
+        }
+        host.home.grant(&net.router, "ssh", Family::V4.client_a(), 600);
+        host.home.verb(&net.router, &["allow", "203.0.113.0/24"]).success();
+        host.await_state("203.0.113.0/24", true);
+        agent.kill();
+        host.home.rewrite_config(meanwhile);
+        let agent = host.home.start(&net.router);
+        assert!(!host.state().exists(), "{}", host.home.log());
+        assert_eq!(granted(&net.router), 1, "they go on until they end");
+        host.home.verb(&net.router, &["revoke", "--all"]).success();
+        host.home.verb(&net.router, &["allow", "--flush"]).success();
+        agent.kill();
+        host.reboot(&net.router);
+        host.home.rewrite_config(&with);
+        let agent = host.home.start(&net.router);
+        assert_eq!(granted(&net.router), 0, "{}", host.home.log());
+        assert_eq!(elements(&net.router, "allow_all_4").len(), 0, "{}", host.home.log());
+        assert!(!host.home.path("state/elsewhere").exists());
+        agent.kill();
+        remove_guard(&net.router);
+    }
+}
+
+#[test]
+fn a_state_file_by_another_name_is_still_the_same() {
+    let net = Topology::new();
+    let mut host = Rebooting::ssh(&["duration: 600"]);
+    let agent = host.home.start(&net.router);
+    host.home.grant(&net.router, "ssh", Family::V4.client_a(), 600);
+    host.await_state(&Family::V4.client_a().to_string(), true);
+    agent.kill();
+    symlink(host.home.path("state"), host.home.path("link")).unwrap();
+    let config = fs::read_to_string(host.home.path("config.yaml")).unwrap();
+    host.home.rewrite_config(&config.replace("state/grants", "link/grants"));
+    host.reboot(&net.router);
+    let _agent = host.home.start(&net.router);
+    assert_eq!(granted(&net.router), 1, "{}", host.home.log());
+}
+
+#[test]
 fn what_knock_sequences_opened_comes_back_after_a_reboot_and_what_they_closed_does_not() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
@@ -276,6 +330,40 @@ fn a_file_of_somebody_else_stays_as_it_is() {
     assert!(agent.reload().contains("STATUS=guarding\n"), "{}", host.home.log());
     host.home.check(&net.router, &["health"]).success();
     assert!(host.home.log().contains("not kept across a reboot"), "{}", host.home.log());
+}
+
+#[test]
+fn a_state_file_that_others_may_have_written_opens_nothing_and_stays_as_it_is() {
+    let net = Topology::new();
+    let mut host = Rebooting::ssh(&["duration: 600"]);
+    let agent = host.home.start(&net.router);
+    host.home.grant(&net.router, "ssh", Family::V4.client_a(), 600);
+    host.home.verb(&net.router, &["allow", "203.0.113.0/24"]).success();
+    host.await_state("203.0.113.0/24", true);
+    agent.kill();
+    let own = fs::read(host.state()).unwrap();
+    let folder = host.home.path("state");
+    fs::set_permissions(&folder, Permissions::from_mode(0o1777)).unwrap();
+    let said = host.home.check(&net.router, &["check-config"]).success().stderr;
+    assert!(said.contains("others can write to"), "{said}");
+    for (owner, mode) in [(65534, 0o600), (0, 0o666), (0, 0o620)] {
+        chown(host.state(), Some(owner), None).unwrap();
+        fs::set_permissions(host.state(), Permissions::from_mode(mode)).unwrap();
+        host.reboot(&net.router);
+        let agent = host.home.start(&net.router);
+        assert_eq!(granted(&net.router), 0, "{owner} {mode:o}");
+        assert_eq!(elements(&net.router, "allow_all_4").len(), 0, "{owner} {mode:o}");
+        host.assert_not_kept(&net.router);
+        agent.kill();
+        let said = host.home.verb(&net.router, &["grant", "ssh", "203.0.113.9", "--for", "60s"]).success();
+        assert!(said.stderr.contains("belongs to another user"), "{}", said.stderr);
+        assert_eq!(granted(&net.router), 1, "by the verb alone");
+        assert_eq!(fs::read(host.state()).unwrap(), own, "{owner} {mode:o}");
+    }
+    fs::set_permissions(host.state(), Permissions::from_mode(0o600)).unwrap();
+    host.reboot(&net.router);
+    let _agent = host.home.start(&net.router);
+    assert_eq!(granted(&net.router), 1, "root's own\n{}", host.home.log());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::agent::Installation;
 use crate::configuration::{Config, STEP1_PATH, STEP2_PATH, http_key, https_key};
-use crate::firewall::{admission_left, time_left};
+use crate::firewall::{admission_left, remove_guard, time_left};
 use crate::knocking::{
     Reply, STEP1_PORT, assert_step2_answers, assert_step2_opens, form, post_step1, post_step2, request,
     step1, step2,
@@ -158,6 +158,33 @@ fn a_used_code_stays_used_after_a_restart() {
     let _agent = home.start(&net.router);
     post_step1(&net.b, to, STEP1_PATH, &form);
     assert_eq!(admission_left(&net.router, Family::V4.client_b()), None, "the same code after a restart");
+}
+
+#[test]
+fn a_code_from_before_a_reboot_is_refused_after_it_and_a_first_start_refuses_none() {
+    let net = Topology::new();
+    let home = install(&http_key("ssh"), &[]);
+    // As the units do it; it keeps a plan.
+    home.guard(&net.router).success();
+    let agent = home.start(&net.router);
+    let to = Family::V4.router();
+    let [used, unused] =
+        [0, 1].map(|steps| format!("{}&token={}", form("ssh", &http_key("ssh")), code(&net.a, steps)));
+    post_step1(&net.a, to, STEP1_PATH, &used);
+    assert!(admission_left(&net.router, Family::V4.client_a()).is_some(), "at the first start");
+    agent.kill();
+    // What a reboot leaves.
+    remove_guard(&net.router);
+    home.lose_runtime_folder();
+    let agent = home.start(&net.router);
+    for form in [&used, &unused] {
+        post_step1(&net.b, to, STEP1_PATH, form);
+        assert_eq!(admission_left(&net.router, Family::V4.client_b()), None, "after the reboot");
+    }
+    agent.kill();
+    let _agent = home.start(&net.router);
+    post_step1(&net.b, to, STEP1_PATH, &used);
+    assert_eq!(admission_left(&net.router, Family::V4.client_b()), None, "after one more restart");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::agent::Installation;
 use crate::configuration::{Config, STEP1_PATH, STEP2_PATH};
+use crate::firewall::remove_guard;
 use crate::knocking::{assert_step2_answers, post_step1, post_step2};
 use crate::namespace::Namespace;
 use crate::probe::{assert_echoes, assert_silent, when_silent};
@@ -288,12 +289,18 @@ fn what_was_recorded_of_a_proof_opens_nothing_from_the_same_or_another_address()
             assert_eq!(post_step2(from, to, STEP2_PATH, &second, &[]), None, "replayed");
         }
         agent.kill();
-        let _agent = home.start(&net.router);
+        let agent = home.start(&net.router);
         post_step1(&net.a, to, STEP1_PATH, &form);
         assert_eq!(post_step2(&net.a, to, STEP2_PATH, &second, &[]), None, "replayed after a restart");
         let fresh =
             proof(&net.a, ALICE.0, &family.client_a().to_string(), "ffeeddccbbaa99887766554433221100");
         post_step1(&net.a, to, STEP1_PATH, &fresh);
         assert_step2_answers(post_step2(&net.a, to, STEP2_PATH, &second, &[]), 200);
+        agent.kill();
+        remove_guard(&net.router);
+        home.lose_runtime_folder();
+        let _agent = home.start(&net.router);
+        post_step1(&net.a, to, STEP1_PATH, &fresh);
+        assert_eq!(post_step2(&net.a, to, STEP2_PATH, &second, &[]), None, "replayed after a reboot");
     }
 }

@@ -24,9 +24,21 @@ pub(super) fn check(settings: &Settings, args: &DaemonArgs) -> Vec<Problem> {
         out.push(Problem { fix: Some(UNMARKED_FIX.to_owned()), ..unmarked });
     }
     out.extend(tls(args));
+    out.extend(shared_state(settings, args));
     out.extend(settings.notify.exec.iter().filter_map(|hook| absent(hook, args)));
     out.extend(over(settings, clock::now().wall, args));
     out
+}
+
+/// A folder in which others could put an old state file in the place of the new one, or something in its way.
+fn shared_state(settings: &Settings, args: &DaemonArgs) -> Option<Problem> {
+    let folder = settings.global.state_file.as_deref()?.parent().filter(|folder| files::is_shared(folder))?;
+    let message = format!(
+        "others can write to {}: they can keep grants from being kept, and perhaps bring back what was taken back",
+        folder.display()
+    );
+    let fix = "name a file in a folder of the daemon's own, such as /var/lib/knock-agent".to_owned();
+    Some(Problem { fix: Some(fix), ..problem(args, Severity::Warning, "global.state_file", message) })
 }
 
 /// A program that is to be told and is not there.

@@ -96,7 +96,7 @@ fn by_ourselves(file: &ConfigArg, request: Request, err: &mut Printer) -> Result
     let now = clock::now();
     let mut operations =
         Operations::adopt(firewall, settings, options, now).map_err(|error| failed(&error))?;
-    let state = StateFile::resume(&mut operations, now);
+    let state = StateFile::resume_beside(&mut operations, now);
     let message = operations.operate(request, &user, now).map_err(|error| failed(&error))?;
     if let Some(Resumed { file, restored }) = state {
         if let Err(error) = restored {

@@ -2,7 +2,7 @@ mod codes;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use self::codes::Code;
 use crate::config::{App, Settings, Step1Proof};
@@ -11,12 +11,14 @@ use crate::knock::defence::Defence;
 use crate::knock::guesses::Guesses;
 use crate::knock::keyring::{Factor, Holder, Keyring, TwoFactor};
 use crate::knock::pending::{Digest, Pending, Step1};
-use crate::knock::proof::{Claim, UsedProofs};
+use crate::knock::proof::{Claim, UsedProofs, latest};
 use crate::knock::used_codes::{UsedCodes, UsedUp};
 use crate::units::{AppName, ClientAddr, Lifetime, Now, Secret, TotpKind, TotpSecret};
 
 /// Step 1s that may be live at once.
 const MAX_PENDING: usize = 65_536;
+/// Longer than any code or proof is good.
+const DOUBT: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// Decides what every attempt opens.
 ///
@@ -32,6 +34,8 @@ pub struct Gatekeeper {
     guesses: Guesses,
     held: Option<(String, Duration)>,
     proofs: UsedProofs,
+    /// When it was not known what is used up, on the clock that never goes back.
+    doubted: Option<Duration>,
     step1_proof: Step1Proof,
     token_window: Lifetime,
     ipv6_prefix: u8,
@@ -69,6 +73,7 @@ impl Gatekeeper {
             guesses: Guesses::new(settings.global.lockout),
             held: None,
             proofs: UsedProofs::default(),
+            doubted: None,
             step1_proof: settings.global.step1_proof,
             token_window: settings.global.token_window,
             ipv6_prefix: settings.global.ipv6_prefix,
@@ -109,7 +114,8 @@ impl Gatekeeper {
     #[must_use]
     pub fn used_up(&self) -> UsedUp {
         let (proofs, proofs_from) = self.proofs.list();
-        UsedUp { codes: self.codes.list(), proofs, proofs_from, own: self.guesses.own_sites() }
+        let doubted_ms = self.doubted.map(|at| u64::try_from(at.as_millis()).unwrap_or(u64::MAX));
+        UsedUp { codes: self.codes.list(), proofs, proofs_from, doubted_ms, own: self.guesses.own_sites() }
     }
 
     /// Takes over what [`Gatekeeper::used_up`] told before a restart.
@@ -118,17 +124,23 @@ impl Gatekeeper {
             steps.iter().for_each(|&step| self.codes.remember(secret, step));
         }
         self.proofs.remember(&used.proofs, used.proofs_from);
+        // A later moment is one of another run of the kernel.
+        let doubted = used.doubted_ms.map(|ms| Duration::from_millis(ms).min(now.boot));
+        self.doubted = self.doubted.max(doubted);
         let names: Vec<&str> = self.factors.iter().map(|factor| factor.name.as_str()).collect();
         self.guesses.remember_own(&used.own, &names, now);
     }
 
-    /// Counts every code and proof that could be used now as used, because nobody knows which of them are.
+    /// Counts every code and proof that could be used by now as used, because nobody knows which of them are.
     pub fn refuse_present(&mut self, now: Now) {
-        for Factor { name, secret } in &self.factors {
-            secret.present(now.wall).for_each(|step| self.codes.remember(name, step));
-        }
-        self.proofs.refuse_present(now.wall);
+        self.doubted = Some(now.boot);
         self.used = true;
+    }
+
+    /// When it was not known what is used up, by the calendar of now: that of then may have been wrong, as where a host
+    /// has no clock that goes on while it is off.
+    fn doubted(&self, now: Now) -> Option<SystemTime> {
+        now.wall.checked_sub(now.boot.saturating_sub(self.doubted?))
     }
 
     /// Takes over settings that have been reloaded.
@@ -145,6 +157,7 @@ impl Gatekeeper {
         std::mem::swap(&mut fresh.guesses, &mut self.guesses);
         fresh.guesses.reload(settings.global.lockout, &names);
         std::mem::swap(&mut fresh.proofs, &mut self.proofs);
+        fresh.doubted = self.doubted;
         fresh.used = self.used;
         std::mem::swap(&mut fresh.defence, &mut self.defence);
         fresh.defence.reload(settings);
@@ -250,6 +263,7 @@ impl Gatekeeper {
     /// Drops the step 1s whose time is over; judging does so too.
     pub fn expire(&mut self, now: Now) {
         self.pending.expire(now.boot);
+        self.doubted = self.doubted.filter(|&at| now.boot < at + DOUBT);
     }
 
     /// When the next step 1 ends, on the clock of [`Now::boot`].
@@ -333,7 +347,8 @@ impl Gatekeeper {
         }
         if let (Some(counter), Credential::Proof(proof)) = (proved, &attempt.credential) {
             self.used = true;
-            if !self.proofs.spend(proof, counter, now.wall) {
+            let doubted = self.doubted(now).is_some_and(|then| counter <= latest(then));
+            if doubted || !self.proofs.spend(proof, counter, now.wall) {
                 return Err(Refusal::ReplayedProof);
             }
         }

@@ -448,3 +448,37 @@ fn keys_that_share_a_secret_share_its_used_codes_across_a_restart_too() {
     in_doubt.refuse_present(now);
     assert_eq!(in_doubt.alone(&attempt("a", 5), now), Verdict::Refuse(Refusal::ReplayedToken));
 }
+
+#[test]
+fn a_doubt_is_of_one_moment_whatever_the_calendar_says_then_and_later() {
+    let key = format!("{}-a", HTTP[0]);
+    let at_code =
+        |at: Now, client: &str| attempt(Step::One, client, "a", HTTP[0], Some(&totp().code_at(at.wall)));
+    let start = || Gatekeeper::new(&settings(TwoFactorStep::Http), &[factor(&key)], [7; 16]);
+    let refused = Verdict::Refuse(Refusal::ReplayedToken);
+    // Whatever the calendar said at the start, it is right ten seconds later.
+    for wrong in [0, 3_600, 700_000_000] {
+        for ahead in [true, false] {
+            let (boot, right) = (Duration::from_secs(5), Now::at_secs(1_000).wall);
+            let off = Duration::from_secs(wrong);
+            let wall = if ahead { right + off } else { right - off };
+            let mut first = start();
+            first.refuse_present(Now { boot, wall });
+            let later = |secs| Now {
+                boot: boot + Duration::from_secs(secs),
+                wall: right + Duration::from_secs(secs),
+            };
+            let mut restarted = start();
+            restarted.remember_used(&first.used_up(), later(10));
+            for gate in [&mut first, &mut restarted] {
+                assert_eq!(
+                    gate.alone(&at_code(later(0), "192.0.2.1"), later(10)),
+                    refused,
+                    "{wrong} {ahead}"
+                );
+                let fresh = gate.alone(&at_code(later(60), "192.0.2.2"), later(60));
+                assert!(matches!(fresh, Verdict::AdmitToStep2 { .. }), "{wrong} {ahead}: {fresh:?}");
+            }
+        }
+    }
+}

@@ -114,6 +114,11 @@ fn present(wall: SystemTime) -> std::ops::RangeInclusive<u64> {
     now.saturating_sub(1)..=now.saturating_add(1)
 }
 
+/// The last time step whose proofs are taken at this moment.
+pub(crate) fn latest(wall: SystemTime) -> u64 {
+    *present(wall).end()
+}
+
 /// Proofs that have been used, by time step.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct UsedProofs {
@@ -138,11 +143,6 @@ impl UsedProofs {
         let new = self.marks.entry(counter).or_default().insert(proof.mark());
         self.count += usize::from(new);
         new
-    }
-
-    /// Takes no proof that could have been made by now.
-    pub(crate) fn refuse_present(&mut self, wall: SystemTime) {
-        self.first = self.first.max(present(wall).end().saturating_add(1));
     }
 
     /// What has been used, as `<time step>.<mark>`, and the first time step whose proofs are taken.
@@ -237,7 +237,7 @@ mod tests {
         assert!(!again.spend(&other, 100, at(3_010)), "the clock was set back");
 
         let mut unsure = UsedProofs::default();
-        unsure.refuse_present(at(3_000));
+        unsure.remember(&[], 102);
         assert!(!unsure.spend(&proof, 100, at(3_000)) && !unsure.spend(&proof, 101, at(3_030)));
         let (list, first) = unsure.list();
         let mut restarted = UsedProofs::default();

@@ -18,6 +18,9 @@ pub struct UsedUp {
     /// No proof of an earlier time step is taken.
     #[serde(default)]
     pub proofs_from: u64,
+    /// When it was not known what is used up, in milliseconds on the clock that never goes back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubted_ms: Option<u64>,
     /// From where right codes of each secret came: those are not held back there.
     #[serde(default)]
     pub own: BTreeMap<String, Vec<OwnSite>>,

@@ -24,6 +24,7 @@ use super::enforcer::Enforcer;
 use super::herald::Herald;
 use super::keeper::Begun;
 use super::last_good::LastGood;
+use super::last_run;
 use super::launcher::Launcher;
 use super::link::serving::Pem;
 use super::lockout::{self, Installed};
@@ -113,7 +114,8 @@ pub fn run(mut daemon: Daemon, launcher: Arc<Launcher>, watcher: Option<Watcher>
     outside::check(&daemon.settings)?;
     let random = random::bytes().map_err(DaemonError::Process)?;
     let mut gatekeeper = Gatekeeper::new(&daemon.settings, &two_factor, random);
-    let used_codes = UsedCodesFile::read(&daemon.runtime_dir, &mut gatekeeper, clock::now());
+    let ran_before = last_run::begin(&daemon.state_dir, clock::now());
+    let used_codes = UsedCodesFile::read(&daemon.runtime_dir, ran_before, &mut gatekeeper, clock::now());
 
     let firewall = Firewall::open(daemon.firewall)?;
     if matches!(firewall, Firewall::Iptables(_)) && !daemon.host.is_empty() {
@@ -264,6 +266,7 @@ fn guard(
         operations.end_ways_of(&guard, &live);
     }
     drop(live);
+    last_run::starts_with(daemon.settings.global.state_file.as_deref(), &daemon.state_dir);
     let mut state = StateFile::resume(&mut operations, clock::now()).and_then(resumed);
     if let Some(state) = state.as_mut().filter(|_| on_trial) {
         state.begin_trial(&operations, clock::now());

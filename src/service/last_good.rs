@@ -75,7 +75,7 @@ impl LastGood {
     /// # Errors
     /// [`SealError`] where there is none, or not exactly what was kept.
     pub fn read(state_dir: &Path) -> Result<Self, SealError> {
-        KIND.open(&KIND.read(&Self::path(state_dir))?)
+        KIND.open(&KIND.read_beside(&Self::path(state_dir))?)
     }
 
     /// Keeps it in the state directory, which is made if it is missing. Writes nothing where it is kept
@@ -86,7 +86,7 @@ impl LastGood {
     pub fn keep(&self, state_dir: &Path) -> io::Result<()> {
         let text = KIND.seal(self).map_err(io::Error::other)?;
         let path = Self::path(state_dir);
-        if KIND.read(&path).is_ok_and(|kept| kept == text) {
+        if KIND.read_beside(&path).is_ok_and(|kept| kept == text) {
             return Ok(());
         }
         files::make_directory(state_dir, 0o700)?;

@@ -27,6 +27,7 @@ pub mod host_chains;
 pub mod keeper;
 pub mod knocked;
 pub mod last_good;
+mod last_run;
 pub mod launcher;
 #[cfg(any(test, fuzzing))]
 #[path = "../../fuzz/laws/kept.rs"]

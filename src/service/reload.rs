@@ -17,6 +17,7 @@ use super::daemon::load_two_factor;
 use super::front::Step2Config;
 use super::knocked::{GrantSet, grants_of_apps};
 use super::last_good::LastGood;
+use super::last_run;
 use super::lockout::adopt;
 use super::not_reloaded::{ReloadError, one_line, reasons};
 use super::on_disk::{InForce, OnDisk};
@@ -203,7 +204,7 @@ impl Reloader {
             self.users = UserFiles::new(&settings);
         }
         let random = random::bytes().map_err(ReloadError::Random)?;
-        let step2 = Step2Config::of(&settings);
+        let (step2, state_file) = (Step2Config::of(&settings), settings.global.state_file.clone());
 
         let (done, finished) = oneshot::channel();
         let reload = Reload { settings, two_factor, random, done };
@@ -216,6 +217,7 @@ impl Reloader {
             served.change(|serving| serving.step2 = Arc::new(step2)).await;
         }
         let state_dir = self.state_dir.clone();
+        last_run::goes_on_with(state_file, state_dir.clone()).await;
         if self.trial.as_ref().is_some_and(|trial| !trial.reloaded(&good)) {
             return Ok((changes, ended));
         }

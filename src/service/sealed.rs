@@ -8,7 +8,7 @@ use ring::digest::{SHA256, digest};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::sys::files;
+use crate::sys::{files, users};
 
 /// Why a kept file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +22,9 @@ pub enum SealError {
     /// It does not begin as such a file does.
     #[error("this program did not write it")]
     Foreign,
+    /// Its content may be anybody's.
+    #[error("it belongs to another user, or others may write it, so that anybody could have written it")]
+    Others,
     /// Another release wrote it, in a way this one does not know.
     #[error("it is of version {0}, which this release does not read")]
     Version(String),
@@ -75,14 +78,30 @@ impl Kind {
         serde_json::from_str(body).map_err(|_| SealError::Damaged)
     }
 
-    /// The text of such a file on the disk.
+    /// The text of such a file on the disk. Its seal says nothing of who made it, so nobody may have been able to write it
+    /// but root, this process's own user, or that of the service.
     pub(super) fn read(self, path: &Path) -> Result<String, SealError> {
-        files::read_text(path, self.max_bytes).map_err(|error| match error.kind() {
+        self.read_of(path, None)
+    }
+
+    /// The same for a verb, which may run as root beside a daemon that does not: a file may belong to the owner of its
+    /// folder, too, as this program makes them there.
+    pub(super) fn read_beside(self, path: &Path) -> Result<String, SealError> {
+        self.read_of(path, path.parent().and_then(files::owner))
+    }
+
+    fn read_of(self, path: &Path, also: Option<u32>) -> Result<String, SealError> {
+        let read = files::read_text_and_owner(path, self.max_bytes);
+        let (owner, text) = read.map_err(|error| match error.kind() {
             ErrorKind::NotFound => SealError::Missing,
             // Too large or not text: nothing of ours.
             ErrorKind::InvalidData => SealError::Foreign,
             _ => SealError::Read(error),
-        })
+        })?;
+        match owner.writer().is_some_and(|writer| Some(writer) == also || users::may_own_secrets(writer)) {
+            true => Ok(text),
+            false => Err(SealError::Others),
+        }
     }
 }
 

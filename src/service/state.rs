@@ -229,15 +229,28 @@ pub struct Resumed {
 impl StateFile {
     /// Restores what the settings' `state_file` holds, if the host was restarted since; none without one.
     pub fn resume(operations: &mut Operations, now: Now) -> Option<Resumed> {
+        Self::resume_from(operations, |path| KIND.read(path), now)
+    }
+
+    /// The same for a verb without a daemon, which may run as another user than the daemon does.
+    pub fn resume_beside(operations: &mut Operations, now: Now) -> Option<Resumed> {
+        Self::resume_from(operations, |path| KIND.read_beside(path), now)
+    }
+
+    fn resume_from(
+        operations: &mut Operations,
+        read: impl Fn(&Path) -> Result<String, SealError>,
+        now: Now,
+    ) -> Option<Resumed> {
         let path = operations.settings().global.state_file.clone()?;
         let boot_id = match files::read_text(Path::new(BOOT_ID), 64) {
             Ok(text) => text.trim().to_owned(),
             Err(error) => return Some(Resumed { file: None, restored: Err(StateError::BootId(error)) }),
         };
-        let saved = KIND.read(&path).and_then(|text| KIND.open::<Saved>(&text));
+        let saved = read(&path).and_then(|text| KIND.open::<Saved>(&text));
         let restored = match saved {
             Err(SealError::Missing) => Ok(0),
-            Err(error @ (SealError::Foreign | SealError::Read(_))) => {
+            Err(error @ (SealError::Foreign | SealError::Others | SealError::Read(_))) => {
                 // Somebody else's file, named by mistake, is not to be lost.
                 return Some(Resumed { file: None, restored: Err(error.into()) });
             }
@@ -371,9 +384,10 @@ pub(super) fn resumed(Resumed { file, restored }: Resumed) -> Option<StateFile> 
 /// # Errors
 /// The reason.
 pub fn forget(path: &Path) -> io::Result<()> {
-    match KIND.read(path).and_then(|text| KIND.open::<Saved>(&text)) {
+    match KIND.read_beside(path).and_then(|text| KIND.open::<Saved>(&text)) {
         Ok(_) | Err(SealError::Damaged | SealError::Version(_)) => files::remove(path),
-        Err(SealError::Missing | SealError::Foreign) => Ok(()),
+        // What may be anybody's is believed by nobody.
+        Err(SealError::Missing | SealError::Foreign | SealError::Others) => Ok(()),
         Err(SealError::Read(error)) => Err(error),
     }
 }

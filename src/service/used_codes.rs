@@ -1,5 +1,5 @@
 //! One-time codes that are used up, and from where right ones came, kept in the runtime directory across restarts of the
-//! daemon. A reboot takes longer than a code lives.
+//! daemon. A reboot may be over before a code is: what it made forgotten is refused then.
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -23,16 +23,23 @@ pub struct UsedCodesFile {
 }
 
 impl UsedCodesFile {
-    /// Reads what is kept into the gatekeeper. Where it cannot be read, every present code counts as used.
+    /// Reads what is kept into the gatekeeper. Where it cannot be read, every present code counts as used; where nothing is
+    /// kept as well, if a daemon ran here before.
     #[must_use]
-    pub fn read(runtime_dir: &Path, gatekeeper: &mut Gatekeeper, now: Now) -> Self {
+    pub fn read(runtime_dir: &Path, ran_before: bool, gatekeeper: &mut Gatekeeper, now: Now) -> Self {
         let path = runtime_dir.join("used-codes.json");
         match files::read_text(&path, MAX_BYTES) {
             Ok(text) => match serde_json::from_str::<UsedUp>(&text) {
                 Ok(used) => gatekeeper.remember_used(&used, now),
                 Err(_) => doubt(&path, "it is damaged", gatekeeper, now),
             },
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) if error.kind() == ErrorKind::NotFound && !ran_before => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                tracing::info!(
+                    "one-time codes and proofs of before this start are refused: which are used up is forgotten with a reboot"
+                );
+                gatekeeper.refuse_present(now);
+            }
             Err(error) => doubt(&path, &error.to_string(), gatekeeper, now),
         }
         // Where nothing can be written now, a daemon before may have written nothing either. It is not waited for the disk:

@@ -41,6 +41,14 @@ pub struct Ownership {
     pub mode: u32,
 }
 
+impl Ownership {
+    /// The only user who could have written it, beside root; none where others may.
+    #[must_use]
+    pub fn writer(self) -> Option<u32> {
+        (self.mode & 0o022 == 0).then_some(self.uid)
+    }
+}
+
 /// The same, with the owner of the file that was read.
 ///
 /// # Errors
@@ -152,6 +160,18 @@ pub fn empty(path: &Path) -> io::Result<()> {
 /// The reason.
 pub fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(mode).create(path)
+}
+
+/// The user that a file or folder belongs to; none where it leads nowhere.
+#[must_use]
+pub fn owner(path: &Path) -> Option<u32> {
+    fs::metadata(path).ok().map(|about| about.uid())
+}
+
+/// Whether others than its owner can make files in a folder, or take some away.
+#[must_use]
+pub fn is_shared(folder: &Path) -> bool {
+    fs::metadata(folder).is_ok_and(|about| about.mode() & 0o022 != 0)
 }
 
 /// Whether a file or folder belongs to the user as whom this process runs.

@@ -77,8 +77,8 @@ pub struct Model {
     /// What is known of wrong codes, by secret.
     guesses: Vec<Guesses>,
     used_proofs: Vec<Proof>,
-    /// No proof of an earlier time step is taken.
-    first_proof: u64,
+    /// When nobody knew what was used.
+    doubted: Option<u64>,
 }
 
 impl Model {
@@ -93,7 +93,7 @@ impl Model {
             used_codes: vec![],
             guesses: vec![Guesses::default(); SECRETS.len()],
             used_proofs: vec![],
-            first_proof: 0,
+            doubted: None,
         }
     }
 
@@ -131,14 +131,15 @@ impl Model {
     /// Nobody knows what was used: whatever could be good now is refused. What was used while the calendar was ahead is
     /// unknown as well, and good again when that time comes.
     pub fn doubt(&mut self, now: Now) {
-        let at = steps(now);
         self.used_codes.clear();
         self.used_proofs.clear();
-        for index in self.secrets() {
-            let drift = u64::from(SECRETS[index].2);
-            self.used_codes.extend((at - drift..=at + drift).map(|step| (index, step)));
-        }
-        self.first_proof = at + 2;
+        self.doubted = Some(millis(now));
+    }
+
+    /// Whether something of this time step could have been used when nobody knew, by the calendar as it is now.
+    fn in_doubt(&self, step: u64, drift: u64, now: Now) -> bool {
+        let then = |doubted: u64| (calendar(now) - (millis(now) - doubted)) / 1_000 / INTERVAL;
+        self.doubted.is_some_and(|doubted| step <= then(doubted) + drift)
     }
 
     pub fn forget(&mut self, client: ClientAddr, app: &str) {
@@ -296,7 +297,7 @@ impl Model {
             self.code(&[secret], attempt, now)?;
         }
         if let Shown::Proof(proof) = &attempt.shown {
-            if proof.counter < self.first_proof || self.used_proofs.contains(proof) {
+            if self.in_doubt(proof.counter, 1, now) || self.used_proofs.contains(proof) {
                 return Err(Refusal::ReplayedProof);
             }
             self.used_proofs.push(proof.clone());
@@ -389,7 +390,7 @@ impl Model {
             let taken = (steps(now) - drift..=steps(now) + drift).rev();
             // Two time steps may have one code; the later one counts.
             let Some(step) = taken.into_iter().find(|&step| code(index, step) == token) else { continue };
-            if self.used_codes.contains(&(index, step)) {
+            if self.in_doubt(step, drift, now) || self.used_codes.contains(&(index, step)) {
                 wrong = Refusal::ReplayedToken;
                 continue;
             }

@@ -43,7 +43,9 @@ impl Gatekeeper {
             if self.guesses.holds_back(&held.name, attempt.client, now.boot) {
                 result = Code::Held;
             } else if let Some(counter) = matching {
-                let used = self.codes.contains(&held.name, counter);
+                let doubted =
+                    self.doubted(now).is_some_and(|then| counter <= *held.secret.present(then).end());
+                let used = doubted || self.codes.contains(&held.name, counter);
                 result = if used { Code::Used } else { Code::Good { factor, counter } };
             }
         }
