@@ -50,6 +50,10 @@ fn publish(net: &Topology) {
     ));
 }
 
+fn config() -> Config {
+    Config::new(&[]).app("vpn", "[5000, 5001]", "both", "local", &["duration: 3"])
+}
+
 /// A client and a UDP service that have spoken with each other, with a grant.
 struct Conversation {
     net: Topology,
@@ -90,13 +94,7 @@ impl Conversation {
         prepare: impl FnOnce(&Topology, &Installation),
         ports: &[u16],
     ) -> Self {
-        let home = Installation::new(&Config::new(&[]).app(
-            "vpn",
-            "[5000, 5001]",
-            "both",
-            "local",
-            &["duration: 3"],
-        ));
+        let home = Installation::new(&config());
         let agent = home.start(&net.router);
         let client = udp_socket(&net.a, family.client_a(), CLIENT);
         for socket in [&service, &client] {
@@ -181,6 +179,10 @@ fn a_service_behind_a_port_that_others_translate_does_not_bring_it_back() {
         let talk = Conversation::behind(family);
         talk.grant_ends();
         talk.tracking_forgets();
+        talk.is_over();
+        let more = config().app("other", "6000", "both", "local", &[]);
+        talk._home.rewrite_config(more.text());
+        assert!(talk._agent.reload().contains("STATUS=guarding\n"), "{}", talk._home.log());
         talk.is_over();
     }
 }
