@@ -42,7 +42,7 @@ pub(super) fn stale_sets(seen: &Observed, wanted: &Tables) -> Vec<String> {
 }
 
 pub(super) fn is_filled_by_rules(name: &str) -> bool {
-    ["ka_step1_", "ka_spoken_", "ka_talked_"].iter().any(|stem| name.starts_with(stem))
+    ["ka_step1_", "ka_spoken_", "ka_talked_", "ka_behind_"].iter().any(|stem| name.starts_with(stem))
 }
 
 pub(super) fn exchange(set: &IpSet, have: &ListedSet) -> String {

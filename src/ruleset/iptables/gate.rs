@@ -5,7 +5,7 @@ use super::model::Chain;
 use super::phrase::{Phrase, Side, for_this_host, rule};
 use super::plan::{Draft, Keeping, port, stem};
 use super::step1;
-use super::{adopted, knock, names, path};
+use super::{adopted, behind, knock, names, path};
 use crate::ruleset::layout::Segment;
 use crate::ruleset::plan::step2_set;
 use crate::units::{Family, Protocol};
@@ -174,7 +174,7 @@ fn forward(draft: &Draft<'_>, family: Family) -> Vec<String> {
 }
 
 fn forward_own(draft: &Draft<'_>, family: Family) -> Vec<String> {
-    let mut rules = Vec::new();
+    let mut rules = behind::to_behind_own(draft, family);
     for name in &draft.layout.ext {
         for segment in draft.lan(family).filter(|segment| segment.protocol == Protocol::Udp) {
             let texts = draft.remembered(to_lan(rule().iif(name), segment), SPOKEN, family, Side::Source);

@@ -9,7 +9,7 @@ use super::phrase::{Phrase, Side, for_this_host, rule};
 use super::plan::{Draft, Keeping, port, stem, table};
 use super::replies::{forwarded_reply, lan_reply, local_reply, memory};
 use super::step1;
-use super::{adopted, names};
+use super::{adopted, behind, names};
 use crate::ruleset::layout::Segment;
 use crate::units::{Family, Protocol};
 
@@ -119,6 +119,7 @@ fn input_chain(draft: &Draft<'_>, family: Family, segment: &Segment) -> Chain {
 fn leaving_through(draft: &Draft<'_>, family: Family) -> Vec<String> {
     let mut rules: Vec<String> =
         draft.layout.ext.iter().map(|name| rule().oif(name).jump("replies", "replies")).collect();
+    rules.extend(behind::to_behind(draft));
     if draft.layout.settings.global.mark.is_none() {
         return rules;
     }

@@ -5,6 +5,7 @@
 //! through returns to the host's own rules; nothing of ours accepts it for good.
 
 pub mod adopted;
+mod behind;
 pub mod counters;
 pub mod elements;
 mod forward;

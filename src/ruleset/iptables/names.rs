@@ -27,7 +27,10 @@ pub fn meaning(set: &str) -> Option<&str> {
 /// Whether a set is one of ours.
 #[must_use]
 pub fn is_ours(set: &str) -> bool {
-    let stems = ["app_", "allow_", "step1_", "step2_", "spoken_", "talked_", "flow_", "seq_", "gate_", "new"];
+    let stems = [
+        "app_", "allow_", "step1_", "step2_", "spoken_", "talked_", "behind_", "flow_", "seq_", "gate_",
+        "new",
+    ];
     set.strip_prefix(SET_PREFIX).is_some_and(|name| stems.iter().any(|stem| name.starts_with(stem)))
 }
 

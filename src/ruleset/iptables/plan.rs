@@ -8,7 +8,7 @@ use super::model::{Chain, Hook, Table, Tables};
 use super::path;
 pub use super::path::Matcher;
 use super::phrase::{Phrase, Side, rule};
-use super::{adopted, forward, gate, knock, marks, names, recent, replies, sets, step1};
+use super::{adopted, behind, forward, gate, knock, marks, names, recent, replies, sets, step1};
 use crate::config::{App, DefaultInput, Settings, Step1Reply};
 use crate::ruleset::layout::{Layout, Options, Segment};
 use crate::ruleset::plan::{allow_set, app_set, request_line_starts};
@@ -145,6 +145,7 @@ pub fn plan(
 /// after what closes.
 fn tables(draft: &Draft<'_>, family: Family) -> Vec<Table> {
     let mut mangle = gate::chains(draft, family);
+    mangle.extend(behind::chains(draft, family));
     mangle.extend(replies::chains(draft, family));
     mangle.extend(marks::chains(draft, family));
     mangle.extend(adopted::chains(draft, family));

@@ -6,7 +6,7 @@ use super::gate::{SPOKEN, TALKED};
 use super::model::Chain;
 use super::phrase::{Phrase, Side, rule};
 use super::plan::{Draft, stem};
-use super::{adopted, names};
+use super::{adopted, behind, names};
 use crate::ruleset::layout::Segment;
 use crate::units::{Family, Protocol};
 
@@ -82,6 +82,7 @@ fn replies_stray(draft: &Draft<'_>, family: Family) -> Vec<String> {
         let text = rule().sport(segment.protocol, segment.ports).address_type(Side::Source, "LOCAL");
         rules.push(text.goto(&stem("rep", segment), "replies:local"));
     }
+    rules.extend(behind::to_behind_out(draft));
     rules
 }
 

@@ -4,7 +4,7 @@ use super::gate::{SPOKEN, SPOKEN_SECS, TALKED, TALKED_SECS};
 use super::model::{IpSet, SetContent};
 use super::plan::{Draft, Keeping};
 use super::step1::{FLOW, FLOW_SECS, METER};
-use super::{adopted, names};
+use super::{adopted, behind, names};
 use crate::ruleset::knocking::KnockGrants;
 use crate::ruleset::plan::{allow_set, app_set, step2_set};
 use crate::units::Family;
@@ -39,6 +39,9 @@ pub(super) fn sets(draft: &Draft<'_>) -> Vec<IpSet> {
             let meaning = format!("{stem}_by_{digit}");
             out.push(IpSet { name: names::set(&meaning), meaning, kind, content: SetContent::Packets });
         }
+        out.extend(behind::segments(draft).map(|segment| {
+            packets(behind::set(segment, family), "hash:ip,port", family, "", SPOKEN_SECS, "")
+        }));
         out.extend(adopted::sets(family));
         if settings.global.steps && draft.segments() > 1 {
             out.push(packets(format!("{FLOW}_{digit}"), "hash:ip,port", family, "", FLOW_SECS, " counters"));

@@ -9,7 +9,7 @@ use crate::units::{Family, IfName, Protocol};
 use super::adopted::{self, adopted_set};
 use super::replies::{self, SPOKEN_MS, own_set, spoken_by_set, spoken_set};
 use super::step1::to_port;
-use super::{Meets, backend, chain, drop_the_rest, filter, for_clients, knock, once, step2_set};
+use super::{Meets, backend, behind, chain, drop_the_rest, filter, for_clients, knock, once, step2_set};
 
 pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
     let mut out = vec![filter("gate", Hook::Prerouting, -150, gate(layout))];
@@ -219,6 +219,7 @@ fn gate_forward_own(layout: &Layout<'_>) -> Vec<Rule> {
                 .named("adopted:turned"),
         );
     }
+    rules.push(behind::to_turned());
     rules.push(rule().accept().named("own"));
     rules
 }

@@ -10,7 +10,7 @@ use crate::units::{Family, Protocol};
 use super::replies::own_set;
 use super::step1::{from_port, to_port};
 use super::{Meets, chain, drop_the_rest, filter, for_clients};
-use super::{adopted, backend, default_input, once};
+use super::{adopted, backend, behind, default_input, once};
 
 pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
     let mut out = vec![filter("mark_in", Hook::Input, -10, mark_in(layout))];
@@ -77,6 +77,7 @@ fn mark_in(layout: &Layout<'_>) -> Vec<Rule> {
 fn mark_forward(layout: &Layout<'_>) -> Vec<Rule> {
     let mut rules = once::answers_forwarded(layout);
     rules.push(rule().oifname("ext").jump("replies").named("replies"));
+    rules.push(behind::to_behind());
     if layout.settings.global.mark.is_some() {
         for family in Family::BOTH {
             for protocol in [Protocol::Tcp, Protocol::Udp] {

@@ -2,6 +2,7 @@
 
 mod adopted;
 mod backend;
+mod behind;
 mod default_input;
 mod forward;
 mod gate;
@@ -40,6 +41,7 @@ pub fn plan(settings: &Settings, options: Options) -> Ruleset {
     chains.extend(gate::chains(&layout));
     chains.extend(adopted::chains(&layout));
     chains.extend(backend::chains(&layout));
+    chains.extend(behind::chains(&layout));
     chains.extend(replies::chains(&layout));
     chains.extend(once::chains(&layout));
     chains.extend(marks::chains(&layout));

@@ -9,7 +9,7 @@ use crate::units::{Family, Protocol};
 
 use super::adopted::{self, adopted_set};
 use super::gate::lan_families;
-use super::{Meets, chain, for_clients, guarded_on};
+use super::{Meets, behind, chain, for_clients, guarded_on};
 
 /// Stem of the sets of clients' addresses and ports.
 pub(super) const SPOKEN_SET: &str = "spoken";
@@ -125,6 +125,7 @@ fn replies_stray(layout: &Layout<'_>) -> Vec<Rule> {
         let map = format!("reply_{protocol}");
         rules.push(rule().local(Side::Source).port_vmap(protocol, Side::Source, &map).named("replies:local"));
     }
+    rules.push(behind::to_behind_out());
     rules
 }
 

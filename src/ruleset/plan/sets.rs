@@ -62,6 +62,7 @@ pub(super) fn sets(layout: &Layout<'_>) -> Vec<Set> {
     for family in Family::BOTH {
         out.push(from_packets(OWN_SET, vec![address(family)], family));
     }
+    out.extend(super::behind::sets(layout));
     out.extend(super::backend::sets(layout));
     for family in Family::BOTH {
         let key = [KeyPart::Protocol, address(family), KeyPart::Port, address(family), KeyPart::Port];
@@ -187,7 +188,7 @@ pub(super) fn from_packets(stem: &str, key: Vec<KeyPart>, family: Family) -> Set
 }
 
 /// A map from segments to the chains `<stem>_<segment>`.
-fn verdicts(name: &str, key: Vec<KeyPart>, segments: &[Segment], stem: &str) -> Set {
+pub(super) fn verdicts(name: &str, key: Vec<KeyPart>, segments: &[Segment], stem: &str) -> Set {
     map(name, key, segments, |segment| format!("{stem}_{}", segment.name()))
 }
 

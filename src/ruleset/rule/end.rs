@@ -1,6 +1,8 @@
 //! Phrases about the client's end of a connection (protocol, address, port), and about how its handshake stands.
 
-use super::{Base, CmpOp, Expr, MetaKey, R0, Reg, RuleText, Side, TCP_STATE_FLAGS, port_offset};
+use super::{
+    Base, CmpOp, CtKey, Expr, MetaKey, R0, Reg, RuleText, Side, TCP_STATE_FLAGS, ct_state, port_offset,
+};
 use crate::ruleset::expr::Verdict;
 use crate::ruleset::model::Rule;
 use crate::units::{Family, Protocol};
@@ -103,6 +105,43 @@ impl RuleText {
     /// `tcp flags & rst != 0`
     pub(in crate::ruleset) fn any_reset(self) -> Self {
         self.any_flag(TCP_RST)
+    }
+
+    /// `ip saddr . tcp sport`, or daddr and dport, of that protocol
+    fn service_key(self, protocol: Protocol, family: Family, side: Side) -> Self {
+        let port = match family {
+            Family::V4 => 1,
+            Family::V6 => 4,
+        };
+        let text = self.family(family).l4proto(protocol).addr_to(family, side, R0);
+        text.payload(Base::Transport, port_offset(side), 2, Reg(port))
+    }
+
+    /// `ip saddr . tcp sport @set`
+    pub(in crate::ruleset) fn service_in(
+        self,
+        protocol: Protocol,
+        family: Family,
+        side: Side,
+        set: &str,
+    ) -> Self {
+        self.service_key(protocol, family, side).lookup(set, false)
+    }
+
+    /// `update @set { ip daddr . tcp dport timeout … }`
+    pub(in crate::ruleset) fn update_service(
+        self,
+        protocol: Protocol,
+        family: Family,
+        set: &str,
+        timeout_ms: u64,
+    ) -> Self {
+        self.service_key(protocol, family, Side::Destination).renew(set, timeout_ms)
+    }
+
+    /// `ct state established,new`
+    pub(in crate::ruleset) fn new_or_established(self) -> Self {
+        self.ct_bits(CtKey::State, ct_state::ESTABLISHED | ct_state::NEW)
     }
 
     fn renew(self, set: &str, timeout_ms: u64) -> Self {

@@ -1,6 +1,7 @@
 //! The ruleset as nft text, from the templates in `nft-templates/`, and what VyOS is told.
 
 mod backend;
+mod behind;
 mod chains;
 mod forwarding;
 mod knock;

@@ -68,6 +68,8 @@ impl Renderer<'_> {
                 ("proxy_sets", &self.proxy_sets()?),
                 ("echo_sets", &self.echo_sets()),
                 ("site", &self.site()),
+                ("behind_sets", &self.behind_sets()?),
+                ("behind_chains", &self.behind_chains()?),
                 ("adopted", &fill(ADOPTED, &[("mark", self.mark().trim())])?),
                 ("default_input", if self.closed() { DEFAULT_INPUT } else { "" }),
                 ("flow_sets", &self.flow_sets()),

@@ -110,7 +110,7 @@ impl Renderer<'_> {
     }
 }
 
-fn map(
+pub(super) fn map(
     name: &str,
     key: &str,
     segments: &[Segment],
