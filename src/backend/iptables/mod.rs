@@ -348,12 +348,12 @@ impl Iptables {
     pub fn validate(&mut self, wanted: &Tables) -> Result<(), IptablesError> {
         self.observe()?;
         let known = |line: &str| {
-            let mut words = line.split(' ');
-            let asks = words
-                .by_ref()
-                .find(|word| ["--match-set", "--add-set", "--del-set"].contains(word))
-                .is_some();
-            !asks || words.next().is_some_and(|name| self.seen.sets.contains_key(name))
+            let words: Vec<&str> = line.split(' ').collect();
+            let asked = words.windows(2).filter_map(|pair| match pair {
+                ["--match-set" | "--add-set" | "--del-set", name] => Some(*name),
+                _ => None,
+            });
+            asked.into_iter().all(|name| self.seen.sets.contains_key(name))
         };
         for (family, change) in steps(&self.seen, wanted) {
             let text: String =
