@@ -43,15 +43,16 @@ impl Operations {
     /// Looks once more where that is due.
     pub(super) fn follow_claimed(&mut self, now: Now) {
         if self.claimed.again_at.is_some_and(|at| at <= now.boot) {
-            self.claimed.again_at = None;
-            let missed = std::mem::take(&mut self.claimed.missed);
-            self.forget_claimed(now);
-            if missed {
-                self.claimed.again_at = Some(now.boot + SETTLED);
+            if std::mem::take(&mut self.claimed.missed) {
+                self.look_at_claimed(now);
+            } else {
+                self.claimed.again_at = None;
+                self.forget_claimed(now);
             }
         }
     }
 
+    /// With a second look to come, sooner or later by how long this one takes.
     fn look_at_claimed(&mut self, now: Now) {
         let begun = Instant::now();
         self.forget_claimed(now);
