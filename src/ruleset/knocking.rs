@@ -66,6 +66,13 @@ impl KnockGrants {
     pub fn set(&self, family: Family) -> String {
         format!("{}_{}", self.stem, family.digit())
     }
+
+    /// Whether what they open for a client is open for others of its network, with that `ipv6_prefix`. A link-local source
+    /// opens nothing then: it would stand for every neighbour on every link.
+    #[must_use]
+    pub fn are_wide(&self, family: Family, ipv6_prefix: u8) -> bool {
+        family == Family::V6 && self.service && ipv6_prefix < 128
+    }
 }
 
 /// What a finished sequence does.

@@ -73,11 +73,10 @@ impl Operations {
         let mut ended = 0_usize;
         for flow in &known {
             let as_theirs = turned(flow);
-            let ends = (flow.protocol.number(), as_theirs.client, as_theirs.server);
             if self.is_at_guarded(&as_theirs, &mut ways_in)
                 && !ways_in.is_here(as_theirs.client.ip())
                 && ways_in.is_outside(as_theirs.client.ip())
-                && !self.adopted.knows(ends.0, ends.1, ends.2)
+                && !self.adopted.knows(flow.protocol.number(), as_theirs.client, as_theirs.server)
                 && !self.is_let_in(&as_theirs, &mut ways_in, now)
             {
                 ended += 1;

@@ -219,11 +219,7 @@ impl Knocks<'_> {
             Deed::Opens(grants) if grants.families.contains(&self.family) => {
                 let set = grants.set(self.family);
                 let mut rules = Vec::new();
-                if self.family == Family::V6
-                    && grants.service
-                    && self.draft.layout.settings.global.ipv6_prefix < 128
-                {
-                    // It would stand for every neighbour on every link.
+                if grants.are_wide(self.family, self.draft.layout.settings.global.ipv6_prefix) {
                     rules.push(rule().sent_from("fe80::/10").pass("knock:link-local"));
                 }
                 match self.draft.keeping {

@@ -243,8 +243,7 @@ fn deed(layout: &Layout<'_>, deed: &Deed) -> Vec<Rule> {
 fn open(layout: &Layout<'_>, grants: &KnockGrants, family: Family) -> Vec<Rule> {
     let (prefix, set) = (prefix(layout, grants), grants.set(family));
     let mut rules = Vec::new();
-    if family == Family::V6 && prefix < 128 {
-        // It would stand for every neighbour on every link.
+    if grants.are_wide(family, prefix) {
         rules.push(rule().source_link_local().counter().back().named("knock:link-local"));
     }
     let text = rule().renew_source(family, prefix, &set, grants.secs * 1_000).counter();

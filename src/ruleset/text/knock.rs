@@ -127,7 +127,7 @@ impl Renderer<'_> {
             let (set, key) = (grants.set(family), self.source(grants, family));
             let (mut log, secs) = (self.log(LOG_OPENED, &grants.stem), grants.secs);
             log.extend(self.logging(KnockEvent::Accepted).map(|chain| format!("jump {chain} ")));
-            if family == Family::V6 && grants.service && self.layout.settings.global.ipv6_prefix < 128 {
+            if grants.are_wide(family, self.layout.settings.global.ipv6_prefix) {
                 out += "\t\tip6 saddr fe80::/10 counter return comment \"ka:knock:link-local\"\n";
             }
             let _ = writeln!(
