@@ -1,8 +1,9 @@
 //! Configurations that nothing starts on.
 
-use crate::agent::Installation;
+use crate::agent::{Installation, PROGRAM};
 use crate::configuration::{Config, STEP1_PATH, STEP2_PATH};
 use crate::firewall::everything;
+use crate::machine::Machine;
 use crate::namespace::Namespace;
 
 fn good() -> String {
@@ -150,4 +151,51 @@ fn a_file_that_others_can_read_is_a_warning_and_an_error_when_strict() {
     assert!(done.stderr.contains("config.yaml"), "{done:?}");
     let strict = home.check(&host, &["check-config", "--strict"]);
     assert!(strict.code.is_some_and(|c| c != 0), "{strict:?}");
+}
+
+/// The daemon's own user with its files, and no unit that names it.
+const OWN_USER: &str = "set -e\n\
+    sed -i '/^knock-agent:/d' /etc/passwd /etc/group\n\
+    echo 'knock-agent:x:64999:64999::/:/usr/sbin/nologin' >>/etc/passwd\n\
+    echo 'knock-agent:x:64999:' >>/etc/group\n\
+    mkdir -p /etc/knock-agent && cd /etc/knock-agent && mkdir 2fa users\n\
+    printf 'access_key_http: dave-key-number-1\\naccess_key_https: dave-key-number-2\\n' >users/dave.yaml\n\
+    printf '{\"secret\": \"JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP\"}' >2fa/second-key-of-ssh.json\n";
+
+#[test]
+fn root_is_told_of_files_that_the_daemon_s_own_user_cannot_read() {
+    let host = Namespace::new("readable");
+    let machine = Machine::new(&host);
+    let folders = ["2fa_config_folder: /etc/knock-agent/2fa", "users_folder: /etc/knock-agent/users"];
+    let config = Config::new(&folders).app("ssh", "2222", "tcp", "local", &[]);
+    machine.sh(OWN_USER).success();
+    std::fs::write(machine.path("/etc/knock-agent/config.yaml"), config.text()).unwrap();
+    let made = "cd /etc/knock-agent && chgrp -R knock-agent . && chmod -R u=rwX,g=rX,o= .";
+    machine.sh(&format!("cd /etc/knock-agent && {PROGRAM} cert --name x && {made}")).success();
+    let unreadable = |verb: &str| {
+        let done = machine.sh(&format!("{PROGRAM} {verb}")).success();
+        let warned = done.stderr.lines().filter(|line| line.contains("cannot read this file"));
+        let found: Vec<String> = warned.map(|line| line.split(':').next().unwrap().to_owned()).collect();
+        (found, done.stderr)
+    };
+    let checks = ["check-config", "check-ruleset --offline"];
+    for verb in checks {
+        assert_eq!(unreadable(verb).0, Vec::<String>::new(), "{verb}");
+    }
+    let names =
+        ["config.yaml", "cert.pem", "key.pem", "2fa", "2fa/second-key-of-ssh.json", "users/dave.yaml"];
+    for name in names.map(|name| format!("/etc/knock-agent/{name}")) {
+        machine.sh(&format!("chgrp root {name} && chmod g=,o= {name}")).success();
+        for verb in checks {
+            let (found, told) = unreadable(verb);
+            assert!(found.contains(&name) && told.contains("the user knock-agent"), "{verb} {name}: {told}");
+        }
+        let (_, told) = unreadable(checks[0]);
+        let fix = told.split("fix: ").find(|fix| fix.starts_with("chgrp")).unwrap();
+        machine.sh(fix.lines().next().unwrap()).success();
+        assert_eq!(unreadable(checks[0]).0, Vec::<String>::new(), "{fix}");
+    }
+    // A trial of somebody's, elsewhere.
+    machine.sh("cd /etc/knock-agent && chmod 600 config.yaml && cp -p config.yaml /mnt").success();
+    assert_eq!(unreadable("check-config --config /mnt/config.yaml").0, Vec::<String>::new());
 }

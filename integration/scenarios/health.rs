@@ -13,7 +13,10 @@ use crate::configuration::{Config, STEP1_PATH, STEP2_PATH};
 use crate::firewall::elements;
 use crate::knocking::{STEP1_PORT, form, post_step2};
 use crate::namespace::Namespace;
+use crate::probe::assert_silent;
 use crate::process::Finished;
+use crate::server::{Habit, Server};
+use crate::temporary::Disk;
 use crate::topology::{Family, Topology};
 
 /// The parts that are told to be wrong.
@@ -299,4 +302,33 @@ fn a_monitor_is_answered_without_a_trace_and_opens_nothing() {
     }
     assert!(post_step2(&net.a, to, STEP2_PATH, &form("monitor", "whatever-it-is"), &[]).is_none());
     home.check(&net.router, &["health"]).success();
+}
+
+#[test]
+fn a_plan_that_the_disk_would_not_take_is_told_and_kept_as_soon_as_it_does() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&[]));
+    let disk = Disk::over(home.path("state"));
+    let agent = home.start(&net.router);
+    assert_ill(&home, &net.router, 0, &[]);
+    disk.fill();
+    let more = Config::ssh(&[]).app("web", "3333", "tcp", "local", &[]);
+    home.rewrite_config(more.text());
+    agent.reload();
+    assert_ill(&home, &net.router, 1, &["last-good-plan"]);
+    let shown = home.verb(&net.router, &["status"]).success().text();
+    assert!(shown.lines().any(|line| line.starts_with("BAD   last plan")), "{shown}");
+    disk.free();
+    let end = Instant::now() + Duration::from_secs(70);
+    while home.check(&net.router, &["health"]).code != Some(0) {
+        assert!(Instant::now() < end, "it is not tried again: {}", home.log());
+        thread::sleep(Duration::from_secs(1));
+    }
+    // A reboot, with a typo in the configuration.
+    agent.kill();
+    net.router.run("nft", &["delete", "table", "inet", "knock_agent"]).success();
+    let _service = Server::tcp(&net.router, 3333, Habit::Echo);
+    home.rewrite_config("bad: [\n");
+    home.guard(&net.router).success();
+    assert_silent(&net.a, Family::V4.router(), 3333);
 }

@@ -298,6 +298,40 @@ fn whatever_stops_init_leaves_what_was_there_and_says_what_to_do() {
     assert_eq!(failed.code, Some(74), "{}", failed.stderr);
 }
 
+#[test]
+fn paths_that_are_said_from_a_folder_are_whole_where_systemd_reads_them() {
+    let host = Namespace::new("init");
+    host.run("ip", &["link", "add", "eth9", "type", "veth", "peer", "name", "peer9"]).success();
+    let folder = TempDir::new();
+    let at = text(folder.path());
+    let init = |more: &str| {
+        let flags = "--yes --service 22 --interface-ext eth9 --host gate.example.com --state-dir state";
+        let line =
+            format!("cd {at} && exec setsid --wait {PROGRAM} init --config config.yaml {flags} {more}");
+        let done = host.run("sh", &["-c", &line]);
+        done.success().text()
+    };
+    let starts = |shown: &str, cert: &str, key: &str| {
+        let tls = format!(" --cert {at}/{cert} --key {at}/{key}");
+        for begin in ["ExecStart=/usr/bin/knock-agent run", "sudo knock-agent run"] {
+            let line = shown.lines().find(|line| line.trim().starts_with(begin)).unwrap_or_default();
+            assert!(line.contains(&format!(" --config {at}/config.yaml ")) && line.contains(&tls), "{shown}");
+        }
+    };
+    let shown = init("");
+    starts(&shown, "cert.pem", "key.pem");
+    assert!(!shown.contains("who has to be able to read"), "they are beside the configuration: {shown}");
+    let written = std::fs::read_to_string(folder.path().join("config.yaml")).unwrap();
+    assert!(written.contains(&format!("state_file: {at}/state/grants")), "{written}");
+    std::fs::create_dir(folder.path().join("tls")).unwrap();
+    for (from, to) in [("cert.pem", "tls/chain.pem"), ("key.pem", "tls/secret.pem")] {
+        std::fs::copy(folder.path().join(from), folder.path().join(to)).unwrap();
+    }
+    let shown = init("--force --cert tls/chain.pem --key tls/secret.pem");
+    starts(&shown, "tls/chain.pem", "tls/secret.pem");
+    assert!(shown.contains(&format!("who has to be able to read {at}/tls/secret.pem")), "{shown}");
+}
+
 /// Runs `init` at a terminal, in a folder that is mounted or made by this; it has to end before the first question.
 fn before_the_first_question(host: &Namespace, made: &str, through: &str, code: i32) -> String {
     let folder = TempDir::new();

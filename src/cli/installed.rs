@@ -11,6 +11,10 @@ use crate::sys::files;
 const FOLDERS: [&str; 4] =
     ["/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
 const UNIT: &str = "knock-agent.service";
+/// What our own unit says, for where others start the daemon.
+const USER: &str = "knock-agent";
+const CONFIG: &str = "/etc/knock-agent/config.yaml";
+const TLS: [&str; 2] = ["/etc/knock-agent/cert.pem", "/etc/knock-agent/key.pem"];
 /// Ours has 8 KB.
 const MAX: u64 = 1 << 18;
 /// What is looked at where nothing else is said.
@@ -52,6 +56,8 @@ fn other_flags(folders: &[&Path], config: &Path) -> Option<String> {
 /// Whom the installed unit starts the daemon as, for a configuration, and with which files.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Started {
+    /// Whether a unit says so; else it is what ours would say.
+    pub by_unit: bool,
     /// The user.
     pub user: String,
     /// Groups besides the user's own.
@@ -62,13 +68,14 @@ pub(super) struct Started {
     pub without_homes: bool,
 }
 
-/// That, where the unit is for this configuration and starts the daemon as a user who is not told to read everything.
+/// That, where the unit is for this configuration and starts the daemon as a user who is not told to read everything. Without
+/// a unit, the user is the one that was made for the daemon, if there is one, and the configuration that in its usual place.
 pub(super) fn started(config: &Path) -> Option<Started> {
     started_in(&FOLDERS.map(Path::new), config)
 }
 
 fn started_in(folders: &[&Path], config: &Path) -> Option<Started> {
-    let lines = lines(folders)?;
+    let Some(lines) = lines(folders) else { return as_usual(config) };
     let command = said(&lines, "ExecStart=").pop()?;
     let words: Vec<&str> = command.split_whitespace().collect();
     let value = |flag: &str| {
@@ -87,10 +94,21 @@ fn started_in(folders: &[&Path], config: &Path) -> Option<Started> {
     let without_homes =
         said(&lines, "ProtectHome=").pop().is_some_and(|home| home == "yes" || home == "true");
     Some(Started {
+        by_unit: true,
         user,
         groups,
         tls: ["--cert", "--key"].into_iter().filter_map(value).collect(),
         without_homes,
+    })
+}
+
+fn as_usual(config: &Path) -> Option<Started> {
+    (config == Path::new(CONFIG)).then(|| Started {
+        by_unit: false,
+        user: USER.to_owned(),
+        groups: Vec::new(),
+        tls: TLS.map(PathBuf::from).to_vec(),
+        without_homes: false,
     })
 }
 
@@ -144,6 +162,9 @@ mod tests {
         let folders = [etc.as_path(), lib.as_path()];
         let config = Path::new("/etc/knock-agent/config.yaml");
         assert_eq!(other_flags(&folders, config), None, "not installed");
+        let usual = started_in(&folders, config).unwrap();
+        assert_eq!((usual.by_unit, usual.user.as_str(), usual.tls.len()), (false, "knock-agent", 2));
+        assert_eq!(started_in(&folders, Path::new("/tmp/other.yaml")), None, "somebody's trial");
         let shipped = include_str!("../../packaging/systemd/knock-agent.service");
         fs::write(lib.join(UNIT), shipped).unwrap();
         let flags = other_flags(&folders, config).unwrap();

@@ -58,6 +58,30 @@ impl Outside for Disk {
     }
 }
 
+/// The same for who needs the codes, too.
+#[derive(Clone, Copy, Debug)]
+pub struct WithCodes;
+
+impl Outside for WithCodes {
+    fn secret(&self, from: SecretFrom<'_>) -> Result<Secret, String> {
+        Disk.secret(from)
+    }
+
+    fn users(&self, folder: &Path) -> Result<Vec<UserFile>, String> {
+        Disk.users(folder)
+    }
+
+    fn codes(&self, folder: &Path) -> Result<(), String> {
+        match files::is_directory(folder) {
+            // The daemon may be allowed what whoever checks is not.
+            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
+                Err(format!("{}: {error}", folder.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The same, and which files were asked for.
 #[derive(Debug, Default)]
 pub struct Noted(RefCell<Vec<PathBuf>>);
@@ -83,6 +107,10 @@ impl Outside for Noted {
         files.push(folder.to_owned());
         files.extend(users.iter().flatten().map(|user| PathBuf::from(&user.file)));
         users
+    }
+
+    fn codes(&self, folder: &Path) -> Result<(), String> {
+        WithCodes.codes(folder)
     }
 }
 

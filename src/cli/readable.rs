@@ -1,4 +1,4 @@
-//! Whether the user as whom the installed unit starts the daemon can read what root, who checks, can read.
+//! Whether the user as whom the daemon is started can read what root, who checks, can read.
 
 use std::path::{Path, PathBuf};
 
@@ -55,10 +55,12 @@ fn denied(run: &Started, files: &[PathBuf]) -> Vec<Problem> {
     let Some(account) = Account::named(&run.user, &run.groups) else { return Vec::new() };
     let (user, group) = (&run.user, account.group());
     let found = account.cannot_read(files).unwrap_or_default();
+    let who = match run.by_unit {
+        true => format!("knock-agent.service runs as {user}, who cannot read this file"),
+        false => format!("the user {user}, who is there for the daemon to run as, cannot read this file"),
+    };
     let each = found.into_iter().map(|(file, obstacle)| {
-        let message = format!(
-            "knock-agent.service runs as {user}, who cannot read this file: the daemon would not start, or not reload"
-        );
+        let message = format!("{who}: the daemon would not start, or not reload");
         let (name, mode) = (obstacle.display(), if obstacle.is_dir() { "g+rx" } else { "g+r" });
         warning(&file, message, format!("chgrp {group} {name} && chmod {mode} {name}"))
     });

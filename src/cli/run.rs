@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::cli::consent::{Wishes, consent};
 use crate::cli::load::{self, Exposure};
 use crate::cli::operate::{exit_of, exit_of_backend};
+use crate::cli::outside::WithCodes;
 use crate::cli::quick::{self, QuickArgs};
 use crate::cli::{DaemonArgs, Exit, Printer};
 use crate::config::{Problem, ProxyStep2, Settings, Severity};
@@ -130,7 +131,7 @@ fn prepare(args: RunArgs, err: &mut Printer) -> Result<Daemon, Exit> {
     let quick = quick.text(err)?;
     let checked = match &quick {
         Some(text) => quick::load(text, err)?,
-        None => load::load(&args.file.config, Some(&steps), exposure, err)?,
+        None => load::load_with(&args.file.config, Some(&steps), exposure, &WithCodes, err)?,
     };
     let in_force = InForce::of(&checked);
     let settings = checked.settings;
@@ -148,7 +149,8 @@ fn prepare(args: RunArgs, err: &mut Printer) -> Result<Daemon, Exit> {
         if let Some(text) = &quick {
             return quick::read(text);
         }
-        let mut checked = load::read(&path, Some(&steps), exposure).map_err(|refused| refused.problems)?;
+        let read = load::read_with(&path, Some(&steps), exposure, &WithCodes);
+        let mut checked = read.map_err(|refused| refused.problems)?;
         if checked.settings.metrics != metrics {
             let later = load::one_problem(&path, "global.metrics", OTHER_METRICS, "start it again").list;
             let as_warnings = later.into_iter().map(|one| Problem { severity: Severity::Warning, ..one });

@@ -6,7 +6,7 @@ use crate::config::keys::{self, Keys, bare};
 use crate::config::outside::Outside;
 use crate::config::report::{Report, Spot};
 use crate::config::section::{Field, Section};
-use crate::config::sequence::{self, SequenceDraft};
+use crate::config::sequence::{self, KnockEffect, SequenceDraft};
 use crate::config::settings::{App, Destination, Established};
 use crate::config::shared_keys::{MAX_ITEMS, Said, TWO_FACTOR_STEPS, allow, interfaces};
 use crate::units::{AppName, AppNameError, KeyCheck, Lifetime, PortRange, Protocols, form_bytes};
@@ -95,13 +95,16 @@ pub(super) fn read<'n>(
     let destination_field = section.get("destination");
     let destination = Said::read(destination_field.clone(), |f| destination::read(f, report));
     let destination = destination.or(Destination::Local);
-    let duration = match section.get("duration") {
-        Some(field) => field.lifetime(report).map(|duration| (duration, field)),
-        None => {
-            section.missing("duration", "24h", report);
-            None
-        }
-    };
+    let said = section.get("duration").map(|field| (field.lifetime(report), Some(field)));
+    let own = said.as_ref().and_then(|(duration, _)| *duration);
+    let sequences = sequence::read(section, true, own, report);
+    let by_keys = |keys: &Option<Keys<'_>>| keys.as_ref().is_none_or(|keys| !keys.is_empty());
+    let by_others = global.with_users || global.timed || by_keys(&http) || by_keys(&https);
+    let duration = said.unwrap_or_else(|| {
+        let alone = sequences.as_deref().filter(|_| with_sequence && !by_others);
+        (longest(section, alone, with_sequence && sequences.is_none(), report), None)
+    });
+    let duration = duration.0.map(|lifetime| (lifetime, duration.1));
     let max_duration = max_duration(section, duration.as_ref(), report);
     let step2 = match section.get("step2_https_duration") {
         Some(field) => field.lifetime(report),
@@ -122,6 +125,15 @@ pub(super) fn read<'n>(
                 field.spot().about(&section.path_of("interface_int")),
                 "a service on a LAN host needs the interface towards it",
                 "add `interface_int: eth1` here or in `global`",
+            );
+        }
+        if let Some((host, port)) = destination::as_if_with_port(field)
+            && ports.iter().any(|(range, _)| range.contains(port))
+        {
+            report.warning(
+                field.spot(),
+                "this is taken as an address without a port",
+                format!("write \"[{host}]:{port}\" for that port, or the address in brackets if it is one"),
             );
         }
         if destination.port().is_some() && ports.iter().any(|(range, _)| !range.is_single()) {
@@ -145,7 +157,6 @@ pub(super) fn read<'n>(
         );
     }
     let once = Said::read(section.get("once"), |f| f.switch(report)).or(false);
-    let sequences = sequence::read(section, true, duration.as_ref().map(|(duration, _)| *duration), report);
     let allow = allow(section, report).or(Vec::new());
     let two_factor_step = Said::read(section.get("2fa_step"), |f| f.choice(TWO_FACTOR_STEPS, report));
     let two_factor_step = two_factor_step.or(global.two_factor_step);
@@ -203,7 +214,39 @@ fn ports<'n>(section: &Section<'n>, report: &mut Report) -> Vec<(PortRange, Fiel
         section.missing("port", "22", report);
         return Vec::new();
     };
-    field.each(MAX_ITEMS, report, |item, report| item.parse_with(str::parse, report)).unwrap_or_default()
+    let ports = field.each(MAX_ITEMS, report, |item, report| item.parse_with(str::parse, report));
+    let ports = ports.unwrap_or_default();
+    warn_of_repeats(&ports, report);
+    ports
+}
+
+/// Warns of each that is among the ones before it.
+fn warn_of_repeats(ports: &[(PortRange, Field<'_>)], report: &mut Report) {
+    let touch = |a: &PortRange, b: &PortRange| a.first() <= b.last() && b.first() <= a.last();
+    for (n, (range, field)) in ports.iter().enumerate() {
+        if ports.iter().take(n).any(|(earlier, _)| touch(earlier, range)) {
+            let message = format!("`{range}` names what is in this list already");
+            report.warning(field.spot(), message, "name each port once; perhaps another one was meant");
+        }
+    }
+}
+
+/// The longest time that sequences open it for, where nothing else does and each of them says a time of its own.
+fn longest(
+    section: &Section<'_>,
+    alone: Option<&[SequenceDraft]>,
+    unknown: bool,
+    report: &mut Report,
+) -> Option<Lifetime> {
+    let drafts = alone.unwrap_or_default();
+    let opens = |draft: &&SequenceDraft| draft.sequence.effect == KnockEffect::Service;
+    let found = drafts.iter().filter(opens).map(|draft| draft.sequence.duration).max();
+    let found = found.filter(|_| drafts.iter().all(|draft| draft.own_duration));
+    // What is wrong in a sequence is told of the sequence.
+    if found.is_none() && !unknown {
+        section.missing("duration", "24h", report);
+    }
+    found
 }
 
 /// The ranges sorted, those that overlap or adjoin made one.
@@ -254,7 +297,7 @@ fn keys<'n>(
 
 fn max_duration(
     section: &Section<'_>,
-    duration: Option<&(Lifetime, Field<'_>)>,
+    duration: Option<&(Lifetime, Option<Field<'_>>)>,
     report: &mut Report,
 ) -> Option<Lifetime> {
     let Some(field) = section.get("max_duration") else {
@@ -264,12 +307,17 @@ fn max_duration(
     if let Some((duration, at)) = duration
         && most < *duration
     {
-        report.conflict(
-            field.spot(),
-            &at.spot(),
-            format!("{most} is shorter than `duration`, {duration}"),
-            "make max_duration at least as long",
-        );
+        let fix = "make max_duration at least as long";
+        match at {
+            Some(at) => {
+                let message = format!("{most} is shorter than `duration`, {duration}");
+                report.conflict(field.spot(), &at.spot(), message, fix);
+            }
+            None => {
+                let message = format!("{most} is shorter than `duration` of a sequence, {duration}");
+                report.error_fix(field.spot(), message, fix);
+            }
+        }
         return None;
     }
     Some(most)

@@ -32,6 +32,14 @@ pub(super) fn read(field: &Field<'_>, report: &mut Report) -> Option<Destination
     }
 }
 
+/// The address and the port that somebody may have meant who wrote an IPv6 address that ends like a port.
+pub(super) fn as_if_with_port(field: &Field<'_>) -> Option<(Ipv6Addr, u16)> {
+    // Read before, and found to be right.
+    let text = field.text(&mut Report::default())?;
+    let (host, port) = text.parse::<Ipv6Addr>().ok().and_then(|_| text.rsplit_once(':'))?;
+    Some((host.parse().ok()?, number(port)?))
+}
+
 /// The same text on its own; none where it is no destination.
 #[must_use]
 pub fn parse_destination(text: &str) -> Option<Destination> {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::config::knock_log;
+use crate::config::outside::Outside;
 use crate::config::proxy::ProxyDraft;
 use crate::config::report::{Report, Spot};
 use crate::config::section::{Field, Section};
@@ -122,7 +123,7 @@ impl GlobalDraft<'_> {
 }
 
 /// Reads the global section.
-pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraft<'n> {
+pub(super) fn read<'n>(section: &Section<'n>, outside: &dyn Outside, report: &mut Report) -> GlobalDraft<'n> {
     section.refuse_unknown(KEYS, crate::config::app::KEYS, "the section of an app", report);
 
     let steps =
@@ -152,7 +153,8 @@ pub(super) fn read<'n>(section: &Section<'n>, report: &mut Report) -> GlobalDraf
     }
     let interface_ext = interface_ext.or(Vec::new());
     let interface_int = interfaces(section, "interface_int", report).or(Vec::new());
-    let two_factor_folder = Said::read(section.get("2fa_config_folder"), |f| file(f, report).map(Some));
+    let two_factor_folder =
+        Said::read(section.get("2fa_config_folder"), |f| codes(f, outside, report).map(Some));
     let two_factor_step = Said::read(section.get("2fa_step"), |f| f.choice(TWO_FACTOR_STEPS, report));
     let two_factor_step = two_factor_step.or(TwoFactorStep::Http);
     let token_window = match section.get("token_window") {
@@ -280,6 +282,16 @@ fn file(field: &Field<'_>, report: &mut Report) -> Option<PathBuf> {
         return None;
     }
     Some(PathBuf::from(text))
+}
+
+/// The folder of 2FA files.
+fn codes(field: &Field<'_>, outside: &dyn Outside, report: &mut Report) -> Option<PathBuf> {
+    let folder = file(field, report)?;
+    if let Err(why) = outside.codes(&folder) {
+        let message = format!("{why}, and no key would need a one-time code");
+        report.error_fix(field.spot(), message, "correct it, make the folder, or leave the line out");
+    }
+    Some(folder)
 }
 
 /// A file that the daemon and the commands of an operator, in whatever directory, must agree on.

@@ -154,7 +154,7 @@ fn read(
             None
         }
     };
-    let mut global = section.as_ref().map(|section| global::read(section, report));
+    let mut global = section.as_ref().map(|section| global::read(section, outside, report));
     let prefix = global.as_ref().and_then(|global| global.step1.as_ref()).map(|(path, ..)| path.clone());
     let rotation =
         section.as_ref().and_then(|section| rotation::read(section, prefix.as_ref(), outside, report));

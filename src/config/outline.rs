@@ -92,6 +92,10 @@ impl Outside for Noted<'_> {
     fn users(&self, folder: &Path) -> Result<Vec<UserFile>, String> {
         self.outside.users(folder)
     }
+
+    fn codes(&self, folder: &Path) -> Result<(), String> {
+        self.outside.codes(folder)
+    }
 }
 
 fn digest_of(node: &Node) -> Digest {

@@ -37,6 +37,14 @@ pub trait Outside {
     /// # Errors
     /// Why they cannot be had, for the operator.
     fn users(&self, folder: &Path) -> Result<Vec<UserFile>, String>;
+
+    /// Whether the folder of 2FA files is there; who does without codes need not look.
+    ///
+    /// # Errors
+    /// Why it cannot be looked into, for the operator.
+    fn codes(&self, _folder: &Path) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// Nothing is outside: a configuration that names another file is refused.

@@ -85,6 +85,8 @@ pub(super) struct SequenceDraft {
     pub knocks: Vec<Spot>,
     /// Where it says what it opens, if it does.
     pub opens: Option<Spot>,
+    /// Whether it says itself how long that stays open.
+    pub own_duration: bool,
 }
 
 /// Reads the sequences of a section; `duration` is the app's, none in the global section. None if one is wrong.
@@ -154,6 +156,7 @@ fn one(
         spot: section.spot(),
         knocks: knocks.into_iter().map(|(_, spot)| spot).collect(),
         opens: opens.as_ref().map(Field::spot),
+        own_duration: section.get("duration").is_some(),
     };
     let mut out = vec![draft(sequence(&found, effect?, name?)?, found)];
     if let Some(closing) = closing {

@@ -35,6 +35,8 @@ pub struct Known {
     pub certificate_ends: Option<SystemTime>,
     /// Why figures cannot be fetched although they should be.
     pub no_figures: Option<String>,
+    /// Why the plan in force is not kept for a start without a configuration.
+    pub unkept_plan: Option<String>,
 }
 
 /// The process that hears strangers.
@@ -62,6 +64,7 @@ impl Default for Around {
             configured: started,
             certificate_ends: None,
             no_figures: None,
+            unkept_plan: None,
         }))
     }
 }
@@ -121,6 +124,11 @@ impl Around {
     /// Figures cannot be fetched.
     pub fn without_figures(&self, why: String) {
         self.lock().no_figures = Some(why);
+    }
+
+    /// The plan in force is kept, or why not.
+    pub fn plan_kept(&self, kept: Result<(), String>) {
+        self.lock().unkept_plan = kept.err();
     }
 }
 

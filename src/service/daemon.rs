@@ -20,9 +20,11 @@ use std::time::Duration;
 
 use self::insist::{insist, insist_guarded};
 use self::serve::Guarded;
+use super::around::Around;
 use super::enforcer::Enforcer;
 use super::herald::Herald;
 use super::keeper::Begun;
+use super::kept_plan::PlanKeeper;
 use super::last_good::LastGood;
 use super::last_run;
 use super::launcher::Launcher;
@@ -145,15 +147,18 @@ pub fn run(mut daemon: Daemon, launcher: Arc<Launcher>, watcher: Option<Watcher>
     }
     // Before the guard, so that nothing is missed that happens to it.
     let events = firewall.port().map(|_| Events::open()).transpose().map_err(BackendError::from)?;
-    let trial =
-        watcher.zip(daemon.confirm).map(|(watcher, limit)| trial(&daemon, watcher, limit)).transpose()?;
+    let around = Arc::new(Around::default());
+    let plans = Arc::new(PlanKeeper::new(daemon.state_dir.clone(), Arc::clone(&around)));
+    let trial = watcher.zip(daemon.confirm);
+    let trial = trial.map(|(watcher, limit)| trial_of(&daemon, &plans, watcher, limit)).transpose()?;
     let seals = matches!(firewall, Firewall::Nftables(_));
-    let outcome = guard(&daemon, firewall, trial.is_some()).and_then(|(operations, state, good)| {
+    let outcome = guard(&daemon, &plans, firewall, trial.is_some()).and_then(|(operations, state, good)| {
         let herald = Herald::new(Arc::clone(&launcher));
         let enforcer =
             Enforcer::new(operations, gatekeeper, used_codes, state, trial.clone(), random, herald);
         let good = Cell::new(good);
-        let guarded = Guarded { daemon: &daemon, launcher, trial: trial.as_ref(), seals, good };
+        let trial = trial.as_ref();
+        let guarded = Guarded { daemon: &daemon, launcher, trial, seals, good, plans, around };
         let outcome = run_guarded(&guarded, enforcer, events, (pem, pair), begun, presence);
         // Who did not get as far as serving guards all the same.
         guarded.keep_plan();
@@ -228,14 +233,19 @@ pub fn lock_path(runtime_dir: &Path) -> PathBuf {
 }
 
 /// Has everything ready to be put back.
-fn trial(daemon: &Daemon, mut watcher: Watcher, limit: Duration) -> Result<Arc<Trial>, DaemonError> {
+fn trial_of(
+    daemon: &Daemon,
+    plans: &Arc<PlanKeeper>,
+    mut watcher: Watcher,
+    limit: Duration,
+) -> Result<Arc<Trial>, DaemonError> {
     let mut firewall = Firewall::nftables()?;
     let before = Snapshot::of(firewall.read()?.as_ref(), clock::now()).ok_or(TrialError::Foreign)?;
     watcher.order(&before, limit)?;
     let options = firewall.options(&daemon.settings, daemon.http_port, daemon.https_port)?;
     let good = LastGood::of(&daemon.settings, firewall.plan(&daemon.settings, options)?);
-    let state_dir = daemon.state_dir.clone();
-    let on_confirmed = move |good: &LastGood| keep(good, &state_dir);
+    let plans = Arc::clone(plans);
+    let on_confirmed = move |good: &LastGood| plans.keep(good);
     tracing::warn!(
         seconds = limit.as_secs(),
         "say `knock-agent confirm` in time, else all is put back as it was"
@@ -243,15 +253,10 @@ fn trial(daemon: &Daemon, mut watcher: Watcher, limit: Duration) -> Result<Arc<T
     Ok(Arc::new(Trial::new((watcher, before), limit, good, Box::new(on_confirmed))))
 }
 
-fn keep(good: &LastGood, state_dir: &Path) {
-    if let Err(error) = good.keep(state_dir) {
-        tracing::warn!(%error, "this plan is not kept: `knock-agent guard` cannot fall back on it");
-    }
-}
-
 /// Puts the guard in place and takes over what grants there are.
 fn guard(
     daemon: &Daemon,
+    plans: &PlanKeeper,
     mut firewall: Firewall,
     on_trial: bool,
 ) -> Result<(Operations, Option<StateFile>, Option<LastGood>), DaemonError> {
@@ -305,7 +310,7 @@ fn guard(
     // Later, if that can be done by a process that is sealed: the folder is there, and what it makes there is its own.
     let made = files::make_directory(&daemon.state_dir, 0o700);
     if made.is_err() || !files::is_own(&daemon.state_dir) {
-        keep(&good, &daemon.state_dir);
+        plans.keep(&good);
         return Ok((operations, state, None));
     }
     Ok((operations, state, Some(good)))

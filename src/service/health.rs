@@ -51,6 +51,8 @@ pub enum Part {
     Configuration,
     /// The file in which grants outlast a reboot.
     StateFile,
+    /// The plan by which the guard closes where the configuration cannot be used.
+    LastGoodPlan,
     /// Figures for Prometheus.
     Metrics,
     /// What only a daemon of another version knows.
@@ -80,6 +82,7 @@ impl fmt::Display for Part {
             Self::Certificate => "certificate",
             Self::Configuration => "configuration",
             Self::StateFile => "state-file",
+            Self::LastGoodPlan => "last-good-plan",
             Self::Metrics => "metrics",
             Self::Other => "other",
         })
@@ -234,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_part_has_the_same_word_for_people_and_programs() {
-        for part in [Part::Guard, Part::Configuration, Part::StateFile, Part::Metrics] {
+        for part in [Part::Guard, Part::Configuration, Part::StateFile, Part::LastGoodPlan, Part::Metrics] {
             assert_eq!(serde_json::to_value(part).unwrap(), part.to_string());
         }
     }

@@ -25,6 +25,7 @@ pub mod health;
 pub mod herald;
 pub mod host_chains;
 pub mod keeper;
+mod kept_plan;
 pub mod knocked;
 pub mod last_good;
 mod last_run;

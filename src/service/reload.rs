@@ -15,6 +15,7 @@ use super::around::Around;
 use super::clients_gone::{clients_gone, moved};
 use super::daemon::load_two_factor;
 use super::front::Step2Config;
+use super::kept_plan::PlanKeeper;
 use super::knocked::{GrantSet, grants_of_apps};
 use super::last_good::LastGood;
 use super::last_run;
@@ -41,7 +42,7 @@ use crate::ruleset::plan::app_set;
 use crate::sys::{clock, notify, random};
 use crate::units::{AccessKey, AppName, Family, LogEvent, Now};
 
-/// How often the files of the certificate are looked at.
+/// How often the files of the certificate are looked at, and a plan that could not be kept is tried again.
 const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(60);
 /// A grant that ends by less than this later than its heir's counts as ending with it.
 const SLACK: Duration = Duration::from_millis(250);
@@ -109,6 +110,7 @@ pub(super) struct Reloader {
     /// A start that may still be taken back.
     pub(super) trial: Option<Arc<Trial>>,
     pub(super) state_dir: PathBuf,
+    pub(super) plans: Arc<PlanKeeper>,
     /// The folders that can be written to; none: all.
     pub(super) writable: Option<Vec<PathBuf>>,
     /// None without steps.
@@ -134,6 +136,7 @@ impl Reloader {
                     None => return,
                 },
                 _ = certificate.tick() => {
+                    self.plans.again_beside().await;
                     if self.pair.as_ref().is_some_and(Pair::changed) {
                         self.reload_certificate().await;
                     }
@@ -216,15 +219,11 @@ impl Reloader {
         if let Some(served) = &mut self.served {
             served.change(|serving| serving.step2 = Arc::new(step2)).await;
         }
-        let state_dir = self.state_dir.clone();
-        last_run::goes_on_with(state_file, state_dir.clone()).await;
+        last_run::goes_on_with(state_file, self.state_dir.clone()).await;
         if self.trial.as_ref().is_some_and(|trial| !trial.reloaded(&good)) {
             return Ok((changes, ended));
         }
-        let kept = spawn_blocking(move || good.keep(&state_dir)).await.map_err(|_| ReloadError::Ending)?;
-        if let Err(error) = kept {
-            tracing::warn!(%error, "this plan is not kept: `knock-agent guard` would fall back on the one before");
-        }
+        self.plans.keep_beside(good).await;
         Ok((changes, ended))
     }
 

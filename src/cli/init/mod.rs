@@ -102,11 +102,23 @@ pub struct InitArgs {
     pub force: bool,
 }
 
+impl InitArgs {
+    /// The same with whole paths: what is printed is started by systemd, which is in no folder of anybody's.
+    fn from_everywhere(mut self) -> Self {
+        let whole =
+            [Some(&mut self.file.config), self.cert.as_mut(), self.key.as_mut(), Some(&mut self.state_dir)];
+        for path in whole.into_iter().flatten() {
+            *path = std::path::absolute(&*path).unwrap_or_else(|_| path.clone());
+        }
+        self
+    }
+}
+
 /// Asks, writes, checks, and shows how to go on.
 #[must_use]
 pub fn run(args: InitArgs) -> Exit {
     let mut err = Printer::stderr();
-    let exit = init(&args, &mut err).unwrap_or_else(|exit| exit);
+    let exit = init(&args.from_everywhere(), &mut err).unwrap_or_else(|exit| exit);
     err.finish(exit)
 }
 
@@ -123,7 +135,7 @@ fn init(args: &InitArgs, err: &mut Printer) -> Result<Exit, Exit> {
         (false, false) => From::Nobody,
     };
     let mut questions = Questions::new(from, err);
-    let mut answers = ask::all(args, &mut questions)?;
+    let answers = ask::all(args, &mut questions)?;
     questions.finish()?;
     let codes = match &answers.codes {
         None => None,
@@ -136,7 +148,7 @@ fn init(args: &InitArgs, err: &mut Printer) -> Result<Exit, Exit> {
         err.line(format!("error: {error}"));
         Exit::Io
     })?;
-    let pin = write::all(args, &mut answers, &chance, codes, err)?;
+    let pin = write::all(args, &answers, &chance, codes, err)?;
     show::all(args, &answers, &chance, pin.as_deref(), err)
 }
 

@@ -25,9 +25,9 @@ pub fn all(
     pin: Option<&str>,
     err: &mut Printer,
 ) -> Result<Exit, Exit> {
-    let config = std::path::absolute(&args.file.config).unwrap_or_else(|_| args.file.config.clone());
-    let line = answers::start(answers, &config);
-    let in_the_way = checks(&config, &line, err)?;
+    let config = &args.file.config;
+    let line = answers::start(answers, config);
+    let in_the_way = checks(config, &line, err)?;
     let mut out = Printer::stdout();
     client(args, answers, chance, pin, &mut out);
     let words: Vec<String> = line.iter().map(|word| quoted(word)).collect();
@@ -37,7 +37,7 @@ pub fn all(
     out.line("Leave this session open. Knock and connect from a second one. If that works, say there within the five minutes:");
     out.line(format!("  sudo knock-agent confirm --config {}", quoted(&config.display().to_string())));
     out.line("If not, say nothing: everything is put back as it was.");
-    for_good(answers, &config, &mut out);
+    for_good(answers, config, &mut out);
     if in_the_way.is_empty() {
         return Ok(out.finish(Exit::Done));
     }

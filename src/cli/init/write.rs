@@ -123,16 +123,15 @@ pub fn refuse(path: &Path, force: bool, err: &mut Printer) -> Result<(), Exit> {
 /// The exit code, after its reason was printed; then nothing new is left.
 pub fn all(
     args: &InitArgs,
-    answers: &mut Answers,
+    answers: &Answers,
     chance: &Chance,
     codes: Option<Zeroizing<Vec<u8>>>,
     err: &mut Printer,
 ) -> Result<Option<String>, Exit> {
-    let config = std::path::absolute(&args.file.config).unwrap_or_else(|_| args.file.config.clone());
+    let config = args.file.config.clone();
     let mut planned = Vec::new();
     let pin = tls(args, answers, &mut planned, err)?;
-    if let Some((codes, (_, path))) = codes.zip(answers.codes.as_mut()) {
-        *path = std::path::absolute(&*path).unwrap_or_else(|_| path.clone());
+    if let Some((codes, (_, path))) = codes.zip(answers.codes.as_ref()) {
         planned.push(Planned { path: path.clone(), content: codes, for_daemon: true, mode: 0o600 });
     }
     if let Some(path) = &args.profile {

@@ -150,6 +150,7 @@ fn part(part: Part) -> &'static str {
         Part::Certificate => "certificate",
         Part::Configuration => "configuration",
         Part::StateFile => "state file",
+        Part::LastGoodPlan => "last plan",
         Part::Metrics => "metrics",
         Part::Other => "other",
     }

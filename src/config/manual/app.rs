@@ -18,7 +18,7 @@ pub static APP: Table = Table {
         Entry::new("protocol", Shape::Words(&["tcp", "udp", "both"]), "TCP, UDP or both.").usually("tcp"),
         Entry::new("access_key_http", KEYS, "The keys of step 1; any of them goes with any key of step 2. Needed unless there are users, a sequence, or clients of `time_sequence`."),
         Entry::new("access_key_https", KEYS, "The keys of step 2, others than those of step 1. Needed likewise."),
-        Entry::new("duration", TIME, "How long the service stays open for the client's address, counted by the kernel.").needed(),
+        Entry::new("duration", TIME, "How long the service stays open for the client's address, counted by the kernel. Needed unless nothing but sequences opens it, each with a `duration` of its own: then it is the longest of these."),
         Entry::new("max_duration", TIME, "The longest time that a client may ask for with `duration=`; as `duration` unless something else is said."),
         Entry::new("destination", Shape::Text(&DESTINATION), "Where the service is: on this host, or on a LAN host.").usually("local"),
         Entry::new("step2_https_duration", TIME, "How long after step 1 step 2 may begin.").usually("5s"),

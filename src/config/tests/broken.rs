@@ -343,6 +343,20 @@ fn what_nobody_can_use_and_what_does_nothing_is_warned_of() {
     assert_eq!(warned(&both(", disabled: true")), [off]);
     let local = warned(&format!("{GLOBAL}{APP}, masquerade: false}}\n"));
     assert!(local.len() == 1 && local[0].contains("anyway"), "{local:?}");
+    let port =
+        |ports: &str| warned(&format!("{GLOBAL}{}}}\n", APP.replace("port: 22", &format!("port: {ports}"))));
+    assert_eq!(
+        port("[22, 22, \"20-30\"]"),
+        ["`22` names what is in this list already", "`20-30` names what is in this list already"]
+    );
+    assert_eq!(port("[22, \"23-30\"]"), [""; 0]);
+    let to = |host: &str| warned(&format!("{GLOBAL}{APP}, interface_int: eth1, destination: \"{host}\"}}\n"));
+    assert_eq!(to("fd00::42:22"), ["this is taken as an address without a port"]);
+    for clear in
+        ["[fd00::42]:22", "[fd00::42:22]", "fd00::22", "fd00::42:23", "fd00::42:2a", "fd00:0:1:2:3:4:5:22"]
+    {
+        assert_eq!(to(clear), [""; 0], "{clear}");
+    }
     let group = warned(&format!("{global}, log_knocks_group: 7}}\n{APP}}}\n"));
     assert!(group.len() == 1 && group[0].contains("hears nothing"), "{group:?}");
 }

@@ -36,6 +36,34 @@ fn an_app_needs_no_keys_with_a_sequence_and_everything_else_has_a_default() {
 }
 
 #[test]
+fn an_app_that_only_sequences_open_needs_no_duration_where_each_has_one() {
+    let app = |global: &str, lines: &str| {
+        format!(
+            "global: {{interface_ext: eth0, http_post_path: /one-place, https_post_path: /two-place{global}}}\ns:\n  port: 22\n{lines}\n"
+        )
+    };
+    let contract = "  sequence: {knocks: [tcp/1234, tcp/5678, udp/9012], window: 10s, knock_window: 10s, strict: false, duration: 1h}";
+    let two = "  sequence: [{knocks: [1, 5], duration: 2h, closing: [5, 1]}, {knocks: [2, 6], duration: 30s, name: a}, {knocks: [9, 3], duration: 3h, opens: a}]";
+    for (lines, secs) in [(contract, 3_600), (two, 7_200)] {
+        let settings = loads(&app("", lines)).settings;
+        let app = &settings.apps[0];
+        assert_eq!((app.duration.as_secs(), app.max_duration.as_secs()), (secs, secs), "{lines}");
+        assert_eq!(settings.sequences[0].duration.as_secs(), secs);
+    }
+    let user = ", users: {alice: {access_key_http: alice-key-1, access_key_https: alice-key-2}}";
+    let keys = format!("{contract}\n  access_key_http: first-secret\n  access_key_https: other-secret");
+    let one_without = "  sequence: [{knocks: [1, 5], duration: 2h}, {knocks: [2, 6]}]";
+    for (global, lines) in [(user, contract), ("", keys.as_str()), ("", one_without)] {
+        let told = read(&app(global, lines)).unwrap_err().to_string();
+        assert!(told.contains("s.duration: this key is missing"), "{lines}: {told}");
+    }
+    let wrong = read(&app("", "  sequence: {knocks: [1, 5], duration: soon}")).unwrap_err();
+    assert!(wrong.list.iter().all(|problem| problem.path == "s.sequence.duration"), "{wrong}");
+    let shorter = read(&app("", &format!("{contract}\n  max_duration: 30m"))).unwrap_err().to_string();
+    assert!(shorter.contains("30m is shorter than `duration` of a sequence, 1h"), "{shorter}");
+}
+
+#[test]
 fn every_key_is_read() {
     let global = "  sequence:\n    - {knocks: [1, 3], opens: step-1}\n    - {knocks: [2, 9], opens: step-2, window: 20, duration: 1m}\n    - {knocks: [4, 9], opens: inner}\n";
     let list = "\n    - {knocks: \"1234:udp,7000\", window: 1m, knock_window: 5s, strict: true, duration: 30s, closing: [7001, 9]}\n    - {knocks: [udp/77/20, 8], name: inner}";

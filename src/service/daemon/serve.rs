@@ -10,11 +10,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::watchers::Watchers;
-use super::{Daemon, DaemonError, keep as keep_plan};
+use super::{Daemon, DaemonError};
 use crate::service::around::Around;
 use crate::service::enforcer::{Enforcer, Stopped};
 use crate::service::front::{Reach, bind_step1, bind_step2};
 use crate::service::keeper::{Begun, FrontError, Keeper};
+use crate::service::kept_plan::PlanKeeper;
 use crate::service::last_good::LastGood;
 use crate::service::launcher::Launcher;
 use crate::service::link::Pending;
@@ -46,6 +47,8 @@ pub(super) struct Guarded<'d> {
     pub(super) seals: bool,
     /// The plan in force, until it is kept.
     pub(super) good: Cell<Option<LastGood>>,
+    pub(super) plans: Arc<PlanKeeper>,
+    pub(super) around: Arc<Around>,
 }
 
 impl Guarded<'_> {
@@ -67,7 +70,7 @@ impl Guarded<'_> {
         let hangup = signal(SignalKind::hangup()).map_err(DaemonError::Process)?;
         signals::let_hangup_pass().map_err(|errno| DaemonError::Process(errno.into()))?;
         let (own_http, own_https, _) = ports(daemon);
-        let around = Arc::new(Around::default());
+        let around = Arc::clone(&self.around);
         pem.iter().for_each(|pem| around.certified(pem));
         let (serving_sender, serving) = watch::channel(Serving::of(&daemon.settings, pem));
         let (taken_sender, mut taken) = watch::channel(None);
@@ -93,6 +96,7 @@ impl Guarded<'_> {
             outside: Outside::of(&daemon.settings),
             trial: self.trial.cloned(),
             state_dir: daemon.state_dir.clone(),
+            plans: Arc::clone(&self.plans),
             writable,
             served: steps.then(|| Served { serving: serving_sender.clone(), taken: taken.clone() }),
             enforcer: reload_sender,
@@ -180,7 +184,7 @@ impl Guarded<'_> {
     /// Has the plan in force be there for `knock-agent guard`, once, and waits for the disk.
     pub(super) fn keep_plan(&self) {
         if let Some(good) = self.good.take() {
-            keep_plan(&good, &self.daemon.state_dir);
+            self.plans.keep(&good);
         }
     }
 

@@ -95,6 +95,9 @@ impl Enforcer {
         if let Some(why) = known.no_figures {
             add(Part::Metrics, why);
         }
+        if let Some(why) = known.unkept_plan {
+            add(Part::LastGoodPlan, why);
+        }
         if let Some(path) = &self.operations.settings().global.state_file {
             let path = path.display();
             match &self.state {
