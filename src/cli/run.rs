@@ -230,7 +230,7 @@ fn exit_code(error: &DaemonError) -> Exit {
         DaemonError::Trial(_) => Exit::Unavailable,
         DaemonError::NotConfirmed(_) | DaemonError::EndedUnconfirmed => Exit::Found,
         DaemonError::Runtime { source, .. } | DaemonError::Process(source) => of_io(source),
-        DaemonError::Launcher(_) | DaemonError::Front(_) => Exit::Unavailable,
+        DaemonError::Launcher(_) | DaemonError::Front(_) | DaemonError::Unguarded(_) => Exit::Unavailable,
         DaemonError::Seal(_) | DaemonError::Died(_) => Exit::Bug,
     }
 }
@@ -245,6 +245,9 @@ fn advice(error: &DaemonError) -> Option<&'static str> {
         ),
         DaemonError::CertificateFile { source, .. } if source.kind() == ErrorKind::NotFound => {
             Some("`knock-agent cert` makes a self-signed certificate and key")
+        }
+        DaemonError::Unguarded(_) => {
+            Some("`knock-agent guard`, or start it again; and stop what changes its rules")
         }
         _ => None,
     }

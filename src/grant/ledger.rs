@@ -120,14 +120,15 @@ impl Ledger {
         self.ends.replace(all);
     }
 
-    /// Forgets an address's grants for an app.
-    pub fn revoke(&mut self, app: &str, addr: IpAddr) {
+    /// Forgets an address's grants for an app; false if there was none.
+    pub fn revoke(&mut self, app: &str, addr: IpAddr) -> bool {
         let holders = self.apps.get_mut(app).and_then(|of_app| of_app.holders.remove(&addr));
-        if let Some(holders) = holders {
+        if let Some(holders) = &holders {
             self.len -= 1;
             self.changes += 1;
             self.journal.on_gone(app, addr, holders.iter(), End::Revoked);
         }
+        holders.is_some()
     }
 
     /// Says who somebody is whom nobody had named, at an address with a grant for an app.
@@ -162,18 +163,20 @@ impl Ledger {
         self.ends = Ends::default();
     }
 
-    /// Forgets all grants for an app.
-    pub fn revoke_app(&mut self, app: &str) {
-        let Some(of_app) = self.apps.get_mut(app) else { return };
+    /// Forgets all grants for an app; returns how many addresses had one.
+    pub fn revoke_app(&mut self, app: &str) -> usize {
+        let Some(of_app) = self.apps.get_mut(app) else { return 0 };
         let gone = std::mem::take(&mut of_app.holders);
         if gone.is_empty() {
-            return;
+            return 0;
         }
-        self.len -= gone.len();
+        let count = gone.len();
+        self.len -= count;
         self.changes += 1;
         for (addr, holders) in gone {
             self.journal.on_gone(app, addr, holders.iter(), End::Revoked);
         }
+        count
     }
 
     /// Has the grants for an app, at one address or all, follow its keys: renamed with those that moved, gone with

@@ -41,6 +41,24 @@ impl Adopted {
         self.elements.clear();
     }
 
+    /// Has connection tracking forget all of them.
+    pub(super) fn cut_all(&self) {
+        self.elements.values().flat_map(Elements::keys).for_each(|key| cut(key));
+    }
+
+    /// Has connection tracking forget some of them, which are not to come back.
+    fn end(&mut self, of_app: impl Fn(&[u8]) -> bool) {
+        for elements in self.elements.values_mut() {
+            elements.retain(|key, _| {
+                let stays = !of_app(key);
+                if !stays {
+                    cut(key);
+                }
+                stays
+            });
+        }
+    }
+
     /// Somebody removed a flow: it is not to come back.
     pub(super) fn on_removed(&mut self, set: &str, key: &[u8]) {
         if let Some(elements) = self.elements.get_mut(set) {
@@ -98,7 +116,7 @@ impl Operations {
                 each.any(|each| each.number() == protocol && is_at(&app, *each, server))
             })
         };
-        let live = self.live()?;
+        let live = self.firewall().read()?.unwrap_or_default();
         for set in Family::BOTH.map(adopted_ref) {
             let found = live.elements.get(&set.name).into_iter().flatten();
             // One by one, because each may end by itself meanwhile.
@@ -112,6 +130,8 @@ impl Operations {
                 cut(key);
             }
         }
+        // Those of rules that somebody removed a moment ago.
+        self.adopted.end(of_app);
         Ok(())
     }
 }

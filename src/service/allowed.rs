@@ -90,7 +90,14 @@ impl Operations {
         self.allowed.retain(|have| slug.is_some() && have.app != slug);
         let gone: Vec<_> = before.iter().filter(|had| !self.allowed.contains(had)).cloned().collect();
         let count = gone.len();
-        self.sync_allowed(now).inspect_err(|_| self.allowed = before)?;
+        match self.sync_allowed(now) {
+            // Somebody removed the rules a moment ago: what is put back is what is allowed by then.
+            Ok(()) | Err(OperationError::NoTable) => {}
+            Err(error) => {
+                self.allowed = before;
+                return Err(error);
+            }
+        }
         self.cut_open(&ShutOut::networks(gone.into_iter().map(|had| (had.app, had.network)).collect()));
         Ok(count)
     }

@@ -3,6 +3,7 @@
 
 use super::control::Request;
 use super::operations::{OperationError, TRIES, end_every_grant};
+use super::still_in::{by_kernel, revoked};
 use crate::backend::{BackendError, Firewall};
 use crate::ruleset::allow::{Origin, address_key};
 use crate::ruleset::diff::{Change, Live, SetRef};
@@ -50,8 +51,8 @@ fn close_what_is(firewall: &mut Firewall, live: &Live, request: &Request) -> Res
     match request {
         Request::Revoke { app, address } => {
             let client = ClientAddr::new(*address);
-            let mut changes = Vec::new();
-            for name in grant_sets(live, &slug(live, app)?, &[client.family()]) {
+            let (mut changes, slug) = (Vec::new(), slug(live, app)?);
+            for name in grant_sets(live, &slug, &[client.family()]) {
                 let key = address_key(client.masked_v6(prefix(live, &name)).ip());
                 let element = live.elements.get(&name).and_then(|elements| elements.get(&key));
                 let Some(element) = element else { continue };
@@ -59,11 +60,9 @@ fn close_what_is(firewall: &mut Firewall, live: &Live, request: &Request) -> Res
                 let set = SetRef::plain(name);
                 changes.push(Change::DeleteElements { set, elements });
             }
-            if changes.is_empty() {
-                return Ok(format!("{client} had no grant for {app}"));
-            }
             firewall.apply(&changes)?;
-            Ok(format!("{client} may no longer reach {app}"))
+            let ways = by_kernel(live, &slug, client, prefix(live, &app_set(&slug, Family::V6)));
+            Ok(revoked(client, app, !changes.is_empty(), &ways))
         }
         Request::RevokeAll { app: None } => {
             let ended = end_every_grant(firewall)?;

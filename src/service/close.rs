@@ -29,13 +29,11 @@ impl Operations {
         let key = address_key(addr.ip());
         let succession = Succession::without(user);
         self.ledger.expire(now);
+        let users = self.ledger.users(&slug, addr.ip(), now);
+        let had = users.iter().any(|(note, ..)| succession.note(note).is_none());
         for _ in 0..TRIES {
-            let Some(element) = self.firewall.element(&set, &key)? else {
-                self.ledger.succeed(&slug, Some(addr.ip()), &succession);
-                return Ok(false);
-            };
-            let users = self.ledger.users(&slug, addr.ip(), now);
-            let had = users.iter().any(|(note, ..)| succession.note(note).is_none());
+            let Some(element) = self.firewall.element(&set, &key)? else { break };
+            let users = users.clone();
             let change = match inherited(&element, users, &succession) {
                 // Somebody else has it for longer.
                 Some(after) if after == element => {
@@ -62,6 +60,9 @@ impl Operations {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(false)
+        // The kernel has none: of rules that somebody removed a moment ago, the ledger would bring it back.
+        self.ledger.succeed(&slug, Some(addr.ip()), &succession);
+        self.cut_open(&ShutOut::one(&slug, addr.ip()));
+        Ok(had)
     }
 }

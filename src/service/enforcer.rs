@@ -94,8 +94,10 @@ pub struct Enforcer {
 /// Why the enforcer stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stopped {
-    /// Nobody asks any more.
+    /// Nobody asks any more; the guard stays, unless it is a trial's.
     Unused,
+    /// The same, but somebody removed or changed the guard, and it cannot be put right.
+    Unguarded,
     /// An operator had everything removed.
     TornDown,
 }
@@ -253,12 +255,13 @@ impl Enforcer {
                 }
             }
         }
+        let stays = self.leave(watch, clock::now());
         if cleanup {
             self.close_everything(clock::now());
         }
         self.keep(clock::now());
         self.tell_turns(clock::now());
-        Stopped::Unused
+        if stays { Stopped::Unused } else { Stopped::Unguarded }
     }
 
     fn summarise(&mut self, now: Now) {

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::expiry::expiry;
+use super::operations::Operations;
 use super::outside;
 use crate::backend::survey::survey;
 use crate::backend::{BackendError, Firewall, Plan, Scope};
@@ -114,13 +115,7 @@ pub fn of_rules(
     for look in 0..2 {
         let Some(settings) = settings() else { return Ok(found) };
         let options = firewall.options(&settings, http_port, https_port)?;
-        found = match firewall {
-            Firewall::Nftables(_) => differences(firewall, &settings, options)?,
-            Firewall::Iptables(iptables) => {
-                let tables = iptables.plan(&settings, options)?;
-                iptables.differences(&tables)?
-            }
-        }
+        found = differences(firewall, &settings, options)?
         .first()
         .map(|first| Ailment::new(Part::Rules, format!("the rules are not as the configuration wants them ({first}); a reload or `knock-agent check-ruleset` tells more")))
         .into_iter()
@@ -135,13 +130,28 @@ pub fn of_rules(
     Ok(found)
 }
 
+impl Operations {
+    /// Whether the rules in force are those that are wanted. Grants are not read, however many there are.
+    pub(super) fn is_as_wanted(&mut self) -> Result<bool, BackendError> {
+        let (settings, options) = self.in_force();
+        let settings = settings.clone();
+        Ok(differences(self.firewall(), &settings, options)?.is_empty())
+    }
+}
+
 /// What would have to be changed, of what a plan says something about.
 fn differences(
     firewall: &mut Firewall,
     settings: &Settings,
     options: Options,
 ) -> Result<Vec<String>, BackendError> {
-    let Plan::Nftables(wanted) = firewall.plan(settings, options)? else { return Ok(Vec::new()) };
+    let wanted = match firewall.plan(settings, options)? {
+        Plan::Nftables(wanted) => wanted,
+        Plan::Iptables(wanted) => {
+            let Firewall::Iptables(iptables) = firewall else { return Ok(Vec::new()) };
+            return Ok(iptables.differences(&wanted)?);
+        }
+    };
     let live = firewall.read_sets(|name| is_planned(&wanted, name))?;
     Ok(diff(live.as_ref(), &wanted).iter().map(ToString::to_string).collect())
 }

@@ -58,6 +58,7 @@ pub mod snapshot;
 pub mod standing;
 pub mod state;
 pub mod status;
+mod still_in;
 pub mod tally;
 mod timed;
 pub mod trial;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::control::Request;
 use super::operations::{OperationError, Operations};
 use super::record::{Record, number};
+use super::still_in::revoked;
 use crate::grant::{How, Note};
 use crate::units::{ClientAddr, Lifetime, LogEvent, Network, Now};
 
@@ -42,18 +43,24 @@ impl Operations {
                     ..by(user, "revoke", &client)
                 };
                 record.log("revoked by an operator");
-                Ok(if had {
-                    format!("{client} may no longer reach {app}")
-                } else {
-                    format!("{client} had no grant for {app}")
-                })
+                Ok(revoked(client, &app, had, &self.still_in(&app, client, now)))
             }
             Request::RevokeAll { app } => {
+                self.forget_expired(now);
                 let ended = self.revoke_all(app.as_deref())?;
                 let grants = number(ended);
                 Record { app: app.clone(), grants, address: None, ..by(user, "revoke", &"") }
                     .log("all grants revoked by an operator");
-                Ok(format!("{ended} {} ended", if ended == 1 { "grant" } else { "grants" }))
+                let done = format!("{ended} {} ended", if ended == 1 { "grant" } else { "grants" });
+                Ok(match self.count_networks(app.as_deref(), now) {
+                    0 => done,
+                    1 => format!("{done}; 1 allowed network goes on letting in (`knock-agent allow --list`)"),
+                    more => {
+                        format!(
+                            "{done}; {more} allowed networks go on letting in (`knock-agent allow --list`)"
+                        )
+                    }
+                })
             }
             Request::Allow { network, app, seconds } => {
                 let network = network.parse::<Network>()?.of_clients()?;

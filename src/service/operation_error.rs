@@ -44,6 +44,11 @@ pub enum OperationError {
     /// There is no guard to make a hole in.
     #[error("nothing is guarded here: no rules of knock-agent are in force; start knock-agent first")]
     NoTable,
+    /// The same where a daemon puts it back.
+    #[error(
+        "somebody removed the rules of knock-agent a moment ago: they are being put back, nothing else was done; say it again in a second"
+    )]
+    Removed,
     /// Not a time that a grant can last.
     #[error(transparent)]
     Lifetime(#[from] crate::units::LifetimeError),
@@ -75,7 +80,7 @@ impl OperationError {
             Self::Backend(
                 BackendError::NotPermitted | BackendError::Iptables(IptablesError::NotPermitted { .. }),
             ) => Failure::Permission,
-            Self::NoTable | Self::Backend(_) => Failure::Unavailable,
+            Self::NoTable | Self::Removed | Self::Backend(_) => Failure::Unavailable,
         }
     }
 }

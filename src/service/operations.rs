@@ -30,6 +30,11 @@ use crate::units::{ClientAddr, Family, Lifetime, Now};
 /// An element may expire between being read and being removed, which fails the whole change.
 pub(super) const TRIES: u32 = 3;
 
+/// Whether what was to be changed is not there any more.
+fn is_gone(error: &BackendError) -> bool {
+    matches!(error, BackendError::Refused { errno: nix::errno::Errno::ENOENT, .. })
+}
+
 /// Ends whatever grants and admissions to step 2 the kernel has, known to a configuration or not; returns how
 /// many grants.
 ///
@@ -318,21 +323,21 @@ impl Operations {
     fn revoke_from(&mut self, grants: &GrantSet, addr: ClientAddr) -> Result<bool, OperationError> {
         let set = SetRef::plain(grants.set(addr.family()));
         let key = address_key(addr.ip());
+        let mut ended = false;
         for _ in 0..TRIES {
-            let Some(element) = self.firewall.element(&set, &key)? else {
-                return Ok(false);
-            };
+            let Some(element) = self.firewall.element(&set, &key)? else { break };
             let elements = Elements::from([(key.clone(), element)]);
             match self.firewall.apply(&[Change::DeleteElements { set: set.clone(), elements }]) {
                 Ok(()) => {
-                    self.ledger.revoke(&grants.key, addr.ip());
-                    return Ok(true);
+                    ended = true;
+                    break;
                 }
-                Err(BackendError::Refused { errno: nix::errno::Errno::ENOENT, .. }) => {}
+                Err(error) if is_gone(&error) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(false)
+        // Also where the kernel has none: of rules that somebody removed a moment ago, the ledger brings grants back.
+        Ok(ended | self.ledger.revoke(&grants.key, addr.ip()))
     }
 
     /// Ends all grants, or those for one app, and the admissions to step 2; returns how many grants.
@@ -340,27 +345,51 @@ impl Operations {
     /// # Errors
     /// [`OperationError`] when the kernel would not.
     pub fn revoke_all(&mut self, app: Option<&str>) -> Result<usize, OperationError> {
-        let Some(name) = app else {
-            let ended = end_every_grant(&mut self.firewall)?;
-            self.ledger.revoke_everything();
-            self.adopted.forget();
-            self.cut_open(&ShutOut::Everybody(None));
-            return Ok(ended);
+        let mut tries = TRIES;
+        loop {
+            tries -= 1;
+            let outcome = match app {
+                None => self.revoke_everything(),
+                Some(name) => self.revoke_app(name),
+            };
+            match outcome {
+                // Somebody removed the rules between two of our steps.
+                Err(OperationError::Backend(error)) if tries > 0 && is_gone(&error) => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn revoke_everything(&mut self) -> Result<usize, OperationError> {
+        let ended = match end_every_grant(&mut self.firewall) {
+            // Somebody removed the rules a moment ago: what is put back is what the ledger says.
+            Err(OperationError::NoTable) => {
+                self.adopted.cut_all();
+                0
+            }
+            outcome => outcome?,
         };
+        let ended = ended.max(self.ledger.len());
+        self.ledger.revoke_everything();
+        self.adopted.forget();
+        self.cut_open(&ShutOut::Everybody(None));
+        Ok(ended)
+    }
+
+    fn revoke_app(&mut self, name: &str) -> Result<usize, OperationError> {
         let slug = self.app(name)?.slug.clone();
-        let live = self.live()?;
+        let live = self.firewall.read()?.unwrap_or_default();
         let kinds = self.grant_sets_of(&slug);
-        let sets: Vec<String> =
-            kinds.iter().flat_map(|kind| Family::BOTH.map(|family| kind.set(family))).collect();
-        let ended = sets.iter().filter_map(|set| live.elements.get(set)).map(BTreeMap::len).sum();
+        let sets = kinds.iter().flat_map(|kind| Family::BOTH.map(|family| kind.set(family)));
+        // One that is gone is put back with what the ledger says.
+        let sets: Vec<String> = sets.filter(|set| live.ruleset.set(set).is_some()).collect();
+        let ended: usize = sets.iter().filter_map(|set| live.elements.get(set)).map(BTreeMap::len).sum();
         let changes: Vec<Change> = sets.into_iter().map(Change::FlushSet).collect();
         self.firewall.apply(&changes)?;
         self.end_adopted(name)?;
-        for kind in kinds {
-            self.ledger.revoke_app(&kind.key);
-        }
+        let known: usize = kinds.iter().map(|kind| self.ledger.revoke_app(&kind.key)).sum();
         self.cut_open(&ShutOut::Everybody(Some(slug)));
-        Ok(ended)
+        Ok(ended.max(known))
     }
 
     /// Takes note that somebody removed an element: from a set of grants or of networks, that is a revocation.

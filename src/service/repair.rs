@@ -82,21 +82,31 @@ impl Watch {
                 .readable_mut()
                 .await
                 .map_err(|error| NetlinkError::Open(std::io::Error::other(error)))?;
-            let Self { transactions, heard, own_port, hosts, again, .. } = self;
-            let whole = ready.get_inner_mut().drain(|message| {
-                let touched = transactions.on_message(message, TABLE, hosts);
-                heard.extend(touched.filter(|touched| touched.port != *own_port).map(Happened::Touched));
-            });
-            let whole = whole.unwrap_or_else(|error| {
-                tracing::warn!(%error, "the kernel's events cannot be read: trying again");
-                *again = Some(Instant::now() + AGAIN);
-                false
-            });
-            if !whole {
-                *transactions = Transactions::default();
-                heard.push_back(Happened::Lost);
-            }
             ready.clear_ready();
+            self.hear();
+        }
+    }
+
+    /// What happened until now and was not told yet.
+    pub(super) fn heard_now(&mut self) -> Vec<Happened> {
+        self.hear();
+        self.heard.drain(..).collect()
+    }
+
+    fn hear(&mut self) {
+        let Self { events, transactions, heard, own_port, hosts, again } = self;
+        let whole = events.get_mut().drain(|message| {
+            let touched = transactions.on_message(message, TABLE, hosts);
+            heard.extend(touched.filter(|touched| touched.port != *own_port).map(Happened::Touched));
+        });
+        let whole = whole.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the kernel's events cannot be read: trying again");
+            *again = Some(Instant::now() + AGAIN);
+            false
+        });
+        if !whole {
+            *transactions = Transactions::default();
+            heard.push_back(Happened::Lost);
         }
     }
 }

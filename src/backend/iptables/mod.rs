@@ -145,6 +145,12 @@ impl Iptables {
         if self.tools.uses_sudo() { Duration::from_secs(5) } else { Duration::from_secs(1) }
     }
 
+    /// Whether this host has IPv6 at all.
+    #[must_use]
+    pub fn has_ipv6(&self) -> bool {
+        self.tools.has_ipv6()
+    }
+
     /// Which programs are used.
     #[must_use]
     pub fn variant(&self) -> Variant {
@@ -220,8 +226,8 @@ impl Iptables {
             return Ok(each.max_by_key(|element| element.timeout.map(|timeout| timeout.left_ms)));
         }
         let name = names::set(set);
-        let found = sets(&self.tools.save_sets(&[&name])?);
-        Ok(found.get(&name).and_then(|set| listed(set).0.remove(key)))
+        let Some(saved) = self.tools.save_set(&name)? else { return Ok(None) };
+        Ok(sets(&saved).get(&name).and_then(|set| listed(set).0.remove(key)))
     }
 
     /// Carries out changes of elements: what closes, then what opens.

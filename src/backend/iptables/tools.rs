@@ -196,6 +196,17 @@ impl Tools {
         self.run(self.ipset()?, &["-"], &commands)
     }
 
+    /// The same of one set; none where somebody removed it.
+    ///
+    /// # Errors
+    /// [`IptablesError`] when nobody can tell.
+    pub fn save_set(&self, name: &str) -> Result<Option<String>, IptablesError> {
+        match self.save_sets(&[name]) {
+            Err(_) if !self.set_names()?.iter().any(|have| have == name) => Ok(None),
+            saved => saved.map(Some),
+        }
+    }
+
     /// Carries out commands for sets; what is there already, or gone already, is no error.
     ///
     /// # Errors

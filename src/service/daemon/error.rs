@@ -87,6 +87,12 @@ pub enum DaemonError {
     /// It ended before anybody confirmed it.
     #[error("ended before `knock-agent confirm`: everything was put back as it was before")]
     EndedUnconfirmed,
+    /// Somebody removed or changed the guard just before the end, whatever that is for.
+    #[error(
+        "{}THE GUARD DOES NOT STAY: somebody removed or changed it, and it could not be put right before the end; ports may stand open",
+        .0.as_ref().map(|error| format!("{error}; and ")).unwrap_or_default()
+    )]
+    Unguarded(Option<Box<DaemonError>>),
     /// A part of the daemon ended by itself.
     #[error("{0} ended unexpectedly: this is a bug; the guard and running grants stay")]
     Died(&'static str),

@@ -118,14 +118,14 @@ impl Guarded<'_> {
         self.keep_plan();
         let mut operators = tokio::spawn(callers::serve(control, call_sender.clone(), on_disk.clone()));
         // Whether the enforcer has ended by itself, and what it all came to.
-        let (enforcer_ended, result) = {
+        let (enforcer_ended, mut result) = {
             let mut end = pin!(async {
                 tokio::select! {
                     _ = terminate.recv() => (false, Ok(())),
                     _ = interrupt.recv() => (false, Ok(())),
                     stopped = &mut enforcing => (true, match stopped {
                         Ok(Stopped::TornDown) => Ok(()),
-                        Ok(Stopped::Unused) | Err(_) => Err(DaemonError::Died("the enforcer")),
+                        Ok(Stopped::Unused | Stopped::Unguarded) | Err(_) => Err(DaemonError::Died("the enforcer")),
                     }),
                     seconds = overdue(self.trial.map(Arc::as_ref)) => {
                         (false, Err(DaemonError::NotConfirmed(seconds)))
@@ -170,10 +170,13 @@ impl Guarded<'_> {
             tokio::time::sleep(LAST_WORDS).await;
         } else {
             let _ = stop.send(());
-            let _ = enforcing.await;
-            // An unconfirmed guard does not stay: it is told next that all was put back.
-            let stays = self.trial.is_none_or(|trial| trial.is_confirmed());
-            Record::of(LogEvent::Stopped).log(if stays { "stopped; the guard stays" } else { "stopped" });
+            if enforcing.await == Ok(Stopped::Unguarded) {
+                result = Err(DaemonError::Unguarded(result.err().map(Box::new)));
+            } else {
+                // An unconfirmed guard does not stay: it is told next that all was put back.
+                let stays = self.trial.is_none_or(|trial| trial.is_confirmed());
+                Record::of(LogEvent::Stopped).log(if stays { "stopped; the guard stays" } else { "stopped" });
+            }
         }
         // Nobody starts another one now.
         let _ = self.launcher.end_front();

@@ -14,7 +14,19 @@ impl Enforcer {
     pub(super) fn on_call(&mut self, request: Request, user: &str, now: Now) -> Reply {
         match self.carry_out(request, user, now) {
             Ok(reply) => reply,
-            Err(error) => Reply::Failed { failure: error.failure(), message: error.to_string() },
+            Err(error) => {
+                let error = self.cause(error);
+                Reply::Failed { failure: error.failure(), message: error.to_string() }
+            }
+        }
+    }
+
+    /// What kept something from being done: rules that somebody removed a moment ago, if they are not there.
+    fn cause(&mut self, error: OperationError) -> OperationError {
+        let is_of_kernel = matches!(error, OperationError::NoTable | OperationError::Backend(_));
+        match is_of_kernel && matches!(self.operations.firewall().guards(), Ok(false)) {
+            true => OperationError::Removed,
+            false => error,
         }
     }
 

@@ -4,9 +4,9 @@ use tokio::time::Instant;
 
 use super::super::host_chains::Repaired;
 use super::super::knocked::Knocks;
-use super::super::operations::OperationError;
+use super::super::operations::{OperationError, TRIES};
 use super::super::record::{Record, number};
-use super::super::repair::AGAIN;
+use super::super::repair::{AGAIN, Watch};
 use super::Enforcer;
 use crate::units::{LogEvent, Now};
 
@@ -54,6 +54,34 @@ impl Enforcer {
         self.by = "somebody, whom iptables does not name".to_owned();
         let outcome = self.operations.look(now);
         self.after_repair(outcome, now);
+    }
+
+    /// Puts right what somebody did until now, as nobody will who does so later; whether all is as it should be.
+    pub(super) fn leave(&mut self, watch: Option<Watch>, now: Now) -> bool {
+        // What is tried is put back next, or has been: it must not come again.
+        if self.trial.as_ref().is_some_and(|trial| !trial.is_confirmed()) {
+            return true;
+        }
+        let happened = watch.map(|mut watch| watch.heard_now()).unwrap_or_default();
+        happened.into_iter().for_each(|happened| self.on_happened(happened));
+        let mut due = self.repair_at.is_some();
+        for _ in 0..TRIES {
+            if self.operations.firewall().look_every().is_some() {
+                self.fought_at = None;
+                self.look(now);
+            } else if due {
+                self.repair(now);
+            }
+            match self.operations.is_as_wanted() {
+                Ok(true) => return true,
+                Ok(false) => due = true,
+                Err(error) => {
+                    tracing::error!(%error, "it cannot be told whether the guard is in place");
+                    return false;
+                }
+            }
+        }
+        false
     }
 
     fn after_repair(&mut self, outcome: Result<Repaired, OperationError>, now: Now) {
