@@ -256,6 +256,7 @@ impl Enforcer {
         if cleanup {
             self.close_everything(clock::now());
         }
+        self.operations.finish_claimed(clock::now());
         self.keep(clock::now());
         self.tell_turns(clock::now());
         Stopped::Unused
