@@ -235,7 +235,10 @@ fn trial(daemon: &Daemon, mut watcher: Watcher, limit: Duration) -> Result<Arc<T
     let options = firewall.options(&daemon.settings, daemon.http_port, daemon.https_port)?;
     let good = LastGood::of(&daemon.settings, firewall.plan(&daemon.settings, options)?);
     let state_dir = daemon.state_dir.clone();
-    let on_confirmed = move |good: &LastGood| keep(good, &state_dir);
+    let on_confirmed = move |good: &LastGood, state_file: Option<&Path>| {
+        keep(good, &state_dir);
+        last_run::starts_with(state_file, &state_dir);
+    };
     tracing::warn!(
         seconds = limit.as_secs(),
         "say `knock-agent confirm` in time, else all is put back as it was"
@@ -266,7 +269,8 @@ fn guard(
         operations.end_ways_of(&guard, &live);
     }
     drop(live);
-    last_run::starts_with(daemon.settings.global.state_file.as_deref(), &daemon.state_dir);
+    let note = if on_trial { last_run::tries } else { last_run::starts_with };
+    note(daemon.settings.global.state_file.as_deref(), &daemon.state_dir);
     let mut state = StateFile::resume(&mut operations, clock::now()).and_then(resumed);
     if let Some(state) = state.as_mut().filter(|_| on_trial) {
         state.begin_trial(&operations, clock::now());
