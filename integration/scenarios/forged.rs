@@ -1,7 +1,8 @@
 //! Packets of strangers in the name of the gateway or of a LAN host, by which connections would be begun the wrong way
 //! round: what the stranger sends next would be an answer.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use nix::sys::signal::Signal;
 use crate::agent::Installation;
 use crate::backend::{Backend, on_every_firewall};
 use crate::configuration::Config;
-use crate::firewall::remove_guard;
+use crate::firewall::{is_guarded, remove_guard};
 use crate::forge::Forge;
 use crate::knocking::{STEP2_PORT, knock};
 use crate::namespace::Namespace;
@@ -23,6 +24,8 @@ use super::asymmetric::second_way;
 on_every_firewall! {
     a_packet_in_the_name_of_a_guarded_port_turns_no_stranger_into_an_answer,
     nor_does_one_from_before_the_guard_or_from_while_it_was_missing,
+    nor_does_one_from_before_its_interface_was_outside,
+    what_is_really_begun_from_a_guarded_range_outlasts_a_repair,
 }
 
 /// Connections that are tracked and that this port seems to have begun.
@@ -137,6 +140,93 @@ fn nor_does_one_from_before_the_guard_or_from_while_it_was_missing() {
     agent.signal(Signal::SIGCONT);
     are_shut(21_001);
     assert!(home.log().contains("in this host's name"), "{}", home.log());
+}
+
+fn nor_does_one_from_before_its_interface_was_outside() {
+    let net = Topology::new();
+    prepare(&net);
+    let _service = Server::udp(&net.router, 2222, Habit::Echo);
+    let config = Config::new(&[]).app("ssh", "2222", "both", "local", &[]);
+    let home = Installation::new(&config);
+    let agent = home.start(&net.router);
+    let (inside, me) = ("fd00:5::1".parse().unwrap(), Family::V6.lan());
+    let forge = Forge::new(&net.lan);
+    assert!(forge.datagram_by(inside, (inside, 2222).into(), (me, 21_000).into(), b"as if you had asked"));
+    eventually(|| begun_by(&net.router, inside, 2222) > 0, "it passes where nothing is guarded");
+    let of_both = "interface_ext: [ext0, int0]\n";
+    home.rewrite_config(&config.text().replace("interface_ext: ext0\n  interface_int: int0\n", of_both));
+    assert!(agent.reload().contains("STATUS=guarding\n"), "{}", home.log());
+    eventually(|| begun_by(&net.router, inside, 2222) == 0, "it is forgotten");
+    assert!(!udp_echoes_from(&net.lan, 21_000, inside, 2222, PATIENCE));
+}
+
+fn echoes(mut stream: &TcpStream) -> bool {
+    stream.set_read_timeout(Some(GENEROUS)).unwrap();
+    stream.write_all(b"x").unwrap();
+    matches!(stream.read(&mut [0; 1]), Ok(1))
+}
+
+/// Connections of TCP that the router and a LAN host began, from ports that happen to be guarded.
+fn what_is_really_begun_from_a_guarded_range_outlasts_a_repair() {
+    let net = Topology::new();
+    let _server = Server::tcp(&net.b, 9001, Habit::Echo);
+    let config = Config::new(&[])
+        .app("ftp", "[21, 40000-41000]", "tcp", "local", &[])
+        .app("four", "45000-46000", "tcp", "10.0.0.5", &["masquerade: false"])
+        .app("six", "45000-46000", "tcp", "\"fd00:5::5\"", &["masquerade: false"]);
+    let home = Installation::new(&config);
+    let begun: Vec<_> = Family::BOTH
+        .into_iter()
+        .flat_map(|family| {
+            let to = (family.client_b(), 9001).into();
+            let own = dial_from_port(&net.router, (family.router(), 40_848).into(), to).unwrap();
+            let of_lan = dial_from_port(&net.lan, (family.lan(), 45_123).into(), to).unwrap();
+            [own, of_lan]
+        })
+        .collect();
+    let go_on = |when: &str| {
+        for stream in &begun {
+            assert!(echoes(stream), "{} {when}", stream.local_addr().unwrap());
+        }
+    };
+    // Connection tracking knows it only where somebody asks it to.
+    net.router.nft("table inet of_the_host { chain forward { type filter hook forward priority 0; ct state new counter; }; chain output { type filter hook output priority 0; ct state new counter; }; }");
+    go_on("before");
+    let _agent = home.start(&net.router);
+    go_on("after the first start");
+    remove_guard(&net.router);
+    eventually(|| is_guarded(&net.router), "the guard comes back");
+    sleep(Duration::from_millis(1500));
+    go_on("after a repair");
+}
+
+/// Where answers go another way than the main one, by marks for example, nothing is to be told by that.
+#[test]
+fn nor_does_one_to_somebody_to_whom_the_main_way_leads_inside() {
+    let net = Topology::new();
+    prepare(&net);
+    let _service = Server::udp(&net.router, 2222, Habit::Echo);
+    let config = Config::new(&[]).app("ssh", "2222", "udp", "local", &[]).app(
+        "four",
+        "6000",
+        "udp",
+        "10.0.0.5:7000",
+        &["masquerade: false"],
+    );
+    let home = Installation::new(&config);
+    net.router.nft("table inet of_the_host { chain forward { type filter hook forward priority 0; ct state new counter; }; }");
+    // A tunnel by which everything goes.
+    let tunnel = "link add vpn0 type veth peer name vpn1\nlink set vpn0 up\nlink set vpn1 up\nroute add 192.0.2.0/24 dev vpn0\n";
+    net.router.feed("ip", &["-batch", "-"], tunnel.as_bytes()).success();
+    let (me, router) = (IpAddr::from([192, 0, 2, 9]), Family::V4.router());
+    for (ip, port) in [(router, 2222), (Family::V4.lan(), 7000)] {
+        assert!(Forge::new(&net.b).datagram_by(router, (ip, port).into(), (me, 21_000).into(), b"as if"));
+        eventually(|| begun_by(&net.router, ip, port) > 0, "it passes without a guard");
+    }
+    let _agent = home.start(&net.router);
+    for (ip, port) in [(router, 2222), (Family::V4.lan(), 7000)] {
+        eventually(|| begun_by(&net.router, ip, port) == 0, "it is forgotten");
+    }
 }
 
 fn eventually(holds: impl Fn() -> bool, what: &str) {

@@ -1,6 +1,6 @@
 //! What was open before the guard started lives on, and opens nothing new.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::thread::sleep;
@@ -27,6 +27,7 @@ on_every_firewall! {
     connections_of_before_live_on_over_ipv6,
     forwarded_connections_and_udp_live_on_as_far_as_they_are_tracked,
     connections_by_an_interface_that_becomes_outside_live_on,
+    what_was_cut_stays_so_when_its_interface_has_another_name,
 }
 
 /// The flows of before, each by its client's end.
@@ -88,6 +89,38 @@ fn connections_by_an_interface_that_becomes_outside_live_on() {
     drop(agent);
     let _agent = home.start(&net.router);
     echoes(&stream);
+}
+
+fn what_was_cut_stays_so_when_its_interface_has_another_name() {
+    let net = Topology::new();
+    let to = Family::V4.router();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let of_ext0 = Config::ssh(&["duration: 600"]);
+    let home = Installation::new(&of_ext0);
+    let agent = home.start(&net.router);
+    let client = Family::V4.client_a();
+    home.grant(&net.router, "ssh", client, 600);
+    let cut = dial(&net.a, (to, 2222).into(), GENEROUS).unwrap();
+    echoes(&cut);
+    home.verb(&net.router, &["revoke", "ssh", &client.to_string()]).success();
+    let rename = |from: &str, to: &str| {
+        let batch = format!("link set {from} down\nlink set {from} name {to}\nlink set {to} up\n");
+        net.router.feed("ip", &["-batch", "-"], batch.as_bytes()).success();
+    };
+    rename("ext0", "wan0");
+    home.rewrite_config(&of_ext0.text().replace("interface_ext: ext0", "interface_ext: wan0"));
+    let checked = home.check(&net.router, &["check-ruleset"]).text();
+    assert!(checked.contains("with a grant that is over: 203.0.113.2:"), "{checked}");
+    assert!(agent.reload().contains("STATUS=guarding\n"), "{}", home.log());
+    assert_eq!(adopted(&net.router, '4').len(), 0, "{}", home.log());
+    agent.terminate();
+    rename("wan0", "ext0");
+    home.rewrite_config(of_ext0.text());
+    let _agent = home.start(&net.router);
+    assert_eq!(adopted(&net.router, '4').len(), 0, "{}", home.log());
+    cut.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    let _ = (&cut).write_all(b"x");
+    assert!((&cut).read(&mut [0; 1]).is_err(), "it goes on");
 }
 
 fn lives_on(family: Family) {

@@ -216,6 +216,40 @@ fn what_an_unconfirmed_trial_let_in_is_not_kept_for_after_a_reboot() {
 }
 
 #[test]
+fn the_state_file_of_before_goes_only_when_another_is_confirmed() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&[]));
+    let [before, other] = ["before", "other"].map(|name| home.path("state").join(name));
+    let keeping_in = |file: &std::path::Path| {
+        let line = format!("state_file: {}", file.display());
+        Config::new(&[&line]).app("ssh", "2222", "tcp", "local", &["duration: 600"])
+    };
+    home.rewrite_config(keeping_in(&before).text());
+    let agent = home.start(&net.router);
+    home.grant(&net.router, "ssh", Family::V4.client_a(), 300);
+    agent.terminate();
+    let is_kept = || std::fs::read_to_string(&before).is_ok_and(|text| text.contains("203.0.113.2"));
+    assert!(is_kept());
+    for text in [keeping_in(&other).text(), Config::ssh(&[]).text()] {
+        home.rewrite_config(text);
+        let mut trial = start(&home, &net.router, "600s");
+        assert!(is_kept(), "as long as it may be put back");
+        home.rewrite_config(keeping_in(&home.path("state").join("third")).text());
+        trial.signal(Signal::SIGHUP);
+        eventually("it is reloaded", || log(&home).contains("the new configuration is in force"));
+        trial.signal(Signal::SIGTERM);
+        assert_eq!(code(&mut trial), Some(1), "{}", log(&home));
+        assert!(is_kept(), "it was put back");
+    }
+    home.rewrite_config(keeping_in(&other).text());
+    let mut trial = start(&home, &net.router, "600s");
+    home.verb(&net.router, &["confirm"]).success();
+    eventually("it goes", || !before.exists() && other.exists());
+    trial.signal(Signal::SIGTERM);
+    assert_eq!(code(&mut trial), Some(0));
+}
+
+#[test]
 fn a_reload_before_the_confirmation_keeps_no_plan_and_one_that_is_confirmed_is_kept() {
     let net = Topology::new();
     let home = Installation::new(&Config::ssh(&[]));

@@ -9,7 +9,7 @@ use crate::cli::{DaemonArgs, Exit, Printer, Tone};
 use crate::config::Settings;
 use crate::ruleset::diff::{Change, Live, diff};
 use crate::ruleset::layout::{Layout, Options};
-use crate::ruleset::lockout::Flow;
+use crate::ruleset::lockout::{Endangered, Flow};
 use crate::ruleset::text::render;
 use crate::service::check_iptables;
 use crate::service::lockout::{Found, look};
@@ -65,7 +65,7 @@ pub fn consent(
     if wishes.ask {
         show_rules(settings, options, live.as_ref(), &plan, err)?;
     }
-    if !wishes.ask && (found.flows.is_empty() || wishes.yes) {
+    if !wishes.ask && (found.endangered == Endangered::default() || wishes.yes) {
         return Ok(());
     }
     if agreed(err) {
@@ -81,16 +81,31 @@ fn show_connections(found: &Found<'_>, layout: &Layout<'_>, plan: &Plan, err: &m
             "note: connection tracking cannot be asked: connections that are only forwarded are not seen",
         );
     }
-    if found.flows.is_empty() {
-        return;
+    let Endangered { flows, doubted } = &found.endangered;
+    if !flows.is_empty() {
+        let heading = "These connections from outside are open, to ports that will be guarded:";
+        show_flows(heading, flows, err);
+        err.line(if layout.settings.global.adopt_established && plan.adopts() {
+            "They live on until they end, but none can be made again without a knock."
+        } else if !plan.adopts() {
+            "They will be cut: without ipset, what was open before cannot be told from the rest."
+        } else {
+            "They will be cut, because of adopt_established: false."
+        });
     }
-    let heading = "These connections from outside are open, to ports that will be guarded:";
+    if !doubted.is_empty() {
+        let heading = "These connections are open by an interface that will be guarded, to ports that are guarded elsewhere:";
+        show_flows(heading, doubted, err);
+        err.line("They will be cut: they may have come by another interface, with a grant that is over.");
+    }
+}
+
+fn show_flows(heading: &str, flows: &[Flow<'_>], err: &mut Printer) {
     let heading = err.paint(Tone::Doubtful, heading);
     err.line(heading);
     let own = own_session();
     let is_own = |flow: &Flow<'_>| own == Some((flow.client, flow.server.port()));
-    let rows: Vec<[String; 3]> = found
-        .flows
+    let rows: Vec<[String; 3]> = flows
         .iter()
         .map(|flow| {
             let port = format!("{} {}", flow.protocol, flow.server.port());
@@ -100,13 +115,6 @@ fn show_connections(found: &Found<'_>, layout: &Layout<'_>, plan: &Plan, err: &m
         })
         .collect();
     err.table(&rows);
-    err.line(if layout.settings.global.adopt_established && plan.adopts() {
-        "They live on until they end, but none can be made again without a knock."
-    } else if !plan.adopts() {
-        "They will be cut: without ipset, what was open before cannot be told from the rest."
-    } else {
-        "They will be cut, because of adopt_established: false."
-    });
 }
 
 fn show_rules(

@@ -9,7 +9,9 @@ use super::audit::{Finding, Severity};
 use super::diff::{Change, Live, SetRef};
 use super::layout::{Layout, Segment};
 use super::model::{Element, Elements, Timeout};
-use super::plan::{KNOCK_PORTS, TCP_MS, TIMED, UDP_MS, adopted_set, interface_key};
+pub use super::new_outside::Interface;
+use super::new_outside::{NewOutside, is_let_in};
+use super::plan::{KNOCK_PORTS, TCP_MS, TIMED, UDP_MS, adopted_set};
 use super::wire::{Socket, Tracked};
 use crate::config::DefaultInput;
 use crate::units::{Family, IfName, Protocol};
@@ -76,6 +78,18 @@ pub struct Seen {
     pub tracked: Option<Vec<Tracked>>,
     /// The addresses of this host.
     pub own: BTreeSet<IpAddr>,
+    /// Its interfaces.
+    pub interfaces: Vec<Interface>,
+}
+
+/// Flows from outside that the rules would cut.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Endangered<'a> {
+    /// Those to ports that are not guarded yet.
+    pub flows: Vec<Flow<'a>>,
+    /// Those by an interface that becomes an outside one, which may have come by one that was guarded: perhaps their grants
+    /// are over.
+    pub doubted: Vec<Flow<'a>>,
 }
 
 /// The flows from outside that the rules would cut, because their ports are not guarded yet.
@@ -88,22 +102,24 @@ pub fn endangered<'a>(
     live: Option<&Live>,
     seen: &Seen,
     mut way: impl FnMut(IpAddr) -> Option<IfName>,
-) -> Vec<Flow<'a>> {
-    // What is guarded is so on the interfaces that were outside until now.
-    let new: Vec<&IfName> = layout.ext.iter().filter(|name| is_new_outside(live, name)).copied().collect();
+) -> Endangered<'a> {
     let mut flows = in_danger(layout, live, seen);
     flows.retain(|flow| way(flow.client.ip()).is_none_or(|name| layout.ext.contains(&name)));
+    // What is guarded is so on the interfaces that were outside until now.
+    let new = NewOutside::of(layout, live, &seen.interfaces);
+    let mut doubted = Vec::new();
     if !new.is_empty() {
-        let by_new = |flow: &Flow<'a>| way(flow.client.ip()).is_some_and(|name| new.contains(&&name));
-        flows.extend(in_danger(layout, None, seen).into_iter().filter(by_new));
+        for flow in in_danger(layout, None, seen) {
+            let by = way(flow.client.ip()).filter(|name| new.has(name));
+            match by {
+                Some(_) if flows.contains(&flow) || is_let_in(layout, live, &flow) => {}
+                Some(by) if new.met_no_guard(&flow, &by) => drop(flows.insert(flow)),
+                Some(_) => doubted.push(flow),
+                None => {}
+            }
+        }
     }
-    flows.into_iter().collect()
-}
-
-/// Whether rules that are there have outside interfaces, and this is none of them.
-fn is_new_outside(live: Option<&Live>, name: &IfName) -> bool {
-    let known = live.and_then(|live| live.elements.get("ext"));
-    known.is_some_and(|known| !known.is_empty() && !known.contains_key(&interface_key(name)))
+    Endangered { flows: flows.into_iter().collect(), doubted }
 }
 
 /// The flows to ports that these rules do not guard yet.
@@ -289,29 +305,34 @@ pub fn adoption(flows: &[Flow<'_>]) -> Vec<Change> {
         .collect()
 }
 
-/// What an operator should know before the rules are applied; none where nobody would be locked out.
+/// What an operator should know before the rules are applied; nothing where nobody would be locked out.
 #[must_use]
-pub fn finding(flows: &[Flow<'_>], adopt: bool) -> Option<Finding> {
-    if flows.is_empty() {
-        return None;
-    }
+pub fn findings(Endangered { flows, doubted }: &Endangered<'_>, adopt: bool) -> Vec<Finding> {
+    let fate = if adopt {
+        "to ports that are not guarded yet live on when the guard starts, but none of them can be made again without a knock"
+    } else {
+        "to ports that are not guarded yet are cut when the guard starts (adopt_established: false, or no ipset)"
+    };
+    [(flows, fate), (doubted, DOUBTED)]
+        .into_iter()
+        .filter(|(flows, _)| !flows.is_empty())
+        .map(|(flows, fate)| finding(flows, fate))
+        .collect()
+}
+
+/// What becomes of those that may have met the guard elsewhere.
+const DOUBTED: &str = "by an interface that is guarded from now on are cut, as they may have come by another one, with a grant that is over";
+
+fn finding(flows: &[Flow<'_>], fate: &str) -> Finding {
     let (count, plural) = (flows.len(), if flows.len() == 1 { "" } else { "s" });
     let named: Vec<String> = flows.iter().take(NAMED).map(Flow::to_string).collect();
     let more = if count > NAMED { format!("; and {} more", count - NAMED) } else { String::new() };
-    let fate = if adopt {
-        "live on when the guard starts, but none of them can be made again without a knock"
-    } else {
-        "are cut when the guard starts (adopt_established: false, or no ipset)"
-    };
-    Some(Finding {
+    Finding {
         severity: Severity::Warning,
         code: "lockout",
-        message: format!(
-            "{count} connection{plural} from outside to ports that are not guarded yet {fate}: {}{more}",
-            named.join("; ")
-        ),
+        message: format!("{count} connection{plural} from outside {fate}: {}{more}", named.join("; ")),
         fix: "knock once by hand first, or start with `knock-agent run --confirm 60s`, which puts everything back unless you say `knock-agent confirm`".to_owned(),
-    })
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use crate::config::{Alone, Settings, StepPorts, parse};
 use crate::ruleset::diff::diff;
 use crate::ruleset::layout::Options;
 use crate::ruleset::model::Content;
-use crate::ruleset::plan::plan;
+use crate::ruleset::plan::{interface_key, plan};
 
 fn settings(more: &str) -> Settings {
     let keys = "  duration: 10\n  access_key_http: [first-key-N]\n  access_key_https: [second-key-N]\n";
@@ -58,7 +58,19 @@ fn seen() -> Seen {
             tracked(Protocol::Udp, "203.0.113.1:4008", "198.51.100.1:53", "198.51.100.1:53"),
         ]),
         own: ["203.0.113.1".parse().unwrap(), "10.0.0.1".parse().unwrap()].into(),
+        interfaces: vec![
+            interface("eth0", &["203.0.113.1/24", "fe80::1/64"]),
+            interface("eth1", &["10.0.0.1/24"]),
+        ],
     }
+}
+
+fn interface(name: &str, addresses: &[&str]) -> Interface {
+    let address = |text: &&str| {
+        let (addr, length) = text.split_once('/').unwrap();
+        (addr.parse().unwrap(), length.parse().unwrap())
+    };
+    Interface { name: name.into(), addresses: addresses.iter().map(address).collect(), is_port: false }
 }
 
 fn found(more: &str, live: Option<&Live>) -> Vec<(u16, String)> {
@@ -68,7 +80,8 @@ fn found(more: &str, live: Option<&Live>) -> Vec<(u16, String)> {
         let name = if addr.to_string().starts_with("10.") { "eth1" } else { "eth0" };
         Some(name.parse().unwrap())
     };
-    let flows = endangered(&layout, live, &seen(), way);
+    let Endangered { flows, doubted } = endangered(&layout, live, &seen(), way);
+    assert_eq!(doubted, []);
     let mut out: Vec<(u16, String)> =
         flows.iter().map(|flow| (flow.client.port(), flow.closed_by.to_string())).collect();
     out.sort();
@@ -137,15 +150,61 @@ fn what_is_guarded_already_is_in_no_danger() {
     assert_eq!(found("", Some(&part)), expected.map(|(port, app)| (port, app.to_owned())));
 }
 
+/// Ports of the clients of flows by eth1, which becomes an outside interface: those that live on, and those that are doubted.
+fn by_eth1(live: &Live, change: impl FnOnce(&mut Seen)) -> (Vec<u16>, Vec<u16>) {
+    let mut settings = settings("");
+    settings.global.interface_ext.push("eth1".parse().unwrap());
+    let layout = Layout::new(&settings, options());
+    let mut seen = seen();
+    change(&mut seen);
+    let way = |addr: IpAddr| Some(if addr.to_string().starts_with("198.") { "eth0" } else { "eth1" });
+    let way = |addr: IpAddr| way(addr).map(|name| name.parse().unwrap());
+    let Endangered { flows, doubted } = endangered(&layout, Some(live), &seen, way);
+    let ports = |flows: Vec<Flow<'_>>| flows.iter().map(|flow| flow.client.port()).collect();
+    (ports(flows), ports(doubted))
+}
+
+fn add(seen: &mut Seen, local: &str, remote: &str) {
+    seen.sockets.push(Socket { local: at(local), remote: at(remote), listens: false });
+}
+
 #[test]
-fn what_comes_by_an_interface_that_becomes_outside_is_in_danger_whatever_was_guarded() {
-    let mut elsewhere = live("");
+fn what_came_by_an_interface_that_becomes_outside_lives_on_where_it_met_no_guard() {
+    let live = live("");
+    assert_eq!(by_eth1(&live, |_| ()), (vec![4001], vec![]));
+    // From a network behind it, to its own address.
+    assert_eq!(by_eth1(&live, |seen| add(seen, "10.0.0.1:22", "10.9.9.9:4100")), (vec![4001, 4100], vec![]));
+    // As if the way to a client led elsewhere now.
+    let moved = |seen: &mut Seen| add(seen, "203.0.113.1:22", "192.0.2.7:4100");
+    assert_eq!(by_eth1(&live, moved), (vec![4001], vec![4100]));
+    // Who is let in needs nothing else.
+    let mut granted = live.clone();
+    let key = address_key("192.0.2.7".parse().unwrap());
+    granted.elements.insert("app_ssh_4".into(), Elements::from([(key, Element::default())]));
+    assert_eq!(by_eth1(&granted, moved), (vec![4001], vec![]));
+    // A network that both have.
+    let both = |seen: &mut Seen| seen.interfaces[0].addresses.push((at("10.0.0.2:0").ip(), 16));
+    assert_eq!(by_eth1(&live, both), (vec![], vec![4001]));
+}
+
+#[test]
+fn nothing_lives_on_by_an_interface_that_may_take_the_place_of_one_that_was_guarded() {
+    let live = live("");
+    let doubted = (vec![], vec![4001]);
+    // A port of it, without addresses of its own, gone.
+    assert_eq!(by_eth1(&live, |seen| seen.interfaces[0].is_port = true), doubted);
+    assert_eq!(
+        by_eth1(&live, |seen| seen.interfaces[0].addresses.retain(|(addr, _)| addr.is_ipv6())),
+        doubted
+    );
+    assert_eq!(by_eth1(&live, |seen| drop(seen.interfaces.remove(0))), doubted);
+    // Not in the configuration any more.
+    let mut elsewhere = live.clone();
     let of_eth7 = Elements::from([(interface_key(&"eth7".parse().unwrap()), Element::default())]);
-    elsewhere.elements.insert("ext".into(), of_eth7);
-    let expected = [(4000, "ssh"), (4004, "lan"), (4005, "lan"), (4007, "vpn")];
-    assert_eq!(found("", Some(&elsewhere)), expected.map(|(port, app)| (port, app.to_owned())));
+    elsewhere.elements.get_mut("ext").unwrap().extend(of_eth7);
+    assert_eq!(by_eth1(&elsewhere, |_| ()), doubted);
     elsewhere.elements.remove("ext");
-    assert_eq!(found("", Some(&elsewhere)), [], "where that cannot be told");
+    assert_eq!(by_eth1(&elsewhere, |_| ()), (vec![], vec![]), "where that cannot be told");
 }
 
 #[test]
@@ -175,7 +234,7 @@ fn flows_live_on_by_their_exact_ends_before_and_after_translation() {
 
 #[test]
 fn the_finding_names_some_and_counts_the_rest() {
-    assert!(finding(&[], true).is_none());
+    assert_eq!(findings(&Endangered::default(), true).len(), 0);
     let flow = |port| Flow {
         protocol: Protocol::Tcp,
         client: SocketAddr::new([198, 51, 100, 1].into(), port),
@@ -184,7 +243,11 @@ fn the_finding_names_some_and_counts_the_rest() {
         closed_by: ClosedBy::App("ssh"),
     };
     let flows: Vec<_> = (1..=7).map(flow).collect();
-    let message = finding(&flows, false).unwrap().message;
+    let all = Endangered { flows: flows.clone(), doubted: Vec::new() };
+    let message = findings(&all, false).remove(0).message;
     assert!(message.contains("7 connections") && message.contains("198.51.100.1:1 -> tcp port 22 (ssh)"));
     assert!(message.ends_with("and 2 more") && message.contains("are cut"), "{message}");
+    let doubted = Endangered { flows: Vec::new(), doubted: flows };
+    let told = findings(&doubted, true);
+    assert!(told.len() == 1 && told[0].message.contains("with a grant that is over"), "{told:?}");
 }

@@ -17,6 +17,7 @@ pub mod knocking;
 pub mod layout;
 pub mod lockout;
 pub mod model;
+mod new_outside;
 pub mod plan;
 pub mod remedy;
 mod rule;

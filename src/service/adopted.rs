@@ -8,10 +8,10 @@ use super::operations::{OperationError, Operations};
 use super::ways_in::is_at;
 use crate::backend::BackendError;
 use crate::ruleset::diff::{Change, Live};
-use crate::ruleset::lockout::{adopted_ref, ends_of};
+use crate::ruleset::lockout::{adopted_ref, ends_of, flow_key};
 use crate::ruleset::model::{Elements, Timeout};
 use crate::sys::flows;
-use crate::units::{Family, Now};
+use crate::units::{Family, Now, Protocol};
 
 /// The flows as they were when the kernel was last read, and when that was.
 #[derive(Debug, Default)]
@@ -32,9 +32,10 @@ impl Adopted {
     }
 
     /// Whether the flow between two ends is one of them.
-    pub(super) fn knows(&self, protocol: u8, client: SocketAddr, server: SocketAddr) -> bool {
-        let mut keys = self.elements.values().flat_map(Elements::keys);
-        keys.any(|key| ends_of(key) == Some((protocol, client, server)))
+    pub(super) fn knows(&self, protocol: Protocol, client: SocketAddr, server: SocketAddr) -> bool {
+        let set = adopted_ref(Family::of(client.ip())).name;
+        let of_family = self.elements.get(&set);
+        of_family.is_some_and(|elements| elements.contains_key(&flow_key(protocol, client, server)))
     }
 
     pub(super) fn forget(&mut self) {
@@ -169,5 +170,29 @@ mod tests {
         assert_eq!(*elements, Elements::from([(vec![1], element(50_000))]));
         adopted.forget();
         assert_eq!(adopted.restored(|set| set == "adopted_4", now(110)).len(), 1);
+    }
+
+    #[test]
+    fn each_of_very_many_flows_is_found_at_once() {
+        let server =
+            |family| SocketAddr::new(if family { [203, 0, 113, 1].into() } else { [0; 16].into() }, 22);
+        let client = |family, port| SocketAddr::new(server(family).ip(), port);
+        let all = |family| {
+            let keys = (0..30_000).map(|port| flow_key(Protocol::Tcp, client(family, port), server(family)));
+            keys.map(|key| (key, Element::default())).collect::<Elements>()
+        };
+        let sets = [("adopted_4", true), ("adopted_6", false)];
+        let elements = sets.map(|(set, family)| (set.to_owned(), all(family))).into();
+        let mut adopted = Adopted::default();
+        adopted.learn(&Live { elements, ..Live::default() }, now(1));
+        let begun = std::time::Instant::now();
+        for family in [true, false] {
+            for port in 0..60_000 {
+                let known = adopted.knows(Protocol::Tcp, client(family, port), server(family));
+                assert_eq!(known, port < 30_000);
+            }
+            assert!(!adopted.knows(Protocol::Udp, client(family, 1), server(family)));
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     }
 }

@@ -72,7 +72,7 @@ pub fn online(
         Err(error) => return Err(error),
     }
     let layout = Layout::new(settings, options);
-    report.findings.extend(lockout::finding(&layout, live.as_ref(), true));
+    report.findings.extend(lockout::findings(&layout, live.as_ref(), true));
     let mut found = survey(nft)?;
     foresee(&mut found.situation.host, &hosts.plan.changes, settings);
     report.findings.extend(audit(&layout, &found.situation));

@@ -75,7 +75,7 @@ pub fn online(
     let live = iptables.read()?;
     let layout = Layout::new(settings, options);
     let adopts = iptables.keeping() == Keeping::Ipset;
-    report.findings.extend(lockout::finding(&layout, live.as_ref(), adopts));
+    report.findings.extend(lockout::findings(&layout, live.as_ref(), adopts));
     report.findings.extend(host(iptables.seen(), settings));
     Ok(report)
 }

@@ -244,8 +244,11 @@ fn trial_of(
     watcher.order(&before, limit)?;
     let options = firewall.options(&daemon.settings, daemon.http_port, daemon.https_port)?;
     let good = LastGood::of(&daemon.settings, firewall.plan(&daemon.settings, options)?);
-    let plans = Arc::clone(plans);
-    let on_confirmed = move |good: &LastGood| plans.keep(good);
+    let (plans, state_dir) = (Arc::clone(plans), daemon.state_dir.clone());
+    let on_confirmed = move |good: &LastGood, state_file: Option<&Path>| {
+        plans.keep(good);
+        last_run::starts_with(state_file, &state_dir);
+    };
     tracing::warn!(
         seconds = limit.as_secs(),
         "say `knock-agent confirm` in time, else all is put back as it was"
@@ -271,7 +274,8 @@ fn guard(
         operations.end_ways_of(&guard, &live);
     }
     drop(live);
-    last_run::starts_with(daemon.settings.global.state_file.as_deref(), &daemon.state_dir);
+    let note = if on_trial { last_run::tries } else { last_run::starts_with };
+    note(daemon.settings.global.state_file.as_deref(), &daemon.state_dir);
     let mut state = StateFile::resume(&mut operations, clock::now()).and_then(resumed);
     if let Some(state) = state.as_mut().filter(|_| on_trial) {
         state.begin_trial(&operations, clock::now());

@@ -259,6 +259,7 @@ impl Enforcer {
         if cleanup {
             self.close_everything(clock::now());
         }
+        self.operations.finish_claimed(clock::now());
         self.keep(clock::now());
         self.tell_turns(clock::now());
         if stays { Stopped::Unused } else { Stopped::Unguarded }
@@ -326,11 +327,13 @@ impl Enforcer {
     fn follow_state_file(&mut self, now: Now) {
         let wanted = self.operations.settings().global.state_file.as_deref();
         if self.state.as_ref().map(StateFile::path) != wanted {
-            // What it says is soon out of date.
-            self.forget();
+            let on_trial = self.trial.as_ref().is_some_and(|trial| !trial.is_confirmed());
+            // What it says is soon out of date, unless all is put back as it was.
+            if !on_trial {
+                self.forget();
+            }
             let had = self.state.take();
             self.state = StateFile::resume(&mut self.operations, now).and_then(resumed);
-            let on_trial = self.trial.as_ref().is_some_and(|trial| !trial.is_confirmed());
             if let Some(state) = &mut self.state {
                 state.succeed(had, on_trial);
             }

@@ -64,9 +64,14 @@ pub(super) fn starts_with(state_file: Option<&Path>, state_dir: &Path) {
     });
 }
 
+/// Takes note of another state file besides those of before, which stay as long as a start may be taken back.
+pub(super) fn tries(state_file: Option<&Path>, state_dir: &Path) {
+    change(state_dir, |kept| kept.state_files.extend(state_file.map(Path::to_owned)));
+}
+
 /// Takes note of another state file, from a reload on; that of before is removed already.
 pub(super) async fn goes_on_with(state_file: Option<PathBuf>, state_dir: PathBuf) {
-    let note = move || change(&state_dir, |kept| kept.state_files.extend(state_file));
+    let note = move || tries(state_file.as_deref(), &state_dir);
     // The disk may be slow, and it fails only where the daemon is ending.
     let _ = spawn_blocking(note).await;
 }
@@ -136,8 +141,9 @@ mod tests {
         let top = std::env::temp_dir().join(format!("knock-agent-ran-{}", std::process::id()));
         fs::create_dir_all(&top).unwrap();
         let [grants, notes, next] = ["grants", "notes", "next"].map(|name| top.join(name));
-        let text = state::KIND.seal(&serde_json::json!({"boot_id": "1", "written_ms": 1, "grants": []}));
-        fs::write(&grants, text.unwrap()).unwrap();
+        let saved = serde_json::json!({"boot_id": "1", "written_ms": 1, "grants": []});
+        let text = || state::KIND.seal(&saved).unwrap();
+        fs::write(&grants, text()).unwrap();
         fs::write(&notes, "of somebody").unwrap();
         for state_file in [&grants, &notes] {
             starts_with(Some(state_file), &top);
@@ -146,8 +152,16 @@ mod tests {
         assert!(!grants.exists(), "another was named");
         starts_with(Some(&next), &top);
         assert!(notes.exists());
-        let kept = read(&top.join(FILE)).unwrap();
-        assert_eq!(kept.state_files, BTreeSet::from([next]));
+        let kept = || read(&top.join(FILE)).unwrap().state_files;
+        assert_eq!(kept(), BTreeSet::from([next.clone()]));
+        fs::write(&next, text()).unwrap();
+        for state_file in [None, Some(grants.as_path())] {
+            tries(state_file, &top);
+            assert!(next.exists(), "it may be needed again");
+        }
+        assert_eq!(kept(), BTreeSet::from([grants.clone(), next.clone()]));
+        starts_with(Some(&grants), &top);
+        assert!(!next.exists(), "it was confirmed");
         fs::remove_dir_all(&top).unwrap();
     }
 }

@@ -12,7 +12,7 @@ use crate::config::Settings;
 use crate::ruleset::audit::{Finding, Severity};
 use crate::ruleset::diff::{Change, Live, diff};
 use crate::ruleset::layout::{Layout, Options};
-use crate::ruleset::lockout::{self, Flow, Seen, adoption, endangered};
+use crate::ruleset::lockout::{self, Endangered, Flow, Interface, Seen, adoption, endangered};
 use crate::sys::{clock, flows, interfaces};
 use crate::units::{IfName, Now, Protocol};
 
@@ -23,7 +23,7 @@ const NAMED: usize = 50;
 #[derive(Clone, Debug)]
 pub struct Found<'a> {
     /// Connections that the rules would cut.
-    pub flows: Vec<Flow<'a>>,
+    pub endangered: Endangered<'a>,
     /// Whether connection tracking could be asked: without it, forwarded connections and UDP are not seen.
     pub tracking: bool,
 }
@@ -37,26 +37,31 @@ pub fn look<'a>(layout: &Layout<'a>, live: Option<&Live>) -> io::Result<Found<'a
         sockets: flows::sockets()?,
         tracked: flows::tracked_connections().ok(),
         own: interfaces::addresses()?.into_iter().collect(),
+        interfaces: interfaces::states()?.into_iter().map(interface).collect(),
     };
     let mut ways = BTreeMap::new();
     let way = |addr: IpAddr| ways.entry(addr).or_insert_with(|| way_towards(addr)).clone();
-    Ok(Found { flows: endangered(layout, live, &seen, way), tracking: seen.tracked.is_some() })
+    Ok(Found { endangered: endangered(layout, live, &seen, way), tracking: seen.tracked.is_some() })
 }
 
-/// What an operator should know beforehand; none where nobody would be locked out. `adopts`: whether the firewall
+fn interface(state: interfaces::InterfaceState) -> Interface {
+    Interface { name: state.name, addresses: state.addresses, is_port: state.port_of.is_some() }
+}
+
+/// What an operator should know beforehand; nothing where nobody would be locked out. `adopts`: whether the firewall
 /// can let connections live on.
 #[must_use]
-pub fn finding(layout: &Layout<'_>, live: Option<&Live>, adopts: bool) -> Option<Finding> {
+pub fn findings(layout: &Layout<'_>, live: Option<&Live>, adopts: bool) -> Vec<Finding> {
     match look(layout, live) {
-        Ok(found) => lockout::finding(&found.flows, adopts && layout.settings.global.adopt_established),
-        Err(error) => Some(Finding {
+        Ok(found) => lockout::findings(&found.endangered, adopts && layout.settings.global.adopt_established),
+        Err(error) => vec![Finding {
             severity: Severity::Warning,
             code: "lockout",
             message: format!(
                 "open connections cannot be looked at ({error}): who would be locked out is not known"
             ),
             fix: "load the modules that ss needs: modprobe -a tcp_diag inet_diag".to_owned(),
-        }),
+        }],
     }
 }
 
@@ -130,15 +135,24 @@ pub(super) fn adopt(settings: &Settings, options: Options, live: Option<&Live>) 
             "connection tracking cannot be asked: open connections that are forwarded, and UDP, are not seen"
         );
     }
+    let Endangered { flows, doubted } = &found.endangered;
     let adopts = settings.global.adopt_established;
     let fate = if adopts { "it lives on until it ends" } else { "it is cut" };
-    for flow in found.flows.iter().take(NAMED) {
-        tracing::warn!(%flow, "an open connection to a port that is guarded from now on: {fate}");
+    log(flows, &format!("an open connection to a port that is guarded from now on: {fate}"));
+    log(
+        doubted,
+        "an open connection by an interface that is guarded from now on, which may have come by another one with a grant that is over: it is cut",
+    );
+    if adopts { adoption(flows) } else { Vec::new() }
+}
+
+fn log(flows: &[Flow<'_>], what: &str) {
+    for flow in flows.iter().take(NAMED) {
+        tracing::warn!(%flow, "{what}");
     }
-    if found.flows.len() > NAMED {
-        tracing::warn!(more = found.flows.len() - NAMED, "and further ones");
+    if flows.len() > NAMED {
+        tracing::warn!(more = flows.len() - NAMED, "and further ones");
     }
-    if adopts { adoption(&found.flows) } else { Vec::new() }
 }
 
 /// Where it cannot be told it counts as outside.

@@ -159,8 +159,10 @@ impl Operations {
         }
     }
 
-    /// The same at ports at which connections did not live on by the settings of before.
+    /// The same at ports at which connections did not live on by the settings of before. Ends what was begun in this host's
+    /// name where those did not guard.
     pub(super) fn end_strangers_of_new(&mut self, before: &Settings, now: Now) {
+        self.end_claimed_of_new(before, now);
         if any_keeps(&self.settings.apps) {
             self.note_ends(now);
             let mut ways_in = WaysIn::now(before, self.options);
@@ -206,7 +208,7 @@ impl Operations {
                 stay.insert(ends);
             } else if is_meant(flow)
                 && ways_in.is_outside(client)
-                && !self.adopted.knows(ends.0, flow.client, flow.server)
+                && !self.adopted.knows(flow.protocol, flow.client, flow.server)
                 && !self.is_let_in(flow, &mut ways_in, now)
             {
                 ended += 1;

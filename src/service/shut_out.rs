@@ -133,9 +133,8 @@ impl Operations {
                 slugs.iter().any(|app| app.destination.host().is_some()) || !slugs.is_empty() && is_guarded()
             });
             let Some(way) = theirs else { continue };
-            let number = flow.protocol.number();
-            let adopted =
-                !matches!(out, ShutOut::Everybody(_)) && self.adopted.knows(number, way.client, way.server);
+            let adopted = !matches!(out, ShutOut::Everybody(_))
+                && self.adopted.knows(flow.protocol, way.client, way.server);
             if adopted || self.may_reach(&way, &mut ways_in, boot) {
                 continue;
             }

@@ -4,6 +4,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -192,23 +193,27 @@ struct Tried {
     phase: Phase,
 }
 
+/// What is done with the plan in force and the file that keeps grants.
+type OnConfirmed = Box<dyn Fn(&LastGood, Option<&Path>) + Send + Sync>;
+
 /// A start that waits for its confirmation.
 pub struct Trial {
     tried: Mutex<Tried>,
-    on_confirmed: Box<dyn Fn(&LastGood) + Send + Sync>,
+    on_confirmed: OnConfirmed,
     /// How long it waits.
     pub limit: Duration,
     started: Instant,
 }
 
 impl Trial {
-    /// A trial of a plan that begins now; `on_confirmed` is called with the plan in force when it is over and went well.
+    /// A trial of a plan that begins now; `on_confirmed` is called with the plan in force, and the file that keeps grants, when it
+    /// is over and went well.
     #[must_use]
     pub fn new(
         (watcher, before): (Watcher, Snapshot),
         limit: Duration,
         good: LastGood,
-        on_confirmed: Box<dyn Fn(&LastGood) + Send + Sync>,
+        on_confirmed: OnConfirmed,
     ) -> Self {
         let phase = Phase::Waiting(Undo { watcher, before });
         Self { tried: Mutex::new(Tried { good, phase }), on_confirmed, limit, started: Instant::now() }
@@ -240,11 +245,11 @@ impl Trial {
         }
     }
 
-    /// Keeps everything as it is; false if that was said before.
+    /// Keeps everything as it is, with that file for grants; false if that was said before.
     ///
     /// # Errors
     /// [`NotConfirmed`]; it is then put back as if nothing had been said.
-    pub fn confirm(&self) -> Result<bool, NotConfirmed> {
+    pub fn confirm(&self, state_file: Option<&Path>) -> Result<bool, NotConfirmed> {
         // Held while the plan is kept, so that a reload keeps its plan later than this one.
         let mut tried = self.tried();
         match &mut tried.phase {
@@ -257,7 +262,7 @@ impl Trial {
         if let Phase::Waiting(undo) = std::mem::replace(&mut tried.phase, Phase::Confirmed) {
             undo.watcher.let_go();
         }
-        (self.on_confirmed)(&tried.good);
+        (self.on_confirmed)(&tried.good, state_file);
         Ok(true)
     }
 
@@ -420,7 +425,7 @@ mod tests {
         let good = LastGood::of(&settings_for_tests(Step1Reply::Silent), Plan::Nftables(Ruleset::default()));
         let count = Arc::<AtomicUsize>::default();
         let counted = Arc::clone(&count);
-        let on_confirmed = Box::new(move |_: &LastGood| {
+        let on_confirmed = Box::new(move |_: &LastGood, _: Option<&Path>| {
             let _ = counted.fetch_add(1, Ordering::Relaxed);
         });
         (Trial::new((Watcher { child, pipe }, before), limit, good, on_confirmed), count)
@@ -445,9 +450,9 @@ mod tests {
                 std::thread::sleep(PAUSE);
             }
             let begun = Instant::now();
-            assert!(trial.confirm().unwrap());
+            assert!(trial.confirm(None).unwrap());
             assert!(begun.elapsed() < Duration::from_secs(2), "{words:?}");
-            assert!(!trial.confirm().unwrap() && trial.is_confirmed() && !trial.is_alone());
+            assert!(!trial.confirm(None).unwrap() && trial.is_confirmed() && !trial.is_alone());
             assert!(!trial.close() && !trial.end().unwrap());
             assert_eq!(count.load(Ordering::Relaxed), 1);
         }
@@ -455,7 +460,7 @@ mod tests {
 
     #[test]
     fn whoever_confirms_too_late_is_told_so() {
-        let is_late = |trial: &Trial| matches!(trial.confirm(), Err(NotConfirmed::TooLate));
+        let is_late = |trial: &Trial| matches!(trial.confirm(None), Err(NotConfirmed::TooLate));
         let (over, count) = trial(&["head", "-c", "1"], Duration::ZERO);
         assert!(is_late(&over), "also before anybody took note that the time is over");
         let (closed, _) = trial(&["head", "-c", "1"], LONG);

@@ -111,7 +111,7 @@ impl Operations {
         for flow in known.iter().filter(|flow| flow.server.ip() != flow.there.ip() && is_gone(flow)) {
             if !ways_in.is_here(flow.server.ip())
                 || !(was_let_in(flow) || ways_in.is_outside(flow.client.ip()))
-                || self.adopted.knows(flow.protocol.number(), flow.client, flow.server)
+                || self.adopted.knows(flow.protocol, flow.client, flow.server)
             {
                 continue;
             }

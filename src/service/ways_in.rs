@@ -29,6 +29,7 @@ pub(super) struct WaysIn {
     ext: BTreeSet<IfName>,
     here: BTreeMap<IpAddr, bool>,
     outside: BTreeMap<IpAddr, bool>,
+    by: BTreeMap<IpAddr, Option<u32>>,
 }
 
 impl WaysIn {
@@ -40,7 +41,8 @@ impl WaysIn {
         });
         let layout = Layout::new(settings, options);
         let ext = layout.ext.into_iter().cloned().collect();
-        Self { own: own.into_iter().collect(), ext, here: BTreeMap::new(), outside: BTreeMap::new() }
+        let (here, outside, by) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { own: own.into_iter().collect(), ext, here, outside, by }
     }
 
     /// The apps that whoever began a connection is a client of: those of the LAN host that answers, else those of
@@ -59,6 +61,15 @@ impl WaysIn {
     pub(super) fn is_outside(&mut self, client: IpAddr) -> bool {
         let ext = &self.ext;
         *self.outside.entry(client).or_insert_with(|| comes_from_outside(|name| ext.contains(name), client))
+    }
+
+    /// Whether two addresses are reached by the same interface.
+    pub(super) fn are_together(&mut self, one: IpAddr, other: IpAddr) -> bool {
+        let mut by = |addr: IpAddr| {
+            let way = self.by.entry(addr);
+            *way.or_insert_with(|| flows::interface_towards(addr).ok().flatten())
+        };
+        by(one).is_some_and(|interface| by(other) == Some(interface))
     }
 }
 

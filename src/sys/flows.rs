@@ -38,6 +38,7 @@ const RTN_LOCAL: u8 = 2;
 const PATIENCE_SECS: i64 = 20;
 /// How many connections connection tracking knows in this network namespace.
 const TRACKED: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
+const LIBERAL: &str = "/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal";
 
 /// TCP sockets that listen or carry a connection, of both families.
 ///
@@ -122,7 +123,21 @@ pub fn known_connections() -> io::Result<Vec<Tracked>> {
     dump(known)
 }
 
-fn dump(decode: impl Fn(&[u8]) -> Option<Tracked>) -> io::Result<Vec<Tracked>> {
+/// The same with the state that they are in.
+///
+/// # Errors
+/// As for [`tracked_connections`].
+pub fn all_attempts() -> io::Result<Vec<Attempt>> {
+    dump(attempted)
+}
+
+/// Whether connection tracking here lets packets of TCP pass that do not fit the state of their connection.
+#[must_use]
+pub fn is_liberal() -> bool {
+    std::fs::read(LIBERAL).is_ok_and(|flag| flag.trim_ascii() != b"0")
+}
+
+fn dump<T>(decode: impl Fn(&[u8]) -> Option<T>) -> io::Result<Vec<T>> {
     let mut out = Vec::new();
     // The kernel walks a table of the size of the whole machine's to find none.
     if std::fs::read(TRACKED).is_ok_and(|number| number.trim_ascii() == b"0") {

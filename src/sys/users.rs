@@ -1,10 +1,11 @@
 //! Users and groups of this host.
 
 use std::ffi::CString;
+use std::path::Path;
 
 use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, getgrouplist};
 
-use super::process;
+use super::{files, process};
 
 /// The group whose members may talk to the daemon.
 pub const GROUP: &str = "knock-agent";
@@ -50,10 +51,18 @@ fn is_account(owner: u32, find: impl Fn(&str) -> Option<User>) -> bool {
 /// namespace of its own.
 #[must_use]
 pub fn may_rule(uid: u32, pid: Option<i32>) -> bool {
-    let could = |pid: i32| {
-        pid > 0 && process::has_net_admin(pid) == Ok(true) && process::is_elsewhere(pid) == Some(false)
-    };
-    uid == 0 || (uid == own() && pid.is_some_and(could))
+    uid == 0 || (uid == own() && pid.is_some_and(|pid| could(uid, pid)))
+}
+
+/// Whether it is a process of that user that could do it. The number of one that has ended may be another's by now, and may
+/// become so at any moment.
+fn could(uid: u32, pid: i32) -> bool {
+    let is_theirs = || files::owner(Path::new(&format!("/proc/{pid}"))) == Some(uid);
+    pid > 0
+        && is_theirs()
+        && process::has_net_admin(pid) == Ok(true)
+        && process::is_elsewhere(pid) == Some(false)
+        && is_theirs()
 }
 
 /// Whether a user may talk to the daemon: root, the daemon's own user, or a member of [`GROUP`].
@@ -88,7 +97,7 @@ pub fn operators() -> Option<u32> {
 ///
 /// # Errors
 /// The reason.
-pub fn give_to_group(path: &std::path::Path, gid: u32) -> std::io::Result<()> {
+pub fn give_to_group(path: &Path, gid: u32) -> std::io::Result<()> {
     if std::os::unix::fs::MetadataExt::gid(&std::fs::symlink_metadata(path)?) == gid {
         return Ok(());
     }
@@ -98,6 +107,14 @@ pub fn give_to_group(path: &std::path::Path, gid: u32) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_of_another_user_rules_for_nobody() {
+        let pid = nix::unistd::getpid().as_raw();
+        assert_eq!(could(own(), pid), process::has_net_admin(pid) == Ok(true));
+        assert!(!could(own() + 1, pid), "the number of one that has ended");
+        assert!(!could(own(), 0) && !could(own(), -1));
+    }
 
     #[test]
     fn secrets_may_belong_to_root_to_us_and_to_the_daemon_s_account_only() {

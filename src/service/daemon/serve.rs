@@ -26,7 +26,7 @@ use crate::service::record::Record;
 use crate::service::reload::Reloader;
 use crate::service::served::{Pair, Served};
 use crate::service::trial::Trial;
-use crate::service::{callers, control};
+use crate::service::{callers, control, last_run};
 use crate::sys::netlink::Events;
 use crate::sys::{files, notify, process, resident, seal, signals, users};
 use crate::units::LogEvent;
@@ -124,7 +124,11 @@ impl Guarded<'_> {
                     _ = terminate.recv() => (false, Ok(())),
                     _ = interrupt.recv() => (false, Ok(())),
                     stopped = &mut enforcing => (true, match stopped {
-                        Ok(Stopped::TornDown) => Ok(()),
+                        Ok(Stopped::TornDown) => {
+                            // During a trial those of before are there, too.
+                            last_run::starts_with(None, &self.daemon.state_dir);
+                            Ok(())
+                        }
                         Ok(Stopped::Unused | Stopped::Unguarded) | Err(_) => Err(DaemonError::Died("the enforcer")),
                     }),
                     seconds = overdue(self.trial.map(Arc::as_ref)) => {

@@ -81,7 +81,8 @@ impl Enforcer {
 
     fn confirm(&mut self, user: &str) -> Reply {
         let failed = |failure, message: &str| Reply::Failed { failure, message: message.to_owned() };
-        match self.trial.as_ref().map(|trial| trial.confirm()) {
+        let state_file = self.operations.settings().global.state_file.as_deref();
+        match self.trial.as_ref().map(|trial| trial.confirm(state_file)) {
             None => {
                 failed(Failure::Request, "there is nothing to confirm: `run` was started without --confirm")
             }
