@@ -70,6 +70,13 @@ pub fn send_and_reset(source: IpAddr, to: SocketAddr, bytes: &[u8]) -> bool {
     dial(source, to, HASTE).is_ok_and(|mut stream| stream.write_all(bytes).is_ok())
 }
 
+/// Connects, sends all of it in one segment and leaves the connection open. Inside the namespace.
+pub fn connect_and_send(source: IpAddr, to: SocketAddr, bytes: &[u8]) -> Option<TcpStream> {
+    let mut stream = dial(source, to, HASTE).ok()?;
+    stream.write_all(bytes).ok()?;
+    Some(stream)
+}
+
 /// Connects and says nothing. Inside the namespace.
 pub fn connect_and_leave_open(source: IpAddr, to: SocketAddr) -> Option<TcpStream> {
     dial(source, to, HASTE).ok()

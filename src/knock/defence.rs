@@ -47,7 +47,9 @@ impl Defence {
         self.lockout.left(client, now).is_some()
     }
 
-    /// Counts a request; why it is not judged, where it is not. `live` tells whether a step 1 of the address is live.
+    /// Counts a request; why it is not judged, where it is not. `live`: it is a step 2, and a step 1 of the address is live.
+    ///
+    /// What is not judged because of others takes nothing of the address' own rate.
     pub fn turn_away(
         &mut self,
         client: ClientAddr,
@@ -59,13 +61,21 @@ impl Defence {
             return Some(Refusal::TooMany);
         }
         let standing = self.standing(client, live, now);
-        (!self.cap.allows(standing, now)).then_some(Refusal::Busy)
+        if self.cap.allows(standing, now) {
+            return None;
+        }
+        self.rate.give_back(client, step, now);
+        Some(Refusal::Busy)
     }
 
     /// Counts a comparison with a slow hash; whether it may be made.
-    pub fn allows_hash(&mut self, client: ClientAddr, live: bool, now: Duration) -> bool {
+    pub fn allows_hash(&mut self, client: ClientAddr, step: Step, live: bool, now: Duration) -> bool {
         let standing = self.standing(client, live, now);
-        self.cap.allows_hash(standing, now)
+        let allowed = self.cap.allows_hash(standing, now);
+        if !allowed {
+            self.rate.give_back(client, step, now);
+        }
+        allowed
     }
 
     /// Remembers what came of a request.
@@ -107,8 +117,10 @@ impl Defence {
     }
 
     fn standing(&self, client: ClientAddr, live: bool, now: Duration) -> Standing {
-        if live || self.known.knows(client, now) {
+        if self.known.knows(client, now) {
             Standing::Known
+        } else if live {
+            Standing::Live
         } else if self.lockout.has_failed(client, now) {
             Standing::Failed
         } else {

@@ -36,6 +36,14 @@ fn fail(gate: &mut Gatekeeper, client: &str, times: usize, secs: u64) {
     }
 }
 
+/// More strangers than are judged in a second.
+fn crowd(gate: &mut Gatekeeper, secs: u64) {
+    for n in 0..1_000_u32 {
+        let client = std::net::Ipv4Addr::from(0x0a00_0000 + n).to_string();
+        let _ = knock(gate, Step::One, &client, "a-wrong-key", secs);
+    }
+}
+
 fn admitted(verdict: &Verdict) -> bool {
     matches!(verdict, Verdict::AdmitToStep2 { .. })
 }
@@ -108,4 +116,49 @@ fn a_flood_of_strangers_is_bounded_and_leaves_room_for_those_who_got_in_before()
     assert_eq!(judged, 150);
     assert!(admitted(&knock(&mut gate, Step::One, knower, "first-key-1", later)));
     assert!(admitted(&knock(&mut gate, Step::One, "10.0.0.9", "first-key-1", later + 1)));
+}
+
+#[test]
+fn who_repeats_a_right_step_1_from_many_addresses_leaves_room_for_those_who_got_in_before() {
+    let mut gate = Gatekeeper::new(&settings(RULE), &[], [3; 16]);
+    let knower = "192.0.2.1";
+    let goes_in = |gate: &mut Gatekeeper, secs| {
+        let first = knock(gate, Step::One, knower, "first-key-1", secs);
+        admitted(&first)
+            && matches!(knock(gate, Step::Two, knower, "second-key-2", secs), Verdict::Grant { .. })
+    };
+    assert!(goes_in(&mut gate, 0));
+    let client = |n: u32| format!("2001:db8:f:{n:x}::7");
+    for secs in 3_600..3_610 {
+        // Each address again and again, while its step 1 is live; some of them go on to step 2, with a wrong key.
+        let mut judged = 0;
+        for n in 0..2_000_u32 {
+            let first = knock(&mut gate, Step::One, &client(n % 500), "first-key-1", secs);
+            let second = knock(&mut gate, Step::Two, &client(n % 500), "a-wrong-key", secs);
+            judged += usize::from(admitted(&first)) + usize::from(second == WRONG);
+        }
+        assert!(judged <= 200, "{judged}");
+        assert!(goes_in(&mut gate, secs), "{secs}");
+    }
+}
+
+#[test]
+fn a_live_step_1_has_a_share_for_step_2_that_strangers_do_not_use_up() {
+    let mut gate = Gatekeeper::new(&settings(RULE), &[], [3; 16]);
+    assert!(admitted(&knock(&mut gate, Step::One, "192.0.2.1", "first-key-1", 0)));
+    crowd(&mut gate, 0);
+    assert!(matches!(knock(&mut gate, Step::Two, "192.0.2.1", "second-key-2", 0), Verdict::Grant { .. }));
+}
+
+#[test]
+fn what_is_put_off_because_of_others_takes_nothing_of_the_clients_own_rate() {
+    let mut settings = settings(RULE);
+    settings.global.step1_2_rate_limit_per_minute = 2;
+    let mut gate = Gatekeeper::new(&settings, &[], [3; 16]);
+    crowd(&mut gate, 0);
+    for _ in 0..9 {
+        let verdict = knock(&mut gate, Step::One, "192.0.2.1", "first-key-1", 0);
+        assert_eq!(verdict, Verdict::Refuse(Refusal::Busy));
+    }
+    assert!(admitted(&knock(&mut gate, Step::One, "192.0.2.1", "first-key-1", 1)));
 }

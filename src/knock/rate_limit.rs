@@ -50,15 +50,27 @@ impl RateLimit {
     /// Counts a request at `now` (time since a fixed start); false when the address has used up its minute at that step.
     #[must_use]
     pub fn allows(&mut self, client: ClientAddr, step: Step, now: Duration) -> bool {
-        let id = identity(client, step);
-        let hash = hmac::sign(&self.key, &id.to_be_bytes());
+        let (id, set, limit) = (identity(client, step), self.set(client, step), self.limit);
+        self.table(client).count(set, id, now.as_secs() / SLOT_SECS, limit)
+    }
+
+    /// Takes back a request that was counted at `now` and not judged; where nothing else counts, its place as well.
+    pub fn give_back(&mut self, client: ClientAddr, step: Step, now: Duration) {
+        let (id, set) = (identity(client, step), self.set(client, step));
+        self.table(client).give_back(set, id, now.as_secs() / SLOT_SECS);
+    }
+
+    fn set(&self, client: ClientAddr, step: Step) -> usize {
+        let hash = hmac::sign(&self.key, &identity(client, step).to_be_bytes());
         let number = hash.as_ref().first_chunk::<8>().map_or(0, |b| u64::from_be_bytes(*b));
-        let set = usize::try_from(number % (SETS as u64)).unwrap_or_default();
-        let table = match client.family() {
+        usize::try_from(number % (SETS as u64)).unwrap_or_default()
+    }
+
+    fn table(&mut self, client: ClientAddr) -> &mut Table {
+        match client.family() {
             Family::V4 => &mut self.v4,
             Family::V6 => &mut self.v6,
-        };
-        table.count(set, id, now.as_secs() / SLOT_SECS, self.limit)
+        }
     }
 
     /// Takes another limit from now on; what has been counted stays.
@@ -144,6 +156,19 @@ impl Table {
             Some(_) | None => false,
         }
     }
+
+    fn give_back(&mut self, set: usize, id: u128, slot: u64) {
+        let places = set * WAYS..(set + 1) * WAYS;
+        let own = self.ids.get(places).and_then(|ids| ids.iter().position(|&held| held == id));
+        let Some(at) = own.map(|way| set * WAYS + way) else { return };
+        let (Some(held), Some(counts)) = (self.ids.get_mut(at), self.counts.get_mut(at)) else { return };
+        if let Some(count) = counts.get_mut(place(slot)) {
+            *count = count.saturating_sub(1);
+        }
+        if counts.iter().all(|&count| count == 0) {
+            *held = 0;
+        }
+    }
 }
 
 fn place(slot: u64) -> usize {
@@ -205,6 +230,27 @@ mod tests {
         assert!(!known.iter().any(|&c| limit.allows(c, Step::One, secs(102))));
         assert!(limit.allows(client("2001:db8::1"), Step::One, secs(102)));
         assert!(limit.allows(client("10.3.13.63"), Step::One, secs(166)));
+    }
+
+    #[test]
+    fn what_is_given_back_was_never_counted() {
+        let mut limit = RateLimit::new(2, &[9; 16]);
+        let who = client("192.0.2.1");
+        for n in 0..100 {
+            assert!(limit.allows(who, Step::One, secs(n)), "{n}");
+            limit.give_back(who, Step::One, secs(n));
+        }
+        assert_eq!([0; 3].map(|_| limit.allows(who, Step::One, secs(100))), [true, true, false]);
+        limit.give_back(who, Step::Two, secs(100));
+        assert!(!limit.allows(who, Step::One, secs(101)));
+        limit.give_back(who, Step::One, secs(100));
+        assert_eq!([0; 2].map(|_| limit.allows(who, Step::One, secs(101))), [true, false]);
+        // Nor was a place taken, where nothing else counts.
+        let many = || (0..200_000_u32).map(|n| ClientAddr::new(IpAddr::V4((0x0a00_0000 + n).into())));
+        for client in many() {
+            assert!(limit.allows(client, Step::One, secs(101)), "{client}");
+            limit.give_back(client, Step::One, secs(101));
+        }
     }
 
     #[test]

@@ -23,8 +23,8 @@ struct Record {
 /// Requests a second, of which as many may come at once.
 #[derive(Clone, Debug)]
 struct Share {
-    each: u64,
-    /// What is left, in milliseconds' worth, at that moment.
+    a_second: u64,
+    /// What is left at that moment, in thousandths of a request.
     left: u64,
     at: u64,
 }
@@ -34,15 +34,15 @@ pub struct Defence {
     limit: u32,
     rule: Option<LockOut>,
     records: Vec<Record>,
-    /// For those who are known, for others, for those who failed.
-    shares: [Share; 3],
+    /// For those who are known, for steps 2 of others whose step 1 is live, for others, for those who failed.
+    shares: [Share; 4],
     hashes: Share,
 }
 
 impl Defence {
     pub fn new(limit: u32, rule: Option<LockOut>) -> Self {
-        let share = |a_second: u64| Share { each: 1_000 / a_second, left: 1_000, at: 0 };
-        let shares = [share(200), share(100), share(50)];
+        let share = |a_second: u64| Share { a_second, left: a_second * 1_000, at: 0 };
+        let shares = [share(150), share(50), share(100), share(50)];
         Self { limit, rule, records: Vec::new(), shares, hashes: share(4) }
     }
 
@@ -94,11 +94,19 @@ impl Defence {
         record.judged.push((step, now));
         let shares = self.may_use(client, live, now);
         let taken = shares.into_iter().any(|share| self.shares[share].take(now));
+        if !taken {
+            self.record(client).judged.pop();
+        }
         (!taken).then_some(Refusal::Busy)
     }
 
+    /// Asked right after the request was counted, which it is not where this is false.
     pub fn takes_hash(&mut self, client: ClientAddr, live: bool, now: u64) -> bool {
-        self.may_use(client, live, now).start == 0 || self.hashes.take(now)
+        let taken = self.may_use(client, live, now).start == 0 || self.hashes.take(now);
+        if !taken {
+            self.record(client).judged.pop();
+        }
+        taken
     }
 
     /// The shares that an address may draw on: its own, and those of lower standing.
@@ -108,10 +116,11 @@ impl Defence {
         let record = self.record(client);
         let known = record.known.is_some_and(|at| now / 1_000 - at / 1_000 < WEEK);
         let failed = rule.is_some_and(|rule| record.failed.is_some() && !record.is_past(rule, now));
-        match (live || known, failed) {
-            (true, _) => 0..3,
-            (false, false) => 1..3,
-            (false, true) => 2..3,
+        match (known, live, failed) {
+            (true, _, _) => 0..4,
+            (false, true, _) => 1..4,
+            (false, false, false) => 2..4,
+            (false, false, true) => 3..4,
         }
     }
 
@@ -233,11 +242,11 @@ impl Record {
 
 impl Share {
     fn take(&mut self, now: u64) -> bool {
-        self.left = (self.left + (now - self.at)).min(1_000);
+        self.left = (self.left + (now - self.at) * self.a_second).min(self.a_second * 1_000);
         self.at = now;
-        let there_is_one = self.left >= self.each;
+        let there_is_one = self.left >= 1_000;
         if there_is_one {
-            self.left -= self.each;
+            self.left -= 1_000;
         }
         there_is_one
     }

@@ -1,0 +1,104 @@
+//! What is kept for those who are known while whole networks of strangers use up all they can.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::{self, sleep};
+use std::time::{Duration, Instant};
+
+use crate::agent::{Agent, Installation};
+use crate::configuration::{Config, STEP1_PATH, http_key};
+use crate::knocking::{STEP1_PORT, form, request};
+use crate::process::Stop;
+use crate::server::{Habit, Server};
+use crate::strangers::{Stranger, connect_and_send, knock_from};
+use crate::topology::{Family, Topology};
+
+/// For how long a stranger holds on to a connection: the request has to be read first.
+const HELD: Duration = Duration::from_millis(200);
+const THREADS: u32 = 4;
+
+struct Crowded {
+    net: Topology,
+    home: Installation,
+    _agent: Agent,
+    _service: Server,
+}
+
+impl Crowded {
+    fn new() -> Self {
+        let net = Topology::new();
+        let service = Server::tcp(&net.router, 2222, Habit::Echo);
+        let home = Installation::new(&Config::new(&[]).app("ssh", "2222", "tcp", "local", &["duration: 60"]));
+        let agent = home.start(&net.router);
+        Stranger::settle(&net);
+        Self { net, home, _agent: agent, _service: service }
+    }
+
+    /// Which of these get in, each with two tries and all at once.
+    fn get_in(&self, who: impl Iterator<Item = IpAddr>) -> Vec<bool> {
+        let to = |from: IpAddr| if from.is_ipv4() { Family::V4.router() } else { Family::V6.router() };
+        let who: Vec<IpAddr> = who.collect();
+        self.net.b.enter(|| {
+            thread::scope(|scope| {
+                let tries = |from| (0..2).any(|_| knock_from(from, to(from), "ssh"));
+                let knocks: Vec<_> = who.iter().map(|&from| scope.spawn(move || tries(from))).collect();
+                knocks.into_iter().map(|knock| knock.join().unwrap()).collect()
+            })
+        })
+    }
+
+    /// Has so many IPv6 networks, one after the other and again, send this to step 1 as long as `meanwhile` takes; how many
+    /// times it was sent.
+    fn flooded(&self, networks: u32, a_second: u32, form: &str, meanwhile: impl FnOnce(&AtomicU32)) -> u32 {
+        let (over, sent) = (AtomicBool::new(false), AtomicU32::new(0));
+        let bytes = request(&format!("POST {STEP1_PATH}"), form);
+        let to = (Family::V6.router(), STEP1_PORT).into();
+        let begun = Instant::now();
+        let one = |next: &AtomicU32| {
+            let mut held = VecDeque::new();
+            while !over.load(Ordering::Relaxed) {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                sleep(
+                    (begun + Duration::from_secs(1) * number / a_second)
+                        .saturating_duration_since(Instant::now()),
+                );
+                let from = Stranger(number % networks).address(Family::V6);
+                if let Some(stream) = connect_and_send(from, to, bytes.as_bytes()) {
+                    sent.fetch_add(1, Ordering::Relaxed);
+                    held.push_back((Instant::now(), stream));
+                }
+                while held.front().is_some_and(|(at, _)| at.elapsed() > HELD) {
+                    held.pop_front();
+                }
+            }
+        };
+        let next = AtomicU32::new(0);
+        thread::scope(|scope| {
+            let _stop = Stop(&over);
+            for _ in 0..THREADS {
+                scope.spawn(|| self.net.b.enter(|| one(&next)));
+            }
+            meanwhile(&sent);
+        });
+        sent.into_inner()
+    }
+}
+
+/// IPv4 addresses that no flood is of.
+fn people(from: u32, count: u32) -> impl Iterator<Item = IpAddr> {
+    (from..from + count).map(|number| Stranger(number).address(Family::V4))
+}
+
+#[test]
+fn right_step_1s_of_a_whole_network_keep_nobody_out_who_got_in_before() {
+    let crowded = Crowded::new();
+    assert_eq!(crowded.get_in(people(0, 6)), [true; 6], "{}", crowded.home.log());
+    let sent = crowded.flooded(1_500, 1_000, &form("ssh", &http_key("ssh")), |_| {
+        sleep(Duration::from_secs(2));
+        assert_eq!(crowded.get_in(people(0, 6)), [true; 6], "{}", crowded.home.log());
+    });
+    let admitted = crowded.home.log().matches("step 1 was right: step 2 is open").count();
+    println!("{sent} sent, {admitted} lines");
+    assert!(admitted <= 200, "{admitted} lines for {sent} requests");
+}
