@@ -1,7 +1,7 @@
 //! What is kept for those who are known while whole networks of strangers use up all they can.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
@@ -32,6 +32,10 @@ impl Crowded {
         let home = Installation::new(&Config::new(&[]).app("ssh", "2222", "tcp", "local", &["duration: 60"]));
         let agent = home.start(&net.router);
         Stranger::settle(&net);
+        // Of other people than the strangers.
+        let (six, via) = ("2001:db8:78::/48", Family::V6.client_b().to_string());
+        net.b.run("ip", &["-6", "route", "add", "local", six, "dev", "lo"]).success();
+        net.router.run("ip", &["-6", "route", "add", six, "via", &via]).success();
         Self { net, home, _agent: agent, _service: service }
     }
 
@@ -90,6 +94,11 @@ fn people(from: u32, count: u32) -> impl Iterator<Item = IpAddr> {
     (from..from + count).map(|number| Stranger(number).address(Family::V4))
 }
 
+/// IPv6 addresses of another network than that of a flood.
+fn neighbours(from: u16, count: u16) -> impl Iterator<Item = IpAddr> {
+    (from..from + count).map(|number| Ipv6Addr::new(0x2001, 0xdb8, 0x78, number, 0, 0, 0, 7).into())
+}
+
 #[test]
 fn right_step_1s_of_a_whole_network_keep_nobody_out_who_got_in_before() {
     let crowded = Crowded::new();
@@ -101,4 +110,25 @@ fn right_step_1s_of_a_whole_network_keep_nobody_out_who_got_in_before() {
     let admitted = crowded.home.log().matches("step 1 was right: step 2 is open").count();
     println!("{sent} sent, {admitted} lines");
     assert!(admitted <= 200, "{admitted} lines for {sent} requests");
+}
+
+#[test]
+fn wrong_keys_of_a_whole_network_keep_out_neither_who_got_in_before_nor_newcomers() {
+    let crowded = Crowded::new();
+    assert_eq!(crowded.get_in(neighbours(0, 6)), [true; 6], "{}", crowded.home.log());
+    crowded.flooded(20_000, 1_000, &form("ssh", "a-wrong-key-1"), |sent| {
+        // As many as there are places, and then some more.
+        let end = Instant::now() + Duration::from_secs(60);
+        while sent.load(Ordering::Relaxed) < 19_000 && Instant::now() < end {
+            sleep(Duration::from_millis(100));
+        }
+        println!("{} sent", sent.load(Ordering::Relaxed));
+        assert_eq!(crowded.get_in(neighbours(0, 6)), [true; 6], "known: {}", crowded.home.log());
+        assert_eq!(
+            crowded.get_in(neighbours(50, 4).chain(people(50, 4))),
+            [true; 8],
+            "{}",
+            crowded.home.log()
+        );
+    });
 }

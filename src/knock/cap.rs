@@ -17,7 +17,7 @@ pub enum Standing {
     Live,
     /// Nothing is known.
     Unblemished,
-    /// The address failed and did not get in since.
+    /// The address failed and did not get in since, or very much came of its network and nobody got in.
     Failed,
 }
 

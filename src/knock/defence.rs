@@ -3,9 +3,10 @@ use std::time::Duration;
 use crate::config::Settings;
 use crate::knock::attempt::{Refusal, Step, Verdict};
 use crate::knock::cap::{Cap, Standing};
+use crate::knock::crowds::Crowds;
 use crate::knock::lockout::{LockedOut, Lockout};
 use crate::knock::places::Places;
-use crate::knock::rate_limit::RateLimit;
+use crate::knock::rate_limit::{Counted, RateLimit};
 use crate::units::ClientAddr;
 
 /// For how long an address that got in is known.
@@ -19,6 +20,8 @@ pub struct Defence {
     cap: Cap,
     /// Who got in, and when, in seconds; only those who get in come in here, so strangers push nobody out.
     known: Known,
+    /// Networks by which nobody gets in.
+    crowds: Crowds,
     begun: Option<Duration>,
 }
 
@@ -31,6 +34,7 @@ impl Defence {
             lockout: Lockout::new(settings.global.lockout, random),
             cap: Cap::default(),
             known: Known(Places::new(random)),
+            crowds: Crowds::new(random),
             begun: None,
         }
     }
@@ -57,10 +61,12 @@ impl Defence {
         live: bool,
         now: Duration,
     ) -> Option<Refusal> {
-        if !self.rate.allows(client, step, now) {
-            return Some(Refusal::TooMany);
-        }
         let standing = self.standing(client, live, now);
+        match self.rate.count(client, step, standing == Standing::Known, now) {
+            Counted::Within => {}
+            Counted::Beyond => return Some(Refusal::TooMany),
+            Counted::NoPlace => return Some(Refusal::Busy),
+        }
         if self.cap.allows(standing, now) {
             return None;
         }
@@ -84,16 +90,16 @@ impl Defence {
             Verdict::Grant { .. } => {
                 self.lockout.succeeded(client);
                 self.known.remember(client, now);
+                self.crowds.got_in(client);
             }
-            Verdict::Refuse(reason) if reason.is_a_guess() => {
-                self.begun = self.lockout.failed(client, now).or(self.begun);
+            Verdict::Refuse(reason) => {
+                if reason.is_a_guess() {
+                    self.begun = self.lockout.failed(client, now).or(self.begun);
+                }
+                self.crowds.in_vain(client, now);
             }
-            Verdict::Refuse(_)
-            | Verdict::AdmitToStep2 { .. }
-            | Verdict::Close { .. }
-            | Verdict::Hash { .. }
-            | Verdict::Alive
-            | Verdict::NeedToken { .. } => {}
+            Verdict::AdmitToStep2 { .. } | Verdict::NeedToken { .. } => self.crowds.in_vain(client, now),
+            Verdict::Close { .. } | Verdict::Hash { .. } | Verdict::Alive => {}
         }
     }
 
@@ -119,6 +125,8 @@ impl Defence {
     fn standing(&self, client: ClientAddr, live: bool, now: Duration) -> Standing {
         if self.known.knows(client, now) {
             Standing::Known
+        } else if self.crowds.has(client, now) {
+            Standing::Failed
         } else if live {
             Standing::Live
         } else if self.lockout.has_failed(client, now) {

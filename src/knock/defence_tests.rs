@@ -122,23 +122,17 @@ fn a_flood_of_strangers_is_bounded_and_leaves_room_for_those_who_got_in_before()
 fn who_repeats_a_right_step_1_from_many_addresses_leaves_room_for_those_who_got_in_before() {
     let mut gate = Gatekeeper::new(&settings(RULE), &[], [3; 16]);
     let knower = "192.0.2.1";
-    let goes_in = |gate: &mut Gatekeeper, secs| {
-        let first = knock(gate, Step::One, knower, "first-key-1", secs);
-        admitted(&first)
-            && matches!(knock(gate, Step::Two, knower, "second-key-2", secs), Verdict::Grant { .. })
-    };
-    assert!(goes_in(&mut gate, 0));
-    let client = |n: u32| format!("2001:db8:f:{n:x}::7");
+    assert!(goes_in(&mut gate, knower, 0));
     for secs in 3_600..3_610 {
         // Each address again and again, while its step 1 is live; some of them go on to step 2, with a wrong key.
         let mut judged = 0;
         for n in 0..2_000_u32 {
-            let first = knock(&mut gate, Step::One, &client(n % 500), "first-key-1", secs);
-            let second = knock(&mut gate, Step::Two, &client(n % 500), "a-wrong-key", secs);
+            let first = knock(&mut gate, Step::One, &of_a_network(n % 500), "first-key-1", secs);
+            let second = knock(&mut gate, Step::Two, &of_a_network(n % 500), "a-wrong-key", secs);
             judged += usize::from(admitted(&first)) + usize::from(second == WRONG);
         }
         assert!(judged <= 200, "{judged}");
-        assert!(goes_in(&mut gate, secs), "{secs}");
+        assert!(goes_in(&mut gate, knower, secs), "{secs}");
     }
 }
 
@@ -161,4 +155,55 @@ fn what_is_put_off_because_of_others_takes_nothing_of_the_clients_own_rate() {
         assert_eq!(verdict, Verdict::Refuse(Refusal::Busy));
     }
     assert!(admitted(&knock(&mut gate, Step::One, "192.0.2.1", "first-key-1", 1)));
+}
+
+/// An address of a network of IPv6 that one customer may have.
+fn of_a_network(n: u32) -> String {
+    format!("2001:db8:f:{n:x}::7")
+}
+
+/// Both steps, at the same moment.
+fn goes_in(gate: &mut Gatekeeper, client: &str, secs: u64) -> bool {
+    admitted(&knock(gate, Step::One, client, "first-key-1", secs))
+        && matches!(knock(gate, Step::Two, client, "second-key-2", secs), Verdict::Grant { .. })
+}
+
+#[test]
+fn a_whole_network_that_guesses_keeps_out_neither_those_who_got_in_nor_those_who_come_for_the_first_time() {
+    let mut gate = Gatekeeper::new(&settings(RULE), &[], [3; 16]);
+    let known = |n: u64| format!("2001:db8:e:{n:x}::7");
+    for n in 0..60 {
+        assert!(goes_in(&mut gate, &known(n), n));
+    }
+    let mut judged = 0;
+    for n in 0..65_000_u32 {
+        // 500 a second, until the table of rates would be full, and on.
+        let secs = 1_000 + u64::from(n / 500);
+        judged += usize::from(knock(&mut gate, Step::One, &of_a_network(n), "a-wrong-key", secs) == WRONG);
+        if n % 1_000 == 999 {
+            let turn = secs / 2 % 60;
+            assert!(goes_in(&mut gate, &known(turn), secs), "known, {secs}");
+            for newcomer in [format!("2001:db8:d:{secs:x}::7"), format!("198.51.100.{turn}")] {
+                assert!(goes_in(&mut gate, &newcomer, secs), "{newcomer}, {secs}");
+            }
+        }
+    }
+    assert!(judged <= 130 * 50 + 200, "{judged} wrong keys were judged");
+}
+
+#[test]
+fn a_whole_network_with_a_right_step_1_keeps_out_nobody_either() {
+    let mut gate = Gatekeeper::new(&settings(RULE), &[], [3; 16]);
+    for n in 0..30_000_u32 {
+        let secs = 1_000 + u64::from(n / 500);
+        let _ = knock(&mut gate, Step::One, &of_a_network(n), "first-key-1", secs);
+        let _ = knock(&mut gate, Step::Two, &of_a_network(n), "a-wrong-key", secs);
+        if n % 1_000 == 999 {
+            for newcomer in [format!("2001:db8:d:{secs:x}::7"), format!("198.51.100.{}", secs % 200)] {
+                assert!(goes_in(&mut gate, &newcomer, secs), "{newcomer}, {secs}");
+            }
+        }
+    }
+    // Who is of that network has a chance when it is quiet, and the network a fresh start then.
+    assert!(goes_in(&mut gate, &of_a_network(65_000), 1_100));
 }

@@ -34,6 +34,8 @@ pub struct Defence {
     limit: u32,
     rule: Option<LockOut>,
     records: Vec<Record>,
+    /// Networks (IPv4: addresses; IPv6: /48), how much came of them in vain, and when last.
+    crowds: Vec<(ClientAddr, u32, u64)>,
     /// For those who are known, for steps 2 of others whose step 1 is live, for others, for those who failed.
     shares: [Share; 4],
     hashes: Share,
@@ -43,7 +45,7 @@ impl Defence {
     pub fn new(limit: u32, rule: Option<LockOut>) -> Self {
         let share = |a_second: u64| Share { a_second, left: a_second * 1_000, at: 0 };
         let shares = [share(150), share(50), share(100), share(50)];
-        Self { limit, rule, records: Vec::new(), shares, hashes: share(4) }
+        Self { limit, rule, records: Vec::new(), crowds: Vec::new(), shares, hashes: share(4) }
     }
 
     pub fn reload(&mut self, limit: u32, rule: Option<LockOut>) {
@@ -113,19 +115,41 @@ impl Defence {
     fn may_use(&mut self, client: ClientAddr, live: bool, now: u64) -> std::ops::Range<usize> {
         const WEEK: u64 = 7 * 86_400;
         let rule = self.rule;
+        let of_a_crowd = self.crowd(client, now).1 >= if cfg!(fuzzing) { 8 } else { 100 };
         let record = self.record(client);
         let known = record.known.is_some_and(|at| now / 1_000 - at / 1_000 < WEEK);
         let failed = rule.is_some_and(|rule| record.failed.is_some() && !record.is_past(rule, now));
-        match (known, live, failed) {
-            (true, _, _) => 0..4,
-            (false, true, _) => 1..4,
-            (false, false, false) => 2..4,
-            (false, false, true) => 3..4,
+        match (known, of_a_crowd, live, failed) {
+            (true, ..) => 0..4,
+            (false, true, ..) => 3..4,
+            (false, false, true, _) => 1..4,
+            (false, false, false, false) => 2..4,
+            (false, false, false, true) => 3..4,
         }
+    }
+
+    /// The network of an address; what was an hour ago is forgotten.
+    fn crowd(&mut self, client: ClientAddr, now: u64) -> &mut (ClientAddr, u32, u64) {
+        let network = client.masked_v6(48);
+        let at = self.crowds.iter().position(|crowd| crowd.0 == network).unwrap_or_else(|| {
+            self.crowds.push((network, 0, now));
+            self.crowds.len() - 1
+        });
+        let crowd = &mut self.crowds[at];
+        if now / 1_000 - crowd.2 / 1_000 >= 3_600 {
+            crowd.1 = 0;
+        }
+        crowd
     }
 
     pub fn learns(&mut self, client: ClientAddr, verdict: &Verdict, now: u64) {
         let rule = self.rule;
+        let crowd = self.crowd(client, now);
+        match verdict {
+            Verdict::Grant { .. } => crowd.1 = 0,
+            Verdict::Close { .. } => {}
+            _ => (crowd.1, crowd.2) = (crowd.1 + 1, now),
+        }
         let record = self.record(client);
         match (verdict, rule) {
             (Verdict::Grant { .. }, _) => {
