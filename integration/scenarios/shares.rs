@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use crate::agent::{Agent, Installation};
-use crate::configuration::{Config, STEP1_PATH, http_key};
+use crate::agent::{Agent, Installation, PROGRAM};
+use crate::configuration::{Config, STEP1_PATH, http_key, https_key};
 use crate::knocking::{STEP1_PORT, form, request};
 use crate::process::Stop;
 use crate::server::{Habit, Server};
-use crate::strangers::{Stranger, connect_and_send, knock_from};
+use crate::strangers::{Stranger, connect_and_send, knock_with};
 use crate::topology::{Family, Topology};
 
 /// For how long a stranger holds on to a connection: the request has to be read first.
@@ -26,7 +26,8 @@ struct Crowded {
 }
 
 impl Crowded {
-    fn new() -> Self {
+    /// With the limits that are usual, and these further lines of `global`.
+    fn new(more: &[&str]) -> Self {
         let net = Topology::new();
         let service = Server::tcp(&net.router, 2222, Habit::Echo);
         let home = Installation::new(&Config::new(&[]).app("ssh", "2222", "tcp", "local", &["duration: 60"]));
@@ -41,11 +42,16 @@ impl Crowded {
 
     /// Which of these get in, each with two tries and all at once.
     fn get_in(&self, who: impl Iterator<Item = IpAddr>) -> Vec<bool> {
+        self.get_in_with(who, [&form("ssh", &http_key("ssh")), &form("ssh", &https_key("ssh"))])
+    }
+
+    /// The same with these forms.
+    fn get_in_with(&self, who: impl Iterator<Item = IpAddr>, forms: [&str; 2]) -> Vec<bool> {
         let to = |from: IpAddr| if from.is_ipv4() { Family::V4.router() } else { Family::V6.router() };
         let who: Vec<IpAddr> = who.collect();
         self.net.b.enter(|| {
             thread::scope(|scope| {
-                let tries = |from| (0..2).any(|_| knock_from(from, to(from), "ssh"));
+                let tries = |from| (0..2).any(|_| knock_with(from, to(from), forms));
                 let knocks: Vec<_> = who.iter().map(|&from| scope.spawn(move || tries(from))).collect();
                 knocks.into_iter().map(|knock| knock.join().unwrap()).collect()
             })
@@ -101,7 +107,7 @@ fn neighbours(from: u16, count: u16) -> impl Iterator<Item = IpAddr> {
 
 #[test]
 fn right_step_1s_of_a_whole_network_keep_nobody_out_who_got_in_before() {
-    let crowded = Crowded::new();
+    let crowded = Crowded::new(&[]);
     assert_eq!(crowded.get_in(people(0, 6)), [true; 6], "{}", crowded.home.log());
     let sent = crowded.flooded(1_500, 1_000, &form("ssh", &http_key("ssh")), |_| {
         sleep(Duration::from_secs(2));
@@ -114,7 +120,7 @@ fn right_step_1s_of_a_whole_network_keep_nobody_out_who_got_in_before() {
 
 #[test]
 fn wrong_keys_of_a_whole_network_keep_out_neither_who_got_in_before_nor_newcomers() {
-    let crowded = Crowded::new();
+    let crowded = Crowded::new(&[]);
     assert_eq!(crowded.get_in(neighbours(0, 6)), [true; 6], "{}", crowded.home.log());
     crowded.flooded(20_000, 1_000, &form("ssh", "a-wrong-key-1"), |sent| {
         // As many as there are places, and then some more.
@@ -131,4 +137,30 @@ fn wrong_keys_of_a_whole_network_keep_out_neither_who_got_in_before_nor_newcomer
             crowded.home.log()
         );
     });
+}
+
+#[test]
+fn guesses_at_a_key_that_is_compared_slowly_keep_out_neither_its_owner_nor_newcomers() {
+    let stored = {
+        let host = Topology::new().router;
+        host.feed(PROGRAM, &["hash-key"], b"correct horse\n").success().text()
+    };
+    let alice = format!("{{access_key_http: \"{}\", access_key_https: alice-key-2}}", stored.trim());
+    let crowded = Crowded::new(&[&format!("users: {{alice: {alice}}}")]);
+    let as_alice = |key: &str| format!("{}&user=alice", form("ssh", key));
+    let (first, second) = (as_alice("correct+horse"), as_alice("alice-key-2"));
+    let get_in = |who| crowded.get_in_with(who, [&first, &second]);
+    assert_eq!(get_in(people(0, 1)), [true], "{}", crowded.home.log());
+    crowded.flooded(3_000, 60, &as_alice("wrong+horse"), |_| {
+        for _ in 0..3 {
+            sleep(Duration::from_secs(2));
+            assert_eq!(get_in(people(0, 1)), [true], "the owner: {}", crowded.home.log());
+        }
+        // Until it is noticed of which network they all are.
+        sleep(Duration::from_secs(22));
+        for n in 0..3 {
+            assert_eq!(get_in(people(50 + n, 1)), [true], "newcomer {n}: {}", crowded.home.log());
+        }
+    });
+    assert!(crowded.home.log().contains("reason=busy"), "{}", crowded.home.log());
 }

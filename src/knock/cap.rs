@@ -5,8 +5,10 @@ const KNOWN: u32 = 150;
 const LIVE: u32 = 50;
 const UNBLEMISHED: u32 = 100;
 const FAILED: u32 = 50;
-/// Keys of strangers a second that are compared with a slow hash.
-const HASHES: u32 = 4;
+/// Keys a second that are compared with a slow hash, of each standing but the first.
+const LIVE_HASHES: u32 = 2;
+const UNBLEMISHED_HASHES: u32 = 3;
+const FAILED_HASHES: u32 = 1;
 
 /// What is known of whoever asks, the best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,13 +31,15 @@ pub enum Standing {
 pub struct Cap {
     /// One of each standing, in their order.
     shares: [Bucket; 4],
-    hashes: Bucket,
+    /// One of each standing but the first.
+    hashes: [Bucket; 3],
 }
 
 impl Default for Cap {
     fn default() -> Self {
         let shares = [KNOWN, LIVE, UNBLEMISHED, FAILED].map(Bucket::new);
-        Self { shares, hashes: Bucket::new(HASHES) }
+        let hashes = [LIVE_HASHES, UNBLEMISHED_HASHES, FAILED_HASHES].map(Bucket::new);
+        Self { shares, hashes }
     }
 }
 
@@ -47,7 +51,10 @@ impl Cap {
 
     /// Counts a comparison with a slow hash; those who are known are not counted.
     pub fn allows_hash(&mut self, standing: Standing, now: Duration) -> bool {
-        standing == Standing::Known || self.hashes.take(now)
+        match (standing as usize).checked_sub(1) {
+            None => true,
+            Some(first) => self.hashes.iter_mut().skip(first).any(|share| share.take(now)),
+        }
     }
 }
 
@@ -96,8 +103,11 @@ mod tests {
         let later = now + Duration::from_millis(500);
         assert_eq!(allowed(&mut cap, Standing::Failed, later), FAILED / 2);
         assert_eq!(allowed(&mut cap, Standing::Known, later), (KNOWN + LIVE + UNBLEMISHED) / 2);
-        assert_eq!((0..9).filter(|_| cap.allows_hash(Standing::Failed, now)).count(), HASHES as usize);
-        assert!(cap.allows_hash(Standing::Known, now));
+        let hashes = |cap: &mut Cap, standing| (0..9).filter(|_| cap.allows_hash(standing, now)).count();
+        assert_eq!(hashes(&mut cap, Standing::Failed), FAILED_HASHES as usize);
+        assert_eq!(hashes(&mut cap, Standing::Unblemished), UNBLEMISHED_HASHES as usize);
+        assert_eq!(hashes(&mut cap, Standing::Live), LIVE_HASHES as usize);
+        assert_eq!(hashes(&mut cap, Standing::Known), 9);
     }
 
     proptest! {

@@ -1,16 +1,13 @@
 use std::time::Duration;
 
 use crate::config::Settings;
-use crate::knock::attempt::{Refusal, Step, Verdict};
+use crate::knock::attempt::{Attempt, Refusal, Step, Verdict};
 use crate::knock::cap::{Cap, Standing};
 use crate::knock::crowds::Crowds;
+use crate::knock::known::Known;
 use crate::knock::lockout::{LockedOut, Lockout};
-use crate::knock::places::Places;
 use crate::knock::rate_limit::{Counted, RateLimit};
 use crate::units::ClientAddr;
-
-/// For how long an address that got in is known.
-const KNOWN_FOR: Duration = Duration::from_secs(7 * 86_400);
 
 /// What keeps guessers off: the rate of each address at each step, lock-outs, and the cap on all of them together.
 #[derive(Debug)]
@@ -33,7 +30,7 @@ impl Defence {
             rate: RateLimit::new(settings.global.step1_2_rate_limit_per_minute, random),
             lockout: Lockout::new(settings.global.lockout, random),
             cap: Cap::default(),
-            known: Known(Places::new(random)),
+            known: Known::new(random),
             crowds: Crowds::new(random),
             begun: None,
         }
@@ -75,21 +72,37 @@ impl Defence {
     }
 
     /// Counts a comparison with a slow hash; whether it may be made.
-    pub fn allows_hash(&mut self, client: ClientAddr, step: Step, live: bool, now: Duration) -> bool {
-        let standing = self.standing(client, live, now);
+    pub fn allows_hash(&mut self, attempt: &Attempt, live: bool, now: Duration) -> bool {
+        let standing = if self.got_in_as_named(attempt, now) {
+            Standing::Known
+        } else {
+            self.standing_of_stranger(attempt.client, live, now)
+        };
         let allowed = self.cap.allows_hash(standing, now);
         if !allowed {
-            self.rate.give_back(client, step, now);
+            self.give_back(attempt, now);
         }
         allowed
+    }
+
+    /// Whether an address got in not long ago as the user whom it names now. Somebody with keys of his own gets no
+    /// more guesses at another's by that.
+    #[must_use]
+    pub fn got_in_as_named(&self, attempt: &Attempt, now: Duration) -> bool {
+        attempt.user.as_deref().is_some_and(|user| self.known.knows_as(attempt.client, user, now))
+    }
+
+    /// Takes back a request that was counted at `now` and is not judged after all.
+    pub fn give_back(&mut self, attempt: &Attempt, now: Duration) {
+        self.rate.give_back(attempt.client, attempt.step, now);
     }
 
     /// Remembers what came of a request.
     pub fn learn(&mut self, client: ClientAddr, verdict: &Verdict, now: Duration) {
         match verdict {
-            Verdict::Grant { .. } => {
+            Verdict::Grant { user, .. } => {
                 self.lockout.succeeded(client);
-                self.known.remember(client, now);
+                self.known.remember(client, user, now);
                 self.crowds.got_in(client);
             }
             Verdict::Refuse(reason) => {
@@ -125,7 +138,13 @@ impl Defence {
     fn standing(&self, client: ClientAddr, live: bool, now: Duration) -> Standing {
         if self.known.knows(client, now) {
             Standing::Known
-        } else if self.crowds.has(client, now) {
+        } else {
+            self.standing_of_stranger(client, live, now)
+        }
+    }
+
+    fn standing_of_stranger(&self, client: ClientAddr, live: bool, now: Duration) -> Standing {
+        if self.crowds.has(client, now) {
             Standing::Failed
         } else if live {
             Standing::Live
@@ -134,26 +153,5 @@ impl Defence {
         } else {
             Standing::Unblemished
         }
-    }
-}
-
-/// When each address got in last.
-struct Known(Places<1>);
-
-impl Known {
-    fn remember(&mut self, client: ClientAddr, now: Duration) {
-        if let Some(place) = self.0.take(client, |&[at]| Some(at)) {
-            *place = [now.as_secs()];
-        }
-    }
-
-    fn knows(&self, client: ClientAddr, now: Duration) -> bool {
-        self.0.get(client).is_some_and(|&[at]| now.as_secs().saturating_sub(at) < KNOWN_FOR.as_secs())
-    }
-}
-
-impl std::fmt::Debug for Known {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Known")
     }
 }

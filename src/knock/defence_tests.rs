@@ -12,8 +12,8 @@ fn settings(lockout: &str) -> Settings {
     parse("test", &text, None, &Alone).unwrap_or_else(|p| panic!("{p}\n{text}")).settings
 }
 
-fn knock(gate: &mut Gatekeeper, step: Step, client: &str, key: &str, secs: u64) -> Verdict {
-    let attempt = Attempt {
+fn attempt(step: Step, client: &str, key: &str) -> Attempt {
+    Attempt {
         client: ClientAddr::new(client.parse().unwrap()),
         step,
         app: "ssh".to_owned(),
@@ -22,8 +22,11 @@ fn knock(gate: &mut Gatekeeper, step: Step, client: &str, key: &str, secs: u64) 
         token: None,
         duration: None,
         action: Action::Open,
-    };
-    gate.judge(&attempt, &|_, _| false, Now::at_secs(secs))
+    }
+}
+
+fn knock(gate: &mut Gatekeeper, step: Step, client: &str, key: &str, secs: u64) -> Verdict {
+    gate.judge(&attempt(step, client, key), &|_, _| false, Now::at_secs(secs))
 }
 
 const RULE: &str = "{after: 3, first: 1m, longest: 1h}";
@@ -206,4 +209,72 @@ fn a_whole_network_with_a_right_step_1_keeps_out_nobody_either() {
     }
     // Who is of that network has a chance when it is quiet, and the network a fresh start then.
     assert!(goes_in(&mut gate, &of_a_network(65_000), 1_100));
+}
+
+/// Alice has a key at step 1 that is compared slowly, bob has none.
+fn with_a_slow_key() -> Gatekeeper {
+    let users = format!(
+        "{RULE}\n  users:\n    alice: {{access_key_http: \"$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$aaaa\", \
+         access_key_https: alice-key-2}}\n    bob: {{access_key_http: bob-key-001, access_key_https: bob-key-002}}"
+    );
+    Gatekeeper::new(&settings(&users), &[], [3; 16])
+}
+
+/// A try at alice's slow key, compared at once; whether it was compared at all.
+fn compared(gate: &mut Gatekeeper, client: &str, fits: bool, secs: u64) -> bool {
+    let (now, no) = (Now::at_secs(secs), |_: &AppName, _: &str| false);
+    let key = Credential::Key(Secret::new("correct horse".to_owned()));
+    let attempt =
+        Attempt { user: Some("alice".to_owned()), credential: key, ..attempt(Step::One, client, "") };
+    match gate.judge(&attempt, &no, now) {
+        Verdict::Hash { hash, .. } => {
+            assert_eq!(admitted(&gate.judge_hashed(&attempt, &hash, fits, &no, now)), fits);
+            true
+        }
+        verdict => {
+            assert!(matches!(verdict, Verdict::Refuse(Refusal::Busy | Refusal::LockedOut)), "{verdict:?}");
+            false
+        }
+    }
+}
+
+fn alice_gets_in(gate: &mut Gatekeeper, client: &str, secs: u64) -> bool {
+    compared(gate, client, true, secs)
+        && matches!(knock(gate, Step::Two, client, "alice-key-2", secs), Verdict::Grant { .. })
+}
+
+#[test]
+fn guesses_of_a_whole_network_at_a_slow_key_leave_comparisons_for_others() {
+    let mut gate = with_a_slow_key();
+    assert!(alice_gets_in(&mut gate, "192.0.2.1", 0));
+    for secs in 1_000..1_100_u32 {
+        let mut made = 0;
+        for n in 0..60 {
+            let client = of_a_network(secs * 60 % 30_000 + n);
+            // Also with a right step 1 of somebody else, which is seen where it is plain.
+            if n % 2 == 0 {
+                let _ = knock(&mut gate, Step::One, &client, "bob-key-001", secs.into());
+            }
+            made += u32::from(compared(&mut gate, &client, false, secs.into()));
+        }
+        assert!(made <= 4, "{made}");
+        assert!(alice_gets_in(&mut gate, "192.0.2.1", secs.into()), "known, {secs}");
+        // Until a hundred of the network were judged, which is soon, they compete.
+        if secs >= 1_030 {
+            assert!(alice_gets_in(&mut gate, &format!("198.51.100.{}", secs - 1_000), secs.into()), "{secs}");
+        }
+    }
+}
+
+#[test]
+fn who_got_in_himself_has_no_more_guesses_at_a_slow_key_of_somebody_else() {
+    let mut gate = with_a_slow_key();
+    for n in 0..40 {
+        let client = format!("198.51.100.{n}");
+        assert!(admitted(&knock(&mut gate, Step::One, &client, "bob-key-001", n)));
+        let second = knock(&mut gate, Step::Two, &client, "bob-key-002", n);
+        assert!(matches!(second, Verdict::Grant { .. }), "{second:?}");
+    }
+    let made = (0..40).filter(|n| compared(&mut gate, &format!("198.51.100.{n}"), false, 50)).count();
+    assert!(made <= 4, "{made}");
 }

@@ -203,7 +203,7 @@ impl Gatekeeper {
             // The user's other keys, and those of nobody in particular, need not wait.
             && self.keyring.by_key(attempt.step, app, key).is_none()
         {
-            if !self.defence.allows_hash(attempt.client, attempt.step, live, now.boot) {
+            if !self.defence.allows_hash(attempt, live, now.boot) {
                 return Verdict::Refuse(Refusal::Busy);
             }
             return Verdict::Hash { hash, key: key.clone() };

@@ -9,6 +9,7 @@ mod forwarded;
 mod gatekeeper;
 mod guesses;
 mod keyring;
+mod known;
 mod lockout;
 mod message;
 mod pending;

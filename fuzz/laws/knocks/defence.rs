@@ -16,8 +16,9 @@ struct Record {
     times: u32,
     /// The latest failure, if there is one that counts.
     failed: Option<u64>,
-    /// When it got in last.
+    /// When it got in last, and as whom since it was unknown.
     known: Option<u64>,
+    known_as: Vec<String>,
 }
 
 /// Requests a second, of which as many may come at once.
@@ -38,14 +39,22 @@ pub struct Defence {
     crowds: Vec<(ClientAddr, u32, u64)>,
     /// For those who are known, for steps 2 of others whose step 1 is live, for others, for those who failed.
     shares: [Share; 4],
-    hashes: Share,
+    /// The same without the first: comparisons with slow hashes.
+    hashes: [Share; 3],
 }
 
 impl Defence {
     pub fn new(limit: u32, rule: Option<LockOut>) -> Self {
         let share = |a_second: u64| Share { a_second, left: a_second * 1_000, at: 0 };
         let shares = [share(150), share(50), share(100), share(50)];
-        Self { limit, rule, records: Vec::new(), crowds: Vec::new(), shares, hashes: share(4) }
+        Self {
+            limit,
+            rule,
+            records: Vec::new(),
+            crowds: Vec::new(),
+            shares,
+            hashes: [share(2), share(3), share(1)],
+        }
     }
 
     pub fn reload(&mut self, limit: u32, rule: Option<LockOut>) {
@@ -59,7 +68,16 @@ impl Defence {
         let site = client.masked_v6(64);
         let at = self.records.iter().position(|record| record.site == site).unwrap_or_else(|| {
             let (judged, failed, known) = (Vec::new(), None, None);
-            self.records.push(Record { site, judged, failures: 0, until: 0, times: 0, failed, known });
+            self.records.push(Record {
+                site,
+                judged,
+                failures: 0,
+                until: 0,
+                times: 0,
+                failed,
+                known,
+                known_as: vec![],
+            });
             self.records.len() - 1
         });
         &mut self.records[at]
@@ -102,22 +120,35 @@ impl Defence {
         (!taken).then_some(Refusal::Busy)
     }
 
-    /// Asked right after the request was counted, which it is not where this is false.
-    pub fn takes_hash(&mut self, client: ClientAddr, live: bool, now: u64) -> bool {
-        let taken = self.may_use(client, live, now).start == 0 || self.hashes.take(now);
+    /// Asked right after the request was counted, which it is not where this is false. Of those who got in only who did
+    /// as the user who is named is better off.
+    pub fn takes_hash(&mut self, client: ClientAddr, user: Option<&str>, live: bool, now: u64) -> bool {
+        let known = self.is_known(client, now);
+        let record = self.record(client);
+        if known && record.known_as.iter().any(|name| Some(&**name) == user) {
+            return true;
+        }
+        let since = std::mem::take(&mut record.known);
+        let shares = self.may_use(client, live, now);
+        self.record(client).known = since;
+        let taken = shares.into_iter().any(|share| self.hashes[share - 1].take(now));
         if !taken {
             self.record(client).judged.pop();
         }
         taken
     }
 
+    fn is_known(&mut self, client: ClientAddr, now: u64) -> bool {
+        const WEEK: u64 = 7 * 86_400;
+        self.record(client).known.is_some_and(|at| now / 1_000 - at / 1_000 < WEEK)
+    }
+
     /// The shares that an address may draw on: its own, and those of lower standing.
     fn may_use(&mut self, client: ClientAddr, live: bool, now: u64) -> std::ops::Range<usize> {
-        const WEEK: u64 = 7 * 86_400;
         let rule = self.rule;
+        let known = self.is_known(client, now);
         let of_a_crowd = self.crowd(client, now).1 >= if cfg!(fuzzing) { 8 } else { 100 };
         let record = self.record(client);
-        let known = record.known.is_some_and(|at| now / 1_000 - at / 1_000 < WEEK);
         let failed = rule.is_some_and(|rule| record.failed.is_some() && !record.is_past(rule, now));
         match (known, of_a_crowd, live, failed) {
             (true, ..) => 0..4,
@@ -143,7 +174,7 @@ impl Defence {
     }
 
     pub fn learns(&mut self, client: ClientAddr, verdict: &Verdict, now: u64) {
-        let rule = self.rule;
+        let (rule, was_known) = (self.rule, self.is_known(client, now));
         let crowd = self.crowd(client, now);
         match verdict {
             Verdict::Grant { .. } => crowd.1 = 0,
@@ -152,8 +183,15 @@ impl Defence {
         }
         let record = self.record(client);
         match (verdict, rule) {
-            (Verdict::Grant { .. }, _) => {
+            (Verdict::Grant { user, .. }, _) => {
                 record.forgive();
+                if !was_known {
+                    record.known_as.clear();
+                }
+                record.known_as.retain(|name| name != user);
+                record.known_as.push(user.clone());
+                // The last four.
+                record.known_as = record.known_as.iter().rev().take(4).rev().cloned().collect();
                 record.known = Some(now);
             }
             (Verdict::Refuse(Refusal::UnknownApp | Refusal::WrongKey | Refusal::WrongToken), Some(rule)) => {

@@ -189,7 +189,7 @@ impl Model {
             && self.takes_keys(attempt.step)
             && self.holder(attempt, now).is_err()
         {
-            if !self.defence.takes_hash(attempt.client, live, millis(now)) {
+            if !self.defence.takes_hash(attempt.client, attempt.user.as_deref(), live, millis(now)) {
                 return Verdict::Refuse(Refusal::Busy);
             }
             let hash = Secret::new(self.holders[holder].key.configured());
