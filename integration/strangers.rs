@@ -70,6 +70,13 @@ pub fn send_and_reset(source: IpAddr, to: SocketAddr, bytes: &[u8]) -> bool {
     dial(source, to, HASTE).is_ok_and(|mut stream| stream.write_all(bytes).is_ok())
 }
 
+/// Connects, sends all of it in one segment and leaves the connection open. Inside the namespace.
+pub fn connect_and_send(source: IpAddr, to: SocketAddr, bytes: &[u8]) -> Option<TcpStream> {
+    let mut stream = dial(source, to, HASTE).ok()?;
+    stream.write_all(bytes).ok()?;
+    Some(stream)
+}
+
 /// Connects and says nothing. Inside the namespace.
 pub fn connect_and_leave_open(source: IpAddr, to: SocketAddr) -> Option<TcpStream> {
     dial(source, to, HASTE).ok()
@@ -94,7 +101,12 @@ pub fn shake_hands(source: IpAddr, to: SocketAddr, bytes: &[u8]) -> bool {
 
 /// Both steps of an app from one address, once; whether it was let in. Inside the namespace.
 pub fn knock_from(source: IpAddr, to: IpAddr, app: &str) -> bool {
-    let first = request(&format!("POST {STEP1_PATH}"), &form(app, &http_key(app)));
+    knock_with(source, to, [&form(app, &http_key(app)), &form(app, &https_key(app))])
+}
+
+/// Both steps with these forms. Inside the namespace.
+pub fn knock_with(source: IpAddr, to: IpAddr, [first, second]: [&str; 2]) -> bool {
+    let first = request(&format!("POST {STEP1_PATH}"), first);
     let Ok(mut step1) = dial(source, (to, STEP1_PORT).into(), LIMIT) else { return false };
     if step1.write_all(first.as_bytes()).is_err() {
         return false;
@@ -103,7 +115,7 @@ pub fn knock_from(source: IpAddr, to: IpAddr, app: &str) -> bool {
     std::thread::sleep(Duration::from_millis(300));
     let Ok(step2) = dial(source, (to, STEP2_PORT).into(), LIMIT) else { return false };
     let mut tls = over_tls(step2);
-    let second = request(&format!("POST {STEP2_PATH}"), &form(app, &https_key(app)));
+    let second = request(&format!("POST {STEP2_PATH}"), second);
     let mut answer = Vec::new();
     let _ = tls.write_all(second.as_bytes()).and_then(|()| tls.flush());
     let _ = tls.read_to_end(&mut answer);

@@ -82,6 +82,7 @@ mod secrets_search;
 mod sequence_of_steps;
 mod several_apps;
 mod shared_hosts;
+mod shares;
 mod shut_out;
 mod silence;
 mod soak;

@@ -1,20 +1,25 @@
 use std::time::Duration;
 
 /// Requests a second that are judged of each [`Standing`]; as many may come at once.
-const KNOWN: u32 = 200;
+const KNOWN: u32 = 150;
+const LIVE: u32 = 50;
 const UNBLEMISHED: u32 = 100;
 const FAILED: u32 = 50;
-/// Keys of strangers a second that are compared with a slow hash.
-const HASHES: u32 = 4;
+/// Keys a second that are compared with a slow hash, of each standing but the first.
+const LIVE_HASHES: u32 = 2;
+const UNBLEMISHED_HASHES: u32 = 3;
+const FAILED_HASHES: u32 = 1;
 
-/// What is known of whoever asks.
+/// What is known of whoever asks, the best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// The address got in not long ago, or its step 1 is live.
+    /// The address got in not long ago.
     Known,
+    /// Its step 1 is live and it comes with step 2; whoever saw a plain step 1 can come to that with any number of addresses.
+    Live,
     /// Nothing is known.
     Unblemished,
-    /// The address failed and did not get in since.
+    /// The address failed and did not get in since, or very much came of its network and nobody got in.
     Failed,
 }
 
@@ -24,36 +29,32 @@ pub enum Standing {
 /// So those who knock rightly do not notice how many strangers guess.
 #[derive(Debug)]
 pub struct Cap {
-    known: Bucket,
-    unblemished: Bucket,
-    failed: Bucket,
-    hashes: Bucket,
+    /// One of each standing, in their order.
+    shares: [Bucket; 4],
+    /// One of each standing but the first.
+    hashes: [Bucket; 3],
 }
 
 impl Default for Cap {
     fn default() -> Self {
-        Self {
-            known: Bucket::new(KNOWN),
-            unblemished: Bucket::new(UNBLEMISHED),
-            failed: Bucket::new(FAILED),
-            hashes: Bucket::new(HASHES),
-        }
+        let shares = [KNOWN, LIVE, UNBLEMISHED, FAILED].map(Bucket::new);
+        let hashes = [LIVE_HASHES, UNBLEMISHED_HASHES, FAILED_HASHES].map(Bucket::new);
+        Self { shares, hashes }
     }
 }
 
 impl Cap {
     /// Counts a request at `now` (time since a fixed start); false where nothing is left of this second's share.
     pub fn allows(&mut self, standing: Standing, now: Duration) -> bool {
-        match standing {
-            Standing::Known => self.known.take(now) || self.unblemished.take(now) || self.failed.take(now),
-            Standing::Unblemished => self.unblemished.take(now) || self.failed.take(now),
-            Standing::Failed => self.failed.take(now),
-        }
+        self.shares.iter_mut().skip(standing as usize).any(|share| share.take(now))
     }
 
     /// Counts a comparison with a slow hash; those who are known are not counted.
     pub fn allows_hash(&mut self, standing: Standing, now: Duration) -> bool {
-        standing == Standing::Known || self.hashes.take(now)
+        match (standing as usize).checked_sub(1) {
+            None => true,
+            Some(first) => self.hashes.iter_mut().skip(first).any(|share| share.take(now)),
+        }
     }
 }
 
@@ -97,12 +98,16 @@ mod tests {
         let now = Duration::from_secs(7);
         assert_eq!(allowed(&mut cap, Standing::Failed, now), FAILED);
         assert_eq!(allowed(&mut cap, Standing::Unblemished, now), UNBLEMISHED);
+        assert_eq!(allowed(&mut cap, Standing::Live, now), LIVE);
         assert_eq!(allowed(&mut cap, Standing::Known, now), KNOWN);
         let later = now + Duration::from_millis(500);
         assert_eq!(allowed(&mut cap, Standing::Failed, later), FAILED / 2);
-        assert_eq!(allowed(&mut cap, Standing::Known, later), (KNOWN + UNBLEMISHED) / 2);
-        assert_eq!((0..9).filter(|_| cap.allows_hash(Standing::Failed, now)).count(), HASHES as usize);
-        assert!(cap.allows_hash(Standing::Known, now));
+        assert_eq!(allowed(&mut cap, Standing::Known, later), (KNOWN + LIVE + UNBLEMISHED) / 2);
+        let hashes = |cap: &mut Cap, standing| (0..9).filter(|_| cap.allows_hash(standing, now)).count();
+        assert_eq!(hashes(&mut cap, Standing::Failed), FAILED_HASHES as usize);
+        assert_eq!(hashes(&mut cap, Standing::Unblemished), UNBLEMISHED_HASHES as usize);
+        assert_eq!(hashes(&mut cap, Standing::Live), LIVE_HASHES as usize);
+        assert_eq!(hashes(&mut cap, Standing::Known), 9);
     }
 
     proptest! {

@@ -1,15 +1,13 @@
 use std::time::Duration;
 
 use crate::config::Settings;
-use crate::knock::attempt::{Refusal, Step, Verdict};
+use crate::knock::attempt::{Attempt, Refusal, Step, Verdict};
 use crate::knock::cap::{Cap, Standing};
+use crate::knock::crowds::Crowds;
+use crate::knock::known::Known;
 use crate::knock::lockout::{LockedOut, Lockout};
-use crate::knock::places::Places;
-use crate::knock::rate_limit::RateLimit;
+use crate::knock::rate_limit::{Counted, RateLimit};
 use crate::units::ClientAddr;
-
-/// For how long an address that got in is known.
-const KNOWN_FOR: Duration = Duration::from_secs(7 * 86_400);
 
 /// What keeps guessers off: the rate of each address at each step, lock-outs, and the cap on all of them together.
 #[derive(Debug)]
@@ -19,6 +17,8 @@ pub struct Defence {
     cap: Cap,
     /// Who got in, and when, in seconds; only those who get in come in here, so strangers push nobody out.
     known: Known,
+    /// Networks by which nobody gets in.
+    crowds: Crowds,
     begun: Option<Duration>,
 }
 
@@ -30,7 +30,8 @@ impl Defence {
             rate: RateLimit::new(settings.global.step1_2_rate_limit_per_minute, random),
             lockout: Lockout::new(settings.global.lockout, random),
             cap: Cap::default(),
-            known: Known(Places::new(random)),
+            known: Known::new(random),
+            crowds: Crowds::new(random),
             begun: None,
         }
     }
@@ -47,7 +48,9 @@ impl Defence {
         self.lockout.left(client, now).is_some()
     }
 
-    /// Counts a request; why it is not judged, where it is not. `live` tells whether a step 1 of the address is live.
+    /// Counts a request; why it is not judged, where it is not. `live`: it is a step 2, and a step 1 of the address is live.
+    ///
+    /// What is not judged because of others takes nothing of the address' own rate.
     pub fn turn_away(
         &mut self,
         client: ClientAddr,
@@ -55,35 +58,61 @@ impl Defence {
         live: bool,
         now: Duration,
     ) -> Option<Refusal> {
-        if !self.rate.allows(client, step, now) {
-            return Some(Refusal::TooMany);
-        }
         let standing = self.standing(client, live, now);
-        (!self.cap.allows(standing, now)).then_some(Refusal::Busy)
+        match self.rate.count(client, step, standing == Standing::Known, now) {
+            Counted::Within => {}
+            Counted::Beyond => return Some(Refusal::TooMany),
+            Counted::NoPlace => return Some(Refusal::Busy),
+        }
+        if self.cap.allows(standing, now) {
+            return None;
+        }
+        self.rate.give_back(client, step, now);
+        Some(Refusal::Busy)
     }
 
     /// Counts a comparison with a slow hash; whether it may be made.
-    pub fn allows_hash(&mut self, client: ClientAddr, live: bool, now: Duration) -> bool {
-        let standing = self.standing(client, live, now);
-        self.cap.allows_hash(standing, now)
+    pub fn allows_hash(&mut self, attempt: &Attempt, live: bool, now: Duration) -> bool {
+        let standing = if self.got_in_as_named(attempt, now) {
+            Standing::Known
+        } else {
+            self.standing_of_stranger(attempt.client, live, now)
+        };
+        let allowed = self.cap.allows_hash(standing, now);
+        if !allowed {
+            self.give_back(attempt, now);
+        }
+        allowed
+    }
+
+    /// Whether an address got in not long ago as the user whom it names now. Somebody with keys of his own gets no
+    /// more guesses at another's by that.
+    #[must_use]
+    pub fn got_in_as_named(&self, attempt: &Attempt, now: Duration) -> bool {
+        attempt.user.as_deref().is_some_and(|user| self.known.knows_as(attempt.client, user, now))
+    }
+
+    /// Takes back a request that was counted at `now` and is not judged after all.
+    pub fn give_back(&mut self, attempt: &Attempt, now: Duration) {
+        self.rate.give_back(attempt.client, attempt.step, now);
     }
 
     /// Remembers what came of a request.
     pub fn learn(&mut self, client: ClientAddr, verdict: &Verdict, now: Duration) {
         match verdict {
-            Verdict::Grant { .. } => {
+            Verdict::Grant { user, .. } => {
                 self.lockout.succeeded(client);
-                self.known.remember(client, now);
+                self.known.remember(client, user, now);
+                self.crowds.got_in(client);
             }
-            Verdict::Refuse(reason) if reason.is_a_guess() => {
-                self.begun = self.lockout.failed(client, now).or(self.begun);
+            Verdict::Refuse(reason) => {
+                if reason.is_a_guess() {
+                    self.begun = self.lockout.failed(client, now).or(self.begun);
+                }
+                self.crowds.in_vain(client, now);
             }
-            Verdict::Refuse(_)
-            | Verdict::AdmitToStep2 { .. }
-            | Verdict::Close { .. }
-            | Verdict::Hash { .. }
-            | Verdict::Alive
-            | Verdict::NeedToken { .. } => {}
+            Verdict::AdmitToStep2 { .. } | Verdict::NeedToken { .. } => self.crowds.in_vain(client, now),
+            Verdict::Close { .. } | Verdict::Hash { .. } | Verdict::Alive => {}
         }
     }
 
@@ -107,33 +136,22 @@ impl Defence {
     }
 
     fn standing(&self, client: ClientAddr, live: bool, now: Duration) -> Standing {
-        if live || self.known.knows(client, now) {
+        if self.known.knows(client, now) {
             Standing::Known
+        } else {
+            self.standing_of_stranger(client, live, now)
+        }
+    }
+
+    fn standing_of_stranger(&self, client: ClientAddr, live: bool, now: Duration) -> Standing {
+        if self.crowds.has(client, now) {
+            Standing::Failed
+        } else if live {
+            Standing::Live
         } else if self.lockout.has_failed(client, now) {
             Standing::Failed
         } else {
             Standing::Unblemished
         }
-    }
-}
-
-/// When each address got in last.
-struct Known(Places<1>);
-
-impl Known {
-    fn remember(&mut self, client: ClientAddr, now: Duration) {
-        if let Some(place) = self.0.take(client, |&[at]| Some(at)) {
-            *place = [now.as_secs()];
-        }
-    }
-
-    fn knows(&self, client: ClientAddr, now: Duration) -> bool {
-        self.0.get(client).is_some_and(|&[at]| now.as_secs().saturating_sub(at) < KNOWN_FOR.as_secs())
-    }
-}
-
-impl std::fmt::Debug for Known {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Known")
     }
 }

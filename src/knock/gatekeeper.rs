@@ -188,7 +188,8 @@ impl Gatekeeper {
         {
             return self.admit(app, deadline.saturating_sub(now.boot));
         }
-        let live = self.pending.any(self.masked(attempt.client));
+        // Of no use to step 1: whoever recorded a plain one could repeat it and have more than others every time.
+        let live = attempt.step == Step::Two && self.pending.any(self.masked(attempt.client));
         if let Some(reason) = self.defence.turn_away(attempt.client, attempt.step, live, now.boot) {
             return Verdict::Refuse(reason);
         }
@@ -202,7 +203,7 @@ impl Gatekeeper {
             // The user's other keys, and those of nobody in particular, need not wait.
             && self.keyring.by_key(attempt.step, app, key).is_none()
         {
-            if !self.defence.allows_hash(attempt.client, live, now.boot) {
+            if !self.defence.allows_hash(attempt, live, now.boot) {
                 return Verdict::Refuse(Refusal::Busy);
             }
             return Verdict::Hash { hash, key: key.clone() };

@@ -2,12 +2,14 @@
 
 mod attempt;
 mod cap;
+mod crowds;
 mod defence;
 mod form;
 mod forwarded;
 mod gatekeeper;
 mod guesses;
 mod keyring;
+mod known;
 mod lockout;
 mod message;
 mod pending;
@@ -30,6 +32,6 @@ pub use message::MAX_ATTEMPT;
 pub use places::Places;
 pub use proof::{Claim, INTERVAL as PROOF_INTERVAL, Proof};
 pub use proxy_protocol::{MAX_PROXY_HEADER, ProxyLine, read_proxy_line};
-pub use rate_limit::RateLimit;
+pub use rate_limit::{Counted, RateLimit};
 pub use request::{LIFETIME_HEADER, Limits, Problem, Progress, read_request};
 pub use used_codes::{OwnSite, UsedUp};

@@ -24,15 +24,26 @@ const SETS: usize = if cfg!(fuzzing) { 2 } else { 2_048 };
 /// nobody is kept out by insisting.
 ///
 /// An address has its own counter or none. Where the eight places of its set are all taken by addresses seen in the
-/// last minute it is refused rather than sharing, because sharing or evicting would let somebody through more often.
-/// Which addresses share a set depends on a random key, so a stranger cannot aim at one; to fill the table
-/// he needs some ten thousand addresses of the same family that complete a connection and know the secret path, each minute. IPv4 and
-/// IPv6 have tables of their own: addresses that are cheap to come by do not crowd out those that are not.
+/// last minute it is refused rather than sharing, because sharing or evicting would let somebody through more often; but those who
+/// got in before find a place in a table that is for them only. Which addresses share a set depends on a random key, so a
+/// stranger cannot aim at one; to fill the table he needs some ten thousand requests a minute that are judged, each of another address of
+/// the same family. IPv4 and IPv6 have tables of their own: addresses that are cheap to come by do not crowd out those that are not.
 pub struct RateLimit {
     limit: u32,
     key: hmac::Key,
-    v4: Table,
-    v6: Table,
+    v4: Tables,
+    v6: Tables,
+}
+
+/// What became of a request that was to be counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// It is within the limit.
+    Within,
+    /// The address has used up its minute at that step.
+    Beyond,
+    /// Others have taken all places.
+    NoPlace,
 }
 
 impl RateLimit {
@@ -42,23 +53,37 @@ impl RateLimit {
         Self {
             limit: per_minute.max(1),
             key: hmac::Key::new(hmac::HMAC_SHA256, key),
-            v4: Table::new(),
-            v6: Table::new(),
+            v4: Tables::new(),
+            v6: Tables::new(),
         }
     }
 
-    /// Counts a request at `now` (time since a fixed start); false when the address has used up its minute at that step.
+    /// Counts a request at `now` (time since a fixed start). Who is `known` has a place where strangers have taken all others.
     #[must_use]
-    pub fn allows(&mut self, client: ClientAddr, step: Step, now: Duration) -> bool {
-        let id = identity(client, step);
-        let hash = hmac::sign(&self.key, &id.to_be_bytes());
+    pub fn count(&mut self, client: ClientAddr, step: Step, known: bool, now: Duration) -> Counted {
+        let (id, set, limit) = (identity(client, step), self.set(client, step), self.limit);
+        let slot = now.as_secs() / SLOT_SECS;
+        self.tables(client).of(set, id, slot, known).count(set, id, slot, limit)
+    }
+
+    /// Takes back a request that was counted at `now` and not judged; where nothing else counts, its place as well.
+    pub fn give_back(&mut self, client: ClientAddr, step: Step, now: Duration) {
+        let (id, set) = (identity(client, step), self.set(client, step));
+        let slot = now.as_secs() / SLOT_SECS;
+        self.tables(client).of(set, id, slot, false).give_back(set, id, slot);
+    }
+
+    fn set(&self, client: ClientAddr, step: Step) -> usize {
+        let hash = hmac::sign(&self.key, &identity(client, step).to_be_bytes());
         let number = hash.as_ref().first_chunk::<8>().map_or(0, |b| u64::from_be_bytes(*b));
-        let set = usize::try_from(number % (SETS as u64)).unwrap_or_default();
-        let table = match client.family() {
+        usize::try_from(number % (SETS as u64)).unwrap_or_default()
+    }
+
+    fn tables(&mut self, client: ClientAddr) -> &mut Tables {
+        match client.family() {
             Family::V4 => &mut self.v4,
             Family::V6 => &mut self.v6,
-        };
-        table.count(set, id, now.as_secs() / SLOT_SECS, self.limit)
+        }
     }
 
     /// Takes another limit from now on; what has been counted stays.
@@ -85,7 +110,29 @@ fn identity(client: ClientAddr, step: Step) -> u128 {
     }
 }
 
-/// The places of one family; parallel vectors of zeros, which the system hands out untouched.
+/// The places of one family.
+struct Tables {
+    all: Table,
+    /// For those who are known and found none there; strangers do not come in here.
+    known: Table,
+}
+
+impl Tables {
+    fn new() -> Self {
+        Self { all: Table::new(), known: Table::new() }
+    }
+
+    /// Where an address is counted: where it was within the last minute, so that it never has two counts.
+    fn of(&mut self, set: usize, id: u128, slot: u64, known: bool) -> &mut Table {
+        if self.known.counts_now(set, id, slot) || known && self.all.way(set, id, slot).is_none() {
+            &mut self.known
+        } else {
+            &mut self.all
+        }
+    }
+}
+
+/// Parallel vectors of zeros, which the system hands out untouched.
 struct Table {
     ids: Vec<u128>,
     last: Vec<u64>,
@@ -98,32 +145,36 @@ impl Table {
         Self { ids: vec![0; places], last: vec![0; places], counts: vec![[0; SLOTS]; places] }
     }
 
-    fn count(&mut self, set: usize, id: u128, slot: u64, limit: u32) -> bool {
-        let places = set * WAYS..(set + 1) * WAYS;
-        let (Some(ids), Some(last), Some(counts)) = (
-            self.ids.get_mut(places.clone()),
-            self.last.get_mut(places.clone()),
-            self.counts.get_mut(places),
-        ) else {
-            return false;
-        };
+    /// The place of an id, or a free one; whether it is its own.
+    fn way(&self, set: usize, id: u128, slot: u64) -> Option<(usize, bool)> {
         let mut free = None;
-        let mut own = None;
-        for (way, (held, &at)) in ids.iter().zip(last.iter()).enumerate() {
-            if *held == id {
-                own = Some(way);
-            } else if *held == 0 || slot.saturating_sub(at) >= SLOTS as u64 {
-                free = Some(way);
+        for at in set * WAYS..(set + 1) * WAYS {
+            let (held, last) = (*self.ids.get(at)?, *self.last.get(at)?);
+            if held == id {
+                return Some((at, true));
+            } else if held == 0 || is_over(last, slot) {
+                free = Some((at, false));
             }
         }
-        let Some(way) = own.or(free) else {
-            return false;
+        free
+    }
+
+    /// Whether an id has a count that is not over.
+    fn counts_now(&self, set: usize, id: u128, slot: u64) -> bool {
+        let own = self.way(set, id, slot).filter(|&(_, own)| own);
+        own.and_then(|(at, _)| self.last.get(at)).is_some_and(|&last| !is_over(last, slot))
+    }
+
+    fn count(&mut self, set: usize, id: u128, slot: u64, limit: u32) -> Counted {
+        let Some((way, own)) = self.way(set, id, slot) else {
+            return Counted::NoPlace;
         };
-        let (Some(held), Some(at), Some(counts)) = (ids.get_mut(way), last.get_mut(way), counts.get_mut(way))
+        let (Some(held), Some(at), Some(counts)) =
+            (self.ids.get_mut(way), self.last.get_mut(way), self.counts.get_mut(way))
         else {
-            return false;
+            return Counted::NoPlace;
         };
-        if own.is_none() {
+        if !own {
             *held = id;
             *at = slot;
             *counts = [0; SLOTS];
@@ -139,11 +190,27 @@ impl Table {
         match counts.get_mut(place(*at)) {
             Some(count) if spent < limit && *count < u16::MAX => {
                 *count += 1;
-                true
+                Counted::Within
             }
-            Some(_) | None => false,
+            Some(_) | None => Counted::Beyond,
         }
     }
+
+    fn give_back(&mut self, set: usize, id: u128, slot: u64) {
+        let Some((at, true)) = self.way(set, id, slot) else { return };
+        let (Some(held), Some(counts)) = (self.ids.get_mut(at), self.counts.get_mut(at)) else { return };
+        if let Some(count) = counts.get_mut(place(slot)) {
+            *count = count.saturating_sub(1);
+        }
+        if counts.iter().all(|&count| count == 0) {
+            *held = 0;
+        }
+    }
+}
+
+/// Whether what was counted last in a slot no longer counts.
+fn is_over(last: u64, slot: u64) -> bool {
+    slot.saturating_sub(last) >= SLOTS as u64
 }
 
 fn place(slot: u64) -> usize {
@@ -152,6 +219,8 @@ fn place(slot: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -161,6 +230,13 @@ mod tests {
 
     fn secs(secs: u64) -> Duration {
         Duration::from_secs(secs)
+    }
+
+    impl RateLimit {
+        /// A stranger's request.
+        fn allows(&mut self, client: ClientAddr, step: Step, now: Duration) -> bool {
+            self.count(client, step, false, now) == Counted::Within
+        }
     }
 
     #[test]
@@ -208,6 +284,55 @@ mod tests {
     }
 
     #[test]
+    fn who_is_known_has_a_place_in_a_full_table_and_one_count_only() {
+        let mut limit = RateLimit::new(2, &[9; 16]);
+        let strangers = || (0..200_000_u32).map(|n| ClientAddr::new(IpAddr::V4((0x0a00_0000 + n).into())));
+        let early = client("192.0.2.1");
+        assert!(limit.allows(early, Step::One, secs(95)));
+        strangers().for_each(|stranger| {
+            let _ = limit.allows(stranger, Step::One, secs(100));
+        });
+        // One that strangers left no place for.
+        let mut others = (2..=255).map(|n| client(&format!("192.0.2.{n}")));
+        let late = others.find(|&other| limit.count(other, Step::One, false, secs(105)) == Counted::NoPlace);
+        let late = late.expect("the table is full");
+        let mut counted = |who, known, at| limit.count(who, Step::One, known, secs(at));
+        assert_eq!(
+            [0; 3].map(|_| counted(late, true, 105)),
+            [Counted::Within, Counted::Within, Counted::Beyond]
+        );
+        // Also when there is room again among the others, and when it is known no more.
+        assert_eq!([true, false].map(|known| counted(late, known, 165)), [Counted::Beyond; 2]);
+        assert_eq!(
+            [0; 3].map(|_| counted(late, true, 170)),
+            [Counted::Within, Counted::Within, Counted::Beyond]
+        );
+        // Who had a place before goes on with it.
+        assert_eq!([0; 2].map(|_| counted(early, true, 105)), [Counted::Within, Counted::Beyond]);
+    }
+
+    #[test]
+    fn what_is_given_back_was_never_counted() {
+        let mut limit = RateLimit::new(2, &[9; 16]);
+        let who = client("192.0.2.1");
+        for n in 0..100 {
+            assert!(limit.allows(who, Step::One, secs(n)), "{n}");
+            limit.give_back(who, Step::One, secs(n));
+        }
+        assert_eq!([0; 3].map(|_| limit.allows(who, Step::One, secs(100))), [true, true, false]);
+        limit.give_back(who, Step::Two, secs(100));
+        assert!(!limit.allows(who, Step::One, secs(101)));
+        limit.give_back(who, Step::One, secs(100));
+        assert_eq!([0; 2].map(|_| limit.allows(who, Step::One, secs(101))), [true, false]);
+        // Nor was a place taken, where nothing else counts.
+        let many = || (0..200_000_u32).map(|n| ClientAddr::new(IpAddr::V4((0x0a00_0000 + n).into())));
+        for client in many() {
+            assert!(limit.allows(client, Step::One, secs(101)), "{client}");
+            limit.give_back(client, Step::One, secs(101));
+        }
+    }
+
+    #[test]
     fn which_addresses_meet_depends_on_the_key() {
         let survivors = |key: u8| {
             let mut limit = RateLimit::new(1, &[key; 16]);
@@ -217,28 +342,47 @@ mod tests {
         assert_ne!(survivors(1), survivors(2));
     }
 
+    /// For either of two addresses as many others as fill its set.
+    static NEIGHBOURS: LazyLock<[Vec<ClientAddr>; 2]> = LazyLock::new(|| {
+        let rate = RateLimit::new(1, &[3; 16]);
+        [0, 1].map(|who| {
+            let set = rate.set(person(who), Step::One);
+            let all = (0..).map(|n: u32| ClientAddr::new(IpAddr::V4((0x0a00_0000 + n).into())));
+            all.filter(|&other| rate.set(other, Step::One) == set).take(WAYS).collect()
+        })
+    });
+
+    fn person(number: u8) -> ClientAddr {
+        ClientAddr::new(IpAddr::from([192, 0, 2, number]))
+    }
+
     proptest! {
         #[test]
         fn no_sixty_seconds_see_more_than_the_limit(
             limit in 1_u32..6,
-            steps in proptest::collection::vec((0_u64..20_000, 0_u8..2), 1..120),
+            steps in proptest::collection::vec((0_u64..20_000, 0_u8..2, any::<bool>(), 0_u8..8), 1..120),
         ) {
             let mut rate = RateLimit::new(limit, &[3; 16]);
             let mut now = Duration::from_secs(77);
             let mut allowed: Vec<(u8, Duration)> = Vec::new();
-            for (millis, who) in steps {
+            for (millis, who, known, crowd) in steps {
                 now += Duration::from_millis(millis);
-                let address = ClientAddr::new(IpAddr::from([192, 0, 2, who]));
+                if crowd == 0 {
+                    NEIGHBOURS[usize::from(who)].iter().for_each(|&one| {
+                        let _ = rate.allows(one, Step::One, now);
+                    });
+                }
                 let recent = |window: u64| {
                     allowed.iter().filter(|&&(w, t)| w == who && now - t < Duration::from_secs(window)).count()
                 };
                 let (in_minute, in_65) = (recent(60), recent(65));
-                let allows = rate.allows(address, Step::One, now);
-                if allows {
-                    prop_assert!(in_minute < limit as usize);
-                    allowed.push((who, now));
-                } else {
-                    prop_assert!(in_65 >= limit as usize);
+                match rate.count(person(who), Step::One, known, now) {
+                    Counted::Within => {
+                        prop_assert!(in_minute < limit as usize);
+                        allowed.push((who, now));
+                    }
+                    Counted::Beyond => prop_assert!(in_65 >= limit as usize),
+                    Counted::NoPlace => prop_assert!(!known && in_minute == 0, "who has a count has a place"),
                 }
             }
         }

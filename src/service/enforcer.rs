@@ -26,7 +26,7 @@ use tokio::time::Instant;
 
 use super::around::Around;
 use super::control::{Call, Reply, Request};
-use super::hasher::{Hashed, Hasher, Job};
+use super::hasher::{Hashed, Hasher, Job, Turn};
 use super::herald::Herald;
 use super::link::{Answer, Ask, Pending};
 use super::operations::Operations;
@@ -41,7 +41,7 @@ use super::tally::Tally;
 use super::trial::Trial;
 use super::used_codes::UsedCodesFile;
 use crate::grant::{How, Memory};
-use crate::knock::{Attempt, Gatekeeper, Verdict};
+use crate::knock::{Attempt, Gatekeeper, Refusal, Verdict};
 use crate::sys::calendar::Calendar;
 use crate::sys::clock;
 use crate::sys::netlink::Events;
@@ -346,11 +346,20 @@ impl Enforcer {
             self.gatekeeper.judge(&attempt, &session, now)
         };
         let given = match verdict {
-            Verdict::Hash { hash, key } => return self.hasher.start(Job { attempt, hash, key, answer }),
+            Verdict::Hash { hash, key } => return self.compare(Job { attempt, hash, key, answer }, now),
             verdict => self.counted(&attempt, verdict, now),
         };
         // A client that went away misses its answer, not its grant.
         let _ = answer.send(given);
+    }
+
+    fn compare(&mut self, job: Job, now: Now) {
+        let known = self.gatekeeper.defence().got_in_as_named(&job.attempt, now.boot);
+        let turn = if known { Turn::First } else { Turn::Later };
+        if let Some(Job { attempt, answer, .. }) = self.hasher.start(job, turn) {
+            self.gatekeeper.defence_mut().give_back(&attempt, now.boot);
+            let _ = answer.send(self.counted(&attempt, Verdict::Refuse(Refusal::Busy), now));
+        }
     }
 
     fn on_hashed(&mut self, hashed: Hashed, now: Now) {

@@ -1,7 +1,7 @@
 //! Compares keys that people chose with their hashes: one at a time, in a thread of its own, because each takes
 //! milliseconds and megabytes.
 
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use argon2::{Argon2, PasswordHash, PasswordVerifier};
 use tokio::sync::{mpsc, oneshot};
@@ -10,7 +10,7 @@ use super::link::Answer;
 use crate::knock::Attempt;
 use crate::units::Secret;
 
-/// Comparisons that may wait.
+/// Comparisons that may wait of those who got in before, and as many of strangers.
 const WAITING: usize = 4;
 
 /// A comparison to be made.
@@ -34,9 +34,26 @@ pub(super) struct Hashed {
     pub answer: oneshot::Sender<Answer>,
 }
 
+/// Whose comparison it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Somebody's who got in as that user before: the next.
+    First,
+    /// A stranger's.
+    Later,
+}
+
+/// Where comparisons wait.
+struct Queues {
+    first: SyncSender<Job>,
+    later: SyncSender<Job>,
+    /// One for each that waits in either.
+    bell: SyncSender<()>,
+}
+
 /// The thread, started when it is first needed.
 pub(super) struct Hasher {
-    jobs: Option<SyncSender<Job>>,
+    queues: Option<Queues>,
     done: mpsc::Receiver<Hashed>,
     told: mpsc::Sender<Hashed>,
 }
@@ -44,22 +61,19 @@ pub(super) struct Hasher {
 impl Default for Hasher {
     fn default() -> Self {
         let (told, done) = mpsc::channel(WAITING);
-        Self { jobs: None, done, told }
+        Self { queues: None, done, told }
     }
 }
 
 impl Hasher {
-    /// Has a comparison made; the client is turned away where too many wait already.
-    pub(super) fn start(&mut self, job: Job) {
-        if self.jobs.is_none() {
-            self.jobs = spawn(self.told.clone());
+    /// Has a comparison made; gives it back where too many wait already.
+    pub(super) fn start(&mut self, job: Job, turn: Turn) -> Option<Job> {
+        if self.queues.is_none() {
+            self.queues = spawn(self.told.clone());
         }
-        let Some(jobs) = &self.jobs else {
-            let _ = job.answer.send(Answer::Unavailable);
-            return;
-        };
-        if let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) = jobs.try_send(job) {
-            let _ = job.answer.send(Answer::TooMany);
+        match &self.queues {
+            Some(queues) => queues.put(job, turn),
+            None => Some(job),
         }
     }
 
@@ -73,10 +87,26 @@ impl Hasher {
     }
 }
 
-fn spawn(told: mpsc::Sender<Hashed>) -> Option<SyncSender<Job>> {
-    let (jobs, waiting) = sync_channel::<Job>(WAITING);
+impl Queues {
+    fn put(&self, job: Job, turn: Turn) -> Option<Job> {
+        let queue = match turn {
+            Turn::First => &self.first,
+            Turn::Later => &self.later,
+        };
+        if let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) = queue.try_send(job) {
+            return Some(job);
+        }
+        // There is room for one of each that can wait.
+        let _ = self.bell.try_send(());
+        None
+    }
+}
+
+fn spawn(told: mpsc::Sender<Hashed>) -> Option<Queues> {
+    let ((first, known), (later, strangers)) = (sync_channel(WAITING), sync_channel(WAITING));
+    let (bell, rings) = sync_channel(2 * WAITING);
     let work = move || {
-        for Job { attempt, hash, key, answer } in waiting {
+        while let Some(Job { attempt, hash, key, answer }) = next(&rings, &known, &strangers) {
             let fits = fits(&hash, &key);
             if told.blocking_send(Hashed { attempt, hash, fits, answer }).is_err() {
                 return;
@@ -85,9 +115,15 @@ fn spawn(told: mpsc::Sender<Hashed>) -> Option<SyncSender<Job>> {
     };
     let thread = std::thread::Builder::new().name("hasher".to_owned()).spawn(work);
     thread
-        .map(|_| jobs)
+        .map(|_| Queues { first, later, bell })
         .inspect_err(|error| tracing::error!(%error, "keys cannot be compared with their hashes"))
         .ok()
+}
+
+/// The next job, when there is one; none when nobody can bring any.
+fn next(rings: &Receiver<()>, known: &Receiver<Job>, strangers: &Receiver<Job>) -> Option<Job> {
+    rings.recv().ok()?;
+    known.try_recv().or_else(|_| strangers.try_recv()).ok()
 }
 
 fn fits(hash: &Secret, key: &Secret) -> bool {
@@ -111,5 +147,34 @@ mod tests {
         assert!(fits(&hash, &secret("correct horse")));
         assert!(!fits(&hash, &secret("correct horsf")));
         assert!(!fits(&secret("$argon2id$v=19$m=64,t=1,p=1$!$!"), &secret("correct horse")));
+    }
+
+    #[test]
+    fn strangers_who_wait_neither_hold_up_who_got_in_before_nor_take_their_room() {
+        let ((first, known), (later, strangers)) = (sync_channel(WAITING), sync_channel(WAITING));
+        let (bell, rings) = sync_channel(2 * WAITING);
+        let queues = Queues { first, later, bell };
+        let job = |user: usize| Job {
+            attempt: Attempt {
+                client: crate::units::ClientAddr::new([192, 0, 2, 1].into()),
+                step: crate::knock::Step::One,
+                app: "ssh".to_owned(),
+                credential: crate::knock::Credential::Key(secret("a-key-of-mine")),
+                user: Some(user.to_string()),
+                token: None,
+                duration: None,
+                action: crate::knock::Action::Open,
+            },
+            hash: secret(""),
+            key: secret(""),
+            answer: oneshot::channel().0,
+        };
+        for (from, turn) in [(10, Turn::Later), (20, Turn::First)] {
+            let left = (from..from + 9).filter_map(|user| queues.put(job(user), turn)).count();
+            assert_eq!(left, 9 - WAITING);
+        }
+        drop(queues);
+        let order = std::iter::from_fn(|| next(&rings, &known, &strangers)?.attempt.user);
+        assert_eq!(order.collect::<Vec<_>>(), ["20", "21", "22", "23", "10", "11", "12", "13"]);
     }
 }

@@ -30,6 +30,8 @@ pub(super) struct Refusals {
     addresses: u64,
     /// All of this minute.
     refused: u64,
+    /// Step 1s that were right in this minute.
+    admitted: u32,
     summary_at: Option<Instant>,
 }
 
@@ -50,6 +52,7 @@ impl Refusals {
             attempts: 0,
             addresses: 0,
             refused: 0,
+            admitted: 0,
             summary_at: None,
         }
     }
@@ -105,6 +108,14 @@ impl Refusals {
         }
     }
 
+    /// Counts a right step 1; whether it gets a line of its own. Whoever saw a plain one can repeat it from any number of
+    /// addresses.
+    pub(super) fn on_admission(&mut self) -> bool {
+        self.begin_minute();
+        self.admitted = self.admitted.saturating_add(1);
+        self.admitted <= LINES
+    }
+
     fn on_lockout(&mut self, client: ClientAddr, lasts: Duration) {
         if self.lines < LINES {
             self.lines += 1;
@@ -142,6 +153,11 @@ impl Refusals {
             let (count, addresses) = (Some(self.attempts), Some(self.addresses));
             let record = Record { count, addresses, ..Record::of(LogEvent::Denied) };
             record.log_as(&format!("refused {} attempts of {} addresses", self.attempts, self.addresses));
+        }
+        let more = std::mem::take(&mut self.admitted).saturating_sub(LINES);
+        if more > 0 {
+            let record = Record { count: Some(more.into()), ..Record::of(LogEvent::Admitted) };
+            record.log_as(&format!("step 1 was right {more} times more"));
         }
         (self.attempts, self.addresses, self.lines, self.summary_at) = (0, 0, 0, None);
         self.minute += 1;
@@ -218,5 +234,15 @@ mod tests {
         refusals.summarise();
         assert_eq!((refusals.attempts, refusals.addresses, refusals.due()), (0, 0, None));
         assert!(alone(&mut refusals, 5_060) <= LINES as usize);
+    }
+
+    #[test]
+    fn a_flood_of_right_step_1s_makes_a_bounded_number_of_lines() {
+        let mut refusals = Refusals::new(&[1; 16]);
+        for _ in 0..2 {
+            let told = (0..50_000).filter(|_| refusals.on_admission()).count();
+            assert_eq!((told, refusals.due().is_some()), (LINES as usize, true));
+            assert_eq!(refusals.summarise(), None, "nobody was refused");
+        }
     }
 }

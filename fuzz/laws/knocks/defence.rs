@@ -16,15 +16,16 @@ struct Record {
     times: u32,
     /// The latest failure, if there is one that counts.
     failed: Option<u64>,
-    /// When it got in last.
+    /// When it got in last, and as whom since it was unknown.
     known: Option<u64>,
+    known_as: Vec<String>,
 }
 
 /// Requests a second, of which as many may come at once.
 #[derive(Clone, Debug)]
 struct Share {
-    each: u64,
-    /// What is left, in milliseconds' worth, at that moment.
+    a_second: u64,
+    /// What is left at that moment, in thousandths of a request.
     left: u64,
     at: u64,
 }
@@ -34,16 +35,26 @@ pub struct Defence {
     limit: u32,
     rule: Option<LockOut>,
     records: Vec<Record>,
-    /// For those who are known, for others, for those who failed.
-    shares: [Share; 3],
-    hashes: Share,
+    /// Networks (IPv4: addresses; IPv6: /48), how much came of them in vain, and when last.
+    crowds: Vec<(ClientAddr, u32, u64)>,
+    /// For those who are known, for steps 2 of others whose step 1 is live, for others, for those who failed.
+    shares: [Share; 4],
+    /// The same without the first: comparisons with slow hashes.
+    hashes: [Share; 3],
 }
 
 impl Defence {
     pub fn new(limit: u32, rule: Option<LockOut>) -> Self {
-        let share = |a_second: u64| Share { each: 1_000 / a_second, left: 1_000, at: 0 };
-        let shares = [share(200), share(100), share(50)];
-        Self { limit, rule, records: Vec::new(), shares, hashes: share(4) }
+        let share = |a_second: u64| Share { a_second, left: a_second * 1_000, at: 0 };
+        let shares = [share(150), share(50), share(100), share(50)];
+        Self {
+            limit,
+            rule,
+            records: Vec::new(),
+            crowds: Vec::new(),
+            shares,
+            hashes: [share(2), share(3), share(1)],
+        }
     }
 
     pub fn reload(&mut self, limit: u32, rule: Option<LockOut>) {
@@ -57,7 +68,16 @@ impl Defence {
         let site = client.masked_v6(64);
         let at = self.records.iter().position(|record| record.site == site).unwrap_or_else(|| {
             let (judged, failed, known) = (Vec::new(), None, None);
-            self.records.push(Record { site, judged, failures: 0, until: 0, times: 0, failed, known });
+            self.records.push(Record {
+                site,
+                judged,
+                failures: 0,
+                until: 0,
+                times: 0,
+                failed,
+                known,
+                known_as: vec![],
+            });
             self.records.len() - 1
         });
         &mut self.records[at]
@@ -94,33 +114,84 @@ impl Defence {
         record.judged.push((step, now));
         let shares = self.may_use(client, live, now);
         let taken = shares.into_iter().any(|share| self.shares[share].take(now));
+        if !taken {
+            self.record(client).judged.pop();
+        }
         (!taken).then_some(Refusal::Busy)
     }
 
-    pub fn takes_hash(&mut self, client: ClientAddr, live: bool, now: u64) -> bool {
-        self.may_use(client, live, now).start == 0 || self.hashes.take(now)
+    /// Asked right after the request was counted, which it is not where this is false. Of those who got in only who did
+    /// as the user who is named is better off.
+    pub fn takes_hash(&mut self, client: ClientAddr, user: Option<&str>, live: bool, now: u64) -> bool {
+        let known = self.is_known(client, now);
+        let record = self.record(client);
+        if known && record.known_as.iter().any(|name| Some(&**name) == user) {
+            return true;
+        }
+        let since = std::mem::take(&mut record.known);
+        let shares = self.may_use(client, live, now);
+        self.record(client).known = since;
+        let taken = shares.into_iter().any(|share| self.hashes[share - 1].take(now));
+        if !taken {
+            self.record(client).judged.pop();
+        }
+        taken
+    }
+
+    fn is_known(&mut self, client: ClientAddr, now: u64) -> bool {
+        const WEEK: u64 = 7 * 86_400;
+        self.record(client).known.is_some_and(|at| now / 1_000 - at / 1_000 < WEEK)
     }
 
     /// The shares that an address may draw on: its own, and those of lower standing.
     fn may_use(&mut self, client: ClientAddr, live: bool, now: u64) -> std::ops::Range<usize> {
-        const WEEK: u64 = 7 * 86_400;
         let rule = self.rule;
+        let known = self.is_known(client, now);
+        let of_a_crowd = self.crowd(client, now).1 >= if cfg!(fuzzing) { 8 } else { 100 };
         let record = self.record(client);
-        let known = record.known.is_some_and(|at| now / 1_000 - at / 1_000 < WEEK);
         let failed = rule.is_some_and(|rule| record.failed.is_some() && !record.is_past(rule, now));
-        match (live || known, failed) {
-            (true, _) => 0..3,
-            (false, false) => 1..3,
-            (false, true) => 2..3,
+        match (known, of_a_crowd, live, failed) {
+            (true, ..) => 0..4,
+            (false, true, ..) => 3..4,
+            (false, false, true, _) => 1..4,
+            (false, false, false, false) => 2..4,
+            (false, false, false, true) => 3..4,
         }
     }
 
+    /// The network of an address; what was an hour ago is forgotten.
+    fn crowd(&mut self, client: ClientAddr, now: u64) -> &mut (ClientAddr, u32, u64) {
+        let network = client.masked_v6(48);
+        let at = self.crowds.iter().position(|crowd| crowd.0 == network).unwrap_or_else(|| {
+            self.crowds.push((network, 0, now));
+            self.crowds.len() - 1
+        });
+        let crowd = &mut self.crowds[at];
+        if now / 1_000 - crowd.2 / 1_000 >= 3_600 {
+            crowd.1 = 0;
+        }
+        crowd
+    }
+
     pub fn learns(&mut self, client: ClientAddr, verdict: &Verdict, now: u64) {
-        let rule = self.rule;
+        let (rule, was_known) = (self.rule, self.is_known(client, now));
+        let crowd = self.crowd(client, now);
+        match verdict {
+            Verdict::Grant { .. } => crowd.1 = 0,
+            Verdict::Close { .. } => {}
+            _ => (crowd.1, crowd.2) = (crowd.1 + 1, now),
+        }
         let record = self.record(client);
         match (verdict, rule) {
-            (Verdict::Grant { .. }, _) => {
+            (Verdict::Grant { user, .. }, _) => {
                 record.forgive();
+                if !was_known {
+                    record.known_as.clear();
+                }
+                record.known_as.retain(|name| name != user);
+                record.known_as.push(user.clone());
+                // The last four.
+                record.known_as = record.known_as.iter().rev().take(4).rev().cloned().collect();
                 record.known = Some(now);
             }
             (Verdict::Refuse(Refusal::UnknownApp | Refusal::WrongKey | Refusal::WrongToken), Some(rule)) => {
@@ -233,11 +304,11 @@ impl Record {
 
 impl Share {
     fn take(&mut self, now: u64) -> bool {
-        self.left = (self.left + (now - self.at)).min(1_000);
+        self.left = (self.left + (now - self.at) * self.a_second).min(self.a_second * 1_000);
         self.at = now;
-        let there_is_one = self.left >= self.each;
+        let there_is_one = self.left >= 1_000;
         if there_is_one {
-            self.left -= self.each;
+            self.left -= 1_000;
         }
         there_is_one
     }

@@ -180,7 +180,7 @@ impl Model {
                 return self.admit(step1.app, step1.until - millis(now));
             }
         }
-        let live = self.step1s.iter().any(|step1| step1.client == client);
+        let live = attempt.step == Step::Two && self.step1s.iter().any(|step1| step1.client == client);
         if let Some(reason) = self.defence.turns_away(attempt.client, attempt.step, live, millis(now)) {
             return Verdict::Refuse(reason);
         }
@@ -189,7 +189,7 @@ impl Model {
             && self.takes_keys(attempt.step)
             && self.holder(attempt, now).is_err()
         {
-            if !self.defence.takes_hash(attempt.client, live, millis(now)) {
+            if !self.defence.takes_hash(attempt.client, attempt.user.as_deref(), live, millis(now)) {
                 return Verdict::Refuse(Refusal::Busy);
             }
             let hash = Secret::new(self.holders[holder].key.configured());

@@ -42,7 +42,9 @@ impl Enforcer {
                     lifetime_s: Some(lifetime.as_secs()),
                     ..Record::of(LogEvent::Admitted)
                 };
-                self.later.push((record, "step 1 was right: step 2 is open"));
+                if self.refusals.on_admission() {
+                    self.later.push((record, "step 1 was right: step 2 is open"));
+                }
                 Answer::Opened
             }
             Err(error) => {
