@@ -20,6 +20,8 @@ pub struct Defence {
     /// Who got in, and when, in seconds; only those who get in come in here, so strangers push nobody out.
     known: Known,
     begun: Option<Duration>,
+    /// How often settings were taken over: what requests are known by is another one then.
+    reloads: u64,
 }
 
 impl Defence {
@@ -32,6 +34,7 @@ impl Defence {
             cap: Cap::default(),
             known: Known(Places::new(random)),
             begun: None,
+            reloads: 0,
         }
     }
 
@@ -39,6 +42,7 @@ impl Defence {
     pub fn reload(&mut self, settings: &Settings) {
         self.rate.set_limit(settings.global.step1_2_rate_limit_per_minute);
         self.lockout.set_rule(settings.global.lockout);
+        self.reloads = self.reloads.wrapping_add(1);
     }
 
     /// Whether an address is locked out.
@@ -68,15 +72,25 @@ impl Defence {
         self.cap.allows_hash(standing, now)
     }
 
+    /// Whether an address failed with the same request a moment ago; `mark` stands for it.
+    #[must_use]
+    pub fn repeats(&self, client: ClientAddr, mark: u64, now: Duration) -> bool {
+        self.lockout.repeats(client, self.marked(mark), now)
+    }
+
+    fn marked(&self, mark: u64) -> u64 {
+        mark ^ self.reloads.rotate_right(16)
+    }
+
     /// Remembers what came of a request.
-    pub fn learn(&mut self, client: ClientAddr, verdict: &Verdict, now: Duration) {
+    pub fn learn(&mut self, client: ClientAddr, verdict: &Verdict, mark: u64, now: Duration) {
         match verdict {
             Verdict::Grant { .. } => {
                 self.lockout.succeeded(client);
                 self.known.remember(client, now);
             }
             Verdict::Refuse(reason) if reason.is_a_guess() => {
-                self.begun = self.lockout.failed(client, now).or(self.begun);
+                self.begun = self.lockout.failed(client, self.marked(mark), now).or(self.begun);
             }
             Verdict::Refuse(_)
             | Verdict::AdmitToStep2 { .. }
