@@ -151,7 +151,6 @@ fn locks_out_clients(header: &str, start: impl Fn(&Topology) -> Proxy) {
     let home = installation(&config(&["lockout: {after: 3, first: 10m, longest: 1d}", &header]), &[]);
     let _agent = home.start(&net.router);
     let _proxy = start(&net);
-    let wrong = form("ssh", "not-the-key-of-anything");
     for family in Family::BOTH {
         let (to, own, other) = (family.router(), family.client_a(), family.client_b());
         let named: Vec<String> =
@@ -159,6 +158,7 @@ fn locks_out_clients(header: &str, start: impl Fn(&Topology) -> Proxy) {
         let statuses: Vec<u16> = named
             .iter()
             .map(|lie| {
+                let wrong = form("ssh", &format!("not-the-key-of-{lie}"));
                 let lie = format!("X-Forwarded-For: {lie}");
                 status(&post(&net.a, "http", to, STEP1_PATH, &wrong, &[&lie]))
             })

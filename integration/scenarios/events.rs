@@ -104,8 +104,8 @@ fn every_grant_renewal_end_refusal_repair_and_reload_is_one_object_and_holds_no_
         events(&home, "operator", 3).iter().map(|line| line["action"].clone()).collect();
     assert_eq!(actions, ["grant", "grant", "revoke"]);
 
-    for _ in 0..3 {
-        post_step1(&net.b, Family::V4.router(), STEP1_PATH, &form("ssh", "a-guess-of-mine"));
+    for n in 0..3 {
+        post_step1(&net.b, Family::V4.router(), STEP1_PATH, &form("ssh", &format!("a-guess-of-mine-{n}")));
     }
     let denied = &events(&home, "denied", 1)[0];
     assert_eq!(

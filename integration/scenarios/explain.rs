@@ -257,8 +257,8 @@ fn what_the_daemon_remembers_of_those_who_are_not_let_in() {
 
     // Too many wrong ones.
     step1(&net.b, to, "ssh");
-    for _ in 0..3 {
-        post_step2(&net.b, to, STEP2_PATH, &wrong, &[]);
+    for n in 0..3 {
+        post_step2(&net.b, to, STEP2_PATH, &form("ssh", &format!("a-key-that-is-wrong-{n}")), &[]);
     }
     let value = scene.says(&net.b, Family::V4.client_b(), "ssh", 2222, "locked-out");
     assert!(next(&value).contains("unblock"), "{value:#}");

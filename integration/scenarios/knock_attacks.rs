@@ -1,15 +1,20 @@
 //! What must not happen to knock sequences: that something else opens, that somebody loses what is open, that a
 //! program of the host is cut off without a word.
 
+use std::fs;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::agent::Installation;
 use crate::backend::{Backend, on_both_iptables, on_every_firewall};
 use crate::configuration::Config;
 use crate::firewall::{elements, flush_host, is_guarded, remove_guard};
+use crate::forge::Forge;
+use crate::knocking::knock;
 use crate::knocks::{knock_at, knock_from_port};
 use crate::probe::{GENEROUS, assert_echo, assert_echoes, assert_open, assert_silent, dial};
 use crate::server::{Habit, Server};
+use crate::strangers::Stranger;
 use crate::topology::{Family, Topology};
 
 on_every_firewall! {
@@ -233,4 +238,44 @@ fn what_a_family_cannot_reach_is_not_opened_nor_told() {
     }
     assert!(elements(&net.router, "seq_lan_6").is_empty());
     assert!(!home.log().contains(&Family::V6.client_a().to_string()), "{}", home.log());
+}
+
+#[test]
+fn a_burst_of_a_known_sequence_keeps_nobody_from_being_heard_where_grants_are_kept() {
+    const MANY: u32 = 8_000;
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Installation::new(&Config::ssh(&[]));
+    let state = home.path("state/grants");
+    let kept = format!("state_file: {}", state.display());
+    let sequence = ["duration: 600", "sequence: {knocks: [udp/7001, udp/7002]}"];
+    home.rewrite_config(Config::new(&[&kept]).app("ssh", "2222", "tcp", "local", &sequence).text());
+    let _agent = home.start(&net.router);
+    Stranger::settle(&net);
+    let forge = Forge::new(&net.b);
+    for stranger in 0..MANY {
+        for port in [7001, 7002] {
+            let source = (Stranger(stranger).address(TO), 40_000).into();
+            while !forge.datagram(source, (TO.router(), port).into(), b"k") {
+                sleep(Duration::from_millis(1));
+            }
+        }
+    }
+    let begin = Instant::now();
+    knock(&net.a, TO.router(), "ssh");
+    assert_echoes(&net.a, TO.router(), 2222);
+    let one = Stranger(MANY / 2).address(TO).to_string();
+    home.verb(&net.router, &["revoke", "ssh", &one]).success();
+    // Whoever is told that something was taken back can rely on it.
+    let quoted = format!("\"{one}\"");
+    assert!(!fs::read_to_string(&state).unwrap().contains(&quoted));
+    home.verb(&net.router, &["status"]).success();
+    let took = begin.elapsed();
+    assert!(took < Duration::from_secs(15), "{took:?}\n{}", home.log());
+    let last = format!("\"{}\"", Stranger(MANY - 1).address(TO));
+    while !fs::read_to_string(&state).is_ok_and(|text| text.contains(&last)) {
+        assert!(begin.elapsed() < Duration::from_secs(25), "what packets opened is not kept\n{}", home.log());
+        sleep(Duration::from_millis(50));
+    }
+    assert!(!fs::read_to_string(&state).unwrap().contains(&quoted));
 }

@@ -15,11 +15,11 @@ use crate::backend::on_every_firewall;
 use crate::configuration::{Config, STEP1_PATH, http_key};
 use crate::firewall::admission_left;
 use crate::forge::Forge;
-use crate::knocking::{STEP1_PORT, form, knock, post_step1, step1, step2};
+use crate::knocking::{STEP1_PORT, TIMED_OUT, form, knock, post_step1, step1, step2};
 use crate::namespace::Namespace;
 use crate::probe::{assert_echoes, assert_silent};
 use crate::process::Background;
-use crate::server::{Habit, Server};
+use crate::server::{Habit, Server, in_url};
 use crate::topology::{Family, Topology};
 use crate::usage::{Remembered, assert_forgets, forget_soon};
 
@@ -28,13 +28,13 @@ use crate::usage::{Remembered, assert_forgets, forget_soon};
 const FLOOD: &str = r#"
 import itertools, socket, sys, threading, time
 target4, target6, port, path, seconds = sys.argv[1:6]
-sources = itertools.cycle(sys.stdin.read().split())
+sources, guesses = itertools.cycle(sys.stdin.read().split()), itertools.count()
 lock, end, sent = threading.Lock(), time.time() + float(seconds), [0]
 def work():
     while time.time() < end:
         with lock:
             source = next(sources)
-            number = sent[0]
+            number = next(guesses)
         six = ":" in source
         s = socket.socket(socket.AF_INET6 if six else socket.AF_INET)
         s.settimeout(1)
@@ -114,10 +114,10 @@ pub fn locked_out(home: &Installation, host: &Namespace) -> Vec<(String, u64, u6
     rows.iter().map(row).collect()
 }
 
-/// Presents wrong keys at step 1.
+/// Presents wrong keys at step 1, another one each time.
 pub fn fail(from: &Namespace, to: IpAddr, times: u32) {
-    for _ in 0..times {
-        post_step1(from, to, STEP1_PATH, &form("ssh", "a-wrong-key"));
+    for n in 0..times {
+        post_step1(from, to, STEP1_PATH, &form("ssh", &format!("a-wrong-key-{n}")));
     }
 }
 
@@ -258,6 +258,30 @@ fn a_lock_out_grows_is_listed_outlasts_a_reload_and_is_lifted_by_an_operator() {
     assert_echoes(&net.a, to, 2222);
     agent.terminate();
     assert!(home.verb(&net.router, &["unblock", "--all"]).exits(69).stderr.contains("no daemon"));
+}
+
+#[test]
+fn a_wrong_request_counts_once_where_syn_cookies_have_it_come_again_and_again() {
+    let net = Topology::new();
+    let config = Config::new(&["lockout: {after: 3, first: 10m, longest: 1d}"]);
+    let home = Installation::new(&config.app("ssh", "2222", "tcp", "local", &[]));
+    let _agent = home.start(&net.router);
+    // As when forged SYNs fill the queue: whatever segment of a client's comes, it makes a connection.
+    net.router.sysctl("net/ipv4/tcp_syncookies", "2");
+    let refused = || status(&home, &net.router)["refused"]["wrong-key"].as_u64().unwrap_or_default();
+    for family in Family::BOTH {
+        let (before, url) =
+            (refused(), format!("http://{}:{STEP1_PORT}{STEP1_PATH}", in_url(family.router())));
+        let wrong = form("ssh", "a-mistyped-key");
+        net.a.run("curl", &["-sS", "-g", "-m", "4", "-d", &wrong, &url]).exits(TIMED_OUT);
+        assert!(refused() >= before + 3, "the client's kernel repeats what nobody answers\n{}", home.log());
+        assert_eq!(locked_out(&home, &net.router), [], "one request is one failure\n{}", home.log());
+    }
+    fail(&net.b, Family::V4.router(), 1);
+    assert_eq!(locked_out(&home, &net.router).len(), 0);
+    net.router.sysctl("net/ipv4/tcp_syncookies", "1");
+    fail(&net.a, Family::V4.router(), 2);
+    assert_eq!(locked_out(&home, &net.router), [(Family::V4.client_a().to_string(), 600, 1)]);
 }
 
 #[test]

@@ -287,12 +287,12 @@ fn people_get_mail_by_a_real_server_with_starttls_and_a_password() {
     let _agent = home.start(&net.router);
     net.router.run("nft", &["flush", "chain", "inet", "knock_agent", "gate"]).success();
     home.grant(&net.router, "ssh", "198.51.100.7", 60);
-    for _ in 0..3 {
+    for n in 0..3 {
         post_step1(
             &net.b,
             Family::V4.router(),
             crate::configuration::STEP1_PATH,
-            "app=ssh&access_key=a-wrong-key-of-b",
+            &format!("app=ssh&access_key=a-wrong-key-of-b-{n}"),
         );
     }
     let end = Instant::now() + LIMIT;

@@ -38,6 +38,7 @@ pub struct Ledger {
     /// How many addresses have grants.
     len: usize,
     changes: u64,
+    taken_back: u64,
     journal: Journal,
     ends: Ends,
 }
@@ -126,6 +127,7 @@ impl Ledger {
         if let Some(holders) = &holders {
             self.len -= 1;
             self.changes += 1;
+            self.taken_back += 1;
             self.journal.on_gone(app, addr, holders.iter(), End::Revoked);
         }
         holders.is_some()
@@ -173,6 +175,7 @@ impl Ledger {
         let count = gone.len();
         self.len -= count;
         self.changes += 1;
+        self.taken_back += 1;
         for (addr, holders) in gone {
             self.journal.on_gone(app, addr, holders.iter(), End::Revoked);
         }
@@ -186,6 +189,7 @@ impl Ledger {
             return;
         }
         self.changes += 1;
+        self.taken_back += 1;
         let Some(of_app) = self.apps.get_mut(app) else { return };
         let concerned: Vec<IpAddr> = match addr {
             Some(addr) => vec![addr],
@@ -307,6 +311,12 @@ impl Ledger {
     #[must_use]
     pub fn changes(&self) -> u64 {
         self.changes
+    }
+
+    /// How often something was taken back: which of the changes made grants fewer.
+    #[must_use]
+    pub fn taken_back(&self) -> u64 {
+        self.taken_back
     }
 
     /// The addresses that were let in or renewed last, newest first, with the app of each; at most so many.

@@ -20,6 +20,8 @@ pub struct Defence {
     /// Networks by which nobody gets in.
     crowds: Crowds,
     begun: Option<Duration>,
+    /// How often settings were taken over: what requests are known by is another one then.
+    reloads: u64,
 }
 
 impl Defence {
@@ -33,6 +35,7 @@ impl Defence {
             known: Known::new(random),
             crowds: Crowds::new(random),
             begun: None,
+            reloads: 0,
         }
     }
 
@@ -40,6 +43,7 @@ impl Defence {
     pub fn reload(&mut self, settings: &Settings) {
         self.rate.set_limit(settings.global.step1_2_rate_limit_per_minute);
         self.lockout.set_rule(settings.global.lockout);
+        self.reloads = self.reloads.wrapping_add(1);
     }
 
     /// Whether an address is locked out.
@@ -97,8 +101,18 @@ impl Defence {
         self.rate.give_back(attempt.client, attempt.step, now);
     }
 
+    /// Whether an address failed with the same request a moment ago; `mark` stands for it.
+    #[must_use]
+    pub fn repeats(&self, client: ClientAddr, mark: u64, now: Duration) -> bool {
+        self.lockout.repeats(client, self.marked(mark), now)
+    }
+
+    fn marked(&self, mark: u64) -> u64 {
+        mark ^ self.reloads.rotate_right(16)
+    }
+
     /// Remembers what came of a request.
-    pub fn learn(&mut self, client: ClientAddr, verdict: &Verdict, now: Duration) {
+    pub fn learn(&mut self, client: ClientAddr, verdict: &Verdict, mark: u64, now: Duration) {
         match verdict {
             Verdict::Grant { user, .. } => {
                 self.lockout.succeeded(client);
@@ -107,7 +121,7 @@ impl Defence {
             }
             Verdict::Refuse(reason) => {
                 if reason.is_a_guess() {
-                    self.begun = self.lockout.failed(client, now).or(self.begun);
+                    self.begun = self.lockout.failed(client, self.marked(mark), now).or(self.begun);
                 }
                 self.crowds.in_vain(client, now);
             }

@@ -34,8 +34,8 @@ const WRONG: Verdict = Verdict::Refuse(Refusal::WrongKey);
 const LOCKED: Verdict = Verdict::Refuse(Refusal::LockedOut);
 
 fn fail(gate: &mut Gatekeeper, client: &str, times: usize, secs: u64) {
-    for _ in 0..times {
-        assert_eq!(knock(gate, Step::One, client, "a-wrong-key", secs), WRONG);
+    for n in 0..times {
+        assert_eq!(knock(gate, Step::One, client, &format!("a-wrong-key-{n}"), secs), WRONG);
     }
 }
 
@@ -71,8 +71,8 @@ fn within_a_lock_out_the_right_key_opens_nothing_either_and_a_reload_lifts_none(
 fn a_lock_out_between_the_steps_keeps_step_2_from_opening() {
     let mut gate = Gatekeeper::new(&settings(RULE), &[], [3; 16]);
     assert!(admitted(&knock(&mut gate, Step::One, "192.0.2.1", "first-key-1", 0)));
-    for _ in 0..3 {
-        assert_eq!(knock(&mut gate, Step::Two, "192.0.2.1", "a-wrong-key", 1), WRONG);
+    for key in ["a-wrong-key", "another-one", "a-wrong-key"] {
+        assert_eq!(knock(&mut gate, Step::Two, "192.0.2.1", key, 1), WRONG);
     }
     assert_eq!(knock(&mut gate, Step::Two, "192.0.2.1", "second-key-2", 2), LOCKED);
 }
@@ -87,6 +87,19 @@ fn only_a_whole_knock_wipes_failures_out_and_a_step_1_does_not() {
     assert!(admitted(&knock(&mut gate, Step::One, "192.0.2.1", "first-key-1", 0)));
     fail(&mut gate, "192.0.2.1", 1, 0);
     assert_eq!(knock(&mut gate, Step::One, "192.0.2.1", "first-key-1", 1), LOCKED);
+}
+
+#[test]
+fn a_wrong_request_that_is_repeated_counts_once_a_minute_and_not_for_the_other_step() {
+    let mut gate = Gatekeeper::new(&settings(RULE), &[], [3; 16]);
+    for secs in [0, 1, 3, 7, 59] {
+        assert_eq!(knock(&mut gate, Step::One, "192.0.2.1", "a-wrong-key", secs), WRONG);
+    }
+    assert_eq!(knock(&mut gate, Step::Two, "192.0.2.1", "a-wrong-key", 59), WRONG);
+    gate.reload(&settings(RULE), &[], [3; 16]);
+    assert_eq!(gate.defence().locked_out(Duration::from_secs(59)), []);
+    assert_eq!(knock(&mut gate, Step::Two, "192.0.2.1", "a-wrong-key", 60), WRONG);
+    assert_eq!(gate.defence().locked_out(Duration::from_secs(60)).len(), 1, "what it is known by changed");
 }
 
 #[test]

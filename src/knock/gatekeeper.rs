@@ -1,10 +1,12 @@
 mod codes;
+mod same;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use self::codes::Code;
+use self::same::mark;
 use crate::config::{App, Settings, Step1Proof};
 use crate::knock::attempt::{Action, Attempt, Credential, Refusal, Step, Verdict};
 use crate::knock::defence::Defence;
@@ -308,12 +310,14 @@ impl Gatekeeper {
         now: Now,
     ) -> Verdict {
         let holder = right.as_ref().ok().map(|right| right.holder);
+        let mark = mark(attempt, &presented, now);
+        let again = self.defence.repeats(attempt.client, mark, now.boot);
         let verdict = match attempt.step {
-            Step::One => self.conclude_step1(attempt, right, presented, now),
-            Step::Two => self.conclude_step2(attempt, right, session, now),
+            Step::One => self.conclude_step1(attempt, right, presented, again, now),
+            Step::Two => self.conclude_step2(attempt, right, again, session, now),
         };
         let verdict = verdict.unwrap_or_else(Verdict::Refuse);
-        self.defence.learn(attempt.client, &verdict, now.boot);
+        self.defence.learn(attempt.client, &verdict, mark, now.boot);
         if let Some(lasts) = self.guesses.take_begun() {
             let whose = holder.and_then(|at| self.keyring.holder(at)).map(|holder| holder.who.name());
             self.held = Some((whose.unwrap_or_default(), lasts));
@@ -326,6 +330,7 @@ impl Gatekeeper {
         attempt: &Attempt,
         right: Result<Right, Refusal>,
         presented: Digest,
+        again: bool,
         now: Now,
     ) -> Result<Verdict, Refusal> {
         let wants =
@@ -344,7 +349,7 @@ impl Gatekeeper {
             app.step2_https_duration.as_duration()
         };
         if factor.is_some() {
-            self.spend(&code, factor.as_slice(), attempt.client, now)?;
+            self.spend(&code, factor.as_slice(), attempt.client, again, now)?;
         }
         if let (Some(counter), Credential::Proof(proof)) = (proved, &attempt.credential) {
             self.used = true;
@@ -364,6 +369,7 @@ impl Gatekeeper {
         &mut self,
         attempt: &Attempt,
         right: Result<Right, Refusal>,
+        again: bool,
         session: &dyn Fn(&AppName, &str) -> bool,
         now: Now,
     ) -> Result<Verdict, Refusal> {
@@ -397,7 +403,7 @@ impl Gatekeeper {
                 let first = self.pending.prolong(client, index, until);
                 return Ok(Verdict::NeedToken { readmit: first.then_some(self.token_window) });
             }
-            self.spend(&code, &factors, attempt.client, now)?;
+            self.spend(&code, &factors, attempt.client, again, now)?;
         }
         Ok(match attempt.action {
             Action::Open => Verdict::Grant { app, lifetime, user },
@@ -442,22 +448,6 @@ impl Gatekeeper {
 
     fn index_of(&self, app: &str) -> Option<usize> {
         self.by_name.get(&self.keyring.digest(&[app.as_bytes()])).copied()
-    }
-
-    /// A digest of everything that makes a knock the same knock.
-    fn presented(&self, attempt: &Attempt) -> Digest {
-        let proof;
-        let credential = match &attempt.credential {
-            Credential::Key(key) => key,
-            Credential::Proof(given) => {
-                proof = given.text();
-                &proof
-            }
-        };
-        let token = attempt.token.as_ref().map_or("", Secret::expose);
-        let user = attempt.user.as_deref().unwrap_or_default();
-        let parts = [attempt.app.as_str(), credential.expose(), user, token];
-        self.keyring.digest(&parts.map(str::as_bytes))
     }
 }
 

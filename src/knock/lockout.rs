@@ -7,15 +7,20 @@ use crate::units::ClientAddr;
 
 /// Lock-outs of a length that doubles this often are as long as any; keeps the shift in bounds.
 const MOST_DOUBLINGS: u64 = 31;
+/// The same request that fails again so soon is none that somebody made.
+const AGAIN: Duration = Duration::from_secs(60);
 
 /// Locks an address (IPv6: a /64) out after repeated failures, each time twice as long; fixed memory, constant time.
 ///
 /// Failures within a lock-out are not judged, do not count and prolong nothing. An address is forgotten when it has
 /// been quiet for as long as the longest lock-out. Where eight addresses that share a set are all locked out, others
 /// of that set are not counted; the rate limit and the cap hold them as well.
+///
+/// What an address failed with last counts once a minute: a client's kernel repeats a request that nobody answers, and
+/// where the listener's queue is full of what strangers forged (SYN cookies), each time as a connection of its own.
 pub struct Lockout {
     rule: Option<LockoutRule>,
-    places: Places<3>,
+    places: Places<4>,
 }
 
 /// What is known of an address, in milliseconds since the fixed start of `Now::boot`.
@@ -26,6 +31,8 @@ struct Record {
     failures: u32,
     /// How often it was locked out.
     times: u32,
+    /// What it failed with last.
+    mark: u64,
 }
 
 /// An address that is locked out.
@@ -70,11 +77,21 @@ impl Lockout {
         self.rule.is_some_and(|rule| record.is_some_and(|record| !record.is_forgotten(rule, now)))
     }
 
+    /// Whether the last failure of an address was with the same, less than a minute ago. `mark` stands for a request.
+    #[must_use]
+    pub fn repeats(&self, client: ClientAddr, mark: u64, now: Duration) -> bool {
+        let record = self.places.get(client).map(Record::read);
+        record.is_some_and(|record| record.mark == mark && now < Duration::from_millis(record.last) + AGAIN)
+    }
+
     /// Counts a failure at `now`; the length of the lock-out that begins with it.
-    pub fn failed(&mut self, client: ClientAddr, now: Duration) -> Option<Duration> {
+    pub fn failed(&mut self, client: ClientAddr, mark: u64, now: Duration) -> Option<Duration> {
         let rule = self.rule?;
+        if self.repeats(client, mark, now) {
+            return None;
+        }
         // Whoever is locked out keeps the place; of others that which was quiet for longest gives way.
-        let worth = |values: &[u64; 3]| {
+        let worth = |values: &[u64; 4]| {
             let record = Record::read(values);
             left(record, now).is_none().then_some(record.last)
         };
@@ -84,9 +101,10 @@ impl Lockout {
             return None;
         }
         if record.is_forgotten(rule, now) {
-            record = Record { last: 0, until: 0, failures: 0, times: 0 };
+            record = Record { last: 0, until: 0, failures: 0, times: 0, mark };
         }
         record.last = millis(now);
+        record.mark = mark;
         record.failures = record.failures.saturating_add(1);
         let mut begun = None;
         if record.failures >= rule.after {
@@ -135,14 +153,14 @@ impl Lockout {
 }
 
 impl Record {
-    fn read(&[last, until, counts]: &[u64; 3]) -> Self {
+    fn read(&[last, until, counts, mark]: &[u64; 4]) -> Self {
         // Both halves fit by construction.
         let half = |number: u64| u32::try_from(number & u64::from(u32::MAX)).unwrap_or_default();
-        Self { last, until, failures: half(counts), times: half(counts >> 32) }
+        Self { last, until, failures: half(counts), times: half(counts >> 32), mark }
     }
 
-    fn write(self) -> [u64; 3] {
-        [self.last, self.until, u64::from(self.times) << 32 | u64::from(self.failures)]
+    fn write(self) -> [u64; 4] {
+        [self.last, self.until, u64::from(self.times) << 32 | u64::from(self.failures), self.mark]
     }
 
     fn is_forgotten(self, rule: LockoutRule, now: Duration) -> bool {
@@ -186,6 +204,14 @@ pub(super) mod tests {
         Some(LockoutRule { after, first: lifetime(first), longest: lifetime(longest) })
     }
 
+    impl Lockout {
+        /// Fails with what nobody failed with before.
+        fn fails(&mut self, client: ClientAddr, now: Duration) -> Option<Duration> {
+            let before = self.places.get(client).map_or(0, |values| Record::read(values).mark);
+            self.failed(client, before + 1, now)
+        }
+    }
+
     pub(in crate::knock) fn client(text: &str) -> ClientAddr {
         ClientAddr::new(text.parse().unwrap())
     }
@@ -200,13 +226,9 @@ pub(super) mod tests {
         let who = client("192.0.2.1");
         let mut now = secs(5);
         for (times, wanted) in (1..).zip([60, 120, 200, 200]) {
-            assert_eq!(lockout.failed(who, now), None);
-            assert_eq!(lockout.failed(who, now), Some(secs(wanted)));
-            assert_eq!(
-                lockout.failed(who, now + secs(1)),
-                None,
-                "failures within a lock-out prolong nothing"
-            );
+            assert_eq!(lockout.fails(who, now), None);
+            assert_eq!(lockout.fails(who, now), Some(secs(wanted)));
+            assert_eq!(lockout.fails(who, now + secs(1)), None, "failures within a lock-out prolong nothing");
             let row = LockedOut { client: who, left: secs(wanted), whole: secs(wanted), times };
             assert_eq!(lockout.list(now), [row]);
             now += secs(wanted);
@@ -218,32 +240,47 @@ pub(super) mod tests {
     fn peace_success_and_an_operator_make_forget() {
         let mut lockout = Lockout::new(rule(2, 60, 100), &[1; 16]);
         let (who, other) = (client("2001:db8::1"), client("2001:db8::ffff"));
-        assert_eq!(lockout.failed(who, secs(0)), None);
-        assert_eq!(lockout.failed(other, secs(100)), None, "quiet for the longest lock-out");
+        assert_eq!(lockout.fails(who, secs(0)), None);
+        assert_eq!(lockout.fails(other, secs(100)), None, "quiet for the longest lock-out");
         assert!(lockout.has_failed(who, secs(100)));
         lockout.succeeded(who);
         assert!(!lockout.has_failed(who, secs(100)));
-        assert_eq!(lockout.failed(who, secs(101)), None);
-        assert_eq!(lockout.failed(other, secs(102)), Some(secs(60)), "a /64 is one client");
+        assert_eq!(lockout.fails(who, secs(101)), None);
+        assert_eq!(lockout.fails(other, secs(102)), Some(secs(60)), "a /64 is one client");
         assert!(lockout.lift(who, secs(103)));
         assert!(!lockout.lift(who, secs(103)));
-        assert_eq!(lockout.failed(who, secs(104)), None);
-        assert_eq!(lockout.failed(who, secs(104)), Some(secs(60)), "the first again");
+        assert_eq!(lockout.fails(who, secs(104)), None);
+        assert_eq!(lockout.fails(who, secs(104)), Some(secs(60)), "the first again");
         lockout.set_rule(rule(9, 1, 1));
         assert_eq!(lockout.left(who, secs(105)), Some(secs(59)));
         assert_eq!(lockout.lift_all(secs(105)), 1);
         lockout.set_rule(None);
-        assert_eq!([0; 9].map(|_| lockout.failed(who, secs(200))), [None; 9]);
+        assert_eq!([0; 9].map(|_| lockout.fails(who, secs(200))), [None; 9]);
+    }
+
+    #[test]
+    fn the_same_again_within_a_minute_counts_once() {
+        let mut lockout = Lockout::new(rule(3, 60, 1_000), &[1; 16]);
+        let (who, other) = (client("192.0.2.1"), client("192.0.2.2"));
+        for now in [100, 101, 159] {
+            assert_eq!(lockout.repeats(who, 7, secs(now)), now > 100);
+            assert_eq!(lockout.failed(who, 7, secs(now)), None);
+        }
+        assert!(!lockout.repeats(other, 7, secs(101)) && !lockout.repeats(who, 8, secs(101)));
+        assert_eq!(lockout.failed(who, 7, secs(160)), None, "the second");
+        assert_eq!(lockout.failed(who, 8, secs(161)), Some(secs(60)), "the third");
+        assert_eq!(lockout.failed(who, 8, secs(161)), None);
+        assert_eq!(lockout.left(who, secs(161)), Some(secs(60)));
     }
 
     #[test]
     fn whoever_is_locked_out_stays_so_whatever_comes_from_elsewhere() {
         let mut lockout = Lockout::new(rule(2, 60, 100), &[1; 16]);
         let who = client("192.0.2.1");
-        lockout.failed(who, secs(0));
-        lockout.failed(who, secs(0));
+        lockout.fails(who, secs(0));
+        lockout.fails(who, secs(0));
         for n in 0..100_000_u32 {
-            lockout.failed(ClientAddr::new(std::net::Ipv4Addr::from(0x0a00_0000 + n).into()), secs(1));
+            lockout.fails(ClientAddr::new(std::net::Ipv4Addr::from(0x0a00_0000 + n).into()), secs(1));
         }
         assert_eq!(lockout.left(who, secs(2)), Some(secs(58)));
         assert_eq!(lockout.list(secs(2)).len(), 1);
@@ -275,7 +312,7 @@ pub(super) mod tests {
                         prop_assert_eq!(lockout.lift(address, now), locked);
                         plain.remove(&who);
                     }
-                    _ if locked => prop_assert_eq!(lockout.failed(address, now), None),
+                    _ if locked => prop_assert_eq!(lockout.fails(address, now), None),
                     _ => {
                         if now >= entry.2 + secs(45) {
                             *entry = Default::default();
@@ -287,7 +324,7 @@ pub(super) mod tests {
                             *entry = (0, entry.1 + 1, now + length, true);
                             wanted = Some(length);
                         }
-                        prop_assert_eq!(lockout.failed(address, now), wanted);
+                        prop_assert_eq!(lockout.fails(address, now), wanted);
                     }
                 }
             }

@@ -105,7 +105,8 @@ fn code(key: &Verifier, claim: &Claim<'_>, address: &str, counter: u64, nonce: &
     tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn step_of(wall: SystemTime) -> u64 {
+/// The time step of a moment.
+pub(crate) fn step_of(wall: SystemTime) -> u64 {
     wall.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()) / INTERVAL
 }
 

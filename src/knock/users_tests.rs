@@ -243,6 +243,28 @@ fn a_code_is_the_users_own_and_a_session_needs_none_to_go_on() {
 }
 
 #[test]
+fn a_wrong_code_that_is_repeated_counts_once_until_other_codes_are_right() {
+    let users = "  lockout: {after: 2}\n  2fa_step: http\n  users:\n    alice: {access_key_http: alice-key-1, access_key_https: alice-key-2, totp: {secret: GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ}}";
+    let mut gate = gate(users, SSH);
+    let wrong = |host: u8, code: &str| Attempt {
+        client: ClientAddr::new([192, 0, 2, host].into()),
+        token: Some(Secret::new(code.to_owned())),
+        ..one("alice-key-1")
+    };
+    // As many as would hold back her codes, twice over.
+    for host in [1, 2, 1, 2, 1, 2, 1, 2] {
+        assert_eq!(judge(&mut gate, &wrong(host, "000000"), at(1)), Verdict::Refuse(Refusal::WrongToken));
+    }
+    assert_eq!((gate.take_held(), gate.defence().locked_out(at(1).boot)), (None, Vec::new()));
+    assert_eq!(judge(&mut gate, &wrong(3, "000000"), at(1)), Verdict::Refuse(Refusal::WrongToken));
+    assert_eq!(gate.take_held(), None);
+    // The next code is another one, and so is the guess.
+    assert_eq!(judge(&mut gate, &wrong(1, "000000"), at(31)), Verdict::Refuse(Refusal::WrongToken));
+    assert!(gate.take_held().is_some());
+    assert_eq!(gate.defence().locked_out(at(31).boot).len(), 1);
+}
+
+#[test]
 fn closing_takes_both_steps_and_no_code() {
     let users = "  2fa_step: https\n  users:\n    alice: {access_key_http: alice-key-1, access_key_https: alice-key-2, totp: {secret: GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ}}";
     let mut gate = gate(users, SSH);
@@ -309,8 +331,8 @@ fn a_hash_that_is_replaced_and_a_lock_out_that_begins_while_a_key_is_compared_co
     assert_eq!(gate.judge_hashed(&step2, &hash, true, &no, at(1)), Verdict::Refuse(Refusal::WrongKey));
 
     let (mut gate, hash) = begun();
-    for _ in 0..2 {
-        assert!(!ok(&judge(&mut gate, &two("a-wrong-key"), at(1))));
+    for key in ["a-wrong-key", "another-one"] {
+        assert!(!ok(&judge(&mut gate, &two(key), at(1))));
     }
     assert_eq!(gate.judge_hashed(&step2, &hash, true, &no, at(1)), Verdict::Refuse(Refusal::LockedOut));
     assert_eq!(gate.judge_hashed(&step2, &hash, true, &no, at(61)), Verdict::Refuse(Refusal::NoStep1));

@@ -3,6 +3,7 @@
 mod calls;
 mod deeds;
 mod figures;
+mod keeping;
 mod knocks;
 mod lines;
 mod mending;
@@ -189,7 +190,9 @@ impl Enforcer {
         self.outside.look(self.operations.settings());
         let _ = self.hearing.take().map(|hearing| hearing.send(()));
         self.begin_telling(clock::now());
+        let mut packets_had_a_turn = false;
         loop {
+            let others_turn = std::mem::take(&mut packets_had_a_turn);
             self.settle(&mut knocks, clock::now());
             // After the answer to a knock, which waits neither for the disk nor for the log.
             self.keep(clock::now());
@@ -216,7 +219,13 @@ impl Enforcer {
                     self.look(clock::now());
                     look_at = look_every.map(|every| Instant::now() + every);
                 }
-                heard = knocks::heard(&mut knocks) => self.on_heard(heard, clock::now()),
+                // All of it, and then whoever else waits: it is not only for who knows a sequence that there is time.
+                heard = knocks::heard(&mut knocks), if !others_turn => {
+                    self.on_heard(heard, clock::now());
+                    self.hear_now(&mut knocks, clock::now());
+                    packets_had_a_turn = true;
+                    let_go().await;
+                }
                 Some(reload) = reloads.recv() => {
                     // What was told before counts, whatever becomes of the sets.
                     self.hear_now(&mut knocks, clock::now());
@@ -231,11 +240,13 @@ impl Enforcer {
                     if !call.is_awaited() {
                         continue;
                     }
+                    // What packets opened before is there to be taken back.
+                    self.hear_now(&mut knocks, clock::now());
                     let teardown = call.request == Request::Teardown {};
                     let mut reply = self.on_call(call.request, &call.user, clock::now());
                     let done = matches!(reply, Reply::Done { .. });
                     // Whoever is told that something was taken back can rely on it, also if the power fails now.
-                    self.keep(clock::now());
+                    if done { self.keep_at_once(clock::now()) } else { self.keep(clock::now()) }
                     self.warn_of_stale_file(&mut reply);
                     let _ = call.reply.send(reply);
                     if teardown && done {
@@ -253,6 +264,7 @@ impl Enforcer {
                     self.on_knock(attempt, answer, clock::now());
                     let_go().await;
                 }
+                () = std::future::ready(()), if others_turn => {}
             }
         }
         let stays = self.leave(watch, clock::now());
@@ -260,7 +272,7 @@ impl Enforcer {
             self.close_everything(clock::now());
         }
         self.operations.finish_claimed(clock::now());
-        self.keep(clock::now());
+        self.keep_at_once(clock::now());
         self.tell_turns(clock::now());
         if stays { Stopped::Unused } else { Stopped::Unguarded }
     }
@@ -414,15 +426,6 @@ impl Enforcer {
             }
             // Judged by now, unless its key is gone since.
             Verdict::Hash { .. } | Verdict::Alive => Answer::Refused,
-        }
-    }
-
-    /// Has the state file say what the ledger says.
-    fn keep(&mut self, now: Now) {
-        if let Some(state) = &mut self.state
-            && let Err(error) = state.keep(&self.operations, now)
-        {
-            tracing::error!(file = %state.path().display(), %error, "grants are not kept across a reboot");
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +28,9 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const RETRY: Duration = Duration::from_secs(60);
 /// When the calendar was set by more than this, all ends are written anew.
 const SLACK: Duration = Duration::from_secs(1);
+/// What is only given is written so long after the last write: whoever has very many let in, by knocks that are known, must
+/// not have the daemon do nothing but write.
+const PACE: Duration = Duration::from_secs(1);
 
 /// Why nothing is restored.
 #[derive(Debug, thiserror::Error)]
@@ -192,10 +195,14 @@ impl Saved {
 struct Written {
     /// The ledger's changes.
     changes: u64,
+    /// Those among them that took something back.
+    taken_back: u64,
     /// The networks.
     allowed: Vec<Allowed>,
     /// The calendar's distance from the clock that never goes back.
     offset: Duration,
+    /// Until when what is only given waits.
+    rests_until: Duration,
 }
 
 /// The file, and what it says.
@@ -209,6 +216,8 @@ pub struct StateFile {
     again: Duration,
     /// Whether the last attempt to write failed.
     failed: bool,
+    /// When what waits is to be written.
+    due: Option<Duration>,
     /// What was there before a trial that nobody has confirmed: if that is put back, what came meanwhile ends.
     before_trial: Option<BeforeTrial>,
 }
@@ -269,13 +278,15 @@ impl StateFile {
                 written: None,
                 again: Duration::ZERO,
                 failed: false,
+                due: None,
                 before_trial: None,
             }),
             restored,
         })
     }
 
-    /// Writes the ledger and what operators allowed, if it has changed since, and waits for the disk.
+    /// Writes the ledger and what operators allowed, if it has changed since, and waits for the disk. What was taken back
+    /// is written at once; what was only given waits for [`StateFile::due`].
     ///
     /// # Errors
     /// The reason; there is no file then, so that nothing that was taken back can come again.
@@ -283,17 +294,45 @@ impl StateFile {
         self.keep_what(operations.ledger(), &operations.allowed, now)
     }
 
+    /// The same, of what was given as well.
+    ///
+    /// # Errors
+    /// As for [`StateFile::keep`].
+    pub fn keep_at_once(&mut self, operations: &Operations, now: Now) -> io::Result<()> {
+        if let Some(written) = &mut self.written {
+            written.rests_until = Duration::ZERO;
+        }
+        self.keep(operations, now)
+    }
+
+    /// When what was given is written, where that waits.
+    #[must_use]
+    pub fn due(&self) -> Option<Duration> {
+        self.due
+    }
+
     fn keep_what(&mut self, ledger: &Ledger, allowed: &[Allowed], now: Now) -> io::Result<()> {
         let calendar = now.wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let offset = calendar.saturating_sub(now.boot);
-        let current = |have: &Written| {
-            have.changes == ledger.changes()
+        self.due = None;
+        let holds_nothing_else = |have: &&Written| {
+            have.taken_back == ledger.taken_back()
                 && have.allowed == allowed
                 && have.offset.abs_diff(offset) <= SLACK
         };
-        if self.written.as_ref().is_some_and(current) || now.boot < self.again {
+        if now.boot < self.again {
             return Ok(());
         }
+        if let Some(have) = self.written.as_ref().filter(holds_nothing_else) {
+            if have.changes == ledger.changes() {
+                return Ok(());
+            }
+            self.due = Some(have.rests_until).filter(|&until| now.boot < until);
+            if self.due.is_some() {
+                return Ok(());
+            }
+        }
+        let began = Instant::now();
         let all = Saved::of(ledger, allowed, &self.boot_id, now);
         let kept = match &self.before_trial {
             None => all,
@@ -305,8 +344,13 @@ impl StateFile {
             .map_err(io::Error::other)
             .and_then(|text| files::replace(&self.path, 0o600, text.as_bytes()));
         if written.is_ok() {
-            let allowed = allowed.to_vec();
-            self.written = Some(Written { changes: ledger.changes(), allowed, offset });
+            self.written = Some(Written {
+                changes: ledger.changes(),
+                taken_back: ledger.taken_back(),
+                allowed: allowed.to_vec(),
+                offset,
+                rests_until: now.boot + began.elapsed() + PACE,
+            });
         } else {
             self.again = now.boot + RETRY;
             // Where even that is impossible, the error is the same.

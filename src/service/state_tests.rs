@@ -40,6 +40,7 @@ fn file_at(path: &Path) -> StateFile {
         written: None,
         again: Duration::ZERO,
         failed: false,
+        due: None,
         before_trial: None,
     }
 }
@@ -104,6 +105,41 @@ fn it_is_written_at_changes_and_when_the_calendar_is_set() {
 }
 
 #[test]
+fn what_is_given_is_written_once_a_second_and_what_is_taken_back_at_once() {
+    let folder = std::env::temp_dir().join(format!("knock-agent-pace-{}", std::process::id()));
+    files::make_directory(&folder, 0o700).unwrap();
+    let path = folder.join("grants");
+    let mut file = file_at(&path);
+    let at = |ms: u64| Now { boot: Duration::from_millis(ms), ..Now::at_secs(ms / 1_000) };
+    let mut grants = ledger(&[(1, 0, 100)]);
+    let mut give = |grants: &mut Ledger, host: u8| {
+        let note = Note { by: "alice".into(), how: How::Sequence };
+        let address = IpAddr::from([203, 0, 113, host]);
+        grants.grant("ssh", address, &note, Lifetime::from_secs(500).unwrap(), Now::at_secs(10));
+    };
+    let held = || KIND.open::<Saved>(&KIND.read(&path).unwrap()).unwrap().grants.len();
+    file.keep_what(&grants, &[], at(10_000)).unwrap();
+    let mut writes = 0;
+    for host in 2..=200_u8 {
+        give(&mut grants, host);
+        let before = held();
+        file.keep_what(&grants, &[], at(10_000 + u64::from(host) * 5)).unwrap();
+        writes += u32::from(held() != before);
+        assert!(file.due().is_none_or(|due| due > Duration::from_secs(11)), "{:?}", file.due());
+    }
+    assert_eq!((writes, held()), (0, 1), "all of it within a second");
+    // Whoever waits for it comes back when it is due.
+    let due = file.due().expect("something waits");
+    file.keep_what(&grants, &[], Now { boot: due, ..Now::at_secs(11) }).unwrap();
+    assert_eq!((held(), file.due()), (200, None));
+    give(&mut grants, 201);
+    grants.revoke("ssh", IpAddr::from([203, 0, 113, 7]));
+    file.keep_what(&grants, &[], Now { boot: due, ..Now::at_secs(11) }).unwrap();
+    assert_eq!((held(), file.due()), (200, None), "what was taken back waits for nothing");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
 fn a_file_with_any_bit_flipped_or_cut_off_anywhere_is_refused() {
     let allowed = AllowedNetwork { app: None, network: "10.0.0.0/8".parse().unwrap(), end_ms: None };
     let whole = KIND.seal(&Saved { allowed: vec![allowed], ..saved(grant()) }).unwrap().into_bytes();
@@ -156,7 +192,7 @@ fn what_cannot_be_written_is_removed_or_known_to_be_stale() {
     assert!(files::exists(&path) && !file.is_stale());
     // A directory in the way of the new file: nothing can be written beside.
     files::make_directory(&folder.join("grants.new"), 0o700).unwrap();
-    assert!(file.keep_what(&ledger(&[(1, 0, 100), (2, 0, 100)]), &[], Now::at_secs(2)).is_err());
+    assert!(file.keep_what(&ledger(&[(1, 0, 100), (2, 0, 100)]), &[], Now::at_secs(9)).is_err());
     assert!(!files::exists(&path) && !file.is_stale(), "it said what is no longer so");
     std::fs::remove_dir(folder.join("grants.new")).unwrap();
     file.keep_what(&ledger(&[(1, 0, 100), (2, 0, 100)]), &[], Now::at_secs(100)).unwrap();

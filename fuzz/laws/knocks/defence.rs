@@ -1,5 +1,6 @@
 //! What keeps guessers off, as the documentation has it. Times are in milliseconds.
 
+use super::model::Mark;
 use super::world::LockOut;
 use crate::knock::{Refusal, Step, Verdict};
 use crate::units::ClientAddr;
@@ -16,6 +17,8 @@ struct Record {
     times: u32,
     /// The latest failure, if there is one that counts.
     failed: Option<u64>,
+    /// What it failed with.
+    with: Option<Mark>,
     /// When it got in last, and as whom since it was unknown.
     known: Option<u64>,
     known_as: Vec<String>,
@@ -62,12 +65,13 @@ impl Defence {
         if rule.is_none() {
             self.records.iter_mut().for_each(Record::forgive);
         }
+        self.records.iter_mut().for_each(|record| record.with = None);
     }
 
     fn record(&mut self, client: ClientAddr) -> &mut Record {
         let site = client.masked_v6(64);
         let at = self.records.iter().position(|record| record.site == site).unwrap_or_else(|| {
-            let (judged, failed, known) = (Vec::new(), None, None);
+            let (judged, failed, with, known) = (Vec::new(), None, None, None);
             self.records.push(Record {
                 site,
                 judged,
@@ -75,6 +79,7 @@ impl Defence {
                 until: 0,
                 times: 0,
                 failed,
+                with,
                 known,
                 known_as: vec![],
             });
@@ -173,7 +178,14 @@ impl Defence {
         crowd
     }
 
-    pub fn learns(&mut self, client: ClientAddr, verdict: &Verdict, now: u64) {
+    /// The same that fails again within a minute is what the client's kernel repeats.
+    pub fn repeats(&mut self, client: ClientAddr, mark: &Mark, now: u64) -> bool {
+        let record = self.record(client);
+        record.with.as_ref() == Some(mark) && record.failed.is_some_and(|at| now < at + 60_000)
+    }
+
+    pub fn learns(&mut self, client: ClientAddr, verdict: &Verdict, mark: Mark, now: u64) {
+        let again = self.repeats(client, &mark, now);
         let (rule, was_known) = (self.rule, self.is_known(client, now));
         let crowd = self.crowd(client, now);
         match verdict {
@@ -195,7 +207,9 @@ impl Defence {
                 record.known = Some(now);
             }
             (Verdict::Refuse(Refusal::UnknownApp | Refusal::WrongKey | Refusal::WrongToken), Some(rule)) => {
-                record.fails(rule, now)
+                if !again {
+                    record.fails(rule, mark, now);
+                }
             }
             _ => {}
         }
@@ -276,7 +290,8 @@ impl Guesses {
 
 impl Record {
     fn forgive(&mut self) {
-        (self.failures, self.until, self.times, self.failed) = (0, 0, 0, None);
+        (self.failures, self.until, self.times) = (0, 0, 0);
+        (self.failed, self.with) = (None, None);
     }
 
     /// Whoever is quiet for as long as the longest lock-out begins anew.
@@ -284,14 +299,14 @@ impl Record {
         now >= self.failed.unwrap_or(0).max(self.until) + rule.longest * 1_000
     }
 
-    fn fails(&mut self, rule: LockOut, now: u64) {
+    fn fails(&mut self, rule: LockOut, mark: Mark, now: u64) {
         if self.until > now {
             return;
         }
         if self.is_past(rule, now) {
             self.forgive();
         }
-        self.failed = Some(now);
+        (self.failed, self.with) = (Some(now), Some(mark));
         self.failures += 1;
         if self.failures >= rule.after {
             let length = (0..self.times).fold(rule.first, |length, _| (length * 2).min(rule.longest));

@@ -55,13 +55,18 @@ struct Holder {
     ends: Vec<u64>,
 }
 
+type Presented = (String, Shown, Option<String>, Option<String>);
+
+/// A request, at a step; with a code, in a time step.
+pub type Mark = (Presented, usize, Option<u64>);
+
 #[derive(Clone, Debug)]
 struct Step1 {
     client: ClientAddr,
     app: usize,
     holder: usize,
     until: u64,
-    presented: (String, Shown, Option<String>, Option<String>),
+    presented: Presented,
     typed: bool,
 }
 
@@ -278,23 +283,32 @@ impl Model {
         session: &dyn Fn(&str, &str) -> bool,
         now: Now,
     ) -> Verdict {
+        let time = attempt.token.is_some().then(|| steps(now));
+        let mark = (presented(attempt), place(attempt.step), time);
+        let again = self.defence.repeats(attempt.client, &mark, millis(now));
         let verdict = match attempt.step {
-            Step::One => self.step1(attempt, found, now),
-            Step::Two => self.step2(attempt, found, session, now),
+            Step::One => self.step1(attempt, found, again, now),
+            Step::Two => self.step2(attempt, found, again, session, now),
         };
         let verdict = verdict.unwrap_or_else(Verdict::Refuse);
-        self.defence.learns(attempt.client, &verdict, millis(now));
+        self.defence.learns(attempt.client, &verdict, mark, millis(now));
         verdict
     }
 
-    fn step1(&mut self, attempt: &Try, found: Result<usize, Refusal>, now: Now) -> Result<Verdict, Refusal> {
+    fn step1(
+        &mut self,
+        attempt: &Try,
+        found: Result<usize, Refusal>,
+        again: bool,
+        now: Now,
+    ) -> Result<Verdict, Refusal> {
         let at = found?;
         let holder = self.holders[at].clone();
         let app = self.world.apps[holder.app].clone();
         holder.left(now)?;
         reaches(app.destination, attempt.client)?;
         if let (Some(secret), true) = (holder.secret, app.codes[0]) {
-            self.code(&[secret], attempt, now)?;
+            self.code(&[secret], attempt, again, now)?;
         }
         if let Shown::Proof(proof) = &attempt.shown {
             if self.in_doubt(proof.counter, 1, now) || self.used_proofs.contains(proof) {
@@ -318,6 +332,7 @@ impl Model {
         &mut self,
         attempt: &Try,
         found: Result<usize, Refusal>,
+        again: bool,
         session: &dyn Fn(&str, &str) -> bool,
         now: Now,
     ) -> Result<Verdict, Refusal> {
@@ -353,7 +368,7 @@ impl Model {
             if attempt.token.is_none() {
                 return Ok(self.time_to_type(client, index, now));
             }
-            self.code(&secrets, attempt, now)?;
+            self.code(&secrets, attempt, again, now)?;
         }
         Ok(match attempt.action {
             Action::Open => {
@@ -378,7 +393,7 @@ impl Model {
     }
 
     /// Uses up a code of one of these secrets.
-    fn code(&mut self, secrets: &[usize], attempt: &Try, now: Now) -> Result<(), Refusal> {
+    fn code(&mut self, secrets: &[usize], attempt: &Try, again: bool, now: Now) -> Result<(), Refusal> {
         let token = attempt.token.as_deref().ok_or(Refusal::MissingToken)?;
         let mut wrong = Refusal::WrongToken;
         for &index in secrets {
@@ -398,7 +413,7 @@ impl Model {
             self.guesses[index].succeeds(attempt.client, millis(now), calendar(now));
             return Ok(());
         }
-        if wrong == Refusal::WrongToken {
+        if wrong == Refusal::WrongToken && !again {
             let tried = (0..SECRETS.len()).filter(|index| secrets.contains(index));
             tried.for_each(|index| self.guesses[index].fails(self.world.lock_out, millis(now)));
         }
@@ -437,7 +452,7 @@ fn place(step: Step) -> usize {
     }
 }
 
-fn presented(attempt: &Try) -> (String, Shown, Option<String>, Option<String>) {
+fn presented(attempt: &Try) -> Presented {
     (attempt.app.clone(), attempt.shown.clone(), attempt.user.clone(), attempt.token.clone())
 }
 

@@ -52,12 +52,14 @@ impl Gatekeeper {
         result
     }
 
-    /// Uses a code up, or says why it is none. A wrong one counts against all the secrets that it was tried for.
+    /// Uses a code up, or says why it is none. A wrong one counts against all the secrets that it was tried for, unless it
+    /// is only presented `again`.
     pub(super) fn spend(
         &mut self,
         code: &Code,
         factors: &[usize],
         client: ClientAddr,
+        again: bool,
         now: Now,
     ) -> Result<(), Refusal> {
         match *code {
@@ -65,7 +67,7 @@ impl Gatekeeper {
             Code::Wrong => {
                 let tried: BTreeSet<&str> =
                     factors.iter().filter_map(|&at| Some(self.factors.get(at)?.name.as_str())).collect();
-                tried.into_iter().for_each(|secret| self.guesses.failed(secret, now.boot));
+                tried.into_iter().filter(|_| !again).for_each(|secret| self.guesses.failed(secret, now.boot));
                 Err(Refusal::WrongToken)
             }
             Code::Used => Err(Refusal::ReplayedToken),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::super::herald::Message;
 use super::super::knocked::slug_of;
 use super::super::record::Record;
+use super::super::state::StateFile;
 use super::Enforcer;
 use crate::grant::{End, How, Turn, What};
 use crate::units::{ClientAddr, EventKind, LogEvent, Now};
@@ -22,11 +23,12 @@ impl Enforcer {
         self.herald.follow(notify, now.boot);
     }
 
-    /// When a grant ends that nobody was told the end of, or what was folded is to be told; or what outlasts grants is to be
-    /// looked at.
+    /// When a grant ends that nobody was told the end of, or what was folded is to be told; what outlasts grants is to be
+    /// looked at, or the state file to be written.
     pub(super) fn end_due(&self) -> Option<tokio::time::Instant> {
         let (end, lines) = (self.operations.ledger().next_end(), self.lines.due());
-        let end = end.into_iter().chain(lines).chain(self.operations.outlasting_due()).min()?;
+        let file = self.state.as_ref().and_then(StateFile::due);
+        let end = end.into_iter().chain(lines).chain(file).chain(self.operations.outlasting_due()).min()?;
         let left = end.saturating_sub(crate::sys::clock::now().boot);
         Some(tokio::time::Instant::now() + left)
     }
