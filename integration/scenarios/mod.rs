@@ -97,6 +97,7 @@ mod timed_door;
 mod timed_knocks;
 mod timed_load;
 mod timing;
+mod translated_ports;
 mod trial;
 mod turned;
 mod two_factor;

@@ -1,12 +1,13 @@
 //! Grants that packets made, where the set that holds them goes, or is filled for a shorter time from now on: they go
 //! on among the agent's own grants, which no packet shortens. Where an app has no sequence any more, they end.
+//! And what is known of guarded ports that others translate, where these are told apart in another way from now on.
 
 use std::collections::BTreeMap;
 
 use crate::grant::{How, Note};
 use crate::ruleset::diff::{Change, Live, SetRef};
 use crate::ruleset::expr::Expr;
-use crate::ruleset::model::{Element, Elements, GRANTED_SETS, KNOCKED_SETS, Ruleset};
+use crate::ruleset::model::{BEHIND_SETS, Element, Elements, GRANTED_SETS, KNOCKED_SETS, Ruleset};
 
 /// For how many milliseconds packets are remembered in a set; none where no rule adds to it. Every set has an entry.
 pub(super) type Given<'a> = BTreeMap<&'a str, Option<u64>>;
@@ -54,6 +55,46 @@ pub(super) fn keep(live: &Live, had: &Given<'_>, wanted: &Given<'_>) -> Vec<Chan
         .collect()
 }
 
+/// Where what a set holds that goes belongs from now on: to the new sets of the same kind that have its ports, or some of
+/// them. By which of its ports a client came is not known where these are parted.
+pub fn heirs<'a>(gone: &str, new: impl Iterator<Item = &'a str>) -> impl Iterator<Item = &'a str> {
+    let old = OfPorts::read(gone);
+    new.filter(move |name| {
+        let both = old.as_ref().zip(OfPorts::read(name));
+        both.is_some_and(|(old, new)| old.is_alike(&new) && old.first <= new.last && new.first <= old.last)
+    })
+}
+
+/// A set of guarded ports that others translate, by what its name says.
+struct OfPorts<'a> {
+    stem: Vec<&'a str>,
+    protocol: &'a str,
+    first: u16,
+    last: u16,
+    digit: &'a str,
+}
+
+impl<'a> OfPorts<'a> {
+    fn read(name: &'a str) -> Option<Self> {
+        let (rest, digit) = name.rsplit_once('_').filter(|_| name.starts_with(BEHIND_SETS))?;
+        let mut words = rest.split('_').collect::<Vec<_>>().into_iter();
+        let mut stem = Vec::new();
+        let protocol = loop {
+            match words.next()? {
+                word @ ("tcp" | "udp") => break word,
+                word => stem.push(word),
+            }
+        };
+        let first = words.next()?.parse().ok()?;
+        let last = words.next().map_or(Some(first), |word| word.parse().ok())?;
+        Some(Self { stem, protocol, first, last, digit })
+    }
+
+    fn is_alike(&self, other: &Self) -> bool {
+        (&self.stem, self.protocol, self.digit) == (&other.stem, other.protocol, other.digit)
+    }
+}
+
 fn left_ms(element: &Element) -> u64 {
     element.timeout.map_or(u64::MAX, |timeout| timeout.left_ms)
 }
@@ -69,4 +110,29 @@ fn given(ruleset: &Ruleset) -> Given<'_> {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_of_ports_goes_to_the_sets_that_have_them_from_now_on() {
+        let new = [
+            "behind_udp_51820_51830_4",
+            "behind_udp_51820_51830_6",
+            "behind_of_udp_51820_51830_4",
+            "behind_tcp_51820_51830_4",
+            "behind_udp_51831_4",
+            "behind_udp",
+            "spoken_4",
+        ];
+        let heirs = |gone: &str| heirs(gone, new.into_iter()).collect::<Vec<_>>();
+        assert_eq!(heirs("behind_udp_51820_4"), [new[0]]);
+        assert_eq!(heirs("behind_of_udp_51825_6"), [] as [&str; 0]);
+        assert_eq!(heirs("behind_of_udp_51825_4"), [new[2]]);
+        assert_eq!(heirs("behind_udp_51830_51840_4"), [new[0], new[4]], "it is parted");
+        assert_eq!(heirs("behind_udp_51840_4"), [] as [&str; 0], "guarded no more");
+        assert_eq!(heirs("behind_udp"), [] as [&str; 0]);
+    }
 }

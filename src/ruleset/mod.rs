@@ -12,7 +12,7 @@ mod hex;
 pub mod host_chain;
 mod host_place;
 pub mod iptables;
-mod keeping;
+pub mod keeping;
 pub mod knocking;
 pub mod layout;
 pub mod lockout;

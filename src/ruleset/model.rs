@@ -26,6 +26,9 @@ pub const TIMED_SETS: [&str; 2] = ["knock_timed", "knock_spent"];
 /// How the names of the sets of grants by the agent begin; packets end them where an app says `once`.
 pub const GRANTED_SETS: &str = "app_";
 
+/// How the names of the sets begin that tell where others translate guarded ports to, and who came by these.
+pub const BEHIND_SETS: &str = "behind_";
+
 /// How the names of the sets of connections begin that closed the door behind them.
 pub const ONCE_SETS: &str = "once_";
 

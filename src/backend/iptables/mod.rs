@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 pub use error::IptablesError;
 use recent::Recent;
-use steps::{exchange, is_filled_by_rules, lines, stale_sets, steps, what};
+use steps::{exchange, inherited, is_filled_by_rules, lines, stale_sets, steps, what};
 use tools::Tools;
 pub use tools::Variant;
 
@@ -286,7 +286,8 @@ impl Iptables {
         let live = live([v4, v6], &seen.sets, &seen.lists).unwrap_or_default();
         let kept = commands(&kept(&live, &seen.sets, &wanted.ipsets)).map_err(IptablesError::from)?.opening;
         // What goes on elsewhere does so before its set is gone.
-        let (made, stale) = (self.set_changes(wanted) + &kept, stale_sets(&seen, wanted));
+        let stale = stale_sets(&seen, wanted);
+        let made = self.set_changes(wanted) + &kept + &inherited(&self.tools, &seen, &stale, wanted)?;
         let steps = if self.is_in_force(wanted) { Vec::new() } else { steps(&seen, wanted) };
         let count = lines(&made) + lines(&closing) + lines(&opening) + stale.len() + what(&steps).len();
         if count == 0 {

@@ -1,12 +1,16 @@
 //! What has to be done to get from what is listed to what is wanted, and in which order.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::{NEW_SET, Observed};
+use super::tools::Tools;
+use super::{IptablesError, NEW_SET, Observed};
 use crate::ruleset::iptables::elements::creation;
 use crate::ruleset::iptables::model::{IpSet, Tables};
+use crate::ruleset::iptables::names;
 use crate::ruleset::iptables::restore::{TableChange, changes};
-use crate::ruleset::iptables::save::ListedSet;
+use crate::ruleset::iptables::save::{ListedElement, ListedSet, sets};
+use crate::ruleset::keeping::heirs;
 use crate::units::Family;
 
 /// The changes of both families in their order: what no longer opens and the gates of both, then the rest.
@@ -43,6 +47,41 @@ pub(super) fn stale_sets(seen: &Observed, wanted: &Tables) -> Vec<String> {
 
 pub(super) fn is_filled_by_rules(name: &str) -> bool {
     ["ka_step1_", "ka_spoken_", "ka_talked_", "ka_behind_"].iter().any(|stem| name.starts_with(stem))
+}
+
+/// What sets hold that go, for those that take their place.
+pub(super) fn inherited(
+    tools: &Tools,
+    seen: &Observed,
+    stale: &[String],
+    wanted: &Tables,
+) -> Result<String, IptablesError> {
+    let new: Vec<&IpSet> = wanted.ipsets.iter().filter(|set| !seen.sets.contains_key(&set.name)).collect();
+    let mut found: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for old in stale {
+        let Some(meaning) = names::meaning(old) else { continue };
+        for heir in heirs(meaning, new.iter().map(|set| set.meaning.as_str())) {
+            let held = sets(&tools.save_sets(&[old])?).remove(old).unwrap_or_default();
+            let line = |element: ListedElement| {
+                format!("{} timeout {}", element.key, element.left_secs.unwrap_or(0).max(1))
+            };
+            found.entry(heir).or_default().extend(held.elements.into_iter().map(line));
+        }
+    }
+    let mut out = String::new();
+    for set in new {
+        // More than it has room for would be refused.
+        let lines = found.remove(set.meaning.as_str()).unwrap_or_default().into_iter().take(room(set));
+        lines.for_each(|line| {
+            let _ = writeln!(out, "add {} {line}", set.name);
+        });
+    }
+    Ok(out)
+}
+
+fn room(set: &IpSet) -> usize {
+    let mut words = set.kind.split_whitespace().skip_while(|word| *word != "maxelem");
+    words.nth(1).and_then(|word| word.parse().ok()).unwrap_or(0)
 }
 
 pub(super) fn exchange(set: &IpSet, have: &ListedSet) -> String {

@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use crate::backend::{BackendError, Commits};
 use crate::ruleset::diff::{Change, Live, SetRef, diff};
 use crate::ruleset::expr::{Base, Expr, Reg};
+use crate::ruleset::keeping::heirs;
 use crate::ruleset::knocking::{LOG_BYTES, LOG_GROUP, TIMED_CHAINS};
 use crate::ruleset::model::{Chain, Content, Element, Elements, Rule, Ruleset, Set, TABLE};
 use crate::ruleset::plan::TIMED_OPEN;
@@ -271,9 +272,10 @@ impl Nftables {
         &mut self,
         live: Option<&Live>,
         wanted: &Ruleset,
-        more: Vec<Change>,
+        mut more: Vec<Change>,
     ) -> Result<Vec<Change>, BackendError> {
         let mut changes = diff(live, wanted);
+        more.extend(live.map(|live| self.inherited(live, wanted)).transpose()?.unwrap_or_default());
         // Of a daemon before: the kernel removes no chain that knocks of its time still lead to.
         let led_to =
             |change: &Change| matches!(change, Change::DeleteChain(name) if name.starts_with(TIMED_CHAINS));
@@ -298,6 +300,25 @@ impl Nftables {
         } else {
             Err(BackendError::NotAsWritten(left.iter().map(Change::to_string).collect()))
         }
+    }
+
+    /// What sets hold that go, for those that take their place.
+    fn inherited(&mut self, live: &Live, wanted: &Ruleset) -> Result<Vec<Change>, BackendError> {
+        let new: Vec<&Set> = wanted.sets.iter().filter(|set| live.ruleset.set(&set.name).is_none()).collect();
+        let mut found: BTreeMap<&str, Elements> = BTreeMap::new();
+        for old in live.ruleset.sets.iter().filter(|old| wanted.set(&old.name).is_none()) {
+            let alike = new.iter().filter(|set| set.key == old.key).map(|set| set.name.as_str());
+            for heir in heirs(&old.name, alike) {
+                found.entry(heir).or_default().extend(self.elements(old)?);
+            }
+        }
+        let add = |set: &&Set| {
+            // The kernel refuses everything where one set gets more than it has room for.
+            let room = set.size.map_or(usize::MAX, |size| usize::try_from(size).unwrap_or(usize::MAX));
+            let elements: Elements = found.remove(set.name.as_str())?.into_iter().take(room).collect();
+            Some(Change::AddElements { set: SetRef::from(*set), elements })
+        };
+        Ok(new.iter().filter_map(add).collect())
     }
 
     /// The change itself is one transaction; what goes before and after it is only the same rules in other words.

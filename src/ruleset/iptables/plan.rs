@@ -271,7 +271,13 @@ impl Draft<'_> {
         side: Side,
         finish: impl Fn(Phrase, &str) -> String,
     ) -> Vec<String> {
-        let mut rules = Vec::new();
+        let each = self.clients(segment, family, side).into_iter();
+        each.map(|(text, what)| finish(text, &what)).collect()
+    }
+
+    /// What asks each set that lets clients in, with what rules about it are called.
+    pub(super) fn clients(&self, segment: &Segment, family: Family, side: Side) -> Vec<(Phrase, String)> {
+        let mut out = Vec::new();
         for app in self.layout.apps(segment).filter(|app| app.families().contains(&family)) {
             let begin: Vec<Phrase> = match self.own_interfaces(app) {
                 // By which interface an answer leaves is a matter of routes.
@@ -280,14 +286,14 @@ impl Draft<'_> {
             };
             for (set, what) in self.sets_of(app, family) {
                 let each = begin.iter().flat_map(|text| self.asked(text, &set, family, side));
-                rules.extend(each.map(|text| finish(text, &what)));
+                out.extend(each.map(|text| (text, what.clone())));
             }
         }
         if self.layout.families(segment).contains(&family) {
             let each = self.asked(&rule(), &allow_set("all", family), family, side);
-            rules.extend(each.into_iter().map(|text| finish(text, "allow:all")));
+            out.extend(each.into_iter().map(|text| (text, "allow:all".to_owned())));
         }
-        rules
+        out
     }
 
     /// The sets that let clients in to an app, with what rules about them are called.

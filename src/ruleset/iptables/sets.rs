@@ -34,14 +34,12 @@ pub(super) fn sets(draft: &Draft<'_>) -> Vec<IpSet> {
         out.push(packets(format!("{SPOKEN}_{digit}"), "hash:ip,port", family, "", SPOKEN_SECS, ""));
         out.push(packets(format!("{TALKED}_{digit}"), "hash:ip,port", family, "", TALKED_SECS, ""));
         for (stem, secs) in [(SPOKEN, SPOKEN_SECS), (TALKED, TALKED_SECS)] {
-            let mask = netmask(family, settings.global.ipv6_prefix.min(METER_PREFIX));
-            let kind = format!("hash:ip family {} maxelem {GRANTS}{mask} timeout {secs}", inet(family));
-            let meaning = format!("{stem}_by_{digit}");
-            out.push(IpSet { name: names::set(&meaning), meaning, kind, content: SetContent::Packets });
+            out.push(by(draft, format!("{stem}_by_{digit}"), family, secs));
         }
-        out.extend(behind::segments(draft).map(|segment| {
-            packets(behind::set(segment, family), "hash:ip,port", family, "", SPOKEN_SECS, "")
-        }));
+        for meaning in behind::ends(draft, family) {
+            out.push(packets(meaning, "hash:ip,port", family, "", SPOKEN_SECS, ""));
+        }
+        out.extend(behind::clients(draft, family).map(|meaning| by(draft, meaning, family, SPOKEN_SECS)));
         out.extend(adopted::sets(family));
         if settings.global.steps && draft.segments() > 1 {
             out.push(packets(format!("{FLOW}_{digit}"), "hash:ip,port", family, "", FLOW_SECS, " counters"));
@@ -54,6 +52,13 @@ pub(super) fn sets(draft: &Draft<'_>) -> Vec<IpSet> {
         out.extend(draft.layout.knocking.grants.iter().map(|grants| knocked(draft, grants, family)));
     }
     out
+}
+
+/// Clients without room for their ends.
+fn by(draft: &Draft<'_>, meaning: String, family: Family, secs: u32) -> IpSet {
+    let mask = netmask(family, draft.layout.settings.global.ipv6_prefix.min(METER_PREFIX));
+    let kind = format!("hash:ip family {} maxelem {GRANTS}{mask} timeout {secs}", inet(family));
+    IpSet { name: names::set(&meaning), meaning, kind, content: SetContent::Packets }
 }
 
 fn addresses(meaning: String, family: Family, room: u32, prefix: u8, content: SetContent) -> IpSet {

@@ -26,6 +26,14 @@ pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
 /// What arrives here after all needs a grant of an app that is here: one for a LAN host at the same port
 /// is none for this host, where its packets were not translated (broadcasts, or because they are not tracked).
 fn input_chain(layout: &Layout<'_>, segment: &Segment) -> Chain {
+    let mut rules = granted(layout, segment);
+    rules.push(adopted::jump("adopted_in"));
+    rules.extend(drop_the_rest(layout, segment, "drop:here"));
+    chain(format!("inp_{}", segment.name()), rules)
+}
+
+/// What those send who are let in by an app that is here.
+pub(super) fn granted(layout: &Layout<'_>, segment: &Segment) -> Vec<Rule> {
     let mark = layout.settings.global.mark;
     let here = layout.here(segment);
     let mut rules = for_clients(layout, &here, Side::Source, Meets::WhatPassed, |text, what| {
@@ -34,9 +42,7 @@ fn input_chain(layout: &Layout<'_>, segment: &Segment) -> Chain {
     if layout.keeps_established(segment) && !here.apps.is_empty() {
         rules.push(rule().going_on(segment.protocol).mark(mark).accept().named("keep"));
     }
-    rules.push(adopted::jump("adopted_in"));
-    rules.extend(drop_the_rest(layout, segment, "drop:here"));
-    chain(format!("inp_{}", segment.name()), rules)
+    rules
 }
 
 /// What reaches the two steps' ports here has passed the gate.

@@ -141,21 +141,27 @@ fn from_lan(layout: &Layout<'_>) -> Vec<Rule> {
 
 /// `clients` is the segment with those apps whose grants count here.
 fn reply_chain(layout: &Layout<'_>, segment: &Segment, clients: &Segment, stem: &str) -> Chain {
-    let mark = layout.settings.global.mark;
     let mut rules = vec![adopted::jump("adopted_out")];
     if segment.protocol == Protocol::Tcp {
         // In the middle of a connection that is not tracked (any more): the client's next packet makes it
         // one again, the right way round; the service's would turn it around.
         rules.push(rule().new_connection().counter().drop().named("cut:stray"));
     }
-    rules.extend(for_clients(layout, clients, Side::Destination, Meets::WhatPassed, |text, what| {
+    rules.extend(granted(layout, segment, clients));
+    rules.extend(cut(layout, segment));
+    chain(format!("{stem}_{}", segment.name()), rules)
+}
+
+/// What is sent to those who are let in.
+pub(super) fn granted(layout: &Layout<'_>, segment: &Segment, clients: &Segment) -> Vec<Rule> {
+    let mark = layout.settings.global.mark;
+    let mut rules = for_clients(layout, clients, Side::Destination, Meets::WhatPassed, |text, what| {
         text.mark(mark).counter().accept().named(what)
-    }));
+    });
     if layout.keeps_established(segment) && !clients.apps.is_empty() {
         rules.push(rule().established().mark(mark).counter().accept().named("keep"));
     }
-    rules.extend(cut(layout, segment));
-    chain(format!("{stem}_{}", segment.name()), rules)
+    rules
 }
 
 /// What is sent to nobody who is let in. Where the segment is not guarded on every outside interface, an answer by another

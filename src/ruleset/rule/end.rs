@@ -109,12 +109,20 @@ impl RuleText {
 
     /// `ip saddr . tcp sport`, or daddr and dport, of that protocol
     fn service_key(self, protocol: Protocol, family: Family, side: Side) -> Self {
+        self.family(family).l4proto(protocol).service_key_here(family, side)
+    }
+
+    fn service_key_here(self, family: Family, side: Side) -> Self {
         let port = match family {
             Family::V4 => 1,
             Family::V6 => 4,
         };
-        let text = self.family(family).l4proto(protocol).addr_to(family, side, R0);
-        text.payload(Base::Transport, port_offset(side), 2, Reg(port))
+        self.addr_to(family, side, R0).payload(Base::Transport, port_offset(side), 2, Reg(port))
+    }
+
+    /// `ip saddr . udp sport @set` in a rule that has matched family and protocol already
+    pub(in crate::ruleset) fn service_in_here(self, family: Family, side: Side, set: &str) -> Self {
+        self.service_key_here(family, side).lookup(set, false)
     }
 
     /// `ip saddr . tcp sport @set`

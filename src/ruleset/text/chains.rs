@@ -29,7 +29,7 @@ impl Renderer<'_> {
                     _ => action.to_owned(),
                 };
                 let clients = match stem {
-                    "rep" | "inp" => self.layout.here(segment),
+                    "rep" | "inp" | "bho" | "bhi" => self.layout.here(segment),
                     _ => segment.clone(),
                 };
                 let mut rules = match stem {
@@ -63,7 +63,7 @@ impl Renderer<'_> {
             .collect()
     }
 
-    fn interface(&self, app: &App, way: Way) -> Option<String> {
+    pub(super) fn interface(&self, app: &App, way: Way) -> Option<String> {
         let side = if way == Way::In { "iifname" } else { "oifname" };
         self.layout.own_interfaces(app).map(|set| format!("{side} @{set} "))
     }

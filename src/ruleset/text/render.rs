@@ -69,7 +69,7 @@ impl Renderer<'_> {
                 ("echo_sets", &self.echo_sets()),
                 ("site", &self.site()),
                 ("behind_sets", &self.behind_sets()?),
-                ("behind_chains", &self.behind_chains()?),
+                ("behind_chains", &self.behind_chains(&marked, &format!("{}accept", self.mark()))?),
                 ("adopted", &fill(ADOPTED, &[("mark", self.mark().trim())])?),
                 ("default_input", if self.closed() { DEFAULT_INPUT } else { "" }),
                 ("flow_sets", &self.flow_sets()),
