@@ -322,11 +322,59 @@ fn an_interface_without_an_address_beside_the_way_to_the_internet_is_no_guard_an
     home.rewrite_config(config.text());
     ip(&net.router, "addr add 192.168.100.2/24 dev ext0\n");
     let told = home.check(&net.router, &["check-ruleset"]).success().text();
-    assert!(told.contains("the way to the Internet is wan7 for IPv4"), "{told}");
+    assert!(told.contains("a way to the Internet is wan7 for IPv4"), "{told}");
     home.check(&net.router, &["health"]).success();
 
     // Nor does what comes out of a tunnel that anybody can feed.
     ip(&net.router, "link add vx0 type vxlan id 5 dstport 4789 remote 203.0.113.2\nlink set vx0 up\n");
     let told = home.check(&net.router, &["check-ruleset"]).success().text();
     assert!(told.contains("vx0 is a tunnel (vxlan) that asks nobody for a key"), "{told}");
+}
+
+#[test]
+fn a_second_uplink_in_use_is_told_whatever_chooses_it() {
+    let net = Topology::new();
+    let config = Config::ssh(&["duration: 60"]);
+    let home = Installation::new(&config);
+    let router = net.router.name();
+    ip(
+        &net.switch,
+        &format!(
+            "link add pw type veth peer name wan7 netns {router}\nlink set pw master br0\nlink set pw up\n"
+        ),
+    );
+    let up =
+        "addr add 198.51.100.1/24 dev wan7\nlink set wan7 up\nroute add default via 203.0.113.254 dev ext0\n";
+    ip(&net.router, up);
+    let told = || home.check(&net.router, &["check-ruleset"]).success().text();
+    let names_it = |what: &str| {
+        let text = told();
+        assert!(text.contains("a way to the Internet is wan7 for IPv4, and"), "{what}: {text}");
+    };
+    assert!(!told().contains("a way to the Internet"), "one uplink");
+    for (what, adds, removes) in [
+        (
+            "by source address",
+            "route add default via 198.51.100.9 dev wan7 table 200\nrule add from 198.51.100.1 lookup 200\n",
+            "rule del from 198.51.100.1 lookup 200\nroute flush table 200\n",
+        ),
+        (
+            "a higher metric",
+            "route add default via 198.51.100.9 dev wan7 metric 500\n",
+            "route del default via 198.51.100.9 dev wan7 metric 500\n",
+        ),
+        (
+            "both in turn",
+            "route replace default nexthop via 203.0.113.254 dev ext0 nexthop via 198.51.100.9 dev wan7\n",
+            "route replace default via 203.0.113.254 dev ext0\n",
+        ),
+    ] {
+        ip(&net.router, adds);
+        names_it(what);
+        ip(&net.router, removes);
+        assert!(!told().contains("a way to the Internet"), "after {what}");
+    }
+    home.rewrite_config(&config.text().replace("interface_ext: ext0", "interface_ext: [ext0, wan7]"));
+    ip(&net.router, "route add default via 198.51.100.9 dev wan7 metric 500\n");
+    assert!(!told().contains("a way to the Internet"), "both are named");
 }

@@ -77,6 +77,7 @@ mod recipes;
 mod reload;
 mod repair;
 mod rotation;
+mod saved_rules;
 mod secrecy;
 mod secrets_search;
 mod sequence_of_steps;

@@ -7,11 +7,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
 use super::BackendError;
 use super::nftables::Nftables;
 use crate::ruleset::audit::host::{Host, HostFamily, TableRef};
-use crate::ruleset::audit::situation::{HostInterface, Listener, Process, Situation};
+use crate::ruleset::audit::situation::{HostInterface, Listener, Process, SavedFile, Saver, Situation};
 use crate::ruleset::model::TABLE;
 use crate::sys::{interfaces, listeners};
 use crate::units::Protocol;
@@ -49,6 +50,7 @@ pub fn survey(nft: &mut Nftables) -> Result<Survey, BackendError> {
         listeners: listeners(),
         legacy_tables: legacy_tables(),
         flushing_files: flushing_files(),
+        saved_files: saved_files(),
     };
     Ok(Survey { situation, doubt })
 }
@@ -72,6 +74,7 @@ pub fn whole(
         listeners: listeners(),
         legacy_tables: legacy_tables(),
         flushing_files: Vec::new(),
+        saved_files: Vec::new(),
     })
 }
 
@@ -172,15 +175,65 @@ fn legacy_tables() -> Vec<String> {
     out
 }
 
+/// Files that iptables and ipset are loaded from at boot where they are there.
+const SAVED: [(&str, Saver); 8] = [
+    ("/etc/iptables/rules.v4", Saver::Iptables),
+    ("/etc/iptables/rules.v6", Saver::Iptables),
+    ("/etc/iptables/iptables.rules", Saver::Iptables),
+    ("/etc/iptables/ip6tables.rules", Saver::Iptables),
+    ("/etc/sysconfig/iptables", Saver::Iptables),
+    ("/etc/sysconfig/ip6tables", Saver::Iptables),
+    ("/etc/iptables/ipsets", Saver::Ipset),
+    ("/etc/sysconfig/ipset", Saver::Ipset),
+];
+
+/// Files that are loaded at boot and have rules or sets of ours, saved while we ran.
+#[must_use]
+pub fn saved_files() -> Vec<SavedFile> {
+    let by_nft = RULE_FILES.into_iter().filter(|(_, signs)| is_enabled(signs));
+    let by_nft = by_nft.flat_map(|(file, _)| with_included(Path::new(file)));
+    let all = by_nft.map(|file| (file, Saver::Nft));
+    let all = all.chain(SAVED.into_iter().map(|(file, saver)| (PathBuf::from(file), saver)));
+    all.filter(|(file, saver)| fs::read_to_string(file).is_ok_and(|text| saver.has_ours(&text)))
+        .map(|(file, saver)| SavedFile { file: file.display().to_string(), saver })
+        .collect()
+}
+
+/// A file of nft's, and those that it includes.
+fn with_included(file: &Path) -> Vec<PathBuf> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let mut out = vec![file.to_owned()];
+    let named =
+        |line: &str| Some(line.trim().strip_prefix("include")?.trim().trim_matches(['"', ';']).to_owned());
+    for included in text.lines().filter_map(named) {
+        match included.split_once('*') {
+            None => out.push(PathBuf::from(included)),
+            Some((before, after)) => {
+                let folder = before.rsplit_once('/').map_or(".", |(folder, _)| folder);
+                let found = fs::read_dir(folder).into_iter().flatten().flatten();
+                let paths = found.map(|entry| entry.path());
+                out.extend(paths.filter(|path| {
+                    let path = path.to_string_lossy();
+                    path.starts_with(before) && path.ends_with(after)
+                }));
+            }
+        }
+    }
+    out
+}
+
+fn is_enabled(signs: &[&str]) -> bool {
+    signs.iter().any(|sign| fs::symlink_metadata(sign).is_ok())
+}
+
 fn flushing_files() -> Vec<String> {
-    let enabled = |signs: &[&str]| signs.iter().any(|sign| fs::symlink_metadata(sign).is_ok());
     let flushes = |file: &str| {
         let text = fs::read_to_string(file).unwrap_or_default();
         text.lines().any(|line| line.trim_start().starts_with("flush ruleset"))
     };
     RULE_FILES
         .into_iter()
-        .filter(|(file, signs)| enabled(signs) && flushes(file))
+        .filter(|(file, signs)| is_enabled(signs) && flushes(file))
         .map(|(file, _)| file.to_owned())
         .collect()
 }

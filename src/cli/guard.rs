@@ -84,6 +84,9 @@ fn guard(args: &DaemonArgs, out: &mut Printer, err: &mut Printer) -> Result<(), 
         }
         Source::LastGood(plan) => (*plan, false),
     };
+    if firewall.read_sets(|_| false).is_ok_and(|live| live.is_some_and(|live| live.loaded)) {
+        err.line(LOADED);
+    }
     let changes = match plan.install(&mut firewall) {
         Ok(changes) => changes,
         // Another kernel than yesterday's may lack what today's configuration asks for the first time.
@@ -131,6 +134,9 @@ fn host_chains(
 
 /// What is said where a daemon guards.
 const BESIDE: &str = "a daemon runs and guards here: nothing was changed";
+
+/// What is said where the rules come from somebody's file.
+const LOADED: &str = "warning: the rules of knock-agent that are in force were loaded from a file: nobody is let in by what was saved there (`knock-agent check-ruleset` names files that have them)";
 
 /// The plan of the configuration, or what there is instead; none where a daemon guards, whatever the file says now.
 fn source(args: &DaemonArgs, out: &mut Printer, err: &mut Printer) -> Result<Option<Source>, Exit> {

@@ -19,8 +19,19 @@ pub struct Live {
     pub flagged: bool,
     /// Names of sets that this program cannot have made.
     pub foreign_sets: Vec<String>,
+    /// Whether it was loaded from a file, and not made by this program: what is let in there was let in when the file was
+    /// written, and may be over.
+    pub loaded: bool,
     /// The kernel's number for the table, which no other table gets, also one of the same name later; 0 where there is none.
     pub handle: u64,
+}
+
+impl Live {
+    /// What of it a start may take over: of a table that was loaded from a file, nothing that is in its sets.
+    #[must_use]
+    pub fn believed(self) -> Self {
+        if self.loaded { Self { elements: BTreeMap::new(), ..self } } else { self }
+    }
 }
 
 /// How the keys of a set are laid out, which is all that elements need to know of it.
@@ -130,7 +141,7 @@ impl fmt::Display for Change {
 /// The changes that turn `live` (none: no table) into `wanted`; empty when nothing differs.
 ///
 /// The elements of [`Content::Living`] sets stay. Where such a set or a base chain has to change its
-/// shape, the table is replaced in the same transaction and those elements are carried over; a set whose
+/// shape, or the table was loaded from a file, the table is replaced in the same transaction and those elements are carried over; a set whose
 /// elements are planned is replaced alone, with the rules that ask it.
 #[must_use]
 pub fn diff(live: Option<&Live>, wanted: &Ruleset) -> Vec<Change> {
@@ -160,7 +171,10 @@ pub fn makes_anew(live: &Live, wanted: &Ruleset) -> bool {
     };
     let chain_changed =
         |chain: &Chain| live.ruleset.chain(&chain.name).is_some_and(|have| have.base != chain.base);
-    live.flagged || wanted.sets.iter().any(set_changed) || wanted.chains.iter().any(chain_changed)
+    live.flagged
+        || live.loaded
+        || wanted.sets.iter().any(set_changed)
+        || wanted.chains.iter().any(chain_changed)
 }
 
 /// Everything, into an empty table.

@@ -5,8 +5,9 @@ use super::check::Report;
 use super::{lockout, outside};
 use crate::backend::BackendError;
 use crate::backend::iptables::{Iptables, IptablesError, Observed};
+use crate::backend::survey::saved_files;
 use crate::config::Settings;
-use crate::ruleset::audit::{Finding, Severity};
+use crate::ruleset::audit::{Finding, Severity, saved};
 use crate::ruleset::iptables::elements::creation;
 use crate::ruleset::iptables::model::Tables;
 use crate::ruleset::iptables::plan::{Impossible, Keeping, Matcher, plan};
@@ -76,6 +77,7 @@ pub fn online(
     let layout = Layout::new(settings, options);
     let adopts = iptables.keeping() == Keeping::Ipset;
     report.findings.extend(lockout::findings(&layout, live.as_ref(), adopts));
+    report.findings.extend(saved_files().iter().map(saved));
     report.findings.extend(host(iptables.seen(), settings));
     Ok(report)
 }

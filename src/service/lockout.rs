@@ -108,9 +108,18 @@ pub(super) fn install(
         found => found,
     };
     let adoption = adopt(settings, options, found.as_ref());
-    let changes = firewall.install_over(found.as_ref(), plan, adoption)?;
+    let believed = found.map(believed);
+    let changes = firewall.install_over(believed.as_ref(), plan, adoption)?;
     let live = firewall.read()?.ok_or(OperationError::NoTable)?;
     Ok(Installed { live, read_at: clock::now(), changes })
+}
+
+/// What may be taken over; the rest is told.
+fn believed(found: Live) -> Live {
+    if found.loaded {
+        tracing::warn!("the table in force was loaded from a file: nobody is let in by what was saved there");
+    }
+    found.believed()
 }
 
 /// Whether a plan of nftables is in force already.

@@ -153,7 +153,7 @@ impl fmt::Display for Trouble {
             ),
             Why::NotNamed(families) => write!(
                 f,
-                "the way to the Internet is {name} for {}, and interface_ext does not name it: who comes in by {name} meets no guard",
+                "a way to the Internet is {name} for {}, and interface_ext does not name it: who comes in by {name} meets no guard",
                 families
                     .iter()
                     .map(|family| format!("IPv{}", family.digit()))
@@ -225,25 +225,51 @@ fn trouble(name: &IfName, present: &[InterfaceState]) -> Option<Trouble> {
 fn troubles(settings: &Settings, present: &[InterfaceState]) -> Vec<Trouble> {
     let named = Outside::of(settings).all();
     let mut found: Vec<Trouble> = named.iter().filter_map(|name| trouble(name, present)).collect();
-    let ways = ways::to_the_internet(present);
+    let (ways, all) = (ways::to_the_internet(present), ways::all(present));
     // Addresses are asked for only where they matter.
-    if ways.iter().any(|way| !way.is_in(&named))
+    if ways.iter().chain(&all).any(|way| !way.is_in(&named))
         && let Ok(numbered) = ways::numbered()
     {
-        found.extend(beside(&named, &ways, &numbered, &found, present));
+        found.extend(beside(&named, (&ways, &all), &numbered, &found, present));
     }
     found
 }
 
-/// What is wrong where the Internet is behind an interface that is not named.
+/// What is wrong where the Internet is behind an interface that is not named; by `ways`, or by one of `all` there are.
 fn beside(
     named: &BTreeSet<IfName>,
-    ways: &[Way],
+    (ways, all): (&[Way], &[Way]),
     numbered: &BTreeSet<String>,
     found: &[Trouble],
     present: &[InterfaceState],
 ) -> Vec<Trouble> {
-    let Some(other) = ways.iter().find(|way| !way.is_in(named)) else { return Vec::new() };
+    let mut not_named: Vec<&Way> = ways.iter().chain(all).filter(|way| !way.is_in(named)).collect();
+    let mut out = Vec::new();
+    if let Some(other) = ways.iter().find(|way| !way.is_in(named)) {
+        out = idle(named, ways, other, numbered, found, present);
+        // Where that way is named instead, as is said, it is no second one.
+        not_named.retain(|way| out.is_empty() || ways.iter().all(|first| first.name != way.name));
+    }
+    let mut by_name: BTreeMap<IfName, BTreeSet<Family>> = BTreeMap::new();
+    for way in not_named {
+        if let Ok(name) = way.name.parse() {
+            by_name.entry(name).or_default().insert(way.family);
+        }
+    }
+    let why = |families: BTreeSet<Family>| Why::NotNamed(families.into_iter().collect());
+    out.extend(by_name.into_iter().map(|(name, families)| Trouble { name, why: why(families) }));
+    out
+}
+
+/// What is named, and has no address, and is no way.
+fn idle(
+    named: &BTreeSet<IfName>,
+    ways: &[Way],
+    other: &Way,
+    numbered: &BTreeSet<String>,
+    found: &[Trouble],
+    present: &[InterfaceState],
+) -> Vec<Trouble> {
     let is_idle = |name: &&IfName| {
         is(name, present)
             && !numbered.contains(name.as_str())
@@ -251,17 +277,7 @@ fn beside(
             && !found.iter().any(|trouble| trouble.name == **name)
     };
     let bypassed = |name: &IfName| Trouble { name: name.clone(), why: Why::Bypassed(other.name.clone()) };
-    let idle: Vec<Trouble> = named.iter().filter(is_idle).map(bypassed).collect();
-    if !idle.is_empty() {
-        return idle;
-    }
-    let mut by_name: BTreeMap<IfName, Vec<Family>> = BTreeMap::new();
-    for way in ways.iter().filter(|way| !way.is_in(named)) {
-        if let Ok(name) = way.name.parse() {
-            by_name.entry(name).or_default().push(way.family);
-        }
-    }
-    by_name.into_iter().map(|(name, families)| Trouble { name, why: Why::NotNamed(families) }).collect()
+    named.iter().filter(is_idle).map(bypassed).collect()
 }
 
 /// What an operator should know of them before anything is applied.
@@ -384,17 +400,25 @@ mod tests {
         let present = present(&["eth0", "eth1", "ppp0", "he6"]);
         let names =
             |all: &[&str]| -> BTreeSet<IfName> { all.iter().map(|name| name.parse().unwrap()).collect() };
-        let told = |named: &[&str], ways: &[(&str, Family)], numbered: &[&str]| -> Vec<String> {
+        let with = |named: &[&str],
+                    ways: &[(&str, Family)],
+                    also: &[(&str, Family)],
+                    numbered: &[&str]|
+         -> Vec<String> {
             let ways: Vec<Way> =
                 ways.iter().map(|(name, family)| Way { name: (*name).to_owned(), family: *family }).collect();
+            let all: Vec<Way> =
+                also.iter().map(|(name, family)| Way { name: (*name).to_owned(), family: *family }).collect();
             let numbered = numbered.iter().map(|name| (*name).to_owned()).collect();
-            let found = beside(&names(named), &ways, &numbered, &[], &present);
+            let found = beside(&names(named), (&ways, &all), &numbered, &[], &present);
             found
                 .iter()
                 .map(|trouble| trouble.finding(&present))
                 .map(|each| format!("{} {}", each.severity.word(), each.code))
                 .collect()
         };
+        let told =
+            |named: &[&str], ways: &[(&str, Family)], numbered: &[&str]| with(named, ways, ways, numbered);
         let (v4, v6) = (Family::V4, Family::V6);
         let both = |name| [(name, v4), (name, v6)];
         assert_eq!(told(&["eth0"], &both("eth0"), &["eth0"]), [""; 0]);
@@ -419,6 +443,14 @@ mod tests {
             told(&["ppp1"], &both("eth0"), &["eth0"]),
             ["warning way-not-guarded"],
             "that ppp1 is missing is told"
+        );
+        let also =
+            |named: &[&str]| with(named, &both("eth0"), &[("eth0", v4), ("ppp0", v4)], &["eth0", "ppp0"]);
+        assert_eq!(also(&["eth0"]), ["warning way-not-guarded"], "a second uplink that is in use");
+        assert_eq!(also(&["eth0", "ppp0"]), [""; 0]);
+        assert_eq!(
+            with(&["eth1"], &both("eth0"), &[("eth0", v4), ("ppp0", v4)], &["eth0"]),
+            ["error interface-bypassed", "warning way-not-guarded"]
         );
     }
 

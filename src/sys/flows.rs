@@ -25,15 +25,15 @@ const CT_DELETE: u16 = 0x102;
 const ACK: u16 = 4;
 /// `NLA_F_NESTED`
 const NESTED: u16 = 0x8000;
-const RTM_GETROUTE: u16 = 26;
-const REQUEST: u16 = 1;
-const DUMP: u16 = 0x300;
+pub(super) const RTM_GETROUTE: u16 = 26;
+pub(super) const REQUEST: u16 = 1;
+pub(super) const DUMP: u16 = 0x300;
 /// Length of `struct nfgenmsg`.
 const NFGENMSG: usize = 4;
 /// Length of `struct rtmsg`.
-const RTMSG: usize = 12;
+pub(super) const RTMSG: usize = 12;
 /// Where in it the type of the route is.
-const RTM_TYPE: usize = 7;
+pub(super) const RTM_TYPE: usize = 7;
 const RTN_LOCAL: u8 = 2;
 const PATIENCE_SECS: i64 = 20;
 /// How many connections connection tracking knows in this network namespace.
@@ -293,7 +293,7 @@ pub(super) fn one_message(netlink: &OwnedFd, kind: u16, body: &[u8]) -> io::Resu
     ask(netlink, kind, REQUEST, body)
 }
 
-fn ask(netlink: &OwnedFd, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
+pub(super) fn ask(netlink: &OwnedFd, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
     let mut message = Vec::new();
     message.extend(u32::try_from(HEADER + body.len()).unwrap_or(u32::MAX).to_ne_bytes());
     message.extend(kind.to_ne_bytes());
@@ -306,6 +306,14 @@ fn ask(netlink: &OwnedFd, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> 
 
 /// Hands the payload of each message of a dump to `take`.
 fn read_all(netlink: &OwnedFd, mut take: impl FnMut(&[u8])) -> io::Result<()> {
+    read_while(netlink, |payload| {
+        take(payload);
+        true
+    })
+}
+
+/// The same, until `take` has enough.
+pub(super) fn read_while(netlink: &OwnedFd, mut take: impl FnMut(&[u8]) -> bool) -> io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let length = receive(netlink.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
@@ -316,7 +324,9 @@ fn read_all(netlink: &OwnedFd, mut take: impl FnMut(&[u8])) -> io::Result<()> {
             if let Some((errno, _)) = error_of(message) {
                 return Err(Errno::from_raw(errno).into());
             }
-            take(message.get(HEADER..).unwrap_or_default());
+            if !take(message.get(HEADER..).unwrap_or_default()) {
+                return Ok(());
+            }
         }
     }
 }

@@ -1,5 +1,16 @@
 //! Which kernel this is.
 
+use std::path::Path;
+use std::{fs, io};
+
+/// What tells one run of the kernel from all others.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string(Path::new("/proc/sys/kernel/random/boot_id"))?.trim().to_owned())
+}
+
 /// Whether this is Linux of that version or a later one; false where it does not say.
 #[must_use]
 pub fn is_at_least(major: u32, minor: u32) -> bool {

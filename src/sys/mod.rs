@@ -46,6 +46,7 @@ pub mod random;
 mod receive;
 #[cfg(feature = "gateway")]
 pub mod resident;
+pub mod routes;
 #[cfg(feature = "gateway")]
 pub mod seal;
 #[cfg(unix)]

@@ -2,6 +2,7 @@
 //! what holds in between (see docs/decisions/0023): sets first, then the gates, then what opens; on removal the
 //! other way round; and what fails is undone.
 
+mod boot;
 mod error;
 mod figures;
 mod recent;
@@ -9,14 +10,13 @@ mod steps;
 mod tools;
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 pub use error::IptablesError;
 use recent::Recent;
-use steps::{exchange, inherited, is_filled_by_rules, lines, stale_sets, steps, what};
+use steps::{inherited, is_filled_by_rules, lines, set_changes, stale_sets, steps, what};
 use tools::Tools;
 pub use tools::Variant;
 
@@ -24,15 +24,14 @@ use crate::backend::{BackendError, Commits};
 use crate::config::Settings;
 use crate::ruleset::diff::{Change, Live};
 use crate::ruleset::iptables::counters::counters;
-use crate::ruleset::iptables::elements::{Commands, commands, creation, kept, listed};
+use crate::ruleset::iptables::elements::{Commands, commands, kept, listed};
 use crate::ruleset::iptables::live::live;
-use crate::ruleset::iptables::model::{SetContent, Tables};
+use crate::ruleset::iptables::model::Tables;
 use crate::ruleset::iptables::names;
 use crate::ruleset::iptables::plan::{Impossible, Keeping, Matcher, plan};
 use crate::ruleset::iptables::recent::{Filled, List, listed as listed_lists};
 use crate::ruleset::iptables::restore::{TableChange, removal};
 use crate::ruleset::iptables::save::{ListedSet, Listing, listing, sets};
-use crate::ruleset::iptables::sets::same_kind;
 use crate::ruleset::layout::Options;
 use crate::ruleset::model::Element;
 use crate::ruleset::wire::RuleCounter;
@@ -51,6 +50,8 @@ pub struct Observed {
     pub sets: BTreeMap<String, ListedSet>,
     /// Our lists of `-m recent`.
     pub lists: Vec<Filled>,
+    /// Whether somebody loaded the sets as they were in another run of the kernel; they count as empty then.
+    pub loaded: bool,
 }
 
 /// The tables and sets of this network namespace.
@@ -179,7 +180,8 @@ impl Iptables {
     pub fn read(&mut self) -> Result<Option<Live>, IptablesError> {
         let observed = self.observe()?;
         let [v4, v6] = &observed.listings;
-        Ok(live([v4, v6], &observed.sets, &observed.lists))
+        let found = live([v4, v6], &observed.sets, &observed.lists);
+        Ok(found.map(|live| Live { loaded: observed.loaded, ..live }))
     }
 
     /// Whether a gate is in force in either family.
@@ -205,11 +207,12 @@ impl Iptables {
             .filter(|name| names::is_ours(name))
             .partition(|name| is_filled_by_rules(name));
         let mut sets = sets(&self.tools.save_sets(&held)?);
+        let loaded = self.tools.boot.disown(&mut sets);
         // What the packet path put there may be much, and is nobody's business but its own.
         sets.extend(filled.iter().map(|name| ((*name).to_owned(), ListedSet::default())));
         let [v4, v6] = &listings;
         let lists = self.recent.read(&listed_lists([v4, v6]))?;
-        self.seen = Observed { listings, sets, lists };
+        self.seen = Observed { listings, sets, lists, loaded };
         Ok(&self.seen)
     }
 
@@ -287,7 +290,9 @@ impl Iptables {
         let kept = commands(&kept(&live, &seen.sets, &wanted.ipsets)).map_err(IptablesError::from)?.opening;
         // What goes on elsewhere does so before its set is gone.
         let stale = stale_sets(&seen, wanted);
-        let made = self.set_changes(wanted) + &kept + &inherited(&self.tools, &seen, &stale, wanted)?;
+        let made = set_changes(&seen, wanted, &self.tools.boot)
+            + &kept
+            + &inherited(&self.tools, &seen, &stale, wanted)?;
         let steps = if self.is_in_force(wanted) { Vec::new() } else { steps(&seen, wanted) };
         let count = lines(&made) + lines(&closing) + lines(&opening) + stale.len() + what(&steps).len();
         if count == 0 {
@@ -430,30 +435,6 @@ impl Iptables {
         }
         self.remember(wanted, &seen);
         Ok(())
-    }
-
-    /// What makes the sets that rules ask, with their sentinels; a set of another type is exchanged for one with
-    /// the same elements.
-    fn set_changes(&self, wanted: &Tables) -> String {
-        let mut out = String::new();
-        if self.seen.sets.contains_key(NEW_SET) {
-            // Somebody was killed in the middle of an exchange.
-            let _ = writeln!(out, "destroy {NEW_SET}");
-        }
-        for set in &wanted.ipsets {
-            match self.seen.sets.get(&set.name) {
-                None => out.push_str(&creation(set)),
-                // Not listed, so that their type is not known; ours have had no other.
-                Some(_) if matches!(set.content, SetContent::Packets | SetContent::Flows) => {}
-                Some(have) if !same_kind(&have.kind, &set.kind) => out.push_str(&exchange(set, have)),
-                Some(have) => {
-                    if set.content == SetContent::Kept && !listed(have).1 {
-                        out.push_str(&creation(set));
-                    }
-                }
-            }
-        }
-        out
     }
 
     fn carry_out(&self, steps: &[(Family, TableChange)]) -> Result<(), IptablesError> {

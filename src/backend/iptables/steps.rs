@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use super::boot::Boot;
 use super::tools::Tools;
 use super::{IptablesError, NEW_SET, Observed};
-use crate::ruleset::iptables::elements::creation;
-use crate::ruleset::iptables::model::{IpSet, Tables};
+use crate::ruleset::iptables::elements::{creation, listed};
+use crate::ruleset::iptables::model::{IpSet, SetContent, Tables};
 use crate::ruleset::iptables::names;
 use crate::ruleset::iptables::restore::{TableChange, changes};
 use crate::ruleset::iptables::save::{ListedElement, ListedSet, sets};
+use crate::ruleset::iptables::sets::same_kind;
 use crate::ruleset::keeping::heirs;
 use crate::units::Family;
 
@@ -84,7 +86,7 @@ fn room(set: &IpSet) -> usize {
     words.nth(1).and_then(|word| word.parse().ok()).unwrap_or(0)
 }
 
-pub(super) fn exchange(set: &IpSet, have: &ListedSet) -> String {
+fn exchange(set: &IpSet, have: &ListedSet) -> String {
     let new = IpSet { name: NEW_SET.to_owned(), ..set.clone() };
     let mut out = format!("create {NEW_SET} {}\n", new.kind);
     for element in &have.elements {
@@ -96,6 +98,32 @@ pub(super) fn exchange(set: &IpSet, have: &ListedSet) -> String {
     }
     let _ = writeln!(out, "swap {NEW_SET} {}\ndestroy {NEW_SET}", set.name);
     out.push_str(&creation(set));
+    out
+}
+
+/// What makes the sets that rules ask, with their sentinels; a set of another type is exchanged for one with the same
+/// elements. Sets of another run of the kernel are emptied.
+pub(super) fn set_changes(seen: &Observed, wanted: &Tables, boot: &Boot) -> String {
+    let mut out = String::new();
+    if seen.sets.contains_key(NEW_SET) {
+        // Somebody was killed in the middle of an exchange.
+        let _ = writeln!(out, "destroy {NEW_SET}");
+    }
+    let all = seen.sets.keys().filter(|name| seen.loaded && *name != NEW_SET);
+    out.extend(all.map(|name| format!("flush {name}\n")));
+    for set in &wanted.ipsets {
+        match seen.sets.get(&set.name) {
+            None => out.push_str(&creation(set)),
+            // Not listed, so that their type is not known; ours have had no other.
+            Some(_) if matches!(set.content, SetContent::Packets | SetContent::Flows) => {}
+            Some(have) if !same_kind(&have.kind, &set.kind) => out.push_str(&exchange(set, have)),
+            Some(have) => {
+                if set.content == SetContent::Kept && (!listed(have).1 || boot.is_missing(have)) {
+                    out.push_str(&creation(set));
+                }
+            }
+        }
+    }
     out
 }
 

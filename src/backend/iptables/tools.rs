@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::boot::Boot;
 use super::error::IptablesError;
 use crate::ruleset::iptables::plan::Matcher;
 use crate::ruleset::iptables::save::{Listing, listing};
@@ -63,6 +64,8 @@ pub struct Tools {
     save: [PathBuf; 2],
     ipset: Option<PathBuf>,
     sudo: Option<PathBuf>,
+    /// Which run of the kernel this is.
+    pub(super) boot: Boot,
 }
 
 impl Tools {
@@ -94,7 +97,7 @@ impl Tools {
         let (Some(restore), Some(save)) = (of("restore"), of("save")) else { return Err(missing) };
         // Through sudo nothing else could be written.
         let ipset = if sudo.is_some() { Some(found("ipset", "ipset")?) } else { command::find("ipset") };
-        Ok(Self { variant, restore, save, ipset, sudo })
+        Ok(Self { variant, restore, save, ipset, sudo, boot: Boot::this() })
     }
 
     /// The variant in which ours is already; else the one that has rules; else the one that `iptables` is.
@@ -215,7 +218,8 @@ impl Tools {
         if commands.is_empty() {
             return Ok(());
         }
-        self.run(self.ipset()?, &["restore", "-exist"], commands).map(drop)
+        let commands = self.boot.sign(commands.to_owned());
+        self.run(self.ipset()?, &["restore", "-exist"], &commands).map(drop)
     }
 
     /// Goes on without ipset where the program is missing or the kernel has none; whether it does.

@@ -297,6 +297,7 @@ fn set_userdata(set: &Set) -> Vec<u8> {
     if set.key.contains(&KeyPart::UdpLength) {
         out.extend(super::type_of::of_mark_values());
     }
+    // It is also what tells our table from one that nft loaded (`wire::made_by_us`): in no version may it be left out.
     if set.flags.interval {
         out.extend(tlv(UDATA_MERGE_ELEMENTS, &0_u32.to_ne_bytes()));
     }

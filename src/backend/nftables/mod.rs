@@ -93,14 +93,16 @@ impl Nftables {
         for chain in &mut live.ruleset.chains {
             chain.rules = by_chain.remove(&chain.name).unwrap_or_default();
         }
-        let mut foreign = Vec::new();
+        let (mut foreign, mut made) = (Vec::new(), None);
         self.netlink.dump(&query(msg::GET_SET, encode::sets_of_table()?), |payload| {
+            made = made.max(wire::made_by_us(payload, TABLE));
             match wire::set(payload, TABLE) {
                 Some(set) => live.ruleset.sets.push(set),
                 None => foreign.extend(wire::set_name(payload, TABLE).map(str::to_owned)),
             }
         })?;
         live.foreign_sets = foreign;
+        live.loaded = made == Some(false);
         for set in &live.ruleset.sets {
             if asked(set) {
                 live.elements.insert(set.name.clone(), self.elements(set)?);
@@ -254,7 +256,7 @@ impl Nftables {
     pub fn install(&mut self, wanted: &Ruleset) -> Result<Vec<Change>, BackendError> {
         let mut tries = INSTALL_TRIES;
         loop {
-            let live = self.read()?;
+            let live = self.read()?.map(Live::believed);
             tries -= 1;
             match self.install_over(live.as_ref(), wanted, Vec::new()) {
                 // Somebody else may have been at the table between two of our steps.

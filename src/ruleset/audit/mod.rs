@@ -26,6 +26,7 @@ pub mod step;
 mod tests;
 
 pub use finding::{Finding, Severity};
+pub use reloads::saved;
 pub use situation::Situation;
 
 use super::layout::Layout;

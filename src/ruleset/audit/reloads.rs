@@ -1,15 +1,41 @@
-//! Files that take our table away when they are loaded again.
+//! Files that take our table away when they are loaded again, or load what was saved of it.
 
 use std::collections::BTreeSet;
 
 use super::finding::{Finding, Severity};
-use super::situation::Situation;
+use super::situation::{SavedFile, Saver, Situation};
 use crate::ruleset::remedy::{Program, program_of};
 
-/// Judges files that flush everything.
+/// Judges files that flush everything, and those in which our rules were saved.
 #[must_use]
 pub fn reloads(situation: &Situation) -> Vec<Finding> {
-    situation.flushing_files.iter().map(|file| flush(situation, file)).collect()
+    let flushing = situation.flushing_files.iter().map(|file| flush(situation, file));
+    flushing.chain(situation.saved_files.iter().map(saved)).collect()
+}
+
+/// A file that loads at boot what our rules and sets were when it was saved.
+#[must_use]
+pub fn saved(SavedFile { file, saver }: &SavedFile) -> Finding {
+    let (what, fix) = match saver {
+        Saver::Nft => (
+            "our table is in {}, saved with the host's own rules: until `knock-agent guard` makes it anew at boot, it lets in whoever was let in when it was saved",
+            "sed -i '/^table inet knock_agent {/,/^}/d' {}",
+        ),
+        Saver::Iptables => (
+            "our chains are in {}, saved with the host's own rules: where it is loaded at boot before `knock-agent guard` has made their sets, iptables-restore refuses the whole file, and the host's own firewall is not loaded",
+            "sed -i '/KA-/d' {}   # and when you save again: iptables-save | grep -v KA-",
+        ),
+        Saver::Ipset => (
+            "our sets are in {}, saved with the host's own: until `knock-agent guard` empties them at boot, they let in whoever was let in when they were saved",
+            "sed -i '/ ka_/d' {}   # and when you save again: ipset save | grep -v ' ka_'",
+        ),
+    };
+    Finding {
+        severity: Severity::Warning,
+        code: "saved-rules",
+        message: what.replace("{}", file),
+        fix: fix.replace("{}", file),
+    }
 }
 
 fn flush(situation: &Situation, file: &str) -> Finding {

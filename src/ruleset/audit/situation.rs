@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 
 use super::host::Host;
+use crate::ruleset::iptables::model::{CHAIN_PREFIX, SET_PREFIX};
+use crate::ruleset::model::TABLE;
 use crate::units::{Family, Protocol};
 
 /// An interface of this host.
@@ -59,6 +61,41 @@ pub struct Situation {
     pub legacy_tables: Vec<String>,
     /// Files that are loaded at boot or on reload and begin by flushing everything.
     pub flushing_files: Vec<String>,
+    /// Files that are loaded at boot and have what is ours in them.
+    pub saved_files: Vec<SavedFile>,
+}
+
+/// A file that is loaded at boot, in which somebody saved our rules or sets with the host's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SavedFile {
+    /// Where it is.
+    pub file: String,
+    /// What wrote it.
+    pub saver: Saver,
+}
+
+/// Programs that save rules and sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Saver {
+    /// nft.
+    Nft,
+    /// iptables and ip6tables.
+    Iptables,
+    /// ipset.
+    Ipset,
+}
+
+impl Saver {
+    /// Whether what is ours is in a text that it wrote.
+    #[must_use]
+    pub fn has_ours(self, text: &str) -> bool {
+        let has = |line: &str| match self {
+            Self::Nft => line.split_whitespace().take(4).eq(["table", "inet", TABLE, "{"]),
+            Self::Iptables => line.contains(CHAIN_PREFIX),
+            Self::Ipset => line.split(' ').nth(1).is_some_and(|name| name.starts_with(SET_PREFIX)),
+        };
+        text.lines().map(str::trim).any(|line| !line.starts_with('#') && has(line))
+    }
 }
 
 impl Situation {

@@ -126,6 +126,31 @@ fn sentinel_line(meaning: &str) -> String {
     format!("add {} {} timeout 0\n", names::set(meaning), sentinel(family))
 }
 
+/// Commands, with this word as the comment of each sentinel.
+#[must_use]
+pub fn signed(commands: &str, word: &str) -> String {
+    let ends = Family::BOTH.map(|family| format!(" {} timeout 0", sentinel(family)));
+    let mut out = String::new();
+    for line in commands.lines() {
+        out.push_str(line);
+        if line.starts_with("add ") && ends.iter().any(|end| line.ends_with(end)) {
+            let _ = write!(out, " comment \"{word}\"");
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// The word that a set's sentinel has.
+#[must_use]
+pub fn sign(set: &ListedSet) -> Option<&str> {
+    let is_sentinel = |element: &&ListedElement| {
+        element.left_secs.is_none()
+            && Family::BOTH.iter().any(|&family| element.key == sentinel(family).to_string())
+    };
+    set.elements.iter().find(is_sentinel)?.comment.as_deref()
+}
+
 /// What makes a set, with its sentinel.
 #[must_use]
 pub fn creation(set: &IpSet) -> String {

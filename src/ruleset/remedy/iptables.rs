@@ -8,10 +8,11 @@ use crate::units::Mark;
 /// Lines that put a rule into a chain.
 pub(super) fn admit(need: &Need<'_>, tool: &str, chain: &str) -> Vec<String> {
     let mut out = insert(need, tool, chain);
-    out.push(
-        "# to keep it: netfilter-persistent save, or the same lines wherever this host's rules are written"
-            .to_owned(),
-    );
+    let how = [
+        "# to keep it: the same lines wherever this host's rules are written, such as /etc/iptables/rules.v4",
+        "# (not netfilter-persistent save: with --firewall-type iptables that saves knock-agent's rules too, and the file may not load at the next boot; iptables-save | grep -v KA- leaves them out)",
+    ];
+    out.extend(how.map(str::to_owned));
     out
 }
 

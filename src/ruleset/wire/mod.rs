@@ -20,6 +20,7 @@ pub use host::{
     host_set, owned_table,
 };
 pub use objects::{
-    DecodedRule, RawElement, chain, elements, pair_ranges, rule, set, set_name, table, table_handle,
+    DecodedRule, RawElement, chain, elements, made_by_us, pair_ranges, rule, set, set_name, table,
+    table_handle,
 };
 pub use packet_log::{Logged, logged, subscription};

@@ -81,15 +81,20 @@ pub fn rule(payload: &[u8], table: &str) -> Option<DecodedRule> {
     Some(DecodedRule { chain: rule.text(2)?.to_owned(), handle, rule: Rule { comment, exprs } })
 }
 
+/// What nft keeps as a comment.
+pub(super) fn comment(userdata: &[u8]) -> Option<String> {
+    let body = user_data(userdata, 0)?;
+    Some(String::from_utf8_lossy(body.strip_suffix(&[0]).unwrap_or(body)).into_owned())
+}
+
 /// nft's own user data: type (0 is a comment), length, bytes.
-pub(super) fn comment(mut userdata: &[u8]) -> Option<String> {
+fn user_data(mut userdata: &[u8], wanted: u8) -> Option<&[u8]> {
     while let &[kind, length, ref rest @ ..] = userdata {
-        let body = rest.get(..usize::from(length))?;
-        if kind == 0 {
-            let text = body.strip_suffix(&[0]).unwrap_or(body);
-            return Some(String::from_utf8_lossy(text).into_owned());
+        let (body, rest) = rest.split_at_checked(usize::from(length))?;
+        if kind == wanted {
+            return Some(body);
         }
-        userdata = rest.get(usize::from(length)..)?;
+        userdata = rest;
     }
     None
 }
@@ -108,6 +113,19 @@ fn match_comment(exprs: Attributes<'_>) -> Option<String> {
 pub fn set_name<'a>(payload: &'a [u8], table: &str) -> Option<&'a str> {
     let set = Attributes(payload);
     (set.text(1)? == table).then(|| set.text(2)).flatten()
+}
+
+/// Of a set of ranges, whether this program made it: it writes down that the ranges are not merged, which nft neither
+/// prints nor writes when it loads what it has printed. `None` for other sets, and those of another table.
+#[must_use]
+pub fn made_by_us(payload: &[u8], table: &str) -> Option<bool> {
+    const UDATA_MERGE_ELEMENTS: u8 = 2;
+    let set = Attributes(payload);
+    if set.text(1)? != table || set.be32(3)? & SET_INTERVAL == 0 {
+        return None;
+    }
+    let userdata = set.get(13).unwrap_or_default();
+    Some(user_data(userdata, UDATA_MERGE_ELEMENTS).is_some_and(|merges| merges.iter().all(|&byte| byte == 0)))
 }
 
 /// A set without its elements; `None` for a set of another table or of a kind this program never makes.

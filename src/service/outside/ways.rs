@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::sys::flows::interface_towards;
 use crate::sys::interfaces::{self, InterfaceState};
+use crate::sys::routes;
 use crate::units::{Family, IfName};
 
 /// Addresses that are on the Internet wherever one is, those of a root name server. Nothing is sent to them.
@@ -38,6 +39,17 @@ pub(super) fn to_the_internet(present: &[InterfaceState]) -> Vec<Way> {
         (name != "lo").then(|| Way { name: name.clone(), family })
     };
     SOMEWHERE.into_iter().filter_map(way).collect()
+}
+
+/// All ways by which a route leads everywhere that are in use: of several uplinks, the one that is chosen for packets of its
+/// own address, or for every second connection, is no less a way for strangers.
+pub(super) fn all(present: &[InterfaceState]) -> Vec<Way> {
+    let of_family = |family: Family| {
+        let found = routes::to_everywhere(family).unwrap_or_default();
+        let used = present.iter().filter(move |have| found.contains(&have.index) && !have.is_down);
+        used.filter(|have| have.name != "lo").map(move |have| Way { name: have.name.clone(), family })
+    };
+    Family::BOTH.into_iter().flat_map(of_family).collect()
 }
 
 /// The interfaces that have an address which is good beyond their link.
