@@ -2,7 +2,7 @@
 
 use crate::agent::{Installation, PROGRAM};
 use crate::configuration::{Config, STEP1_PATH, STEP2_PATH};
-use crate::firewall::everything;
+use crate::firewall::{everything, is_guarded};
 use crate::machine::Machine;
 use crate::namespace::Namespace;
 
@@ -151,6 +151,46 @@ fn a_file_that_others_can_read_is_a_warning_and_an_error_when_strict() {
     assert!(done.stderr.contains("config.yaml"), "{done:?}");
     let strict = home.check(&host, &["check-config", "--strict"]);
     assert!(strict.code.is_some_and(|c| c != 0), "{strict:?}");
+}
+
+#[test]
+fn a_missing_folder_of_codes_is_told_with_all_the_rest_and_closes_all_the_same() {
+    let host = Namespace::new("broken");
+    let alone = good().replacen("global:\n", "global:\n  2fa_config_folder: /nowhere/2fa\n", 1);
+    let text = alone.replace("protocol: tcp", "protocol: sctp");
+    let home = Installation::with_text(&text);
+    let places = [("/nowhere/2fa", "global.2fa_config_folder"), ("sctp", "ssh.protocol")];
+    let places = places.map(|(at, key)| (format!("config.yaml:{}:", line_of(&text, at)), key));
+    for done in [home.check(&host, &["check-config"]), home.run_in_vain(&host)] {
+        for (place, key) in &places {
+            let told = done.stderr.lines().any(|line| line.contains(place) && line.contains(key));
+            assert!(told && done.code == Some(78), "{place} {key}: {done:?}");
+        }
+    }
+    home.rewrite_config(&alone);
+    home.run_in_vain(&host).exits(78);
+    home.check(&host, &["check-ruleset"]).exits(78);
+    home.guard(&host).success();
+    assert!(is_guarded(&host), "who only closes needs no codes");
+}
+
+#[test]
+fn programs_are_told_by_either_check_what_is_wrong() {
+    let host = Namespace::new("broken");
+    let home = Installation::with_text(&good().replace("protocol: tcp", "protocol: sctp"));
+    let told = |args: &[&str]| -> serde_json::Value {
+        let done = home.check(&host, args).exits(78);
+        serde_json::from_slice(&done.stdout).unwrap_or_else(|e| panic!("{e}: {done:?}"))
+    };
+    let [config, ruleset] = ["check-config", "check-ruleset"].map(|verb| told(&[verb, "--json"]));
+    assert_eq!((&config["ok"], &ruleset["ok"]), (&false.into(), &false.into()));
+    assert_eq!(config["problems"][0]["path"], "ssh.protocol");
+    assert_eq!(ruleset["problems"], config["problems"]);
+    assert_eq!(ruleset["findings"], serde_json::json!([]));
+    home.rewrite_config(&good());
+    std::fs::remove_file(home.path("cert.pem")).unwrap();
+    let cert = told(&["check-ruleset", "--json"]);
+    assert!(cert["problems"][0]["message"].as_str().unwrap().contains("cert.pem"), "{cert}");
 }
 
 /// The daemon's own user with its files, and no unit that names it.

@@ -341,6 +341,14 @@ fn guards_one_port_and_listens_nowhere() {
     let to = V4.router();
     assert_silent(&net.a, to, 2222);
     assert_echoes(&net.a, to, 8080);
+    // There is no file that could be wrong, and no step that could be missing.
+    let beside = ["--runtime-dir", &folder("run"), "--config", &folder("none.yaml")];
+    let health = [&["health"], beside.as_slice(), Backend::current().flags()].concat();
+    let well = net.router.run(PROGRAM, &health).success().text();
+    assert!(well.starts_with("ok: "), "{well}");
+    let client = V4.client_a().to_string();
+    let shut_out = net.router.run(PROGRAM, &[&["explain", &client, "--json"], beside.as_slice()].concat());
+    assert!(!shut_out.text().contains("step-not-listening"), "{}", shut_out.text());
     knock_at(&net.a, to, "1234,5678,9012,5676");
     assert_silent(&net.a, to, 2222);
     knock_at(&net.b, to, "1234,5678,9012");

@@ -189,6 +189,15 @@ fn grant_and_revoke(daemon: bool) {
     assert_silent(&net.a, Family::V4.router(), 2222);
     assert_eq!(services_of(&status(&net, &home)).len(), 0);
 
+    // What is left of a longer one, as people say it.
+    let for_time = |time: &str| {
+        let b = Family::V4.client_b().to_string();
+        home.verb(&net.router, &["grant", "web", &b, "--for", time]).success().text()
+    };
+    for_time("20d");
+    let left = for_time("1h");
+    assert!(left.contains(" for 19d 23h") || left.contains(" for 20d"), "{left}");
+
     home.grant(&net.router, "ssh", Family::V4.client_a(), 4);
     let due = Instant::now() + Duration::from_secs(4);
     assert_on_time(when_silent(&net.a, Family::V4.router(), 2222, due + Duration::from_secs(3)), due);

@@ -463,6 +463,8 @@ fn a_reload_takes_no_state_file_where_it_could_not_be_written() {
     let said = agent.reload();
     assert!(said.contains("guarding by the configuration of before"), "{said}");
     assert!(home.log().contains("restart knock-agent"), "{}", home.log());
+    let ill = home.check(&net.router, &["health"]).exits(1).text();
+    assert!(ill.contains("restart knock-agent for it") && !ill.contains("): reload"), "{ill}");
 
     let file = home.path("state/grants");
     home.rewrite_config(&with(&file));

@@ -204,6 +204,18 @@ fn as_json(read: &Result<Checked, Refused>) -> Value {
     })
 }
 
+/// What `check-ruleset --json` prints of a configuration that it cannot use.
+pub(super) fn refused_json(problems: &Problems) -> Value {
+    json!({
+        "version": 1,
+        "ok": false,
+        "problems": problems.list.iter().map(problem_json).collect::<Vec<_>>(),
+        "more_problems": problems.more,
+        "findings": [],
+        "changes": [],
+    })
+}
+
 fn problem_json(problem: &Problem) -> Value {
     json!({
         "severity": problem.severity.to_string(),

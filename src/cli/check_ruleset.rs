@@ -6,12 +6,13 @@ use serde_json::json;
 
 use crate::backend::iptables::IptablesError;
 use crate::backend::{BackendError, Firewall, Kind};
+use crate::cli::check_config::refused_json;
 use crate::cli::load::{self, Exposure};
 use crate::cli::operate::exit_of_backend;
 use crate::cli::outside::Noted;
 use crate::cli::{DaemonArgs, Exit, Printer, Tone};
 use crate::cli::{companions, installed, readable};
-use crate::config::{self, Settings};
+use crate::config::{self, Problems, Settings};
 use crate::ruleset::audit::Severity;
 use crate::ruleset::iptables::plan::{Keeping, Matcher, plan};
 use crate::ruleset::layout::Options;
@@ -72,13 +73,29 @@ fn check(args: &CheckRulesetArgs, err: &mut Printer) -> Result<Exit, Exit> {
     let exposure = Exposure::of_strict(args.daemon.strict);
     let steps = args.daemon.steps();
     let noted = Noted::default();
-    let settings = load::load_with(&args.daemon.file.config, Some(&steps), exposure, &noted, err)?.settings;
+    let read = load::read_with(&args.daemon.file.config, Some(&steps), exposure, &noted);
+    let settings = match read {
+        Ok(checked) => {
+            load::print_all(&checked.warnings, 0, err);
+            checked.settings
+        }
+        Err(refused) if args.json => return Ok(refuse(&refused.problems, refused.exit)),
+        Err(refused) => {
+            load::print_refused(&refused, err);
+            return Err(refused.exit);
+        }
+    };
     load::print_all(&readable::check(&settings, &args.daemon, noted.files()), 0, err);
     let host = args.daemon.host_chains(settings.global.mark, err)?;
     installed::note(&args.daemon, "check-ruleset", err);
     if let Some(problem) = companions::tls(&args.daemon) {
-        load::print_all(std::slice::from_ref(&problem), 0, err);
-        if problem.severity == config::Severity::Error {
+        let bad = problem.severity == config::Severity::Error;
+        let problems = Problems { list: vec![problem], more: 0 };
+        if bad && args.json {
+            return Ok(refuse(&problems, Exit::BadConfig));
+        }
+        load::print_all(&problems.list, 0, err);
+        if bad {
             return Err(Exit::BadConfig);
         }
     }
@@ -113,6 +130,13 @@ fn check(args: &CheckRulesetArgs, err: &mut Printer) -> Result<Exit, Exit> {
     });
     let report = online.map_err(|error| failed(&error, err))?;
     show(args, &settings, options, &report, err)
+}
+
+/// Prints what is wrong for programs.
+fn refuse(problems: &Problems, exit: Exit) -> Exit {
+    let mut out = Printer::stdout();
+    out.line(refused_json(problems));
+    out.finish(exit)
 }
 
 /// Prints VyOS's commands, for what it has loaded or, without a kernel, for every release.

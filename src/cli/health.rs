@@ -65,7 +65,8 @@ impl Findings {
 pub fn run(args: HealthArgs) -> Exit {
     let mut findings = Findings::default();
     let heard = ask(&args.daemon);
-    kernel(&args.daemon, steps(&args.daemon, &heard), &mut findings);
+    let by_flags = matches!(&heard, Ok(Some(Reply::Health { by_flags: true, .. })));
+    kernel(&args.daemon, steps(&args.daemon, &heard), by_flags, &mut findings);
     if let Some(path) = &args.daemon.cert {
         findings.ailments.extend(of_certificate(path, clock::now().wall));
     }
@@ -113,13 +114,19 @@ fn steps(args: &DaemonArgs, heard: &Heard) -> (Ports, Option<Behind>) {
     }
 }
 
-/// The rules in the kernel, as far as the configuration says what they should be.
-fn kernel(args: &DaemonArgs, (ports, behind): (Ports, Option<Behind>), findings: &mut Findings) {
+/// The rules in the kernel, as far as the configuration says what they should be; there is none where flags stand for it.
+fn kernel(
+    args: &DaemonArgs,
+    (ports, behind): (Ports, Option<Behind>),
+    by_flags: bool,
+    findings: &mut Findings,
+) {
     let steps = Steps::new(ports, behind);
     let read = || load::read(&args.file.config, Some(&steps), Exposure::Warn);
-    let mut first: Option<Settings> = match read() {
-        Ok(checked) => Some(checked.settings),
-        Err(refused) => {
+    let mut first: Option<Settings> = match (!by_flags).then(read) {
+        None => None,
+        Some(Ok(checked)) => Some(checked.settings),
+        Some(Err(refused)) => {
             let count = refused.problems.list.len() + refused.problems.more;
             let first = refused.problems.list.first().map(ToString::to_string).unwrap_or_default();
             findings.blocked(

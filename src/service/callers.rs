@@ -197,7 +197,10 @@ async fn heard(asked: impl Future<Output = io::Result<usize>>, room: &Room) -> i
 async fn compare(reply: &mut Reply, on_disk: &OnDisk) {
     match reply {
         Reply::Explained { recalled } => recalled.newer = on_disk.newer().await.map(Box::new),
-        Reply::Health { problems, .. } => problems.extend(on_disk.newer().await.as_ref().map(ailment)),
+        Reply::Health { problems, by_flags, .. } => {
+            *by_flags = on_disk.is_of_flags();
+            problems.extend(on_disk.newer().await.as_ref().map(ailment));
+        }
         Reply::Status { status } => {
             if let Some(standing) = &mut status.daemon {
                 standing.configuration.newer = on_disk.newer().await;

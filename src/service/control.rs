@@ -144,6 +144,9 @@ pub enum Reply {
         /// What its flags say of a proxy in front.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         behind: Option<Behind>,
+        /// Whether flags stand for its configuration, so that it goes by no file.
+        #[serde(default)]
+        by_flags: bool,
     },
     /// The figures.
     #[serde(skip)]

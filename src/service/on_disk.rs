@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::task::spawn_blocking;
 
 use super::health::{Ailment, Part};
-use super::not_reloaded::one_line;
+use super::not_reloaded::{ReloadError, one_line};
 use super::reload::Source;
 use crate::config::{Checked, Outline, Problems, Severity};
 use crate::ruleset::explain::{Newer, span};
@@ -59,6 +59,8 @@ type Stamps = Vec<(PathBuf, Option<Stamp>)>;
 #[derive(Debug, Default)]
 struct Known {
     in_force: InForce,
+    /// What a reload refused although it can be read, and why.
+    refused: Option<(InForce, String)>,
     /// What was found to be the same as what is in force; whoever watches the status asks every two seconds.
     same: Option<Stamps>,
 }
@@ -72,7 +74,7 @@ pub(super) struct OnDisk {
 
 impl OnDisk {
     pub(super) fn new(source: Source, in_force: InForce) -> Self {
-        Self { source, known: Arc::new(Mutex::new(Known { in_force, same: None })) }
+        Self { source, known: Arc::new(Mutex::new(Known { in_force, ..Known::default() })) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -81,7 +83,18 @@ impl OnDisk {
 
     /// Notes what is in force from now on.
     pub(super) fn taken(&self, in_force: InForce) {
-        *self.lock() = Known { in_force, same: None };
+        *self.lock() = Known { in_force, ..Known::default() };
+    }
+
+    /// Notes why a reload could not put in force what it had read.
+    pub(super) fn refused(&self, read: InForce, why: ReloadError) -> ReloadError {
+        self.lock().refused = Some((read, why.to_string()));
+        why
+    }
+
+    /// Whether there is no file that could be another.
+    pub(super) fn is_of_flags(&self) -> bool {
+        self.source.path().is_none()
     }
 
     /// What on the disk is not in force; none where all of it is. Files may be slow, and others are served meanwhile.
@@ -97,7 +110,11 @@ impl OnDisk {
             return None;
         }
         let (parts, refused) = match self.source.read() {
-            Ok(checked) => (self.lock().in_force.differences(&InForce::of(&checked)), None),
+            Ok(checked) => {
+                let (read, known) = (InForce::of(&checked), self.lock());
+                let tried = known.refused.as_ref().filter(|(tried, _)| tried.differences(&read).is_empty());
+                (known.in_force.differences(&read), tried.map(|(_, why)| why.clone()))
+            }
             Err(problems) => (Vec::new(), Some(first_error(&problems))),
         };
         if parts.is_empty() && refused.is_none() {
@@ -184,6 +201,18 @@ mod tests {
         assert_eq!((newer.parts.as_slice(), &newer.refused), (["ssh.duration".to_owned()].as_slice(), &None));
         assert!(told(&newer).contains("(ssh.duration): reload"), "{}", told(&newer));
         on_disk.taken(read());
+        assert_eq!(on_disk.look(), None);
+
+        // What takes a restart is not told to be reloaded, until something else is written.
+        write(text("3h"));
+        let refused = on_disk.refused(read(), ReloadError::StateFolder("/srv/grants".into()));
+        let newer = on_disk.look().unwrap();
+        assert_eq!(newer.parts, ["ssh.duration"]);
+        assert_eq!(newer.refused, Some(refused.to_string()));
+        assert!(told(&newer).contains("restart knock-agent for it"), "{}", told(&newer));
+        write(text("4h"));
+        assert!(told(&on_disk.look().unwrap()).ends_with(": reload"));
+        write(text("2h"));
         assert_eq!(on_disk.look(), None);
 
         std::fs::write(folder.join("first-secret.json"), "{}").unwrap();

@@ -31,7 +31,7 @@ impl Operations {
                 let left = self.grant(&app, client, &note, lifetime(seconds)?, now)?;
                 Record { app: Some(app.clone()), ..by(user, "grant", &client) }.log("granted by an operator");
                 let long = Lifetime::from_secs(left.as_secs().max(1))
-                    .map_or("for ever".to_owned(), |l| format!("for {l}"));
+                    .map_or("for ever".to_owned(), |l| format!("for {}", l.rounded()));
                 Ok(format!("{client} may reach {app} {long}"))
             }
             Request::Revoke { app, address } => {

@@ -62,7 +62,12 @@ fn of(live: &Live, interface_ext: Vec<IfName>) -> Option<Settings> {
     // Who is in front, and at which ports, rules do not tell.
     let fronted = live.elements.contains_key("proxy_4");
     let has = |name: &str| live.elements.contains_key(name) || live.ruleset.set(name).is_some();
-    settings.global.steps = has("step2_4") && !fronted;
+    // Sets of both steps are there without steps, too; the chains are not, and iptables has no such sets then.
+    let heard = match live.ruleset.chain("gate") {
+        Some(_) => live.ruleset.chain("step2_gate").is_some(),
+        None => has("step2_4"),
+    };
+    settings.global.steps = heard && !fronted;
     let slugs = status::slugs(live);
     if let Some(slug) = slugs.first() {
         settings.global.ipv6_prefix = bare::prefix(live, &app_set(slug, Family::V6));
@@ -168,5 +173,10 @@ mod tests {
         assert_eq!((second.destination, second.once), (wanted.apps[1].destination, true));
         assert!(second.masquerade && first.interface_ext == ext);
         assert!(of(&Live::default(), Vec::new()).unwrap().apps.is_empty());
+
+        let quick = "global: {interface_ext: eth0, steps: off}\nssh: {port: 22, sequence: {knocks: [1, 5], duration: 1h}}\n";
+        let wanted = parse("x", quick, None, &Alone).unwrap().settings;
+        live.ruleset = plan(&wanted, options);
+        assert!(!of(&live, Vec::new()).unwrap().global.steps);
     }
 }

@@ -201,7 +201,7 @@ impl Reloader {
         if let (Some(path), Some(writable)) = (&settings.global.state_file, &self.writable)
             && !writable.iter().any(|folder| path.starts_with(folder))
         {
-            return Err(ReloadError::StateFolder(path.clone()));
+            return Err(self.on_disk.refused(in_force, ReloadError::StateFolder(path.clone())));
         }
         if !self.users.are_of(&settings) {
             self.users = UserFiles::new(&settings);

@@ -78,7 +78,8 @@ mod tests {
         tokio::spawn(async move {
             while let Some(call) = asked.recv().await {
                 let problems = problems.clone();
-                let _ = call.reply.send(Reply::Health { problems, ports: None, behind: None });
+                let _ =
+                    call.reply.send(Reply::Health { problems, ports: None, behind: None, by_flags: false });
             }
         });
         calls

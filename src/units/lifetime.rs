@@ -42,6 +42,22 @@ impl Lifetime {
         u64::from(self.0)
     }
 
+    /// The length for people, what is less than its two largest units left out: `90s`, `2h`, `39d 23h`.
+    #[must_use]
+    pub fn rounded(self) -> String {
+        let secs = self.as_secs();
+        let two = |(unit, size): (&str, u64), (less, part): (&str, u64)| match secs % size / part {
+            0 => format!("{}{unit}", secs / size),
+            rest => format!("{}{unit} {rest}{less}", secs / size),
+        };
+        match secs {
+            0..120 => format!("{secs}s"),
+            120..3_600 => two(("m", 60), ("s", 1)),
+            3_600..86_400 => two(("h", 3_600), ("m", 60)),
+            _ => two(("d", 86_400), ("h", 3_600)),
+        }
+    }
+
     /// The length as a [`Duration`].
     #[must_use]
     pub fn as_duration(self) -> Duration {
@@ -100,6 +116,25 @@ mod tests {
     fn what_is_not_a_duration_is_refused() {
         for text in ["", "s", "1.5h", "-1", "1w", "1 h", "10ss", "0", "0s", "4000d", "99999999999999999999"] {
             assert!(text.parse::<Lifetime>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn people_are_told_two_units() {
+        for (secs, text) in [
+            (1, "1s"),
+            (90, "90s"),
+            (119, "119s"),
+            (120, "2m"),
+            (306, "5m 6s"),
+            (3_600, "1h"),
+            (11_041, "3h 4m"),
+            (86_400, "1d"),
+            (86_401, "1d"),
+            (3_455_999, "39d 23h"),
+            (315_359_999, "3649d 23h"),
+        ] {
+            assert_eq!(Lifetime::from_secs(secs).unwrap().rounded(), text);
         }
     }
 

@@ -104,7 +104,7 @@ pub struct InitArgs {
 
 impl InitArgs {
     /// The same with whole paths: what is printed is started by systemd, which is in no folder of anybody's.
-    fn from_everywhere(mut self) -> Self {
+    fn with_whole_paths(mut self) -> Self {
         let whole =
             [Some(&mut self.file.config), self.cert.as_mut(), self.key.as_mut(), Some(&mut self.state_dir)];
         for path in whole.into_iter().flatten() {
@@ -118,7 +118,7 @@ impl InitArgs {
 #[must_use]
 pub fn run(args: InitArgs) -> Exit {
     let mut err = Printer::stderr();
-    let exit = init(&args.from_everywhere(), &mut err).unwrap_or_else(|exit| exit);
+    let exit = init(&args.with_whole_paths(), &mut err).unwrap_or_else(|exit| exit);
     err.finish(exit)
 }
 

@@ -51,8 +51,9 @@ pub(super) fn keeps_out(trial: &Trial<'_>) -> Option<Finding> {
         None => true,
     };
     let parts: Vec<String> = newer.parts.iter().filter(|part| matters(part)).cloned().collect();
-    (newer.refused.is_some() || !parts.is_empty())
-        .then(|| told(Finding::closed, &Newer { parts, ..newer.clone() }))
+    // Of a file that cannot be read nobody knows what it would change.
+    let unknown = newer.refused.is_some() && newer.parts.is_empty();
+    (unknown || !parts.is_empty()).then(|| told(Finding::closed, &Newer { parts, ..newer.clone() }))
 }
 
 /// The same, where it lets the client in or has another reason not to.

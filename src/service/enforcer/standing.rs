@@ -48,7 +48,7 @@ impl Enforcer {
             https: proxy.https_port,
             trusted: proxy.trusted.clone(),
         });
-        Reply::Health { problems: self.ailments(), ports: self.public_ports(), behind }
+        Reply::Health { problems: self.ailments(), ports: self.public_ports(), behind, by_flags: false }
     }
 
     fn rules_as_wanted(&mut self, live: &Live) -> Option<bool> {
