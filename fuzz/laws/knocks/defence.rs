@@ -134,10 +134,10 @@ impl Defence {
                 record.forgive();
                 record.known = Some(now);
             }
-            (Verdict::Refuse(Refusal::UnknownApp | Refusal::WrongKey | Refusal::WrongToken), Some(rule)) => {
-                if !again {
-                    record.fails(rule, mark, now);
-                }
+            (Verdict::Refuse(Refusal::UnknownApp | Refusal::WrongKey | Refusal::WrongToken), Some(rule))
+                if !again =>
+            {
+                record.fails(rule, mark, now);
             }
             _ => {}
         }
