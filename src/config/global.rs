@@ -49,6 +49,8 @@ pub(super) const KEYS: &[&str] = &[
     "http_post_path_every",
 ];
 
+/// Shorter paths of step 1 are warned of: they do not last at thousands of guesses a second.
+const FOUND_BY_TRYING: usize = 8;
 const RATE_LIMIT: u32 = 10;
 const STEP1_MAX_BYTES: u16 = 500;
 const STEP1_SEGMENTS: u8 = 3;
@@ -144,6 +146,17 @@ pub(super) fn read<'n>(section: &Section<'n>, outside: &dyn Outside, report: &mu
             &first_at.spot(),
             "both steps have the same path",
             "give https_post_path a path of its own",
+        );
+    }
+    if let (Some((path, at)), Some(_)) = (&http, section.get("http_post_path"))
+        // One that changes with time has a secret of its own at its end.
+        && section.get("http_post_path_secret").is_none()
+        && path.expose().trim_start_matches('/').len() < FOUND_BY_TRYING
+    {
+        report.warning(
+            at.spot(),
+            format!("a path of less than {FOUND_BY_TRYING} characters is found by trying: the kernel takes every guess, and a wrong one can be told from a right one"),
+            "make it longer, of letters and digits by chance; words are found as well",
         );
     }
     let rate = Said::read(section.get("step1_2_rate_limit_per_minute"), |f| f.number(1..=100_000, report));

@@ -124,7 +124,7 @@ pub enum Refusal {
     LinkLocal,
     /// More requests than the limit allows.
     TooMany,
-    /// The table of pending knocks is full.
+    /// The table of pending knocks is full, or that of used proofs, or its key's share of that.
     TableFull,
     /// The address is locked out after repeated failures; nothing was judged.
     LockedOut,

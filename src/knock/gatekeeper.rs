@@ -159,6 +159,7 @@ impl Gatekeeper {
         std::mem::swap(&mut fresh.guesses, &mut self.guesses);
         fresh.guesses.reload(settings.global.lockout, &names);
         std::mem::swap(&mut fresh.proofs, &mut self.proofs);
+        fresh.proofs.forget_whose();
         fresh.doubted = self.doubted;
         fresh.used = self.used;
         std::mem::swap(&mut fresh.defence, &mut self.defence);
@@ -352,11 +353,11 @@ impl Gatekeeper {
             self.spend(&code, factor.as_slice(), attempt.client, again, now)?;
         }
         if let (Some(counter), Credential::Proof(proof)) = (proved, &attempt.credential) {
-            self.used = true;
-            let doubted = self.doubted(now).is_some_and(|then| counter <= latest(then));
-            if doubted || !self.proofs.spend(proof, counter, now.wall) {
+            if self.doubted(now).is_some_and(|then| counter <= latest(then)) {
                 return Err(Refusal::ReplayedProof);
             }
+            self.proofs.spend(proof, counter, at, now.wall)?;
+            self.used = true;
         }
         let step1 = Step1 { deadline: now.boot + lifetime, presented, prolonged: false };
         if !self.pending.insert((self.masked(attempt.client), index, at), step1) {

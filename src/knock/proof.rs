@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ring::hmac;
 use subtle::ConstantTimeEq;
 
+use crate::knock::attempt::Refusal;
 use crate::units::{Secret, Verifier};
 
 /// Seconds of a time step; that of the moment, the one before and the one after are taken.
@@ -19,7 +20,11 @@ const NONCE: std::ops::RangeInclusive<usize> = 16..=32;
 const CODE: usize = 64;
 /// Used proofs that are remembered; only those who have a key can make one.
 const REMEMBERED: usize = 65_536;
-/// How long they are, in seconds.
+/// Of more than so many, those of time steps that are over are forgotten: each proof that is used has all of them written.
+const ENOUGH: usize = 16_384;
+/// Proofs of one key in one time step: more than all who share it need, so that nobody takes the room of others.
+const SHARE: u32 = 512;
+/// How long they are remembered, in seconds.
 const KEPT: u64 = 7_200;
 
 /// A proof as a form carries it: `<nonce>.<code>`, both in lower-case hexadecimal digits.
@@ -124,26 +129,61 @@ pub(crate) fn latest(wall: SystemTime) -> u64 {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct UsedProofs {
     marks: BTreeMap<u64, BTreeSet<String>>,
+    /// How many of them are of each key, by time step and key; a restart counts anew.
+    shares: BTreeMap<(u64, usize), u32>,
     count: usize,
     /// No proof of an earlier time step is taken.
     first: u64,
 }
 
 impl UsedProofs {
-    /// Uses a proof up; false if it was used before, or cannot be remembered.
-    pub(crate) fn spend(&mut self, proof: &Proof, counter: u64, wall: SystemTime) -> bool {
-        // A clock that is set back must not make them good again, so they are kept for a while.
+    /// Uses a proof of a key up, unless it was used before or cannot be remembered.
+    pub(crate) fn spend(
+        &mut self,
+        proof: &Proof,
+        counter: u64,
+        key: usize,
+        wall: SystemTime,
+    ) -> Result<(), Refusal> {
+        self.make_room(wall);
+        let mark = proof.mark();
+        let known = self.marks.get(&counter).is_some_and(|marks| marks.contains(&mark));
+        if known || counter < self.first {
+            return Err(Refusal::ReplayedProof);
+        }
+        let share = self.shares.entry((counter, key)).or_default();
+        if self.count >= REMEMBERED || *share >= SHARE {
+            return Err(Refusal::TableFull);
+        }
+        *share += 1;
+        self.count += 1;
+        self.marks.entry(counter).or_default().insert(mark);
+        Ok(())
+    }
+
+    /// Forgets what is too old. A clock that is set back must not make it good again: it is kept for a while, and where
+    /// there is too much of it, no proof of those time steps is taken any more.
+    fn make_room(&mut self, wall: SystemTime) {
         let oldest = step_of(wall).saturating_sub(KEPT / INTERVAL);
-        while let Some(entry) = self.marks.first_entry().filter(|entry| *entry.key() < oldest) {
+        while let Some(entry) = self.marks.first_entry() {
+            let step = *entry.key();
+            let is_over = step < *present(wall).start();
+            if step >= oldest && !(is_over && self.count >= ENOUGH) {
+                break;
+            }
+            if step >= oldest {
+                self.first = self.first.max(step + 1);
+            }
             self.count -= entry.get().len();
             entry.remove();
         }
-        if counter < self.first || self.count >= REMEMBERED {
-            return false;
-        }
-        let new = self.marks.entry(counter).or_default().insert(proof.mark());
-        self.count += usize::from(new);
-        new
+        let kept = self.marks.first_key_value().map_or(u64::MAX, |(step, _)| *step);
+        self.shares.retain(|(step, _), _| *step >= kept);
+    }
+
+    /// Which key is which has changed.
+    pub(crate) fn forget_whose(&mut self) {
+        self.shares.clear();
     }
 
     /// What has been used, as `<time step>.<mark>`, and the first time step whose proofs are taken.
@@ -187,6 +227,11 @@ mod tests {
         "192.0.2.1".parse().unwrap()
     }
 
+    /// By the first key of all.
+    fn spends(used: &mut UsedProofs, proof: &Proof, counter: u64, wall: SystemTime) -> bool {
+        used.spend(proof, counter, 0, wall).is_ok()
+    }
+
     #[test]
     fn a_proof_is_the_hmac_that_openssl_makes() {
         let proof = Proof::make(&key(), &CLAIM, Some(here()), NONCE, at(3_000));
@@ -227,24 +272,26 @@ mod tests {
         let proof = Proof::make(&key(), &CLAIM, None, NONCE, at(3_000));
         let other = Proof::make(&key(), &CLAIM, None, "fedcba9876543210", at(3_000));
         let mut used = UsedProofs::default();
-        assert!(used.spend(&proof, 100, at(3_000)));
-        assert!(!used.spend(&proof, 100, at(3_010)));
-        assert!(used.spend(&other, 100, at(3_010)));
+        assert!(spends(&mut used, &proof, 100, at(3_000)));
+        assert!(!spends(&mut used, &proof, 100, at(3_010)));
+        assert!(spends(&mut used, &other, 100, at(3_010)));
         let mut again = UsedProofs::default();
         let (list, first) = used.list();
         again.remember(&list, first);
-        assert!(!again.spend(&proof, 100, at(3_010)) && !again.spend(&other, 100, at(3_010)));
-        assert!(again.spend(&Proof::make(&key(), &CLAIM, None, NONCE, at(9_000)), 300, at(9_000)));
-        assert!(!again.spend(&other, 100, at(3_010)), "the clock was set back");
+        assert!(!spends(&mut again, &proof, 100, at(3_010)) && !spends(&mut again, &other, 100, at(3_010)));
+        assert!(spends(&mut again, &Proof::make(&key(), &CLAIM, None, NONCE, at(9_000)), 300, at(9_000)));
+        assert!(!spends(&mut again, &other, 100, at(3_010)), "the clock was set back");
 
         let mut unsure = UsedProofs::default();
         unsure.remember(&[], 102);
-        assert!(!unsure.spend(&proof, 100, at(3_000)) && !unsure.spend(&proof, 101, at(3_030)));
+        assert!(!spends(&mut unsure, &proof, 100, at(3_000)) && !spends(&mut unsure, &proof, 101, at(3_030)));
         let (list, first) = unsure.list();
         let mut restarted = UsedProofs::default();
         restarted.remember(&list, first);
-        assert!(!restarted.spend(&proof, 101, at(3_030)), "the doubt outlasts a restart");
-        assert!(unsure.spend(&proof, 102, at(3_060)) && restarted.spend(&proof, 102, at(3_060)));
+        assert!(!spends(&mut restarted, &proof, 101, at(3_030)), "the doubt outlasts a restart");
+        assert!(
+            spends(&mut unsure, &proof, 102, at(3_060)) && spends(&mut restarted, &proof, 102, at(3_060))
+        );
     }
 
     #[test]
@@ -252,10 +299,43 @@ mod tests {
         let mut used = UsedProofs::default();
         let proof = |n: u64| Proof::make(&key(), &CLAIM, None, &format!("{n:016x}"), at(3_000));
         for n in 0..100 {
-            assert!(used.spend(&proof(n), 100, at(3_000)));
+            assert!(spends(&mut used, &proof(n), 100, at(3_000)));
         }
-        assert!(used.spend(&proof(0), 500, at(15_000)));
+        assert!(spends(&mut used, &proof(0), 500, at(15_000)));
         assert_eq!((used.count, used.list().0.len()), (1, 1));
+    }
+
+    #[test]
+    fn whoever_makes_very_many_proofs_keeps_nobody_else_out_and_makes_none_good_again() {
+        let mut used = UsedProofs::default();
+        let proof = |n: u64| Proof::make(&key(), &CLAIM, None, &format!("{n:016x}"), at(3_000));
+        let (mut number, mut spent) = (0, 0_u32);
+        let mut outcome = Ok(());
+        for step in 100..200 {
+            for _ in 0..600 {
+                number += 1;
+                outcome = used.spend(&proof(number), step, 7, at(step * INTERVAL));
+                spent += u32::from(outcome.is_ok());
+            }
+            let fresh = proof(u64::MAX - step);
+            assert_eq!(
+                used.spend(&fresh, step, 8, at(step * INTERVAL)),
+                Ok(()),
+                "somebody else, step {step}"
+            );
+            assert_eq!(used.spend(&fresh, step, 8, at(step * INTERVAL)), Err(Refusal::ReplayedProof));
+        }
+        assert_eq!((outcome, spent), (Err(Refusal::TableFull), 100 * SHARE));
+        assert!(used.list().0.len() <= ENOUGH + 600, "{}", used.list().0.len());
+        for step in [100, 150, 199] {
+            let again = used.spend(&proof(1 + (step - 100) * 600), step, 8, at(step * INTERVAL));
+            assert_eq!(again, Err(Refusal::ReplayedProof), "the clock was set back to step {step}");
+        }
+        // What one of before the bound left behind.
+        let mut kept = UsedProofs::default();
+        let marks: Vec<String> = (0..REMEMBERED).map(|n| format!("{}.{n:032x}", 100 + n % 200)).collect();
+        kept.remember(&marks, 0);
+        assert_eq!(kept.spend(&proof(1), 300, 8, at(300 * INTERVAL)), Ok(()));
     }
 
     #[test]

@@ -112,7 +112,7 @@ fn what_is_given_is_written_once_a_second_and_what_is_taken_back_at_once() {
     let mut file = file_at(&path);
     let at = |ms: u64| Now { boot: Duration::from_millis(ms), ..Now::at_secs(ms / 1_000) };
     let mut grants = ledger(&[(1, 0, 100)]);
-    let mut give = |grants: &mut Ledger, host: u8| {
+    let give = |grants: &mut Ledger, host: u8| {
         let note = Note { by: "alice".into(), how: How::Sequence };
         let address = IpAddr::from([203, 0, 113, host]);
         grants.grant("ssh", address, &note, Lifetime::from_secs(500).unwrap(), Now::at_secs(10));

@@ -206,10 +206,10 @@ impl Defence {
                 record.known_as = record.known_as.iter().rev().take(4).rev().cloned().collect();
                 record.known = Some(now);
             }
-            (Verdict::Refuse(Refusal::UnknownApp | Refusal::WrongKey | Refusal::WrongToken), Some(rule)) => {
-                if !again {
-                    record.fails(rule, mark, now);
-                }
+            (Verdict::Refuse(Refusal::UnknownApp | Refusal::WrongKey | Refusal::WrongToken), Some(rule))
+                if !again =>
+            {
+                record.fails(rule, mark, now);
             }
             _ => {}
         }

@@ -327,6 +327,24 @@ fn with_proofs_only_every_key_of_step_1_that_cannot_be_proved_is_warned_of() {
 }
 
 #[test]
+fn a_path_of_step_1_that_is_found_by_trying_is_warned_of_and_not_told() {
+    let with = |path: &str, more: &str| -> Vec<String> {
+        let global = GLOBAL.trim_end().trim_end_matches('}').replace("/one-place", path);
+        assert!(global.contains(path), "{global}");
+        let text = format!("{global}{more}}}\n{APP}}}\n");
+        loads(&text).warnings.iter().map(ToString::to_string).collect()
+    };
+    let told = with("/Q7xk2Zu", "");
+    assert!(
+        told.len() == 1 && told[0].contains("found by trying") && !told[0].contains("Q7xk2Zu"),
+        "{told:?}"
+    );
+    assert_eq!(with("/Q7xk2Zux", ""), [""; 0]);
+    let secret = ", http_post_path_secret: GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ";
+    assert_eq!(with("/Q7xk2Zu", secret), [""; 0], "the end of it changes");
+}
+
+#[test]
 fn what_nobody_can_use_and_what_does_nothing_is_warned_of() {
     let warned = |text: &str| -> Vec<String> {
         loads(text).warnings.iter().map(|warning| warning.message.clone()).collect()

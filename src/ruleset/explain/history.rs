@@ -196,7 +196,10 @@ fn words(reason: &str) -> (String, &'static str) {
             "its address is link-local, and a grant would be for every neighbour (`ipv6_prefix`)",
             "# knock by another address of this host, or set ipv6_prefix: 128",
         ),
-        "table-full" => ("too many step 1s are pending", "# knock again in a minute"),
+        "table-full" => (
+            "too many step 1s are pending, or too many proofs of its key were used within half a minute",
+            "# knock again in a minute",
+        ),
         other => return (other.to_owned(), "# journalctl -u knock-agent"),
     };
     (why.to_owned(), what)
