@@ -149,6 +149,8 @@ fn nor_does_one_from_before_its_interface_was_outside() {
     let config = Config::new(&[]).app("ssh", "2222", "both", "local", &[]);
     let home = Installation::new(&config);
     let agent = home.start(&net.router);
+    // By then it has looked twice for what was there before its start.
+    sleep(Duration::from_millis(1_500));
     let (inside, me) = ("fd00:5::1".parse().unwrap(), Family::V6.lan());
     let forge = Forge::new(&net.lan);
     assert!(forge.datagram_by(inside, (inside, 2222).into(), (me, 21_000).into(), b"as if you had asked"));
