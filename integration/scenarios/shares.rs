@@ -30,7 +30,9 @@ impl Crowded {
     fn new(more: &[&str]) -> Self {
         let net = Topology::new();
         let service = Server::tcp(&net.router, 2222, Habit::Echo);
-        let home = Installation::new(&Config::new(&[]).app("ssh", "2222", "tcp", "local", &["duration: 60"]));
+        let usual = ["lockout: {after: 5, first: 1m, longest: 1d}", "step1_2_rate_limit_per_minute: 10"];
+        let config = Config::new(&[&usual, more].concat());
+        let home = Installation::new(&config.app("ssh", "2222", "tcp", "local", &["duration: 60"]));
         let agent = home.start(&net.router);
         Stranger::settle(&net);
         // Of other people than the strangers.
