@@ -1,5 +1,6 @@
 //! A ruleset made real in a kernel.
 
+mod closes;
 mod commits;
 mod error;
 mod firewall;

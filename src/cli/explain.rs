@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 
 use crate::cli::load::{self, Exposure, Refused};
 use crate::cli::operate::exit_of_backend;
-use crate::cli::{DaemonArgs, Exit, Printer, Tone};
+use crate::cli::{DaemonArgs, Exit, Printer, Tone, beside};
 use crate::config::{App, Settings, Severity};
 use crate::ruleset::explain::{Answer, Cause, Daemon, Finding, Outcome, Step, Verdict, hook_word};
 use crate::ruleset::layout::Options;
-use crate::service::control::{self, Failure, Reply, Request};
+use crate::service::control::{Failure, Reply, Request};
 use crate::service::explain::{Asked, Wanted, explain};
 use crate::service::recovered;
 use crate::sys::interfaces;
@@ -253,7 +253,7 @@ fn port(text: &str) -> Option<(Protocol, u16)> {
 
 /// What the daemon knows of the address; the kernel tells the rest.
 fn ask(args: &ExplainArgs, address: IpAddr) -> Daemon {
-    match control::call_within(&args.daemon.file.runtime_dir, &Request::Explain { address }, PATIENCE) {
+    match beside::ask(&args.daemon.file.runtime_dir, &Request::Explain { address }, Some(PATIENCE)) {
         Ok(Some(Reply::Explained { recalled })) => Daemon::Says(recalled),
         Ok(Some(Reply::Failed { failure: Failure::Request, .. })) => {
             Daemon::Mute("it is of an older version".to_owned())

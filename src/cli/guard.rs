@@ -5,12 +5,9 @@ use clap::Args;
 use crate::backend::{BackendError, Firewall, Scope};
 use crate::cli::load::{self, Exposure};
 use crate::cli::operate::exit_of_backend;
-use crate::cli::{DaemonArgs, Exit, Printer, Tone};
+use crate::cli::{DaemonArgs, Exit, Printer, Tone, beside};
 use crate::config::Settings;
-use crate::service::daemon;
 use crate::service::last_good::LastGood;
-use crate::sys::files;
-use crate::sys::presence::{self, Claim};
 use crate::units::Mark;
 
 /// The arguments of `guard`.
@@ -176,9 +173,5 @@ fn last_good(args: &DaemonArgs, exit: Exit, err: &mut Printer) -> Result<LastGoo
 /// Whether a daemon is there with its table: its own configuration is in force then, and it would put back
 /// whatever is changed beside it.
 fn daemon_guards(args: &DaemonArgs, firewall: &mut Firewall) -> Result<bool, BackendError> {
-    let lock = daemon::lock_path(&args.file.runtime_dir);
-    // A lock that cannot be looked at is no reason to leave the ports open.
-    let locked = files::is_locked(&lock).unwrap_or(false);
-    let present = matches!(presence::holder(), Ok(Some(Claim::Theirs(_))));
-    Ok((locked || present) && firewall.guards()?)
+    Ok(beside::present(&args.file.runtime_dir).is_some() && firewall.guards()?)
 }

@@ -11,9 +11,9 @@ use crate::backend::Firewall;
 use crate::cli::load::{self, Exposure};
 use crate::cli::operate::exit_of_backend;
 use crate::cli::proxy_flags::Steps;
-use crate::cli::{DaemonArgs, Exit, Printer, Tone, installed};
+use crate::cli::{DaemonArgs, Exit, Printer, Tone, beside, installed};
 use crate::config::{Behind, Settings};
-use crate::service::control::{self, Reply, Request};
+use crate::service::control::{Reply, Request};
 use crate::service::health::{Ailment, Part, of_certificate, of_rules};
 use crate::service::on_disk::ON_DISK;
 use crate::sys::clock;
@@ -96,7 +96,7 @@ type Heard = std::io::Result<Option<Reply>>;
 type Ports = (NonZeroU16, NonZeroU16);
 
 fn ask(args: &DaemonArgs) -> Heard {
-    control::call_within(&args.file.runtime_dir, &Request::Health {}, PATIENCE)
+    beside::ask(&args.file.runtime_dir, &Request::Health {}, Some(PATIENCE))
 }
 
 /// Which ports clients use, and whether a proxy has them: as the flags say; as the daemon does, where they say nothing.

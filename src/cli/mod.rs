@@ -3,6 +3,8 @@
 #[cfg(feature = "gateway")]
 pub mod allow;
 #[cfg(feature = "gateway")]
+mod beside;
+#[cfg(feature = "gateway")]
 pub mod cert;
 #[cfg(feature = "gateway")]
 pub mod check_config;

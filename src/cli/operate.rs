@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use crate::backend::iptables::IptablesError;
 use crate::backend::{BackendError, Firewall};
 use crate::cli::load::{self, Exposure};
-use crate::cli::{ConfigArg, Exit, Printer};
+use crate::cli::{ConfigArg, Exit, Printer, beside};
 use crate::ruleset::layout::Options;
 use crate::service::bare;
 use crate::service::control::{self, Failure, Reply, Request};
@@ -61,18 +61,31 @@ pub(super) fn ask_daemon(
     request: &Request,
     err: &mut Printer,
 ) -> Result<Option<Reply>, Exit> {
-    control::call(&file.runtime_dir, request).map_err(|error| {
+    beside::ask(&file.runtime_dir, request, None).or_else(|error| {
         let socket = control::socket_path(&file.runtime_dir);
-        if error.kind() == ErrorKind::PermissionDenied {
-            err.line(format!(
-                "error: no permission to talk to the daemon at {}: it takes root or a member of group {}",
-                socket.display(),
-                users::GROUP
-            ));
-            Exit::NoPermission
-        } else {
-            err.line(format!("error: the daemon at {} does not answer: {error}", socket.display()));
-            Exit::Unavailable
+        let deaf = format!("the daemon at {} does not answer: {error}", socket.display());
+        match error.kind() {
+            ErrorKind::PermissionDenied => {
+                err.line(format!(
+                    "error: no permission to talk to the daemon at {}: it takes root or a member of group {}",
+                    socket.display(),
+                    users::GROUP
+                ));
+                Err(Exit::NoPermission)
+            }
+            // Who asks how it is finds that out in other ways.
+            ErrorKind::NotConnected if matches!(request, Request::Status {} | Request::Overview { .. }) => {
+                Ok(None)
+            }
+            // It notices what is taken back in the kernel; what opens there, it may close.
+            ErrorKind::NotConnected if bare::only_closes(request) => {
+                err.line(format!("warning: {deaf}"));
+                Ok(None)
+            }
+            _ => {
+                err.line(format!("error: {deaf}"));
+                Err(Exit::Unavailable)
+            }
         }
     })
 }

@@ -13,7 +13,7 @@ use clap::Args;
 use crate::backend::{BackendError, Firewall};
 use crate::cli::load::{self, Exposure};
 use crate::cli::operate::{ask_daemon, exit_of, exit_of_backend};
-use crate::cli::{ConfigArg, Exit, Printer};
+use crate::cli::{ConfigArg, Exit, Printer, beside};
 use crate::service::control::{Failure, Reply, Request};
 use crate::service::standing::traffic;
 use crate::service::status::{Row, Status, status};
@@ -171,12 +171,19 @@ fn find(file: &ConfigArg, most: Option<usize>, err: &mut Printer) -> Result<Stat
             exit_of_backend(&error)
         })?,
     };
-    found.ok_or_else(|| {
-        err.line(
-            "error: nothing is guarded here: no rules of knock-agent are in force; start knock-agent first",
-        );
-        Exit::Unavailable
-    })
+    let unreachable = || beside::present(&file.runtime_dir).map(beside::deaf);
+    match found {
+        Some(mut status) => {
+            status.unreachable = if status.daemon.is_none() { unreachable() } else { None };
+            Ok(status)
+        }
+        None => {
+            let next = unreachable().map(|deaf| format!("the daemon does not answer: {deaf}"));
+            let next = next.as_deref().unwrap_or("start knock-agent first");
+            err.line(format!("error: nothing is guarded here: no rules of knock-agent are in force; {next}"));
+            Err(Exit::Unavailable)
+        }
+    }
 }
 
 /// The kernel alone tells; the configuration only lends the names, where it can be read.
@@ -195,6 +202,7 @@ fn from_kernel(file: &ConfigArg) -> Result<Option<Status>, BackendError> {
         traffic_unknown: counted.is_none(),
         traffic: traffic(&counted.unwrap_or_default(), &names),
         switched_off: live.flagged,
+        rules_missing: !firewall.closes(&live),
         ..status(firewall.name(), &live, &names, prefix, None)
     }))
 }

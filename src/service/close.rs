@@ -62,7 +62,9 @@ impl Operations {
         }
         // The kernel has none: of rules that somebody removed a moment ago, the ledger would bring it back.
         self.ledger.succeed(&slug, Some(addr.ip()), &succession);
-        self.cut_open(&ShutOut::one(&slug, addr.ip()));
+        if had {
+            self.cut_open(&ShutOut::one(&slug, addr.ip()));
+        }
         Ok(had)
     }
 }

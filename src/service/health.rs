@@ -115,7 +115,13 @@ pub fn of_rules(
     for look in 0..2 {
         let Some(settings) = settings() else { return Ok(found) };
         let options = firewall.options(&settings, http_port, https_port)?;
-        found = differences(firewall, &settings, options)?
+        found = match firewall {
+            Firewall::Nftables(_) => differences(firewall, &settings, options)?,
+            Firewall::Iptables(iptables) => {
+                let tables = iptables.plan(&settings, options)?;
+                iptables.differences(&tables)?
+            }
+        }
         .first()
         .map(|first| Ailment::new(Part::Rules, format!("the rules are not as the configuration wants them ({first}); a reload or `knock-agent check-ruleset` tells more")))
         .into_iter()
@@ -131,7 +137,7 @@ pub fn of_rules(
 }
 
 impl Operations {
-    /// Whether the rules in force are those that are wanted. Grants are not read, however many there are.
+    /// Whether the rules in force are those that are wanted, with nftables. Grants are not read, however many there are.
     pub(super) fn is_as_wanted(&mut self) -> Result<bool, BackendError> {
         let (settings, options) = self.in_force();
         let settings = settings.clone();
@@ -145,13 +151,7 @@ fn differences(
     settings: &Settings,
     options: Options,
 ) -> Result<Vec<String>, BackendError> {
-    let wanted = match firewall.plan(settings, options)? {
-        Plan::Nftables(wanted) => wanted,
-        Plan::Iptables(wanted) => {
-            let Firewall::Iptables(iptables) = firewall else { return Ok(Vec::new()) };
-            return Ok(iptables.differences(&wanted)?);
-        }
-    };
+    let Plan::Nftables(wanted) = firewall.plan(settings, options)? else { return Ok(Vec::new()) };
     let live = firewall.read_sets(|name| is_planned(&wanted, name))?;
     Ok(diff(live.as_ref(), &wanted).iter().map(ToString::to_string).collect())
 }

@@ -44,6 +44,12 @@ pub struct Status {
     /// Whether the table is there, but does nothing.
     #[serde(default, skip_serializing_if = "is_false")]
     pub switched_off: bool,
+    /// Without a daemon: whether rules are missing, so that ports may stand open.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub rules_missing: bool,
+    /// Why a daemon that is there could not be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unreachable: Option<String>,
     /// The running daemon; none where none runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub daemon: Option<Box<Standing>>,

@@ -39,18 +39,24 @@ fn lines(status: &Status) -> Vec<Line> {
 }
 
 fn without_daemon(status: &Status) -> Vec<Line> {
-    let missing = "does not run: nobody can knock, and what others change is not put right; \
-                   what is open closes on time, as the kernel does it";
-    let guard = if status.switched_off {
-        (
-            Tone::Bad,
-            "guard",
-            "the table is switched off or not as it was made: ports may stand open".to_owned(),
-        )
-    } else {
-        (Tone::Good, "guard", format!("closed by {}, but for those below", status.backend))
+    let daemon = match &status.unreachable {
+        Some(deaf) => format!("does not answer: {deaf}"),
+        None => "does not run: nobody can knock, and what others change is not put right; \
+                 what is open closes on time, as the kernel does it"
+            .to_owned(),
     };
-    vec![(Tone::Bad, "daemon", missing.to_owned()), guard]
+    let (tone, guard) = match (status.switched_off, status.rules_missing) {
+        (true, _) => {
+            (Tone::Bad, "the table is switched off or not as it was made: ports may stand open".to_owned())
+        }
+        (false, true) => (
+            Tone::Bad,
+            "rules are missing: ports stand open; `knock-agent guard` puts them in place".to_owned(),
+        ),
+        // By a configuration, which may want more than that, only `health` judges them.
+        (false, false) => (Tone::Good, format!("closed by {}, but for those below", status.backend)),
+    };
+    vec![(Tone::Bad, "daemon", daemon), (tone, "guard", guard)]
 }
 
 fn of_daemon(status: &Status, standing: &Standing) -> Vec<Line> {
@@ -234,5 +240,16 @@ mod tests {
         let lines = of(None);
         assert_eq!((lines[0].0, lines[0].1, lines[1].0), (Tone::Bad, "daemon", Tone::Good));
         assert!(lines[0].2.contains("nobody can knock") && lines[0].2.contains("closes on time"));
+        let of = |status: Status| super::lines(&status).remove(1);
+        for status in [
+            Status { switched_off: true, ..Status::default() },
+            Status { rules_missing: true, ..Status::default() },
+        ] {
+            let (tone, about, text) = of(status);
+            assert_eq!((tone, about), (Tone::Bad, "guard"));
+            assert!(text.contains("open"), "{text}");
+        }
+        let deaf = Status { unreachable: Some("no socket".to_owned()), ..Status::default() };
+        assert!(super::lines(&deaf)[0].2.starts_with("does not answer: no socket"));
     }
 }

@@ -40,6 +40,25 @@ impl Listing {
         })
     }
 
+    /// Whether the gates are in force in this family, and lead to rules for every port that is guarded.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        let Some(table) = self.tables.get("mangle") else { return false };
+        let rules = |name: &str| table.chains.get(name).filter(|rules| !rules.is_empty());
+        let [gate, here, services, forward] =
+            ["gate", "gate_here", "services", "forward"].map(super::names::chain);
+        let leads = |hooks: &Vec<(usize, String)>| hooks.iter().any(|(_, rule)| leads_to(rule, &forward));
+        self.guards()
+            && table.hooks.get("FORWARD").is_some_and(leads)
+            && [&gate, &here, &services].iter().all(|name| rules(name).is_some())
+            && rules(&services)
+                .into_iter()
+                .flatten()
+                .filter_map(|rule| target(rule))
+                .filter(|target| target.starts_with(CHAIN_PREFIX))
+                .all(|name| rules(name).is_some())
+    }
+
     /// Whether anything of ours is there.
     #[must_use]
     pub fn has_ours(&self) -> bool {

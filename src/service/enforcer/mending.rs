@@ -64,15 +64,18 @@ impl Enforcer {
         }
         let happened = watch.map(|mut watch| watch.heard_now()).unwrap_or_default();
         happened.into_iter().for_each(|happened| self.on_happened(happened));
-        let mut due = self.repair_at.is_some();
+        let polls = self.operations.firewall().look_every().is_some();
+        let mut due = self.repair_at.take().is_some();
         for _ in 0..TRIES {
-            if self.operations.firewall().look_every().is_some() {
+            if polls {
                 self.fought_at = None;
                 self.look(now);
             } else if due {
                 self.repair(now);
             }
-            match self.operations.is_as_wanted() {
+            // What iptables was given, it was asked for again; its programs may have other words for it.
+            let right = if polls { Ok(self.repair_at.is_none()) } else { self.operations.is_as_wanted() };
+            match right {
                 Ok(true) => return true,
                 Ok(false) => due = true,
                 Err(error) => {
@@ -80,6 +83,7 @@ impl Enforcer {
                     return false;
                 }
             }
+            self.repair_at = None;
         }
         false
     }
