@@ -71,6 +71,7 @@ mod notify;
 mod once;
 mod openwrt_packaging;
 mod operator;
+mod other_tables;
 mod path_filter;
 mod privileges;
 mod reboot;

@@ -23,6 +23,9 @@ pub(super) fn chains(draft: &Draft<'_>, family: Family) -> Vec<Chain> {
         Chain::new("back", leaving_through(draft, family)),
         Chain::new("out", leaving(draft)),
     ];
+    if draft.layout.settings.global.steps {
+        out.extend(step1::here(draft, family));
+    }
     out.extend(draft.layout.services.iter().map(|segment| input_chain(draft, family, segment)));
     if draft.layout.settings.global.mark.is_some() {
         out.extend(draft.layout.local.iter().map(|segment| mark_chain(draft, family, segment)));
@@ -75,6 +78,12 @@ fn arriving(draft: &Draft<'_>, family: Family) -> Vec<String> {
     for (number, what) in ports.into_iter().filter(|_| draft.layout.settings.global.steps) {
         for text in for_this_host(family) {
             rules.push(text.dport(Protocol::Tcp, port(number)).goto("mark", what));
+        }
+    }
+    for name in draft.layout.ext.iter().filter(|_| draft.layout.settings.global.steps) {
+        for number in [options.http_port, options.https_port] {
+            let text = rule().iif(name).dport(Protocol::Tcp, port(number));
+            rules.push(text.jump("steps_here", "routed"));
         }
     }
     for name in &draft.layout.ext {

@@ -2,6 +2,7 @@
 //!
 //! Later segments of a connection are counted by its element: once in the raw table, where it exists.
 
+use super::knock::step_gate;
 use super::model::{Chain, Hook, Table};
 use super::names;
 use super::path::{begins, has_data};
@@ -70,6 +71,30 @@ pub(super) fn gate(draft: &Draft<'_>, family: Family) -> Vec<Chain> {
             ]
         }
     }
+}
+
+/// Where the gate could not tell that an address is this host's, by another routing table, what arrives here is judged as
+/// there; where the gate relies on what the raw table remembers of a connection, after that.
+pub(super) fn here(draft: &Draft<'_>, family: Family) -> Vec<Chain> {
+    let options = draft.layout.options;
+    let remembers = draft.reply() == Step1Reply::Silent && draft.segments() > 1;
+    let gate = step_gate(draft, 1);
+    let first = if remembers { "step1_here" } else { gate.as_str() };
+    let to = |number, chain: &str| rule().dport(Protocol::Tcp, port(number)).goto(chain, "routed");
+    let rules = vec![
+        rule().reply().pass("own"),
+        to(options.http_port, first),
+        to(options.https_port, &step_gate(draft, 2)),
+    ];
+    let mut out = vec![Chain::new("steps_here", rules)];
+    if remembers {
+        let mut rules: Vec<String> =
+            right_path(draft, family).map(|text| text.jump("step1_begun", "step1:path")).collect();
+        rules.push(rule().goto(&gate, "routed"));
+        out.push(Chain::new("step1_here", rules));
+        out.push(Chain::new("step1_begun", path_found(draft, family, None)));
+    }
+    out
 }
 
 fn step1_raw(draft: &Draft<'_>, family: Family) -> Vec<String> {

@@ -11,7 +11,7 @@ use super::chain;
 use super::sets::address;
 use super::step1::{from_port, to_port};
 
-const GATE: &str = "backend_gate";
+pub(super) const GATE: &str = "backend_gate";
 
 pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
     if layout.backend_ports().is_empty() {

@@ -10,7 +10,7 @@ use crate::units::{Family, Protocol};
 use super::replies::own_set;
 use super::step1::{from_port, to_port};
 use super::{Meets, chain, drop_the_rest, filter, for_clients};
-use super::{adopted, backend, behind, default_input, once};
+use super::{adopted, backend, behind, default_input, once, routed};
 
 pub(super) fn chains(layout: &Layout<'_>) -> Vec<Chain> {
     let mut out = vec![filter("mark_in", Hook::Input, -10, mark_in(layout))];
@@ -55,6 +55,7 @@ fn mark_in(layout: &Layout<'_>) -> Vec<Rule> {
         rules.push(to_port(options.https_port).mark(mark).accept().named("mark:step2"));
     }
     rules.extend(backend::marks_in(layout, mark));
+    rules.extend(routed::to_steps(layout));
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         let map = format!("in_{protocol}");
         rules.push(

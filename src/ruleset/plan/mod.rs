@@ -11,6 +11,7 @@ mod knock_log;
 mod marks;
 mod once;
 mod replies;
+mod routed;
 mod sets;
 mod step1;
 mod timed;
@@ -45,6 +46,7 @@ pub fn plan(settings: &Settings, options: Options) -> Ruleset {
     chains.extend(replies::chains(&layout));
     chains.extend(once::chains(&layout));
     chains.extend(marks::chains(&layout));
+    chains.extend(routed::chains(&layout));
     chains.extend(default_input::chains(&layout));
     chains.extend(forward::chains(&layout));
     Ruleset { sets: sets::sets(&layout), chains }

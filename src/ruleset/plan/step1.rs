@@ -141,20 +141,24 @@ fn metered(layout: &Layout<'_>, then: Vec<Rule>) -> Vec<Rule> {
 }
 
 fn path_found(layout: &Layout<'_>, pass: impl Fn(RuleText) -> RuleText) -> Vec<Rule> {
-    let mut rules = Vec::new();
-    let later = u32::from(layout.settings.global.step1_segments) - 1;
-    if later > 0 {
-        let lookups = match layout.settings.global.step1_reply {
-            Step1Reply::Silent => 2,
-            Step1Reply::Http => 1,
-        };
-        let limit = Limit { rate: 1, unit_secs: 60, burst: 1 + lookups * later, over: false };
-        rules.extend(Family::BOTH.map(|family| {
-            rule().update_flow(family, &flow_set(family), FLOW_MS, limit).done().named("step1:flow")
-        }));
-    }
+    let mut rules = begun(layout);
     rules.push(pass(rule().counter()).accept().named("step1:path"));
     rules
+}
+
+/// Remembers a connection whose first packet was right, for the later ones.
+pub(super) fn begun(layout: &Layout<'_>) -> Vec<Rule> {
+    let later = u32::from(layout.settings.global.step1_segments) - 1;
+    if later == 0 {
+        return Vec::new();
+    }
+    let lookups = match layout.settings.global.step1_reply {
+        Step1Reply::Silent => 2,
+        Step1Reply::Http => 1,
+    };
+    let limit = Limit { rate: 1, unit_secs: 60, burst: 1 + lookups * later, over: false };
+    let update = |family| rule().update_flow(family, &flow_set(family), FLOW_MS, limit);
+    Family::BOTH.map(|family| update(family).done().named("step1:flow")).into()
 }
 
 fn later_segments(layout: &Layout<'_>) -> impl Iterator<Item = RuleText> {
@@ -165,7 +169,7 @@ fn later_segments(layout: &Layout<'_>) -> impl Iterator<Item = RuleText> {
 
 /// `POST <path> ` at the beginning of what TCP carries; one rule per path, or one per path and length of
 /// the TCP header where the kernel does not know where the header ends.
-fn right_path(layout: &Layout<'_>) -> impl Iterator<Item = RuleText> {
+pub(super) fn right_path(layout: &Layout<'_>) -> impl Iterator<Item = RuleText> {
     let max = layout.settings.global.step1_max_bytes;
     let inner_header = layout.options.inner_header;
     request_line_starts(layout).into_iter().flat_map(move |wanted| {

@@ -8,6 +8,7 @@ mod knock;
 mod knock_log;
 mod once;
 mod render;
+mod routed;
 mod sets;
 mod step1;
 mod template;

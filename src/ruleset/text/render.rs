@@ -56,6 +56,7 @@ impl Renderer<'_> {
                     let mark = self.mark();
                     format!("tcp dport {port} fib daddr type != unicast {mark}accept comment \"ka:mark:backend\"")
                 })),
+                ("routed", &self.to_routed()),
                 ("default", self.default_rule()),
             ],
         )?;
@@ -121,6 +122,7 @@ impl Renderer<'_> {
                 ("answers_forwarded", &self.answers_forwarded()),
                 ("answers_here", &self.answers_here()),
                 ("marks_in", &marks_in),
+                ("steps_here", &self.routed()?),
                 ("marks_forwarded", &self.marks_forwarded()),
                 ("marks_out", &self.marks_out()),
                 ("mark_chains", &{
@@ -192,7 +194,7 @@ impl Renderer<'_> {
     }
 
     /// A line for the port of each step, where there are any.
-    fn of_steps(&self, line: impl Fn(NonZeroU16, u8) -> String) -> String {
+    pub(super) fn of_steps(&self, line: impl Fn(NonZeroU16, u8) -> String) -> String {
         let options = self.layout.options;
         let steps = [(options.http_port, 1), (options.https_port, 2)];
         let known = steps.into_iter().filter(|_| self.settings().global.steps);

@@ -16,13 +16,7 @@ impl Renderer<'_> {
         }
         let silent = global.step1_reply == Step1Reply::Silent;
         let later = u32::from(global.step1_segments) - 1;
-        let burst = 1 + later * if silent { 2 } else { 1 };
         let meter = global.step1_2_rate_limit_per_minute.saturating_mul(10).max(60).to_string();
-        let flow = |n: &str, ip: &str| {
-            format!(
-                "\t\tupdate @step1_flow_{n} {{ {ip} saddr . tcp sport timeout 3s limit rate 1/minute burst {burst} packets }} comment \"ka:step1:flow\"\n"
-            )
-        };
         let segment = |action: &str| {
             if later == 0 {
                 return String::new();
@@ -36,14 +30,13 @@ impl Renderer<'_> {
                 })
                 .concat()
         };
-        let flows = if later == 0 { String::new() } else { flow("4", "ip") + &flow("6", "ip6") };
         let port = self.layout.options.http_port.to_string();
         fill(
             if silent { SILENT } else { HTTP },
             &[
                 ("http_port", &port),
                 ("meter", &meter),
-                ("flows", &flows),
+                ("flows", &self.step1_flows()),
                 ("path_raw", &self.path("goto step1_path")),
                 ("path_gate", &self.path("accept")),
                 ("segments_raw", &segment("counter notrack accept")),
@@ -54,8 +47,24 @@ impl Renderer<'_> {
         )
     }
 
+    /// What remembers a connection whose first packet was right.
+    pub(super) fn step1_flows(&self) -> String {
+        let global = &self.settings().global;
+        let later = u32::from(global.step1_segments) - 1;
+        if later == 0 {
+            return String::new();
+        }
+        let burst = 1 + later * if global.step1_reply == Step1Reply::Silent { 2 } else { 1 };
+        let flow = |(n, ip)| {
+            format!(
+                "\t\tupdate @step1_flow_{n} {{ {ip} saddr . tcp sport timeout 3s limit rate 1/minute burst {burst} packets }} comment \"ka:step1:flow\"\n"
+            )
+        };
+        [("4", "ip"), ("6", "ip6")].map(flow).concat()
+    }
+
     /// `POST <path> ` at the beginning of the data, 16 bytes a comparison, for each of the paths.
-    fn path(&self, action: &str) -> String {
+    pub(super) fn path(&self, action: &str) -> String {
         self.settings().global.step1_paths.iter().map(|path| self.one_path(path, action)).collect()
     }
 
