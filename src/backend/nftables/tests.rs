@@ -33,7 +33,11 @@ proptest! {
                     prop_assert_eq!(&found.rule, rule);
                 }
                 Change::AddChain(chain) => prop_assert_eq!(&wire::chain(&bytes, TABLE).unwrap(), chain),
-                Change::AddSet(set) => prop_assert_eq!(&wire::set(&bytes, TABLE).unwrap(), set),
+                Change::AddSet(set) => {
+                    prop_assert_eq!(&wire::set(&bytes, TABLE).unwrap(), set);
+                    let sign = wire::made_by_us(&bytes, TABLE);
+                    prop_assert_eq!(sign, set.flags.interval.then_some(true), "told from what nft loads");
+                }
                 Change::AddElements { set, elements } => {
                     let shape = ruleset.set(&set.name).unwrap();
                     let found = wire::pair_ranges(shape, wire::elements(&bytes));

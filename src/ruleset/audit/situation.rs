@@ -142,3 +142,27 @@ fn is_link_local(addr: IpAddr) -> bool {
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_ours_in_a_saved_file_is_told_from_what_only_names_it() {
+        for (saver, ours, others) in [
+            (
+                Saver::Nft,
+                "table inet knock_agent { # handle 7\n}",
+                "# table inet knock_agent {\ndelete table inet knock_agent\n",
+            ),
+            (
+                Saver::Iptables,
+                "*mangle\n:KA-gate - [0:0]\nCOMMIT",
+                "*filter\n:INPUT DROP [0:0]\n# KA-gate\nCOMMIT",
+            ),
+            (Saver::Ipset, "create ka_app_ssh_4 hash:ip", "create banned hash:ip comment \"ka_\""),
+        ] {
+            assert!(saver.has_ours(ours) && !saver.has_ours(others), "{saver:?}");
+        }
+    }
+}

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::arbitrary::{options, settings};
 use super::*;
 use crate::laws::table::{apply, asked, targets, with_grants};
-use crate::ruleset::diff::diff;
+use crate::ruleset::diff::{Live, diff};
 use crate::ruleset::expr::{Expr, Verdict};
 use crate::ruleset::model::{Content, Element, Elements, Set, Timeout};
 
@@ -35,6 +35,22 @@ proptest! {
                 prop_assert_eq!(&reached.elements[&set.name], wanted);
             }
         }
+    }
+
+    #[test]
+    fn what_was_loaded_from_a_file_is_made_anew_and_lets_nobody_in(
+        before in settings(), after in settings(), options in options()
+    ) {
+        let (old, new) = (plan(&before, options), plan(&after, options));
+        let live = with_grants(apply(None, &diff(None, &old)).unwrap());
+        let loaded = Live { loaded: true, ..live }.believed();
+        let reached = apply(Some(loaded.clone()), &diff(Some(&loaded), &new)).unwrap();
+        let reached = Live { loaded: false, ..reached };
+        prop_assert_eq!(diff(Some(&reached), &new), vec![]);
+        for set in new.sets.iter().filter(|set| set.content == Content::Living) {
+            prop_assert!(reached.elements.get(&set.name).is_none_or(Elements::is_empty), "{}", &set.name);
+        }
+        prop_assert!(new.sets.iter().any(|set| set.flags.interval), "by which it is told");
     }
 
     #[test]
