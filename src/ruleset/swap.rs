@@ -63,7 +63,8 @@ mod tests {
                     Change::AddRule { chain, rule } => (chain, Some(rule)),
                     other => panic!("{other}"),
                 };
-                prop_assert!(["step1_raw", "step1_gate"].contains(&name.as_str()), "{}", name);
+                let of_step1 = ["step1_raw", "step1_gate", "step1_here"];
+                prop_assert!(of_step1.contains(&name.as_str()), "{}", name);
                 let chain = live.chains.iter_mut().find(|chain| chain.name == name).unwrap();
                 match rule {
                     None => chain.rules.clear(),

@@ -51,6 +51,7 @@ pub mod recovered;
 mod refusals;
 pub mod reload;
 mod repair;
+mod restoring;
 mod sealed;
 mod served;
 mod shut_out;

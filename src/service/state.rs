@@ -1,7 +1,6 @@
 //! Grants across a reboot: a file of who was let in until when, written at each change, read once after the
 //! host was restarted. It never opens anything for longer than was granted; in doubt it opens nothing.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -12,18 +11,16 @@ use serde::{Deserialize, Serialize};
 use super::allowed::Allowed;
 use super::operations::{OperationError, Operations};
 use super::record::{Record, number};
+use super::restoring;
 use super::sealed::{Kind, SealError};
-use crate::grant::{How, Ledger, Note};
-use crate::ruleset::allow::address_key;
-use crate::ruleset::diff::{Change, SetRef};
-use crate::ruleset::model::{Element, Elements, Timeout};
-use crate::sys::files;
-use crate::units::{ClientAddr, Lifetime, LogEvent, Network, Now};
+use crate::grant::Ledger;
+use crate::ruleset::model::Timeout;
+use crate::sys::{files, kernel};
+use crate::units::{Lifetime, LogEvent, Network, Now};
 
 pub(super) const KIND: Kind = Kind { name: "grants", version: 1, max_bytes: 256 << 20 };
 /// The kernel's words on an element are as long at most.
 const MAX_NOTE: usize = 128;
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// After a failed write, the wait before the next one.
 const RETRY: Duration = Duration::from_secs(60);
 /// When the calendar was set by more than this, all ends are written anew.
@@ -45,7 +42,7 @@ pub enum StateError {
     #[error("it holds a grant that cannot be: {0}")]
     Impossible(&'static str),
     /// Nobody knows whether the host was restarted.
-    #[error("{BOOT_ID} cannot be read: {0}")]
+    #[error("the kernel's boot id cannot be read: {0}")]
     BootId(#[source] io::Error),
     /// The kernel would not.
     #[error(transparent)]
@@ -95,7 +92,7 @@ pub(super) struct Grant {
 pub(super) struct Rest {
     pub app: String,
     pub address: IpAddr,
-    note: String,
+    pub note: String,
     pub timeout: Timeout,
 }
 
@@ -252,8 +249,8 @@ impl StateFile {
         now: Now,
     ) -> Option<Resumed> {
         let path = operations.settings().global.state_file.clone()?;
-        let boot_id = match files::read_text(Path::new(BOOT_ID), 64) {
-            Ok(text) => text.trim().to_owned(),
+        let boot_id = match kernel::boot_id() {
+            Ok(id) => id,
             Err(error) => return Some(Resumed { file: None, restored: Err(StateError::BootId(error)) }),
         };
         let saved = read(&path).and_then(|text| KIND.open::<Saved>(&text));
@@ -268,7 +265,8 @@ impl StateFile {
             Ok(saved) if saved.boot_id == boot_id => Ok(0),
             Ok(saved) => saved.networks(now).and_then(|networks| {
                 let rest = saved.rest(now)?;
-                Ok(restore_networks(operations, networks, now)? + restore(operations, rest, now)?)
+                Ok(restoring::networks(operations, networks, now)?
+                    + restoring::grants(operations, rest, now)?)
             }),
         };
         Some(Resumed {
@@ -436,65 +434,7 @@ pub fn forget(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Allows the networks again; those of apps that are no more are nobody's.
-fn restore_networks(
-    operations: &mut Operations,
-    networks: Vec<Allowed>,
-    now: Now,
-) -> Result<usize, OperationError> {
-    let before = operations.allowed.len();
-    for network in networks {
-        let slugs = operations.settings().apps.iter().map(|app| app.slug.as_str());
-        if network.app.as_deref().is_none_or(|app| slugs.into_iter().any(|slug| slug == app)) {
-            operations.remember(network);
-        }
-    }
-    let more = operations.allowed.len().saturating_sub(before);
-    if more > 0 {
-        operations.sync_allowed(now)?;
-    }
-    Ok(more)
-}
-
-/// Puts the rest of grants into the kernel, in one transaction, where it has not got longer ones.
-fn restore(operations: &mut Operations, rest: Vec<Rest>, now: Now) -> Result<usize, OperationError> {
-    let live = operations.live()?;
-    let prefix = operations.settings().global.ipv6_prefix;
-    let kinds = operations.grant_sets();
-    let mut sets: BTreeMap<String, Elements> = BTreeMap::new();
-    for Rest { app, address, note, mut timeout } in rest {
-        let Some(grants) = kinds.iter().find(|kind| kind.key == app) else { continue };
-        let known = operations.settings().apps.iter().find(|has| has.slug == grants.slug);
-        let Some(app) = known else { continue };
-        let client = ClientAddr::new(address);
-        // Where the prefix was changed, the grant would be for other clients than it was.
-        if !app.families().contains(&client.family()) || client.masked_v6(prefix).ip() != address {
-            continue;
-        }
-        if Note::parse(Some(&note)).how != How::Operator {
-            timeout.left_ms = timeout.left_ms.min(ms(app.max_duration.as_duration()));
-        }
-        let (set, key) = (grants.set(client.family()), address_key(address));
-        let have = live.elements.get(&set).and_then(|elements| elements.get(&key));
-        if have.is_none_or(|have| have.timeout.is_some_and(|have| have.left_ms < timeout.left_ms)) {
-            let element = Element { timeout: Some(timeout), comment: Some(note), ..Element::default() };
-            sets.entry(set).or_default().insert(key, element);
-        }
-    }
-    let count = sets.values().map(BTreeMap::len).sum();
-    let changes: Vec<Change> = sets
-        .into_iter()
-        .map(|(name, elements)| Change::RenewElements { set: SetRef::plain(name), elements })
-        .collect();
-    if !changes.is_empty() {
-        operations.firewall().apply(&changes)?;
-        let live = operations.live()?;
-        operations.adopt_grants(&live, now);
-    }
-    Ok(count)
-}
-
-fn ms(time: Duration) -> u64 {
+pub(super) fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -2,6 +2,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::grant::{How, Note};
 
 fn ledger(grants: &[(u8, u64, u64)]) -> Ledger {
     let mut ledger = Ledger::default();
