@@ -46,6 +46,7 @@ pub mod random;
 mod receive;
 #[cfg(feature = "gateway")]
 pub mod resident;
+#[cfg(feature = "gateway")]
 pub mod routes;
 #[cfg(feature = "gateway")]
 pub mod seal;
