@@ -80,6 +80,8 @@ fn only_the_configuration_allows_networks() {
         assert_silent(&net.a, family.router(), 2222);
         assert_echoes(&net.b, family.router(), 2222);
     }
+    // iptables lists one address as a network of one.
+    home.check(&net.router, &["health"]).success();
     for more in [&["--for", "60"][..], &[]] {
         let mut words = vec!["allow", "203.0.113.0/24"];
         words.extend(more);

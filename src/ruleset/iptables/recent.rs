@@ -138,10 +138,12 @@ pub(super) fn asked(
     side: Side,
 ) -> Vec<Phrase> {
     if let Some(slug) = meaning.strip_prefix("allow_") {
+        // With the length, also of one address: as iptables lists it.
         return networks(draft, slug, family)
+            .map(|network| format!("{}/{}", network.first(), network.prefix_len()))
             .map(|network| match side {
-                Side::Source => text.clone().sent_from(&network.to_string()),
-                Side::Destination => text.clone().sent_into(&network.to_string()),
+                Side::Source => text.clone().sent_from(&network),
+                Side::Destination => text.clone().sent_into(&network),
             })
             .collect();
     }
