@@ -36,7 +36,10 @@ fn log(home: &Installation) -> String {
 
 /// Sets and chains in the order of their names: what is made again is listed last.
 fn parts(host: &Namespace) -> Vec<String> {
-    let mut parts: Vec<String> = table(host).split("\n\n").map(|part| part.trim().to_owned()).collect();
+    let table = table(host);
+    // The last brace is the table's, whichever part comes last.
+    let body = table.trim_end().strip_suffix('}').unwrap_or_default();
+    let mut parts: Vec<String> = body.split("\n\n").map(|part| part.trim().to_owned()).collect();
     parts.sort();
     parts
 }
