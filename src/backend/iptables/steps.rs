@@ -60,14 +60,19 @@ pub(super) fn inherited(
 ) -> Result<String, IptablesError> {
     let new: Vec<&IpSet> = wanted.ipsets.iter().filter(|set| !seen.sets.contains_key(&set.name)).collect();
     let mut found: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for old in stale {
+    // What somebody saved is not believed.
+    for old in stale.iter().filter(|_| !seen.loaded) {
         let Some(meaning) = names::meaning(old) else { continue };
-        for heir in heirs(meaning, new.iter().map(|set| set.meaning.as_str())) {
-            let held = sets(&tools.save_sets(&[old])?).remove(old).unwrap_or_default();
-            let line = |element: ListedElement| {
-                format!("{} timeout {}", element.key, element.left_secs.unwrap_or(0).max(1))
-            };
-            found.entry(heir).or_default().extend(held.elements.into_iter().map(line));
+        let heirs: Vec<&str> = heirs(meaning, new.iter().map(|set| set.meaning.as_str())).collect();
+        if heirs.is_empty() {
+            continue;
+        }
+        let held = sets(&tools.save_sets(&[old])?).remove(old).unwrap_or_default();
+        let line = |element: &ListedElement| {
+            format!("{} timeout {}", element.key, element.left_secs.unwrap_or(0).max(1))
+        };
+        for heir in heirs {
+            found.entry(heir).or_default().extend(held.elements.iter().map(line));
         }
     }
     let mut out = String::new();

@@ -306,12 +306,18 @@ impl Nftables {
 
     /// What sets hold that go, for those that take their place.
     fn inherited(&mut self, live: &Live, wanted: &Ruleset) -> Result<Vec<Change>, BackendError> {
+        // What somebody saved is not believed.
+        if live.loaded {
+            return Ok(Vec::new());
+        }
         let new: Vec<&Set> = wanted.sets.iter().filter(|set| live.ruleset.set(&set.name).is_none()).collect();
         let mut found: BTreeMap<&str, Elements> = BTreeMap::new();
         for old in live.ruleset.sets.iter().filter(|old| wanted.set(&old.name).is_none()) {
             let alike = new.iter().filter(|set| set.key == old.key).map(|set| set.name.as_str());
-            for heir in heirs(&old.name, alike) {
-                found.entry(heir).or_default().extend(self.elements(old)?);
+            let heirs: Vec<&str> = heirs(&old.name, alike).collect();
+            let held = if heirs.is_empty() { Elements::new() } else { self.elements(old)? };
+            for heir in heirs {
+                found.entry(heir).or_default().extend(held.clone());
             }
         }
         let add = |set: &&Set| {
