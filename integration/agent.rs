@@ -185,6 +185,16 @@ impl Installation {
         fs::read_to_string(self.path("agent.log")).unwrap_or_default()
     }
 
+    /// The same without the times, of which any digits may be part.
+    pub fn log_without_times(&self) -> String {
+        let log = self.log();
+        let lines = log.lines().map(|line| match line.split_once(' ') {
+            Some((time, rest)) if time.starts_with("20") && time.ends_with('Z') => rest,
+            _ => line,
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
     /// Runs a verb with this installation's configuration and runtime folder.
     pub fn verb(&self, host: &Namespace, words: &[&str]) -> Finished {
         self.verb_with(host, words, &["--config", path_text(&self.path("config.yaml"))])
