@@ -54,7 +54,10 @@ fn main() {
     if let [first, folder] = words.as_slice()
         && first == floor::SERVE
     {
-        floor::serve_both(folder.as_ref());
+        floor::serve_all(folder.as_ref());
+    }
+    if words == [floor::MAKE] {
+        return floor::make_elements();
     }
     // cargo adds this.
     let words: Vec<&str> = words.iter().map(String::as_str).filter(|word| *word != "--bench").collect();
