@@ -3,6 +3,7 @@
 
 use super::control::Request;
 use super::operations::{OperationError, TRIES, end_every_grant};
+use super::status::slugs;
 use super::still_in::{by_kernel, revoked};
 use crate::backend::{BackendError, Firewall};
 use crate::ruleset::allow::{Origin, address_key};
@@ -79,7 +80,7 @@ fn close_what_is(firewall: &mut Firewall, live: &Live, request: &Request) -> Res
         Request::AllowFlush { app } => {
             let slugs = match app {
                 Some(app) => vec![slug(live, app)?],
-                None => slugs(live).chain(["all".to_owned()]).collect(),
+                None => slugs(live).into_iter().chain(["all".to_owned()]).collect(),
             };
             let sets = slugs.iter().flat_map(|slug| Family::BOTH.map(|family| allow_set(slug, family)));
             let changes: Vec<Change> = sets.filter_map(|name| without_operators(live, name)).collect();
@@ -125,18 +126,14 @@ fn grant_sets(live: &Live, slug: &str, families: &[Family]) -> Vec<String> {
     names.filter(|name| families.iter().any(|&family| of_app(name, family))).cloned().collect()
 }
 
-fn slugs(live: &Live) -> impl Iterator<Item = String> {
-    let names = live.ruleset.sets.iter().map(|set| set.name.as_str());
-    names.filter_map(|name| name.strip_prefix("app_")?.strip_suffix("_4").map(str::to_owned))
-}
-
 /// The app's name in the kernel.
 fn slug(live: &Live, app: &str) -> Result<String, OperationError> {
     let wanted = app.parse::<AppName>().map(|name| name.slug()).unwrap_or_default();
-    slugs(live).find(|slug| *slug == wanted).ok_or_else(|| {
-        let known: Vec<String> = slugs(live).collect();
-        OperationError::NoApp(app.to_owned(), known.join(", "))
-    })
+    let known = slugs(live);
+    match known.contains(&wanted) {
+        true => Ok(wanted),
+        false => Err(OperationError::NoApp(app.to_owned(), known.join(", "))),
+    }
 }
 
 /// How many bits of an address the rules compare with a set of grants, as the mask before the look-up tells.

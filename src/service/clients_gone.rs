@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use super::bare;
 use super::knocked::{GrantSet, slug_of};
 use super::operations::{OperationError, Operations};
 use super::shut_out::ShutOut;
@@ -12,7 +13,9 @@ use crate::config::{App, Settings};
 use crate::grant::{How, Note};
 use crate::ruleset::allow::key_address;
 use crate::ruleset::diff::{Change, Live, SetRef};
+use crate::ruleset::expr::Expr;
 use crate::ruleset::model::Elements;
+use crate::ruleset::plan::app_set;
 use crate::units::{Family, Now};
 
 /// Who may not open which app any more, by its slug.
@@ -126,7 +129,8 @@ impl Operations {
         ended
     }
 
-    /// The changes that end what only these have opened, and everything of apps that have moved.
+    /// The changes that end what only these have opened, and everything of apps that have moved. Under another length of
+    /// prefix than the rules have, a grant for IPv6 is for others, or for nobody until the old length is back: it ends, too.
     pub(super) fn end_of_clients(
         &self,
         gone: &ClientsGone,
@@ -138,9 +142,11 @@ impl Operations {
         // Among the agent's own, too, are some that packets made.
         for grants in self.grant_sets() {
             let names = gone.get(&grants.slug);
-            let all = moved.contains(&grants.slug);
+            let moved = moved.contains(&grants.slug);
+            let other = self.has_other_prefix(&grants.slug, live);
             for family in Family::BOTH {
                 let name = grants.set(family);
+                let all = moved || family == Family::V6 && other;
                 let mut elements = Elements::new();
                 for (key, element) in live.elements.get(&name).into_iter().flatten() {
                     let Some(addr) = key_address(key) else { continue };
@@ -161,5 +167,14 @@ impl Operations {
             }
         }
         (changes, ended)
+    }
+
+    /// Whether the rules compare other bits of an address with the grants of an app than the settings want.
+    fn has_other_prefix(&self, slug: &str, live: &Live) -> bool {
+        let set = app_set(slug, Family::V6);
+        let asks = |expr: &Expr| matches!(expr, Expr::Lookup { set: asked, .. } if *asked == set);
+        let mut rules = live.ruleset.chains.iter().flat_map(|chain| &chain.rules);
+        rules.any(|rule| rule.exprs.iter().any(asks))
+            && bare::prefix(live, &set) != self.settings.global.ipv6_prefix
     }
 }

@@ -189,19 +189,22 @@ pub fn status(
 
 /// The apps that have a set of grants.
 pub(super) fn slugs(live: &Live) -> Vec<String> {
-    live.ruleset
-        .sets
-        .iter()
-        .filter_map(|set| set.name.strip_prefix("app_")?.strip_suffix("_4").map(str::to_owned))
-        .collect()
+    stems(live).into_iter().filter_map(|stem| stem.strip_prefix("app_")).map(str::to_owned).collect()
+}
+
+/// The names of sets without the family at their ends, each once: lists that stand in for sets may be of one family alone.
+fn stems(live: &Live) -> Vec<&str> {
+    let mut seen = BTreeSet::new();
+    let names = live.ruleset.sets.iter().map(|set| set.name.as_str());
+    let stems = names.filter_map(|name| name.strip_suffix("_4").or_else(|| name.strip_suffix("_6")));
+    stems.filter(|stem| seen.insert(*stem)).collect()
 }
 
 /// What the names of the sets of grants begin with that packets fill, each with the slug of its app.
 fn knocked(live: &Live) -> Vec<(String, String)> {
-    let names = live.ruleset.sets.iter().map(|set| set.name.as_str());
-    names
-        .filter_map(|name| {
-            let stem = name.strip_suffix("_4").filter(|stem| stem.starts_with(KNOCKED_SETS))?;
+    stems(live)
+        .into_iter()
+        .filter_map(|stem| {
             let slug = stem.strip_prefix(KNOCKED_SETS)?.split('.').next()?;
             Some((stem.to_owned(), slug.to_owned()))
         })
@@ -390,6 +393,22 @@ mod tests {
                  "expires_in_s": null, "lifetime_s": null, "by": "", "how": "config"},
             ], "locked_out": [], "refused": {}})
         );
+    }
+
+    #[test]
+    fn an_app_with_a_set_for_one_family_only_is_told() {
+        for gone in ["_4", "_6"] {
+            let mut live = live();
+            let of_app = |name: &str| name.starts_with("app_") || name.starts_with(KNOCKED_SETS);
+            live.ruleset.sets.retain(|set| !of_app(&set.name) || !set.name.ends_with(gone));
+            assert_eq!(slugs(&live), ["my_app"]);
+        }
+        assert_eq!(slugs(&live()), ["my_app"]);
+        let mut live = live();
+        let mut knocked = live.ruleset.set("app_my_app_6").unwrap().clone();
+        knocked.name = "seq_my_app.600_6".into();
+        live.ruleset.sets.push(knocked);
+        assert_eq!(super::knocked(&live), [("seq_my_app.600".to_owned(), "my_app".to_owned())]);
     }
 
     #[test]
