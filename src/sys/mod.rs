@@ -25,6 +25,8 @@ pub mod kernel;
 #[cfg(feature = "gateway")]
 pub mod listeners;
 #[cfg(feature = "gateway")]
+pub mod local;
+#[cfg(feature = "gateway")]
 pub mod netlink;
 #[cfg(feature = "gateway")]
 pub mod nftnl;
