@@ -1,6 +1,7 @@
 //! Taking back without a configuration: the kernel's own listing is enough for that. Closing must not wait for a good
 //! configuration.
 
+use super::connected::{end_address, once_set};
 use super::control::Request;
 use super::operations::{OperationError, TRIES, end_every_grant};
 use super::status::slugs;
@@ -61,6 +62,7 @@ fn close_what_is(firewall: &mut Firewall, live: &Live, request: &Request) -> Res
                 let set = SetRef::plain(name);
                 changes.push(Change::DeleteElements { set, elements });
             }
+            changes.extend(of_connected(live, &slug, client));
             firewall.apply(&changes)?;
             let ways = by_kernel(live, &slug, client, prefix(live, &app_set(&slug, Family::V6)));
             Ok(revoked(client, app, !changes.is_empty(), &ways))
@@ -71,7 +73,7 @@ fn close_what_is(firewall: &mut Firewall, live: &Live, request: &Request) -> Res
         }
         Request::RevokeAll { app: Some(app) } => {
             let slug = slug(live, app)?;
-            let sets = grant_sets(live, &slug, &Family::BOTH);
+            let sets = sets_of_app(live, &slug);
             let ended: usize = sets.iter().filter_map(|set| live.elements.get(set)).map(Elements::len).sum();
             let changes: Vec<Change> = sets.into_iter().map(Change::FlushSet).collect();
             firewall.apply(&changes)?;
@@ -100,6 +102,18 @@ fn close_what_is(firewall: &mut Firewall, live: &Live, request: &Request) -> Res
     }
 }
 
+/// The change that ends what a client came to by a grant for one connection; none if there is nothing.
+fn of_connected(live: &Live, slug: &str, client: ClientAddr) -> Option<Change> {
+    let prefix = prefix(live, &app_set(slug, Family::V6));
+    let of_grant = |addr: ClientAddr| addr.masked_v6(prefix).ip();
+    let set = once_set(slug, client.family());
+    let mut elements = live.elements.get(&set.name)?.clone();
+    elements.retain(|key, _| {
+        end_address(key).is_some_and(|addr| of_grant(ClientAddr::new(addr)) == of_grant(client))
+    });
+    (!elements.is_empty()).then_some(Change::DeleteElements { set, elements })
+}
+
 /// The change that takes what operators allowed out of a set; none if there is nothing.
 fn without_operators(live: &Live, name: String) -> Option<Change> {
     let by_operator = |comment: Option<&str>| Origin::parse(comment).is_some_and(|origin| !origin.by_config);
@@ -124,6 +138,13 @@ fn grant_sets(live: &Live, slug: &str, families: &[Family]) -> Vec<String> {
     };
     let names = live.ruleset.sets.iter().map(|set| &set.name);
     names.filter(|name| families.iter().any(|&family| of_app(name, family))).cloned().collect()
+}
+
+/// The same in both families, with those of what came in by a grant for one connection.
+pub(super) fn sets_of_app(live: &Live, slug: &str) -> Vec<String> {
+    let connected = Family::BOTH.map(|family| once_set(slug, family).name).into_iter();
+    let connected = connected.filter(|set| live.ruleset.set(set).is_some());
+    grant_sets(live, slug, &Family::BOTH).into_iter().chain(connected).collect()
 }
 
 /// The app's name in the kernel.

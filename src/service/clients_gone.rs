@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::bare;
-use super::knocked::{GrantSet, slug_of};
+use super::knocked::{GrantSet, name, slug_of};
 use super::operations::{OperationError, Operations};
 use super::shut_out::ShutOut;
 use super::used_knocks::Opened;
-use crate::config::{App, Settings};
+use crate::config::{App, KnockSequence, Settings};
 use crate::grant::{How, Note};
 use crate::ruleset::allow::key_address;
 use crate::ruleset::diff::{Change, Live, SetRef};
@@ -65,12 +65,29 @@ fn may(settings: &Settings, now: Now) -> BTreeSet<(String, String, String)> {
     each.collect()
 }
 
+/// Whether a sequence of that name may open an app, or a client of knocks that change with time; by notes of grants nobody
+/// knows them apart.
+pub(super) fn may_knock(settings: &Settings, slug: &str, by: &str, now: Now) -> bool {
+    let of_app = |sequence: &KnockSequence| {
+        let app = sequence.app.and_then(|place| settings.apps.get(place));
+        app.is_some_and(|app| app.slug == slug)
+    };
+    let named = |(place, sequence): (usize, &KnockSequence)| {
+        // What has no name is called by its place, which may be another one by now.
+        of_app(sequence) && (name(settings, place) == by || by.starts_with("sequence "))
+    };
+    by.is_empty()
+        || settings.sequences.iter().enumerate().any(named)
+        || may(settings, now).iter().any(|(app, who, _)| app == slug && who == by)
+}
+
 impl Operations {
     /// At a start: says whose grants are open, and ends those of clients who went meanwhile.
     ///
     /// # Errors
     /// [`OperationError`] when the kernel would not; they then go on.
     pub(super) fn resume_opened(&mut self, opened: &[Opened], now: Now) -> Result<(), OperationError> {
+        let connected = self.end_connected_of_gone(now);
         let (stay, sets) = (may(&self.settings, now), self.grant_sets());
         let mut gone = ClientsGone::new();
         for Opened { key, address, who } in opened {
@@ -84,7 +101,7 @@ impl Operations {
             }
         }
         if gone.is_empty() {
-            return Ok(());
+            return connected;
         }
         let live = self.live()?;
         let (changes, ended) = self.end_of_clients(&gone, &Moved::new(), &live, now);
@@ -95,7 +112,7 @@ impl Operations {
         for (key, addr) in ended {
             self.ledger.revoke(&key, addr);
         }
-        Ok(())
+        connected
     }
 
     /// Takes what only these have opened out of what was read of sets that go, whose grants else would go on among

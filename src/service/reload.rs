@@ -26,7 +26,7 @@ use super::operations::{OperationError, Operations, TRIES};
 use super::outside::Outside;
 use super::record::{Record, number};
 use super::served::{Pair, Served};
-use super::shut_out::{ShutOut, any_keeps};
+use super::shut_out::any_keeps;
 use super::trial::Trial;
 use super::user_files::{LOOK_AT_USERS, UserFiles};
 use super::ways_gone::ways_changed;
@@ -338,7 +338,7 @@ impl Operations {
             let mut live = self.firewall.read()?;
             let had = live.as_ref();
             let had = had.filter(|_| keeps || ways_changed(&before.apps, &self.settings.apps));
-            let had = had.map(|live| ShutOut::all_of(sets, live).and_allowed_by(before));
+            let had = had.map(|live| self.who_was_in(sets, live, before));
             let with_sets =
                 live.as_mut().map_or(0, |live| self.let_go_with_clients(&clients, &moved, sets, live, now));
             let none = Live::default();
@@ -349,7 +349,7 @@ impl Operations {
                 more.extend(changes);
                 ended += less;
             }
-            let (changes, of_clients) = self.end_of_clients(&clients, &moved, have, now);
+            let (changes, of_clients) = self.end_of_those(&clients, &moved, &successions, have, now);
             more.extend(changes);
             ended += of_clients.len();
             more.extend(self.allowed_changes(have, now));

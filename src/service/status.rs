@@ -1,18 +1,20 @@
 //! What stands open for whom, from the kernel, explained by the ledger where there is one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::connected::{end_address, once_set};
 use super::standing::{Standing, Traffic};
 use crate::grant::{How, Ledger, Note};
 use crate::knock::LockedOut;
-use crate::ruleset::allow::{Origin, key_address, networks};
+use crate::ruleset::allow::{Origin, address_key, key_address, networks};
 use crate::ruleset::diff::Live;
 use crate::ruleset::expr::{Expr, Verdict};
 use crate::ruleset::model::{Element, Elements, KNOCKED_SETS};
-use crate::units::{Family, Now};
+use crate::units::{Family, Now, PortRange, Protocol};
 
 /// `knock-agent status --json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -117,6 +119,8 @@ pub enum Kind {
     Step2,
     /// A network is allowed.
     Allow,
+    /// What was begun by a grant for one connection may go on.
+    Once,
 }
 
 /// Guarded ports.
@@ -128,6 +132,13 @@ pub struct Service {
     pub first: u16,
     /// Last port, included.
     pub last: u16,
+}
+
+impl Service {
+    /// These ports.
+    pub(super) fn of(protocol: Protocol, ports: PortRange) -> Self {
+        Self { protocol: protocol.name().to_owned(), first: ports.first(), last: ports.last() }
+    }
 }
 
 /// Works the status out of what was read from the kernel.
@@ -165,6 +176,12 @@ pub fn status(
                     rows.into_iter().map(|row| Row { how: How::Sequence.word().to_owned(), ..row });
                 grants.extend(by_packets.map(|row| with_prefix(row, family, ipv6_prefix)));
             }
+        }
+    }
+    for slug in slugs(live) {
+        let app = names.get(&slug).cloned().unwrap_or_else(|| slug.clone());
+        for family in Family::BOTH {
+            grants.extend(once_rows(&app, &services(live, &slug), of(&once_set(&slug, family).name)));
         }
     }
     for family in Family::BOTH {
@@ -279,6 +296,21 @@ pub(super) fn service_rows(
         .collect()
 }
 
+/// One row per client and grant, however many connections it made of late: which of them are over is not known.
+fn once_rows(app: &str, services: &[Service], elements: &Elements) -> Vec<Row> {
+    let mut rows: BTreeMap<(IpAddr, Note), Row> = BTreeMap::new();
+    for (key, element) in elements {
+        let note = Note::parse(element.comment.as_deref());
+        let Some(addr) = end_address(key) else { continue };
+        let Some(new) = row(Kind::Once, app, services, &address_key(addr), element, &note) else { continue };
+        let longest = rows.entry((addr, note)).or_insert_with(|| new.clone());
+        if new.expires_in_s > longest.expires_in_s {
+            *longest = new;
+        }
+    }
+    rows.into_values().collect()
+}
+
 /// One row per network as it was allowed, however many elements stand for it.
 fn allow_rows(app: &str, services: &[Service], elements: &Elements) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
@@ -340,8 +372,6 @@ fn tenths(left: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::grant::{How, Note};
-    use crate::ruleset::allow::address_key;
     use crate::ruleset::layout::Options;
     use crate::ruleset::model::{Content, Timeout};
     use crate::ruleset::plan::plan;
