@@ -59,3 +59,5 @@ pub mod tcp;
 pub mod terminal;
 #[cfg(feature = "gateway")]
 pub mod users;
+#[cfg(feature = "gateway")]
+pub mod wiping;
