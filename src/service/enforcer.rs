@@ -327,7 +327,7 @@ impl Enforcer {
         let outcome = self.operations.reload(settings, now);
         if outcome.is_ok() {
             self.operations.follow_mark();
-            self.gatekeeper.reload(self.operations.settings(), &two_factor, random);
+            self.follow_keys(&two_factor, random);
             self.follow_state_file(now);
             self.follow_notify(now);
             self.tell_listener();

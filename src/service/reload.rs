@@ -28,12 +28,12 @@ use super::record::{Record, number};
 use super::served::{Pair, Served};
 use super::shut_out::any_keeps;
 use super::trial::Trial;
+use super::two_factor::Found;
 use super::user_files::{LOOK_AT_USERS, UserFiles};
 use super::ways_gone::ways_changed;
 use crate::backend::BackendError;
 use crate::config::{Checked, Problems, Settings};
 use crate::grant::{Ledger, Note, Succession};
-use crate::knock::TwoFactor;
 use crate::ruleset::allow::key_address;
 use crate::ruleset::diff::{Change, Live, SetRef};
 use crate::ruleset::knocking::Knocking;
@@ -85,7 +85,7 @@ impl fmt::Debug for Source {
 /// What the enforcer is to take over.
 pub(super) struct Reload {
     pub(super) settings: Settings,
-    pub(super) two_factor: Vec<TwoFactor>,
+    pub(super) two_factor: Found,
     pub(super) random: [u8; 16],
     pub(super) done: oneshot::Sender<Result<Reloaded, OperationError>>,
 }
@@ -248,7 +248,7 @@ impl Reloader {
     }
 }
 
-fn read(source: &Source) -> Result<(Settings, Vec<TwoFactor>, InForce), ReloadError> {
+fn read(source: &Source) -> Result<(Settings, Found, InForce), ReloadError> {
     let checked = source.read().map_err(ReloadError::Configuration)?;
     let in_force = InForce::of(&checked);
     let Checked { settings, warnings, .. } = checked;
