@@ -2,12 +2,14 @@
 
 mod calls;
 mod deeds;
+mod expiring;
 mod figures;
 mod keeping;
 mod knocks;
 mod lines;
 mod mending;
 mod recalling;
+mod reloading;
 mod rotation;
 mod standing;
 mod telling;
@@ -15,6 +17,7 @@ mod timed;
 
 pub use rotation::ServingSender;
 
+use self::expiring::Expiring;
 use self::lines::Lines;
 
 use std::collections::BTreeSet;
@@ -83,6 +86,8 @@ pub struct Enforcer {
     path_again_at: Option<Instant>,
     /// The same for knocks that change with time.
     timed_again_at: Option<Instant>,
+    /// Users and keys that expire.
+    expiring: Expiring,
     /// Who waits for the log of packets to be heard.
     hearing: Option<oneshot::Sender<()>>,
     tally: Tally,
@@ -136,6 +141,7 @@ impl Enforcer {
             listener: None,
             path_again_at: None,
             timed_again_at: None,
+            expiring: Expiring::default(),
             hearing: None,
             tally: Tally::default(),
             around: Arc::default(),
@@ -200,9 +206,10 @@ impl Enforcer {
             self.operations.follow_outlasting(clock::now());
             self.tell_turns(clock::now());
             self.follow_path(clock::now());
+            self.follow_expiring(clock::now());
             self.follow_timed(&mut knocks, clock::now());
             self.outside.follow(self.operations.settings());
-            let timed_at = self.timed_due();
+            let (timed_at, expires_at) = (self.timed_due(), self.expiring_due());
             let (repair_at, summary_at) = (self.repair_at, self.refusals.due());
             let (end_at, path_at) = (self.end_due(), self.path_due());
             tokio::select! {
@@ -215,6 +222,7 @@ impl Enforcer {
                 () = due(end_at) => {}
                 () = due(path_at) => {}
                 () = due(timed_at) => {}
+                () = due(expires_at) => {}
                 () = due(look_at) => {
                     self.look(clock::now());
                     look_at = look_every.map(|every| Instant::now() + every);
@@ -317,22 +325,6 @@ impl Enforcer {
         // A fight about the one must not hold up the other.
         let at = Instant::now() + wait;
         self.repair_at = Some(self.repair_at.map_or(at, |planned| planned.min(at)));
-    }
-
-    fn on_reload(&mut self, reload: Reload, now: Now) {
-        let Reload { mut settings, two_factor, random, done } = reload;
-        // It was read a moment ago.
-        settings.follow_time(now.wall);
-        let outcome = self.operations.reload(settings, now);
-        if outcome.is_ok() {
-            self.operations.follow_mark();
-            self.gatekeeper.reload(self.operations.settings(), &two_factor, random);
-            self.follow_state_file(now);
-            self.follow_notify(now);
-            self.tell_listener();
-            self.outside.look(self.operations.settings());
-        }
-        let _ = done.send(outcome);
     }
 
     /// Keeps grants where the settings say, as a restart would.

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::watchers::Watchers;
 use super::{Daemon, DaemonError};
+use crate::knock::TwoFactor;
 use crate::service::around::Around;
 use crate::service::enforcer::{Enforcer, Stopped};
 use crate::service::front::{Reach, bind_step1, bind_step2};
@@ -49,6 +50,7 @@ pub(super) struct Guarded<'d> {
     pub(super) good: Cell<Option<LastGood>>,
     pub(super) plans: Arc<PlanKeeper>,
     pub(super) around: Arc<Around>,
+    pub(super) two_factor: Arc<Vec<TwoFactor>>,
 }
 
 impl Guarded<'_> {
@@ -93,6 +95,8 @@ impl Guarded<'_> {
             source: daemon.source.clone(),
             pair,
             users: daemon.users.clone(),
+            users_refused: Vec::new(),
+            two_factor: Arc::clone(&self.two_factor),
             outside: Outside::of(&daemon.settings),
             trial: self.trial.cloned(),
             state_dir: daemon.state_dir.clone(),

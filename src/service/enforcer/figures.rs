@@ -92,6 +92,11 @@ impl Enforcer {
                 "the last reload was refused: the configuration of before is in force, the log says why";
             add(Part::Configuration, message.to_owned());
         }
+        if known.users_refused {
+            let message =
+                "files of users or clients cannot be put in force, and those of before are: the log says why";
+            add(Part::Configuration, message.to_owned());
+        }
         if let Some(why) = known.no_figures {
             add(Part::Metrics, why);
         }
