@@ -51,23 +51,23 @@ const TAKEN: &str = "the files of users and clients are in force";
 fn a_configuration_that_is_being_written_neither_comes_with_a_user_nor_keeps_one_in() {
     let net = Topology::new();
     let (to, host) = (Family::V4.router(), &net.router);
-    let _services = [Server::tcp(host, 2222, Habit::Echo), Server::tcp(host, 8080, Habit::Echo)];
+    let _services = [Server::tcp(host, 2222, Habit::Echo), Server::tcp(host, 3333, Habit::Echo)];
     let folder = TempDir::new();
     let file = folder.path().join("users/alice.yaml");
     fs::create_dir(folder.path().join("users")).unwrap();
     let line = format!("users_folder: {}/users", folder.path().display());
     let half = Config::new(&[&line]).app("ssh", "2222", "tcp", "local", &["duration: 600"]);
     let half_text = half.text().to_owned();
-    let whole = half.app("web", "8080", "tcp", "local", &[]);
+    let whole = half.app("web", "3333", "tcp", "local", &[]);
     let home = Installation::new(&whole);
     let agent = home.start(host);
-    assert_silent(&net.b, to, 8080);
+    assert_silent(&net.b, to, 3333);
 
     // Valid, and without the app whose section comes later.
     home.rewrite_config(&half_text);
     put(&file, &user(""));
     said(&home, TAKEN, 1, 20);
-    assert_silent(&net.b, to, 8080);
+    assert_silent(&net.b, to, 3333);
     assert_eq!(knock(&net, "ssh", ALICE), Some(200), "{}", home.log());
     assert_echoes(&net.a, to, 2222);
     let health = home.verb(host, &["health"]).exits(1).text();
@@ -79,7 +79,7 @@ fn a_configuration_that_is_being_written_neither_comes_with_a_user_nor_keeps_one
     assert!(when_silent(&net.a, to, 2222, due) < due, "her grant ends with her\n{}", home.log());
     said(&home, TAKEN, 2, 5);
     assert_ne!(knock(&net, "ssh", ALICE), Some(200));
-    assert_silent(&net.b, to, 8080);
+    assert_silent(&net.b, to, 3333);
 
     // Somebody asks for a reload meanwhile, which is refused; what alice's file says counts all the same.
     put(&file, &user(""));
@@ -92,7 +92,7 @@ fn a_configuration_that_is_being_written_neither_comes_with_a_user_nor_keeps_one
     put(&file, &user("disabled: true\n"));
     said(&home, TAKEN, 4, 20);
     home.verb(host, &["health"]).exits(0);
-    assert_silent(&net.b, to, 8080);
+    assert_silent(&net.b, to, 3333);
 }
 
 #[test]
@@ -144,7 +144,8 @@ fn users_whose_files_were_refused_are_tried_again_and_told_once() {
     let text = user("").replace(ALICE.0, &format!("{{file: {}}}", first.display()));
     put(&users.join("alice.yaml"), &text);
     said(&home, "not reloaded: users and clients stay as they were", 1, 20);
-    let health = home.verb(&net.router, &["health"]).exits(1).text();
+    let health = home.verb(&net.router, &["health"]).exits(78).text();
+    assert!(health.contains("first-key: No such file"), "{health}");
     assert!(health.contains("files of users or clients cannot be put in force"), "{health}");
     sleep(Duration::from_secs(35));
     assert_eq!(home.log().matches("not reloaded: users and clients").count(), 1, "{}", home.log());
