@@ -37,10 +37,10 @@ use super::operations::Operations;
 use super::outside::Told;
 use super::record::Record;
 use super::refusals::Refusals;
-use super::reload::Reload;
+use super::reload::{Reload, TakeOver};
 use super::repair::{AGAIN, Happened, Patience, Watch};
 use super::shut_out::ShutOut;
-use super::state::{StateFile, resumed};
+use super::state::StateFile;
 use super::tally::Tally;
 use super::trial::Trial;
 use super::used_codes::UsedCodesFile;
@@ -327,21 +327,21 @@ impl Enforcer {
         self.repair_at = Some(self.repair_at.map_or(at, |planned| planned.min(at)));
     }
 
-    /// Keeps grants where the settings say, as a restart would.
-    fn follow_state_file(&mut self, now: Now) {
-        let wanted = self.operations.settings().global.state_file.as_deref();
-        if self.state.as_ref().map(StateFile::path) != wanted {
-            let on_trial = self.trial.as_ref().is_some_and(|trial| !trial.is_confirmed());
-            // What it says is soon out of date, unless all is put back as it was.
-            if !on_trial {
-                self.forget();
-            }
-            let had = self.state.take();
-            self.state = StateFile::resume(&mut self.operations, now).and_then(resumed);
-            if let Some(state) = &mut self.state {
-                state.succeed(had, on_trial);
-            }
+    fn take_over(&mut self, order: TakeOver, now: Now) {
+        let TakeOver { mut settings, two_factor, random, done } = order;
+        // It was read a moment ago.
+        settings.follow_time(now.wall);
+        let outcome = self.operations.reload(settings, now);
+        if outcome.is_ok() {
+            self.operations.follow_mark();
+            self.gatekeeper.reload(self.operations.settings(), &two_factor, random);
+            self.follow_state_file(now);
+            self.follow_notify(now);
+            self.tell_listener();
+            self.outside.look(self.operations.settings());
+            self.expiring.forget();
         }
+        let _ = done.send(outcome);
     }
 
     fn on_knock(&mut self, attempt: Attempt, answer: oneshot::Sender<Answer>, now: Now) {

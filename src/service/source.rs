@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use crate::config::{Anew, Checked, Problems, Settings};
 
+type ReadUsers = dyn Fn(&Settings) -> Result<Anew, Problems> + Send + Sync;
+
 /// Where the configuration comes from: reads and checks it anew, or the files of its users only.
 #[derive(Clone)]
 pub struct Source {
     path: Option<PathBuf>,
     read: Arc<dyn Fn() -> Result<Checked, Problems> + Send + Sync>,
-    users: Arc<dyn Fn(&Settings) -> Result<Anew, Problems> + Send + Sync>,
+    users: Arc<ReadUsers>,
 }
 
 impl Source {
