@@ -108,6 +108,8 @@ mod two_factor;
 mod unit_files;
 mod unreachable;
 mod users;
+mod users_alone;
+mod users_expire;
 mod vyos;
 mod vyos_packaging;
 mod ways_gone;

@@ -41,7 +41,7 @@ fn a_client_that_is_enrolled_while_the_gateway_runs_comes_in_by_its_profile_in_b
         ["--sequence", "laptop", "--app", "ssh", "--host", NAME, "--profile", &profile, "-c", &config];
     knocker.feed(&net.router, &[&["enroll"], &words[..]].concat(), b"sesame\nsesame\n").success();
     let end = Instant::now() + LIMIT;
-    while !home.home.log().contains("the new configuration is in force") {
+    while !home.home.log().contains("the files of users and clients are in force") {
         assert!(Instant::now() < end, "{}", home.home.log());
         std::thread::sleep(Duration::from_millis(100));
     }

@@ -12,7 +12,7 @@ use crate::cli::load::{self, Exposure};
 use crate::cli::operate::exit_of_backend;
 use crate::cli::proxy_flags::Steps;
 use crate::cli::{DaemonArgs, Exit, Printer, Tone, beside, installed};
-use crate::config::{Behind, Settings};
+use crate::config::{Behind, Settings, Severity};
 use crate::service::control::{Reply, Request};
 use crate::service::health::{Ailment, Part, of_certificate, of_rules};
 use crate::service::on_disk::ON_DISK;
@@ -127,8 +127,10 @@ fn kernel(
         None => None,
         Some(Ok(checked)) => Some(checked.settings),
         Some(Err(refused)) => {
-            let count = refused.problems.list.len() + refused.problems.more;
-            let first = refused.problems.list.first().map(ToString::to_string).unwrap_or_default();
+            // Not what is only warned of, which would hide why it is refused.
+            let mut errors = refused.problems.list.iter().filter(|one| one.severity == Severity::Error);
+            let first = errors.next().map(ToString::to_string).unwrap_or_default();
+            let count = refused.problems.errors() + refused.problems.more;
             findings.blocked(
                 Part::Configuration,
                 if count == 1 { first } else { format!("{count} problems, the first: {first}") },

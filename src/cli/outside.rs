@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use crate::cli::load::exposed;
-use crate::config::{Outside, SecretFrom, UserFile};
+use crate::config::{FileName, Outside, SecretFrom, UserFile};
 use crate::sys::{files, users};
 use crate::units::Secret;
 
@@ -44,17 +44,21 @@ impl Outside for Disk {
         for entry in std::fs::read_dir(folder).map_err(unreadable)? {
             let path = entry.map_err(unreadable)?.path();
             let name = path.file_stem().and_then(|stem| stem.to_str());
-            let (Some(name), Some("yaml")) = (name, path.extension().and_then(|end| end.to_str())) else {
-                continue;
-            };
-            // Editors keep their copies beside the file.
-            if !name.starts_with('.') {
+            if let (Some(name), FileName::OfUser) = (name, FileName::of(&path)) {
                 let (name, file) = (name.to_owned(), path.display().to_string());
                 out.push(UserFile { name, file, text: read(&path)? });
             }
         }
         out.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(out)
+    }
+
+    fn passed_over(&self, folder: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let misspelt = entries.filter(|path| FileName::of(path) == FileName::Misspelt);
+        let mut names: Vec<String> = misspelt.map(|path| path.display().to_string()).collect();
+        names.sort();
+        names
     }
 }
 
@@ -69,6 +73,10 @@ impl Outside for WithCodes {
 
     fn users(&self, folder: &Path) -> Result<Vec<UserFile>, String> {
         Disk.users(folder)
+    }
+
+    fn passed_over(&self, folder: &Path) -> Vec<String> {
+        Disk.passed_over(folder)
     }
 
     fn codes(&self, folder: &Path) -> Result<(), String> {
@@ -107,6 +115,10 @@ impl Outside for Noted {
         files.push(folder.to_owned());
         files.extend(users.iter().flatten().map(|user| PathBuf::from(&user.file)));
         users
+    }
+
+    fn passed_over(&self, folder: &Path) -> Vec<String> {
+        Disk.passed_over(folder)
     }
 
     fn codes(&self, folder: &Path) -> Result<(), String> {

@@ -12,12 +12,12 @@ use crate::cli::operate::{exit_of, exit_of_backend};
 use crate::cli::outside::WithCodes;
 use crate::cli::quick::{self, QuickArgs};
 use crate::cli::{DaemonArgs, Exit, Printer};
-use crate::config::{Problem, ProxyStep2, Settings, Severity};
+use crate::config::{self, Problem, ProxyStep2, Settings, Severity};
 use crate::service::daemon::{self, Daemon, DaemonError, TlsFiles};
 use crate::service::launcher::Launcher;
 use crate::service::on_disk::InForce;
 use crate::service::record::Record;
-use crate::service::reload::Source;
+use crate::service::source::Source;
 use crate::service::trial::Watcher;
 use crate::service::user_files::UserFiles;
 use crate::sys::{process, resident, signals};
@@ -146,7 +146,9 @@ fn prepare(args: RunArgs, err: &mut Printer) -> Result<Daemon, Exit> {
     let (path, with_tls, steps_on) = (args.file.config.clone(), tls.is_some(), settings.global.steps);
     let metrics = settings.metrics.clone();
     let file = quick.is_none().then(|| path.clone());
-    let source = Source::new(file, move || {
+    let name = path.display().to_string();
+    let users_only = move |settings: &Settings| config::users_anew(&name, settings, &WithCodes);
+    let all = move || {
         if let Some(text) = &quick {
             return quick::read(text);
         }
@@ -164,7 +166,8 @@ fn prepare(args: RunArgs, err: &mut Printer) -> Result<Daemon, Exit> {
             true => Err(load::one_problem(&path, "global.proxy_step2", NO_CERTIFICATE, RESTART_WITH_ONE)),
             false => Ok(checked),
         }
-    });
+    };
+    let source = Source::new(file, all, users_only);
     Ok(Daemon {
         host,
         tls,

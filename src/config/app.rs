@@ -61,6 +61,24 @@ pub(super) struct AppDraft<'n> {
     pub form_bytes: usize,
 }
 
+impl<'n> AppDraft<'n> {
+    /// An app that is in force, as far as users and clients ask for it.
+    pub fn again(app: &'n App) -> Self {
+        Self {
+            settings: Some(app.clone()),
+            name: app.name.as_str(),
+            spot: Spot::elsewhere(app.name.as_str()),
+            slug: Some(app.slug.clone()),
+            ports: Vec::new(),
+            protocol: Some(app.protocol),
+            sequences: Vec::new(),
+            with_sequence: false,
+            established: Some(app.established),
+            form_bytes: 0,
+        }
+    }
+}
+
 /// Reads the section of an app.
 pub(super) fn read<'n>(
     name_text: &'n str,

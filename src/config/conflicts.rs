@@ -190,7 +190,13 @@ fn healthcheck(global: &GlobalDraft<'_>, apps: &[AppDraft<'_>], report: &mut Rep
 /// `Content-Type` (49), `Content-Length` and the empty line (23), `app=&access_key=` (16) and `&token=123456` (13).
 const STEP1_FRAME: usize = 283;
 
-fn step1_room(global: &GlobalDraft<'_>, apps: &[AppDraft<'_>], users: &UsersDraft, report: &mut Report) {
+/// Checks that a request of step 1 fits into a packet.
+pub(super) fn step1_room(
+    global: &GlobalDraft<'_>,
+    apps: &[AppDraft<'_>],
+    users: &UsersDraft,
+    report: &mut Report,
+) {
     let Some((path, spot, most)) = &global.step1 else {
         return;
     };

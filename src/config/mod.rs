@@ -1,5 +1,6 @@
 //! The configuration file: YAML text to [`Settings`], every problem with its place.
 
+mod anew;
 mod app;
 mod conflicts;
 mod destination;
@@ -35,13 +36,14 @@ mod time_sequence;
 mod user;
 mod users;
 
+pub use anew::{Anew, users_anew};
 pub use conflicts::has_good_keys;
 pub use destination::parse_destination;
 pub use knock_log::{KnockEvent, KnockLog, OWN_LOG_GROUP};
 pub use metrics::{Metrics, MetricsAddress, Textfile};
 pub use notify::{ExecHook, Mail, MailSecurity, Notify, Webhook};
-pub use outline::Outline;
-pub use outside::{Alone, Outside, SecretFrom, UserFile};
+pub use outline::{Outline, SecretsOfUsers};
+pub use outside::{Alone, FileName, Outside, SecretFrom, UserFile};
 pub use problem::{Place, Problem, Problems, Severity};
 #[cfg(feature = "client")]
 pub use profile::{
@@ -116,9 +118,11 @@ pub fn parse_behind(
     let mut report = Report::default();
     conflicts::check_step_ports(ports, behind, &mut report);
     let mut of_users = Problems { list: Vec::new(), more: 0 };
-    let (noted, mut outline) = (Noted::new(outside), Outline::default());
-    let settings = read(text, (ports, behind), &noted, &mut report, (&mut of_users, &mut outline));
-    outline.take_files(noted);
+    let (noted, secrets_of_users, mut outline) =
+        (Noted::new(outside), Noted::new(outside), Outline::default());
+    let both = (&noted as &dyn Outside, &secrets_of_users as &dyn Outside);
+    let settings = read(text, (ports, behind), both, &mut report, (&mut of_users, &mut outline));
+    outline.take_files(noted, secrets_of_users);
     if settings.is_none() && !report.has_errors() && of_users.errors() == 0 {
         report.error(
             Spot::at("", Place::START),
@@ -140,7 +144,7 @@ pub fn parse_behind(
 fn read(
     text: &str,
     (ports, behind): (Option<StepPorts>, Option<&Behind>),
-    outside: &dyn Outside,
+    (outside, outside_users): (&dyn Outside, &dyn Outside),
     report: &mut Report,
     (of_users, outline): (&mut Problems, &mut Outline),
 ) -> Option<Settings> {
@@ -177,7 +181,7 @@ fn read(
     if apps.is_empty() && all_read && !report.has_errors() {
         report.warning(file.spot(), "there is no app: nothing is guarded", "add a section for each service");
     }
-    let users = users::read(known, &apps, outside, report, of_users);
+    let users = users::read(known, &apps, (outside, outside_users), report, of_users);
     let mut taken = ports.map(|ports| proxy::taken(ports, behind)).unwrap_or_default();
     if known.without_steps.is_some() {
         taken.clear();
@@ -189,7 +193,7 @@ fn read(
     let time_sequence = match timed? {
         None => Some(None),
         Some(draft) if !draft.has_free_ports(&apps, &global.sequences, &taken, report) => None,
-        Some(draft) => draft.settle(&apps, outside, report, of_users).map(Some),
+        Some(draft) => draft.settle(&apps, outside_users, report, of_users).map(Some),
     };
     conflicts::nobody(&apps, &users, time_sequence.as_ref(), report);
     let sequences = sequences::read(std::mem::take(&mut global.sequences), &mut apps, &taken, report);

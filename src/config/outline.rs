@@ -1,7 +1,7 @@
 //! What a configuration says, as digests that tell two of them apart part by part and keep nothing of what they say.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
@@ -16,7 +16,21 @@ type Digest = [u8; SHA256_OUTPUT_LEN];
 /// The parts of a configuration (`ssh.duration`) and the files that it takes secrets from, each with a digest of what it
 /// says. Comments, spaces and the order of sections are nothing; files of users, which are followed by themselves, neither.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Outline(BTreeMap<String, Digest>);
+pub struct Outline {
+    said: BTreeMap<String, Digest>,
+    /// The files that files of users take secrets from, which are read whenever those are.
+    of_users: SecretsOfUsers,
+}
+
+/// The files that files of users and clients take secrets from, each with a digest of what is in it.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct SecretsOfUsers(BTreeMap<String, Digest>);
+
+impl fmt::Debug for SecretsOfUsers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretsOfUsers")
+    }
+}
 
 /// Digests of short values tell them to whoever tries all of them.
 impl fmt::Debug for Outline {
@@ -29,16 +43,24 @@ impl Outline {
     /// The parts that differ, sorted: keys of the file with their section, and names of files.
     #[must_use]
     pub fn differences(&self, other: &Self) -> Vec<String> {
-        let names = self.0.keys().chain(other.0.keys().filter(|name| !self.0.contains_key(*name)));
-        let mut out: Vec<String> =
-            names.filter(|name| self.0.get(*name) != other.0.get(*name)).cloned().collect();
-        out.sort();
-        out
+        let differ = |one: &BTreeMap<String, Digest>, two: &BTreeMap<String, Digest>| -> BTreeSet<String> {
+            let names = one.keys().chain(two.keys());
+            names.filter(|name| one.get(*name) != two.get(*name)).cloned().collect()
+        };
+        let mut out = differ(&self.said, &other.said);
+        out.extend(differ(&self.of_users.0, &other.of_users.0));
+        out.into_iter().collect()
+    }
+
+    /// Takes over what the files of users name now.
+    pub fn take_users(&mut self, of_users: SecretsOfUsers) {
+        self.of_users = of_users;
     }
 
     /// The files that secrets were taken from.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.0.keys().filter(|name| name.starts_with('/')).map(Path::new)
+        let all = self.said.keys().chain(self.of_users.0.keys());
+        all.filter(|name| name.starts_with('/')).map(Path::new)
     }
 
     /// Takes in a document that has sections.
@@ -47,20 +69,21 @@ impl Outline {
         for (name, section) in sections {
             let Kind::Text(name) = &name.kind else { continue };
             let Kind::Map(keys) = &section.kind else {
-                self.0.insert(name.to_string(), digest_of(section));
+                self.said.insert(name.to_string(), digest_of(section));
                 continue;
             };
             for (key, value) in keys {
                 if let Kind::Text(key) = &key.kind {
-                    self.0.insert(format!("{}.{}", name.as_str(), key.as_str()), digest_of(value));
+                    self.said.insert(format!("{}.{}", name.as_str(), key.as_str()), digest_of(value));
                 }
             }
         }
     }
 
-    /// Takes in what was read from other files meanwhile.
-    pub(super) fn take_files(&mut self, noted: Noted<'_>) {
-        self.0.extend(noted.seen.into_inner());
+    /// Takes in what was read from other files meanwhile, for the configuration itself and for files of users.
+    pub(super) fn take_files(&mut self, noted: Noted<'_>, of_users: Noted<'_>) {
+        self.said.extend(noted.seen.into_inner());
+        self.of_users = of_users.of_users();
     }
 }
 
@@ -73,6 +96,11 @@ pub(super) struct Noted<'o> {
 impl<'o> Noted<'o> {
     pub(super) fn new(outside: &'o dyn Outside) -> Self {
         Self { outside, seen: RefCell::default() }
+    }
+
+    /// What was read, as files of users name it.
+    pub(super) fn of_users(self) -> SecretsOfUsers {
+        SecretsOfUsers(self.seen.into_inner())
     }
 }
 
@@ -91,6 +119,10 @@ impl Outside for Noted<'_> {
 
     fn users(&self, folder: &Path) -> Result<Vec<UserFile>, String> {
         self.outside.users(folder)
+    }
+
+    fn passed_over(&self, folder: &Path) -> Vec<String> {
+        self.outside.passed_over(folder)
     }
 
     fn codes(&self, folder: &Path) -> Result<(), String> {

@@ -24,6 +24,33 @@ pub struct UserFile {
     pub text: zeroize::Zeroizing<String>,
 }
 
+/// What a file in a folder of users or clients is, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileName {
+    /// `NAME.yaml`: it is read.
+    OfUser,
+    /// It looks like one of them, and is not read.
+    Misspelt,
+    /// Something else, such as the copies that editors keep beside a file.
+    Other,
+}
+
+impl FileName {
+    /// What the file at this path is.
+    #[must_use]
+    pub fn of(path: &Path) -> Self {
+        let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+        match path.extension().and_then(|end| end.to_str()) {
+            Some(_) | None if hidden => Self::Other,
+            Some("yaml") => Self::OfUser,
+            Some(end) if ["yaml", "yml"].iter().any(|usual| end.eq_ignore_ascii_case(usual)) => {
+                Self::Misspelt
+            }
+            Some(_) | None => Self::Other,
+        }
+    }
+}
+
 /// Reads what is outside the text of a configuration.
 pub trait Outside {
     /// A secret.
@@ -37,6 +64,11 @@ pub trait Outside {
     /// # Errors
     /// Why they cannot be had, for the operator.
     fn users(&self, folder: &Path) -> Result<Vec<UserFile>, String>;
+
+    /// The names of files in such a folder that somebody may take for those of users, and that are not read.
+    fn passed_over(&self, _folder: &Path) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Whether the folder of 2FA files is there; who does without codes need not look.
     ///

@@ -10,6 +10,7 @@ use crate::config::problem::{Place, Problems};
 use crate::config::report::{Report, Spot};
 use crate::config::section::{Field, Section};
 use crate::config::shared_keys::{MAX_ITEMS, Said};
+use crate::config::users::warn_of_passed_over;
 use crate::config::{document, suggest};
 use crate::units::{KnockKind, KnockSecret, Lifetime, Secret, Timestamp, UserName};
 
@@ -62,6 +63,7 @@ pub(super) fn read(
     report: &mut Report,
     of_files: &mut Problems,
 ) -> Option<Vec<SequenceClient>> {
+    warn_of_passed_over(folder, spot, outside, report);
     let files = match outside.users(folder) {
         Ok(files) if files.len() <= MAX_FILES => files,
         Ok(files) => {

@@ -60,6 +60,8 @@ pub struct User {
     pub totp: Option<TotpSecret>,
     /// What they may open.
     pub apps: Vec<UserApp>,
+    /// Whether they have a file of their own.
+    pub of_file: bool,
 }
 
 /// What a user has with one app.

@@ -180,6 +180,13 @@ fn about_ports(of: &TimeSequence, spot: Spot, report: &mut Report) {
 }
 
 impl TimeSequenceDraft {
+    /// What is in force, for its clients to be read anew.
+    pub fn again(settings: &TimeSequence) -> Self {
+        let (spot, folder) =
+            (Spot::elsewhere("global.time_sequence"), Spot::elsewhere("global.time_sequence.clients"));
+        Self { settings: TimeSequence { clients: Vec::new(), ..settings.clone() }, spot, folder }
+    }
+
     /// Whether its ports are nobody else's: not an app's, not those of the steps, not those of sequences that stay the same.
     pub fn has_free_ports(
         &self,

@@ -45,6 +45,20 @@ impl Owners {
         out
     }
 
+    /// Notes the keys of somebody who was read before.
+    pub fn add(&mut self, user: &User, apps: &[AppDraft<'_>]) {
+        for theirs in &user.apps {
+            let Some(slug) =
+                apps.iter().find(|app| app.name == theirs.app.as_str()).and_then(|app| app.slug.as_deref())
+            else {
+                continue;
+            };
+            for key in theirs.http.iter().chain(&theirs.https) {
+                let _ = self.other(slug, key, user.name.as_str());
+            }
+        }
+    }
+
     /// Who else has the key of an app, unless nobody had it yet.
     fn other(&mut self, app: &str, key: &AccessKey, owner: &str) -> Option<String> {
         let place = (app.to_owned(), fingerprint(key));
@@ -108,8 +122,16 @@ pub(super) fn read(
     };
     let http = apps.iter().flatten().flat_map(|app| &app.http);
     let longest = http.map(AccessKey::form_bytes).max().unwrap_or_default();
-    let user =
-        (|| Some(User { name: name?, disabled: disabled?, expires: expires?, totp: totp?, apps: apps? }))();
+    let user = (|| {
+        Some(User {
+            name: name?,
+            disabled: disabled?,
+            expires: expires?,
+            totp: totp?,
+            apps: apps?,
+            of_file: false,
+        })
+    })();
     (user, form_bytes(name_text) + longest)
 }
 

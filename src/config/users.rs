@@ -1,6 +1,7 @@
 //! All users: those of `global.users`, and those with files of their own.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use crate::config::app::AppDraft;
 use crate::config::global::GlobalDraft;
@@ -9,12 +10,14 @@ use crate::config::outside::{Outside, UserFile};
 use crate::config::problem::{Place, Problems};
 use crate::config::report::{Report, Spot};
 use crate::config::section::Section;
-use crate::config::settings::User;
+use crate::config::settings::{Settings, Step1Proof, User};
 use crate::config::syntax;
 use crate::config::user::{self, Around, Owners};
 
 /// Files of users that are read.
 const MAX_FILES: usize = 10_000;
+/// Files that are not read and are named.
+const MAX_PASSED_OVER: usize = 10;
 
 /// What was said about users.
 pub(super) struct UsersDraft {
@@ -24,42 +27,89 @@ pub(super) struct UsersDraft {
     pub form_bytes: usize,
 }
 
-/// Reads every user; what is wrong with files goes to `of_files`.
+/// Reads every user; what is wrong with files goes to `of_files`. The secrets of those with files come from `of_folder`.
 pub(super) fn read(
     global: &GlobalDraft<'_>,
+    apps: &[AppDraft<'_>],
+    (outside, of_folder): (&dyn Outside, &dyn Outside),
+    report: &mut Report,
+    of_files: &mut Problems,
+) -> UsersDraft {
+    let around = Around { apps, outside, proofs_only: global.proofs_only };
+    let mut reading = Reading::new(apps);
+    if let Some(section) = global.users.as_ref().and_then(|field| field.section(report)) {
+        for (name, field) in section.entries() {
+            reading.names.insert(name.to_owned());
+            match field.section(report) {
+                Some(section) => {
+                    let read = user::read(name, &section, &around, &mut reading.owners, report);
+                    reading.draft.add(read);
+                }
+                None => reading.draft.list = None,
+            }
+        }
+    }
+    if let Some((folder, field)) = &global.users_folder {
+        let around = Around { outside: of_folder, ..around };
+        reading.folder((folder, field.shown_spot()), &around, report, of_files);
+    }
+    reading.draft
+}
+
+/// Reads those with files anew, beside the others as they are.
+pub(super) fn again(
+    settings: &Settings,
     apps: &[AppDraft<'_>],
     outside: &dyn Outside,
     report: &mut Report,
     of_files: &mut Problems,
 ) -> UsersDraft {
-    let around = Around { apps, outside, proofs_only: global.proofs_only };
-    let mut owners = Owners::of_apps(apps);
-    let mut names = BTreeSet::new();
-    let mut out = UsersDraft { list: Some(Vec::new()), form_bytes: 0 };
-    if let Some(section) = global.users.as_ref().and_then(|field| field.section(report)) {
-        for (name, field) in section.entries() {
-            names.insert(name.to_owned());
-            match field.section(report) {
-                Some(section) => out.add(user::read(name, &section, &around, &mut owners, report)),
-                None => out.list = None,
-            }
-        }
+    let mut reading = Reading::new(apps);
+    let others: Vec<User> = settings.users.iter().filter(|user| !user.of_file).cloned().collect();
+    for user in &others {
+        reading.names.insert(user.name.to_string());
+        reading.owners.add(user, apps);
     }
-    if let Some((folder, field)) = &global.users_folder {
-        match outside.users(folder) {
+    reading.draft.list = Some(others);
+    if let Some(folder) = &settings.global.users_folder {
+        let proofs_only = settings.global.step1_proof != Step1Proof::Accept;
+        let around = Around { apps, outside, proofs_only };
+        reading.folder((folder, Spot::elsewhere("global.users_folder")), &around, report, of_files);
+    }
+    reading.draft
+}
+
+struct Reading {
+    owners: Owners,
+    names: BTreeSet<String>,
+    draft: UsersDraft,
+}
+
+impl Reading {
+    fn new(apps: &[AppDraft<'_>]) -> Self {
+        let draft = UsersDraft { list: Some(Vec::new()), form_bytes: 0 };
+        Self { owners: Owners::of_apps(apps), names: BTreeSet::new(), draft }
+    }
+
+    fn folder(
+        &mut self,
+        (folder, spot): (&Path, Spot),
+        around: &Around<'_, '_>,
+        report: &mut Report,
+        of_files: &mut Problems,
+    ) {
+        warn_of_passed_over(folder, &spot, around.outside, report);
+        match around.outside.users(folder) {
             Ok(files) if files.len() > MAX_FILES => {
-                report.error(
-                    field.shown_spot(),
-                    format!("there are {} files, the most is {MAX_FILES}", files.len()),
-                );
-                out.list = None;
+                report.error(spot, format!("there are {} files, the most is {MAX_FILES}", files.len()));
+                self.draft.list = None;
             }
             Ok(files) => {
                 for file in &files {
                     let mut own = Report::default();
-                    match of_file(file, &names, &around, &mut owners, &mut own) {
-                        Some(read) => out.add(read),
-                        None => out.list = None,
+                    match of_file(file, &self.names, around, &mut self.owners, &mut own) {
+                        Some(read) => self.draft.add(read),
+                        None => self.draft.list = None,
                     }
                     match own.finish(&file.file, &file.text) {
                         Ok(warnings) => of_files.list.extend(warnings),
@@ -71,12 +121,22 @@ pub(super) fn read(
                 }
             }
             Err(reason) => {
-                report.error(field.shown_spot(), reason);
-                out.list = None;
+                report.error(spot, reason);
+                self.draft.list = None;
             }
         }
     }
-    out
+}
+
+/// Warns of files that look like those of users or clients, and are not read.
+pub(super) fn warn_of_passed_over(folder: &Path, spot: &Spot, outside: &dyn Outside, report: &mut Report) {
+    for name in outside.passed_over(folder).into_iter().take(MAX_PASSED_OVER) {
+        report.warning(
+            spot.clone(),
+            format!("{name} is not read: only files NAME.yaml are"),
+            "rename it, or move it away",
+        );
+    }
 }
 
 impl UsersDraft {
@@ -122,5 +182,6 @@ fn of_file(
         return None;
     };
     let section = Section::open("", start, &root, report)?;
-    Some(user::read(&file.name, &section, around, owners, report))
+    let (user, form_bytes) = user::read(&file.name, &section, around, owners, report);
+    Some((user.map(|user| User { of_file: true, ..user }), form_bytes))
 }

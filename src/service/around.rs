@@ -29,6 +29,8 @@ pub struct Known {
     pub refused: u64,
     /// Whether the last one was carried out; also before the first one.
     pub last_reload_good: bool,
+    /// Whether the files of users and clients say something that could not be put in force.
+    pub users_refused: bool,
     /// When the configuration in force was taken over.
     pub configured: SystemTime,
     /// When the first certificate of those that are served ends; none where none is, or it cannot be told.
@@ -63,6 +65,7 @@ impl Default for Around {
             reloaded: 0,
             refused: 0,
             last_reload_good: true,
+            users_refused: false,
             configured: started,
             certificate_ends: None,
             no_figures: None,
@@ -112,11 +115,28 @@ impl Around {
         let mut known = self.lock();
         known.last_reload_good = good;
         if good {
+            known.users_refused = false;
             known.reloaded += 1;
             known.configured = clock::now().wall;
         } else {
             known.refused += 1;
         }
+    }
+
+    /// The files of users and clients were reloaded by themselves; whether nothing else waits to be.
+    pub fn users_reloaded(&self, all: bool) {
+        let mut known = self.lock();
+        known.last_reload_good |= all;
+        known.users_refused = false;
+        known.reloaded += 1;
+        known.configured = clock::now().wall;
+    }
+
+    /// Those files are not put in force.
+    pub fn users_refused(&self) {
+        let mut known = self.lock();
+        known.users_refused = true;
+        known.refused += 1;
     }
 
     /// Step 2 is served with this certificate from now on.
@@ -191,5 +211,12 @@ mod tests {
         let known = around.known();
         assert_eq!((known.reloaded, known.refused, known.last_reload_good), (1, 1, true));
         assert!(known.configured >= known.started);
+        around.reloaded(false);
+        around.users_reloaded(false);
+        assert!(!around.known().last_reload_good, "the configuration of before is in force");
+        around.users_refused();
+        around.users_reloaded(true);
+        let known = around.known();
+        assert!(known.last_reload_good && !known.users_refused);
     }
 }

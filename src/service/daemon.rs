@@ -34,9 +34,9 @@ use super::on_disk::InForce;
 use super::operations::Operations;
 use super::outside;
 use super::record::{Record, number};
-use super::reload::Source;
 use super::served::Pair;
 use super::snapshot::Snapshot;
+use super::source::Source;
 use super::state::{StateFile, resumed};
 use super::trial::{Trial, TrialError, Watcher};
 use super::used_codes::UsedCodesFile;
@@ -112,7 +112,7 @@ pub fn run(mut daemon: Daemon, launcher: Arc<Launcher>, watcher: Option<Watcher>
     let files = daemon.tls.as_ref();
     let pair = files.map(|files| Pair::new(&files.certificate, &files.key));
     let pem = files.map(|files| tls(&files.certificate, &files.key)).transpose()?;
-    let two_factor = load_two_factor(&daemon.settings)?;
+    let two_factor = Arc::new(load_two_factor(&daemon.settings)?);
     outside::check(&daemon.settings)?;
     let random = random::bytes().map_err(DaemonError::Process)?;
     let mut gatekeeper = Gatekeeper::new(&daemon.settings, &two_factor.factors, random);
@@ -159,7 +159,7 @@ pub fn run(mut daemon: Daemon, launcher: Arc<Launcher>, watcher: Option<Watcher>
             Enforcer::new(operations, gatekeeper, used_codes, state, trial.clone(), random, herald);
         let good = Cell::new(good);
         let trial = trial.as_ref();
-        let guarded = Guarded { daemon: &daemon, launcher, trial, seals, good, plans, around };
+        let guarded = Guarded { daemon: &daemon, launcher, trial, seals, good, plans, around, two_factor };
         let outcome = run_guarded(&guarded, enforcer, events, (pem, pair), begun, presence);
         // Who did not get as far as serving guards all the same.
         guarded.keep_plan();

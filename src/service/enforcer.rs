@@ -2,12 +2,14 @@
 
 mod calls;
 mod deeds;
+mod expiring;
 mod figures;
 mod keeping;
 mod knocks;
 mod lines;
 mod mending;
 mod recalling;
+mod reloading;
 mod rotation;
 mod standing;
 mod telling;
@@ -15,6 +17,7 @@ mod timed;
 
 pub use rotation::ServingSender;
 
+use self::expiring::Expiring;
 use self::lines::Lines;
 
 use std::collections::BTreeSet;
@@ -34,10 +37,10 @@ use super::operations::Operations;
 use super::outside::Told;
 use super::record::Record;
 use super::refusals::Refusals;
-use super::reload::Reload;
+use super::reload::{Reload, TakeOver};
 use super::repair::{AGAIN, Happened, Patience, Watch};
 use super::shut_out::ShutOut;
-use super::state::{StateFile, resumed};
+use super::state::StateFile;
 use super::tally::Tally;
 use super::trial::Trial;
 use super::used_codes::UsedCodesFile;
@@ -83,6 +86,8 @@ pub struct Enforcer {
     path_again_at: Option<Instant>,
     /// The same for knocks that change with time.
     timed_again_at: Option<Instant>,
+    /// Users and keys that expire.
+    expiring: Expiring,
     /// Who waits for the log of packets to be heard.
     hearing: Option<oneshot::Sender<()>>,
     tally: Tally,
@@ -136,6 +141,7 @@ impl Enforcer {
             listener: None,
             path_again_at: None,
             timed_again_at: None,
+            expiring: Expiring::default(),
             hearing: None,
             tally: Tally::default(),
             around: Arc::default(),
@@ -200,9 +206,10 @@ impl Enforcer {
             self.operations.follow_outlasting(clock::now());
             self.tell_turns(clock::now());
             self.follow_path(clock::now());
+            self.follow_expiring(clock::now());
             self.follow_timed(&mut knocks, clock::now());
             self.outside.follow(self.operations.settings());
-            let timed_at = self.timed_due();
+            let (timed_at, expires_at) = (self.timed_due(), self.expiring_due());
             let (repair_at, summary_at) = (self.repair_at, self.refusals.due());
             let (end_at, path_at) = (self.end_due(), self.path_due());
             tokio::select! {
@@ -215,6 +222,7 @@ impl Enforcer {
                 () = due(end_at) => {}
                 () = due(path_at) => {}
                 () = due(timed_at) => {}
+                () = due(expires_at) => {}
                 () = due(look_at) => {
                     self.look(clock::now());
                     look_at = look_every.map(|every| Instant::now() + every);
@@ -320,8 +328,8 @@ impl Enforcer {
         self.repair_at = Some(self.repair_at.map_or(at, |planned| planned.min(at)));
     }
 
-    fn on_reload(&mut self, reload: Reload, now: Now) {
-        let Reload { mut settings, two_factor, random, done } = reload;
+    fn take_over(&mut self, order: TakeOver, now: Now) {
+        let TakeOver { mut settings, two_factor, random, done } = order;
         // It was read a moment ago.
         settings.follow_time(now.wall);
         let outcome = self.operations.reload(settings, now);
@@ -332,25 +340,9 @@ impl Enforcer {
             self.follow_notify(now);
             self.tell_listener();
             self.outside.look(self.operations.settings());
+            self.expiring.forget();
         }
         let _ = done.send(outcome);
-    }
-
-    /// Keeps grants where the settings say, as a restart would.
-    fn follow_state_file(&mut self, now: Now) {
-        let wanted = self.operations.settings().global.state_file.as_deref();
-        if self.state.as_ref().map(StateFile::path) != wanted {
-            let on_trial = self.trial.as_ref().is_some_and(|trial| !trial.is_confirmed());
-            // What it says is soon out of date, unless all is put back as it was.
-            if !on_trial {
-                self.forget();
-            }
-            let had = self.state.take();
-            self.state = StateFile::resume(&mut self.operations, now).and_then(resumed);
-            if let Some(state) = &mut self.state {
-                state.succeed(had, on_trial);
-            }
-        }
     }
 
     fn on_knock(&mut self, attempt: Attempt, answer: oneshot::Sender<Answer>, now: Now) {

@@ -1,7 +1,9 @@
-//! Who went from the configuration while no daemon ran: their grants end at the start, as they would by a reload.
+//! Who went from the configuration while no daemon ran, or whose time is over: their grants end as they would by a reload.
 
 use std::collections::BTreeSet;
+use std::time::SystemTime;
 
+use super::expired::{as_of, keys_of_users};
 use super::operations::{OperationError, Operations, TRIES};
 use super::reload::hand_over;
 use super::shut_out::ShutOut;
@@ -11,26 +13,22 @@ use crate::grant::Succession;
 use crate::units::Now;
 
 /// Those who can open an app, as notes call them. A key that took another one's place has its name.
-fn who_may(settings: &Settings, app: &App) -> BTreeSet<String> {
-    let keys = app.access_key_https.iter().enumerate().filter(|(_, key)| !key.disabled);
-    let users = settings.users.iter().filter(|user| !user.disabled);
-    let users = users.filter(|user| {
-        let mut apps = user.apps.iter().filter(|theirs| theirs.app == app.name && !theirs.disabled);
-        apps.any(|theirs| theirs.https.iter().any(|key| !key.disabled))
-    });
+fn who_may(settings: &Settings, app: &App, wall: SystemTime) -> BTreeSet<String> {
+    let keys = app.access_key_https.iter().enumerate().filter(|(_, key)| !as_of(key, wall).disabled);
     let keys = keys.map(|(at, _)| format!("key {}", at + 1));
-    keys.chain(users.map(|user| user.name.to_string())).collect()
+    let users = keys_of_users(settings, &app.name, Some(wall)).into_iter();
+    keys.chain(users.map(|(name, _)| name.to_owned())).collect()
 }
 
 impl Operations {
-    /// Ends the grants of users and keys that the settings do not know; returns how many.
+    /// Ends the grants of users and keys that the settings do not know, or that have expired; returns how many.
     ///
     /// # Errors
     /// [`OperationError`] when the kernel would not.
     pub(super) fn end_grants_of_those_gone(&mut self, now: Now) -> Result<usize, OperationError> {
         let mut ended = 0;
         for app in self.settings().apps.clone() {
-            let may = who_may(self.settings(), &app);
+            let may = who_may(self.settings(), &app, now.wall);
             let connected = self.connected(&app)?;
             let had = self.ledger().knockers(&app.slug).into_iter();
             let had = had.chain(connected.iter().map(String::as_str));
@@ -68,15 +66,26 @@ impl Operations {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::service::expired::next_end;
+    use crate::units::Timestamp;
 
     #[test]
     fn only_who_has_a_key_that_counts_may_open() {
-        let text = "global:\n  interface_ext: eth0\n  http_post_path: /a-path\n  https_post_path: /b-path\n  users:\n    alice: {access_key_http: alice-first-key, access_key_https: alice-second-key}\n    bob: {disabled: true, access_key_http: bobby-first-key, access_key_https: bobby-second-key}\n    carol: {apps: [web], access_key_http: carol-first-key, access_key_https: carol-second-key}\nssh:\n  port: 22\n  duration: 1h\n  access_key_http: [first-secret]\n  access_key_https: [other-secret, {key: third-secret, disabled: true}]\nweb:\n  port: 80\n  duration: 1h\n";
+        let text = "global:\n  interface_ext: eth0\n  http_post_path: /a-path\n  https_post_path: /b-path\n  users:\n    alice: {access_key_http: alice-first-key, access_key_https: alice-second-key}\n    bob: {disabled: true, access_key_http: bobby-first-key, access_key_https: bobby-second-key}\n    carol: {apps: [web], access_key_http: carol-first-key, access_key_https: carol-second-key}\n    dave: {apps: [web], expires: 1971-01-01, access_key_http: daves-first-key, access_key_https: daves-second-key}\nssh:\n  port: 22\n  duration: 1h\n  access_key_http: [first-secret]\n  access_key_https: [other-secret, {key: third-secret, disabled: true}, {key: fourth-secret, expires: 1971-01-02}]\nweb:\n  port: 80\n  duration: 1h\n";
         let settings = crate::config::parse("x", text, None, &crate::config::Alone).unwrap().settings;
         let app = |name: &str| settings.apps.iter().find(|app| app.slug == name).unwrap();
-        let may = |name| who_may(&settings, app(name)).into_iter().collect::<Vec<_>>();
-        assert_eq!(may("ssh"), ["alice", "key 1"]);
-        assert_eq!(may("web"), ["alice", "carol"]);
+        let second = |secs| SystemTime::UNIX_EPOCH + Duration::from_secs(secs);
+        let may = |name, wall| who_may(&settings, app(name), wall).into_iter().collect::<Vec<_>>();
+        assert_eq!(may("ssh", second(0)), ["alice", "key 1", "key 3"]);
+        assert_eq!(may("web", second(0)), ["alice", "carol", "dave"]);
+        let (first, last) = (86_400 * 366, 86_400 * 367);
+        assert_eq!(next_end(&settings, second(0)).map(Timestamp::as_secs), Some(first));
+        assert_eq!(may("web", second(first)), ["alice", "carol"]);
+        assert_eq!(next_end(&settings, second(first)).map(Timestamp::as_secs), Some(last));
+        assert_eq!(may("ssh", second(last)), ["alice", "key 1"]);
+        assert_eq!(next_end(&settings, second(last)), None);
     }
 }

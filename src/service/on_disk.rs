@@ -7,8 +7,8 @@ use tokio::task::spawn_blocking;
 
 use super::health::{Ailment, Part};
 use super::not_reloaded::{ReloadError, one_line};
-use super::reload::Source;
-use crate::config::{Checked, Outline, Problems, Severity};
+use super::source::Source;
+use crate::config::{Checked, Outline, Problems, SecretsOfUsers, Severity};
 use crate::ruleset::explain::{Newer, span};
 use crate::sys::clock;
 use crate::sys::files::{self, Stamp};
@@ -84,6 +84,13 @@ impl OnDisk {
     /// Notes what is in force from now on.
     pub(super) fn taken(&self, in_force: InForce) {
         *self.lock() = Known { in_force, ..Known::default() };
+    }
+
+    /// Notes what files of users and clients name from now on.
+    pub(super) fn users_taken(&self, secrets: SecretsOfUsers) {
+        let mut known = self.lock();
+        known.in_force.outline.take_users(secrets);
+        known.same = None;
     }
 
     /// Notes why a reload could not put in force what it had read.
@@ -167,7 +174,7 @@ mod tests {
     use std::sync::RwLock;
 
     use super::*;
-    use crate::config::{Alone, parse};
+    use crate::config::{Alone, parse, users_anew};
 
     #[test]
     fn what_is_on_the_disk_is_compared_until_it_is_taken_over() {
@@ -188,9 +195,11 @@ mod tests {
         };
         write(text("1h"));
         let from = Arc::clone(&written);
-        let source = Source::new(Some(file.clone()), move || {
-            parse("config.yaml", &from.read().unwrap(), None, &Alone)
-        });
+        let source = Source::new(
+            Some(file.clone()),
+            move || parse("config.yaml", &from.read().unwrap(), None, &Alone),
+            |settings| users_anew("config.yaml", settings, &Alone),
+        );
         let read = || InForce::of(&source.read().unwrap());
         let on_disk = OnDisk::new(source.clone(), read());
         assert_eq!(on_disk.look(), None);

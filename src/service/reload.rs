@@ -1,10 +1,9 @@
 //! A changed configuration or certificate, taken over while running: as a whole or not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, oneshot};
@@ -14,6 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::around::Around;
 use super::clients_gone::{clients_gone, moved};
 use super::daemon::load_two_factor;
+use super::expired::{as_of, keys_of_users};
 use super::front::Step2Config;
 use super::kept_plan::PlanKeeper;
 use super::knocked::{GrantSet, grants_of_apps};
@@ -27,12 +27,13 @@ use super::outside::Outside;
 use super::record::{Record, number};
 use super::served::{Pair, Served};
 use super::shut_out::any_keeps;
+use super::source::Source;
 use super::trial::Trial;
 use super::two_factor::Found;
 use super::user_files::{LOOK_AT_USERS, UserFiles};
 use super::ways_gone::ways_changed;
 use crate::backend::BackendError;
-use crate::config::{Checked, Problems, Settings};
+use crate::config::{Checked, Settings};
 use crate::grant::{Ledger, Note, Succession};
 use crate::ruleset::allow::key_address;
 use crate::ruleset::diff::{Change, Live, SetRef};
@@ -47,45 +48,18 @@ const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(60);
 /// A grant that ends by less than this later than its heir's counts as ending with it.
 const SLACK: Duration = Duration::from_millis(250);
 
-/// Where the configuration comes from: reads and checks it anew.
-#[derive(Clone)]
-pub struct Source {
-    path: Option<PathBuf>,
-    read: Arc<dyn Fn() -> Result<Checked, Problems> + Send + Sync>,
-}
-
-impl Source {
-    /// A source that is read by calling `read`, which reads that file, if any.
-    pub fn new(
-        path: Option<PathBuf>,
-        read: impl Fn() -> Result<Checked, Problems> + Send + Sync + 'static,
-    ) -> Self {
-        Self { path, read: Arc::new(read) }
-    }
-
-    pub(super) fn path(&self) -> Option<&Path> {
-        self.path.as_deref()
-    }
-
-    /// Reads it.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub(super) fn read(&self) -> Result<Checked, Problems> {
-        (self.read)()
-    }
-}
-
-impl fmt::Debug for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Source")
-    }
+/// What is asked of the enforcer.
+pub(super) enum Reload {
+    /// To tell what is in force.
+    InForce(oneshot::Sender<Settings>),
+    /// To take this over.
+    To(Box<TakeOver>),
 }
 
 /// What the enforcer is to take over.
-pub(super) struct Reload {
+pub(super) struct TakeOver {
     pub(super) settings: Settings,
-    pub(super) two_factor: Found,
+    pub(super) two_factor: Arc<Found>,
     pub(super) random: [u8; 16],
     pub(super) done: oneshot::Sender<Result<Reloaded, OperationError>>,
 }
@@ -93,11 +67,11 @@ pub(super) struct Reload {
 /// What came of it.
 pub(super) struct Reloaded {
     /// Changes to the table.
-    changes: usize,
+    pub(super) changes: usize,
     /// Grants that ended because their app or key is no more.
-    ended: usize,
+    pub(super) ended: usize,
     /// The plan that is in force now.
-    good: LastGood,
+    pub(super) good: LastGood,
 }
 
 /// Reloads when it is told to, and the certificate also when its files change.
@@ -105,6 +79,10 @@ pub(super) struct Reloader {
     pub(super) source: Source,
     pub(super) pair: Option<Pair>,
     pub(super) users: UserFiles,
+    /// Why their files are not in force, as it was told.
+    pub(super) users_refused: Vec<String>,
+    /// The 2FA files in force.
+    pub(super) two_factor: Arc<Found>,
     /// The interfaces that are guarded.
     pub(super) outside: Outside,
     /// A start that may still be taken back.
@@ -143,8 +121,7 @@ impl Reloader {
                 }
                 _ = users.tick() => {
                     if self.users.changed() {
-                        tracing::info!("the files of users or clients have changed");
-                        self.take_over().await;
+                        self.take_over_users().await;
                     }
                 }
             }
@@ -175,14 +152,8 @@ impl Reloader {
                 true
             }
             Err(error) => {
-                if matches!(error, ReloadError::Operation(_)) {
-                    self.users.failed();
-                }
                 tracing::warn!("not reloaded: the configuration of before stays in force");
-                for line in reasons(&error) {
-                    let text = format!("not reloaded: {line}");
-                    Record { reason: Some(line), ..Record::of(LogEvent::NotReloaded) }.log_as(&text);
-                }
+                tell_refused(reasons(&error));
                 false
             }
         }
@@ -191,8 +162,7 @@ impl Reloader {
     /// Reads everything before anything is changed; returns the changes to the table and the grants that ended.
     async fn reload(&mut self) -> Result<(usize, usize), ReloadError> {
         let source = self.source.clone();
-        // Before reading, so that what is written meanwhile is a change.
-        self.users.take();
+        let looked = self.users.look();
         // Files may be slow, and step 1 and step 2 are served meanwhile.
         let read = spawn_blocking(move || read(&source)).await.map_err(|_| ReloadError::Ending)?;
         let (settings, two_factor, in_force) = read?;
@@ -203,16 +173,15 @@ impl Reloader {
         {
             return Err(self.on_disk.refused(in_force, ReloadError::StateFolder(path.clone())));
         }
-        if !self.users.are_of(&settings) {
-            self.users = UserFiles::new(&settings);
-        }
-        let random = random::bytes().map_err(ReloadError::Random)?;
+        let other_users = (!self.users.are_of(&settings)).then(|| UserFiles::new(&settings));
         let (step2, state_file) = (Step2Config::of(&settings), settings.global.state_file.clone());
 
-        let (done, finished) = oneshot::channel();
-        let reload = Reload { settings, two_factor, random, done };
-        self.enforcer.send(reload).await.map_err(|_| ReloadError::Ending)?;
-        let Reloaded { changes, ended, good } = finished.await.map_err(|_| ReloadError::Ending)??;
+        let Reloaded { changes, ended, good } = self.put_in_force(settings, Arc::new(two_factor)).await?;
+        match other_users {
+            Some(users) => self.users = users,
+            None => self.users.taken(looked),
+        }
+        self.users_refused.clear();
         self.outside = outside;
         self.on_disk.taken(in_force);
 
@@ -220,11 +189,30 @@ impl Reloader {
             served.change(|serving| serving.step2 = Arc::new(step2)).await;
         }
         last_run::goes_on_with(state_file, self.state_dir.clone()).await;
-        if self.trial.as_ref().is_some_and(|trial| !trial.reloaded(&good)) {
-            return Ok((changes, ended));
-        }
-        self.plans.keep_beside(good).await;
+        self.keep_plan(good).await;
         Ok((changes, ended))
+    }
+
+    /// Has the enforcer take over these settings.
+    pub(super) async fn put_in_force(
+        &mut self,
+        settings: Settings,
+        two_factor: Arc<Found>,
+    ) -> Result<Reloaded, ReloadError> {
+        let random = random::bytes().map_err(ReloadError::Random)?;
+        let (done, finished) = oneshot::channel();
+        let order = TakeOver { settings, two_factor: Arc::clone(&two_factor), random, done };
+        self.enforcer.send(Reload::To(Box::new(order))).await.map_err(|_| ReloadError::Ending)?;
+        let reloaded = finished.await.map_err(|_| ReloadError::Ending)??;
+        self.two_factor = two_factor;
+        Ok(reloaded)
+    }
+
+    /// Keeps the plan in force for a start without a configuration, unless it may still be taken back.
+    pub(super) async fn keep_plan(&self, good: LastGood) {
+        if self.trial.as_ref().is_none_or(|trial| trial.reloaded(&good)) {
+            self.plans.keep_beside(good).await;
+        }
     }
 
     async fn reload_certificate(&mut self) {
@@ -257,6 +245,14 @@ fn read(source: &Source) -> Result<(Settings, Found, InForce), ReloadError> {
     }
     let two_factor = load_two_factor(&settings).map_err(ReloadError::Files)?;
     Ok((settings, two_factor, in_force))
+}
+
+/// A line in the log for each reason.
+pub(super) fn tell_refused(reasons: Vec<String>) {
+    for line in reasons {
+        let text = format!("not reloaded: {line}");
+        Record { reason: Some(line), ..Record::of(LogEvent::NotReloaded) }.log_as(&text);
+    }
 }
 
 fn tell_systemd(state: &str) {
@@ -325,7 +321,7 @@ impl Operations {
         let slugs: Vec<String> = self.settings.apps.iter().map(|app| app.slug.clone()).collect();
         self.allowed.retain(|have| have.app.as_ref().is_none_or(|app| slugs.contains(app)));
         let moved = moved(before, &self.settings);
-        let mut successions = successions(before, &self.settings);
+        let mut successions = successions(before, &self.settings, now.wall);
         successions.retain(|slug, _| !moved.contains(slug));
         let clients = clients_gone(before, &self.settings, now);
         let gone: Vec<&str> = before.apps.iter().map(|app| app.slug.as_str()).collect();
@@ -399,34 +395,29 @@ impl Operations {
 }
 
 /// What becomes of the keys of the apps that stay, by slug.
-fn successions(before: &Settings, after: &Settings) -> BTreeMap<String, Succession> {
+fn successions(before: &Settings, after: &Settings, wall: SystemTime) -> BTreeMap<String, Succession> {
     before
         .apps
         .iter()
         .filter_map(|old| {
             let new = after.apps.iter().find(|new| new.slug == old.slug)?;
-            let gone = users_gone(before, after, &old.name);
-            Some((old.slug.clone(), Succession::between(&old.access_key_https, &new.access_key_https, gone)))
+            let gone = users_gone(before, after, &old.name, wall);
+            let keys: Vec<AccessKey> = new.access_key_https.iter().map(|key| as_of(key, wall)).collect();
+            Some((old.slug.clone(), Succession::between(&old.access_key_https, &keys, gone)))
         })
         .collect()
 }
 
 /// Who could open an app before and cannot any more, or not with any of the keys of step 2 of before.
-fn users_gone(before: &Settings, after: &Settings, app: &AppName) -> BTreeSet<String> {
-    let keys = |settings: &Settings| -> Vec<(String, AccessKey)> {
-        let all = settings.users.iter().filter(|user| !user.disabled).flat_map(|user| {
-            let apps = user.apps.iter().filter(|theirs| theirs.app == *app && !theirs.disabled);
-            let keys = apps.flat_map(|theirs| &theirs.https).filter(|key| !key.disabled);
-            keys.map(|key| (user.name.to_string(), key.clone()))
-        });
-        all.collect()
-    };
-    let (old, new) = (keys(before), keys(after));
+fn users_gone(before: &Settings, after: &Settings, app: &AppName, wall: SystemTime) -> BTreeSet<String> {
+    // Those whose time is over may have had it when they knocked.
+    let (old, new) = (keys_of_users(before, app, None), keys_of_users(after, app, Some(wall)));
     let stays = |name: &str| {
-        old.iter()
-            .any(|(who, key)| who == name && new.iter().any(|(now, other)| now == name && other.same_as(key)))
+        old.iter().any(|(who, key)| {
+            *who == name && new.iter().any(|(now, other)| *now == name && other.same_as(key))
+        })
     };
-    old.iter().filter(|(name, _)| !stays(name)).map(|(name, _)| name.clone()).collect()
+    old.iter().filter(|(name, _)| !stays(name)).map(|(name, _)| (*name).to_owned()).collect()
 }
 
 /// The changes to an app's grants after a change of its keys, and how many end.

@@ -131,6 +131,33 @@ fn a_pair_is_read_again_when_it_has_changed_and_a_bad_one_only_once() {
 }
 
 #[test]
+fn who_has_expired_keeps_nothing() {
+    let settings = |alice: &str, key: &str| {
+        let text = format!(
+            "global: {{interface_ext: eth0, http_post_path: /one-place, https_post_path: /two-place, \
+             users: {{alice: {{access_key_http: alice-key-1, access_key_https: alice-key-2{alice}}}}}}}\n\
+             ssh: {{port: 22, duration: 1h, access_key_http: first-secret, access_key_https: {{key: other-secret{key}}}}}\n"
+        );
+        crate::config::parse("x", &text, None, &crate::config::Alone).unwrap().settings
+    };
+    let (before, year) =
+        (settings("", ""), |n: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(n * 31_622_400));
+    let over = ", expires: 1990-01-01";
+    for (alice, key, wall, lost) in [
+        ("", "", year(30), vec![]),
+        (over, "", year(10), vec![]),
+        (over, "", year(30), vec!["alice"]),
+        ("", over, year(10), vec![]),
+        ("", over, year(30), vec!["key 1"]),
+    ] {
+        let all = successions(&before, &settings(alice, key), wall);
+        let gone: Vec<&str> =
+            ["alice", "key 1"].into_iter().filter(|by| all["ssh"].note(&note(by)).is_none()).collect();
+        assert_eq!(gone, lost, "{alice} {key}");
+    }
+}
+
+#[test]
 fn users_keep_their_grants_as_long_as_one_of_their_keys_stays() {
     let settings = |users: &str| {
         let text = format!(
@@ -144,7 +171,7 @@ fn users_keep_their_grants_as_long_as_one_of_their_keys_stays() {
          bob: {access_key_http: bobby-key-1, access_key_https: bobby-key-2, apps: [ssh]}",
     );
     let gone = |users: &str, app: &str| {
-        let gone = users_gone(&before, &settings(users), &app.parse().unwrap());
+        let gone = users_gone(&before, &settings(users), &app.parse().unwrap(), SystemTime::now());
         gone.into_iter().collect::<Vec<_>>().join(" ")
     };
     let bob = "bob: {access_key_http: bobby-key-1, access_key_https: bobby-key-2, apps: [ssh]}";

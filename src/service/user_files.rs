@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::Settings;
+use crate::config::{FileName, Settings};
 use crate::sys::files::{self, Stamp};
 
 /// How often the files of users are looked at.
@@ -14,6 +14,10 @@ const MOST_LOOKS: u32 = 15;
 
 type Stamps = Vec<(PathBuf, Stamp)>;
 
+/// The files as they were at a look.
+#[derive(Debug)]
+pub(super) struct Looked(Stamps);
+
 /// The files of users and of clients, as they were last taken over and as they were last looked at.
 #[derive(Clone, Debug)]
 pub struct UserFiles {
@@ -21,7 +25,7 @@ pub struct UserFiles {
     taken: Stamps,
     last: Stamps,
     restless: u32,
-    /// What was read could not be put in force, through no fault of the files.
+    /// What was read could not be put in force.
     failed: bool,
 }
 
@@ -43,16 +47,28 @@ impl UserFiles {
         self.folders == folders(settings)
     }
 
-    /// Notes that the files are read now, as they are.
-    pub(super) fn take(&mut self) {
-        self.last = stamps(&self.folders);
-        self.taken.clone_from(&self.last);
+    /// How the files look, to be asked before they are read: what is written meanwhile is a change.
+    pub(super) fn look(&self) -> Looked {
+        Looked(stamps(&self.folders))
+    }
+
+    /// Notes that what was there at that look is in force.
+    pub(super) fn taken(&mut self, looked: Looked) {
+        self.last.clone_from(&looked.0);
+        self.taken = looked.0;
         self.restless = 0;
         self.failed = false;
     }
 
-    /// Notes that what was taken is not in force, although nothing was wrong with it: it is tried again after a while.
-    pub(super) fn failed(&mut self) {
+    /// Whether what was there at that look was refused before.
+    pub(super) fn was_refused(&self, looked: &Looked) -> bool {
+        self.failed && looked.0 == self.taken
+    }
+
+    /// Notes that it is not in force: it is tried again when a file is another one, and after a while in any case, as the
+    /// reason may be somewhere else.
+    pub(super) fn failed(&mut self, looked: Looked) {
+        self.taken(looked);
         self.failed = !self.folders.is_empty();
     }
 
@@ -79,13 +95,10 @@ fn folders(settings: &Settings) -> Vec<PathBuf> {
     settings.global.users_folder.iter().cloned().chain(clients).collect()
 }
 
-/// Of the files that are read as users or clients, and of no others.
+/// Of the files that are read as users or clients, of those that are warned of, and of no others.
 fn stamps(folders: &[PathBuf]) -> Stamps {
-    let is_user = |path: &Path| {
-        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        !hidden && path.extension().is_some_and(|end| end == "yaml")
-    };
-    folders.iter().flat_map(|folder| files::stamps(folder)).filter(|(path, _)| is_user(path)).collect()
+    let counts = |path: &Path| FileName::of(path) != FileName::Other;
+    folders.iter().flat_map(|folder| files::stamps(folder)).filter(|(path, _)| counts(path)).collect()
 }
 
 #[cfg(test)]
@@ -124,12 +137,14 @@ mod tests {
             assert!(!files.changed(), "{half}");
         }
         assert!(files.changed(), "it rests");
-        files.take();
+        let looked = files.look();
+        files.taken(looked);
         assert!(!files.changed());
         std::fs::remove_file(folder.0.join("alice.yaml")).unwrap();
         assert!(!files.changed());
         assert!(files.changed(), "it is gone");
-        files.take();
+        let looked = files.look();
+        files.taken(looked);
         for n in 1.. {
             folder.write("bob.yaml", &"x".repeat(n));
             if files.changed() {
@@ -143,10 +158,13 @@ mod tests {
     fn what_could_not_be_put_in_force_is_tried_again_after_a_while() {
         let folder = Folder::new("again");
         let mut files = UserFiles::in_folders(vec![folder.0.clone()]);
-        files.failed();
+        let looked = files.look();
+        files.failed(looked);
         assert_eq!((1..).find(|_| files.changed()), Some(15));
-        files.failed();
-        files.take();
+        let looked = files.look();
+        files.failed(looked);
+        let looked = files.look();
+        files.taken(looked);
         assert!((0..40).all(|_| !files.changed()));
     }
 
@@ -159,6 +177,9 @@ mod tests {
         folder.write(".alice.yaml.swp", "copy");
         folder.write(".alice.yaml", "copy");
         assert_eq!([0; 3].map(|_| files.changed()), [false; 3]);
+        // So that the log says at once that it is not read.
+        folder.write("bob.yml", "one");
+        assert_eq!([0; 2].map(|_| files.changed()), [false, true]);
         assert!(!UserFiles::in_folders(Vec::new()).changed());
     }
 

@@ -26,6 +26,7 @@ use crate::service::record::Record;
 use crate::service::reload::Reloader;
 use crate::service::served::{Pair, Served};
 use crate::service::trial::Trial;
+use crate::service::two_factor::Found;
 use crate::service::{callers, control, last_run};
 use crate::sys::netlink::Events;
 use crate::sys::{files, notify, process, resident, seal, signals, users};
@@ -49,6 +50,7 @@ pub(super) struct Guarded<'d> {
     pub(super) good: Cell<Option<LastGood>>,
     pub(super) plans: Arc<PlanKeeper>,
     pub(super) around: Arc<Around>,
+    pub(super) two_factor: Arc<Found>,
 }
 
 impl Guarded<'_> {
@@ -93,6 +95,8 @@ impl Guarded<'_> {
             source: daemon.source.clone(),
             pair,
             users: daemon.users.clone(),
+            users_refused: Vec::new(),
+            two_factor: Arc::clone(&self.two_factor),
             outside: Outside::of(&daemon.settings),
             trial: self.trial.cloned(),
             state_dir: daemon.state_dir.clone(),

@@ -87,6 +87,11 @@ impl Enforcer {
         if let Some(problem) = known.certificate_ends.and_then(|ends| ending(ends, clock::now().wall)) {
             add(Part::Certificate, problem);
         }
+        if known.users_refused {
+            let message =
+                "files of users or clients cannot be put in force, and those of before are: the log says why";
+            add(Part::Configuration, message.to_owned());
+        }
         if !known.last_reload_good {
             let message =
                 "the last reload was refused: the configuration of before is in force, the log says why";

@@ -29,7 +29,7 @@ impl Enforcer {
             front: known.front.map(|front| FrontState { serves: front.serves, restarts: front.restarts }),
             configuration: Configuration {
                 since: text(known.configured),
-                last_reload_good: known.last_reload_good,
+                last_reload_good: known.last_reload_good && !known.users_refused,
                 reloads: known.reloaded,
                 refused: known.refused,
                 newer: None,

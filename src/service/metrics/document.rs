@@ -37,7 +37,7 @@ pub fn document(figures: &Figures, known: &Known, memory: Option<u64>) -> String
     }
     page.add(&of::RELOADS, &["done"], known.reloaded);
     page.add(&of::RELOADS, &["refused"], known.refused);
-    page.add(&of::LAST_RELOAD, &[], u8::from(known.last_reload_good));
+    page.add(&of::LAST_RELOAD, &[], u8::from(known.last_reload_good && !known.users_refused));
     page.add(&of::CONFIGURED, &[], seconds(known.configured));
     commits(&mut page, &figures.commits);
     if let Some(ends) = known.certificate_ends {
