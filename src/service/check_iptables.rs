@@ -126,7 +126,7 @@ fn finding(filter: &ListedTable, chain: &str, command: &str, mark: Option<Mark>)
             severity: Severity::Warning,
             code,
             message: format!("{which}, and with global.mark: 0 it cannot tell what we let in"),
-            fix: "set global.mark, or accept the guarded and the step ports in that chain".to_owned(),
+            fix: "set global.mark, or accept the guarded and the step ports in that chain, for what comes in (OUTPUT: goes out) by interface_ext only: others are not guarded".to_owned(),
         };
     };
     let value = if mark.mask() == u32::MAX {

@@ -292,8 +292,21 @@ fn chains_of_a_bridge_matter_where_the_outside_interface_is_one() {
     assert_eq!(found.len(), 1, "{found:#?}");
     assert_eq!((found[0].severity, found[0].code), (Severity::Error, "host-drops-early"));
     assert!(
-        found[0].fix.starts_with("nft add rule bridge host input tcp dport '{ 2223, 8080, 8443 }' accept")
+        found[0].fix.starts_with(
+            "nft add rule bridge host input meta ibrname '\"eth0\"' tcp dport '{ 2223, 8080, 8443 }' accept"
+        ),
+        "{found:#?}"
     );
+    // Another bridge than the outside one is not let in, and the outside one is.
+    for (name, left) in [("eth0", 0), ("br-guest", 1)] {
+        let mut bytes = name.as_bytes().to_vec();
+        bytes.resize(16, 0);
+        // NFT_META_BRI_IIFNAME
+        let load = Step::Load { source: Source::Meta(17), to: 0, len: Some(16) };
+        let compare = Step::Compare { at: 0, how: Comparison::Eq, data: bytes };
+        situation.host.chains[0].rules = vec![rule(vec![load, compare, verdict(Verdict::Accept)])];
+        assert_eq!(told(&settings(""), &situation).len(), left, "{name}");
+    }
 }
 
 #[test]
