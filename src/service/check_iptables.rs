@@ -2,7 +2,7 @@
 //! own rules would defeat it.
 
 use super::check::Report;
-use super::{lockout, outside};
+use super::{forwarding, lockout, outside};
 use crate::backend::BackendError;
 use crate::backend::iptables::{Iptables, IptablesError, Observed};
 use crate::backend::survey::saved_files;
@@ -60,6 +60,7 @@ pub fn online(
     options: Options,
 ) -> Result<Report, BackendError> {
     let mut report = Report { findings: outside::findings(settings), changes: Vec::new() };
+    report.findings.extend(forwarding::findings(settings));
     report.findings.extend(without_ipset(iptables.keeping(), iptables.room()));
     let tables = iptables.plan(settings, options)?;
     report.changes = iptables.differences(&tables)?;

@@ -17,6 +17,7 @@ mod doubt;
 mod enforcer;
 mod expiry;
 pub mod explain;
+mod forwarding;
 pub mod front;
 mod front_log;
 mod gone;
