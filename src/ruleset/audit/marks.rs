@@ -171,9 +171,14 @@ fn taker<'h>(
         if ours == none {
             continue;
         }
-        let tells = |bit: &u32| judge(mark.value() ^ bit) != ours || judge(*bit) != none;
-        let asked = (0..u32::BITS).map(|at| 1 << at).filter(tells).fold(0, |all, bit| all | bit);
-        let meant_for_us = ours > none && asked & mark.value() == mark.value();
+        let bits_where = |tells: &dyn Fn(u32) -> bool| {
+            (0..u32::BITS).map(|at| 1 << at).filter(|&bit| tells(bit)).fold(0, |all, bit| all | bit)
+        };
+        let of_ours = bits_where(&|bit| judge(mark.value() ^ bit) != ours);
+        let asked = of_ours | bits_where(&|bit| judge(bit) != none);
+        // A mark of one bit is not told from others' where that bit keeps something away from us.
+        let meant_for_us =
+            of_ours & mark.value() == mark.value() && (ours > none || mark.value().count_ones() > 1);
         // Any mark at all: there is no other one to be had.
         if !meant_for_us && asked != u32::MAX {
             bits |= asked;

@@ -340,6 +340,14 @@ fn bits_of_our_mark_that_others_ask_for_are_told_with_a_mark_that_is_free() {
     assert!(told(&usual, after, 100, two)[0].contains("mark: 0x5e28/0xfffffffc\n"));
     let own = settings("").with_mark("0x4000/0xc000");
     assert!(told(&own, after, 100, vec![back()])[0].contains("mark: 0x8000/0x8000\n"));
+    let [load, mask, ..] = <[Step; 4]>::try_from(masked(0xff00, 0, accept())).unwrap();
+    for how in [Comparison::Eq, Comparison::Ne] {
+        let compare = Step::Compare { at: 0, how, data: 0x500_u32.to_ne_bytes().to_vec() };
+        let meant = vec![load.clone(), mask.clone(), compare, accept()];
+        assert_eq!(told(&settings("").with_mark("0x500/0xff00"), after, 100, vec![meant]), [""; 0]);
+    }
+    let field = masked(0xff00, 0, accept());
+    assert_eq!(told(&settings("").with_mark("0x500/0xff00"), after, 100, vec![field]).len(), 1);
     for (hook, priority, rules) in [
         (HostHook::Prerouting, 0, back()),
         (HostHook::Forward, -150, back()),
