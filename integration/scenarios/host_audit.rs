@@ -67,11 +67,8 @@ impl Site {
 
     /// How a guarded port is reached by somebody behind `int0`, which is not guarded.
     fn guest(&self, family: Family) -> Reach {
-        let own: IpAddr = match family {
-            Family::V4 => [10, 0, 0, 1].into(),
-            Family::V6 => "fd00:5::1".parse().unwrap(),
-        };
-        tcp(&self.net.lan, (own, 2222).into(), Duration::from_secs(1))
+        let own = if family == Family::V4 { "10.0.0.1" } else { "fd00:5::1" };
+        tcp(&self.net.lan, (own.parse::<IpAddr>().unwrap(), 2222).into(), Duration::from_secs(1))
     }
 
     fn service_opens(&self, family: Family, port: u16) -> bool {
