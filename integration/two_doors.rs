@@ -261,8 +261,16 @@ fn what_nft_lists_it_also_loads() {
     for (name, text) in cases() {
         let wanted = plan(&settings(name, &text), options(true));
         let listed = in_fresh_namespace(|| {
-            Nftables::open().unwrap().install(&wanted).unwrap();
-            listing()
+            let mut nft = Nftables::open().unwrap();
+            nft.install(&wanted).unwrap();
+            assert!(!nft.read().unwrap().unwrap().loaded, "{name}");
+            let listed = listing();
+            // Into the table that is in force, as whoever flushes nothing before does.
+            load(&listed);
+            assert!(nft.read().unwrap().unwrap().loaded, "{name}");
+            nft.install(&wanted).unwrap();
+            assert_eq!((listing(), nft.read().unwrap().unwrap().loaded), (listed.clone(), false), "{name}");
+            listed
         });
         let again = in_fresh_namespace(|| {
             load(&listed);

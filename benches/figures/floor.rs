@@ -68,7 +68,7 @@ pub fn serve_all(folder: &Path) -> ! {
     let config = server_config(&read("cert.pem"), &read("key.pem"));
     let (here, there) = UnixStream::pair().unwrap();
     let mut other = Command::new(std::env::current_exe().unwrap());
-    other.arg(MAKE).stdin(OwnedFd::from(there)).spawn().unwrap();
+    let mut other = other.arg(MAKE).stdin(OwnedFd::from(there)).spawn().unwrap();
     here.set_nonblocking(true).unwrap();
     for (port, then) in
         [(BARE, Then::Nothing), (WITH_COMMIT, Then::Commit(Wire::open())), (APART, Then::Ask(here))]
@@ -77,9 +77,9 @@ pub fn serve_all(folder: &Path) -> ! {
         let config = Arc::clone(&config);
         thread::spawn(move || serve(listener, config, then));
     }
-    loop {
-        thread::park();
-    }
+    // It goes on as long as they do.
+    let ended = other.wait();
+    panic!("who makes elements has ended: {ended:?}")
 }
 
 /// Makes an element of each address that comes, and says so, until nobody asks any more.

@@ -22,8 +22,10 @@ pub fn packet_log(bytes: &[u8]) {
         } else {
             IpAddr::from(choices.bytes::<16>())
         },
+        from: None,
         prefix: (0..choices.below(64)).map(|_| char::from(choices.byte() % 94 + 33)).collect(),
     };
+    // Of no protocol that has ports.
     let packet = match told.source {
         IpAddr::V4(v4) => [&[0x45; 12][..], &v4.octets(), choices.rest()].concat(),
         IpAddr::V6(v6) => [&[0x60; 8][..], &v6.octets(), choices.rest()].concat(),

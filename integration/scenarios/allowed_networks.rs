@@ -4,7 +4,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::agent::Installation;
-use crate::backend::on_every_firewall;
+use crate::backend::{on_both_iptables, on_every_firewall};
 use crate::configuration::Config;
 use crate::probe::{assert_echoes, assert_on_time, assert_silent, when_silent};
 use crate::server::{Habit, Server};
@@ -15,6 +15,12 @@ on_every_firewall! {
     an_operator_allows_networks_for_a_while_while_the_daemon_runs,
     an_operator_allows_networks_for_a_while_without_a_daemon,
     where_networks_overlap_the_longest_wins,
+    a_network_that_is_narrowed_lets_nobody_else_in,
+    what_operators_allowed_ends_with_one_flush_however_it_overlaps,
+}
+
+on_both_iptables! {
+    networks_that_another_version_left_in_the_kernel_end_with_a_start,
 }
 
 fn two_apps(global: &[&str], ssh: &[&str]) -> Config {
@@ -93,7 +99,7 @@ fn allow_for_a_while(daemon: bool) {
     home.verb(&net.router, &["allow", "--flush"]).success();
     assert_silent(&net.a, Family::V6.router(), 2222);
     let list = home.verb(&net.router, &["allow", "--list"]).success().text();
-    assert!(!list.contains("2001:db8:1::2"), "{list}");
+    assert_eq!(list, "no networks are allowed\n", "whoever has a grant, too");
 }
 
 fn an_operator_allows_networks_for_a_while_while_the_daemon_runs() {
@@ -147,6 +153,75 @@ fn where_networks_overlap_the_longest_wins() {
     agent.terminate();
     let _agent = home.start(&net.router);
     as_it_should_be();
+}
+
+fn a_network_that_is_narrowed_lets_nobody_else_in() {
+    let net = Topology::new();
+    let _services = services(&net);
+    let allowing = |v4: &str, v6: &str| two_apps(&[], &[&format!("allow: [{v4}\"{v6}\"]")]);
+    let home = Installation::new(&allowing("203.0.113.2/31, ", "2001:db8:1::2/127"));
+    let agent = home.start(&net.router);
+    let reload = |config: &Config| {
+        home.rewrite_config(config.text());
+        agent.reload();
+    };
+    let both = |family: Family, b: bool| {
+        assert_echoes(&net.a, family.router(), 2222);
+        if b {
+            assert_echoes(&net.b, family.router(), 2222);
+        } else {
+            assert_silent(&net.b, family.router(), 2222);
+        }
+    };
+    Family::BOTH.into_iter().for_each(|family| both(family, true));
+    reload(&allowing("203.0.113.2, ", "2001:db8:1::2"));
+    Family::BOTH.into_iter().for_each(|family| both(family, false));
+    reload(&allowing("203.0.113.2/31, ", "2001:db8:1::2/127"));
+    Family::BOTH.into_iter().for_each(|family| both(family, true));
+    reload(&two_apps(&[], &[]));
+    for family in Family::BOTH {
+        assert_silent(&net.a, family.router(), 2222);
+        assert_silent(&net.b, family.router(), 2222);
+    }
+}
+
+fn what_operators_allowed_ends_with_one_flush_however_it_overlaps() {
+    let net = Topology::new();
+    let _services = services(&net);
+    let home = Installation::new(&two_apps(&[], &[]));
+    let _agent = home.start(&net.router);
+    for words in [
+        &["allow", "203.0.113.2/31", "--for", "1h"][..],
+        &["allow", "203.0.113.2", "--for", "2h"],
+        &["allow", "2001:db8:1::2", "--for", "1h"],
+        &["allow", "2001:db8:1::2/127", "--for", "2h"],
+    ] {
+        home.verb(&net.router, words).success();
+    }
+    for family in Family::BOTH {
+        assert_echoes(&net.a, family.router(), 2222);
+        assert_echoes(&net.b, family.router(), 2222);
+    }
+    home.verb(&net.router, &["allow", "--flush"]).success();
+    for family in Family::BOTH {
+        assert_silent(&net.a, family.router(), 2222);
+        assert_silent(&net.b, family.router(), 2222);
+    }
+    assert!(listed(&net, &home).is_empty());
+}
+
+fn networks_that_another_version_left_in_the_kernel_end_with_a_start() {
+    let net = Topology::new();
+    let _services = services(&net);
+    let home = Installation::new(&two_apps(&["allow: [203.0.113.2]"], &[]));
+    home.start(&net.router).terminate();
+    let left = "add ka_allow_all_4 203.0.113.2/31 timeout 0 comment \"config 203.0.113.2/31\"\n";
+    net.router.feed("ipset", &["restore", "-exist"], left.as_bytes()).success();
+    assert_echoes(&net.b, Family::V4.router(), 2222);
+    let _agent = home.start(&net.router);
+    assert_echoes(&net.a, Family::V4.router(), 2222);
+    assert_silent(&net.b, Family::V4.router(), 2222);
+    assert_eq!(listed(&net, &home), ["203.0.113.2"]);
 }
 
 /// The networks that `allow --list` shows, in the order of the listing.

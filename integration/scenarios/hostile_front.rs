@@ -1,14 +1,15 @@
 //! The process that hears strangers can do nothing but ask; whoever takes it over cannot either.
 
 use std::fs;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::agent::Installation;
-use crate::configuration::{Config, http_key, https_key};
+use crate::configuration::{Config, STEP2_PATH, http_key, https_key};
 use crate::firewall::{elements, table};
 use crate::front::{ask, ask_without_listening, child_of, framed, pid_of, say, status_line, successor};
-use crate::knocking::knock;
-use crate::probe::{assert_echoes, assert_silent};
+use crate::knocking::{form, knock, post_step2};
+use crate::probe::{GENEROUS, assert_echoes, assert_silent};
 use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
 
@@ -79,6 +80,30 @@ fn the_front_has_no_privileges_files_or_secrets_of_the_enforcer() {
         assert!(!remembers(front, secret.as_bytes()), "a key is in the front's memory");
         assert!(remembers(agent.pid(), secret.as_bytes()), "the search does not work");
     }
+}
+
+#[test]
+fn nothing_of_what_clients_sent_stays_in_the_front() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&["step2_https_duration: 60"]));
+    let agent = home.start(&net.router);
+    let front = pid_of(&agent).unwrap();
+    for family in Family::BOTH {
+        let to = family.router();
+        knock(&net.a, to, "ssh");
+        let wrong = form("ssh", "a-key-that-is-not-right");
+        let _ = post_step2(&net.a, to, STEP2_PATH, &wrong, &[]);
+        let _ = post_step2(&net.a, to, STEP2_PATH, &format!("{wrong}&unknown=1"), &[]);
+    }
+    let secrets = [http_key("ssh"), https_key("ssh"), "a-key-that-is-not-right".to_owned()];
+    let end = Instant::now() + GENEROUS;
+    let kept = || secrets.iter().filter(|secret| remembers(front, secret.as_bytes())).collect::<Vec<_>>();
+    // Connections end a moment after their answers.
+    while !kept().is_empty() {
+        assert!(Instant::now() < end, "{:?}", kept());
+        sleep(Duration::from_millis(100));
+    }
+    assert_eq!(pid_of(&agent), Some(front));
 }
 
 /// Whether bytes are in the memory of a process that it can write.

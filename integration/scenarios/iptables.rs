@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::agent::Installation;
+use crate::agent::{Installation, PROGRAM};
 use crate::backend::{Backend, on_both_iptables};
 use crate::configuration::Config;
 use crate::firewall::{everything, is_guarded, remove_guard, table, time_left};
@@ -25,6 +25,7 @@ on_both_iptables! {
     what_iptables_cannot_do_is_refused_with_78,
     a_missing_program_is_named_with_its_package,
     through_sudo_a_user_without_capabilities_guards_and_opens,
+    a_rule_of_sudo_for_the_programs_themselves_goes_on_and_is_warned_of,
     both_kinds_of_firewall_at_once_are_refused,
     the_printed_text_loads_to_the_rules_that_run_makes,
     a_host_that_drops_by_default_is_told_what_to_add,
@@ -325,6 +326,42 @@ fn a_missing_program_is_named_with_its_package() {
     assert_eq!(everything(&net.router), "");
 }
 
+/// Where the program is installed for these tests.
+const INSTALLED: &str = "/usr/local/sbin/knock-agent";
+
+/// A command in front of another: it is `nobody` without capabilities, whom sudo allows what that text says; with this
+/// program installed.
+fn as_nobody_with(home: &Installation, sudoers: &str) -> Vec<String> {
+    let folder = home.path("sudoers.d");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("knock-agent"), sudoers).unwrap();
+    fs::set_permissions(folder.join("knock-agent"), fs::Permissions::from_mode(0o440)).unwrap();
+    let mounted = format!(
+        "mount --bind {} /etc/sudoers.d && mount -t tmpfs -o mode=755 none /usr/local/sbin && touch {INSTALLED} \
+         && mount --bind {PROGRAM} {INSTALLED} && exec \"$@\"",
+        folder.display()
+    );
+    let before = ["unshare", "-m", "sh", "-c", &mounted, "sh"];
+    let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"];
+    before.iter().chain(&nobody).map(|word| (*word).to_owned()).collect()
+}
+
+fn a_rule_of_sudo_for_the_programs_themselves_goes_on_and_is_warned_of() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Installation::new(&Config::ssh(&["duration: 60"])).for_nobody().flags(&["--use-sudo"]);
+    let text = "nobody ALL = (root) NOPASSWD: /usr/sbin/ipset, /usr/sbin/iptables-*, /usr/sbin/ip6tables-*\n";
+    let words = as_nobody_with(&home, text);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let home = home.wrapper(&words);
+    let agent = home.start(&net.router);
+    assert!(home.log().contains("is as good as root"), "{}", home.log());
+    assert_silent(&net.b, Family::V4.router(), 2222);
+    knock(&net.a, Family::V4.router(), "ssh");
+    assert_echoes(&net.a, Family::V4.router(), 2222);
+    agent.terminate();
+}
+
 fn through_sudo_a_user_without_capabilities_guards_and_opens() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
@@ -334,17 +371,12 @@ fn through_sudo_a_user_without_capabilities_guards_and_opens() {
     let text = fs::read_to_string(&given).unwrap();
     let commands = text.lines().filter(|line| !line.starts_with('#')).collect::<String>();
     assert!(!commands.contains(['*', '?', '[', '!']), "a wildcard in {commands}");
-    let text = text.replace("knock-agent ALL", "nobody ALL");
-    assert!(text.contains("nobody ALL"));
-    let home = Installation::new(&Config::ssh(&["duration: 60"])).for_nobody().flags(&["--use-sudo"]);
-    let sudoers = home.path("sudoers.d");
-    fs::create_dir(&sudoers).unwrap();
-    fs::write(sudoers.join("knock-agent"), text).unwrap();
-    fs::set_permissions(sudoers.join("knock-agent"), fs::Permissions::from_mode(0o440)).unwrap();
-    let mount = format!("mount --bind {} /etc/sudoers.d && exec \"$@\"", sudoers.display());
-    let as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"];
-    let mut words = vec!["unshare", "-m", "sh", "-c", &mount, "sh"];
-    words.extend(as_nobody);
+    let text = text.replace("knock-agent ALL", "nobody ALL").replace("/usr/bin/knock-agent", INSTALLED);
+    assert!(text.contains("nobody ALL") && text.contains(INSTALLED));
+    let app = Config::ssh(&["duration: 60", "sequence: {knocks: [tcp/1234, udp/5678]}"]);
+    let home = Installation::new(&app).for_nobody().flags(&["--use-sudo"]);
+    let words = as_nobody_with(&home, &text);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let home = home.wrapper(&words);
     let agent = home.start(&net.router);
     let pid = agent.pid().to_string();
@@ -365,12 +397,45 @@ fn through_sudo_a_user_without_capabilities_guards_and_opens() {
         all.extend(command.split(' '));
         net.router.run(all[0], &all[1..]).code
     };
-    assert_eq!(sudo("/usr/sbin/ipset list -n"), Some(0));
-    for command in
-        ["/usr/sbin/ipset flush", "/usr/sbin/iptables-legacy-restore", "/usr/sbin/iptables -F", "id"]
-    {
+    let part = format!("{INSTALLED} iptables-as-root");
+    assert_eq!(sudo(&format!("{part} ipset list -n")), Some(0));
+    for command in [
+        "/usr/sbin/ipset list -n",
+        "/usr/sbin/ipset restore -exist",
+        "/usr/sbin/iptables-legacy-restore --noflush -w 10",
+        "/usr/sbin/iptables -F",
+        &format!("{part} ipset flush"),
+        &format!("{part} ipset list"),
+        INSTALLED,
+        "id",
+    ] {
         assert_ne!(sudo(command), Some(0), "{command}");
     }
+    // Nor is a file written, a program started, or anything of others changed.
+    net.router.run("ipset", &["create", "theirs", "hash:ip"]).success();
+    let file = home.path("written");
+    fs::write(home.path("program"), format!("#!/bin/sh\ntouch {}\n", file.display())).unwrap();
+    fs::set_permissions(home.path("program"), fs::Permissions::from_mode(0o755)).unwrap();
+    let restore = Backend::current().program('4', "restore") + " --noflush -w 10";
+    for (arguments, input) in [
+        ("ipset -", format!("save -file {}\n", file.display())),
+        ("ipset restore -exist", format!("create ka_x hash:ip\nsave -file {}\n", file.display())),
+        ("ipset restore -exist", "destroy theirs\n".to_owned()),
+        (
+            &restore,
+            format!("*raw\n:KA-x - [0:0]\n-A KA-x -M {} -j DROP\nCOMMIT\n", home.path("program").display()),
+        ),
+        (&restore, "*filter\n-A INPUT -j DROP\nCOMMIT\n".to_owned()),
+    ] {
+        let command = format!("{part} {arguments}");
+        let mut all = words.clone();
+        all.extend(["sudo", "-n"]);
+        all.extend(command.split(' '));
+        let done = net.router.feed(all[0], &all[1..], input.as_bytes());
+        assert_eq!(done.code, Some(77), "{command}: {}", done.stderr);
+    }
+    assert!(!file.exists());
+    net.router.run("ipset", &["list", "theirs"]).success();
     agent.terminate();
 }
 

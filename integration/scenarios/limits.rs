@@ -17,7 +17,7 @@ use crate::firewall::admission_left;
 use crate::forge::Forge;
 use crate::knocking::{STEP1_PORT, TIMED_OUT, form, knock, post_step1, step1, step2};
 use crate::namespace::Namespace;
-use crate::probe::{assert_echoes, assert_silent};
+use crate::probe::{GENEROUS, assert_echoes, assert_silent};
 use crate::process::Background;
 use crate::server::{Habit, Server, in_url};
 use crate::topology::{Family, Topology};
@@ -303,5 +303,29 @@ fn a_one_time_code_used_from_two_addresses_at_once_opens_once() {
         let admitted = clients.map(|client| admission_left(&net.router, client).is_some());
         assert_ne!(admitted[0], admitted[1], "exactly one is admitted\n{}", home.log());
         sleep(Duration::from_secs(5));
+    }
+}
+
+#[test]
+fn a_daemon_is_as_small_after_reloads_as_before() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&[]));
+    let agent = home.start(&net.router);
+    // What belongs to no file: the program's own pages come and go.
+    let own = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<i64>().unwrap()
+    };
+    let before = own();
+    for _ in 0..8 {
+        let said = agent.reload();
+        assert!(!said.contains("refused"), "{said}");
+    }
+    // Tables that nobody fills would be some eight megabytes.
+    let end = Instant::now() + GENEROUS;
+    while own() - before > 4_000 {
+        assert!(Instant::now() < end, "{before} kB, then {} kB", own());
+        sleep(Duration::from_millis(100));
     }
 }

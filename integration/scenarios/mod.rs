@@ -69,6 +69,7 @@ mod moved_ports;
 mod multipath;
 mod notify;
 mod once;
+mod once_ends;
 mod openwrt_packaging;
 mod operator;
 mod other_tables;

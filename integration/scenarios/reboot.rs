@@ -196,6 +196,29 @@ fn a_state_file_that_was_left_out_meanwhile_brings_nothing_back() {
 }
 
 #[test]
+fn a_grant_does_not_come_back_for_other_ports_than_it_was_made_for() {
+    let net = Topology::new();
+    let _services = [2222, 3333, 6000].map(|port| Server::tcp(&net.router, port, Habit::Echo));
+    let mut host = Rebooting::ssh(&["duration: 600"]);
+    let mut agent = host.home.start(&net.router);
+    let a = Family::V4.client_a();
+    host.home.grant(&net.router, "ssh", a, 600);
+    for (from, to, comes) in
+        [("port: 2222", "port: [2222, 3333]", true), ("[2222, 3333]", "3333", true), ("3333", "6000", false)]
+    {
+        host.await_state(&a.to_string(), true);
+        agent.kill();
+        let config = fs::read_to_string(host.home.path("config.yaml")).unwrap();
+        host.home.rewrite_config(&config.replace(from, to));
+        host.reboot(&net.router);
+        agent = host.home.start(&net.router);
+        assert_eq!(time_left(&net.router, "ssh", a).is_some(), comes, "{to}: {}", host.home.log());
+    }
+    assert_silent(&net.a, Family::V4.router(), 6000);
+    drop(agent);
+}
+
+#[test]
 fn a_state_file_by_another_name_is_still_the_same() {
     let net = Topology::new();
     let mut host = Rebooting::ssh(&["duration: 600"]);

@@ -29,6 +29,33 @@ on_every_firewall! {
     the_grants_of_an_app_and_of_a_key_go_with_them_and_no_others,
     what_a_reload_leaves_is_what_a_fresh_start_makes,
     the_plan_that_was_reloaded_is_the_last_good_one,
+    grants_of_another_ipv6_prefix_end_and_do_not_come_back_with_it,
+}
+
+fn grants_of_another_ipv6_prefix_end_and_do_not_come_back_with_it() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let with = |prefix: u8| {
+        Config::new(&[&format!("ipv6_prefix: {prefix}")]).app("ssh", "2222", "tcp", "local", &[])
+    };
+    let home = Installation::new(&with(64));
+    let agent = home.start(&net.router);
+    let reload = |prefix: u8| {
+        home.rewrite_config(with(prefix).text());
+        agent.reload();
+    };
+    for family in Family::BOTH {
+        home.grant(&net.router, "ssh", family.client_a(), 600);
+        assert_echoes(&net.a, family.router(), 2222);
+    }
+    for prefix in [128, 64, 56] {
+        reload(prefix);
+        assert_silent(&net.a, Family::V6.router(), 2222);
+        assert_echoes(&net.a, Family::V4.router(), 2222);
+    }
+    home.grant(&net.router, "ssh", Family::V6.client_b(), 600);
+    reload(56);
+    assert_echoes(&net.b, Family::V6.router(), 2222);
 }
 
 /// Configurations that differ in as many ways as there are kinds of changes to the table.

@@ -167,6 +167,59 @@ fn nor_after_nftables_was_started_anew_while_no_daemon_ran() {
     );
 }
 
+/// As above, by somebody who flushes nothing before: what is in force stays, and what was saved is added to it.
+#[test]
+fn nor_after_it_was_added_to_what_is_in_force() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Installation::new(&Config::ssh(&["duration: 3600"]));
+    let mut agent = home.start(&net.router);
+    let (to, b) = (Family::V4.router(), Family::V4.client_b());
+    knock(&net.a, to, "ssh");
+    home.verb(&net.router, &["allow", "203.0.113.3", "--app", "ssh"]).success();
+    let saved = net.router.run("nft", &["list", "ruleset"]).success().stdout;
+    let load = || net.router.feed("nft", &["-f", "-"], &saved).success();
+    let take_back = || {
+        home.verb(&net.router, &["revoke", "--all"]).success();
+        home.verb(&net.router, &["allow", "--flush"]).success();
+    };
+    let nobody_is_in = |what: &str| {
+        for client in [&net.a, &net.b] {
+            assert_silent(client, to, 2222);
+        }
+        let let_in = elements(&net.router, "app_ssh_4").len() + elements(&net.router, "allow_ssh_4").len();
+        assert_eq!(let_in, 0, "{what}\n{}", home.log());
+    };
+    for guard in [false, true] {
+        take_back();
+        agent.terminate();
+        load();
+        for client in [&net.a, &net.b] {
+            assert_echoes(client, to, 2222);
+        }
+        if guard {
+            let told = home.guard(&net.router).success().stderr;
+            assert!(told.contains("were loaded from a file"), "{told}");
+            nobody_is_in("the guard");
+        }
+        agent = home.start(&net.router);
+        nobody_is_in("a start");
+        // What the guard made anew is believed.
+        assert_eq!(home.log().matches("was loaded from a file").count(), 1, "{}", home.log());
+    }
+    // While a daemon runs, what it knows counts.
+    home.grant(&net.router, "ssh", b, 600);
+    load();
+    std::thread::sleep(Duration::from_secs(3));
+    assert_silent(&net.a, to, 2222);
+    assert_echoes(&net.b, to, 2222);
+    assert!(time_left(&net.router, "ssh", b).unwrap() < Duration::from_secs(600));
+    assert_eq!(elements(&net.router, "allow_ssh_4").len(), 0, "{}", home.log());
+    agent.terminate();
+    let _agent = home.start(&net.router);
+    assert_eq!(elements(&net.router, "app_ssh_4").len(), 1, "and what it made of that outlasts a restart");
+}
+
 #[test]
 fn files_that_are_loaded_at_boot_and_have_our_rules_are_told() {
     let net = Topology::new();

@@ -163,6 +163,62 @@ fn who_goes_with_a_duration_of_their_own_or_in_the_middle_of_their_knocks_has_no
 }
 
 #[test]
+fn who_goes_after_the_duration_was_shortened_has_nothing_open() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Home::every(600);
+    home.client("carol", CAROL, "");
+    let agent = home.home.start(&net.router);
+    let (host, to) = (&net.router, TO.router());
+    filled(host);
+    knock_at(&net.a, to, &home.carol(home.step()));
+    assert_echoes(&net.a, to, 2222);
+    until("it is told who it is", || {
+        home.home.verb(host, &["status", "--json"]).success().text().contains("carol")
+    });
+    rewrite(&home, "duration: 3600", "duration: 1800");
+    agent.reload();
+    assert_eq!((elements(host, "app_ssh_4").len(), granted(host).len()), (1, 1));
+    let agent = started_again(&home, agent, host, || ());
+    let status = home.home.verb(host, &["status", "--json"]).success().text();
+    assert_eq!(status.matches("carol").count(), 2, "{status}");
+    home.remove("carol");
+    agent.reload();
+    assert!(elements(host, "app_ssh_4").is_empty() && granted(host).is_empty(), "{}", home.home.log());
+    assert_silent(&net.a, to, 2222);
+    drop(agent);
+}
+
+#[test]
+fn who_went_while_no_daemon_ran_has_nothing_open_after_a_reboot() {
+    let net = Topology::new();
+    let mut home = Home::every(600);
+    home.client("carol", CAROL, "");
+    let (state, boot_id) = (home.home.path("state/grants"), home.home.path("boot-id"));
+    rewrite(&home, "global:\n", &format!("global:\n  state_file: {}\n", state.display()));
+    let mount = "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"";
+    home.home = home.home.wrapper(&["unshare", "-m", "sh", "-c", mount, boot_id.to_str().unwrap()]);
+    let boot =
+        |number| fs::write(&boot_id, format!("0000000{number}-0000-4000-8000-000000000000\n")).unwrap();
+    boot(1);
+    let agent = home.home.start(&net.router);
+    let (host, to) = (&net.router, TO.router());
+    filled(host);
+    knock_at(&net.a, to, &home.carol(home.step()));
+    knock_at(&net.b, to, &home.bob(home.step()));
+    until("it is written down who they are", || {
+        fs::read_to_string(&state).is_ok_and(|text| text.contains("carol") && text.contains("bob"))
+    });
+    agent.terminate();
+    home.remove("carol");
+    flush_host(host);
+    home.home.lose_runtime_folder();
+    boot(2);
+    let _agent = home.home.start(host);
+    assert_eq!(granted(host), [TO.client_b().to_string()], "{}", home.home.log());
+}
+
+#[test]
 fn where_no_use_can_be_remembered_nothing_opens_and_what_was_open_in_the_range_lives_on() {
     let net = Topology::new();
     let (host, to) = (&net.router, TO.router());

@@ -188,6 +188,48 @@ fn networks_that_were_taken_back_during_a_trial_do_not_come_back_with_the_guard_
 }
 
 #[test]
+fn what_was_taken_back_stays_so_where_the_rules_are_gone_when_all_is_put_back() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Installation::new(&Config::ssh(&["duration: 600", "allow: [198.51.100.0/24]"]));
+    let (a, b) = (Family::V4.client_a(), Family::V4.client_b());
+    let flush = || net.router.run("nft", &["flush", "ruleset"]).success();
+    let tried = || {
+        let first = home.start(&net.router);
+        home.grant(&net.router, "ssh", a, 300);
+        home.grant(&net.router, "ssh", b, 300);
+        first.terminate();
+        let trial = start(&home, &net.router, "600s");
+        home.verb(&net.router, &["revoke", "ssh", &a.to_string()]).success();
+        trial
+    };
+    // In a fight repairs wait a second.
+    let mut trial = tried();
+    for _ in 0..14 {
+        flush();
+        sleep(Duration::from_millis(150));
+    }
+    flush();
+    trial.signal(Signal::SIGTERM);
+    assert_eq!(code(&mut trial), Some(1), "{}", log(&home));
+    assert!(is_guarded(&net.router), "{}", log(&home));
+    assert_silent(&net.a, Family::V4.router(), 2222);
+    assert_echoes(&net.b, Family::V4.router(), 2222);
+
+    // Nobody is there any more who would know.
+    let mut trial = tried();
+    trial.signal(Signal::SIGSTOP);
+    flush();
+    trial.signal(Signal::SIGKILL);
+    assert_eq!(code(&mut trial), None);
+    eventually("it is put back", || is_guarded(&net.router));
+    assert_silent(&net.a, Family::V4.router(), 2222);
+    assert_eq!(elements(&net.router, "app_ssh_4").len(), 0);
+    let allowed: Vec<String> = elements(&net.router, "allow_ssh_4").into_iter().map(|e| e.key).collect();
+    assert_eq!(allowed, ["198.51.100.0/24"], "of the configuration");
+}
+
+#[test]
 fn what_an_unconfirmed_trial_let_in_is_not_kept_for_after_a_reboot() {
     let net = Topology::new();
     let home = Installation::new(&Config::ssh(&[]));

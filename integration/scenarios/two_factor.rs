@@ -202,6 +202,97 @@ fn a_key_of_step_2_that_has_a_code_opens_nothing_without_wherever_codes_are_aske
     assert!(time_left(&net.router, "ssh", client).is_some());
 }
 
+/// The stored form of a key (docs/configuration.md), by another implementation than ours.
+fn stored(host: &Namespace, key: &str) -> String {
+    let script = format!(
+        "import hmac; print('$ka1$$' + hmac.new(b'{key}', b'knock-agent key 1', 'sha256').hexdigest(), end='')"
+    );
+    host.run("python3", &["-c", &script]).success().text()
+}
+
+#[test]
+fn a_key_needs_the_code_of_its_file_however_it_is_stored_and_whosever_it_is() {
+    let net = Topology::new();
+    let home = install(&https_key("ssh"), &["2fa_step: https", "step2_https_duration: 60"]);
+    let plain = std::fs::read_to_string(home.path("config.yaml")).unwrap();
+    let (http, https) = (http_key("ssh"), https_key("ssh"));
+    let of_app = plain.replace(&https, &stored(&net.a, &https));
+    let apps = plain.find("  access_key_http:").unwrap()..plain.find("  duration:").unwrap();
+    let of_user = |key: &str| {
+        let user = format!("users: {{alice: {{access_key_http: {http}, access_key_https: \"{key}\"}}}}");
+        let mut text = plain.clone();
+        text.replace_range(apps.clone(), "");
+        text.replacen("global:\n", &format!("global:\n  {user}\n"), 1)
+    };
+    // echo -n 'correct horse' | argon2 saltsalt -id -t 1 -k 64 -p 1 -e
+    let slow = "$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$lnizTRNgy0D3lJD4Xlm+A2aXibz3GSvOOHAXUwm1P0Y";
+    let by_hash = "app=ssh&access_key=correct%20horse&user=alice";
+    let usual = form("ssh", &https);
+    home.rewrite_config(&of_app);
+    let agent = home.start(&net.router);
+    let (to, client) = (Family::V4.router(), Family::V4.client_a());
+    for (n, (config, file, form)) in [
+        (of_app.clone(), None, usual.as_str()),
+        (of_user(&https), None, usual.as_str()),
+        (of_user(&stored(&net.a, &https)), None, usual.as_str()),
+        (of_user(slow), Some("correct horse.json"), by_hash),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        home.rewrite_config(&config);
+        let file = file.map(|name| {
+            std::fs::rename(home.path(&format!("2fa/{https}.json")), home.path(&format!("2fa/{name}")))
+                .unwrap();
+        });
+        let said = agent.reload();
+        assert!(!said.contains("refused"), "{n}: {said}\n{}", home.log());
+        let checked = home.check(&net.router, &["check-config", "--strict"]).success();
+        let told = if file.is_some() { "argon2id" } else { "https key 1" };
+        assert!(checked.text().contains(told), "{n}: {}", checked.text());
+        step1(&net.a, to, "ssh");
+        let step2 = |token: &str| post_step2(&net.a, to, STEP2_PATH, &format!("{form}{token}"), &[]);
+        assert_step2_answers(step2(""), 401);
+        assert_step2_answers(step2("&token=000000"), 403);
+        assert_eq!(time_left(&net.router, "ssh", client), None, "{n}");
+    }
+    let token = format!("&token={}", code(&net.a, 0));
+    let opened = post_step2(&net.a, to, STEP2_PATH, &format!("{by_hash}{token}"), &[]);
+    assert_step2_answers(opened, 200);
+}
+
+#[test]
+fn a_file_that_belongs_to_no_key_is_told_and_so_is_a_key_that_needs_no_code_any_more() {
+    let net = Topology::new();
+    let home = install(&https_key("ssh"), &[]);
+    let agent = home.start(&net.router);
+    let health = |code: i32| home.check(&net.router, &["health"]).exits(code).text();
+    health(0);
+    // As where the key was replaced and the file was not.
+    let (file, other) = (home.path(&format!("2fa/{}.json", https_key("ssh"))), home.path("2fa/Old-Key.json"));
+    std::fs::rename(file, other).unwrap();
+    assert!(!agent.reload().contains("refused"));
+    let log = home.log();
+    assert!(
+        log.contains("WARN this key needs no one-time code any more app=ssh by=\"key 1\" step=2"),
+        "{log}"
+    );
+    let told = "1 file in";
+    assert!(log.contains(told) && !log.contains("Old-Key"), "{log}");
+    let ill = health(1);
+    assert!(ill.starts_with("configuration: ") && ill.contains(told) && !ill.contains("Old-Key"), "{ill}");
+    let checked = home.check(&net.router, &["check-config"]).success();
+    assert!(checked.stderr.contains(told) && !checked.stderr.contains("Old-Key"), "{checked:?}");
+    assert!(checked.text().contains("nobody"), "{checked:?}");
+    home.check(&net.router, &["check-config", "--strict"]).exits(78);
+    agent.terminate();
+    let agent = home.start(&net.router);
+    health(1);
+    std::fs::remove_file(home.path("2fa/Old-Key.json")).unwrap();
+    assert!(!agent.reload().contains("refused"));
+    health(0);
+}
+
 #[test]
 fn a_folder_of_codes_that_is_misspelt_or_gone_is_refused_at_a_reload_and_at_a_start() {
     let net = Topology::new();

@@ -8,12 +8,16 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::agent::Installation;
+use crate::backend::on_both_iptables;
 use crate::configuration::Config;
+use crate::firewall::{is_guarded, remove_guard};
 use crate::front;
+use crate::probe::{assert_echoes, assert_silent};
 use crate::process::finish;
 use crate::requirements;
+use crate::server::{Habit, Server};
 use crate::temporary::TempDir;
-use crate::topology::Topology;
+use crate::topology::{Family, Topology};
 
 const DAEMON: &str = "packaging/systemd/knock-agent.service";
 const GUARD: &str = "packaging/systemd/knock-agent-guard.service";
@@ -25,6 +29,86 @@ fn shipped(name: &str) -> PathBuf {
 
 fn text(name: &str) -> String {
     fs::read_to_string(shipped(name)).unwrap()
+}
+
+/// With iptables, beside either unit.
+const IPTABLES: &str = "packaging/systemd/iptables.conf";
+const GUARD_IPTABLES: &str = "packaging/systemd/iptables-guard.conf";
+
+on_both_iptables! {
+    with_the_drop_ins_both_units_may_do_what_iptables_takes,
+}
+
+/// What a unit and its drop-in name together; what is empty begins anew.
+fn together(unit: &str, drop_in: &str, key: &str) -> Vec<String> {
+    let both = text(unit) + &text(drop_in);
+    let mut out = Vec::new();
+    for value in both.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('=')) {
+        if value.is_empty() {
+            out.clear();
+        }
+        out.extend(value.split_whitespace().map(str::to_owned));
+    }
+    out
+}
+
+/// `socket(2)` for other families than those before `--` fails as `RestrictAddressFamilies=` has it fail.
+const ONLY_FAMILIES: &str = "
+import ctypes, os, platform, socket, struct, sys
+end = sys.argv.index('--')
+families = [int(getattr(socket, name)) for name in sys.argv[1:end]]
+number = {'x86_64': 41, 'aarch64': 198}[platform.machine()]
+code = [(0x20, 0, 0, 0), (0x15, 0, len(families) + 2, number), (0x20, 0, 0, 16)]
+code += [(0x15, len(families) - index, 0, family) for index, family in enumerate(families)]
+code += [(0x06, 0, 0, 0x00050000 | 97), (0x06, 0, 0, 0x7fff0000)]
+text = ctypes.create_string_buffer(b''.join(struct.pack('HBBI', *line) for line in code))
+program = ctypes.create_string_buffer(struct.pack('HxxxxxxP', len(code), ctypes.addressof(text)))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0
+try:
+    socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    sys.exit('nothing is filtered')
+except OSError as error:
+    assert error.errno == 97, error
+os.execvp(sys.argv[end + 1], sys.argv[end + 1:])
+";
+
+/// A command in front of another, which gets of the unit's sandbox what concerns iptables' programs.
+fn in_unit(unit: &str, drop_in: &str) -> Vec<String> {
+    assert_eq!(together(unit, drop_in, "ReadWritePaths"), ["-/run/xtables.lock"]);
+    assert!(text("packaging/tmpfiles.d/knock-agent.conf").contains("\nf      /run/xtables.lock "));
+    let run = "mount -t tmpfs -o mode=755 none /run && touch /run/xtables.lock && mount --bind /run/xtables.lock \
+               /run/xtables.lock && mount -o remount,bind,ro /run && ! touch /run/other 2>/dev/null && exec \"$@\"";
+    let set = together(unit, drop_in, "CapabilityBoundingSet");
+    let set: String =
+        set.iter().map(|name| format!(",+{}", name.trim_start_matches("CAP_").to_lowercase())).collect();
+    let set = format!("--bounding-set=-all{set}");
+    let mut words = vec!["unshare", "-m", "sh", "-c", run, "sh"];
+    words.extend(["setpriv", "--inh-caps=-all", &set, "--no-new-privs", "python3", "-c", ONLY_FAMILIES]);
+    let mut words: Vec<String> = words.into_iter().map(str::to_owned).collect();
+    words.extend(together(unit, drop_in, "RestrictAddressFamilies"));
+    words.push("--".to_owned());
+    words
+}
+
+fn with_the_drop_ins_both_units_may_do_what_iptables_takes() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Installation::new(&Config::ssh(&["sequence: {knocks: [tcp/1234, tcp/5678]}"]));
+    let [guard, daemon] =
+        [(GUARD, GUARD_IPTABLES), (DAEMON, IPTABLES)].map(|(unit, drop_in)| in_unit(unit, drop_in));
+    let words: Vec<&str> = guard.iter().map(String::as_str).collect();
+    net.router.finish(home.guard_command(&words), b"", Duration::from_secs(30)).success();
+    assert!(is_guarded(&net.router));
+    remove_guard(&net.router);
+    let words: Vec<&str> = daemon.iter().map(String::as_str).collect();
+    let home = home.wrapper(&words);
+    let _agent = home.start(&net.router);
+    for family in Family::BOTH {
+        assert_silent(&net.a, family.router(), 2222);
+        home.grant(&net.router, "ssh", family.client_a(), 60);
+        assert_echoes(&net.a, family.router(), 2222);
+    }
 }
 
 /// How exposed systemd finds a unit: 0.0 to 10.0, less is better.
@@ -140,9 +224,9 @@ fn every_line_that_takes_something_away_has_its_reason_above_it() {
 
 #[test]
 fn a_unit_starts_the_program_and_nothing_else() {
-    for unit in [DAEMON, GUARD, VYOS] {
+    for unit in [DAEMON, GUARD, VYOS, IPTABLES, GUARD_IPTABLES] {
         let text = text(unit);
-        for line in text.lines().filter(|line| line.starts_with("Exec")) {
+        for line in text.lines().filter(|line| line.starts_with("Exec") && !line.ends_with('=')) {
             let allowed = [
                 "ExecStart=/usr/bin/knock-agent ",
                 "ExecStart=/config/knock-agent/knock-agent ",
@@ -150,7 +234,7 @@ fn a_unit_starts_the_program_and_nothing_else() {
             ];
             assert!(allowed.iter().any(|start| line.starts_with(start)), "{unit}: {line}");
         }
-        assert_eq!(text.matches("\nExecStart=").count(), 1, "{unit}");
+        assert_eq!(text.matches("\nExecStart=/").count(), 1, "{unit}");
         assert!(!text.contains("\nPermissionsStartOnly") && !text.contains("=+"), "{unit}");
     }
 }

@@ -42,6 +42,7 @@ without_ipset_in_both! {
     an_ended_entry_never_opens_again_under_a_longer_duration,
     a_full_list_lets_nobody_else_in_and_pushes_nobody_out,
     a_grant_covers_the_ipv6_prefix_and_no_more,
+    an_app_with_an_ipv6_destination_alone_is_told_and_revoked,
     the_limits_are_told,
     where_ipset_is_not_installed_lists_are_used,
     nothing_is_left_after_teardown,
@@ -182,6 +183,23 @@ fn a_grant_covers_the_ipv6_prefix_and_no_more() {
         home.verb(&net.router, &["revoke", "ssh", &Family::V6.client_a().to_string()]);
         assert_silent(&net.a, Family::V6.router(), 2222);
     }
+}
+
+fn an_app_with_an_ipv6_destination_alone_is_told_and_revoked() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.lan, 22, Habit::Echo);
+    let home = Installation::new(&Config::new(&[]).app("lan6", "2222", "tcp", "\"[fd00:5::5]:22\"", &[]));
+    let agent = home.start(&net.router);
+    let client = Family::V6.client_a().to_string();
+    home.verb(&net.router, &["grant", "lan6", &client]).success();
+    assert_echoes(&net.a, Family::V6.router(), 2222);
+    let told = || home.verb(&net.router, &["status"]).success().text();
+    assert!(told().contains(&client), "{}", told());
+    agent.kill();
+    assert!(told().contains(&client), "{}", told());
+    home.rewrite_config("global: nonsense\n");
+    home.verb(&net.router, &["revoke", "lan6", &client]).success();
+    assert_silent(&net.a, Family::V6.router(), 2222);
 }
 
 fn the_limits_are_told() {

@@ -7,7 +7,7 @@ use crate::cli::operate::operate;
 use crate::cli::status;
 use crate::cli::{ConfigArg, Exit, Printer};
 use crate::service::control::Request;
-use crate::service::status::Kind;
+use crate::service::status::{Kind, Row};
 use crate::units::{AppName, Lifetime, Network};
 
 /// The arguments of `allow`.
@@ -74,8 +74,9 @@ fn exists(file: &ConfigArg, app: &str) -> Result<(), Exit> {
 }
 
 fn list(file: &ConfigArg, app: Option<&str>) -> Exit {
-    status::show_grants(file, |row| {
+    let wanted = |row: &Row| {
         let asked = app.is_none_or(|app| row.app == app || row.app == "*");
         row.kind == Kind::Allow && asked
-    })
+    };
+    status::show_grants(file, wanted, "no networks are allowed")
 }

@@ -49,7 +49,7 @@ pub(super) fn ask(
 }
 
 /// What there is to say of a daemon that has no socket.
-pub(super) fn deaf(pid: i32) -> String {
+fn deaf(pid: i32) -> String {
     let whose = if pid > 0 { format!(" (process {pid})") } else { String::new() };
     format!(
         "it guards here{whose}, but has no socket there: say the --runtime-dir it was started with, or start it anew \

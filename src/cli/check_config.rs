@@ -101,6 +101,9 @@ fn summary(checked: &Checked, daemon: &DaemonArgs, out: &mut Printer) {
         let disabled = if off == 0 { String::new() } else { format!(", {off} of them disabled") };
         out.line(format!("  {}{disabled}", count(users.len(), "user")));
     }
+    if let Some(codes) = companions::codes(&checked.settings) {
+        out.line(format!("  {codes}"));
+    }
     if !sequences.is_empty() {
         out.line(format!("  {}", count(sequences.len(), "knock sequence")));
     }

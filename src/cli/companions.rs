@@ -6,12 +6,14 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::flags::{UNMARKED, UNMARKED_FIX};
+use crate::cli::load::exposed;
 use crate::cli::{DaemonArgs, Exit};
 use crate::config::{ExecHook, Problem, Settings, Severity, has_good_keys};
 use crate::service::daemon::{self, DaemonError};
 use crate::service::outside;
 use crate::service::two_factor::{self, TwoFactorError};
-use crate::sys::{clock, files};
+use crate::sys::files::Ownership;
+use crate::sys::{clock, files, users};
 
 /// Every problem with those files, as far as this process may read them.
 pub(super) fn check(settings: &Settings, args: &DaemonArgs) -> Vec<Problem> {
@@ -25,6 +27,7 @@ pub(super) fn check(settings: &Settings, args: &DaemonArgs) -> Vec<Problem> {
     }
     out.extend(tls(args));
     out.extend(shared_state(settings, args));
+    out.extend(open_to_others(settings, args));
     out.extend(settings.notify.exec.iter().filter_map(|hook| absent(hook, args)));
     out.extend(over(settings, clock::now().wall, args));
     out
@@ -39,6 +42,56 @@ fn shared_state(settings: &Settings, args: &DaemonArgs) -> Option<Problem> {
     );
     let fix = "name a file in a folder of the daemon's own, such as /var/lib/knock-agent".to_owned();
     Some(Problem { fix: Some(fix), ..problem(args, Severity::Warning, "global.state_file", message) })
+}
+
+/// Folders in which others could put files or take some away, and a key of the certificate that others can read or change. Modes
+/// alone keep no daemon from starting.
+fn open_to_others(settings: &Settings, args: &DaemonArgs) -> Vec<Problem> {
+    let global = &settings.global;
+    let beside = args.file.config.parent().filter(|folder| *folder != Path::new(""));
+    let config = beside.unwrap_or(Path::new("."));
+    let timed = settings.time_sequence.as_ref().map(|timed| timed.folder.as_path());
+    let folders = [
+        ("", Some(config), "put another configuration in the place of this one"),
+        (
+            "global.users_folder",
+            global.users_folder.as_deref(),
+            "take users away, or bring back what they were",
+        ),
+        (
+            "global.2fa_config_folder",
+            global.two_factor_folder.as_deref(),
+            "take files away, so that their keys need no code",
+        ),
+        ("global.time_sequence.clients", timed, "take clients away, or bring back what they were"),
+    ];
+    let folders = folders.into_iter().filter_map(|(key, folder, what)| {
+        let folder = folder?;
+        let fix = fix_of_folder(folder)?;
+        let message = format!("others can write to {}: they can {what}", folder.display());
+        Some(Problem { fix: Some(fix), ..problem(args, Severity::Warning, key, message) })
+    });
+    let keys = args.key.iter().flat_map(|key| {
+        let about = files::ownership(key);
+        let found = about.map(|about| exposed(about.mode, users::may_own_secrets(about.uid)));
+        found.into_iter().flatten().map(|(message, fix)| {
+            let path = key.display();
+            let fix = Some(format!("{fix} {path}"));
+            Problem { fix, ..problem(args, Severity::Warning, "", format!("{path}: {message}")) }
+        })
+    });
+    folders.chain(keys).collect()
+}
+
+/// The command by which a folder is nobody else's any more, where it is.
+fn fix_of_folder(folder: &Path) -> Option<String> {
+    const STICKY: u32 = 0o1000;
+    let Ownership { uid, mode } = files::ownership(folder).filter(|_| !files::is_read_only(folder))?;
+    let is_foreign = !users::may_own_secrets(uid);
+    // There, others cannot take files away, and their own are refused or told.
+    let is_open = mode & 0o022 != 0 && mode & STICKY == 0;
+    let fix = if is_foreign { "chown root" } else { "chmod go-w" };
+    (is_foreign || is_open).then(|| format!("{fix} {}", folder.display()))
 }
 
 /// A program that is to be told and is not there.
@@ -91,27 +144,48 @@ pub(super) fn tls(args: &DaemonArgs) -> Option<Problem> {
 
 fn two_factor(settings: &Settings, args: &DaemonArgs) -> Vec<Problem> {
     let key = "global.2fa_config_folder";
+    let of_error = |error: TwoFactorError| {
+        let severity = match &error {
+            TwoFactorError::Unreadable { source, .. } | TwoFactorError::NoFolder { source, .. }
+                if source.kind() == ErrorKind::PermissionDenied =>
+            {
+                Severity::Warning
+            }
+            TwoFactorError::Unreadable { .. }
+            | TwoFactorError::NoFolder { .. }
+            | TwoFactorError::Exposed { .. }
+            | TwoFactorError::Foreign { .. }
+            | TwoFactorError::Malformed { .. } => Severity::Error,
+        };
+        problem(args, severity, key, error.to_string())
+    };
     match two_factor::load(settings) {
-        Ok(_) => Vec::new(),
-        Err(errors) => errors
-            .into_iter()
-            .map(|error| {
-                let severity = match &error {
-                    TwoFactorError::Unreadable { source, .. } | TwoFactorError::NoFolder { source, .. }
-                        if source.kind() == ErrorKind::PermissionDenied =>
-                    {
-                        Severity::Warning
-                    }
-                    TwoFactorError::Unreadable { .. }
-                    | TwoFactorError::NoFolder { .. }
-                    | TwoFactorError::Exposed { .. }
-                    | TwoFactorError::Foreign { .. }
-                    | TwoFactorError::Malformed { .. } => Severity::Error,
-                };
-                problem(args, severity, key, error.to_string())
-            })
-            .collect(),
+        Ok(found) => {
+            let warnings =
+                found.warnings.into_iter().map(|warning| problem(args, warned(args), key, warning));
+            found.closed.into_iter().map(of_error).chain(warnings).collect()
+        }
+        Err(errors) => errors.into_iter().map(of_error).collect(),
     }
+}
+
+/// What somebody should look at is an error for whoever asked for strictness.
+fn warned(args: &DaemonArgs) -> Severity {
+    if args.strict { Severity::Error } else { Severity::Warning }
+}
+
+/// Which keys need codes by their files, where the configuration names a folder of them.
+pub(super) fn codes(settings: &Settings) -> Option<String> {
+    settings.global.two_factor_folder.as_ref()?;
+    let found = two_factor::load(settings).ok()?;
+    let unsure = match found.unsure {
+        0 => None,
+        1 => Some("1 file that may be that of a key stored as argon2id".to_owned()),
+        many => Some(format!("{many} files that may be those of keys stored as argon2id")),
+    };
+    let whose: Vec<String> = found.whose.into_iter().chain(unsure).collect();
+    let whose = if whose.is_empty() { "nobody".to_owned() } else { whose.join(", ") };
+    Some(format!("codes by the files of 2fa_config_folder: {whose}"))
 }
 
 fn problem(args: &DaemonArgs, severity: Severity, path: &str, message: String) -> Problem {
@@ -157,6 +231,52 @@ mod tests {
         assert_eq!(told.severity, Severity::Warning);
         assert!(told.message.starts_with("/nonexistent/program: "), "{}", told.message);
         assert!(absent(&hook("/proc/self/exe"), &args.daemon).is_none());
+    }
+
+    #[test]
+    fn a_folder_or_the_key_of_the_certificate_that_others_can_get_at_is_warned_of() {
+        let root = std::env::temp_dir().join(format!("ka-open-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&root);
+        for folder in ["", "2fa", "users"] {
+            files::make_directory(&root.join(folder), 0o755).unwrap();
+        }
+        files::create(&root.join("key.pem"), 0o640, b"").unwrap();
+        let path = |name: &str| root.join(name).display().to_string();
+        let words = ["knock-agent", "check-config", "-c", &path("config.yaml"), "--key", &path("key.pem")];
+        let Ok(Cli { verb: Verb::CheckConfig(args) }) = Cli::try_parse_from(words) else {
+            panic!("{words:?}")
+        };
+        let text = format!(
+            "global: {{interface_ext: eth0, http_post_path: /one-place, https_post_path: /two-place, users_folder: {}, 2fa_config_folder: {}}}\nssh: {{port: 22, duration: 1h, access_key_http: first-secret, access_key_https: other-secret}}\n",
+            path("users"),
+            path("2fa"),
+        );
+        struct Nobody;
+        impl crate::config::Outside for Nobody {
+            fn secret(&self, _: crate::config::SecretFrom<'_>) -> Result<crate::units::Secret, String> {
+                Err("none".to_owned())
+            }
+            fn users(&self, _: &Path) -> Result<Vec<crate::config::UserFile>, String> {
+                Ok(Vec::new())
+            }
+        }
+        let settings = parse("x", &text, None, &Nobody).unwrap_or_else(|e| panic!("{e}")).settings;
+        let told = || open_to_others(&settings, &args.daemon);
+        assert!(told().is_empty(), "{:?}", told());
+        for (name, key, open, shut) in [
+            ("", "", 0o777, 0o755),
+            ("users", "global.users_folder", 0o775, 0o750),
+            ("2fa", "global.2fa_config_folder", 0o757, 0o1777),
+            ("key.pem", "", 0o644, 0o600),
+        ] {
+            files::set_mode(&root.join(name), open).unwrap();
+            let [one] = told().try_into().unwrap();
+            assert_eq!((one.severity, one.path.as_str()), (Severity::Warning, key));
+            assert!(one.message.contains(path(name).trim_end_matches('/')), "{}", one.message);
+            files::set_mode(&root.join(name), shut).unwrap();
+            assert!(told().is_empty(), "{name}");
+        }
+        std::fs::remove_dir_all(&root).unwrap();
     }
 
     #[test]

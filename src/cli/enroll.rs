@@ -109,6 +109,9 @@ fn enroll(args: &EnrollArgs, err: &mut Printer) -> Result<Exit, Exit> {
         .map_err(|error| fail(err, Exit::Io, format!("{shown}: {error}")))?;
     made.keep();
     err.line(format!("saved in {shown}"));
+    if args.folder.is_some() {
+        err.line("`knock-agent check-config` says whose keys need codes by their files; a reload puts that in force");
+    }
     Ok(Exit::Done)
 }
 

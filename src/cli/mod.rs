@@ -3,6 +3,8 @@
 #[cfg(feature = "gateway")]
 pub mod allow;
 #[cfg(feature = "gateway")]
+mod as_root;
+#[cfg(feature = "gateway")]
 mod beside;
 #[cfg(feature = "gateway")]
 pub mod cert;
@@ -98,6 +100,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+#[cfg(feature = "gateway")]
+use crate::backend::iptables::as_root::ROLE as AS_ROOT;
 #[cfg(feature = "gateway")]
 use crate::service::{front, herald, launcher, trial};
 
@@ -231,6 +235,10 @@ pub fn main() -> ExitCode {
 fn other_role() -> Option<Exit> {
     let mut args = std::env::args_os().skip(1);
     let role = args.next()?;
+    if role == AS_ROOT {
+        let words: Vec<String> = args.map(|word| word.to_string_lossy().into_owned()).collect();
+        return Some(as_root::run(&words));
+    }
     let style = args.next().map(|style| style.to_string_lossy().into_owned()).unwrap_or_default();
     let log = || style.parse::<logging::LogStyle>();
     let done = if role == trial::WATCHER {

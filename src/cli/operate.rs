@@ -34,8 +34,8 @@ fn carry_out(
 ) -> Exit {
     let mut err = Printer::stderr();
     let outcome = match ask_daemon(file, &request, &mut err) {
-        Ok(Some(reply)) => Ok(reply),
-        Ok(None) => without_daemon(file, request, &mut err),
+        Ok(Heard::Reply(reply)) => Ok(reply),
+        Ok(Heard::Nobody | Heard::Deaf(_)) => without_daemon(file, request, &mut err),
         Err(exit) => Err(exit),
     };
     match outcome {
@@ -55,39 +55,53 @@ fn carry_out(
     }
 }
 
-/// The daemon's reply; none where no daemon runs.
-pub(super) fn ask_daemon(
-    file: &ConfigArg,
-    request: &Request,
-    err: &mut Printer,
-) -> Result<Option<Reply>, Exit> {
-    beside::ask(&file.runtime_dir, request, None).or_else(|error| {
-        let socket = control::socket_path(&file.runtime_dir);
-        let deaf = format!("the daemon at {} does not answer: {error}", socket.display());
-        match error.kind() {
-            ErrorKind::PermissionDenied => {
-                err.line(format!(
-                    "error: no permission to talk to the daemon at {}: it takes root or a member of group {}",
-                    socket.display(),
-                    users::GROUP
-                ));
-                Err(Exit::NoPermission)
-            }
-            // Who asks how it is finds that out in other ways.
-            ErrorKind::NotConnected if matches!(request, Request::Status {} | Request::Overview { .. }) => {
-                Ok(None)
-            }
-            // It notices what is taken back in the kernel; what opens there, it may close.
-            ErrorKind::NotConnected if bare::only_closes(request) => {
-                err.line(format!("warning: {deaf}"));
-                Ok(None)
-            }
-            _ => {
-                err.line(format!("error: {deaf}"));
-                Err(Exit::Unavailable)
-            }
+/// What came of asking the daemon, where it can be done without one.
+pub(super) enum Heard {
+    /// Its reply.
+    Reply(Reply),
+    /// No daemon runs.
+    Nobody,
+    /// One is there that does not answer: why.
+    Deaf(String),
+}
+
+/// Asks the daemon; fails, after the reason was printed, where nothing can be done without one that is there.
+pub(super) fn ask_daemon(file: &ConfigArg, request: &Request, err: &mut Printer) -> Result<Heard, Exit> {
+    let error = match beside::ask(&file.runtime_dir, request, None) {
+        Ok(Some(reply)) => return Ok(Heard::Reply(reply)),
+        Ok(None) => return Ok(Heard::Nobody),
+        Err(error) => error,
+    };
+    let socket = control::socket_path(&file.runtime_dir);
+    let deaf = format!("the daemon at {} does not answer: {error}", socket.display());
+    // One that hangs leaves undone what nobody waits for any more.
+    let hangs = error.kind() == ErrorKind::TimedOut;
+    match error.kind() {
+        ErrorKind::PermissionDenied => {
+            err.line(format!(
+                "error: no permission to talk to the daemon at {}: it takes root or a member of group {}",
+                socket.display(),
+                users::GROUP
+            ));
+            Err(Exit::NoPermission)
         }
-    })
+        // Who asks how it is finds that out in other ways.
+        ErrorKind::NotConnected | ErrorKind::TimedOut
+            if matches!(request, Request::Status {} | Request::Overview { .. } | Request::Explain { .. }) =>
+        {
+            Ok(Heard::Deaf(error.to_string()))
+        }
+        // It notices what is taken back in the kernel; what opens there, it may close.
+        ErrorKind::NotConnected | ErrorKind::TimedOut if bare::only_closes(request) => {
+            err.line(format!("warning: {deaf}"));
+            Ok(Heard::Deaf(error.to_string()))
+        }
+        _ => {
+            let undone = "; what it has not begun by now it leaves undone: look at `knock-agent status`";
+            err.line(format!("error: {deaf}{}", if hangs { undone } else { "" }));
+            Err(Exit::Unavailable)
+        }
+    }
 }
 
 fn by_ourselves(file: &ConfigArg, request: Request, err: &mut Printer) -> Result<Reply, Exit> {

@@ -20,7 +20,7 @@ use crate::service::record::Record;
 use crate::service::reload::Source;
 use crate::service::trial::Watcher;
 use crate::service::user_files::UserFiles;
-use crate::sys::{process, signals};
+use crate::sys::{process, resident, signals};
 use crate::units::{Lifetime, LogEvent};
 
 /// The arguments of `run`.
@@ -68,6 +68,7 @@ pub fn run(args: RunArgs) -> Exit {
             return err.finish(Exit::Unavailable);
         }
     };
+    resident::keep_large_blocks_apart();
     let locked = process::lock_memory();
     let launcher = match Launcher::start(&args.daemon.log_style().to_string()) {
         Ok(launcher) => Arc::new(launcher),

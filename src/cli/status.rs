@@ -5,6 +5,7 @@ mod health;
 mod table;
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,8 +13,8 @@ use clap::Args;
 
 use crate::backend::{BackendError, Firewall};
 use crate::cli::load::{self, Exposure};
-use crate::cli::operate::{ask_daemon, exit_of, exit_of_backend};
-use crate::cli::{ConfigArg, Exit, Printer, beside};
+use crate::cli::operate::{Heard, ask_daemon, exit_of, exit_of_backend};
+use crate::cli::{ConfigArg, Exit, Printer};
 use crate::service::control::{Failure, Reply, Request};
 use crate::service::standing::traffic;
 use crate::service::status::{Row, Status, status};
@@ -134,8 +135,8 @@ fn show(args: &StatusArgs, listed: usize, out: &mut Printer) -> Exit {
     err.finish(Exit::Done)
 }
 
-/// Shows the rows that are wanted and nothing else.
-pub(super) fn show_grants(file: &ConfigArg, wanted: impl Fn(&Row) -> bool) -> Exit {
+/// Shows the rows that are wanted and nothing else; these words where there are none.
+pub(super) fn show_grants(file: &ConfigArg, wanted: impl Fn(&Row) -> bool, none: &str) -> Exit {
     let mut err = Printer::stderr();
     let mut found = match find(file, None, &mut err) {
         Ok(found) => found,
@@ -143,7 +144,11 @@ pub(super) fn show_grants(file: &ConfigArg, wanted: impl Fn(&Row) -> bool) -> Ex
     };
     found.grants.retain(wanted);
     let mut out = Printer::stdout();
-    table::print(&found, usize::MAX, SystemTime::now(), &mut out);
+    if found.grants.is_empty() {
+        out.line(none);
+    } else {
+        table::print(&found, usize::MAX, SystemTime::now(), &mut out);
+    }
     out.finish(err.finish(Exit::Done))
 }
 
@@ -152,38 +157,42 @@ pub(super) fn show_grants(file: &ConfigArg, wanted: impl Fn(&Row) -> bool) -> Ex
 fn find(file: &ConfigArg, most: Option<usize>, err: &mut Printer) -> Result<Status, Exit> {
     let all = Request::Status {};
     let overview = most.and_then(|most| u32::try_from(most).ok()).map(|most| Request::Overview { most });
-    let mut reply = ask_daemon(file, overview.as_ref().unwrap_or(&all), err)?;
-    // A daemon of before does not know that request.
-    if overview.is_some() && matches!(reply, Some(Reply::Failed { failure: Failure::Request, .. })) {
-        reply = ask_daemon(file, &all, err)?;
+    // To list them all may take minutes. Whether there is somebody who answers shows sooner, by what costs nothing.
+    let first = overview.unwrap_or(Request::Explain { address: Ipv4Addr::UNSPECIFIED.into() });
+    let mut heard = ask_daemon(file, &first, err)?;
+    // A daemon of before may not know that request.
+    let unknown = matches!(heard, Heard::Reply(Reply::Failed { failure: Failure::Request, .. }));
+    if unknown || matches!(heard, Heard::Reply(Reply::Explained { .. })) {
+        heard = ask_daemon(file, &all, err)?;
     }
-    let found = match reply {
-        Some(Reply::Status { status }) => Some(status),
-        Some(Reply::Failed { failure, message }) => {
+    let (found, deaf) = match heard {
+        Heard::Reply(Reply::Status { status }) => (Some(status), None),
+        Heard::Reply(Reply::Failed { failure, message }) => {
             err.line(format!("error: {message}"));
             return Err(exit_of(failure));
         }
-        Some(Reply::Done { .. } | Reply::Health { .. } | Reply::Figures(_) | Reply::Explained { .. }) => {
-            return Err(Exit::Bug);
-        }
-        None => from_kernel(file).map_err(|error| {
-            err.line(format!("error: {error}"));
-            exit_of_backend(&error)
-        })?,
+        Heard::Reply(
+            Reply::Done { .. } | Reply::Health { .. } | Reply::Figures(_) | Reply::Explained { .. },
+        ) => return Err(Exit::Bug),
+        Heard::Nobody => (without_daemon(file, err)?, None),
+        Heard::Deaf(why) => (without_daemon(file, err)?, Some(why)),
     };
-    let unreachable = || beside::present(&file.runtime_dir).map(beside::deaf);
     match found {
-        Some(mut status) => {
-            status.unreachable = if status.daemon.is_none() { unreachable() } else { None };
-            Ok(status)
-        }
+        Some(status) => Ok(Status { unreachable: deaf, ..status }),
         None => {
-            let next = unreachable().map(|deaf| format!("the daemon does not answer: {deaf}"));
+            let next = deaf.map(|deaf| format!("the daemon does not answer: {deaf}"));
             let next = next.as_deref().unwrap_or("start knock-agent first");
             err.line(format!("error: nothing is guarded here: no rules of knock-agent are in force; {next}"));
             Err(Exit::Unavailable)
         }
     }
+}
+
+fn without_daemon(file: &ConfigArg, err: &mut Printer) -> Result<Option<Status>, Exit> {
+    from_kernel(file).map_err(|error| {
+        err.line(format!("error: {error}"));
+        exit_of_backend(&error)
+    })
 }
 
 /// The kernel alone tells; the configuration only lends the names, where it can be read.

@@ -4,7 +4,7 @@ use clap::Args;
 
 use crate::backend::Firewall;
 use crate::cli::load::{self, Exposure};
-use crate::cli::operate::{ask_daemon, exit_of, exit_of_backend};
+use crate::cli::operate::{Heard, ask_daemon, exit_of, exit_of_backend};
 use crate::cli::{ConfigArg, Exit, Printer};
 use crate::service::control::{Reply, Request};
 use crate::service::{daemon, state};
@@ -27,19 +27,21 @@ pub fn run(args: TeardownArgs) -> Exit {
     let mut err = Printer::stderr();
     let mut out = Printer::stdout();
     let exit = match ask_daemon(&args.file, &Request::Teardown {}, &mut err) {
-        Ok(Some(Reply::Failed { failure, message })) => {
+        Ok(Heard::Reply(Reply::Failed { failure, message })) => {
             err.line(format!("error: {message}"));
             exit_of(failure)
         }
-        Ok(Some(Reply::Done { message })) => {
+        Ok(Heard::Reply(Reply::Done { message })) => {
             wait_for_its_end(&args.file);
             out.line(message);
             Exit::Done
         }
-        Ok(Some(
+        Ok(Heard::Reply(
             Reply::Status { .. } | Reply::Health { .. } | Reply::Figures(_) | Reply::Explained { .. },
         )) => Exit::Bug,
-        Ok(None) => match Firewall::remove_all() {
+        // One that is there would put everything back.
+        Ok(Heard::Deaf(_)) => Exit::Unavailable,
+        Ok(Heard::Nobody) => match Firewall::remove_all() {
             Ok(true) => {
                 forget(&args.file, &mut err);
                 out.line("all rules of knock-agent are removed, those in chains of the host too; nothing is guarded any more");

@@ -11,6 +11,8 @@ pub struct Succession {
     keys: Vec<Option<usize>>,
     /// Who is no longer there.
     gone: BTreeSet<String>,
+    /// Whether a key that could open is no longer there.
+    loses_a_key: bool,
 }
 
 /// Somebody who has a grant, what is left of it, and what it was given.
@@ -21,25 +23,32 @@ impl Succession {
     #[must_use]
     pub fn between(before: &[AccessKey], after: &[AccessKey], gone: BTreeSet<String>) -> Self {
         let place = |key: &AccessKey| after.iter().position(|other| other.same_as(key) && !other.disabled);
-        Self { keys: before.iter().map(place).collect(), gone }
+        let loses_a_key = before.iter().any(|key| !key.disabled && place(key).is_none());
+        Self { keys: before.iter().map(place).collect(), gone, loses_a_key }
     }
 
     /// Somebody goes, and everybody else stays.
     #[must_use]
     pub fn without(user: &str) -> Self {
-        Self { keys: Vec::new(), gone: BTreeSet::from([user.to_owned()]) }
+        Self::leaving(BTreeSet::from([user.to_owned()]))
     }
 
     /// These go, users by their names and keys as notes call them, and everybody else stays.
     #[must_use]
     pub fn leaving(gone: BTreeSet<String>) -> Self {
-        Self { keys: Vec::new(), gone }
+        Self { gone, ..Self::default() }
     }
 
     /// Whether every key is where it was.
     #[must_use]
     pub fn changes_nothing(&self) -> bool {
         self.gone.is_empty() && self.keys.iter().enumerate().all(|(at, now)| *now == Some(at))
+    }
+
+    /// Whether somebody goes.
+    #[must_use]
+    pub fn takes_somebody(&self) -> bool {
+        self.loses_a_key || !self.gone.is_empty()
     }
 
     /// The note of a grant as it reads afterwards; none if it was made with a key that is no more.
@@ -148,6 +157,7 @@ mod tests {
         let mut after = keys(&["a", "b"]);
         after[0].disabled = true;
         let succession = between(&keys(&["a", "b"]), &after);
+        assert!(succession.takes_somebody() && !between(&after, &after).takes_somebody());
         assert_eq!(succession.note(&note("key 1")), None);
         assert_eq!(succession.note(&note("key 2")), Some(note("key 2")));
     }

@@ -11,7 +11,7 @@ use crate::config::{App, Settings, Step1Proof};
 use crate::knock::attempt::{Action, Attempt, Credential, Refusal, Step, Verdict};
 use crate::knock::defence::Defence;
 use crate::knock::guesses::Guesses;
-use crate::knock::keyring::{Factor, Holder, Keyring, TwoFactor};
+use crate::knock::keyring::{Factor, Holder, Keyring, NoCode, TwoFactor};
 use crate::knock::pending::{Digest, Pending, Step1};
 use crate::knock::proof::{Claim, UsedProofs, latest};
 use crate::knock::used_codes::{UsedCodes, UsedUp};
@@ -148,9 +148,10 @@ impl Gatekeeper {
     /// Takes over settings that have been reloaded.
     ///
     /// What is known of addresses and what is used up go on; step 1s that are pending are forgotten and have to be knocked again,
-    /// because what they were right for may be gone.
-    pub fn reload(&mut self, settings: &Settings, two_factor: &[TwoFactor], random: [u8; 16]) {
+    /// because what they were right for may be gone. Returns the keys that need no code any more.
+    pub fn reload(&mut self, settings: &Settings, two_factor: &[TwoFactor], random: [u8; 16]) -> Vec<NoCode> {
         let mut fresh = Self::new(settings, two_factor, random);
+        let gone = self.keyring.codes_gone(&self.apps, &fresh.keyring, &fresh.apps);
         // By the secret and not by the key: a key that was replaced does not make its codes good again, nor a user who is
         // disabled and enabled.
         std::mem::swap(&mut fresh.codes, &mut self.codes);
@@ -165,6 +166,7 @@ impl Gatekeeper {
         std::mem::swap(&mut fresh.defence, &mut self.defence);
         fresh.defence.reload(settings);
         *self = fresh;
+        gone
     }
 
     /// Judges one attempt. `session` tells whether somebody's grant for an app runs at the address of the attempt.
@@ -235,6 +237,7 @@ impl Gatekeeper {
         let right = match (app, found) {
             (None, _) => Err(Refusal::UnknownApp),
             (Some(app), Some((holder, known))) if fits && known.same_as(hash) => {
+                self.keyring.learn(holder, &attempt.credential);
                 Ok(Right { app, holder, proved: None })
             }
             (Some(_), Some(_) | None) => Err(Refusal::WrongKey),

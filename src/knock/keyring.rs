@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime};
 use ring::hmac;
 
 use crate::config::{App, Settings};
-use crate::knock::attempt::Step;
+use crate::knock::attempt::{Credential, Step};
 use crate::knock::pending::Digest;
 use crate::knock::proof::{Claim, Proof};
-use crate::units::{AccessKey, KeyCheck, Lifetime, Secret, Timestamp, TotpSecret, Verifier};
+use crate::units::{AccessKey, AppName, KeyCheck, Lifetime, Secret, Timestamp, TotpSecret, Verifier};
 
 /// An access key that needs a one-time code as well, as its 2FA file says.
 #[derive(Clone, Debug)]
@@ -19,6 +19,17 @@ pub struct TwoFactor {
     pub access_key: Secret,
     /// The secret of its codes.
     pub secret: TotpSecret,
+}
+
+/// A key that needed a one-time code before a reload and needs none after it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoCode {
+    /// What it opens.
+    pub app: AppName,
+    /// `key` and its place in the list, or the user.
+    pub by: String,
+    /// 1 or 2.
+    pub step: u8,
 }
 
 /// Who has a key.
@@ -52,6 +63,7 @@ impl Who {
 /// One key of one step of one app.
 #[derive(Debug)]
 pub(crate) struct Holder {
+    step: Step,
     pub(crate) app: usize,
     pub(crate) who: Who,
     /// The secret of the one-time codes that go with it.
@@ -93,6 +105,8 @@ pub(crate) struct Keyring {
     by_name: BTreeMap<Digest, Vec<usize>>,
     /// By step, app and the user's name: keys that take long to check.
     by_hash: BTreeMap<Digest, usize>,
+    /// The secrets of 2FA files, by the keys that these are named after.
+    of_files: Vec<(Verifier, usize)>,
     decoy: Verifier,
 }
 
@@ -110,24 +124,21 @@ impl Keyring {
             by_key: BTreeMap::new(),
             by_name: BTreeMap::new(),
             by_hash: BTreeMap::new(),
+            of_files: Vec::new(),
             decoy: Verifier::of(&Secret::new("a key that nobody has".to_owned())),
         };
         let mut factor_of = |secret: &TotpSecret| {
             factors.push(Factor { name: secret.fingerprint(), secret: secret.clone() });
             factors.len() - 1
         };
-        let of_files: Vec<(Verifier, usize)> =
+        out.of_files =
             two_factor.iter().map(|file| (Verifier::of(&file.access_key), factor_of(&file.secret))).collect();
-        let of_file = |key: &AccessKey| {
-            let verifier = key.verifier()?;
-            of_files.iter().find(|(held, _)| held.expose() == verifier.expose()).map(|(_, factor)| *factor)
-        };
         for (at, app) in settings.apps.iter().enumerate() {
             for (step, keys) in [(Step::One, &app.access_key_http), (Step::Two, &app.access_key_https)] {
                 for (place, key) in keys.iter().enumerate() {
-                    let mut holder = holder(at, app, Who::Key(place + 1));
-                    holder.factor = of_file(key);
-                    out.add(step, key, None, holder);
+                    let mut holder = holder(step, at, app, Who::Key(place + 1));
+                    holder.factor = out.of_file(key.verifier());
+                    out.add(key, None, holder);
                 }
             }
         }
@@ -138,11 +149,11 @@ impl Keyring {
                 for (step, keys) in [(Step::One, &theirs.http), (Step::Two, &theirs.https)] {
                     for key in keys {
                         let name = user.name.to_string();
-                        let mut holder = holder(at, app, Who::User { index, name });
-                        holder.factor = own.or_else(|| of_file(key));
+                        let mut holder = holder(step, at, app, Who::User { index, name });
+                        holder.factor = own.or_else(|| out.of_file(key.verifier()));
                         (holder.duration, holder.max_duration) = (theirs.duration, theirs.max_duration);
                         holder.expires.extend(user.expires.into_iter().chain(theirs.expires));
-                        out.add(step, key, Some(user.name.as_str()), holder);
+                        out.add(key, Some(user.name.as_str()), holder);
                     }
                 }
             }
@@ -150,13 +161,13 @@ impl Keyring {
         out
     }
 
-    fn add(&mut self, step: Step, key: &AccessKey, user: Option<&str>, mut holder: Holder) {
+    fn add(&mut self, key: &AccessKey, user: Option<&str>, mut holder: Holder) {
         if key.disabled {
             return;
         }
         holder.expires.extend(key.expires);
         holder.verifier = key.verifier();
-        let (at, app) = (self.holders.len(), holder.app);
+        let (at, step, app) = (self.holders.len(), holder.step, holder.app);
         if let Some(verifier) = &holder.verifier {
             self.by_key.insert(self.place(step, app, verifier.expose()), at);
             if step == Step::One {
@@ -182,6 +193,50 @@ impl Keyring {
     pub(crate) fn by_key(&self, step: Step, app: Option<usize>, key: &Secret) -> Option<usize> {
         let place = self.place(step, app.unwrap_or(usize::MAX), Verifier::of(key).expose());
         self.by_key.get(&place).copied()
+    }
+
+    /// The secret of the file that is named after a key.
+    fn of_file(&self, key: Option<Verifier>) -> Option<usize> {
+        let key = key?;
+        self.of_files.iter().find(|(held, _)| held.expose() == key.expose()).map(|(_, factor)| *factor)
+    }
+
+    /// Notes the key at a place, which took long to check and was right: now it is known whether a file is named after it.
+    pub(crate) fn learn(&mut self, at: usize, key: &Credential) {
+        let Credential::Key(key) = key else { return };
+        let factor = self.of_file(Some(Verifier::of(key)));
+        if let Some(holder) = self.holders.get_mut(at) {
+            holder.factor = holder.factor.or(factor);
+        }
+    }
+
+    /// The keys that need a code here and none in the keyring of a reload.
+    pub(crate) fn codes_gone(&self, apps: &[App], fresh: &Self, fresh_apps: &[App]) -> Vec<NoCode> {
+        let gone = self.holders.iter().filter_map(|had| {
+            let (factor, app) = (had.factor?, apps.get(had.app)?);
+            let (at, _) = find(fresh_apps, app.name.as_str())?;
+            let now = fresh.same(had, at)?;
+            // That of a key that takes long to check is not learnt yet.
+            let mut files = self.of_files.iter().filter(|(_, secret)| *secret == factor);
+            let goes_on =
+                now.factor.is_some() || files.any(|(file, _)| fresh.of_file(Some(file.clone())).is_some());
+            let step = if had.step == Step::One { 1 } else { 2 };
+            (!goes_on).then(|| NoCode { app: app.name.clone(), by: had.who.name(), step })
+        });
+        gone.collect()
+    }
+
+    /// The same key as that of another keyring, for the app at a place of this one.
+    fn same(&self, had: &Holder, app: usize) -> Option<&Holder> {
+        let at = match (&had.verifier, &had.hash) {
+            (Some(verifier), _) => *self.by_key.get(&self.place(had.step, app, verifier.expose()))?,
+            (None, Some(hash)) => {
+                let found = self.by_hash(had.step, Some(app), Some(&had.who.name()));
+                found.filter(|(_, known)| known.same_as(hash))?.0
+            }
+            (None, None) => return None,
+        };
+        self.holders.get(at)
     }
 
     /// Whose key takes long to check, and against what.
@@ -242,8 +297,9 @@ impl Keyring {
     }
 }
 
-fn holder(at: usize, app: &App, who: Who) -> Holder {
+fn holder(step: Step, at: usize, app: &App, who: Who) -> Holder {
     Holder {
+        step,
         app: at,
         who,
         factor: None,

@@ -26,7 +26,7 @@ pub use form::Form;
 pub use forwarded::{NoClient, forwarded_client};
 pub use gatekeeper::Gatekeeper;
 pub use guesses::Guesses;
-pub use keyring::TwoFactor;
+pub use keyring::{NoCode, TwoFactor};
 pub use lockout::{LockedOut, Lockout};
 pub use message::MAX_ATTEMPT;
 pub use places::Places;

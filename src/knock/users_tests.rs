@@ -297,6 +297,53 @@ fn a_hashed_key_is_found_by_its_user_and_judged_afterwards() {
 }
 
 #[test]
+fn a_file_that_is_named_after_a_hashed_key_counts_once_the_key_is_known() {
+    let hash = "$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$lnizTRNgy0D3lJD4Xlm+A2aXibz3GSvOOHAXUwm1P0Y";
+    let users =
+        format!("  users:\n    alice: {{access_key_http: alice-key-1, access_key_https: \"{hash}\"}}");
+    let factor = |key: &str| TwoFactor {
+        access_key: Secret::new(key.to_owned()),
+        secret: TotpSecret::new(&[7; 20], TotpKind::default()).unwrap(),
+    };
+    let mut gate = gate_with(&users, SSH, &[factor("correct horse")]);
+    let no = |_: &AppName, _: &str| false;
+    let step2 = Attempt { user: Some("alice".to_owned()), ..two("correct horse") };
+    for reloads in 0..2_u8 {
+        assert!(ok(&judge(&mut gate, &one("alice-key-1"), at(0))));
+        let Verdict::Hash { hash: asked, .. } = judge(&mut gate, &step2, at(1)) else { panic!("no hash") };
+        let asked_for = gate.judge_hashed(&step2, &asked, true, &no, at(1));
+        assert!(!matches!(asked_for, Verdict::Grant { .. }), "{asked_for:?}");
+        let files = [factor("correct horse")];
+        assert_eq!(gate.reload(&settings(&users, SSH), &files, [4 + reloads; 16]), []);
+    }
+    // Known again, and then without its file.
+    assert!(ok(&judge(&mut gate, &one("alice-key-1"), at(0))));
+    let hash = Secret::new(hash.to_owned());
+    assert!(!matches!(gate.judge_hashed(&step2, &hash, true, &no, at(1)), Verdict::Grant { .. }));
+    let gone = gate.reload(&settings(&users, SSH), &[factor("another horse")], [6; 16]);
+    assert_eq!(gone, [NoCode { app: "ssh".parse().unwrap(), by: "alice".to_owned(), step: 2 }]);
+}
+
+#[test]
+fn a_reload_tells_which_keys_need_no_code_any_more() {
+    let secret = || TotpSecret::new(&[7; 20], TotpKind::default()).unwrap();
+    let factor = |key: &str| TwoFactor { access_key: Secret::new(key.to_owned()), secret: secret() };
+    let ssh = |keys: &str| {
+        format!("ssh: {{port: 22, duration: 1h, access_key_http: [{keys}], access_key_https: other-of-ssh}}")
+    };
+    let both = ssh("first-of-ssh, second-of-ssh");
+    let files = [factor("second-of-ssh"), factor("bobby-key-2")];
+    let mut gate = gate_with(USERS, &both, &files);
+    assert_eq!(gate.reload(&settings(USERS, &both), &files, [4; 16]), []);
+    let gone = |by: &str, step| NoCode { app: "ssh".parse().unwrap(), by: by.to_owned(), step };
+    // Another place is no other key, and a key that is no more has lost nothing.
+    let turned = ssh("second-of-ssh, first-of-ssh");
+    assert_eq!(gate.reload(&settings(USERS, &turned), &[], [5; 16]), [gone("key 2", 1), gone("bob", 2)]);
+    let mut gate = gate_with(USERS, &both, &files);
+    assert_eq!(gate.reload(&settings("", &ssh("first-of-ssh")), &[], [5; 16]), []);
+}
+
+#[test]
 fn a_plain_key_beside_a_hashed_one_opens_with_the_users_name_and_without() {
     let hash = "$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$lnizTRNgy0D3lJD4Xlm+A2aXibz3GSvOOHAXUwm1P0Y";
     let users = format!(

@@ -61,6 +61,16 @@ impl Ruleset {
     pub fn chain(&self, name: &str) -> Option<&Chain> {
         self.chains.iter().find(|chain| chain.name == name)
     }
+
+    /// Whether a chain begins anew behind its end: somebody loaded what this program's rules were once, and did not remove
+    /// those that are in force. No plan has the first rule of a chain in it a second time.
+    #[must_use]
+    pub fn is_there_twice(&self) -> bool {
+        self.chains.iter().any(|chain| {
+            let mut rules = chain.rules.iter().filter(|rule| rule.is_ours());
+            rules.next().is_some_and(|first| rules.any(|rule| rule == first))
+        })
+    }
 }
 
 /// Where a base chain sits.
@@ -121,6 +131,14 @@ pub struct Rule {
     pub comment: Option<String>,
     /// Its instructions.
     pub exprs: Vec<Expr>,
+}
+
+impl Rule {
+    /// Whether it may be one of this program's: it has such a name, and nothing in it that this program never writes.
+    fn is_ours(&self) -> bool {
+        self.comment.as_deref().is_some_and(|comment| comment.starts_with("ka:"))
+            && !self.exprs.iter().any(|expr| matches!(expr, Expr::Foreign(_)))
+    }
 }
 
 /// The type of one part of a key; the numbers are nft's own (`enum datatypes` in its `datatype.h`).

@@ -37,6 +37,8 @@ pub struct Known {
     pub no_figures: Option<String>,
     /// Why the plan in force is not kept for a start without a configuration.
     pub unkept_plan: Option<String>,
+    /// What is wrong with 2FA files, a sentence each.
+    pub codes: Vec<String>,
 }
 
 /// The process that hears strangers.
@@ -65,6 +67,7 @@ impl Default for Around {
             certificate_ends: None,
             no_figures: None,
             unkept_plan: None,
+            codes: Vec::new(),
         }))
     }
 }
@@ -124,6 +127,11 @@ impl Around {
     /// Figures cannot be fetched.
     pub fn without_figures(&self, why: String) {
         self.lock().no_figures = Some(why);
+    }
+
+    /// What is wrong with the 2FA files of the configuration in force.
+    pub fn codes_looked_at(&self, troubles: Vec<String>) {
+        self.lock().codes = troubles;
     }
 
     /// The plan in force is kept, or why not.

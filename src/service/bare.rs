@@ -1,8 +1,10 @@
 //! Taking back without a configuration: the kernel's own listing is enough for that. Closing must not wait for a good
 //! configuration.
 
+use super::connected::{end_address, once_set};
 use super::control::Request;
 use super::operations::{OperationError, TRIES, end_every_grant};
+use super::status::slugs;
 use super::still_in::{by_kernel, revoked};
 use crate::backend::{BackendError, Firewall};
 use crate::ruleset::allow::{Origin, address_key};
@@ -60,6 +62,7 @@ fn close_what_is(firewall: &mut Firewall, live: &Live, request: &Request) -> Res
                 let set = SetRef::plain(name);
                 changes.push(Change::DeleteElements { set, elements });
             }
+            changes.extend(of_connected(live, &slug, client));
             firewall.apply(&changes)?;
             let ways = by_kernel(live, &slug, client, prefix(live, &app_set(&slug, Family::V6)));
             Ok(revoked(client, app, !changes.is_empty(), &ways))
@@ -70,7 +73,7 @@ fn close_what_is(firewall: &mut Firewall, live: &Live, request: &Request) -> Res
         }
         Request::RevokeAll { app: Some(app) } => {
             let slug = slug(live, app)?;
-            let sets = grant_sets(live, &slug, &Family::BOTH);
+            let sets = sets_of_app(live, &slug);
             let ended: usize = sets.iter().filter_map(|set| live.elements.get(set)).map(Elements::len).sum();
             let changes: Vec<Change> = sets.into_iter().map(Change::FlushSet).collect();
             firewall.apply(&changes)?;
@@ -79,7 +82,7 @@ fn close_what_is(firewall: &mut Firewall, live: &Live, request: &Request) -> Res
         Request::AllowFlush { app } => {
             let slugs = match app {
                 Some(app) => vec![slug(live, app)?],
-                None => slugs(live).chain(["all".to_owned()]).collect(),
+                None => slugs(live).into_iter().chain(["all".to_owned()]).collect(),
             };
             let sets = slugs.iter().flat_map(|slug| Family::BOTH.map(|family| allow_set(slug, family)));
             let changes: Vec<Change> = sets.filter_map(|name| without_operators(live, name)).collect();
@@ -97,6 +100,18 @@ fn close_what_is(firewall: &mut Firewall, live: &Live, request: &Request) -> Res
         | Request::Figures {}
         | Request::Teardown {} => Ok(String::new()),
     }
+}
+
+/// The change that ends what a client came to by a grant for one connection; none if there is nothing.
+fn of_connected(live: &Live, slug: &str, client: ClientAddr) -> Option<Change> {
+    let prefix = prefix(live, &app_set(slug, Family::V6));
+    let of_grant = |addr: ClientAddr| addr.masked_v6(prefix).ip();
+    let set = once_set(slug, client.family());
+    let mut elements = live.elements.get(&set.name)?.clone();
+    elements.retain(|key, _| {
+        end_address(key).is_some_and(|addr| of_grant(ClientAddr::new(addr)) == of_grant(client))
+    });
+    (!elements.is_empty()).then_some(Change::DeleteElements { set, elements })
 }
 
 /// The change that takes what operators allowed out of a set; none if there is nothing.
@@ -125,18 +140,21 @@ fn grant_sets(live: &Live, slug: &str, families: &[Family]) -> Vec<String> {
     names.filter(|name| families.iter().any(|&family| of_app(name, family))).cloned().collect()
 }
 
-fn slugs(live: &Live) -> impl Iterator<Item = String> {
-    let names = live.ruleset.sets.iter().map(|set| set.name.as_str());
-    names.filter_map(|name| name.strip_prefix("app_")?.strip_suffix("_4").map(str::to_owned))
+/// The same in both families, with those of what came in by a grant for one connection.
+pub(super) fn sets_of_app(live: &Live, slug: &str) -> Vec<String> {
+    let connected = Family::BOTH.map(|family| once_set(slug, family).name).into_iter();
+    let connected = connected.filter(|set| live.ruleset.set(set).is_some());
+    grant_sets(live, slug, &Family::BOTH).into_iter().chain(connected).collect()
 }
 
 /// The app's name in the kernel.
 fn slug(live: &Live, app: &str) -> Result<String, OperationError> {
     let wanted = app.parse::<AppName>().map(|name| name.slug()).unwrap_or_default();
-    slugs(live).find(|slug| *slug == wanted).ok_or_else(|| {
-        let known: Vec<String> = slugs(live).collect();
-        OperationError::NoApp(app.to_owned(), known.join(", "))
-    })
+    let known = slugs(live);
+    match known.contains(&wanted) {
+        true => Ok(wanted),
+        false => Err(OperationError::NoApp(app.to_owned(), known.join(", "))),
+    }
 }
 
 /// How many bits of an address the rules compare with a set of grants, as the mask before the look-up tells.

@@ -4,15 +4,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::knocked::{GrantSet, slug_of};
+use super::bare;
+use super::knocked::{GrantSet, name, slug_of};
 use super::operations::{OperationError, Operations};
 use super::shut_out::ShutOut;
 use super::used_knocks::Opened;
-use crate::config::{App, Settings};
+use crate::config::{App, KnockSequence, Settings};
 use crate::grant::{How, Note};
 use crate::ruleset::allow::key_address;
 use crate::ruleset::diff::{Change, Live, SetRef};
+use crate::ruleset::expr::Expr;
 use crate::ruleset::model::Elements;
+use crate::ruleset::plan::app_set;
 use crate::units::{Family, Now};
 
 /// Who may not open which app any more, by its slug.
@@ -62,12 +65,29 @@ fn may(settings: &Settings, now: Now) -> BTreeSet<(String, String, String)> {
     each.collect()
 }
 
+/// Whether a sequence of that name may open an app, or a client of knocks that change with time; by notes of grants nobody
+/// knows them apart.
+pub(super) fn may_knock(settings: &Settings, slug: &str, by: &str, now: Now) -> bool {
+    let of_app = |sequence: &KnockSequence| {
+        let app = sequence.app.and_then(|place| settings.apps.get(place));
+        app.is_some_and(|app| app.slug == slug)
+    };
+    let named = |(place, sequence): (usize, &KnockSequence)| {
+        // What has no name is called by its place, which may be another one by now.
+        of_app(sequence) && (name(settings, place) == by || by.starts_with("sequence "))
+    };
+    by.is_empty()
+        || settings.sequences.iter().enumerate().any(named)
+        || may(settings, now).iter().any(|(app, who, _)| app == slug && who == by)
+}
+
 impl Operations {
     /// At a start: says whose grants are open, and ends those of clients who went meanwhile.
     ///
     /// # Errors
     /// [`OperationError`] when the kernel would not; they then go on.
     pub(super) fn resume_opened(&mut self, opened: &[Opened], now: Now) -> Result<(), OperationError> {
+        let connected = self.end_connected_of_gone(now);
         let (stay, sets) = (may(&self.settings, now), self.grant_sets());
         let mut gone = ClientsGone::new();
         for Opened { key, address, who } in opened {
@@ -81,7 +101,7 @@ impl Operations {
             }
         }
         if gone.is_empty() {
-            return Ok(());
+            return connected;
         }
         let live = self.live()?;
         let (changes, ended) = self.end_of_clients(&gone, &Moved::new(), &live, now);
@@ -92,7 +112,7 @@ impl Operations {
         for (key, addr) in ended {
             self.ledger.revoke(&key, addr);
         }
-        Ok(())
+        connected
     }
 
     /// Takes what only these have opened out of what was read of sets that go, whose grants else would go on among
@@ -126,7 +146,8 @@ impl Operations {
         ended
     }
 
-    /// The changes that end what only these have opened, and everything of apps that have moved.
+    /// The changes that end what only these have opened, and everything of apps that have moved. Under another length of
+    /// prefix than the rules have, a grant for IPv6 is for others, or for nobody until the old length is back: it ends, too.
     pub(super) fn end_of_clients(
         &self,
         gone: &ClientsGone,
@@ -138,9 +159,11 @@ impl Operations {
         // Among the agent's own, too, are some that packets made.
         for grants in self.grant_sets() {
             let names = gone.get(&grants.slug);
-            let all = moved.contains(&grants.slug);
+            let moved = moved.contains(&grants.slug);
+            let other = self.has_other_prefix(&grants.slug, live);
             for family in Family::BOTH {
                 let name = grants.set(family);
+                let all = moved || family == Family::V6 && other;
                 let mut elements = Elements::new();
                 for (key, element) in live.elements.get(&name).into_iter().flatten() {
                     let Some(addr) = key_address(key) else { continue };
@@ -161,5 +184,14 @@ impl Operations {
             }
         }
         (changes, ended)
+    }
+
+    /// Whether the rules compare other bits of an address with the grants of an app than the settings want.
+    fn has_other_prefix(&self, slug: &str, live: &Live) -> bool {
+        let set = app_set(slug, Family::V6);
+        let asks = |expr: &Expr| matches!(expr, Expr::Lookup { set: asked, .. } if *asked == set);
+        let mut rules = live.ruleset.chains.iter().flat_map(|chain| &chain.rules);
+        rules.any(|rule| rule.exprs.iter().any(asks))
+            && bare::prefix(live, &set) != self.settings.global.ipv6_prefix
     }
 }

@@ -4,9 +4,8 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
@@ -17,7 +16,7 @@ use super::status::Status;
 use super::tally::Figures;
 use crate::config::Behind;
 use crate::ruleset::explain::Recalled;
-use crate::sys::{files, pipes, users};
+use crate::sys::{files, local, pipes, users};
 use crate::units::{Family, Network};
 
 /// Longest request, in bytes.
@@ -236,30 +235,32 @@ pub fn call(runtime_dir: &Path, request: &Request) -> io::Result<Option<Reply>> 
 /// # Errors
 /// As for [`call`].
 pub fn call_within(runtime_dir: &Path, request: &Request, patience: Duration) -> io::Result<Option<Reply>> {
-    let mut stream = match UnixStream::connect(socket_path(runtime_dir)) {
+    let end = Instant::now() + patience;
+    let late =
+        || io::Error::new(io::ErrorKind::TimedOut, format!("no reply within {} s", patience.as_secs()));
+    let of_time = |error: io::Error| match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => late(),
+        _ => error,
+    };
+    let mut stream = match local::call(&socket_path(runtime_dir), patience) {
         Ok(stream) => stream,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
             return Ok(None);
         }
-        Err(error) => return Err(error),
+        Err(error) => return Err(of_time(error)),
     };
-    stream.set_read_timeout(Some(patience))?;
-    stream.set_write_timeout(Some(patience))?;
+    let left = end.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(late());
+    }
+    stream.set_read_timeout(Some(left))?;
+    stream.set_write_timeout(Some(left))?;
     let mut text = serde_json::to_string(request).map_err(io::Error::other)?;
     text.push('\n');
-    stream.write_all(text.as_bytes())?;
+    stream.write_all(text.as_bytes()).map_err(of_time)?;
     let mut line = String::new();
     // A status with very many grants is long, but not endless.
-    BufReader::new(stream.take(1 << 30)).read_line(&mut line).map_err(|error| match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            let text = format!(
-                "no reply within {} s; what it has not begun by now it leaves undone: look at `knock-agent status`",
-                patience.as_secs()
-            );
-            io::Error::new(io::ErrorKind::TimedOut, text)
-        }
-        _ => error,
-    })?;
+    BufReader::new(stream.take(1 << 30)).read_line(&mut line).map_err(of_time)?;
     if line.is_empty() {
         return Err(io::Error::new(
             io::ErrorKind::UnexpectedEof,

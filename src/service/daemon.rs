@@ -115,7 +115,7 @@ pub fn run(mut daemon: Daemon, launcher: Arc<Launcher>, watcher: Option<Watcher>
     let two_factor = load_two_factor(&daemon.settings)?;
     outside::check(&daemon.settings)?;
     let random = random::bytes().map_err(DaemonError::Process)?;
-    let mut gatekeeper = Gatekeeper::new(&daemon.settings, &two_factor, random);
+    let mut gatekeeper = Gatekeeper::new(&daemon.settings, &two_factor.factors, random);
     let ran_before = last_run::begin(&daemon.state_dir, clock::now());
     let used_codes = UsedCodesFile::read(&daemon.runtime_dir, ran_before, &mut gatekeeper, clock::now());
 
@@ -148,6 +148,7 @@ pub fn run(mut daemon: Daemon, launcher: Arc<Launcher>, watcher: Option<Watcher>
     // Before the guard, so that nothing is missed that happens to it.
     let events = firewall.port().map(|_| Events::open()).transpose().map_err(BackendError::from)?;
     let around = Arc::new(Around::default());
+    around.codes_looked_at(two_factor.troubles());
     let plans = Arc::new(PlanKeeper::new(daemon.state_dir.clone(), Arc::clone(&around)));
     let trial = watcher.zip(daemon.confirm);
     let trial = trial.map(|(watcher, limit)| trial_of(&daemon, &plans, watcher, limit)).transpose()?;

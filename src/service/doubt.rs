@@ -67,10 +67,11 @@ impl Operations {
     }
 
     /// Whether the ledger says what belongs into the table: it is another one than that of the ledger, whatever somebody put
-    /// into it. Else what nobody told of shows in what is missing, and is taken back.
+    /// into it, or somebody loaded into it what he once saved. Else what nobody told of shows in what is missing, and is taken
+    /// back.
     pub(super) fn settle_doubt(&mut self, live: Option<&Live>, now: Now) -> bool {
         let unheard = std::mem::take(&mut self.doubt.unheard);
-        let known = |live: &Live| self.doubt.table.is_none_or(|table| table == live.handle);
+        let known = |live: &Live| !live.loaded && self.doubt.table.is_none_or(|table| table == live.handle);
         match live {
             Some(live) if known(live) => {
                 if unheard {

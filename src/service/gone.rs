@@ -31,10 +31,14 @@ impl Operations {
         let mut ended = 0;
         for app in self.settings().apps.clone() {
             let may = who_may(self.settings(), &app);
+            let connected = self.connected(&app)?;
             let had = self.ledger().knockers(&app.slug).into_iter();
+            let had = had.chain(connected.iter().map(String::as_str));
             let gone: BTreeSet<String> = had.filter(|by| !may.contains(*by)).map(str::to_owned).collect();
             if !gone.is_empty() {
-                ended += self.end_grants_of(&app.slug, &Succession::leaving(gone), now)?;
+                let gone = Succession::leaving(gone);
+                ended += self.end_grants_of(&app.slug, &gone, now)?;
+                ended += self.cut_connected(&app.slug, |_, note| gone.note(note).is_none())?;
             }
         }
         Ok(ended)

@@ -197,8 +197,12 @@ impl Operations {
                 let note = Note::parse(element.comment.as_deref());
                 let (Some(addr), Some(timeout)) = (key_address(key), element.timeout) else { continue };
                 if note.how == How::Sequence {
-                    let mut known =
-                        self.ledger.users(&set.key, addr, now).into_iter().map(|(known, ..)| known);
+                    // Where the set stays that it was copied from, the name is found there only.
+                    let sets = self.grant_sets_of(&set.slug);
+                    let mut known = sets
+                        .iter()
+                        .flat_map(|set| self.ledger.users(&set.key, addr, now))
+                        .map(|(known, ..)| known);
                     let known = known.find(|known| is_nobodys(&note) && known.how == How::Sequence);
                     let note = known.unwrap_or(note);
                     let [left, total] = [timeout.left_ms, timeout.total_ms].map(Duration::from_millis);
@@ -223,7 +227,7 @@ impl Operations {
 
     /// Takes note of what a packet did.
     pub(super) fn on_logged(&mut self, logged: &Logged, now: Now) {
-        let Logged { prefix, mark, source } = logged;
+        let Logged { prefix, mark, source, .. } = logged;
         if prefix.starts_with(LOG_OPENED) {
             self.on_knocks_used(*mark, now);
         }
@@ -239,9 +243,11 @@ impl Operations {
             if let Some(grants) = self.grant_sets().into_iter().find(|grants| is_told(&grants.stem, stem)) {
                 self.on_closed(&grants.slug, std::slice::from_ref(&grants), *source);
                 let addr = ClientAddr::new(*source).masked_v6(self.settings.global.ipv6_prefix);
+                self.end_connected_at(&grants.slug, addr.ip());
                 self.cut_open(&ShutOut::one(&grants.slug, addr.ip()));
             }
         } else if let Some(slug) = prefix.strip_prefix(LOG_USED) {
+            self.name_connected(slug, logged, now);
             self.on_closed(slug, &self.grant_sets_of(slug), *source);
             // What used it up may live on.
             let addr = ClientAddr::new(*source).masked_v6(self.settings.global.ipv6_prefix);
@@ -304,7 +310,7 @@ fn opens(sequence: &KnockSequence, grants: &KnockGrants) -> bool {
 }
 
 /// What a sequence is called: its name, or its place where its app has several.
-fn name(settings: &Settings, place: usize) -> String {
+pub(super) fn name(settings: &Settings, place: usize) -> String {
     let Some(sequence) = settings.sequences.get(place) else { return String::new() };
     if let Some(name) = &sequence.name {
         return name.to_string();

@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 
+use super::bare::sets_of_app;
 use super::operations::OperationError;
 use super::outlasting::Outlasting;
+use super::status::{Service, services};
 use super::ways_gone::GuardBefore;
 use crate::backend::{Firewall, Plan};
-use crate::config::Settings;
+use crate::config::{App, Settings};
 use crate::ruleset::audit::{Finding, Severity};
 use crate::ruleset::diff::{Change, Live, diff};
 use crate::ruleset::layout::{Layout, Options};
 use crate::ruleset::lockout::{self, Endangered, Flow, Interface, Seen, adoption, endangered};
 use crate::sys::{clock, flows, interfaces};
-use crate::units::{IfName, Now, Protocol};
+use crate::units::{IfName, Now, PortRange, Protocol};
 
 /// Connections that the log names.
 const NAMED: usize = 50;
@@ -107,11 +109,41 @@ pub(super) fn install(
         }
         found => found,
     };
+    let mut found = found;
+    if let Some(live) = &mut found {
+        end_moved(firewall, live, settings)?;
+    }
     let adoption = adopt(settings, options, found.as_ref());
     let believed = found.map(believed);
     let changes = firewall.install_over(believed.as_ref(), plan, adoption)?;
     let live = firewall.read()?.ok_or(OperationError::NoTable)?;
     Ok(Installed { live, read_at: clock::now(), changes })
+}
+
+/// Ends what was granted for apps that the guard in force has at other ports altogether: it would open ports for which nobody was
+/// let in.
+fn end_moved(firewall: &mut Firewall, found: &mut Live, settings: &Settings) -> Result<(), OperationError> {
+    let moved = settings.apps.iter().filter(|app| has_moved(&services(found, &app.slug), app));
+    let sets: Vec<String> = moved.flat_map(|app| sets_of_app(found, &app.slug)).collect();
+    let mut ended = 0;
+    for elements in sets.iter().filter_map(|set| found.elements.remove(set)) {
+        ended += elements.len();
+    }
+    if ended > 0 {
+        firewall.apply(&sets.into_iter().map(Change::FlushSet).collect::<Vec<_>>())?;
+        tracing::info!(ended, "grants of apps that have other ports now end");
+    }
+    Ok(())
+}
+
+/// Whether an app has none of the ports that it had.
+pub(super) fn has_moved(had: &[Service], app: &App) -> bool {
+    let has = |service: &Service| {
+        let of_app = app.protocol.each().iter().any(|protocol| protocol.name() == service.protocol);
+        let meets = |ports: &PortRange| ports.first() <= service.last && service.first <= ports.last();
+        of_app && app.ports.iter().any(meets)
+    };
+    !had.is_empty() && !had.iter().any(has)
 }
 
 /// What may be taken over; the rest is told.

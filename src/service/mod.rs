@@ -11,6 +11,7 @@ pub mod check_iptables;
 mod claimed;
 mod clients_gone;
 mod close;
+mod connected;
 pub mod control;
 pub mod daemon;
 mod doubt;

@@ -12,12 +12,13 @@ use crate::ruleset::allow::{address_key, key_address};
 use crate::ruleset::diff::{Change, Live, SetRef};
 use crate::ruleset::knocking::Knocking;
 use crate::ruleset::layout::Options;
-use crate::ruleset::model::{ADOPTED_SET, Element, Elements, KNOCKED_SETS, Timeout};
+use crate::ruleset::model::{ADOPTED_SET, Element, Elements, KNOCKED_SETS, ONCE_SETS, Timeout};
 use crate::ruleset::plan::{app_set, step2_set};
 use crate::ruleset::swap::swap;
 use crate::service::adopted::{self, Adopted};
 use crate::service::allowed::Allowed;
 use crate::service::claimed::Claimed;
+use crate::service::connected::once_set;
 use crate::service::doubt::Doubt;
 use crate::service::host_chains::{HostKept, Repaired};
 use crate::service::knocked::{GrantSet, is_nobodys};
@@ -31,18 +32,18 @@ use crate::units::{ClientAddr, Family, Lifetime, Now};
 pub(super) const TRIES: u32 = 3;
 
 /// Whether what was to be changed is not there any more.
-fn is_gone(error: &BackendError) -> bool {
+pub(super) fn is_gone(error: &BackendError) -> bool {
     matches!(error, BackendError::Refused { errno: nix::errno::Errno::ENOENT, .. })
 }
 
-/// Ends whatever grants and admissions to step 2 the kernel has, known to a configuration or not; returns how
-/// many grants.
+/// Ends whatever grants and admissions to step 2 the kernel has, known to a configuration or not, and what came in by a grant
+/// for one connection; returns how many.
 ///
 /// # Errors
 /// [`OperationError`] when the kernel would not.
 pub fn end_every_grant(firewall: &mut Firewall) -> Result<usize, OperationError> {
     let live = firewall.read()?.ok_or(OperationError::NoTable)?;
-    let grants = |name: &str| name.starts_with("app_") || name.starts_with(KNOCKED_SETS);
+    let grants = |name: &str| ["app_", KNOCKED_SETS, ONCE_SETS].iter().any(|stem| name.starts_with(stem));
     let more = ["step2_", "gate_", ADOPTED_SET];
     let named = live.ruleset.sets.iter().map(|set| set.name.as_str());
     let sets = named.filter(|name| grants(name) || more.iter().any(|stem| name.starts_with(stem)));
@@ -315,6 +316,7 @@ impl Operations {
         for grants in self.grant_sets_of(&slug) {
             ended |= self.revoke_from(&grants, addr)?;
         }
+        ended |= !self.end_connected(&slug, |at, _| at == addr.ip())?.is_empty();
         // Also where the grant was over: what it left open is not wanted any more.
         self.cut_open(&ShutOut::one(&slug, addr.ip()));
         Ok(ended)
@@ -381,6 +383,7 @@ impl Operations {
         let live = self.firewall.read()?.unwrap_or_default();
         let kinds = self.grant_sets_of(&slug);
         let sets = kinds.iter().flat_map(|kind| Family::BOTH.map(|family| kind.set(family)));
+        let sets = sets.chain(Family::BOTH.map(|family| once_set(&slug, family).name));
         // One that is gone is put back with what the ledger says.
         let sets: Vec<String> = sets.filter(|set| live.ruleset.set(set).is_some()).collect();
         let ended: usize = sets.iter().filter_map(|set| live.elements.get(set)).map(BTreeMap::len).sum();

@@ -26,14 +26,14 @@ use super::operations::{OperationError, Operations, TRIES};
 use super::outside::Outside;
 use super::record::{Record, number};
 use super::served::{Pair, Served};
-use super::shut_out::{ShutOut, any_keeps};
+use super::shut_out::any_keeps;
 use super::trial::Trial;
+use super::two_factor::Found;
 use super::user_files::{LOOK_AT_USERS, UserFiles};
 use super::ways_gone::ways_changed;
 use crate::backend::BackendError;
 use crate::config::{Checked, Problems, Settings};
 use crate::grant::{Ledger, Note, Succession};
-use crate::knock::TwoFactor;
 use crate::ruleset::allow::key_address;
 use crate::ruleset::diff::{Change, Live, SetRef};
 use crate::ruleset::knocking::Knocking;
@@ -85,7 +85,7 @@ impl fmt::Debug for Source {
 /// What the enforcer is to take over.
 pub(super) struct Reload {
     pub(super) settings: Settings,
-    pub(super) two_factor: Vec<TwoFactor>,
+    pub(super) two_factor: Found,
     pub(super) random: [u8; 16],
     pub(super) done: oneshot::Sender<Result<Reloaded, OperationError>>,
 }
@@ -248,7 +248,7 @@ impl Reloader {
     }
 }
 
-fn read(source: &Source) -> Result<(Settings, Vec<TwoFactor>, InForce), ReloadError> {
+fn read(source: &Source) -> Result<(Settings, Found, InForce), ReloadError> {
     let checked = source.read().map_err(ReloadError::Configuration)?;
     let in_force = InForce::of(&checked);
     let Checked { settings, warnings, .. } = checked;
@@ -338,7 +338,7 @@ impl Operations {
             let mut live = self.firewall.read()?;
             let had = live.as_ref();
             let had = had.filter(|_| keeps || ways_changed(&before.apps, &self.settings.apps));
-            let had = had.map(|live| ShutOut::all_of(sets, live).and_allowed_by(before));
+            let had = had.map(|live| self.who_was_in(sets, live, before));
             let with_sets =
                 live.as_mut().map_or(0, |live| self.let_go_with_clients(&clients, &moved, sets, live, now));
             let none = Live::default();
@@ -349,7 +349,7 @@ impl Operations {
                 more.extend(changes);
                 ended += less;
             }
-            let (changes, of_clients) = self.end_of_clients(&clients, &moved, have, now);
+            let (changes, of_clients) = self.end_of_those(&clients, &moved, &successions, have, now);
             more.extend(changes);
             ended += of_clients.len();
             more.extend(self.allowed_changes(have, now));

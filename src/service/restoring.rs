@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::allowed::Allowed;
+use super::clients_gone::may_knock;
 use super::operations::{OperationError, Operations};
 use super::state::{Rest, ms};
 use crate::grant::{How, Note};
@@ -50,7 +51,12 @@ pub(super) fn grants(
         if !app.families().contains(&client.family()) || client.masked_v6(prefix).ip() != address {
             continue;
         }
-        if Note::parse(Some(&note)).how != How::Operator {
+        let of = Note::parse(Some(&note));
+        // Nobody else could tell that a client went while no daemon ran: what it had opened was noted in `/run` only.
+        if of.how == How::Sequence && !may_knock(operations.settings(), &app.slug, &of.by, now) {
+            continue;
+        }
+        if of.how != How::Operator {
             timeout.left_ms = timeout.left_ms.min(ms(app.max_duration.as_duration()));
         }
         let (set, key) = (grants.set(client.family()), address_key(address));

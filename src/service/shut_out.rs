@@ -165,11 +165,12 @@ impl Operations {
         let addr = client.masked_v6(self.settings.global.ipv6_prefix);
         let key = address_key(addr.ip());
         let sets: Vec<GrantSet> = slugs.iter().flat_map(|slug| self.grant_sets_of(slug)).collect();
+        let once: Vec<String> = at.iter().filter(|app| app.once).map(|app| app.slug.clone()).collect();
         // Where the kernel does not say, nobody is let in.
         sets.iter().any(|grants| {
             let set = SetRef::plain(grants.set(addr.family()));
             matches!(self.firewall.element(&set, &key), Ok(Some(_)))
-        })
+        }) || once.iter().any(|slug| self.is_connected(slug, flow.protocol, flow.client))
     }
 }
 

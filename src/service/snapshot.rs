@@ -45,7 +45,8 @@ impl Snapshot {
     }
 
     /// Puts it in force again. What ended meanwhile, by time or by hand, stays ended; what was let in meanwhile
-    /// ends. Returns whether anything is guarded then.
+    /// ends. Where the table is gone, or somebody loaded another one, nobody knows what was taken back: then only the
+    /// networks of the configuration come back. Returns whether anything is guarded then.
     ///
     /// # Errors
     /// [`BackendError`] when the kernel would not.
@@ -58,8 +59,11 @@ impl Snapshot {
         let (plan, kept) = split(guard, passed);
         let mut result = Ok(true);
         for _ in 0..TRIES {
-            let live = firewall.read()?;
-            let more = changes(live.as_ref(), &kept);
+            let live = firewall.read()?.map(Live::believed);
+            let more = match live.as_ref().filter(|live| !live.loaded) {
+                Some(live) => changes(live, &kept),
+                None => of_configuration(&kept),
+            };
             result = firewall.install_over(live.as_ref(), &plan, more).map(|_| true);
             match &result {
                 // An element may have ended between being read and being removed.
@@ -93,12 +97,22 @@ fn split(guard: &Ruleset, passed: Duration) -> (Plan, BTreeMap<String, (Set, Ele
     (Plan::Nftables(ruleset), kept)
 }
 
-fn changes(live: Option<&Live>, kept: &BTreeMap<String, (Set, Elements)>) -> Vec<Change> {
+/// Into a table without elements: what nobody can have taken back.
+fn of_configuration(kept: &BTreeMap<String, (Set, Elements)>) -> Vec<Change> {
+    let ranges = kept.values().filter(|(set, _)| set.flags.interval);
+    ranges
+        .map(|(set, before)| (SetRef::from(set), still_allowed(before, &Elements::new())))
+        .filter(|(_, elements)| !elements.is_empty())
+        .map(|(set, elements)| Change::AddElements { set, elements })
+        .collect()
+}
+
+fn changes(live: &Live, kept: &BTreeMap<String, (Set, Elements)>) -> Vec<Change> {
     let mut out = Vec::new();
     for (name, (set, before)) in kept {
-        let same = live.and_then(|live| live.ruleset.set(name)).is_some_and(|have| have.same_shape(set));
+        let same = live.ruleset.set(name).is_some_and(|have| have.same_shape(set));
         let set = SetRef::from(set);
-        let have = live.and_then(|live| live.elements.get(name)).filter(|_| same);
+        let have = live.elements.get(name).filter(|_| same);
         match have {
             Some(have) if set.interval => {
                 out.extend(replace(&set, have, still_allowed(before, have), SLACK_MS));
@@ -178,7 +192,7 @@ mod tests {
         let (_, kept) = split(snapshot.guard.as_ref().unwrap(), Duration::from_secs(10));
         // Client 2 was revoked, client 9 was let in, the app `web` was removed.
         let after = live(&[("app_ssh_4", &[(1, 40_200), (9, 60_000)])]);
-        let changes = changes(Some(&after), &kept);
+        let changes = changes(&after, &kept);
         let [Change::DeleteElements { elements: ended, .. }, Change::AddElements { elements: back, .. }] =
             changes.as_slice()
         else {
@@ -194,7 +208,7 @@ mod tests {
         let snapshot = Snapshot::of(Some(&before), now(100)).unwrap();
         let (_, kept) = split(snapshot.guard.as_ref().unwrap(), Duration::from_secs(10));
         let after = live(&[("app_ssh_4", &[(1, 60_000)])]);
-        let changes = changes(Some(&after), &kept);
+        let changes = changes(&after, &kept);
         let [Change::DeleteElements { elements: ended, .. }, Change::AddElements { elements: back, .. }] =
             changes.as_slice()
         else {

@@ -1,6 +1,7 @@
 //! Grants across a reboot: a file of who was let in until when, written at each change, read once after the
 //! host was restarted. It never opens anything for longer than was granted; in doubt it opens nothing.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -9,14 +10,18 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::allowed::Allowed;
+use super::knocked::slug_of;
+use super::lockout;
 use super::operations::{OperationError, Operations};
 use super::record::{Record, number};
 use super::restoring;
 use super::sealed::{Kind, SealError};
+use super::status::Service;
+use crate::config::{App, Settings};
 use crate::grant::Ledger;
 use crate::ruleset::model::Timeout;
 use crate::sys::{files, kernel};
-use crate::units::{Lifetime, LogEvent, Network, Now};
+use crate::units::{Lifetime, LogEvent, Network, Now, PortRange, Protocol, Protocols};
 
 pub(super) const KIND: Kind = Kind { name: "grants", version: 1, max_bytes: 256 << 20 };
 /// The kernel's words on an element are as long at most.
@@ -61,6 +66,9 @@ pub(super) struct Saved {
     /// Networks that operators allowed.
     #[serde(default)]
     pub allowed: Vec<AllowedNetwork>,
+    /// Where the apps were for which there are grants, by their slugs; earlier versions did not write it.
+    #[serde(default)]
+    pub ports: BTreeMap<String, Vec<Service>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,7 +127,19 @@ impl Saved {
                 end_ms: have.until.and_then(left_of).map(|left| written_ms.saturating_add(ms(left))),
             })
             .collect();
-        Self { boot_id: boot_id.to_owned(), written_ms, grants, allowed }
+        Self { boot_id: boot_id.to_owned(), written_ms, grants, allowed, ports: BTreeMap::new() }
+    }
+
+    /// With the ports of the apps that something was granted for.
+    fn at(self, apps: &[AppPorts]) -> Self {
+        let granted: BTreeSet<&str> = self.grants.iter().map(|grant| slug_of(&grant.app)).collect();
+        let apps = apps.iter().filter(|(slug, ..)| granted.contains(slug.as_str()));
+        let ports = apps.map(|(slug, protocols, ports)| {
+            let of = |&protocol: &Protocol| ports.iter().map(move |&ports| Service::of(protocol, ports));
+            (slug.clone(), protocols.each().iter().flat_map(of).collect())
+        });
+        let ports = ports.collect();
+        Self { ports, ..self }
     }
 
     /// Nothing but what was there before, and none of it for longer.
@@ -187,6 +207,9 @@ impl Saved {
     }
 }
 
+/// An app's slug, and its ports.
+type AppPorts = (String, Protocols, Vec<PortRange>);
+
 /// What was true when the file was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Written {
@@ -209,6 +232,8 @@ pub struct StateFile {
     boot_id: String,
     /// What it says.
     written: Option<Written>,
+    /// Where the apps are for which it says something.
+    apps: Vec<AppPorts>,
     /// After a failure, when to try again.
     again: Duration,
     /// Whether the last attempt to write failed.
@@ -264,7 +289,9 @@ impl StateFile {
             // Within one run of the kernel, the kernel knows better: what is gone was taken back.
             Ok(saved) if saved.boot_id == boot_id => Ok(0),
             Ok(saved) => saved.networks(now).and_then(|networks| {
-                let rest = saved.rest(now)?;
+                let ports = saved.ports.clone();
+                let mut rest = saved.rest(now)?;
+                rest.retain(|rest| !has_moved(&ports, operations.settings(), slug_of(&rest.app)));
                 Ok(restoring::networks(operations, networks, now)?
                     + restoring::grants(operations, rest, now)?)
             }),
@@ -274,6 +301,7 @@ impl StateFile {
                 path,
                 boot_id,
                 written: None,
+                apps: Vec::new(),
                 again: Duration::ZERO,
                 failed: false,
                 due: None,
@@ -289,6 +317,14 @@ impl StateFile {
     /// # Errors
     /// The reason; there is no file then, so that nothing that was taken back can come again.
     pub fn keep(&mut self, operations: &Operations, now: Now) -> io::Result<()> {
+        let apps = &operations.settings().apps;
+        let of = |app: &App| (app.slug.clone(), app.protocol, app.ports.clone());
+        let same = |app: &App, (slug, protocol, ports): &AppPorts| {
+            (&app.slug, &app.protocol, &app.ports) == (slug, protocol, ports)
+        };
+        if apps.len() != self.apps.len() || !apps.iter().zip(&self.apps).all(|(app, had)| same(app, had)) {
+            (self.apps, self.written) = (apps.iter().map(of).collect(), None);
+        }
         self.keep_what(operations.ledger(), &operations.allowed, now)
     }
 
@@ -331,7 +367,7 @@ impl StateFile {
             }
         }
         let began = Instant::now();
-        let all = Saved::of(ledger, allowed, &self.boot_id, now);
+        let all = Saved::of(ledger, allowed, &self.boot_id, now).at(&self.apps);
         let kept = match &self.before_trial {
             None => all,
             Some(BeforeTrial(Some(before))) => all.within(before),
@@ -401,6 +437,12 @@ impl StateFile {
     pub fn forget(&self) -> io::Result<()> {
         files::remove(&self.path)
     }
+}
+
+/// Whether an app has none of the ports that it had: what was granted is not there.
+fn has_moved(ports: &BTreeMap<String, Vec<Service>>, settings: &Settings, slug: &str) -> bool {
+    let app = settings.apps.iter().find(|app| app.slug == slug);
+    app.zip(ports.get(slug)).is_some_and(|(app, had)| lockout::has_moved(had, app))
 }
 
 /// Says what became of the grants of before the reboot.

@@ -20,7 +20,13 @@ fn after_reboot(wall_secs: u64) -> Now {
 }
 
 fn saved(grant: Grant) -> Saved {
-    Saved { boot_id: "a".into(), written_ms: 1_700_000_000_000, grants: vec![grant], allowed: Vec::new() }
+    Saved {
+        boot_id: "a".into(),
+        written_ms: 1_700_000_000_000,
+        grants: vec![grant],
+        allowed: Vec::new(),
+        ports: BTreeMap::new(),
+    }
 }
 
 fn grant() -> Grant {
@@ -39,6 +45,7 @@ fn file_at(path: &Path) -> StateFile {
         path,
         boot_id: "a".into(),
         written: None,
+        apps: Vec::new(),
         again: Duration::ZERO,
         failed: false,
         due: None,

@@ -1,18 +1,20 @@
 //! What stands open for whom, from the kernel, explained by the ledger where there is one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::connected::{end_address, once_set};
 use super::standing::{Standing, Traffic};
 use crate::grant::{How, Ledger, Note};
 use crate::knock::LockedOut;
-use crate::ruleset::allow::{Origin, key_address, networks};
+use crate::ruleset::allow::{Origin, address_key, key_address, networks};
 use crate::ruleset::diff::Live;
 use crate::ruleset::expr::{Expr, Verdict};
 use crate::ruleset::model::{Element, Elements, KNOCKED_SETS};
-use crate::units::{Family, Now};
+use crate::units::{Family, Now, PortRange, Protocol};
 
 /// `knock-agent status --json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -117,6 +119,8 @@ pub enum Kind {
     Step2,
     /// A network is allowed.
     Allow,
+    /// What was begun by a grant for one connection may go on.
+    Once,
 }
 
 /// Guarded ports.
@@ -128,6 +132,13 @@ pub struct Service {
     pub first: u16,
     /// Last port, included.
     pub last: u16,
+}
+
+impl Service {
+    /// These ports.
+    pub(super) fn of(protocol: Protocol, ports: PortRange) -> Self {
+        Self { protocol: protocol.name().to_owned(), first: ports.first(), last: ports.last() }
+    }
 }
 
 /// Works the status out of what was read from the kernel.
@@ -167,6 +178,12 @@ pub fn status(
             }
         }
     }
+    for slug in slugs(live) {
+        let app = names.get(&slug).cloned().unwrap_or_else(|| slug.clone());
+        for family in Family::BOTH {
+            grants.extend(once_rows(&app, &services(live, &slug), of(&once_set(&slug, family).name)));
+        }
+    }
     for family in Family::BOTH {
         for (key, element) in of(&format!("step2_{}", family.digit())) {
             let slug = element.comment.clone().unwrap_or_default();
@@ -189,19 +206,22 @@ pub fn status(
 
 /// The apps that have a set of grants.
 pub(super) fn slugs(live: &Live) -> Vec<String> {
-    live.ruleset
-        .sets
-        .iter()
-        .filter_map(|set| set.name.strip_prefix("app_")?.strip_suffix("_4").map(str::to_owned))
-        .collect()
+    stems(live).into_iter().filter_map(|stem| stem.strip_prefix("app_")).map(str::to_owned).collect()
+}
+
+/// The names of sets without the family at their ends, each once: lists that stand in for sets may be of one family alone.
+fn stems(live: &Live) -> Vec<&str> {
+    let mut seen = BTreeSet::new();
+    let names = live.ruleset.sets.iter().map(|set| set.name.as_str());
+    let stems = names.filter_map(|name| name.strip_suffix("_4").or_else(|| name.strip_suffix("_6")));
+    stems.filter(|stem| seen.insert(*stem)).collect()
 }
 
 /// What the names of the sets of grants begin with that packets fill, each with the slug of its app.
 fn knocked(live: &Live) -> Vec<(String, String)> {
-    let names = live.ruleset.sets.iter().map(|set| set.name.as_str());
-    names
-        .filter_map(|name| {
-            let stem = name.strip_suffix("_4").filter(|stem| stem.starts_with(KNOCKED_SETS))?;
+    stems(live)
+        .into_iter()
+        .filter_map(|stem| {
             let slug = stem.strip_prefix(KNOCKED_SETS)?.split('.').next()?;
             Some((stem.to_owned(), slug.to_owned()))
         })
@@ -276,6 +296,21 @@ pub(super) fn service_rows(
         .collect()
 }
 
+/// One row per client and grant, however many connections it made of late: which of them are over is not known.
+fn once_rows(app: &str, services: &[Service], elements: &Elements) -> Vec<Row> {
+    let mut rows: BTreeMap<(IpAddr, Note), Row> = BTreeMap::new();
+    for (key, element) in elements {
+        let note = Note::parse(element.comment.as_deref());
+        let Some(addr) = end_address(key) else { continue };
+        let Some(new) = row(Kind::Once, app, services, &address_key(addr), element, &note) else { continue };
+        let longest = rows.entry((addr, note)).or_insert_with(|| new.clone());
+        if new.expires_in_s > longest.expires_in_s {
+            *longest = new;
+        }
+    }
+    rows.into_values().collect()
+}
+
 /// One row per network as it was allowed, however many elements stand for it.
 fn allow_rows(app: &str, services: &[Service], elements: &Elements) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
@@ -337,8 +372,6 @@ fn tenths(left: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::grant::{How, Note};
-    use crate::ruleset::allow::address_key;
     use crate::ruleset::layout::Options;
     use crate::ruleset::model::{Content, Timeout};
     use crate::ruleset::plan::plan;
@@ -390,6 +423,22 @@ mod tests {
                  "expires_in_s": null, "lifetime_s": null, "by": "", "how": "config"},
             ], "locked_out": [], "refused": {}})
         );
+    }
+
+    #[test]
+    fn an_app_with_a_set_for_one_family_only_is_told() {
+        for gone in ["_4", "_6"] {
+            let mut live = live();
+            let of_app = |name: &str| name.starts_with("app_") || name.starts_with(KNOCKED_SETS);
+            live.ruleset.sets.retain(|set| !of_app(&set.name) || !set.name.ends_with(gone));
+            assert_eq!(slugs(&live), ["my_app"]);
+        }
+        assert_eq!(slugs(&live()), ["my_app"]);
+        let mut live = live();
+        let mut knocked = live.ruleset.set("app_my_app_6").unwrap().clone();
+        knocked.name = "seq_my_app.600_6".into();
+        live.ruleset.sets.push(knocked);
+        assert_eq!(super::knocked(&live), [("seq_my_app.600".to_owned(), "my_app".to_owned())]);
     }
 
     #[test]

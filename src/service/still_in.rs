@@ -88,7 +88,7 @@ pub(super) fn by_kernel(live: &Live, slug: &str, client: ClientAddr, prefix: u8)
         match row.kind {
             Kind::Allow if row.app == slug || row.app == "*" => Some(by_network(network)),
             Kind::Service if row.app != slug && meets(&row) => Some(by_app(&row.app, client)),
-            Kind::Allow | Kind::Service | Kind::Step2 => None,
+            Kind::Allow | Kind::Service | Kind::Step2 | Kind::Once => None,
         }
     });
     rows.collect::<BTreeSet<_>>().into_iter().collect()

@@ -1,5 +1,6 @@
 //! Files: read with a bound, made with the right mode, locked.
 
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
@@ -7,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::sys::statvfs::FsFlags;
 
 /// Opens a file for reading; one that is no regular file is refused, and a named pipe does not hold anybody up.
 ///
@@ -174,6 +176,18 @@ pub fn is_shared(folder: &Path) -> bool {
     fs::metadata(folder).is_ok_and(|about| about.mode() & 0o022 != 0)
 }
 
+/// Whose a file or folder is, and who may do what with it; none where it cannot be looked at.
+#[must_use]
+pub fn ownership(path: &Path) -> Option<Ownership> {
+    fs::metadata(path).ok().map(|about| Ownership { uid: about.uid(), mode: about.mode() & 0o7777 })
+}
+
+/// Whether nobody can write there, whatever the modes say, as in a volume of a container.
+#[must_use]
+pub fn is_read_only(path: &Path) -> bool {
+    nix::sys::statvfs::statvfs(path).is_ok_and(|about| about.flags().contains(FsFlags::ST_RDONLY))
+}
+
 /// Whether a file or folder belongs to the user as whom this process runs.
 #[must_use]
 pub fn is_own(path: &Path) -> bool {
@@ -236,6 +250,18 @@ pub fn stamps(folder: &Path) -> Vec<(PathBuf, Stamp)> {
     let mut out: Vec<_> = entries.filter_map(|entry| Some((entry.path(), stamp(&entry.path())?))).collect();
     out.sort_by(|a, b| a.0.cmp(&b.0));
     out
+}
+
+/// The names in a folder, sorted.
+///
+/// # Errors
+/// The reason.
+pub fn names(folder: &Path) -> io::Result<Vec<OsString>> {
+    let mut out = fs::read_dir(folder)?
+        .map(|entry| entry.map(|entry| entry.file_name()))
+        .collect::<io::Result<Vec<_>>>()?;
+    out.sort();
+    Ok(out)
 }
 
 /// Whether a file is there.

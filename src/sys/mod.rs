@@ -25,6 +25,8 @@ pub mod kernel;
 #[cfg(feature = "gateway")]
 pub mod listeners;
 #[cfg(feature = "gateway")]
+pub mod local;
+#[cfg(feature = "gateway")]
 pub mod netlink;
 #[cfg(feature = "gateway")]
 pub mod nftnl;
@@ -59,3 +61,5 @@ pub mod tcp;
 pub mod terminal;
 #[cfg(feature = "gateway")]
 pub mod users;
+#[cfg(feature = "gateway")]
+pub mod wiping;

@@ -12,11 +12,37 @@ use nix::libc;
 /// `MADV_DONTNEED_LOCKED` of `linux/mman.h`, since Linux 5.18: as `MADV_DONTNEED`, of locked memory too.
 const DONTNEED_LOCKED: c_int = 24;
 
+/// What glibc begins with: bytes.
+#[cfg(target_env = "gnu")]
+const LARGE: c_int = 128 << 10;
+
 /// Gives back what is mapped of the program and its libraries and cannot have been changed; what is needed again is
 /// mapped again, from the page cache. Where the kernel does not want to, everything stays.
 pub fn give_back_start() {
     // SAFETY: the callback reads what it is given for the time of the call, keeps nothing, and does not unwind.
     unsafe { libc::dl_iterate_phdr(Some(give_back_object), std::ptr::null_mut()) };
+}
+
+/// Has large blocks be mapped each by itself, and be given back as soon as they are free, also once there were some that
+/// the allocator would keep from then on. Tables that strangers cannot fill take no memory then, until they are used.
+pub fn keep_large_blocks_apart() {
+    // Others than glibc do so anyway, or cannot be told.
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt(3) has no requirements but to come before other threads.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+    }
+}
+
+/// [`give_back_start`] after work that comes seldom and takes memory, such as a reload: also what was allocated for it.
+pub fn give_back_work() {
+    // Others give it back by themselves.
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim(3) has no requirements.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+    give_back_start();
 }
 
 /// Of one object: its segments without the right to write (`elf(5)`). A page of such a segment is what the file has.

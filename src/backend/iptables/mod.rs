@@ -2,6 +2,7 @@
 //! what holds in between (see docs/decisions/0023): sets first, then the gates, then what opens; on removal the
 //! other way round; and what fails is undone.
 
+pub mod as_root;
 mod boot;
 mod error;
 mod figures;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::as_root::ROLE;
 use super::boot::Boot;
 use super::error::IptablesError;
 use crate::ruleset::iptables::plan::Matcher;
@@ -12,9 +13,14 @@ use crate::sys::{command, files};
 use crate::units::Family;
 
 /// Longer than a million elements take.
-const LIMIT: Duration = Duration::from_secs(25);
-/// Seconds to wait for others who change tables.
-const LOCK_SECS: &str = "10";
+pub(super) const LIMIT: Duration = Duration::from_secs(25);
+/// Loads text into tables, waiting for others who change them; or has it checked only.
+pub(super) const RESTORE: &[&str] = &["--noflush", "-w", "10"];
+pub(super) const TEST: &[&str] = &["--test", "--noflush", "-w", "10"];
+/// Tells the names of sets, lists sets, and changes them.
+pub(super) const SET_NAMES: &[&str] = &["list", "-n"];
+pub(super) const SAVE_SETS: &[&str] = &["-"];
+pub(super) const SETS: &[&str] = &["restore", "-exist"];
 
 /// Which iptables: the kernel's old tables, or nf_tables under the same commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +44,7 @@ impl fmt::Display for Variant {
 }
 
 impl Variant {
-    fn program(self, family: Family, verb: &str) -> String {
+    pub(super) fn program(self, family: Family, verb: &str) -> String {
         let stem = match family {
             Family::V4 => "iptables",
             Family::V6 => "ip6tables",
@@ -63,7 +69,7 @@ pub struct Tools {
     restore: [PathBuf; 2],
     save: [PathBuf; 2],
     ipset: Option<PathBuf>,
-    sudo: Option<PathBuf>,
+    sudo: Option<Sudo>,
     /// Which run of the kernel this is.
     pub(super) boot: Boot,
 }
@@ -74,14 +80,14 @@ impl Tools {
     /// # Errors
     /// [`IptablesError::Missing`] names what is not installed and its package.
     pub fn find(variant: Option<Variant>, use_sudo: bool) -> Result<Self, IptablesError> {
-        let sudo = if use_sudo { Some(found("sudo", "sudo")?) } else { None };
+        let sudo = if use_sudo { Some(Sudo::find()?) } else { None };
         match variant {
             Some(variant) => Self::of(variant, sudo),
             None => Self::in_use(sudo),
         }
     }
 
-    fn of(variant: Variant, sudo: Option<PathBuf>) -> Result<Self, IptablesError> {
+    fn of(variant: Variant, sudo: Option<Sudo>) -> Result<Self, IptablesError> {
         let missing = IptablesError::Missing {
             tool: match variant {
                 Variant::Legacy => "iptables-legacy-restore",
@@ -96,12 +102,12 @@ impl Tools {
         };
         let (Some(restore), Some(save)) = (of("restore"), of("save")) else { return Err(missing) };
         // Through sudo nothing else could be written.
-        let ipset = if sudo.is_some() { Some(found("ipset", "ipset")?) } else { command::find("ipset") };
+        let ipset = if sudo.is_some() { Some(found("ipset")?) } else { command::find("ipset") };
         Ok(Self { variant, restore, save, ipset, sudo, boot: Boot::this() })
     }
 
     /// The variant in which ours is already; else the one that has rules; else the one that `iptables` is.
-    fn in_use(sudo: Option<PathBuf>) -> Result<Self, IptablesError> {
+    fn in_use(sudo: Option<Sudo>) -> Result<Self, IptablesError> {
         let named: Vec<Variant> =
             [Variant::Legacy, Variant::Nft].into_iter().filter(|variant| variant.exists()).collect();
         let mut used = Vec::new();
@@ -159,7 +165,7 @@ impl Tools {
     /// # Errors
     /// [`IptablesError`]; tables before the one that was refused are changed.
     pub fn restore(&self, family: Family, text: &str) -> Result<(), IptablesError> {
-        self.run(self.restorer(family), &["--noflush", "-w", LOCK_SECS], text).map(drop)
+        self.run(self.restorer(family), RESTORE, text).map(drop)
     }
 
     /// Has text checked and loads nothing.
@@ -167,7 +173,7 @@ impl Tools {
     /// # Errors
     /// [`IptablesError::Refused`] with the reason.
     pub fn test(&self, family: Family, text: &str) -> Result<(), IptablesError> {
-        self.run(self.restorer(family), &["--test", "--noflush", "-w", LOCK_SECS], text).map(drop)
+        self.run(self.restorer(family), TEST, text).map(drop)
     }
 
     fn restorer(&self, family: Family) -> &PathBuf {
@@ -184,7 +190,7 @@ impl Tools {
     /// [`IptablesError`] when they cannot be listed.
     pub fn set_names(&self) -> Result<Vec<String>, IptablesError> {
         let Some(ipset) = &self.ipset else { return Ok(Vec::new()) };
-        Ok(self.run(ipset, &["list", "-n"], "")?.lines().map(str::to_owned).collect())
+        Ok(self.run(ipset, SET_NAMES, "")?.lines().map(str::to_owned).collect())
     }
 
     /// These sets with their elements, as `ipset save` writes them.
@@ -196,7 +202,7 @@ impl Tools {
             return Ok(String::new());
         }
         let commands: String = names.iter().map(|name| format!("save {name}\n")).collect();
-        self.run(self.ipset()?, &["-"], &commands)
+        self.run(self.ipset()?, SAVE_SETS, &commands)
     }
 
     /// The same of one set; none where somebody removed it.
@@ -219,7 +225,7 @@ impl Tools {
             return Ok(());
         }
         let commands = self.boot.sign(commands.to_owned());
-        self.run(self.ipset()?, &["restore", "-exist"], &commands).map(drop)
+        self.run(self.ipset()?, SETS, &commands).map(drop)
     }
 
     /// Goes on without ipset where the program is missing or the kernel has none; whether it does.
@@ -277,30 +283,70 @@ impl Tools {
     }
 
     fn run(&self, program: &Path, arguments: &[&str], input: &str) -> Result<String, IptablesError> {
-        let path = program.to_string_lossy();
-        let mut words: Vec<&str> = Vec::new();
-        let sudo = self.sudo.as_ref().map(|sudo| sudo.to_string_lossy());
-        if let Some(sudo) = &sudo {
-            words.extend([sudo.as_ref(), "-n"]);
-        }
-        words.push(path.as_ref());
-        words.extend(arguments);
         let tool = program.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let before = self
+            .sudo
+            .as_ref()
+            .map_or_else(|| vec![program.to_string_lossy().into_owned()], |sudo| sudo.words(program, &tool));
+        let words: Vec<&str> = before.iter().map(String::as_str).chain(arguments.iter().copied()).collect();
         let done = command::run(&words, input, LIMIT)
             .map_err(|source| IptablesError::Run { tool: tool.clone(), source })?;
         if !done.status.success() {
             return Err(refusal(tool, input, &done.complaints));
         }
         // ipset's interactive mode goes on after an error and ends well.
-        if arguments == ["-"] && !done.complaints.trim().is_empty() {
+        if arguments == SAVE_SETS && !done.complaints.trim().is_empty() {
             return Err(refusal(tool, "", &done.complaints));
         }
         Ok(done.output)
     }
 }
 
-fn found(tool: &'static str, package: &'static str) -> Result<PathBuf, IptablesError> {
-    command::find(tool).ok_or(IptablesError::Missing { tool, package })
+/// How the programs become root.
+#[derive(Clone, Debug)]
+struct Sudo {
+    program: PathBuf,
+    /// This program where it is installed, if sudo lets us start that part of it; else the programs themselves are asked for.
+    ourselves: Option<PathBuf>,
+}
+
+impl Sudo {
+    fn find() -> Result<Self, IptablesError> {
+        let mut sudo = Self { program: found("sudo")?, ourselves: command::find("knock-agent") };
+        let words = sudo.words(Path::new(""), "ipset");
+        let words: Vec<&str> = words.iter().map(String::as_str).chain(SET_NAMES.iter().copied()).collect();
+        let may = || command::run(&words, "", LIMIT).is_ok_and(|done| done.status.success());
+        if sudo.ourselves.is_none() || !may() {
+            sudo.ourselves = None;
+            tracing::warn!(
+                "sudo does not allow `/usr/bin/knock-agent {ROLE}`: a rule that allows iptables' programs themselves \
+                 is as good as root; install the file packaging/sudoers.d/knock-agent-iptables instead"
+            );
+        }
+        Ok(sudo)
+    }
+
+    /// What comes before the arguments of a program.
+    fn words(&self, program: &Path, tool: &str) -> Vec<String> {
+        let mut words = vec![self.program.to_string_lossy().into_owned(), "-n".to_owned()];
+        match &self.ourselves {
+            Some(path) => {
+                words.extend([path.to_string_lossy().into_owned(), ROLE.to_owned(), tool.to_owned()]);
+            }
+            None => words.push(program.to_string_lossy().into_owned()),
+        }
+        words
+    }
+}
+
+/// A program by its name, which is that of its package as well for those without variants.
+pub(super) fn found(tool: &str) -> Result<PathBuf, IptablesError> {
+    let missing = match tool {
+        "ipset" => ("ipset", "ipset"),
+        "sudo" => ("sudo", "sudo"),
+        _ => ("iptables-restore", "iptables"),
+    };
+    command::find(tool).ok_or(IptablesError::Missing { tool: missing.0, package: missing.1 })
 }
 
 /// The variant behind the plain name.

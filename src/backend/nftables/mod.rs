@@ -102,7 +102,7 @@ impl Nftables {
             }
         })?;
         live.foreign_sets = foreign;
-        live.loaded = made == Some(false);
+        live.loaded = made == Some(false) || live.ruleset.is_there_twice();
         for set in &live.ruleset.sets {
             if asked(set) {
                 live.elements.insert(set.name.clone(), self.elements(set)?);
@@ -296,7 +296,10 @@ impl Nftables {
         }
         changes.extend(more);
         // Grants are not read again: there may be a million of them, and no plan says which there should be.
-        let left = diff(self.read_planned(wanted)?.as_ref(), wanted);
+        let mut live = self.read_planned(wanted)?;
+        // What is put back after a trial may have its rules twice, if it had before.
+        live.iter_mut().for_each(|live| live.loaded &= !wanted.is_there_twice());
+        let left = diff(live.as_ref(), wanted);
         if left.is_empty() {
             Ok(changes)
         } else {

@@ -54,6 +54,7 @@ fn cells(row: &Row, now: SystemTime) -> [String; 7] {
         match row.kind {
             Kind::Step2 => "step 2".to_owned(),
             Kind::Service | Kind::Allow => services(&row.services),
+            Kind::Once => format!("{} (once)", services(&row.services)),
         },
         row.expires_in_s.map_or("-".to_owned(), |left| moment(now, left)),
         // What others put into the kernel can say anything.

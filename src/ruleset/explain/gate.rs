@@ -6,7 +6,7 @@ use super::answer::{Finding, Verdict};
 use super::cause::Cause;
 use super::facts::Daemon;
 use super::judge::{Trial, for_more, other, word};
-use super::member::{begun_once, covered, is_in_ours, our_table, some_of, value_of};
+use super::member::{begun_once, covered, goes_on_once, is_in_ours, our_table, some_of, value_of};
 use super::recalled::Holder;
 use super::walk::Walk;
 use super::{heard, history, newer, ways};
@@ -197,6 +197,17 @@ pub(super) fn closed(trial: &mut Trial<'_>, place: &Place) -> Vec<Finding> {
         ];
     }
     let mut found = why_not_granted(trial);
+    let host = &trial.facts.situation.host;
+    let once = trial.question.app.filter(|app| goes_on_once(host, &app.slug, trial.question.client));
+    if let Some(app) = once {
+        let goes_on = Finding::open(
+            Cause::EstablishedLives,
+            "a connection of it that used up its grant (`once`) may go on; only new ones need a grant",
+        );
+        found.push(
+            goes_on.next(format!("# to end it: knock-agent revoke {} {}", app.name, trial.question.client)),
+        );
+    }
     let mut flows = trial.facts.flows.iter();
     if flows.any(|flow| flow.open && ways::lives_on(trial, flow)) {
         found.push(Finding::open(

@@ -127,6 +127,16 @@ pub fn begin_once(host: &mut Host, slug: &str, addr: IpAddr, port: u16) {
     elements.sort_by(|a, b| a.first.cmp(&b.first));
 }
 
+/// Whether what an address began at an app that says `once` may go on.
+#[must_use]
+pub fn goes_on_once(host: &Host, slug: &str, addr: IpAddr) -> bool {
+    let set = format!("{ONCE_SETS}{slug}_{}", Family::of(addr).digit());
+    let mut elements = our_set(host, &set).and_then(|set| set.elements.as_deref()).unwrap_or_default().iter();
+    let begins = [Protocol::Tcp, Protocol::Udp].map(|protocol| begins_end(protocol, addr));
+    elements
+        .any(|element| element.first.as_ref().is_some_and(|key| begins.iter().any(|b| key.starts_with(b))))
+}
+
 /// How many connections are begun in the name of an address at an app that says `once`, and not completed.
 #[must_use]
 pub fn begun_once(host: &Host, slug: &str, addr: IpAddr) -> usize {

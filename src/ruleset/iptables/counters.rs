@@ -1,6 +1,7 @@
 //! What `iptables-save -c` says was counted at our rules.
 
 use super::model::CHAIN_PREFIX;
+use crate::ruleset::model::KNOCKED_SETS;
 use crate::ruleset::wire::RuleCounter;
 
 /// What was counted at each rule of ours, the rules named as in nftables; nothing where the text has no counts.
@@ -20,7 +21,10 @@ fn counter(line: &str) -> Option<RuleCounter> {
         Some("ACCEPT") => "accept",
         Some(_) | None => "other",
     };
-    let (chain, what) = (chain.to_owned(), what.to_owned());
+    // Rules about what sequences open name the set, which tells one of several times from the others.
+    let set = what.strip_prefix("knocked:").and_then(|set| set.strip_prefix(KNOCKED_SETS));
+    let knocked = set.and_then(|set| set.split('.').next()).map(|slug| format!("knocked:{slug}"));
+    let (chain, what) = (chain.to_owned(), knocked.unwrap_or_else(|| what.to_owned()));
     Some(RuleCounter { chain, what, verdict, packets: packets.parse().ok()?, bytes: bytes.parse().ok()? })
 }
 
@@ -30,7 +34,7 @@ mod tests {
 
     #[test]
     fn the_counts_of_our_rules_are_read_and_no_others() {
-        let text = "*mangle\n:KA-gate - [0:0]\n[9:99] -A PREROUTING -m comment --comment knock-agent -j KA-gate\n[7:420] -A KA-svc_tcp_22 -m set --match-set ka_app_ssh_4 src -m comment --comment \"ka:grant:ssh\" -g KA-talk\n[1:60] -A KA-svc_tcp_22 -m comment --comment \"ka:drop:tcp_22\" -j DROP\n[5:6] -A THEIRS -m comment --comment \"ka:grant:ssh\" -j DROP\n-A KA-svc_tcp_22 -m comment --comment \"ka:allow:all\" -g KA-talk\nCOMMIT\n";
+        let text = "*mangle\n:KA-gate - [0:0]\n[9:99] -A PREROUTING -m comment --comment knock-agent -j KA-gate\n[7:420] -A KA-svc_tcp_22 -m set --match-set ka_app_ssh_4 src -m comment --comment \"ka:grant:ssh\" -g KA-talk\n[1:60] -A KA-svc_tcp_22 -m comment --comment \"ka:drop:tcp_22\" -j DROP\n[3:180] -A KA-svc_tcp_22 -m set --match-set ka_seq_ssh.600_4 src -m comment --comment \"ka:knocked:seq_ssh.600\" -g KA-talk\n[5:6] -A THEIRS -m comment --comment \"ka:grant:ssh\" -j DROP\n-A KA-svc_tcp_22 -m comment --comment \"ka:allow:all\" -g KA-talk\nCOMMIT\n";
         let counter = |what: &str, verdict, packets, bytes| RuleCounter {
             chain: "svc_tcp_22".to_owned(),
             what: what.to_owned(),
@@ -40,7 +44,11 @@ mod tests {
         };
         assert_eq!(
             counters(text),
-            [counter("grant:ssh", "other", 7, 420), counter("drop:tcp_22", "drop", 1, 60)]
+            [
+                counter("grant:ssh", "other", 7, 420),
+                counter("drop:tcp_22", "drop", 1, 60),
+                counter("knocked:ssh", "other", 3, 180)
+            ]
         );
     }
 }

@@ -9,7 +9,7 @@ use super::plan::MAX_SECS;
 use super::save::{ListedElement, ListedSet};
 use super::{adopted, names};
 use crate::ruleset::allow::{address_key, key_address, networks};
-use crate::ruleset::diff::{Change, Live};
+use crate::ruleset::diff::{Change, Live, SetRef};
 use crate::ruleset::keeping::keep;
 use crate::ruleset::model::{Element, Elements, KNOCKED_SETS, Timeout};
 use crate::units::{Family, Network};
@@ -90,11 +90,10 @@ pub fn commands(changes: &[Change]) -> Result<Commands, ElementError> {
             }
             Change::DeleteElements { set, elements } => {
                 for (key, element) in elements {
-                    let again = |later: &Change| adds(later, &set.name, key);
-                    if !changes.iter().skip(index).any(again) {
-                        for text in texts(key, element) {
-                            let _ = writeln!(out.closing, "del {} {text}", names::set(&set.name));
-                        }
+                    let later = changes.iter().skip(index);
+                    let again: Vec<String> = later.flat_map(|later| added(later, &set.name, key)).collect();
+                    for text in removed(set, key, element).iter().filter(|text| !again.contains(text)) {
+                        let _ = writeln!(out.closing, "del {} {text}", names::set(&set.name));
                     }
                 }
             }
@@ -172,15 +171,37 @@ pub fn kept(live: &Live, sets: &BTreeMap<String, ListedSet>, wanted: &[IpSet]) -
     keep(live, &had.collect(), &will.collect())
 }
 
-/// Whether a change puts exactly this key, or the same range, into the set.
-fn adds(change: &Change, name: &str, key: &[u8]) -> bool {
+/// What a change puts into the set under this key.
+fn added(change: &Change, name: &str, key: &[u8]) -> Vec<String> {
     match change {
-        Change::AddElements { set, elements } | Change::RenewElements { set, elements } => {
-            set.name == name
-                && elements.get(key).is_some_and(|element| element.timeout.is_none_or(|t| t.left_ms >= 1000))
+        Change::AddElements { set, elements } | Change::RenewElements { set, elements }
+            if set.name == name =>
+        {
+            let element = elements.get(key);
+            let lasts = |element: &&Element| element.timeout.is_none_or(|t| t.left_ms >= 1000);
+            element.filter(lasts).map(|element| texts(key, element)).unwrap_or_default()
         }
-        _ => false,
+        _ => Vec::new(),
     }
+}
+
+/// What goes with an element. Of networks that begin at one address ipset holds one of each length, and only one of them is
+/// in [`listed`]: all of them go.
+fn removed(set: &SetRef, first: &[u8], element: &Element) -> Vec<String> {
+    if !set.interval {
+        return texts(first, element);
+    }
+    let last = element.last.as_deref().unwrap_or(first);
+    let begins = |start: IpAddr| {
+        let family = Family::of(start);
+        let all = (1..=family.bits()).filter_map(move |length| Network::around(start, length).ok());
+        all.filter(move |network| network.first() == start && *network != Network::host(sentinel(family)))
+    };
+    pieces(first, last)
+        .into_iter()
+        .flat_map(|piece| begins(piece.first()))
+        .map(|net| net.to_string())
+        .collect()
 }
 
 /// Time and comment; none for an element that has less than a second left, because ipset counts whole ones.
@@ -268,7 +289,11 @@ pub fn listed(set: &ListedSet) -> (Elements, bool) {
             guarded = true;
             continue;
         }
-        out.insert(address_key(network.first()), element(network, listed, usual));
+        let key = address_key(network.first());
+        // Of those that begin at one address the widest lets most in, and is the one that somebody has to know of.
+        if out.get(&key).is_none_or(|have| have.last < last_key(network)) {
+            out.insert(key, element(network, listed, usual));
+        }
     }
     (out, guarded)
 }
@@ -304,7 +329,6 @@ fn element(network: Network, listed: &ListedElement, usual: Option<u64>) -> Elem
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ruleset::diff::SetRef;
     use crate::ruleset::iptables::save;
 
     fn set(name: &str) -> SetRef {
@@ -338,6 +362,46 @@ mod tests {
         ];
         assert_eq!(commands(&changes).unwrap().closing, "");
         assert_eq!(commands(&changes[..1]).unwrap().closing, "del ka_app_ssh_4 203.0.113.2\n");
+    }
+
+    #[test]
+    fn a_network_that_becomes_narrower_does_not_stay_what_it_was() {
+        let set = || SetRef { interval: true, ..set("allow_all_4") };
+        let network = |text: &str| {
+            let network: Network = text.parse().unwrap();
+            let element = Element { last: last_key(network), ..Element::default() };
+            Elements::from([(address_key(network.first()), element)])
+        };
+        let delete = |text: &str| Change::DeleteElements { set: set(), elements: network(text) };
+        let add = |text: &str| Change::AddElements { set: set(), elements: network(text) };
+        let closing = |changes: &[Change]| commands(changes).unwrap().closing;
+        let narrower = closing(&[delete("192.0.2.0/24"), add("192.0.2.0/25")]);
+        assert!(narrower.contains("del ka_allow_all_4 192.0.2.0/24\n"), "{narrower}");
+        assert!(!narrower.contains("/25\n"), "{narrower}");
+        // What another version left beside it goes as well, and nothing that begins elsewhere.
+        let gone = closing(&[delete("192.0.2.0/25")]);
+        for length in ["/23", "/24", "/25", ""] {
+            assert!(gone.contains(&format!("del ka_allow_all_4 192.0.2.0{length}\n")), "{gone}");
+        }
+        assert!(gone.lines().all(|line| line.contains(" 192.0.2.0")), "{gone}");
+        assert_eq!(closing(&[delete("192.0.2.1")]), "del ka_allow_all_4 192.0.2.1\n");
+        let many = closing(&[delete("224.0.0.0/4")]);
+        assert!(
+            many.contains(" 224.0.0.0/4\n") && !many.contains(" 224.0.0.0\n"),
+            "the sentinel stays: {many}"
+        );
+    }
+
+    #[test]
+    fn of_networks_that_begin_at_one_address_the_widest_is_seen() {
+        for order in [["/25", "/24", ""], ["", "/24", "/25"]] {
+            let lines = order.map(|length| format!("add ka_allow_all_4 192.0.2.0{length} timeout 0\n"));
+            let text = format!("create ka_allow_all_4 hash:net\n{}", lines.concat());
+            let (read, _) = listed(&save::sets(&text)["ka_allow_all_4"]);
+            assert_eq!(read.len(), 1);
+            let last = address_key("192.0.2.255".parse().unwrap());
+            assert_eq!(read.values().next().unwrap().last.as_ref(), Some(&last));
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod marks;
 pub mod model;
 pub mod names;
 mod path;
+pub mod permitted;
 mod phrase;
 pub mod plan;
 pub mod recent;

@@ -8,6 +8,7 @@ use crate::laws::table::{apply, asked, targets, with_grants};
 use crate::ruleset::diff::{Live, diff};
 use crate::ruleset::expr::{Expr, Verdict};
 use crate::ruleset::model::{Content, Element, Elements, Set, Timeout};
+use crate::ruleset::transition::written_out;
 
 fn planned(set: &Set) -> Elements {
     match &set.content {
@@ -51,6 +52,23 @@ proptest! {
             prop_assert!(reached.elements.get(&set.name).is_none_or(Elements::is_empty), "{}", &set.name);
         }
         prop_assert!(new.sets.iter().any(|set| set.flags.interval), "by which it is told");
+    }
+
+    #[test]
+    fn only_what_was_loaded_over_what_is_in_force_is_there_twice(
+        before in settings(), after in settings(), options in options()
+    ) {
+        let (old, new) = (plan(&before, options), plan(&after, options));
+        prop_assert!(!new.is_there_twice());
+        // As the kernel has it during a change, and where this program is killed then.
+        let all = new.sets.iter().map(|set| set.name.clone()).collect();
+        prop_assert!(!written_out(&new, &all).is_there_twice());
+        let mut twice = new.clone();
+        for chain in &mut twice.chains {
+            let saved = old.chain(&chain.name).map(|chain| chain.rules.clone()).unwrap_or_default();
+            chain.rules.extend(saved);
+        }
+        prop_assert!(twice.is_there_twice(), "of another configuration");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::attr::Attributes;
+use crate::units::Protocol;
 
 /// `NFNL_SUBSYS_ULOG`, in the upper byte of a type.
 const SUBSYS: u16 = 4 << 8;
@@ -31,6 +32,8 @@ pub struct Logged {
     pub mark: u32,
     /// Where it came from.
     pub source: IpAddr,
+    /// From which port of which protocol, where the packet says that right behind its IP header.
+    pub from: Option<(Protocol, u16)>,
 }
 
 /// The requests for a group, with so many bytes of each packet, each told at once.
@@ -47,8 +50,9 @@ pub fn logged(message: &[u8]) -> Option<Logged> {
     let kind = u16::from_ne_bytes(*message.get(4..)?.first_chunk()?);
     let attributes = Attributes(message.get(BOTH_HEADERS..).filter(|_| kind == MSG_PACKET)?);
     let prefix = attributes.text(PREFIX)?.to_owned();
-    let source = source(attributes.get(PAYLOAD)?)?;
-    Some(Logged { prefix, mark: attributes.be32(MARK).unwrap_or(0), source })
+    let packet = attributes.get(PAYLOAD)?;
+    let source = source(packet)?;
+    Some(Logged { prefix, mark: attributes.be32(MARK).unwrap_or(0), source, from: from(packet) })
 }
 
 fn source(packet: &[u8]) -> Option<IpAddr> {
@@ -57,6 +61,20 @@ fn source(packet: &[u8]) -> Option<IpAddr> {
         6 => Some(Ipv6Addr::from(*packet.get(8..)?.first_chunk::<16>()?).into()),
         _ => None,
     }
+}
+
+fn from(packet: &[u8]) -> Option<(Protocol, u16)> {
+    let first = *packet.first()?;
+    let (next, header) = match first >> 4 {
+        // A later fragment has no ports.
+        4 if u16::from_be_bytes(*packet.get(6..)?.first_chunk()?) & 0x1fff == 0 => {
+            (*packet.get(9)?, usize::from(first & 0x0f) * 4)
+        }
+        6 => (*packet.get(6)?, 40),
+        _ => return None,
+    };
+    let protocol = [Protocol::Tcp, Protocol::Udp].into_iter().find(|known| known.number() == next)?;
+    Some((protocol, u16::from_be_bytes(*packet.get(header..)?.first_chunk()?)))
 }
 
 fn config(group: u16, attributes: &[u8]) -> Vec<u8> {
@@ -93,8 +111,10 @@ mod tests {
 
     fn packet(source: IpAddr) -> Vec<u8> {
         match source {
-            IpAddr::V4(v4) => [&[0x45][..], &[0; 11], &v4.octets(), &[0; 8]].concat(),
-            IpAddr::V6(v6) => [&[0x60][..], &[0; 7], &v6.octets(), &[0; 16]].concat(),
+            IpAddr::V4(v4) => {
+                [&[0x45][..], &[0; 8], &[17, 0, 0], &v4.octets(), &[0; 4], &[0x12, 0x34]].concat()
+            }
+            IpAddr::V6(v6) => [&[0x60][..], &[0; 5], &[6, 0], &v6.octets(), &[0; 16], &[0x12, 0x34]].concat(),
         }
     }
 
@@ -109,7 +129,9 @@ mod tests {
                 attribute(PAYLOAD, &packet(source)),
             ];
             let told = logged(&message(MSG_PACKET, &attributes)).unwrap();
-            assert_eq!(told, Logged { prefix: "ka:opened:seq_ssh".into(), mark: 0x1234, source });
+            let protocol = if source.is_ipv4() { Protocol::Udp } else { Protocol::Tcp };
+            let from = Some((protocol, 0x1234));
+            assert_eq!(told, Logged { prefix: "ka:opened:seq_ssh".into(), mark: 0x1234, source, from });
             assert_eq!(logged(&message(MSG_CONFIG, &attributes)), None);
         }
         assert_eq!(logged(&message(MSG_PACKET, &[attribute(PREFIX, b"x\0")])), None);

@@ -7,18 +7,37 @@ use zeroize::Zeroizing;
 
 use super::DaemonError;
 use crate::config::Settings;
-use crate::knock::TwoFactor;
 use crate::service::certificate::server_config;
 use crate::service::link::serving::Pem;
-use crate::service::two_factor;
+use crate::service::two_factor::{self, Found};
 use crate::sys::files;
 
-pub(in crate::service) fn load_two_factor(settings: &Settings) -> Result<Vec<TwoFactor>, DaemonError> {
+/// How many keys a line names.
+const NAMED: usize = 50;
+
+pub(in crate::service) fn load_two_factor(settings: &Settings) -> Result<Found, DaemonError> {
     let found = two_factor::load(settings).map_err(DaemonError::TwoFactor)?;
     if settings.global.two_factor_folder.is_some() {
-        tracing::info!(keys = found.factors.len(), "keys that need a one-time code");
+        let mut whose = found.whose.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>();
+        if found.whose.len() > NAMED {
+            whose.push("...");
+        }
+        tracing::info!(
+            keys = found.whose.len(),
+            whose = whose.join(", "),
+            "keys that need a one-time code by their files"
+        );
     }
-    Ok(found.factors)
+    if found.unsure > 0 {
+        tracing::info!(
+            files = found.unsure,
+            "2FA files that are named after none of these keys count for whoever's key is stored as argon2id, once it is used"
+        );
+    }
+    for trouble in found.troubles() {
+        tracing::warn!("{trouble}");
+    }
+    Ok(found)
 }
 
 /// A certificate file holds some kilobytes.

@@ -92,6 +92,9 @@ impl Enforcer {
                 "the last reload was refused: the configuration of before is in force, the log says why";
             add(Part::Configuration, message.to_owned());
         }
+        for trouble in known.codes {
+            add(Part::Configuration, trouble);
+        }
         if let Some(why) = known.no_figures {
             add(Part::Metrics, why);
         }

@@ -29,6 +29,8 @@ impl Enforcer {
                 );
                 self.operations.learn_used_knocks(true, now);
                 self.look_at_knocked(now);
+                // A door that was used up must not open again with what is put back later.
+                self.operations.doubt_grants();
             }
         }
     }

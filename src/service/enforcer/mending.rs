@@ -58,12 +58,15 @@ impl Enforcer {
 
     /// Puts right what somebody did until now, as nobody will who does so later; whether all is as it should be.
     pub(super) fn leave(&mut self, watch: Option<Watch>, now: Now) -> bool {
-        // What is tried is put back next, or has been: it must not come again.
-        if self.trial.as_ref().is_some_and(|trial| !trial.is_confirmed()) {
-            return true;
-        }
         let happened = watch.map(|mut watch| watch.heard_now()).unwrap_or_default();
         happened.into_iter().for_each(|happened| self.on_happened(happened));
+        if self.trial.as_ref().is_some_and(|trial| !trial.is_confirmed()) {
+            // What is tried is put back next, and what was taken back meanwhile is told by what is in the kernel then.
+            if self.repair_at.take().is_some() {
+                self.repair(now);
+            }
+            return true;
+        }
         let polls = self.operations.firewall().look_every().is_some();
         let mut due = self.repair_at.take().is_some();
         for _ in 0..TRIES {

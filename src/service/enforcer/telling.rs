@@ -7,15 +7,32 @@ use super::super::herald::Message;
 use super::super::knocked::slug_of;
 use super::super::record::Record;
 use super::super::state::StateFile;
+use super::super::two_factor::Found;
 use super::Enforcer;
 use crate::grant::{End, How, Turn, What};
+use crate::knock::NoCode;
 use crate::units::{ClientAddr, EventKind, LogEvent, Now};
+
+/// Of so many keys it is told one by one that they need no code any more.
+const CODES_GONE: usize = 50;
 
 impl Enforcer {
     /// Begins to write down who is let in, and to tell whom the settings name.
     pub(super) fn begin_telling(&mut self, now: Now) {
         self.operations.journal().begin();
         self.follow_notify(now);
+    }
+
+    /// Goes by the keys of a reload, and tells which of them need less than before.
+    pub(super) fn follow_keys(&mut self, files: &Found, random: [u8; 16]) {
+        let gone = self.gatekeeper.reload(self.operations.settings(), &files.factors, random);
+        self.around.codes_looked_at(files.troubles());
+        for NoCode { app, by, step } in gone.iter().take(CODES_GONE) {
+            tracing::warn!(%app, by, step, "this key needs no one-time code any more");
+        }
+        if let Some(more) = gone.len().checked_sub(CODES_GONE).filter(|more| *more > 0) {
+            tracing::warn!(more, "further keys need no one-time code any more");
+        }
     }
 
     pub(super) fn follow_notify(&mut self, now: Now) {

@@ -145,6 +145,7 @@ async fn converse(
                     served.step2.send_replace(Arc::clone(&serving.step2));
                     version = serving.version;
                     say(&mut writer, FromFront::Taken(version).to_bytes()).await?;
+                    resident::give_back_work();
                 }
                 Some(ToFront::AreYouListening) => {
                     say(&mut writer, FromFront::Taken(version).to_bytes()).await?;
