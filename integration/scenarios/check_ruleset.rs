@@ -8,11 +8,15 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::agent::Installation;
+use crate::audit::{assert_quiet, obstacles, remedy};
 use crate::backend::on_every_firewall;
 use crate::configuration::Config;
 use crate::firewall::{everything, table, time_left};
+use crate::machine::Machine;
 use crate::namespace::Namespace;
+use crate::probe::{assert_echoes, assert_silent};
 use crate::process::wait;
+use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
 
 on_every_firewall! {
@@ -166,4 +170,53 @@ fn a_difference_to_what_is_live_is_told() {
     assert_eq!(report["ok"], true);
     assert!(report["changes"].as_array().is_some_and(|c| !c.is_empty()), "{report:#}");
     assert!(report["findings"].is_array(), "{report:#}");
+}
+
+#[test]
+fn a_host_that_does_not_forward_is_told_where_an_app_leads_to_a_lan_host() {
+    let net = Topology::new();
+    let machine = Machine::new(&net.router);
+    let home = Installation::new(
+        &Config::ssh(&[])
+            .app("lan4", "2223", "tcp", "10.0.0.5:22", &["duration: 60"])
+            .app("lan6", "2223", "tcp", "\"[fd00:5::5]:22\"", &["duration: 60"])
+            .app("own", "2224", "tcp", "10.0.0.1:22", &[]),
+    );
+    let _service = Server::tcp(&net.lan, 22, Habit::Echo);
+    let _agent = home.start(&net.router);
+    assert_quiet(&home, &net.router);
+    for (key, app, told) in [
+        ("net/ipv4/ip_forward", "lan4", "does not forward IPv4 (net.ipv4.ip_forward is off)"),
+        (
+            "net/ipv6/conf/all/forwarding",
+            "lan6",
+            "does not forward IPv6 (net.ipv6.conf.all.forwarding is off)",
+        ),
+        (
+            "net/ipv4/conf/ext0/forwarding",
+            "lan4",
+            "what comes in by ext0 (net.ipv4.conf.ext0.forwarding is off)",
+        ),
+        (
+            "net/ipv4/conf/int0/forwarding",
+            "lan4",
+            "what comes in by int0 (net.ipv4.conf.int0.forwarding is off)",
+        ),
+    ] {
+        net.router.sysctl(key, "0");
+        let family = if app == "lan4" { Family::V4 } else { Family::V6 };
+        home.grant(&net.router, app, family.client_a(), 60);
+        assert_silent(&net.a, family.router(), 2223);
+        let found = obstacles(&home, &net.router);
+        assert_eq!(found.len(), 1, "{key}: {found:#?}");
+        assert_eq!((found[0].severity.as_str(), found[0].code.as_str()), ("error", "forwarding-off"));
+        assert!(found[0].message.contains(told) && found[0].message.contains(app), "{found:#?}");
+        assert!(!found[0].message.contains("own"), "that is this host: {found:#?}");
+        let ill = home.check(&net.router, &["health"]).exits(1).text();
+        assert!(ill.contains("forwarding-off"), "{ill}");
+        remedy(&machine, &found);
+        assert_quiet(&home, &net.router);
+        home.check(&net.router, &["health"]).success();
+        assert_echoes(&net.a, family.router(), 2223);
+    }
 }

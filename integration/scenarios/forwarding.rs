@@ -115,7 +115,7 @@ fn the_lan_hosts_own_address_and_port_is_no_way_around() {
 }
 
 /// The address that a connection from client A has when it arrives at the LAN host.
-fn address_seen(net: &Topology, family: Family, port: u16) -> IpAddr {
+pub fn address_seen(net: &Topology, family: Family, port: u16) -> IpAddr {
     let end = Instant::now() + Duration::from_secs(20);
     // A process that another test is just about to start may have the last listener for a moment.
     let listener = loop {

@@ -1,5 +1,6 @@
 //! Hosts with firewalls of their own: the dry run names what would defeat us, and what it says to do about it works.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::agent::Installation;
@@ -64,6 +65,12 @@ impl Site {
         tcp(&self.net.a, (family.router(), 8080).into(), Duration::from_secs(1)) == Reach::Open
     }
 
+    /// How a guarded port is reached by somebody behind `int0`, which is not guarded.
+    fn guest(&self, family: Family) -> Reach {
+        let own = if family == Family::V4 { "10.0.0.1" } else { "fd00:5::1" };
+        tcp(&self.net.lan, (own.parse::<IpAddr>().unwrap(), 2222).into(), Duration::from_secs(1))
+    }
+
     fn service_opens(&self, family: Family, port: u16) -> bool {
         tcp(&self.net.a, (family.router(), port).into(), Duration::from_secs(1)) == Reach::Open
     }
@@ -84,6 +91,8 @@ fn remedied(site: &Site, machine: &Machine<'_>, expected: &[(&str, &str)]) {
     names.sort();
     let expected: Vec<(&str, String)> = expected.iter().map(|&(code, at)| (code, at.to_owned())).collect();
     assert_eq!(names, expected, "{found:#?}");
+    let guest = || Family::BOTH.map(|family| site.guest(family));
+    let guest_before = guest();
     let _agent = site.home.start(site.router());
     for family in Family::BOTH {
         site.home.grant(site.router(), "ssh", family.client_a(), 60);
@@ -96,6 +105,11 @@ fn remedied(site: &Site, machine: &Machine<'_>, expected: &[(&str, &str)]) {
     remedy(machine, &found);
     assert_quiet(&site.home, site.router());
     site.assert_works();
+    assert_eq!(
+        guest(),
+        guest_before,
+        "the remedy opens nothing to those behind an interface that nobody guards"
+    );
 }
 
 fn lan_opens(site: &Site, family: Family) -> bool {
@@ -205,6 +219,32 @@ fn iptables_that_drop_by_default_get_a_rule_in_each_family() {
         (OUTPUT, "ip6 filter OUTPUT"),
     ];
     remedied(&site, &machine, &all);
+}
+
+#[test]
+fn iptables_that_drop_early_are_given_the_ports_of_the_outside() {
+    let site = Site::new(&config(&[]));
+    let machine = Machine::new(site.router());
+    for (tool, icmp) in [("iptables", "icmp"), ("ip6tables", "ipv6-icmp")] {
+        machine
+            .sh(&format!(
+                "{tool} -t raw -A PREROUTING -p {icmp} -j ACCEPT\n\
+                 {tool} -t raw -A PREROUTING -p tcp ! --syn -j ACCEPT\n\
+                 {tool} -t raw -P PREROUTING DROP\n\
+                 {tool} -t mangle -A PREROUTING -p {icmp} -j ACCEPT\n\
+                 {tool} -t mangle -A PREROUTING -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT\n\
+                 {tool} -t mangle -P PREROUTING DROP"
+            ))
+            .success();
+    }
+    let all = [
+        (EARLY, "ip mangle PREROUTING"),
+        (EARLY, "ip raw PREROUTING"),
+        (EARLY, "ip6 mangle PREROUTING"),
+        (EARLY, "ip6 raw PREROUTING"),
+    ];
+    remedied(&site, &machine, &all);
+    assert_eq!(Family::BOTH.map(|family| site.guest(family)), [Reach::Silent; 2]);
 }
 
 #[test]

@@ -77,6 +77,10 @@ fn start(host: &Namespace, shown: &str, folder: &Path) -> Background {
 fn with_routes(net: &Topology) {
     net.router.run("ip", &["route", "add", "default", "via", "203.0.113.3"]).success();
     net.router.run("ip", &["-6", "route", "add", "default", "via", "2001:db8:1::3"]).success();
+    // As routers have them for addresses that nobody has.
+    for bogons in ["192.0.2.0/24", "198.51.100.0/24", "2001:db8::/32"] {
+        net.router.run("ip", &["route", "add", "blackhole", bogons]).success();
+    }
 }
 
 fn text(path: &Path) -> &str {

@@ -228,17 +228,30 @@ fn files_that_are_loaded_at_boot_and_have_our_rules_are_told() {
     let rules = net.router.run("nft", &["list", "ruleset"]).success().text();
     let etc = home.path("etc");
     let wants = etc.join("systemd/system/sysinit.target.wants");
-    for folder in [&wants, &etc.join("nftables.d"), &etc.join("iptables")] {
+    let lib = home.path("lib");
+    for folder in ["nftables.d", "iptables", "conf.d"].map(|name| etc.join(name)) {
+        fs::create_dir_all(folder).unwrap();
+    }
+    for folder in [wants.clone(), lib.join("nftables"), lib.join("iptables")] {
         fs::create_dir_all(folder).unwrap();
     }
     fs::write(wants.join("nftables.service"), "").unwrap();
-    fs::write(etc.join("nftables.conf"), "include \"/etc/nftables.d/*.nft\"\n").unwrap();
-    fs::write(etc.join("nftables.d/all.nft"), rules).unwrap();
+    fs::write(etc.join("nftables.conf"), "include \"/etc/nftables.d/*.nft\"  # all of \"them\"\n").unwrap();
+    for file in [etc.join("nftables.d/all.nft"), lib.join("nftables/rules-save")] {
+        fs::write(file, &rules).unwrap();
+    }
+    // What OpenRC saves whenever it stops, as Alpine and Gentoo have it.
+    for file in [etc.join("iptables/rules6-save"), lib.join("iptables/rules-save")] {
+        fs::write(file, "*mangle\n:KA-gate - [0:0]\nCOMMIT\n").unwrap();
+    }
+    for name in ["iptables", "ip6tables", "nftables"] {
+        fs::write(etc.join("conf.d").join(name), "SAVE_ON_STOP=\"yes\"\n").unwrap();
+    }
     fs::write(etc.join("iptables/rules.v4"), "*mangle\n:KA-gate - [0:0]\nCOMMIT\n").unwrap();
     fs::write(etc.join("iptables/rules.v6"), "*filter\n:INPUT DROP [0:0]\nCOMMIT\n").unwrap();
     fs::write(etc.join("iptables/ipsets"), "create ka_step2_4 hash:ip\n").unwrap();
-    let mount = "mount --bind \"$0\" /etc && exec \"$@\"";
-    let words = ["unshare", "-m", "sh", "-c", mount, etc.to_str().unwrap()];
+    let mount = "mount --bind \"$0\" /etc && mount --bind \"$1\" /var/lib && shift && exec \"$@\"";
+    let words = ["unshare", "-m", "sh", "-c", mount, etc.to_str().unwrap(), lib.to_str().unwrap()];
     let check = |words: &[&str]| {
         let mut all = words.to_vec();
         let config = home.path("config.yaml");
@@ -248,17 +261,27 @@ fn files_that_are_loaded_at_boot_and_have_our_rules_are_told() {
         net.router.run(all[0], &all[1..]).success().text()
     };
     let told = check(&words);
-    for file in ["/etc/nftables.d/all.nft", "/etc/iptables/rules.v4", "/etc/iptables/ipsets"] {
+    for file in [
+        "/etc/nftables.d/all.nft",
+        "/etc/iptables/rules.v4",
+        "/etc/iptables/ipsets",
+        "/etc/iptables/rules6-save",
+        "/var/lib/iptables/rules-save",
+        "/var/lib/nftables/rules-save",
+    ] {
         assert!(told.contains(&format!("in {file}, saved with the host's own")), "{file}: {told}");
     }
     assert!(!told.contains("rules.v6"), "{told}");
     // What it says to do is enough.
     let fixes = told.lines().filter_map(|line| line.trim().strip_prefix("fix: ").or(Some(line.trim())));
     let fixes: Vec<&str> = fixes.filter(|line| line.starts_with("sed -i")).collect();
-    assert_eq!(fixes.len(), 3, "{told}");
+    assert_eq!(fixes.len(), 6 + 3, "{told}");
     for fix in fixes {
         let words: Vec<&str> = words[1..].iter().copied().chain(["sh", "-c", fix]).collect();
         net.router.run("unshare", &words).success();
     }
     assert!(!check(&words).contains("saved with"), "{}", check(&words));
+    for name in ["iptables", "ip6tables", "nftables"] {
+        assert_eq!(fs::read_to_string(etc.join("conf.d").join(name)).unwrap(), "SAVE_ON_STOP=\"no\"\n");
+    }
 }

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::forwarding::address_seen;
 use crate::agent::Installation;
+use crate::audit::{assert_quiet, obstacles};
 use crate::backend::on_every_firewall;
 use crate::configuration::Config;
 use crate::knocking::{assert_step2_opens, knock, step1};
@@ -139,4 +141,43 @@ fn without_a_mark_a_host_that_drops_by_default_stays_closed_and_the_audit_says_s
         finding["fix"].as_str().is_some_and(|fix| fix.contains("24107") || fix.contains("0x5e2b")),
         "{finding:#}"
     );
+}
+
+/// As kube-proxy has it: what it marked itself is sent on in the host's own name; a port of the host leads to a pod, which
+/// is to see the client.
+const KUBE_PROXY: &str = "*nat
+:KUBE-NODEPORTS - [0:0]
+:KUBE-POSTROUTING - [0:0]
+-A PREROUTING -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS
+-A POSTROUTING -j KUBE-POSTROUTING
+-A KUBE-NODEPORTS -p tcp --dport 30080 -j DNAT --to-destination 10.0.0.5:22
+-A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN
+-A KUBE-POSTROUTING -j MARK --xor-mark 0x4000
+-A KUBE-POSTROUTING -j MASQUERADE
+COMMIT
+";
+
+#[test]
+fn a_host_that_gives_a_bit_of_our_mark_a_meaning_is_told_and_the_mark_it_is_told_of_keeps_off() {
+    let net = Topology::new();
+    net.router.feed("iptables-nft-restore", &[], KUBE_PROXY.as_bytes()).success();
+    let config = |global: &[&str]| Config::new(global).app("pod", "30080", "tcp", "local", &["duration: 60"]);
+    let seen_by_the_pod = |home: &Installation| {
+        home.grant(&net.router, "pod", Family::V4.client_a(), 60);
+        address_seen(&net, Family::V4, 30_080)
+    };
+    let home = Installation::new(&config(&[]));
+    let agent = home.start(&net.router);
+    assert_ne!(seen_by_the_pod(&home), Family::V4.client_a(), "this is what is warned of");
+    let found = obstacles(&home, &net.router);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert_eq!((found[0].severity.as_str(), found[0].code.as_str()), ("warning", "mark-taken"));
+    assert!(found[0].message.contains("bits 0x4000") && found[0].message.contains("ip nat KUBE-POSTROUTING"));
+    let line = found[0].fix.lines().next().unwrap();
+    let mark = line.split_once("mark: ").expect("a mark").1;
+    drop(agent);
+    home.rewrite_config(config(&[&format!("mark: {mark}")]).text());
+    let _agent = home.start(&net.router);
+    assert_quiet(&home, &net.router);
+    assert_eq!(seen_by_the_pod(&home), Family::V4.client_a());
 }

@@ -175,8 +175,8 @@ fn legacy_tables() -> Vec<String> {
     out
 }
 
-/// Files that iptables and ipset are loaded from at boot where they are there.
-const SAVED: [(&str, Saver); 8] = [
+/// Files that rules and sets are loaded from at boot where they are there.
+const SAVED: [(&str, Saver); 14] = [
     ("/etc/iptables/rules.v4", Saver::Iptables),
     ("/etc/iptables/rules.v6", Saver::Iptables),
     ("/etc/iptables/iptables.rules", Saver::Iptables),
@@ -185,6 +185,13 @@ const SAVED: [(&str, Saver); 8] = [
     ("/etc/sysconfig/ip6tables", Saver::Iptables),
     ("/etc/iptables/ipsets", Saver::Ipset),
     ("/etc/sysconfig/ipset", Saver::Ipset),
+    // OpenRC, of Alpine and Gentoo.
+    ("/etc/iptables/rules-save", Saver::Iptables),
+    ("/etc/iptables/rules6-save", Saver::Iptables),
+    ("/var/lib/iptables/rules-save", Saver::Iptables),
+    ("/var/lib/ip6tables/rules-save", Saver::Iptables),
+    ("/var/lib/ipset/rules-save", Saver::Ipset),
+    ("/var/lib/nftables/rules-save", Saver::Nft),
 ];
 
 /// Files that are loaded at boot and have rules or sets of ours, saved while we ran.
@@ -203,8 +210,8 @@ pub fn saved_files() -> Vec<SavedFile> {
 fn with_included(file: &Path) -> Vec<PathBuf> {
     let text = fs::read_to_string(file).unwrap_or_default();
     let mut out = vec![file.to_owned()];
-    let named =
-        |line: &str| Some(line.trim().strip_prefix("include")?.trim().trim_matches(['"', ';']).to_owned());
+    // A comment may follow.
+    let named = |line: &str| Some(line.trim().strip_prefix("include")?.split(['"', '\'']).nth(1)?.to_owned());
     for included in text.lines().filter_map(named) {
         match included.split_once('*') {
             None => out.push(PathBuf::from(included)),

@@ -11,7 +11,7 @@ use crate::ruleset::diff::{Change, diff};
 use crate::ruleset::host_chain::{ChainName, HostChains, HostChange, Trouble};
 use crate::ruleset::layout::{Layout, Options};
 use crate::ruleset::plan::plan;
-use crate::service::{lockout, outside};
+use crate::service::{forwarding, lockout, outside};
 
 /// What a dry run found out.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +47,7 @@ pub fn online(
     host: &HostChains,
 ) -> Result<Report, BackendError> {
     let mut report = Report { findings: outside::findings(settings), ..Report::default() };
+    report.findings.extend(forwarding::findings(settings));
     if !options.inner_header {
         report.findings.push(Finding {
             severity: Severity::Info,

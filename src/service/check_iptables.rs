@@ -2,7 +2,7 @@
 //! own rules would defeat it.
 
 use super::check::Report;
-use super::{lockout, outside};
+use super::{forwarding, lockout, outside};
 use crate::backend::BackendError;
 use crate::backend::iptables::{Iptables, IptablesError, Observed};
 use crate::backend::survey::saved_files;
@@ -60,6 +60,7 @@ pub fn online(
     options: Options,
 ) -> Result<Report, BackendError> {
     let mut report = Report { findings: outside::findings(settings), changes: Vec::new() };
+    report.findings.extend(forwarding::findings(settings));
     report.findings.extend(without_ipset(iptables.keeping(), iptables.room()));
     let tables = iptables.plan(settings, options)?;
     report.changes = iptables.differences(&tables)?;
@@ -126,7 +127,7 @@ fn finding(filter: &ListedTable, chain: &str, command: &str, mark: Option<Mark>)
             severity: Severity::Warning,
             code,
             message: format!("{which}, and with global.mark: 0 it cannot tell what we let in"),
-            fix: "set global.mark, or accept the guarded and the step ports in that chain".to_owned(),
+            fix: "set global.mark, or accept the guarded and the step ports in that chain, for what comes in (OUTPUT: goes out) by interface_ext only: others are not guarded".to_owned(),
         };
     };
     let value = if mark.mask() == u32::MAX {

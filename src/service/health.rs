@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use super::expiry::expiry;
 use super::operations::Operations;
-use super::outside;
+use super::{forwarding, outside};
 use crate::backend::survey::survey;
 use crate::backend::{BackendError, Firewall, Plan, Scope};
 use crate::config::Settings;
-use crate::ruleset::audit::{Severity, audit};
+use crate::ruleset::audit::{Finding, Severity, audit};
 use crate::ruleset::diff::diff;
 use crate::ruleset::host_chain::HostChains;
 use crate::ruleset::layout::{Layout, Options};
@@ -94,6 +94,12 @@ impl Ailment {
     fn new(part: Part, message: impl Into<String>) -> Self {
         Self { part, message: message.into() }
     }
+
+    /// What `check-ruleset` finds as well.
+    pub(super) fn of_host(finding: Finding) -> Self {
+        let Finding { message, code, .. } = finding;
+        Self::new(Part::Host, format!("{message} [{code}]; `knock-agent check-ruleset` says what to do"))
+    }
 }
 
 /// What is wrong with the rules in the kernel, by a configuration that follows the time; changes nothing. Grants are not
@@ -167,7 +173,7 @@ fn of_host(
     options: Options,
     host: &HostChains,
 ) -> Result<Vec<Ailment>, BackendError> {
-    let Firewall::Nftables(nft) = &mut *firewall else { return Ok(Vec::new()) };
+    let Firewall::Nftables(nft) = &mut *firewall else { return of_others(firewall, settings, options) };
     let reading = nft.read_host(host, settings.global.mark, Scope::Named)?;
     let mut out: Vec<Ailment> =
         reading.plan.troubles.iter().map(|trouble| Ailment::new(Part::Host, trouble.to_string())).collect();
@@ -190,16 +196,12 @@ pub fn of_others(
     settings: &Settings,
     options: Options,
 ) -> Result<Vec<Ailment>, BackendError> {
-    let Firewall::Nftables(nft) = firewall else { return Ok(Vec::new()) };
+    let mut out = forwarding::ailments(settings);
+    let Firewall::Nftables(nft) = firewall else { return Ok(out) };
     let findings = audit(&Layout::new(settings, options), &survey(nft)?.situation);
     let errors = findings.into_iter().filter(|finding| finding.severity == Severity::Error);
-    let told = errors.map(|finding| {
-        Ailment::new(
-            Part::Host,
-            format!("{} [{}]; `knock-agent check-ruleset` says what to do", finding.message, finding.code),
-        )
-    });
-    Ok(told.collect())
+    out.extend(errors.map(Ailment::of_host));
+    Ok(out)
 }
 
 /// What is wrong with a file of certificates, at that moment.

@@ -19,6 +19,7 @@ mod enforcer;
 mod expired;
 mod expiry;
 pub mod explain;
+mod forwarding;
 pub mod front;
 mod front_log;
 mod gone;

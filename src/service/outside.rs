@@ -16,6 +16,7 @@ use crate::units::{Family, IfName};
 mod tunnels;
 mod ways;
 
+pub use ways::SOMEWHERE;
 use ways::Way;
 
 /// How often a running daemon looks whether they are still there.

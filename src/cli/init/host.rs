@@ -5,12 +5,10 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use super::answers::Service;
+use crate::service::outside::SOMEWHERE;
 use crate::sys::interfaces::{self, InterfaceState};
 use crate::sys::{flows, listeners};
 use crate::units::{AppName, IfName, Protocols};
-
-/// Somewhere on the internet, for the kernel to say which way it is: addresses for documentation (RFC 5737, RFC 3849).
-const FAR_AWAY: [&str; 2] = ["198.51.100.1", "2001:db8::1"];
 
 /// A service that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,8 +62,8 @@ pub fn services() -> Vec<Listening> {
 /// The interfaces of the ways to the internet, that of IPv4 first; none where there is no route.
 pub fn outside() -> Vec<IfName> {
     let mut out: Vec<IfName> = Vec::new();
-    for far in FAR_AWAY {
-        if let Some(name) = far.parse().ok().and_then(towards)
+    for (_, far) in SOMEWHERE {
+        if let Some(name) = towards(far)
             && name.as_str() != "lo"
             && !out.contains(&name)
         {

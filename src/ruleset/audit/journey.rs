@@ -177,10 +177,9 @@ impl Traveller<'_> {
         }
         let host = &self.situation.host;
         let mut frame = self.packet.clone();
-        let port = Some(Interface { name: String::new(), index: None });
-        match coming {
-            true => (frame.iif, frame.tracking) = (port, Tracking::NOT_YET),
-            false => frame.oif = port,
+        frame.enter_bridge(coming);
+        if coming {
+            frame.tracking = Tracking::NOT_YET;
         }
         for hook in hooks {
             for (chain, base) in host.on(*hook) {

@@ -122,6 +122,14 @@ pub fn pass(host: &Host, chain: &HostChain, packet: &mut Packet) -> Passage {
     machine.passage
 }
 
+/// Whether a packet matches a rule.
+pub(super) fn matches(host: &Host, table: &TableRef, rule: &HostRule, packet: &mut Packet) -> Tri {
+    let (passage, place) = (Passage::default(), Place { chain: String::new(), rule: None });
+    Machine { host, table, packet, passage, jumps: Vec::new(), patience: PATIENCE }
+        .rule(rule, false, &place)
+        .0
+}
+
 struct Machine<'h, 'p> {
     host: &'h Host,
     table: &'h TableRef,

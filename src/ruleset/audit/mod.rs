@@ -14,6 +14,7 @@ mod itinerary;
 pub mod journey;
 pub mod leads;
 pub mod machine;
+mod marks;
 pub mod neighbours;
 pub mod packet;
 mod redirects;
@@ -46,6 +47,7 @@ pub fn audit(layout: &Layout<'_>, situation: &Situation) -> Vec<Finding> {
     let trips: Vec<Trip> = itinerary::journeys(layout, situation).into_iter().map(travelled).collect();
     let mut out = drops::drops(layout, situation, &trips);
     out.extend(redirects::redirects(situation, &trips));
+    out.extend(marks::marks(layout, situation));
     out.extend(aliases::aliases(layout, situation));
     out.extend(flowtables::flowtables(layout, situation, &trips));
     out.extend(services::services(layout, situation, &trips));

@@ -129,6 +129,8 @@ pub struct Packet {
     pub tracking: Tracking,
     /// The interface by which its source is reached, where that is not the one by which it came.
     pub reached_by: Option<Interface>,
+    /// The bridge whose own chains see it, as a frame, and whether it comes in there.
+    pub bridge: Option<(String, bool)>,
     /// Whether its destination is an address of this host.
     pub for_here: bool,
     /// How its connection began, where that is known for certain.
@@ -166,6 +168,7 @@ impl Packet {
             connection_mark: [Some(0); 4],
             tracking: Tracking::NEW,
             reached_by: None,
+            bridge: None,
             for_here: true,
             original: None,
             of_one_client: false,
@@ -350,6 +353,13 @@ impl Packet {
         if self.protocol == Protocol::Tcp {
             set(&mut self.transport, 13, &[flags.byte()]);
         }
+    }
+
+    /// Makes it what a bridge's own chains see: nobody knows which port of the bridge it takes.
+    pub fn enter_bridge(&mut self, coming: bool) {
+        let side = if coming { &mut self.iif } else { &mut self.oif };
+        let bridge = side.replace(Interface { name: String::new(), index: None });
+        self.bridge = bridge.map(|bridge| (bridge.name, coming));
     }
 
     /// Writes a mark, as far as its mask says.

@@ -30,12 +30,24 @@ pub fn saved(SavedFile { file, saver }: &SavedFile) -> Finding {
             "sed -i '/ ka_/d' {}   # and when you save again: ipset save | grep -v ' ka_'",
         ),
     };
-    Finding {
-        severity: Severity::Warning,
-        code: "saved-rules",
-        message: what.replace("{}", file),
-        fix: fix.replace("{}", file),
+    let mut fix = fix.replace("{}", file);
+    if let Some(conf) = openrc(file) {
+        fix += &format!(
+            "\nsed -i 's/^SAVE_ON_STOP=.*/SAVE_ON_STOP=\"no\"/' {conf}   # or each shutdown saves them again"
+        );
     }
+    Finding { severity: Severity::Warning, code: "saved-rules", message: what.replace("{}", file), fix }
+}
+
+/// Where it is said whether OpenRC saves to that file whenever it stops.
+fn openrc(file: &str) -> Option<&'static str> {
+    Some(match file {
+        "/etc/iptables/rules-save" | "/var/lib/iptables/rules-save" => "/etc/conf.d/iptables",
+        "/etc/iptables/rules6-save" | "/var/lib/ip6tables/rules-save" => "/etc/conf.d/ip6tables",
+        "/var/lib/ipset/rules-save" => "/etc/conf.d/ipset",
+        "/var/lib/nftables/rules-save" => "/etc/conf.d/nftables",
+        _ => return None,
+    })
 }
 
 fn flush(situation: &Situation, file: &str) -> Finding {

@@ -292,8 +292,73 @@ fn chains_of_a_bridge_matter_where_the_outside_interface_is_one() {
     assert_eq!(found.len(), 1, "{found:#?}");
     assert_eq!((found[0].severity, found[0].code), (Severity::Error, "host-drops-early"));
     assert!(
-        found[0].fix.starts_with("nft add rule bridge host input tcp dport '{ 2223, 8080, 8443 }' accept")
+        found[0].fix.starts_with(
+            "nft add rule bridge host input meta ibrname '\"eth0\"' tcp dport '{ 2223, 8080, 8443 }' accept"
+        ),
+        "{found:#?}"
     );
+    // Another bridge than the outside one is not let in, and the outside one is.
+    for (name, left) in [("eth0", 0), ("br-guest", 1)] {
+        let mut bytes = name.as_bytes().to_vec();
+        bytes.resize(16, 0);
+        // NFT_META_BRI_IIFNAME
+        let load = Step::Load { source: Source::Meta(17), to: 0, len: Some(16) };
+        let compare = Step::Compare { at: 0, how: Comparison::Eq, data: bytes };
+        situation.host.chains[0].rules = vec![rule(vec![load, compare, verdict(Verdict::Accept)])];
+        assert_eq!(told(&settings(""), &situation).len(), left, "{name}");
+    }
+}
+
+/// `meta mark and MASK == VALUE`, and what follows.
+fn masked(mask: u32, value: u32, then: Step) -> Vec<Step> {
+    let [load, _] = marked(0);
+    let mask = Step::Mask { from: 0, to: 0, mask: mask.to_ne_bytes().to_vec(), xor: vec![0; 4] };
+    let compare = Step::Compare { at: 0, how: Comparison::Eq, data: value.to_ne_bytes().to_vec() };
+    vec![load, mask, compare, then]
+}
+
+#[test]
+fn bits_of_our_mark_that_others_ask_for_are_told_with_a_mark_that_is_free() {
+    let told = |settings: &Settings, hook, priority, rules: Vec<Vec<Step>>| -> Vec<String> {
+        let jumped = chain("KUBE", None, rules);
+        let nat = HostBase { kind: HostChainKind::Nat, ..base(hook, priority, false).unwrap() };
+        let found =
+            told(settings, &situation(vec![chain("nat", Some(nat), vec![vec![jump("KUBE")]]), jumped]));
+        assert!(found.iter().all(|one| (one.severity, one.code) == (Severity::Warning, "mark-taken")));
+        found.into_iter().map(|one| one.fix).collect()
+    };
+    let after = HostHook::Postrouting;
+    let back = || masked(0x4000, 0, verdict(Verdict::Return));
+    let (usual, freed) = (settings(""), settings("").with_mark("0x1e2b/0xffffbfff"));
+    let fixes = told(&usual, after, 100, vec![back(), vec![Step::Translated]]);
+    assert_eq!(fixes.len(), 1);
+    assert!(fixes[0].contains("mark: 0x1e2b/0xffffbfff\n"), "{fixes:?}");
+    assert_eq!(told(&freed, after, 100, vec![back()]), [""; 0]);
+    let accept = || verdict(Verdict::Accept);
+    // Without one bit it is another program's.
+    let two = vec![masked(1, 1, accept()), masked(3, 2, accept())];
+    assert!(told(&usual, after, 100, two)[0].contains("mark: 0x5e28/0xfffffffc\n"));
+    let own = settings("").with_mark("0x4000/0xc000");
+    assert!(told(&own, after, 100, vec![back()])[0].contains("mark: 0x8000/0x8000\n"));
+    let [load, mask, ..] = <[Step; 4]>::try_from(masked(0xff00, 0, accept())).unwrap();
+    for how in [Comparison::Eq, Comparison::Ne] {
+        let compare = Step::Compare { at: 0, how, data: 0x500_u32.to_ne_bytes().to_vec() };
+        let meant = vec![load.clone(), mask.clone(), compare, accept()];
+        assert_eq!(told(&settings("").with_mark("0x500/0xff00"), after, 100, vec![meant]), [""; 0]);
+    }
+    let field = masked(0xff00, 0, accept());
+    assert_eq!(told(&settings("").with_mark("0x500/0xff00"), after, 100, vec![field]).len(), 1);
+    for (hook, priority, rules) in [
+        (HostHook::Prerouting, 0, back()),
+        (HostHook::Forward, -150, back()),
+        (after, 100, masked(0x8000_0000, 0, accept())),
+        (after, 100, masked(u32::MAX, 0, accept())),
+        (after, 100, masked(u32::MAX, 24_107, accept())),
+        (after, 100, masked(0xffff, 24_107, accept())),
+        (after, 100, masked(0x4000, 0x4000, Step::Nothing)),
+    ] {
+        assert_eq!(told(&usual, hook, priority, vec![rules.clone()]), [""; 0], "{hook:?} {rules:?}");
+    }
 }
 
 #[test]

@@ -316,16 +316,11 @@ fn describe(trouble: PathTrouble, from: &str, to: &str, by: &str, what: &str) ->
                 .next("# is the interface up, and has it an address of that network?")
         }
         PathTrouble::NotForwarding | PathTrouble::NotForwardingThere => {
-            let only_there = trouble == PathTrouble::NotForwardingThere;
-            let key = match (v6, only_there) {
-                (true, _) => "net.ipv6.conf.all.forwarding".to_owned(),
-                (false, false) => "net.ipv4.ip_forward".to_owned(),
-                // Each interface has its own, which `ip_forward` sets when it changes.
-                (false, true) => format!("net.ipv4.conf.{by}.forwarding"),
-            };
-            Finding::closed(Cause::ForwardingOff, format!("this host does not forward what comes in by {by} ({key} is off), so {what} does not get to {to}"))
-                .next(format!("sysctl -w {key}=1"))
-                .next("# and in /etc/sysctl.d, so that it stays")
+            let (key, how) = trouble.switch(v6, by).unwrap_or_default();
+            let message = format!(
+                "this host does not forward what comes in by {by} ({key} is off), so {what} does not get to {to}"
+            );
+            how.into_iter().fold(Finding::closed(Cause::ForwardingOff, message), Finding::next)
         }
         PathTrouble::ReversePath => Finding::closed(
             Cause::ReversePath,

@@ -22,6 +22,33 @@ pub enum PathTrouble {
     Forbidden,
 }
 
+impl PathTrouble {
+    /// The switch that is off where this host does not forward what comes in by an interface, and how it is turned on.
+    #[must_use]
+    pub fn switch(self, v6: bool, by: &str) -> Option<(String, Vec<String>)> {
+        // In such a key a dot of a name is a slash.
+        let by = by.replace('.', "/");
+        let key = match (self, v6) {
+            (Self::NotForwarding | Self::NotForwardingThere, true) => {
+                "net.ipv6.conf.all.forwarding".to_owned()
+            }
+            (Self::NotForwarding, false) => "net.ipv4.ip_forward".to_owned(),
+            // Each interface has its own, which `ip_forward` sets when it changes.
+            (Self::NotForwardingThere, false) => format!("net.ipv4.conf.{by}.forwarding"),
+            (Self::NoRoute | Self::ReversePath | Self::Forbidden, _) => return None,
+        };
+        let mut how = Vec::new();
+        if v6 {
+            how.push(format!(
+                "# a host that forwards takes no addresses and routes from routers any more; where {by} has its from them, first: sysctl -w net.ipv6.conf.{by}.accept_ra=2"
+            ));
+        }
+        how.push(format!("sysctl -w {key}=1"));
+        how.push("# and in /etc/sysctl.d, so that it stays".to_owned());
+        Some((key, how))
+    }
+}
+
 /// Where routing sends a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Path {

@@ -13,7 +13,7 @@ use crate::ruleset::audit::host::{HostFamily, HostHook, HostRule};
 use crate::ruleset::audit::journey::{Journey, MARK_PRIORITY, Route, accepts_but_for, loss};
 use crate::ruleset::audit::machine::{Deed, Place, pass};
 use crate::ruleset::audit::step::{Comparison, Source, Step};
-use crate::ruleset::remedy::{self, Admission, Need, Program, program_of};
+use crate::ruleset::remedy::{self, Admission, Door, Need, Program, program_of};
 use crate::units::{Family, Mark, PortRange};
 
 /// Addresses of others, far from each other.
@@ -270,10 +270,11 @@ fn admit_legacy(question: &Question<'_>, met: &Met, place: &Place, mark: Option<
     let command = legacy::command(&met.table)?;
     let at = place.rule.as_ref().map_or(1, |(number, _)| *number);
     let client_is_target = met.packet.ip(true) == Some(question.client);
+    let by = remedy::iptables_door(Door::of(met.hook, &met.packet, client_is_target).as_ref());
     let what = match (mark, client_is_target) {
         (Some(mark), _) => format!("-m mark --mark {mark}"),
-        (None, false) => format!("-p {} --dport {}", question.protocol, met.packet.port(true)?),
-        (None, true) => format!("-p {} --sport {}", question.protocol, met.packet.port(false)?),
+        (None, false) => format!("{by}-p {} --dport {}", question.protocol, met.packet.port(true)?),
+        (None, true) => format!("{by}-p {} --sport {}", question.protocol, met.packet.port(false)?),
     };
     let note = if mark.is_some() { "" } else { "  # the gate before it lets in nobody else" };
     let insert =

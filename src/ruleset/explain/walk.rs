@@ -352,10 +352,9 @@ impl<'a> Walker<'a> {
             return Ok(());
         }
         let outside = self.packet.clone();
-        let port = Some(Interface { name: String::new(), index: None });
-        match coming {
-            true => (self.packet.iif, self.packet.tracking) = (port, Tracking::NOT_YET),
-            false => self.packet.oif = port,
+        self.packet.enter_bridge(coming);
+        if coming {
+            self.packet.tracking = Tracking::NOT_YET;
         }
         for &hook in hooks {
             for (chain, base) in self.situation.host.on(hook) {

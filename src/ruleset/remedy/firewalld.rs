@@ -1,5 +1,7 @@
 //! firewalld: it can match no marks, so the ports are opened in the zone, and the gate in front of it
-//! guards them.
+//! guards them, on outside interfaces.
+
+use std::collections::BTreeSet;
 
 use super::nft::with_separator;
 use super::{Admission, Need, Owner};
@@ -33,7 +35,7 @@ fn zone(need: &Need<'_>) -> String {
 }
 
 fn ports(need: &Need<'_>, of: &str, whose: &str) -> Vec<String> {
-    let mut out: Vec<String> = need
+    let mut lines: Vec<String> = need
         .passers()
         .iter()
         .map(|passer| {
@@ -54,8 +56,31 @@ fn ports(need: &Need<'_>, of: &str, whose: &str) -> Vec<String> {
             format!("firewall-cmd --permanent {of}={whose} {what}")
         })
         .collect();
+    lines.dedup();
+    let mut out = shared(need, of, whose);
+    out.extend(lines);
     out.push("firewall-cmd --reload".to_owned());
     out
+}
+
+/// Its rules ask for zones, not for interfaces.
+fn shared(need: &Need<'_>, of: &str, whose: &str) -> Vec<String> {
+    let passers = need.passers();
+    let doors: BTreeSet<&str> =
+        passers.iter().filter_map(|passer| Some(passer.door.as_ref()?.name.as_str())).collect();
+    let doors = doors.into_iter().collect::<Vec<_>>().join(", ");
+    match of {
+        _ if doors.is_empty() => Vec::new(),
+        "--zone" => vec![
+            format!("# this lets them in by every interface of zone {whose}, and only what comes in by {doors} is guarded:"),
+            format!("#   firewall-cmd --zone={whose} --list-interfaces"),
+            format!("# where that zone has others (the default zone has all that are in no other), first give {doors} a zone of its own"),
+            "# (firewall-cmd --permanent --zone=external --change-interface=...), and run check-ruleset again".to_owned(),
+        ],
+        _ => vec![format!(
+            "# this policy is for all zones, and only {doors} is guarded: name the zone of {doors} instead of ANY where others are there"
+        )],
+    }
 }
 
 /// Only with StrictForwardPorts: otherwise what is translated passes.

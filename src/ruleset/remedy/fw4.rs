@@ -10,7 +10,7 @@ pub(super) fn admit(host: &Host, need: &Need<'_>) -> Vec<String> {
     let mut out = vec![format!("mkdir -p {folder}")];
     for (index, rule) in nft::rules(need).iter().enumerate() {
         let into = if index == 0 { ">" } else { ">>" };
-        out.push(format!("echo \"{}\" {into} {file}", rule.replace('\'', "")));
+        out.push(format!("echo '{}' {into} {file}", rule.replace('\'', "")));
     }
     out.push(format!("echo {file} >> /etc/sysupgrade.conf"));
     out.push("fw4 reload".to_owned());

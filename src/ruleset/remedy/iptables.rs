@@ -1,7 +1,7 @@
 //! iptables, in its nf_tables and its legacy variant.
 
 use super::nft::with_separator;
-use super::{Admission, Need, Owner, Spot};
+use super::{Admission, Door, Need, Owner, Spot};
 use crate::ruleset::audit::host::HostFamily;
 use crate::units::Mark;
 
@@ -49,10 +49,15 @@ pub(super) fn matches(need: &Need<'_>) -> Vec<String> {
                     Owner::Here => "-m addrtype --dst-type LOCAL ".to_owned(),
                     Owner::Host(addr) => format!("-{flag} {addr} "),
                 };
-                format!("{whose}-p {} --{side} {}", passer.protocol, with_separator(passer.ports, ':'))
+                let (by, protocol) = (by_door(passer.door.as_ref()), passer.protocol);
+                format!("{by}{whose}-p {protocol} --{side} {}", with_separator(passer.ports, ':'))
             })
             .collect(),
     }
+}
+
+pub(super) fn by_door(door: Option<&Door>) -> String {
+    door.map(|door| format!("-{} {} ", if door.is_out { 'o' } else { 'i' }, door.name)).unwrap_or_default()
 }
 
 pub(super) fn by_mark(mark: Mark) -> String {

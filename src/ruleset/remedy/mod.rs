@@ -9,6 +9,8 @@ mod libvirt;
 mod nft;
 mod program;
 mod proxmox;
+#[cfg(test)]
+mod tests;
 mod ufw;
 mod vyos;
 
@@ -17,6 +19,7 @@ use std::net::IpAddr;
 use crate::ruleset::audit::host::{Host, HostFamily, HostHook, TableRef};
 use crate::ruleset::audit::journey::{Journey, Route};
 use crate::ruleset::audit::machine::Place;
+use crate::ruleset::audit::packet::Packet;
 use crate::units::{Mark, PortRange, Protocol};
 
 pub use program::{Program, program_of, programs};
@@ -74,6 +77,33 @@ pub struct Passer {
     pub ports: PortRange,
     /// Whose they are: rules in front of others' hosts must not open them as well.
     pub owner: Owner,
+    /// By which interface: what is guarded on one must not be opened on others, where nobody guards it.
+    pub door: Option<Door>,
+}
+
+/// An outside interface.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Door {
+    /// Whether it goes out there, rather than comes in.
+    pub is_out: bool,
+    /// Its name.
+    pub name: String,
+}
+
+impl Door {
+    /// That of a packet, where a rule on that hook can ask for it: before routing nobody knows where an answer goes.
+    #[must_use]
+    pub fn of(hook: HostHook, packet: &Packet, is_out: bool) -> Option<Self> {
+        use HostHook::{Egress, Forward, Ingress, Input, Output, Postrouting, Prerouting};
+        let interface = match (is_out, hook) {
+            (false, Ingress | Prerouting | Input | Forward) => packet.iif.as_ref(),
+            (true, Forward | Output | Postrouting | Egress) => packet.oif.as_ref(),
+            (false, Output | Postrouting | Egress) | (true, Ingress | Prerouting | Input) => None,
+        };
+        let bridge = packet.bridge.as_ref().filter(|(_, comes)| *comes != is_out);
+        let name = bridge.map(|(name, _)| name).or(interface.map(|interface| &interface.name))?;
+        (!name.is_empty()).then(|| Self { is_out, name: name.clone() })
+    }
 }
 
 /// Whose port it is.
@@ -125,26 +155,19 @@ impl Need<'_> {
             port.and_then(|port| PortRange::new(port, port).ok()).unwrap_or(journey.ports)
         };
         let host = |addr: Option<IpAddr>| addr.map_or(Owner::Plain, Owner::Host);
-        match (journey.route, journey.forwarded) {
-            (Route::Out, _) => {
-                Passer { protocol, is_source: true, ports: journey.ports, owner: Owner::Plain }
-            }
-            (Route::Through, None) => Passer {
-                protocol,
-                is_source: true,
-                ports: of(packet.port(false)),
-                owner: host(packet.ip(false)),
-            },
+        let (is_source, ports, owner) = match (journey.route, journey.forwarded) {
+            (Route::Out, _) => (true, journey.ports, Owner::Plain),
+            (Route::Through, None) => (true, of(packet.port(false)), host(packet.ip(false))),
             // In a bridge, nothing has been translated yet.
             (Route::Through, Some((addr, port)))
                 if self.hook >= HostHook::Input && self.table.family != HostFamily::Bridge =>
             {
-                Passer { protocol, is_source: false, ports: of(Some(port)), owner: Owner::Host(addr) }
+                (false, of(Some(port)), Owner::Host(addr))
             }
-            (Route::In | Route::Through, _) => {
-                Passer { protocol, is_source: false, ports: journey.ports, owner: self.here() }
-            }
-        }
+            (Route::In | Route::Through, _) => (false, journey.ports, self.here()),
+        };
+        let door = Door::of(self.hook, packet, is_source);
+        Passer { protocol, is_source, ports, owner, door }
     }
 }
 
@@ -201,6 +224,12 @@ pub fn keep_mark(table: &TableRef, place: &Place, mark: Mark) -> String {
     format!(
         "nft -a list chain {table} {chain}\n# have that rule leave alone what has our mark ({unlike}), or write other bits than ours: global.mark takes a mask"
     )
+}
+
+/// What asks for the interface, in iptables' words, with a blank behind it.
+#[must_use]
+pub fn iptables_door(door: Option<&Door>) -> String {
+    iptables::by_door(door)
 }
 
 /// What matches our mark, in iptables' words.

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::{Admission, Need, Owner, Passer, Spot};
-use crate::ruleset::audit::host::HostHook;
-use crate::units::{Mark, PortRange, Protocol};
+use super::{Admission, Door, Need, Owner, Passer, Spot};
+use crate::ruleset::audit::host::{HostFamily, HostHook};
+use crate::units::{Mark, PortRange};
 
 /// The rule itself, without where it goes; several where ports of both protocols are concerned.
 pub(super) fn rules(need: &Need<'_>) -> Vec<String> {
     match need.admission {
         Admission::Mark(mark) => vec![format!("{} accept", matcher(mark))],
-        Admission::Ports => by_ports(&need.passers()),
+        Admission::Ports => by_ports(need),
     }
 }
 
@@ -75,14 +75,18 @@ pub(super) fn matcher(mark: Mark) -> String {
     }
 }
 
-fn by_ports(passers: &[Passer]) -> Vec<String> {
-    let mut groups: BTreeMap<(Owner, bool, Protocol), Vec<String>> = BTreeMap::new();
-    for passer in passers {
-        let group = (passer.owner, passer.is_source, passer.protocol);
-        groups.entry(group).or_default().push(passer.ports.to_string());
+fn by_ports(need: &Need<'_>) -> Vec<String> {
+    let mut ports: BTreeMap<_, Vec<String>> = BTreeMap::new();
+    for Passer { owner, is_source, protocol, ports: range, door } in need.passers() {
+        ports.entry((owner, is_source, protocol, door)).or_default().push(range.to_string());
+    }
+    // The same ports by several interfaces are one rule.
+    let mut doors: BTreeMap<_, Vec<Door>> = BTreeMap::new();
+    for ((owner, is_source, protocol, door), ports) in ports {
+        doors.entry((owner, is_source, protocol, ports, door.is_some())).or_default().extend(door);
     }
     let mut out = Vec::new();
-    for ((owner, is_source, protocol), ports) in groups {
+    for ((owner, is_source, protocol, ports, _), doors) in doors {
         let side = if is_source { 's' } else { 'd' };
         let lead = match owner {
             Owner::Plain => String::new(),
@@ -94,9 +98,25 @@ fn by_ports(passers: &[Passer]) -> Vec<String> {
             [one] => one.clone(),
             several => format!("'{{ {} }}'", several.join(", ")),
         };
-        out.push(format!("{lead}{protocol} {side}port {ports} accept"));
+        out.push(format!("{}{lead}{protocol} {side}port {ports} accept", by_doors(need, &doors)));
     }
     out
+}
+
+/// The names are quoted, as some are words of nft's.
+fn by_doors(need: &Need<'_>, doors: &[Door]) -> String {
+    let Some(first) = doors.first() else { return String::new() };
+    let which = match (need.table.family, first.is_out) {
+        (HostFamily::Bridge, false) => "meta ibrname",
+        (HostFamily::Bridge, true) => "meta obrname",
+        (_, false) => "iifname",
+        (_, true) => "oifname",
+    };
+    let names: Vec<String> = doors.iter().map(|door| format!("\"{}\"", door.name)).collect();
+    match names.as_slice() {
+        [one] => format!("{which} '{one}' "),
+        several => format!("{which} '{{ {} }}' ", several.join(", ")),
+    }
 }
 
 /// `22`, `6000:6010`: how iptables and firewalld-like programs write ports.

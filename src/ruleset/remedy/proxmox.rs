@@ -23,7 +23,11 @@ pub(super) fn admit_nft(need: &Need<'_>) -> Vec<String> {
     out.extend(need.passers().iter().map(|passer| {
         let side = if passer.is_source { "sport" } else { "dport" };
         let ports = with_separator(passer.ports, ':');
-        format!("sed -i '/^\\[RULES\\]/a {direction} ACCEPT -p {} -{side} {ports}' {file}", passer.protocol)
+        let by = passer.door.as_ref().map(|door| format!("-i {} ", door.name)).unwrap_or_default();
+        format!(
+            "sed -i '/^\\[RULES\\]/a {direction} ACCEPT {by}-p {} -{side} {ports}' {file}",
+            passer.protocol
+        )
     }));
     out
 }

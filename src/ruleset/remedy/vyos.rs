@@ -57,6 +57,10 @@ fn by_port(passer: &Passer) -> Vec<String> {
     if let Owner::Host(addr) = passer.owner {
         out.push(format!("{side} address {addr}"));
     }
+    if let Some(door) = &passer.door {
+        let way = if door.is_out { "outbound" } else { "inbound" };
+        out.push(format!("{way}-interface name {}", door.name));
+    }
     out
 }
 

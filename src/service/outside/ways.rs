@@ -10,7 +10,7 @@ use crate::sys::routes;
 use crate::units::{Family, IfName};
 
 /// Addresses that are on the Internet wherever one is, those of a root name server. Nothing is sent to them.
-const SOMEWHERE: [(Family, IpAddr); 2] = [
+pub const SOMEWHERE: [(Family, IpAddr); 2] = [
     (Family::V4, IpAddr::V4(Ipv4Addr::new(198, 41, 0, 4))),
     (Family::V6, IpAddr::V6(Ipv6Addr::new(0x2001, 0x503, 0xba3e, 0, 0, 0, 2, 0x30))),
 ];

@@ -85,12 +85,25 @@ impl Packet {
                 Family::V6 => NFPROTO_IPV6,
             }]),
             16 => vec![self.carries()],
+            17 | 18 => self.bridge_name(key == 17)?,
             // PACKET_MULTICAST.
             19 if self.is_multicast() => known(&[2]),
             // PACKET_HOST, and no IPsec.
             19 | 25 => known(&[0]),
             _ => vec![None; 16],
         })
+    }
+
+    /// The bridge that it comes in by, or goes out by: nothing where it takes the other way.
+    fn bridge_name(&self, coming: bool) -> Option<Vec<Byte>> {
+        let index = None;
+        let known =
+            self.bridge.as_ref().map(|(name, comes)| (Interface { name: name.clone(), index }, *comes));
+        match known {
+            Some((_, comes)) if comes != coming => name_of(None),
+            Some((bridge, _)) => name_of(Some(&bridge)),
+            None => name_of(Some(&Interface { name: String::new(), index })),
+        }
     }
 
     /// `NFT_CT_*`.
