@@ -72,6 +72,7 @@ mod once;
 mod openwrt_packaging;
 mod operator;
 mod other_tables;
+mod package_scripts;
 mod path_filter;
 mod privileges;
 mod reboot;
