@@ -18,6 +18,7 @@ mod container;
 mod crashes;
 mod crowds;
 mod dashboard;
+mod demo;
 mod dialogues;
 mod docker;
 mod events;
