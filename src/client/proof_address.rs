@@ -49,10 +49,7 @@ fn begins_a_tunnel(own: IpAddr) -> bool {
 
 /// `64:ff9b::/96` and `64:ff9b:1::/48` (RFC 6052, RFC 8215).
 fn is_of_nat64(gateway: Ipv6Addr) -> bool {
-    match gateway.segments() {
-        [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0x64, 0xff9b, 1, ..] => true,
-        _ => false,
-    }
+    matches!(gateway.segments(), [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0x64, 0xff9b, 1, ..])
 }
 
 /// Whether an IPv6 address holds an IPv4 address as NAT64 writes it behind a provider's own prefix, of whatever length
