@@ -182,7 +182,7 @@ pub fn end_with_parent() -> Result<(), nix::Error> {
 }
 
 /// Has a program killed when the thread that starts it ends, or its whole process.
-#[cfg(all(feature = "gateway", feature = "client"))]
+#[cfg(feature = "gateway")]
 #[expect(unsafe_code, reason = "says so before the program begins")]
 pub fn end_with_us(command: &mut std::process::Command) {
     let ask = || end_with_parent().map_err(std::io::Error::from);
