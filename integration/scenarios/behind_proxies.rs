@@ -233,3 +233,28 @@ fn without_a_proxy_no_header_makes_a_client_somebody_else() {
         assert!(let_in > 10, "{let_in}");
     }
 }
+
+#[test]
+fn no_proxy_logs_a_secret_path_while_the_agent_is_not_there() {
+    let net = Topology::new();
+    let to = Family::V4.router();
+    let long = form("ssh", &"k".repeat(2_000));
+    let tried = |name: &str, proxy: &Proxy| {
+        for (scheme, path) in [("http", STEP1_PATH), ("https", STEP2_PATH)] {
+            for body in [form("ssh", &http_key("ssh")), long.clone()] {
+                post(&net.a, scheme, to, path, &body, &[]);
+            }
+        }
+        std::thread::sleep(Duration::from_secs(1));
+        let log = proxy.log();
+        assert!(!log.contains(STEP1_PATH) && !log.contains(STEP2_PATH), "{name}: {log}");
+    };
+    for name in ["nginx.conf", "nginx-plain.conf"] {
+        let text = example(name).replace("/var/log/nginx/error.log", "stderr");
+        tried(name, &Proxy::nginx(&net.router, &text));
+    }
+    for name in ["haproxy.cfg", "haproxy-http.cfg"] {
+        tried(name, &Proxy::haproxy(&net.router, &example(name)));
+    }
+    tried("Caddyfile", &Proxy::caddy(&net.router, &example("Caddyfile")));
+}

@@ -218,6 +218,31 @@ fn watching_renews_within_what_the_gateway_allows_follows_a_change_of_address_an
     assert!(knocker.log().contains("ended"), "{}", knocker.log());
 }
 
+#[test]
+fn watching_looks_a_name_up_for_a_knock_only() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&["duration: 60"]));
+    let _agent = home.start(&net.router);
+    let knocker = Knocker::new().profile(NAME, &[&pin(&home)]);
+    let _watch = knocker.start(&net.a, &["knock", "gate", "--watch", "--for", "60s"]);
+    let end = Instant::now() + Duration::from_secs(30);
+    while !Family::BOTH.iter().all(|family| time_left(&net.router, "ssh", family.client_a()).is_some()) {
+        assert!(Instant::now() < end, "{}", knocker.log());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    // Whoever asked now would find another way.
+    knocker.home().write("hosts", format!("127.0.0.1 {NAME}\n"));
+    std::thread::sleep(Duration::from_secs(6));
+    assert!(!knocker.log().contains("network has changed"), "{}", knocker.log());
+    // The kernel is asked as before.
+    net.a.run("ip", &["addr", "del", "203.0.113.2/24", "dev", "eth0"]).success();
+    net.a.run("ip", &["addr", "add", "203.0.113.22/24", "dev", "eth0"]).success();
+    while !knocker.log().contains("network has changed") {
+        assert!(Instant::now() < end, "{}", knocker.log());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
 /// A name whose first address of IPv4 is that of a host that is no gateway.
 fn two_hosts(knocker: &Knocker) {
     let hosts = format!("127.0.0.1 localhost\n203.0.113.3 {NAME}\n203.0.113.1 {NAME}\n");

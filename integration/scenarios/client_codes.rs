@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use crate::agent::Installation;
-use crate::configuration::{Config, https_key};
+use crate::configuration::{Config, http_key, https_key};
 use crate::firewall::time_left;
 use crate::knocker::{Knocker, NAME, pin};
 use crate::namespace::Namespace;
@@ -247,6 +247,38 @@ fn a_code_that_is_typed_at_a_terminal_is_not_shown() {
 }
 
 #[test]
+fn whoever_looks_long_for_the_code_of_step_2_gets_in() {
+    let net = Topology::new();
+    let home = install();
+    let _agent = home.start(&net.router);
+    let knocker = Knocker::new().profile("203.0.113.1", &[&pin(&home), "2fa_step: https"]);
+    // Longer than step 2 is open.
+    let slowly = format!("(sleep 9; oathtool --totp -b {SECRET}) | {} knock gate", crate::agent::PROGRAM);
+    net.a.finish(knocker.program(&["sh", "-c", &slowly]), b"", Duration::from_secs(60)).success();
+    assert!(time_left(&net.router, "ssh", Family::V4.client_a()).is_some());
+}
+
+#[test]
+fn a_client_with_the_secret_gives_both_steps_of_each_family_codes_of_their_own() {
+    let net = Topology::new();
+    let home = Installation::with_text("");
+    for key in [http_key("ssh"), https_key("ssh")] {
+        home.folder().write(&format!("2fa/{key}.json"), format!("{{\"secret\": \"{SECRET}\"}}"));
+    }
+    let line = format!("2fa_config_folder: \"{}\"", home.path("2fa").display());
+    let more = ["2fa_step: both", "duration: 300"];
+    home.rewrite_config(Config::new(&[&line]).app("ssh", "2222", "tcp", "local", &more).text());
+    let _agent = home.start(&net.router);
+    let secret = format!("totp: {{secret: {SECRET}}}");
+    let lazy = Knocker::new().profile(NAME, &[&pin(&home), &secret, "2fa_step: both"]);
+    let command = lazy.command(&["knock", "gate"]);
+    let told = net.a.finish(command, b"", Duration::from_secs(120)).success().stderr;
+    for family in Family::BOTH {
+        assert!(time_left(&net.router, "ssh", family.client_a()).is_some(), "{family:?}: {told}");
+    }
+}
+
+#[test]
 fn keys_come_from_a_password_store() {
     let net = Topology::new();
     let home = Installation::new(&Config::ssh(&["duration: 60"]));
@@ -266,7 +298,7 @@ fn keys_come_from_a_password_store() {
     let make = format!(
         "gpg --batch --quiet --passphrase '' --quick-gen-key me@gate.test default default never && pass init me@gate.test && \
          echo {} | pass insert -e knock/one && printf '%s\\nlogin: alice\\n' {} | pass insert -m knock/two",
-        crate::configuration::http_key("ssh"),
+        http_key("ssh"),
         https_key("ssh")
     );
     net.a.finish(knocker.program(&["sh", "-c", &make]), b"", Duration::from_secs(60)).success();

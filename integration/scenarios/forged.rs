@@ -10,10 +10,10 @@ use nix::sys::signal::Signal;
 
 use crate::agent::Installation;
 use crate::backend::{Backend, on_every_firewall};
-use crate::configuration::Config;
-use crate::firewall::{is_guarded, remove_guard};
-use crate::forge::Forge;
-use crate::knocking::{STEP2_PORT, knock};
+use crate::configuration::{Config, STEP1_PATH, http_key};
+use crate::firewall::{admission_left, is_guarded, remove_guard};
+use crate::forge::{FIRST_NUMBER, Forge, Said};
+use crate::knocking::{STEP1_PORT, STEP2_PORT, form, knock};
 use crate::namespace::Namespace;
 use crate::probe::{GENEROUS, PATIENCE, assert_echoes, dial_from_port, udp_echoes, udp_echoes_from};
 use crate::server::{Habit, Server};
@@ -461,4 +461,28 @@ fn nor_does_one_in_the_name_of_any_port_where_the_whole_host_is_closed() {
     // The address that all routers of the network have.
     let anycast: IpAddr = "2001:db8:1::".parse().unwrap();
     try_as(&net, (anycast, 9999).into(), 21_200);
+}
+
+#[test]
+fn a_first_packet_that_holds_a_request_makes_no_step_whatever_fast_open_is_told() {
+    let net = Topology::new();
+    // A server, without cookies, on all sockets that listen (ip-sysctl).
+    net.router.sysctl("net/ipv4/tcp_fastopen", "1539");
+    let home = Installation::new(&Config::ssh(&[]));
+    let _agent = home.start(&net.router);
+    let body = form("ssh", &http_key("ssh"));
+    let request = format!(
+        "POST {STEP1_PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let begin = Said { flags: 2, sequence: FIRST_NUMBER, acknowledged: 0 };
+    let forge = Forge::new(&net.b);
+    for (family, somebody) in [(Family::V4, "203.0.113.77"), (Family::V6, "2001:db8:1::77")] {
+        let source: IpAddr = somebody.parse().unwrap();
+        let to = (family.router(), STEP1_PORT).into();
+        assert!(forge.segment((source, 20_000).into(), to, &begin, request.as_bytes()));
+        sleep(Duration::from_secs(1));
+        assert!(admission_left(&net.router, source).is_none(), "{somebody} never said anything");
+        knock(&net.a, family.router(), "ssh");
+    }
 }

@@ -413,3 +413,25 @@ fn a_log_that_cannot_be_written_does_not_end_the_daemon() {
     assert_echoes(&net.a, Family::V4.router(), 2222);
     assert!(agent.is_alive(), "the daemon died of its log");
 }
+
+#[test]
+fn a_daemon_whose_starter_held_its_end_back_can_be_ended() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&[])).wrapper(&["env", "--block-signal=TERM,INT"]);
+    let agent = home.start(&net.router);
+    assert_eq!(status_line(agent.pid(), "SigBlk").as_deref(), Some("0000000000000000"));
+    agent.terminate();
+    assert!(is_guarded(&net.router));
+}
+
+#[test]
+fn where_no_file_may_grow_the_host_is_guarded_and_clients_get_in() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Installation::new(&Config::ssh(&[])).wrapper(&["prlimit", "--fsize=0"]);
+    let mut agent = home.start(&net.router);
+    assert!(is_guarded(&net.router));
+    knock(&net.a, Family::V4.router(), "ssh");
+    assert_echoes(&net.a, Family::V4.router(), 2222);
+    assert!(agent.is_alive(), "the daemon died of a file");
+}

@@ -317,3 +317,52 @@ fn people_get_mail_by_a_real_server_with_starttls_and_a_password() {
     }
     assert!(!home.log().contains("a-password-of-ours"));
 }
+
+const ENDLESS: &str = r#"
+import socket
+server = socket.create_server(("127.0.0.1", 5525))
+while True:
+    client, _ = server.accept()
+    sent = 0
+    try:
+        client.sendall(b"220 ")
+        while sent < 256:
+            client.sendall(b"A" * 1048576)
+            sent += 1
+    except OSError:
+        pass
+    client.close()
+    if sent:
+        with open("sent", "a") as out: out.write("%d\n" % sent)
+"#;
+
+#[test]
+fn a_mail_server_whose_line_does_not_end_takes_neither_memory_nor_the_events_of_others() {
+    let net = Topology::new();
+    let folder = TempDir::new();
+    let _server = python(&net.router, &folder, 5525, ENDLESS);
+    let hook = program(&folder, "hook", "");
+    let notify = format!(
+        "exec: {{command: [{hook}], events: [opened]}}\nmail: {{server: \"127.0.0.1:5525\", security: none, from: a@b, to: c@d, events: [opened]}}"
+    );
+    let home = Installation::new(&with(&notify));
+    let mut agent = home.start(&net.router);
+    home.grant(&net.router, "ssh", "198.51.100.7", 60);
+    let end = Instant::now() + LIMIT;
+    let sent = loop {
+        let text = fs::read_to_string(folder.path().join("sent")).unwrap_or_default();
+        if let Some(line) = text.lines().next() {
+            break line.parse::<u32>().unwrap();
+        }
+        assert!(Instant::now() < end, "nobody connected: {}", home.log());
+        sleep(Duration::from_millis(50));
+    };
+    assert!(sent < 100, "{sent} MiB were kept");
+    for n in 8..12 {
+        home.grant(&net.router, "ssh", format!("198.51.100.{n}"), 60);
+    }
+    let events = told(&folder, "hook.told", 5);
+    assert!(events.iter().all(|event| event["missed"].is_null()), "{events:?}");
+    assert!(agent.is_alive());
+    agent.terminate();
+}

@@ -102,6 +102,25 @@ fn installing_twice_is_installing_once_and_keeps_what_the_operator_has() {
 }
 
 #[test]
+fn a_boot_script_whose_only_line_has_no_end_or_that_nobody_may_run_is_run_at_boot() {
+    let script = "config/scripts/vyos-preconfig-bootup.script";
+    for own in ["#!/bin/sh", ""] {
+        let router = Router::new();
+        router.root.write(script, own);
+        for _ in 0..2 {
+            router.install(&[PROGRAM]).success();
+            let wanted = "#!/bin/sh\n# knock-agent\n/config/knock-agent/boot preconfig\n";
+            assert_eq!(router.text(script), wanted);
+            assert!(executable(&router.path(script)));
+            // Put back by somebody, with another mode.
+            fs::set_permissions(router.path(script), fs::Permissions::from_mode(0o644)).unwrap();
+        }
+        router.install(&["--remove"]).success();
+        assert_eq!(router.text(script), "#!/bin/sh\n");
+    }
+}
+
+#[test]
 fn a_program_that_does_not_run_here_replaces_nothing() {
     let router = Router::new();
     router.install(&[PROGRAM]).success();

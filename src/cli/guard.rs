@@ -8,6 +8,7 @@ use crate::cli::operate::exit_of_backend;
 use crate::cli::{DaemonArgs, Exit, Printer, Tone, beside};
 use crate::config::Settings;
 use crate::service::last_good::LastGood;
+use crate::sys::signals;
 use crate::units::Mark;
 
 /// The arguments of `guard`.
@@ -32,6 +33,10 @@ enum Source {
 pub fn run(args: GuardArgs) -> Exit {
     let mut err = Printer::stderr();
     let mut out = Printer::stdout();
+    if let Err(errno) = signals::begin_afresh() {
+        err.line(format!("error: signals cannot be set: {errno}"));
+        return err.finish(Exit::Bug);
+    }
     let exit = match guard(&args.daemon, &mut out, &mut err) {
         Ok(()) => Exit::Done,
         Err(exit) => exit,

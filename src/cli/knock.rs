@@ -1,6 +1,6 @@
 //! `knock-agent knock`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::Command;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -26,6 +26,11 @@ const LOOK: Duration = Duration::from_secs(2);
 const UNTOLD: Duration = Duration::from_secs(60);
 /// Between tries after a failure, with `--watch`.
 const RETRY: std::ops::RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::from_secs(60);
+/// What the way is looked at to before the gateway's name was ever found: `a.root-servers.net`, which is told nothing.
+const ANYWHERE: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(198, 41, 0, 4)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0x503, 0xba3e, 0, 0, 0, 2, 0x30)),
+];
 
 const AFTER_HELP: &str = "\
 A profile is a file of yours, mode 0600, in ~/.config/knock-agent/: NAME.yaml. Without NAME the only one there is, or `default`. \
@@ -231,7 +236,17 @@ fn once(
     err: &mut Printer,
 ) -> Result<Opened, Exit> {
     let addresses = client.addresses().map_err(|failure| told(&failure, err))?;
-    let attempts = client.knock(&addresses, action, duration);
+    knock_at(client, &addresses, action, duration, err)
+}
+
+fn knock_at(
+    client: &Client<'_>,
+    addresses: &[IpAddr],
+    action: Action,
+    duration: Option<Lifetime>,
+    err: &mut Printer,
+) -> Result<Opened, Exit> {
+    let attempts = client.knock(addresses, action, duration);
     report(&attempts, action, duration, err);
     let failures: Vec<&Failure> = attempts.iter().filter_map(|a| a.outcome.as_ref().err()).collect();
     if failures.len() == attempts.len() {
@@ -300,14 +315,20 @@ fn watch(
     then: &[String],
     err: &mut Printer,
 ) -> Result<Exit, Exit> {
-    let told = endings(err)?;
+    let ending = endings(err)?;
     let mut opened = false;
     let mut child = None;
     let mut patience = *RETRY.start();
+    let mut gateway = ANYWHERE.to_vec();
     loop {
-        let before = client.ways();
-        let knocked = once(client, Action::Open, duration, err);
-        if told.try_recv().is_ok() {
+        // Looked up for each knock only: a resolver is not to be told, nor to be waited for, every few seconds.
+        let found = client.addresses().map_err(|failure| told(&failure, err));
+        if let Ok(found) = &found {
+            gateway.clone_from(found);
+        }
+        let before = Client::ways(&gateway);
+        let knocked = found.and_then(|to| knock_at(client, &to, Action::Open, duration, err));
+        if ending.try_recv().is_ok() {
             return ended(opened || knocked.is_ok(), child.as_mut(), err);
         }
         let pause = match knocked {
@@ -331,8 +352,8 @@ fn watch(
                 pause
             }
         };
-        if let Some(exit) = idle(client, &told, &before, Instant::now() + pause, child.as_mut(), opened, err)
-        {
+        let way = (gateway.as_slice(), before.as_slice());
+        if let Some(exit) = idle(way, &ending, Instant::now() + pause, child.as_mut(), opened, err) {
             return exit;
         }
     }
@@ -377,9 +398,8 @@ fn start(then: &[String], err: &mut Printer) -> Result<Option<std::process::Chil
 
 /// Waits until it is time, or until the way to the gateway is another one; the exit code where all is over.
 fn idle(
-    client: &Client<'_>,
+    (gateway, before): (&[IpAddr], &[Option<IpAddr>]),
     told: &Receiver<()>,
-    before: &[Option<IpAddr>],
     until: Instant,
     mut child: Option<&mut std::process::Child>,
     opened: bool,
@@ -398,7 +418,7 @@ fn idle(
             return Some(Ok(Exit::Other(status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(1))));
         }
         // No address at all is no news: there is nothing to knock over.
-        let now = client.ways();
+        let now = Client::ways(gateway);
         if now != before && now.iter().any(Option::is_some) {
             err.line("the network has changed: knocking again");
             return None;

@@ -127,9 +127,14 @@ impl Outside for Noted {
 }
 
 fn credential(name: &str) -> Result<PathBuf, String> {
-    std::env::var_os("CREDENTIALS_DIRECTORY").map(|folder| Path::new(&folder).join(name)).ok_or_else(|| {
-        format!("there are no credentials here: have systemd load it (LoadCredential={name}:/path/to/file)")
-    })
+    let folder = std::env::var_os("CREDENTIALS_DIRECTORY")
+        .ok_or("there are no credentials here: have systemd load it (LoadCredential=NAME:/path/to/file)")?;
+    let path = Path::new(&folder).join(name);
+    // Not by its name, which may be a key that was written here by mistake.
+    if !path.exists() {
+        return Err("systemd loads none of this name (LoadCredential=NAME:/path/to/file)".to_owned());
+    }
+    Ok(path)
 }
 
 /// The text of a file that nobody else can read or change.

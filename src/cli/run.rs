@@ -56,7 +56,7 @@ pub fn run(args: RunArgs) -> Exit {
     process::pass_nothing_on();
     let mut err = Printer::stderr();
     // Whoever asks for a reload before there is one to ask gets it later, instead of ending the start.
-    if let Err(errno) = signals::hold_hangup() {
+    if let Err(errno) = signals::begin_afresh().and_then(|()| signals::hold_hangup()) {
         err.line(format!("error: signals cannot be held back: {errno}"));
         return err.finish(Exit::Bug);
     }

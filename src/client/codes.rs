@@ -30,6 +30,8 @@ pub struct Codes {
     last: Option<u64>,
     /// The last code that somebody else made.
     given: Option<Secret>,
+    /// How many codes a knock takes.
+    wanted: u8,
     /// How often somebody may still be asked in this knock.
     questions: u8,
 }
@@ -38,7 +40,7 @@ impl Codes {
     /// Codes from this source.
     #[must_use]
     pub fn new(source: CodeSource) -> Self {
-        Self { source, last: None, given: None, questions: 1 }
+        Self { source, last: None, given: None, wanted: 1, questions: 1 }
     }
 
     /// Whether the profile says where codes come from, so that one may be needed.
@@ -49,7 +51,7 @@ impl Codes {
 
     /// A new knock begins, for which somebody may be asked so often again.
     pub fn begin(&mut self, questions: u8) {
-        self.questions = questions;
+        (self.wanted, self.questions) = (questions, questions);
     }
 
     /// A code that was not used yet; waits up to two time steps for one that it can make itself.
@@ -61,7 +63,13 @@ impl Codes {
             CodeSource::Prompt if self.questions == 0 => return Err(CodeError::Used),
             CodeSource::Prompt => {
                 self.questions -= 1;
-                let typed = ask.ask("one-time code:")?;
+                // Where each step wants one, nobody is to type the same twice.
+                let question = match (self.wanted, self.questions) {
+                    (2, 1) => "one-time code of step 1:",
+                    (2, 0) => "the next one-time code, of step 2:",
+                    _ => "one-time code:",
+                };
+                let typed = ask.ask(question)?;
                 Secret::new(typed.expose().split_whitespace().collect())
             }
             CodeSource::Command(words) => {

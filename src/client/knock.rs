@@ -8,12 +8,13 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
 use crate::client::codes::{CodeError, Codes};
+use crate::client::proof_address::seen_as;
 use crate::client::reach;
 use crate::client::request::{FormText, post};
 use crate::client::secrets::{self, Ask, SecretError};
 use crate::client::steps::{self, Step1};
 use crate::client::tls::{self, TlsError};
-use crate::config::{Profile, ProofAddress, Step1Form, TwoFactorStep};
+use crate::config::{Profile, Step1Form, TwoFactorStep};
 use crate::knock::{Action, Claim, Proof};
 use crate::sys::random;
 use crate::units::{AccessKey, AccessKeyError, Lifetime, PathRotation, PathRotationError, Secret, Verifier};
@@ -136,6 +137,12 @@ pub struct Attempted {
     pub outcome: Result<Option<Lifetime>, Failure>,
 }
 
+/// The codes that are given unasked.
+struct Given {
+    step1: Option<Secret>,
+    step2: Option<Secret>,
+}
+
 /// A client that has its keys.
 pub struct Client<'a> {
     profile: Profile,
@@ -180,10 +187,10 @@ impl<'a> Client<'a> {
             .map_err(|source| Failure::Unresolved { host: host.clone(), source })
     }
 
-    /// From which addresses this host reaches the gateway now; none at all where its name leads nowhere.
+    /// From which addresses this host reaches these of the gateway now. Sends nothing, and asks for no name.
     #[must_use]
-    pub fn ways(&self) -> Vec<Option<IpAddr>> {
-        self.addresses().map(|to| reach::own_addresses(&reach::firsts(&to))).unwrap_or_default()
+    pub fn ways(addresses: &[IpAddr]) -> Vec<Option<IpAddr>> {
+        reach::own_addresses(&reach::firsts(addresses))
     }
 
     /// Both steps in each family of these addresses: at the same time, or one after the other where codes are needed. In a
@@ -196,10 +203,7 @@ impl<'a> Client<'a> {
             codes.begin(if self.profile.code_step == Some(TwoFactorStep::Both) { 2 } else { 1 });
             codes.are_expected() || self.profile.code_step.is_some()
         };
-        let of_family = |first: IpAddr| -> Vec<Attempted> {
-            let own = addresses.iter().copied().filter(|address| address.is_ipv4() == first.is_ipv4());
-            self.family(first, own, action, duration)
-        };
+        let of_family = |first: IpAddr| -> Vec<Attempted> { self.family(first, addresses, action, duration) };
         let families = reach::firsts(addresses);
         if in_turn {
             return families.into_iter().flat_map(of_family).collect();
@@ -212,22 +216,22 @@ impl<'a> Client<'a> {
         })
     }
 
-    /// Both steps at the first of these addresses where something listens.
+    /// Both steps at the first of these addresses, of one family, where something listens.
     fn family(
         &self,
         first: IpAddr,
-        addresses: impl Iterator<Item = IpAddr>,
+        all: &[IpAddr],
         action: Action,
         duration: Option<Lifetime>,
     ) -> Vec<Attempted> {
-        // One code for all of them: it is sent to one at most.
-        let code = match self.code_at(TwoFactorStep::Http).then(|| self.code()).transpose() {
-            Ok(code) => code,
+        // The same for all of them: they are sent to one at most.
+        let given = match self.given() {
+            Ok(given) => given,
             Err(failure) => return vec![Attempted { address: first, outcome: Err(failure) }],
         };
         let mut attempts = Vec::new();
-        for address in addresses {
-            let outcome = self.one(address, code.as_ref(), action, duration);
+        for address in all.iter().copied().filter(|address| address.is_ipv4() == first.is_ipv4()) {
+            let outcome = self.one(address, all, &given, action, duration);
             let was_sent = !matches!(outcome, Err(Failure::NoGateway { .. }));
             attempts.push(Attempted { address, outcome });
             if was_sent {
@@ -240,13 +244,15 @@ impl<'a> Client<'a> {
     fn one(
         &self,
         address: IpAddr,
-        first_code: Option<&Secret>,
+        all: &[IpAddr],
+        given: &Given,
         action: Action,
         duration: Option<Lifetime>,
     ) -> Result<Option<Lifetime>, Failure> {
         let to = SocketAddr::new(address, self.profile.http_port);
-        let step1: Step1 = steps::step1(to, |own| self.request1(address, own, first_code))?;
-        let mut code = if self.code_at(TwoFactorStep::Https) { Some(self.code()?) } else { None };
+        let seen = |own| seen_as(self.profile.proof_address, own, address, all);
+        let step1: Step1 = steps::step1(to, |own| self.request1(seen(own), given.step1.as_ref()))?;
+        let mut code = given.step2.clone();
         let to = SocketAddr::new(address, self.profile.https_port);
         loop {
             let request = self.request2(code.as_ref(), action, duration);
@@ -262,9 +268,13 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Whether a code is given at that step unasked.
-    fn code_at(&self, step: TwoFactorStep) -> bool {
-        [Some(step), Some(TwoFactorStep::Both)].contains(&self.profile.code_step)
+    /// All codes that will be wanted, before the first step: step 2 closes again while somebody looks for one.
+    fn given(&self) -> Result<Given, Failure> {
+        let at = |step| -> Result<Option<Secret>, Failure> {
+            let unasked = [Some(step), Some(TwoFactorStep::Both)].contains(&self.profile.code_step);
+            unasked.then(|| self.code()).transpose()
+        };
+        Ok(Given { step1: at(TwoFactorStep::Http)?, step2: at(TwoFactorStep::Https)? })
     }
 
     fn code(&self) -> Result<Secret, Failure> {
@@ -272,7 +282,7 @@ impl<'a> Client<'a> {
         codes.next(self.ask).map_err(Failure::NoCode)
     }
 
-    fn request1(&self, gateway: IpAddr, own: IpAddr, code: Option<&Secret>) -> Result<Secret, Failure> {
+    fn request1(&self, seen: Option<IpAddr>, code: Option<&Secret>) -> Result<Secret, Failure> {
         let (app, profile) = (self.profile.app.as_str(), &self.profile);
         let mut form = FormText::new();
         form.add("app", app);
@@ -284,7 +294,6 @@ impl<'a> Client<'a> {
                 let nonce = random::bytes::<16>().map_err(Failure::Random)?;
                 let nonce: String = nonce.iter().map(|byte| format!("{byte:02x}")).collect();
                 let claim = Claim { app, user: user.as_str() };
-                let seen = seen_as(profile.proof_address, own, gateway);
                 let key = Verifier::of(&self.key_http);
                 let proof = Proof::make(&key, &claim, seen, &nonce, SystemTime::now());
                 form.add("proof", proof.text().expose());
@@ -330,54 +339,4 @@ fn rotation(profile: &Profile, ask: &dyn Ask) -> Result<Option<PathRotation>, Fa
         return Err(Failure::Path);
     }
     Ok(Some(PathRotation::new(secret, *every)?))
-}
-
-/// As which address the gateway sees this host, where that can be told: a private address is translated on the way to
-/// a public one.
-fn seen_as(wanted: ProofAddress, own: IpAddr, gateway: IpAddr) -> Option<IpAddr> {
-    match wanted {
-        ProofAddress::None => None,
-        ProofAddress::Is(address) if address.is_ipv4() == own.is_ipv4() => Some(address),
-        ProofAddress::Is(_) | ProofAddress::Auto if is_private(own) && !is_private(gateway) => None,
-        ProofAddress::Is(_) | ProofAddress::Auto => Some(own),
-    }
-}
-
-fn is_private(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => {
-            let [first, second, ..] = v4.octets();
-            // 100.64.0.0/10 is for the NAT of carriers (RFC 6598).
-            let carrier = first == 100 && second & 0xc0 == 64;
-            v4.is_private() || v4.is_loopback() || v4.is_link_local() || carrier
-        }
-        IpAddr::V6(v6) => v6.is_unique_local() || v6.is_unicast_link_local() || v6.is_loopback(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_proof_names_the_address_that_the_gateway_is_bound_to_see() {
-        let seen = |wanted, own: &str, gateway: &str| {
-            seen_as(wanted, own.parse().unwrap(), gateway.parse().unwrap()).map(|seen| seen.to_string())
-        };
-        let auto = ProofAddress::Auto;
-        for (own, gateway, seen_address) in [
-            ("192.168.1.5", "203.0.113.1", None),
-            ("100.64.3.4", "203.0.113.1", None),
-            ("192.168.1.5", "192.168.1.1", Some("192.168.1.5")),
-            ("198.51.100.7", "203.0.113.1", Some("198.51.100.7")),
-            ("fd00::5", "2001:db8::1", None),
-            ("2001:db8::5", "2001:db8::1", Some("2001:db8::5")),
-        ] {
-            assert_eq!(seen(auto, own, gateway).as_deref(), seen_address, "{own} {gateway}");
-        }
-        assert_eq!(seen(ProofAddress::None, "2001:db8::5", "2001:db8::1"), None);
-        let nat = ProofAddress::Is("198.51.100.7".parse().unwrap());
-        assert_eq!(seen(nat, "10.0.0.5", "203.0.113.1").as_deref(), Some("198.51.100.7"));
-        assert_eq!(seen(nat, "2001:db8::5", "2001:db8::1").as_deref(), Some("2001:db8::5"));
-    }
 }

@@ -6,6 +6,7 @@ mod codes;
 mod knock;
 mod one_time;
 mod profiles;
+mod proof_address;
 mod reach;
 mod request;
 mod secrets;

@@ -130,16 +130,21 @@ impl Read for Timed {
             self.stream.set_read_timeout(self.left()?)?;
             match self.stream.read(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                outcome => return outcome,
+                outcome => return outcome.map_err(timed_out),
             }
         }
     }
 }
 
+/// The kernel says of a wait that is over that one might try again.
+fn timed_out(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::WouldBlock { io::ErrorKind::TimedOut.into() } else { error }
+}
+
 impl Write for Timed {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.stream.set_write_timeout(self.left()?)?;
-        self.stream.write(bytes)
+        self.stream.write(bytes).map_err(timed_out)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -169,4 +174,18 @@ fn failure(to: SocketAddr, error: io::Error) -> Failure {
 /// As `openssl req -x509` makes them, unless it is told otherwise.
 fn is_for_others_only(error: &rustls::OtherError) -> bool {
     matches!(error.0.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_says_nothing_for_too_long_is_said_to_have_timed_out() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut timed = Timed { stream, end: Instant::now() + Duration::from_millis(50) };
+        let error = timed.read(&mut [0]).unwrap_err();
+        assert_eq!((error.kind(), error.to_string().as_str()), (io::ErrorKind::TimedOut, "timed out"));
+    }
 }

@@ -166,8 +166,9 @@ pub(super) fn secret_of<'n>(
     match found {
         Ok(secret) => Some((secret, field)),
         Err(reason) => {
-            // Where it is kept is not the secret.
-            report.error(field.shown_spot(), reason);
+            // Where it is kept is not the secret; what cannot be a place may be the secret itself.
+            let is_place = place == "file" && Path::new(text).is_absolute();
+            report.error(if is_place { field.shown_spot() } else { field.spot() }, reason);
             None
         }
     }

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use crate::config::node::{Kind, Node};
+use crate::config::problem::MASKED;
 use crate::config::report::{Report, Show, Spot};
 use crate::config::suggest;
 use crate::units::Lifetime;
@@ -138,18 +139,27 @@ impl<'n> Section<'n> {
     /// Reports keys that nobody knows; `elsewhere` are those of the other kind of section, called `other`.
     pub fn refuse_unknown(&self, known: &[&str], elsewhere: &[&str], other: &str, report: &mut Report) {
         for (key, field) in self.entries().filter(|(key, _)| !known.contains(key)) {
+            let mut spot = field.key.clone();
             let fix = if elsewhere.contains(&key) {
                 format!("it belongs in {other}")
             } else {
                 let near = if report.is_crowded() { None } else { suggest::nearest(key, known) };
+                if near.is_none() && !is_word(key) {
+                    spot = spot.about(&self.path_of(MASKED));
+                }
                 match near {
                     Some(word) => format!("did you mean `{word}`?"),
                     None => format!("remove it; known here: {}", known.join(", ")),
                 }
             };
-            report.error_fix(field.key.clone(), "there is no such key", fix);
+            report.error_fix(spot, "there is no such key", fix);
         }
     }
+}
+
+/// Whether it may be shown: anything else may be a secret that was written in the wrong place.
+fn is_word(key: &str) -> bool {
+    key.len() <= 30 && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
 }
 
 impl<'n> Field<'n> {

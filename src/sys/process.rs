@@ -181,6 +181,16 @@ pub fn end_with_parent() -> Result<(), nix::Error> {
     prctl::set_pdeathsig(Some(nix::sys::signal::Signal::SIGKILL))
 }
 
+/// Has a program killed when the thread that starts it ends, or its whole process.
+#[cfg(feature = "gateway")]
+#[expect(unsafe_code, reason = "says so before the program begins")]
+pub fn end_with_us(command: &mut std::process::Command) {
+    let ask = || end_with_parent().map_err(std::io::Error::from);
+    // SAFETY: only async-signal-safe calls may be made between fork and exec; this is one system call, and an error number
+    // becomes an error without memory being asked for.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(command, ask) };
+}
+
 /// Keeps the process's memory out of core dumps and debuggers, where the system can do that; programs that it
 /// starts are as free as ever.
 ///

@@ -1,5 +1,5 @@
 //! Being told to end, and programs that we start not being kept from it.
-#![expect(unsafe_code, reason = "frees the signals of a program before it begins")]
+#![expect(unsafe_code, reason = "frees the signals of a program before it begins, and ignores one")]
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -7,6 +7,8 @@ use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
+#[cfg(feature = "gateway")]
+use nix::sys::signal::{SigHandler, signal};
 use nix::sys::signal::{SigSet, Signal};
 
 /// Has a program begin without signals held back: it would inherit those that its parent's thread holds back
@@ -16,6 +18,20 @@ pub fn free(command: &mut Command) -> &mut Command {
     // SAFETY: only async-signal-safe calls may be made between fork and exec; pthread_sigmask is one
     // (signal-safety(7)), and an error number becomes an error without memory being asked for.
     unsafe { command.pre_exec(free) }
+}
+
+/// Has a process that lasts begin as if nobody had started it: nothing is held back, which it would inherit, and nobody could
+/// end it; and a file that must not grow any more (`RLIMIT_FSIZE`) is an error like a full disk, and no end without a word.
+///
+/// To be called before any other thread is started.
+///
+/// # Errors
+/// What the kernel says.
+#[cfg(feature = "gateway")]
+pub fn begin_afresh() -> nix::Result<()> {
+    SigSet::empty().thread_set_mask()?;
+    // SAFETY: nothing is called when the signal comes: it is ignored.
+    unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }.map(drop)
 }
 
 /// Holds back what ends the daemon and its whole group, for a process that ends when the daemon has.

@@ -1,5 +1,5 @@
 //! What the standard library does not offer on TCP sockets.
-#![expect(unsafe_code, reason = "TCP_SYNCNT and TCP_DEFER_ACCEPT have no safe wrapper")]
+#![expect(unsafe_code, reason = "TCP_SYNCNT, TCP_DEFER_ACCEPT and TCP_FASTOPEN have no safe wrapper")]
 
 use std::io;
 use std::mem::size_of;
@@ -40,6 +40,21 @@ pub fn limit_handshake_retries(socket: &impl AsFd, retries: u8) -> io::Result<()
 /// What the kernel says; none is known on a TCP socket.
 pub fn wait_for_data(socket: &impl AsFd, secs: u8) -> io::Result<()> {
     set_number(socket, libc::TCP_DEFER_ACCEPT, secs)
+}
+
+/// Has a listener take no data before the handshake is complete, whatever `net.ipv4.tcp_fastopen` says: with cookies switched
+/// off there (`0x200`, `0x400`), a packet with a forged source would be a whole connection.
+///
+/// To be called after `listen(2)`, which has the socket do what is said there.
+///
+/// # Errors
+/// What the kernel says; none is known on a TCP socket.
+pub fn wait_for_handshake(listener: &impl AsFd) -> io::Result<()> {
+    match set_number(listener, libc::TCP_FASTOPEN, 0) {
+        // A kernel that knows nothing of it does not do it.
+        Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(()),
+        other => other,
+    }
 }
 
 fn set_number(socket: &impl AsFd, option: libc::c_int, value: u8) -> io::Result<()> {
@@ -127,6 +142,16 @@ mod tests {
         let (server, from) = listener.accept().unwrap();
         assert!(has_unread(&server) && from == client.local_addr().unwrap());
         assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn a_listener_can_be_told_to_wait_for_the_handshake() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        set_number(&listener, libc::TCP_FASTOPEN, 5).unwrap();
+        wait_for_handshake(&listener).unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.write_all(b"x").unwrap();
+        assert_eq!(listener.accept().unwrap().0.read(&mut [0; 2]).unwrap(), 1);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use super::interrupt::Ward;
 use super::namespaces::Namespace;
+use crate::sys::process;
 
 /// The app of the story.
 pub(super) const APP: &str = "greeting";
@@ -195,7 +196,9 @@ impl<'a> Gateway<'a> {
         };
         let mut command = self.command(&[&["run", "--state-dir", "."], told.as_slice()].concat());
         command.env("NOTIFY_SOCKET", &notify).stdout(output).stderr(log);
-        let child = self.namespace.within(|| command.spawn()).map_err(system("start the agent"))?;
+        process::end_with_us(&mut command);
+        // By this thread, which lasts; it is inside as well.
+        let child = command.spawn().map_err(system("start the agent"))?;
         ward.set(child.id());
         let mut agent = Agent { process: child, ward: ward.clone() };
         let deadline = Instant::now() + READY_WITHIN;

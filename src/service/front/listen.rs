@@ -158,7 +158,9 @@ fn listen(
             bound => break bound?,
         }
     }
-    socket.listen(BACKLOG)
+    let listener = socket.listen(BACKLOG)?;
+    tcp::wait_for_handshake(&listener)?;
+    Ok(listener)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Telling others: programs, web servers and people. It is done by a process of its own without any privilege, so that
+//! Telling others: programs, web servers and people. It is done by processes of their own without any privilege, so that
 //! nothing it waits for, and nothing that becomes of it, concerns the firewall.
 
 #[cfg(feature = "notify")]
@@ -31,9 +31,15 @@ const LONGEST_LINE: usize = 4_096;
 /// Between starts of the process, if it ends.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// The process that tells others, as the enforcer knows it.
+/// Those who tell others, as the enforcer knows them.
 pub struct Herald {
     launcher: Arc<Launcher>,
+    notify: Notify,
+    lines: Vec<Line>,
+}
+
+/// A process that tells, and whom.
+struct Line {
     notify: Notify,
     teller: Option<Teller>,
     started_at: Option<Duration>,
@@ -47,7 +53,7 @@ impl Herald {
     /// Nobody is told of anything before [`Herald::follow`].
     #[must_use]
     pub fn new(launcher: Arc<Launcher>) -> Self {
-        Self { launcher, notify: Notify::default(), teller: None, started_at: None, missed: 0 }
+        Self { launcher, notify: Notify::default(), lines: Vec::new() }
     }
 
     /// Tells these from now on. What others were to be told before is still told.
@@ -56,9 +62,11 @@ impl Herald {
             return;
         }
         self.notify = notify.clone();
-        self.started_at = None;
-        self.teller = None;
-        self.start(now);
+        let missed = self.lines.iter().map(|line| line.missed).max().unwrap_or(0);
+        let line = |notify| Line { notify, teller: None, started_at: None, missed };
+        // The pipes of before are closed: who reads them tells what is in them.
+        self.lines = apart(notify).into_iter().map(line).collect();
+        self.lines.iter_mut().for_each(|line| line.start(&self.launcher, now));
     }
 
     /// Whether anybody is told of anything.
@@ -67,31 +75,41 @@ impl Herald {
         self.notify.is_empty()
     }
 
-    fn start(&mut self, now: Duration) {
-        if self.notify.is_empty() || self.started_at.is_some_and(|at| now < at + PAUSE) {
+    /// Counts events that were too many to be told.
+    pub fn miss(&mut self, count: u64) {
+        self.lines.iter_mut().for_each(|line| line.missed += count);
+    }
+
+    /// Has others told of this; never waits. What cannot be told now is counted, and the count is told later.
+    pub fn tell(&mut self, message: Message, now: Duration) {
+        let Some((last, others)) = self.lines.split_last_mut() else { return };
+        others.iter_mut().for_each(|line| line.tell(message.clone(), &self.launcher, now));
+        last.tell(message, &self.launcher, now);
+    }
+}
+
+/// Whom one process each tells. What a mail server answers may end the one that reads it, which is nobody else's loss.
+fn apart(notify: &Notify) -> Vec<Notify> {
+    let mails = notify.mails.iter().map(|mail| Notify { mails: vec![mail.clone()], ..Notify::default() });
+    let others = Notify { mails: Vec::new(), ..notify.clone() };
+    std::iter::once(others).chain(mails).filter(|part| !part.is_empty()).collect()
+}
+
+impl Line {
+    fn start(&mut self, launcher: &Launcher, now: Duration) {
+        if self.started_at.is_some_and(|at| now < at + PAUSE) {
             return;
         }
         self.started_at = Some(now);
-        match Teller::start(&self.launcher, &self.notify) {
+        match Teller::start(launcher, &self.notify) {
             Ok(teller) => self.teller = Some(teller),
             Err(error) => tracing::error!(%error, "others cannot be told of what happens"),
         }
     }
 
-    /// Counts events that were too many to be told.
-    pub fn miss(&mut self, count: u64) {
-        if !self.notify.is_empty() {
-            self.missed += count;
-        }
-    }
-
-    /// Has others told of this; never waits. What cannot be told now is counted, and the count is told later.
-    pub fn tell(&mut self, mut message: Message, now: Duration) {
-        if self.notify.is_empty() {
-            return;
-        }
+    fn tell(&mut self, mut message: Message, launcher: &Launcher, now: Duration) {
         if self.teller.is_none() {
-            self.start(now);
+            self.start(launcher, now);
         }
         message.missed = (self.missed > 0).then_some(self.missed);
         let told = self.teller.as_mut().map(|teller| teller.send(&message));
@@ -128,5 +146,38 @@ impl Teller {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         self.0.write_all(line.as_bytes())
+    }
+}
+
+#[cfg(all(test, feature = "notify"))]
+mod tests {
+    use super::*;
+    use crate::config::{Mail, MailSecurity};
+
+    #[test]
+    fn each_mail_server_has_a_process_of_its_own() {
+        let mail = |host: &str| Mail {
+            host: host.to_owned(),
+            port: 25,
+            security: MailSecurity::None,
+            ca_file: None,
+            login: None,
+            from: "a@b".to_owned(),
+            to: vec!["c@d".to_owned()],
+            whois: false,
+            events: std::collections::BTreeSet::new(),
+        };
+        let exec = crate::config::ExecHook {
+            command: vec!["/bin/true".to_owned()],
+            events: std::collections::BTreeSet::new(),
+            timeout: "10s".parse().unwrap(),
+        };
+        let (one, two) = (mail("one.example"), mail("two.example"));
+        let all = Notify { exec: vec![exec], mails: vec![one.clone(), two], ..Notify::default() };
+        let parts = apart(&all);
+        assert_eq!(parts.iter().map(|part| part.mails.len()).collect::<Vec<_>>(), [0, 1, 1]);
+        assert_eq!(parts.iter().map(|part| part.exec.len()).collect::<Vec<_>>(), [1, 0, 0]);
+        assert_eq!(apart(&Notify { mails: vec![one], ..Notify::default() }).len(), 1);
+        assert!(apart(&Notify::default()).is_empty());
     }
 }

@@ -48,7 +48,9 @@ impl Listener {
                 // The daemon starts before interfaces have their addresses.
                 tcp::bind_before_address(&socket)?;
                 socket.bind(*addr)?;
-                Ok(Self::Tcp(socket.listen(BACKLOG)?))
+                let listener = socket.listen(BACKLOG)?;
+                tcp::wait_for_handshake(&listener)?;
+                Ok(Self::Tcp(listener))
             }
             MetricsAddress::Unix(path) => unix(path).map(Self::Unix),
         }
