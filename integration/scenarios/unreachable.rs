@@ -132,12 +132,12 @@ fn a_revocation_tells_what_lets_the_address_in_all_the_same() {
         .app("also", "\"2000-2300\"", "tcp", "local", &["duration: 600"])
         .app("other", "2223", "tcp", "local", &["duration: 600"]);
     let home = Installation::new(&config);
-    let agent = home.start(&net.router);
+    let mut agent = Some(home.start(&net.router));
     let (to, a) = (Family::V4.router(), Family::V4.client_a().to_string());
     let revoke = |words: &[&str]| home.verb(&net.router, words).success().text();
     for with_daemon in [true, false] {
         if !with_daemon {
-            agent.signal(Signal::SIGKILL);
+            agent.take().unwrap().kill();
         }
         home.grant(&net.router, "other", &a, 600);
         home.grant(&net.router, "ssh", &a, 600);
