@@ -47,8 +47,8 @@ use super::used_codes::UsedCodesFile;
 use crate::grant::{How, Memory};
 use crate::knock::{Attempt, Gatekeeper, Refusal, Verdict};
 use crate::sys::calendar::Calendar;
+use crate::sys::clock;
 use crate::sys::netlink::Events;
-use crate::sys::{clock, resident};
 use crate::units::{AppName, ClientAddr, Now};
 
 /// How often the calendar is compared with the clock that never goes back, as it may be corrected gradually.
@@ -239,7 +239,6 @@ impl Enforcer {
                     self.hear_now(&mut knocks, clock::now());
                     self.on_reload(reload, clock::now());
                     knocks = self.listen(knocks);
-                    resident::give_back_work();
                 }
                 // The calendar was set, and with it all ends in the state file and the paths of step 1.
                 // Or the host woke up, which is heard of in the same way.

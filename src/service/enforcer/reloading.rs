@@ -3,13 +3,17 @@
 use super::super::reload::Reload;
 use super::super::state::{StateFile, resumed};
 use super::Enforcer;
+use crate::sys::resident;
 use crate::units::Now;
 
 impl Enforcer {
     pub(super) fn on_reload(&mut self, reload: Reload, now: Now) {
         match reload {
             Reload::InForce(asked) => drop(asked.send(self.operations.settings().clone())),
-            Reload::To(order) => self.take_over(*order, now),
+            Reload::To(order) => {
+                self.take_over(*order, now);
+                resident::give_back_work();
+            }
         }
     }
 
