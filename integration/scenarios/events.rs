@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::agent::{Installation, PROGRAM};
 use crate::configuration::{Config, STEP1_PATH, STEP2_PATH, http_key, https_key};
-use crate::firewall::{flush_host, is_guarded};
+use crate::firewall::{flush_host, is_guarded, remove_guard};
 use crate::knocking::{assert_step2_opens, form, knock, post_step1, step1};
 use crate::process::finish;
 use crate::topology::{Family, Topology};
@@ -210,15 +210,20 @@ fn read_until(pipe: &mut File, word: &str) -> String {
     }
 }
 
-#[test]
-fn a_client_is_answered_though_nobody_reads_the_log() {
-    const PAGE: usize = 4_096;
-    let net = Topology::new();
-    let home = Installation::new(&config());
+/// A pipe as the log of what is started next, of which nobody reads anything.
+fn unread_log(home: &Installation) -> File {
     mkfifo(&home.path("agent.log"), Mode::S_IRWXU).unwrap();
     let mut both = File::options();
     both.read(true).write(true).custom_flags(OFlag::O_NONBLOCK.bits());
-    let mut log = both.open(home.path("agent.log")).unwrap();
+    both.open(home.path("agent.log")).unwrap()
+}
+
+#[test]
+fn a_client_is_answered_and_the_guard_repaired_though_nobody_reads_the_log() {
+    const PAGE: usize = 4_096;
+    let net = Topology::new();
+    let home = Installation::new(&config());
+    let mut log = unread_log(&home);
     let _agent = home.start(&net.router);
     read_until(&mut log, "listening");
     fcntl(&log, FcntlArg::F_SETPIPE_SZ(PAGE.try_into().unwrap())).unwrap();
@@ -228,13 +233,38 @@ fn a_client_is_answered_though_nobody_reads_the_log() {
     assert_step2_opens(&net.a, router, "ssh");
     let granted = read_until(&mut log, " granted ");
 
-    // Room for the line of step 1, and not for that of step 2 as well: whoever writes it waits.
+    // Room for the line of step 1, and not for that of step 2 as well.
     let room = admitted.len() + granted.len() / 2;
     log.write_all(&vec![b'x'; PAGE - room]).unwrap();
     knock(&net.a, router, "ssh");
+    remove_guard(&net.router);
+    let end = Instant::now() + LIMIT;
+    while !is_guarded(&net.router) {
+        assert!(Instant::now() < end, "the guard is not put back");
+        sleep(Duration::from_millis(20));
+    }
+    for _ in 0..3 {
+        knock(&net.a, router, "ssh");
+    }
     let mut said = vec![0; PAGE];
     let length = log.read(&mut said).unwrap();
     let said = String::from_utf8_lossy(&said[..length]).into_owned();
     assert!(said.contains("step 2 is open") && !said.contains(" renewed "), "{said}");
-    read_until(&mut log, " renewed ");
+    knock(&net.a, router, "ssh");
+    let missing = read_until(&mut log, "lines are missing here");
+    assert!(missing.contains(" WARN ") && missing.contains(" count="), "{missing}");
+}
+
+#[test]
+fn a_log_that_is_full_from_the_beginning_keeps_no_guard_away() {
+    let net = Topology::new();
+    let home = Installation::new(&config());
+    let mut log = unread_log(&home);
+    let mut filled = log.write(&[b'x'; 1 << 20]);
+    while filled.is_ok() {
+        filled = log.write(b"x");
+    }
+    let _agent = home.start(&net.router);
+    assert!(is_guarded(&net.router));
+    knock(&net.a, Family::V4.router(), "ssh");
 }

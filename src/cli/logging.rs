@@ -1,9 +1,10 @@
 //! How the log is written: for people or as JSON to standard error, or into systemd's journal with its fields.
 
 use std::fmt::{self, Write as _};
-use std::io::{self, Write as _};
+use std::io;
 use std::str::FromStr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
 use serde_json::{Map, Value};
@@ -17,7 +18,11 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::cli::plain;
 use crate::service::record::{FIELD, Record};
 use crate::sys::journal::Journal;
-use crate::units::Timestamp;
+use crate::sys::log_end::LogEnd;
+use crate::units::{LogEvent, Timestamp};
+
+/// So long a line waits for whoever reads the log; when that was in vain, the next ones do not wait.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// In what form the log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -91,8 +96,9 @@ impl FromStr for LogStyle {
 
 fn begin(level: Level, to: To) {
     // Only the first one counts; a process has one log.
-    let _ =
-        tracing_subscriber::registry().with(Lines(to).with_filter(LevelFilter::from_level(level))).try_init();
+    let _ = tracing_subscriber::registry()
+        .with(Lines::new(to).with_filter(LevelFilter::from_level(level)))
+        .try_init();
 }
 
 /// Where lines go, and in what form.
@@ -106,27 +112,76 @@ enum To {
 }
 
 /// Writes each event of the program as one line.
-struct Lines(To);
+struct Lines {
+    to: To,
+    end: LogEnd,
+    unread: Mutex<Unread>,
+}
+
+/// What could not be written, as nobody read what was there before.
+#[derive(Default)]
+struct Unread {
+    lines: u64,
+    /// The last line that was written has no end.
+    cut: bool,
+}
+
+impl Lines {
+    fn new(to: To) -> Self {
+        Self { to, end: LogEnd::of_standard_error(), unread: Mutex::default() }
+    }
+
+    fn line(&self, level: Level, said: &Said, wall: SystemTime) -> String {
+        match &self.to {
+            To::Text => format!("{} {}\n", time(wall), text(level, said)),
+            To::Bare | To::Journal(_) => format!("{}\n", text(level, said)),
+            To::Json => format!("{}\n", json(level, said, wall)),
+        }
+    }
+
+    fn tell(&self, level: Level, said: &Said, patience: Duration) -> bool {
+        let To::Journal(journal) = &self.to else { return false };
+        tell(journal, level, said, patience).is_ok()
+    }
+
+    /// A log that cannot be written (a full disk, a reader that went away) must not end the daemon, and one that nobody reads
+    /// must not keep it from its work.
+    fn write(&self, unread: &mut Unread, lines: &str, patience: Duration) -> bool {
+        let cut = if unread.cut { "\n" } else { "" };
+        let whole = format!("{cut}{lines}");
+        match self.end.write(whole.as_bytes(), patience) {
+            Ok(length) if length < whole.len() => {
+                unread.cut |= length > 0;
+                false
+            }
+            _ => {
+                unread.cut = false;
+                true
+            }
+        }
+    }
+}
 
 impl<S: Subscriber> Layer<S> for Lines {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut said = Said::default();
         event.record(&mut said);
         let (level, wall) = (*event.metadata().level(), SystemTime::now());
-        let line = match &self.0 {
-            To::Text => format!("{} {}", time(wall), text(level, &said)),
-            To::Bare => text(level, &said),
-            To::Json => json(level, &said, wall),
-            To::Journal(journal) => {
-                let line = text(level, &said);
-                if tell(journal, level, &line, &said).is_ok() {
-                    return;
-                }
-                line
+        let mut unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        let patience = if unread.lines == 0 { PATIENCE } else { Duration::ZERO };
+        if unread.lines > 0 {
+            let missing = Said::missing(unread.lines);
+            let told = self.tell(Level::WARN, &missing, patience)
+                || self.write(&mut unread, &self.line(Level::WARN, &missing, wall), patience);
+            if !told {
+                unread.lines += 1;
+                return;
             }
-        };
-        // A log that cannot be written (a full disk, a reader that went away) must not end the daemon.
-        let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+            unread.lines = 0;
+        }
+        let told = self.tell(level, &said, patience)
+            || self.write(&mut unread, &self.line(level, &said, wall), patience);
+        unread.lines += u64::from(!told);
     }
 }
 
@@ -141,6 +196,17 @@ struct Said {
 }
 
 impl Said {
+    /// That so many lines are missing.
+    fn missing(lines: u64) -> Self {
+        let record = Record { count: Some(lines), ..Record::of(LogEvent::LinesMissing) };
+        let what = "lines are missing here: nobody read the log, and nothing waits for that";
+        Self {
+            message: format!("{what}{}", record.fields()),
+            record: serde_json::to_string(&record).ok(),
+            ..Self::default()
+        }
+    }
+
     fn put(&mut self, field: &Field, value: Value, text: &dyn fmt::Display) {
         let _ = write!(self.text, " {}={text}", field.name());
         self.fields.insert(field.name().to_owned(), value);
@@ -207,7 +273,7 @@ fn json(level: Level, said: &Said, wall: SystemTime) -> String {
 }
 
 /// Tells the journal, whose names are upper case and unmistakably ours.
-fn tell(journal: &Journal, level: Level, line: &str, said: &Said) -> io::Result<()> {
+fn tell(journal: &Journal, level: Level, said: &Said, patience: Duration) -> io::Result<()> {
     // `syslog(3)`.
     let priority = match level {
         Level::ERROR => "3",
@@ -221,18 +287,18 @@ fn tell(journal: &Journal, level: Level, line: &str, said: &Said) -> io::Result<
         .into_iter()
         .map(|(name, value)| (format!("KNOCK_AGENT_{}", name.to_ascii_uppercase()), value))
         .collect();
+    let line = text(level, said);
     let first =
         [("PRIORITY", priority), ("SYSLOG_IDENTIFIER", "knock-agent"), ("MESSAGE", line.trim_start())];
-    journal.send(first.into_iter().chain(named.iter().map(|(name, value)| (name.as_str(), value.as_str()))))
+    let named = named.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    journal.send(first.into_iter().chain(named), patience)
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
-    use std::time::Duration;
 
     use super::*;
-    use crate::units::LogEvent;
 
     /// What is said while something happens.
     fn heard(happens: impl FnOnce()) -> Vec<(Level, Said)> {

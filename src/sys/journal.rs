@@ -1,8 +1,13 @@
 //! The journal of systemd, in its own protocol: a datagram of fields (<https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>).
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
+use nix::sys::socket::{MsgFlags, send};
+
+use crate::sys::log_end::wait_for_room;
 
 const SOCKET: &str = "/run/systemd/journal/socket";
 /// So much of a value is told; what is longer would need a file of its own.
@@ -26,13 +31,20 @@ impl Journal {
         Some(Self(socket))
     }
 
-    /// Tells one entry; names are upper case.
+    /// Tells one entry, for which room is waited for so long; names are upper case.
     ///
     /// # Errors
     /// When the journal does not take it.
-    pub fn send<'f>(&self, fields: impl IntoIterator<Item = (&'f str, &'f str)>) -> io::Result<()> {
+    pub fn send<'f>(
+        &self,
+        fields: impl IntoIterator<Item = (&'f str, &'f str)>,
+        patience: Duration,
+    ) -> io::Result<()> {
         let entry = entry(fields);
-        if self.0.send(&entry)? < entry.len() {
+        // What journald does not read in time is none of the daemon's business: it has more urgent ones.
+        wait_for_room(self.0.as_fd(), patience)?;
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        if send(self.0.as_raw_fd(), &entry, flags)? < entry.len() {
             return Err(io::ErrorKind::WriteZero.into());
         }
         Ok(())

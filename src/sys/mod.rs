@@ -27,6 +27,8 @@ pub mod listeners;
 #[cfg(feature = "gateway")]
 pub mod local;
 #[cfg(feature = "gateway")]
+pub mod log_end;
+#[cfg(feature = "gateway")]
 pub mod netlink;
 #[cfg(feature = "gateway")]
 pub mod nftnl;

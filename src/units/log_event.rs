@@ -75,6 +75,8 @@ pub enum LogEvent {
     FrontRestarted,
     /// The host slept.
     Slept,
+    /// Lines could not be written, as nobody read the log.
+    LinesMissing,
 }
 
 /// Why a text is not a [`LogEvent`].
@@ -88,7 +90,7 @@ fn words() -> String {
 
 impl LogEvent {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Started,
         Self::Ready,
         Self::Stopped,
@@ -119,6 +121,7 @@ impl LogEvent {
         Self::CertificateRefused,
         Self::FrontRestarted,
         Self::Slept,
+        Self::LinesMissing,
     ];
 
     /// Its word, which others may rely on.
@@ -166,6 +169,7 @@ impl LogEvent {
             Self::CertificateRefused => ("certificate-refused", Warn),
             Self::FrontRestarted => ("front-restarted", Error),
             Self::Slept => ("slept", Info),
+            Self::LinesMissing => ("lines-missing", Warn),
         }
     }
 }
