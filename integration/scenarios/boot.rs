@@ -28,6 +28,10 @@ fn the_guard_alone_closes_the_ports() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
     assert_open(&net.a, Family::V4.router(), 2222);
+    // It would live on.
+    while !net.router.run("ss", &["-Htn", "sport", "=", ":2222"]).success().text().is_empty() {
+        thread::sleep(Duration::from_millis(20));
+    }
     let home = Installation::new(&Config::ssh(&["allow: [203.0.113.3, \"2001:db8:1::3\"]"]));
     let done = home.guard(&net.router).success();
     assert_eq!(done.stderr, "");

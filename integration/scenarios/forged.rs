@@ -24,6 +24,7 @@ use super::asymmetric::second_way;
 on_every_firewall! {
     a_packet_in_the_name_of_a_guarded_port_turns_no_stranger_into_an_answer,
     nor_does_one_from_before_the_guard_or_from_while_it_was_missing,
+    nor_does_one_from_before_a_guard_that_the_daemon_finds,
     nor_does_one_from_before_its_interface_was_outside,
     what_is_really_begun_from_a_guarded_range_outlasts_a_repair,
 }
@@ -140,6 +141,24 @@ fn nor_does_one_from_before_the_guard_or_from_while_it_was_missing() {
     agent.signal(Signal::SIGCONT);
     are_shut(21_001);
     assert!(home.log().contains("in this host's name"), "{}", home.log());
+}
+
+fn nor_does_one_from_before_a_guard_that_the_daemon_finds() {
+    let net = Topology::new();
+    prepare(&net);
+    let _service = Server::udp(&net.router, 2222, Habit::Echo);
+    let home = Installation::new(&Config::new(&[]).app("ssh", "2222", "both", "local", &[]));
+    net.router.nft("table inet of_the_host { chain input { type filter hook input priority 0; ct state new counter; }; }");
+    let (to, me) = (Family::V6.router(), Family::V6.client_b());
+    let forge = Forge::new(&net.b);
+    assert!(forge.datagram_by(to, (to, 2222).into(), (me, 21_000).into(), b"as if you had asked"));
+    eventually(|| begun_by(&net.router, to, 2222) > 0, "it passes without a guard");
+    let done = home.guard(&net.router).success();
+    assert!(done.stderr.contains("in this host's name"), "{}", done.stderr);
+    assert_eq!(begun_by(&net.router, to, 2222), 0);
+    assert!(!udp_echoes_from(&net.b, 21_000, to, 2222, PATIENCE));
+    let _agent = home.start(&net.router);
+    assert!(!udp_echoes_from(&net.b, 21_000, to, 2222, PATIENCE));
 }
 
 fn nor_does_one_from_before_its_interface_was_outside() {

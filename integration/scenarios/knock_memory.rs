@@ -1,6 +1,7 @@
 //! What the agent knows of what knock sequences opened, and what outlasts a reload, a flush and a restart.
 
 use std::net::IpAddr;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -9,6 +10,7 @@ use crate::agent::Installation;
 use crate::backend::on_every_firewall;
 use crate::configuration::Config;
 use crate::firewall::{elements, everything, flush_host, is_guarded};
+use crate::forge::Forge;
 use crate::knocks::knock_at;
 use crate::namespace::Namespace;
 use crate::probe::{assert_echoes, assert_open, assert_silent};
@@ -60,6 +62,34 @@ fn await_told(home: &Installation, host: &Namespace, address: IpAddr, wanted: &[
         }
         assert!(Instant::now() < end, "{told:?} instead of {wanted:?}\n{}", home.log());
     }
+}
+
+#[test]
+fn who_knocks_from_an_ipv4_address_in_ipv6_packets_is_revoked_by_that_address() {
+    let net = Topology::new();
+    let config = Config::ssh(&["duration: 600", "sequence: {knocks: [udp/1234, udp/5678, udp/4321]}"]);
+    let home = Installation::new(&config);
+    let agent = home.start(&net.router);
+    let to = Family::V6.router();
+    let source: IpAddr = "::ffff:192.0.2.77".parse().unwrap();
+    let open = || {
+        let forge = Forge::new(&net.b);
+        for (at, port) in [1234, 5678, 4321].into_iter().enumerate() {
+            let from = (source, 4000 + u16::try_from(at).unwrap()).into();
+            assert!(forge.datagram_by(to, from, (to, port).into(), b"k"));
+            sleep(Duration::from_millis(100));
+        }
+        assert_eq!(elements(&net.router, "seq_ssh_6").len(), 1, "{}", home.log());
+    };
+    let revoke = || home.verb(&net.router, &["revoke", "ssh", &source.to_string()]).success();
+    open();
+    revoke();
+    assert!(elements(&net.router, "seq_ssh_6").is_empty(), "{}", home.log());
+    open();
+    agent.kill();
+    home.rewrite_config("nonsense");
+    revoke();
+    assert!(elements(&net.router, "seq_ssh_6").is_empty());
 }
 
 fn who_opened_what_is_told_and_revoked_and_outlasts_a_flush() {

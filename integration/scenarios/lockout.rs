@@ -25,6 +25,7 @@ use crate::topology::{Family, Topology};
 on_every_firewall! {
     connections_of_before_live_on_over_ipv4,
     connections_of_before_live_on_over_ipv6,
+    connections_of_before_live_on_where_the_guard_comes_before_the_daemon,
     forwarded_connections_and_udp_live_on_as_far_as_they_are_tracked,
     connections_by_an_interface_that_becomes_outside_live_on,
     what_was_cut_stays_so_when_its_interface_has_another_name,
@@ -171,6 +172,23 @@ fn connections_of_before_live_on_over_ipv4() {
 
 fn connections_of_before_live_on_over_ipv6() {
     lives_on(Family::V6);
+}
+
+fn connections_of_before_live_on_where_the_guard_comes_before_the_daemon() {
+    let net = Topology::new();
+    let (to, digit) = (Family::V4.router(), Family::V4.digit());
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let stream = dial(&net.a, (to, 2222).into(), GENEROUS).unwrap();
+    echoes(&stream);
+    let home = Installation::new(&Config::new(&[]).app("ssh", "2222", "tcp", "local", &[]));
+    let done = home.guard(&net.router).success();
+    assert!(done.stderr.contains("it lives on until it ends"), "{}", done.stderr);
+    echoes(&stream);
+    assert_silent(&net.a, to, 2222);
+    let _agent = home.start(&net.router);
+    echoes(&stream);
+    assert_silent(&net.a, to, 2222);
+    assert_eq!(adopted(&net.router, digit).len(), 1);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::topology::{Family, Topology};
 on_every_firewall! {
     a_grant_ends_when_its_app_moves_to_ports_that_were_never_granted,
     a_grant_ends_when_its_app_moves_while_no_daemon_runs,
+    a_grant_ends_where_a_guard_between_two_daemons_moves_its_app,
 }
 
 fn a_grant_ends_when_its_app_moves_to_ports_that_were_never_granted() {
@@ -79,4 +80,27 @@ fn a_grant_ends_when_its_app_moves_while_no_daemon_runs() {
     assert!(time_left(host, "web", a).is_some_and(|left| left > Duration::from_secs(60)));
     home.grant(host, "ssh", a, 600);
     assert_echoes(&net.a, to, 6000);
+}
+
+fn a_grant_ends_where_a_guard_between_two_daemons_moves_its_app() {
+    let net = Topology::new();
+    let _services = [2222, 6000].map(|port| Server::tcp(&net.router, port, Habit::Echo));
+    let with = |ports: &str| {
+        let ten = ["duration: 600"];
+        Config::new(&[]).app("ssh", ports, "tcp", "local", &ten).app("web", "4444", "tcp", "local", &ten)
+    };
+    let home = Installation::new(&with("2222"));
+    let (host, to, a) = (&net.router, Family::V4.router(), Family::V4.client_a());
+    let agent = home.start(host);
+    home.grant(host, "ssh", a, 600);
+    home.grant(host, "web", a, 600);
+    agent.terminate();
+    home.rewrite_config(with("6000").text());
+    let done = home.guard(host).success();
+    assert!(done.stderr.contains("grants of apps that have other ports now end"), "{}", done.stderr);
+    assert_silent(&net.a, to, 6000);
+    let _agent = home.start(host);
+    assert!(time_left(host, "ssh", a).is_none(), "{}", home.log());
+    assert_silent(&net.a, to, 6000);
+    assert!(time_left(host, "web", a).is_some_and(|left| left > Duration::from_secs(60)));
 }

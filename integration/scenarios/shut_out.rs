@@ -9,13 +9,14 @@ use crate::backend::{on_every_firewall, without_ipset};
 use crate::configuration::{Config, https_key};
 use crate::knocking::knock;
 use crate::namespace::Namespace;
-use crate::probe::{GENEROUS, assert_silent, dial, udp_socket};
+use crate::probe::{GENEROUS, assert_silent, dial, udp_echoes_from, udp_socket};
 use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
 
 on_every_firewall! {
     who_is_shut_out_keeps_no_connection_and_all_others_keep_theirs,
     what_goes_by_the_router_to_ports_of_the_same_number_is_nobody_s_client,
+    udp_of_one_port_comes_to_the_app_that_is_left,
 }
 
 without_ipset! {
@@ -211,5 +212,30 @@ fn connections_in_a_zone_end_like_those_of_others() {
             open.assert_cut(zone);
         }
         agent.terminate();
+    }
+}
+
+fn udp_of_one_port_comes_to_the_app_that_is_left() {
+    let net = Topology::new();
+    let _services = [7001, 7002].map(|port| Server::udp(&net.lan, port, Habit::Echo));
+    let lan = |port: u16| format!("\"{}:{port}\"", Family::V4.lan());
+    let config = Config::new(&[]).app("one", "2223", "udp", &lan(7001), &["duration: 600"]).app(
+        "other",
+        "2223",
+        "udp",
+        &lan(7002),
+        &["duration: 600"],
+    );
+    let home = Installation::new(&config);
+    let _agent = home.start(&net.router);
+    let (to, a) = (Family::V4.router(), Family::V4.client_a());
+    for (first, second) in [("one", "other"), ("other", "one")] {
+        home.grant(&net.router, first, a, 600);
+        assert!(udp_echoes_from(&net.a, 4000, to, 2223, GENEROUS), "{first}");
+        home.grant(&net.router, second, a, 600);
+        home.verb(&net.router, &["revoke", first, &a.to_string()]).success();
+        assert!(udp_echoes_from(&net.a, 4000, to, 2223, GENEROUS), "{second}");
+        home.verb(&net.router, &["revoke", second, &a.to_string()]).success();
+        assert!(!udp_echoes_from(&net.a, 4000, to, 2223, Duration::from_millis(400)));
     }
 }

@@ -15,7 +15,7 @@ use crate::probe::GENEROUS;
 use crate::strangers::{Stranger, send_and_reset};
 use crate::topology::{Family, Topology};
 
-const SECRET: &str = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP";
+pub(super) const SECRET: &str = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP";
 
 /// A code of RFC 6238 (30 s, six digits), so many steps from now, by another implementation than ours.
 pub(super) fn code(host: &Namespace, steps: i32) -> String {

@@ -13,6 +13,8 @@ use crate::probe::{assert_echoes, assert_silent, when_silent};
 use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
 
+use super::two_factor::{SECRET, code};
+
 const ALICE: (&str, &str) = ("alice-first-key", "alice-second-key");
 const BOB: (&str, &str) = ("bobby-first-key", "bobby-second-key");
 
@@ -85,6 +87,31 @@ fn a_client_closes_what_was_opened_for_it_and_nothing_of_others_behind_its_addre
     assert_eq!(try_knock(&net, BOB, "&action=close"), Some(200));
     assert_eq!(grants(&home, &net.router), []);
     assert_silent(&net.a, Family::V4.router(), 2222);
+}
+
+#[test]
+fn who_is_in_without_a_code_is_asked_for_one_once_a_second_factor_is_added() {
+    let net = Topology::new();
+    let with = |totp: &str| {
+        let user = format!("alice: {{access_key_http: {}, access_key_https: {}{totp}}}", ALICE.0, ALICE.1);
+        config(&["2fa_step: https", &format!("users: {{{user}}}")])
+    };
+    let home = Installation::new(&with(""));
+    let agent = home.start(&net.router);
+    let knock = |token: &str| try_knock(&net, ALICE, token);
+    assert_eq!((knock(""), knock("")), (Some(200), Some(200)));
+    home.rewrite_config(with(&format!(", totp: {{secret: {SECRET}}}")).text());
+    agent.reload();
+    assert_eq!(grants(&home, &net.router), [("alice".to_owned(), 60)], "what runs goes on");
+    assert_eq!(knock(""), Some(401));
+    agent.terminate();
+    let agent = home.start(&net.router);
+    assert_eq!(knock(""), Some(401));
+    assert_eq!(knock(&format!("&token={}", code(&net.a, 0))), Some(200), "{}", home.log());
+    assert_eq!(knock(""), Some(200));
+    agent.terminate();
+    let _agent = home.start(&net.router);
+    assert_eq!(knock(""), Some(200), "a code was given for what runs: {}", home.log());
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::topology::{Family, Topology};
 on_every_firewall! {
     a_reload_that_takes_a_way_to_a_lan_host_ends_what_came_by_it,
     a_start_without_a_way_of_before_ends_what_came_by_it,
+    a_guard_between_two_daemons_ends_what_came_by_a_way_that_is_gone,
 }
 
 without_ipset! {
@@ -94,5 +95,31 @@ fn a_start_without_a_way_of_before_ends_what_came_by_it() {
     home.rewrite_config(config("7005").text());
     let _agent = home.start(&net.router);
     four.assert_cut("after a start without its port");
+    five.assert_lives("by a port that stays");
+}
+
+fn a_guard_between_two_daemons_ends_what_came_by_a_way_that_is_gone() {
+    let net = Topology::new();
+    router(&net);
+    let _services = services(&net, &[7004, 7005]);
+    let lan4 = format!("\"{}\"", Family::V4.lan());
+    let config = |ports: &str| Config::new(&[]).app("lan4", ports, "both", &lan4, &["duration: 600"]);
+    let home = Installation::new(&config("[7004, 7005]"));
+    let agent = home.start(&net.router);
+    home.grant(&net.router, "lan4", Family::V4.client_a(), 600);
+    home.grant(&net.router, "lan4", Family::V4.client_b(), 600);
+    let [four, five] = [7004, 7005].map(|port| Open::new(&net.a, Family::V4.router(), port));
+    let revoked = Open::new(&net.b, Family::V4.router(), 7004);
+    home.verb(&net.router, &["revoke", "lan4", &Family::V4.client_b().to_string()]).success();
+    revoked.assert_cut("after its grant was taken back");
+    agent.terminate();
+    home.rewrite_config(config("7005").text());
+    let done = home.guard(&net.router).success();
+    assert!(done.stderr.contains("by ports that lead there no more are cut"), "{}", done.stderr);
+    four.assert_cut("after a guard without its port");
+    five.assert_lives("by a port that stays");
+    let _agent = home.start(&net.router);
+    four.assert_cut("after the start that follows");
+    revoked.assert_cut("after a start without the port at which it was taken back");
     five.assert_lives("by a port that stays");
 }

@@ -4,10 +4,12 @@ use clap::Args;
 
 use crate::backend::{BackendError, Firewall, Scope};
 use crate::cli::load::{self, Exposure};
-use crate::cli::operate::exit_of_backend;
+use crate::cli::operate::{exit_of, exit_of_backend};
 use crate::cli::{DaemonArgs, Exit, Printer, Tone, beside};
 use crate::config::Settings;
+use crate::service::daemon::guard_alone;
 use crate::service::last_good::LastGood;
+use crate::service::operations::OperationError;
 use crate::sys::signals;
 use crate::units::Mark;
 
@@ -45,6 +47,7 @@ pub fn run(args: GuardArgs) -> Exit {
 }
 
 fn guard(args: &DaemonArgs, out: &mut Printer, err: &mut Printer) -> Result<(), Exit> {
+    args.log_style().begin();
     args.vet(err);
     let source = match source(args, out, err)? {
         Some(source) => source,
@@ -74,40 +77,55 @@ fn guard(args: &DaemonArgs, out: &mut Printer, err: &mut Printer) -> Result<(), 
             let (http_port, https_port) = args.public_ports();
             let planned = firewall
                 .options(&settings, http_port, https_port)
-                .and_then(|options| firewall.plan(&settings, options));
+                .and_then(|options| Ok((firewall.plan(&settings, options)?, options)));
             match planned {
-                Ok(planned) => (LastGood::of(&settings, planned), true),
+                Ok((planned, options)) => (LastGood::of(&settings, planned), Some((settings, options))),
                 // What this firewall cannot do is no reason to leave the ports open.
                 Err(error) => {
                     let exit = failed(&error, err);
-                    (last_good(args, exit, err)?, false)
+                    (last_good(args, exit, err)?, None)
                 }
             }
         }
-        Source::LastGood(plan) => (*plan, false),
+        Source::LastGood(plan) => (*plan, None),
     };
     if firewall.read_sets(|_| false).is_ok_and(|live| live.is_some_and(|live| live.loaded)) {
         err.line(LOADED);
     }
-    let changes = match plan.install(&mut firewall) {
-        Ok(changes) => changes,
-        // Another kernel than yesterday's may lack what today's configuration asks for the first time.
-        Err(error) if fresh => {
-            fresh = false;
-            let exit = failed(&error, err);
-            let fallback = last_good(args, exit, err)?;
-            fallback.install(&mut firewall).map_err(|error| failed(&error, err))?
+    let mut outcome = match &fresh {
+        Some((settings, options)) => {
+            let (back, outcome) = guard_alone(firewall, settings, *options, &plan);
+            firewall = back;
+            outcome
         }
-        Err(error) => return Err(failed(&error, err)),
+        None => plan.install(&mut firewall).map_err(OperationError::from),
     };
+    // Another kernel than yesterday's may lack what today's configuration asks for the first time.
+    if let (Err(error), true) = (&outcome, fresh.is_some()) {
+        fresh = None;
+        let exit = failed_operation(error, err);
+        let fallback = last_good(args, exit, err)?;
+        outcome = fallback.install(&mut firewall).map_err(OperationError::from);
+    }
+    let changes = outcome.map_err(|error| failed_operation(&error, err))?;
     let plural = if changes == 1 { "" } else { "s" };
-    let by = if fresh { "the configuration" } else { "the last good plan" };
+    let by = if fresh.is_some() { "the configuration" } else { "the last good plan" };
     out.line(format!("the guard is in place as {by} has it ({changes} change{plural})"));
-    if fresh && let Err(error) = plan.keep(&args.state_dir) {
+    if fresh.is_some()
+        && let Err(error) = plan.keep(&args.state_dir)
+    {
         let path = LastGood::path(&args.state_dir);
         err.line(format!("warning: {}: this plan is not kept for worse times: {error}", path.display()));
     }
     mark.map_or(Ok(()), |mark| host_chains(args, mark, &mut firewall, err))
+}
+
+fn failed_operation(error: &OperationError, err: &mut Printer) -> Exit {
+    err.line(format!("error: {error}"));
+    match error {
+        OperationError::Backend(error) => exit_of_backend(error),
+        other => exit_of(other.failure()),
+    }
 }
 
 /// After the guard, which must not depend on the host's chains.

@@ -33,7 +33,7 @@ pub(super) fn read(
     let mut fine = true;
     for draft in &drafts {
         fine &= free(draft, &guarded, taken, report);
-        by_chance(draft, report);
+        by_chance(draft, &guarded, taken, report);
     }
     let names = names(&drafts, report)?;
     fine &= gates(&drafts, &names, report);
@@ -91,6 +91,31 @@ fn guarded<'a>(apps: &[AppDraft<'a>]) -> Guarded<'a> {
     out
 }
 
+/// The last port and the app of the guarded range that a port is in.
+fn range_of<'a>(at: (Protocol, u16), guarded: &Guarded<'a>) -> Option<(u16, &'a str)> {
+    let (_, range) = guarded.range((at.0, 0)..=at).next_back()?;
+    Some(*range).filter(|(last, _)| *last >= at.1)
+}
+
+/// Whether a scan comes from one port to a higher one without a wrong knock: guarded ports are none, nor are those of the steps.
+fn nothing_between(
+    (low, high): (&Knock, &Knock),
+    guarded: &Guarded<'_>,
+    taken: &[(u16, &'static str)],
+) -> bool {
+    let protocol = low.protocol();
+    let mut last = low.port();
+    while let Some(port) = last.checked_add(1).filter(|port| *port < high.port()) {
+        let is_taken = protocol == Protocol::Tcp && taken.iter().any(|(taken, _)| *taken == port);
+        last = match range_of((protocol, port), guarded) {
+            Some((end, _)) => end,
+            None if is_taken => port,
+            None => return false,
+        };
+    }
+    protocol == high.protocol() && low.port() < high.port()
+}
+
 /// Whether no knock is at a port that is something else.
 fn free(
     draft: &SequenceDraft,
@@ -101,8 +126,7 @@ fn free(
     let mut free = true;
     for (knock, spot) in draft.sequence.knocks.iter().zip(&draft.knocks) {
         let at = (knock.protocol(), knock.port());
-        let below = guarded.range((at.0, 0)..=at).next_back();
-        if let Some((_, (_, app))) = below.filter(|(_, (last, _))| *last >= at.1) {
+        if let Some((_, app)) = range_of(at, guarded) {
             let message = format!("this port is guarded for `{app}`: it cannot be knocked at");
             report.error_fix(spot.clone(), message, "knock at another port");
             free = false;
@@ -117,7 +141,12 @@ fn free(
 }
 
 /// Warns of what a scan of ports, in order, would knock.
-fn by_chance(draft: &SequenceDraft, report: &mut Report) {
+fn by_chance(
+    draft: &SequenceDraft,
+    guarded: &Guarded<'_>,
+    taken: &[(u16, &'static str)],
+    report: &mut Report,
+) {
     let knocks = &draft.sequence.knocks;
     if knocks.len() == 1 {
         report.warning(draft.spot.clone(), "one knock is no secret: every scan finds it", "knock more often");
@@ -131,16 +160,14 @@ fn by_chance(draft: &SequenceDraft, report: &mut Report) {
         );
         return;
     }
-    let next = |a: &Knock, b: &Knock, up: bool| {
-        let (low, high) = if up { (a, b) } else { (b, a) };
-        low.protocol() == high.protocol() && low.port().checked_add(1) == Some(high.port())
-    };
+    let next =
+        |a: &Knock, b: &Knock, up: bool| nothing_between(if up { (a, b) } else { (b, a) }, guarded, taken);
     let run = |up| knocks.windows(2).all(|pair| matches!(pair, [a, b] if next(a, b, up)));
     if run(true) || run(false) {
         report.warning(
             draft.spot.clone(),
-            "these ports follow each other: a scan knocks them in this order",
-            "choose ports that are apart",
+            "these ports follow each other, but for guarded ones and those of the steps: a scan knocks them in this order",
+            "choose ports that are apart, or not in order",
         );
     }
 }

@@ -1,4 +1,5 @@
 mod codes;
+mod proved;
 mod same;
 
 use std::collections::BTreeMap;
@@ -6,6 +7,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use self::codes::Code;
+use self::proved::ProvedGrants;
 use self::same::mark;
 use crate::config::{App, Settings, Step1Proof};
 use crate::knock::attempt::{Action, Attempt, Credential, Refusal, Step, Verdict};
@@ -36,6 +38,7 @@ pub struct Gatekeeper {
     guesses: Guesses,
     held: Option<(String, Duration)>,
     proofs: UsedProofs,
+    proved: ProvedGrants,
     /// When it was not known what is used up, on the clock that never goes back.
     doubted: Option<Duration>,
     step1_proof: Step1Proof,
@@ -75,6 +78,7 @@ impl Gatekeeper {
             guesses: Guesses::new(settings.global.lockout),
             held: None,
             proofs: UsedProofs::default(),
+            proved: ProvedGrants::default(),
             doubted: None,
             step1_proof: settings.global.step1_proof,
             token_window: settings.global.token_window,
@@ -117,7 +121,8 @@ impl Gatekeeper {
     pub fn used_up(&self) -> UsedUp {
         let (proofs, proofs_from) = self.proofs.list();
         let doubted_ms = self.doubted.map(|at| u64::try_from(at.as_millis()).unwrap_or(u64::MAX));
-        UsedUp { codes: self.codes.list(), proofs, proofs_from, doubted_ms, own: self.guesses.own_sites() }
+        let (own, proved) = (self.guesses.own_sites(), self.proved.list());
+        UsedUp { codes: self.codes.list(), proofs, proofs_from, doubted_ms, own, proved }
     }
 
     /// Takes over what [`Gatekeeper::used_up`] told before a restart.
@@ -131,6 +136,7 @@ impl Gatekeeper {
         self.doubted = self.doubted.max(doubted);
         let names: Vec<&str> = self.factors.iter().map(|factor| factor.name.as_str()).collect();
         self.guesses.remember_own(&used.own, &names, now);
+        self.proved.remember(&used.proved);
     }
 
     /// Counts every code and proof that could be used by now as used, because nobody knows which of them are.
@@ -161,6 +167,7 @@ impl Gatekeeper {
         fresh.guesses.reload(settings.global.lockout, &names);
         std::mem::swap(&mut fresh.proofs, &mut self.proofs);
         fresh.proofs.forget_whose();
+        std::mem::swap(&mut fresh.proved, &mut self.proved);
         fresh.doubted = self.doubted;
         fresh.used = self.used;
         std::mem::swap(&mut fresh.defence, &mut self.defence);
@@ -399,8 +406,11 @@ impl Gatekeeper {
         self.can_reach(app, attempt.client)?;
         let (app, user) = (app.name.clone(), holder.who.name());
         let lifetime = lifetime(attempt.duration, holder, left).ok_or(Refusal::Expired)?;
-        // Who is in already proved it then, and closing takes nothing away from anybody else.
-        let free = attempt.token.is_none() && (attempt.action == Action::Close || session(&app, &user));
+        let whose = (app.to_string(), client.ip(), user.clone());
+        let is_in = session(&app, &user);
+        // Who gave a code for what runs proved it then, and closing takes nothing away from anybody else.
+        let free = attempt.token.is_none()
+            && (attempt.action == Action::Close || is_in && self.has_proved(&whose, &factors));
         if !factors.is_empty() && !free {
             if matches!(code, Code::Missing) {
                 let until = now.boot + self.token_window.as_duration();
@@ -408,6 +418,10 @@ impl Gatekeeper {
                 return Ok(Verdict::NeedToken { readmit: first.then_some(self.token_window) });
             }
             self.spend(&code, &factors, attempt.client, again, now)?;
+        }
+        match attempt.action {
+            Action::Open => self.note_proved(whose, &factors, &code, (is_in, lifetime), now),
+            Action::Close => self.used |= self.proved.forget(&whose),
         }
         Ok(match attempt.action {
             Action::Open => Verdict::Grant { app, lifetime, user },

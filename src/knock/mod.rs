@@ -34,4 +34,4 @@ pub use proof::{Claim, INTERVAL as PROOF_INTERVAL, Proof};
 pub use proxy_protocol::{MAX_PROXY_HEADER, ProxyLine, read_proxy_line};
 pub use rate_limit::{Counted, RateLimit};
 pub use request::{LIFETIME_HEADER, Limits, Problem, Progress, read_request};
-pub use used_codes::{OwnSite, UsedUp};
+pub use used_codes::{OwnSite, Proved, UsedUp};

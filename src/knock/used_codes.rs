@@ -1,4 +1,5 @@
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,25 @@ pub struct UsedUp {
     /// From where right codes of each secret came: those are not held back there.
     #[serde(default)]
     pub own: BTreeMap<String, Vec<OwnSite>>,
+    /// For which grants a code was given; earlier versions did not write it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub proved: Vec<Proved>,
+}
+
+/// A grant for which a one-time code was given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Proved {
+    /// The app.
+    pub app: String,
+    /// The address.
+    pub address: IpAddr,
+    /// Whose it is.
+    pub by: String,
+    /// The secrets of the codes, by their names.
+    pub secrets: BTreeSet<String>,
+    /// When it is over, in milliseconds on the clock that never goes back.
+    pub until_ms: u64,
 }
 
 /// An address from which a right code came.

@@ -243,6 +243,56 @@ fn a_code_is_the_users_own_and_a_session_needs_none_to_go_on() {
 }
 
 #[test]
+fn a_grant_is_renewed_without_a_code_only_where_one_of_the_secret_of_now_was_given_for_it() {
+    let users = |totp: &str| {
+        format!(
+            "  2fa_step: https\n  users:\n    alice: {{access_key_http: alice-key-1, access_key_https: alice-key-2{totp}}}"
+        )
+    };
+    let [first, second] = ["GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ", "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"];
+    let with = |secret: &str| users(&format!(", totp: {{secret: {secret}}}"));
+    let token = |secret: &str, now: Now| {
+        let code = TotpSecret::from_base32(secret, TotpKind::default()).unwrap().code_at(now.wall);
+        Attempt { token: Some(code), ..two("alice-key-2") }
+    };
+    let is_in = |_: &AppName, user: &str| user == "alice";
+    let mut random = 4;
+    let mut reload = |gate: &mut Gatekeeper, users: &str| {
+        random += 1;
+        gate.reload(&settings(users, SSH), &[], [random; 16]);
+        assert!(ok(&judge(gate, &one("alice-key-1"), at(1))));
+    };
+    let asks = |gate: &mut Gatekeeper| {
+        matches!(gate.judge(&two("alice-key-2"), &is_in, at(1)), Verdict::NeedToken { .. })
+    };
+    let mut gate = gate(&users(""), SSH);
+    reload(&mut gate, &users(""));
+    assert_eq!(gate.judge(&two("alice-key-2"), &is_in, at(1)), granted("alice", 3_600));
+    reload(&mut gate, &with(first));
+    assert!(asks(&mut gate), "the secret is new");
+    assert_eq!(gate.judge(&token(first, at(1)), &is_in, at(1)), granted("alice", 3_600));
+    assert!(!asks(&mut gate) && gate.take_used());
+    reload(&mut gate, &with(second));
+    assert!(asks(&mut gate), "it was replaced");
+    assert_eq!(gate.judge(&token(second, at(1)), &is_in, at(1)), granted("alice", 3_600));
+    assert!(!asks(&mut gate));
+
+    // A restart asks nobody again, as far as it is known who gave one.
+    let known = gate.used_up();
+    for (used, wants) in [(known.clone(), false), (UsedUp { proved: Vec::new(), ..known }, true)] {
+        let mut after = super::users_tests::gate(&with(second), SSH);
+        after.remember_used(&used, at(1));
+        assert!(ok(&judge(&mut after, &one("alice-key-1"), at(1))));
+        assert_eq!(asks(&mut after), wants);
+    }
+
+    reload(&mut gate, &users(""));
+    assert_eq!(gate.judge(&two("alice-key-2"), &is_in, at(1)), granted("alice", 3_600));
+    reload(&mut gate, &with(second));
+    assert!(asks(&mut gate), "it was renewed without a code meanwhile");
+}
+
+#[test]
 fn a_wrong_code_that_is_repeated_counts_once_until_other_codes_are_right() {
     let users = "  lockout: {after: 2}\n  2fa_step: http\n  users:\n    alice: {access_key_http: alice-key-1, access_key_https: alice-key-2, totp: {secret: GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ}}";
     let mut gate = gate(users, SSH);

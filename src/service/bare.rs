@@ -54,15 +54,17 @@ fn close_what_is(firewall: &mut Firewall, live: &Live, request: &Request) -> Res
         Request::Revoke { app, address } => {
             let client = ClientAddr::new(*address);
             let (mut changes, slug) = (Vec::new(), slug(live, app)?);
-            for name in grant_sets(live, &slug, &[client.family()]) {
-                let key = address_key(client.masked_v6(prefix(live, &name)).ip());
-                let element = live.elements.get(&name).and_then(|elements| elements.get(&key));
-                let Some(element) = element else { continue };
-                let elements = Elements::from([(key, element.clone())]);
-                let set = SetRef::plain(name);
-                changes.push(Change::DeleteElements { set, elements });
+            for client in client.sources() {
+                for name in grant_sets(live, &slug, &[client.family()]) {
+                    let key = address_key(client.masked_v6(prefix(live, &name)).ip());
+                    let element = live.elements.get(&name).and_then(|elements| elements.get(&key));
+                    let Some(element) = element else { continue };
+                    let elements = Elements::from([(key, element.clone())]);
+                    let set = SetRef::plain(name);
+                    changes.push(Change::DeleteElements { set, elements });
+                }
+                changes.extend(of_connected(live, &slug, client));
             }
-            changes.extend(of_connected(live, &slug, client));
             firewall.apply(&changes)?;
             let ways = by_kernel(live, &slug, client, prefix(live, &app_set(&slug, Family::V6)));
             Ok(revoked(client, app, !changes.is_empty(), &ways))
@@ -109,7 +111,8 @@ fn of_connected(live: &Live, slug: &str, client: ClientAddr) -> Option<Change> {
     let set = once_set(slug, client.family());
     let mut elements = live.elements.get(&set.name)?.clone();
     elements.retain(|key, _| {
-        end_address(key).is_some_and(|addr| of_grant(ClientAddr::new(addr)) == of_grant(client))
+        end_address(key)
+            .is_some_and(|addr| of_grant(ClientAddr::new(addr)) == of_grant(ClientAddr::new(client.ip())))
     });
     (!elements.is_empty()).then_some(Change::DeleteElements { set, elements })
 }

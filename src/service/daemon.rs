@@ -1,11 +1,13 @@
 //! `knock-agent run`: guard first, then ears.
 
+mod alone;
 mod companions;
 mod error;
 mod insist;
 mod serve;
 mod watchers;
 
+pub use alone::guard_alone;
 pub(super) use companions::load_two_factor;
 pub use companions::tls;
 pub use error::DaemonError;

@@ -311,14 +311,16 @@ impl Operations {
     /// [`OperationError`] when the kernel would not.
     pub fn revoke(&mut self, app: &str, client: ClientAddr) -> Result<bool, OperationError> {
         let slug = self.app(app)?.slug.clone();
-        let addr = client.masked_v6(self.settings.global.ipv6_prefix);
+        let prefix = self.settings.global.ipv6_prefix;
         let mut ended = false;
-        for grants in self.grant_sets_of(&slug) {
-            ended |= self.revoke_from(&grants, addr)?;
+        for addr in client.sources().map(|addr| addr.masked_v6(prefix)) {
+            for grants in self.grant_sets_of(&slug) {
+                ended |= self.revoke_from(&grants, addr)?;
+            }
+            ended |= !self.end_connected(&slug, |at, _| at == addr.ip())?.is_empty();
+            // Also where the grant was over: what it left open is not wanted any more.
+            self.cut_open(&ShutOut::one(&slug, addr.ip()));
         }
-        ended |= !self.end_connected(&slug, |at, _| at == addr.ip())?.is_empty();
-        // Also where the grant was over: what it left open is not wanted any more.
-        self.cut_open(&ShutOut::one(&slug, addr.ip()));
         Ok(ended)
     }
 

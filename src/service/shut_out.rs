@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::knocked::GrantSet;
 use super::operations::Operations;
 use super::ways_in::WaysIn;
-use crate::config::{App, Established, Settings};
+use crate::config::{App, Destination, Established, Settings};
 use crate::ruleset::allow::{address_key, key_address};
 use crate::ruleset::diff::{Live, SetRef};
 use crate::ruleset::wire::Tracked;
@@ -91,6 +91,25 @@ pub(super) fn any_keeps(apps: &[App]) -> bool {
     apps.iter().any(|app| app.established == Established::Keep)
 }
 
+/// Whether a port of UDP leads to different ends: what is translated to the one would never come to the other, to which its client
+/// may still have a grant.
+fn lead_apart(apps: &[App]) -> bool {
+    let udp = apps.iter().filter(|app| app.protocol.each().contains(&Protocol::Udp));
+    let mut all: Vec<_> = udp
+        .flat_map(|app| app.ports.iter().map(|ports| (ports.first(), ports.last(), app.destination)))
+        .collect();
+    all.sort_by_key(|&(first, ..)| first);
+    let mut reach: Option<(u16, Destination)> = None;
+    for (first, last, destination) in all {
+        match reach {
+            Some((far, other)) if far >= first && other != destination => return true,
+            Some((far, _)) if far >= last => {}
+            Some(_) | None => reach = Some((last, destination)),
+        }
+    }
+    false
+}
+
 /// Who is the client of which service. With UDP the service may have taken a conversation up again, after connection
 /// tracking forgot it, so that it seems to have begun it; with TCP such a packet is dropped.
 fn ways(flow: &Tracked) -> impl Iterator<Item = Tracked> {
@@ -101,7 +120,7 @@ fn ways(flow: &Tracked) -> impl Iterator<Item = Tracked> {
 impl Operations {
     /// Has connection tracking forget what those have open who were shut out just now.
     pub(super) fn cut_open(&mut self, out: &ShutOut) {
-        if any_keeps(&self.settings.apps) {
+        if any_keeps(&self.settings.apps) || lead_apart(&self.settings.apps) {
             let (apps, prefix) = (self.settings.apps.clone(), self.settings.global.ipv6_prefix);
             self.cut_open_of(&apps, prefix, out);
         }
@@ -177,6 +196,35 @@ impl Operations {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Alone, parse};
+
+    #[test]
+    fn ports_of_udp_that_lead_to_different_ends_are_found() {
+        let lead_apart = |apps: &[(&str, &str, &str)]| {
+            let keys =
+                "  duration: 10\n  access_key_http: [first-key-N]\n  access_key_https: [second-key-N]\n";
+            let sections = apps.iter().enumerate().map(|(n, (ports, protocol, to))| {
+                let keys = keys.replace('N', &n.to_string());
+                format!("app{n}:\n  port: {ports}\n  protocol: {protocol}\n  destination: {to}\n{keys}")
+            });
+            let global = "global:\n  interface_ext: eth0\n  interface_int: eth1\n  http_post_path: /quiet-door\n  https_post_path: /second-door\n";
+            let text = global.to_owned() + &sections.collect::<String>();
+            let settings =
+                parse("test", &text, None, &Alone).unwrap_or_else(|p| panic!("{p}\n{text}")).settings;
+            lead_apart(&settings.apps)
+        };
+        let wide = ("7000-7100", "both", "10.0.0.5");
+        for (other, apart) in [
+            (("7050", "udp", "10.0.0.6"), true),
+            (("7100-7200", "both", "10.0.0.5:9"), true),
+            (("7050", "tcp", "10.0.0.6"), false),
+            (("7101", "udp", "10.0.0.6"), false),
+            (("7050", "udp", "10.0.0.5"), false),
+        ] {
+            assert_eq!(lead_apart(&[wide, other]), apart, "{other:?}");
+            assert_eq!(lead_apart(&[("1", "udp", "10.0.0.7"), other, wide]), apart, "{other:?}");
+        }
+    }
 
     #[test]
     fn who_is_shut_out_is_known_by_the_address_of_the_grant_or_the_network() {

@@ -68,6 +68,15 @@ impl ClientAddr {
         Family::of(self.0)
     }
 
+    /// The address as packets may have it for their source: an IPv4 one also as `::ffff:a.b.c.d` in IPv6.
+    pub fn sources(self) -> impl Iterator<Item = Self> {
+        let mapped = match self.0 {
+            IpAddr::V4(v4) => Some(Self(IpAddr::V6(v4.to_ipv6_mapped()))),
+            IpAddr::V6(_) => None,
+        };
+        [self].into_iter().chain(mapped)
+    }
+
     /// Whether grants for the first `v6_len` bits can be for this address: cut off, a link-local one (RFC 4291, section 2.5.6)
     /// would stand for all neighbours on all links.
     #[must_use]

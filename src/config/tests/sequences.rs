@@ -140,6 +140,10 @@ fn what_a_scan_would_knock_and_what_another_sequence_contains_is_warned_of() {
         ("{knocks: [7000, tcp/7000]}", "all knocks are at one port"),
         ("{knocks: [10, 11, 12]}", "a scan knocks them in this order"),
         ("{knocks: [12, 11, 10]}", "a scan knocks them in this order"),
+        ("{knocks: [21, 23]}", "a scan knocks them in this order"),
+        ("{knocks: [5999, 6011, 6012]}", "a scan knocks them in this order"),
+        ("{knocks: [6011, 5999]}", "a scan knocks them in this order"),
+        ("{knocks: [8079, 8081, 8082]}", "a scan knocks them in this order"),
         ("[{knocks: [1, 5]}, {knocks: [1, 5, 7]}]", "contains this one"),
         ("[{knocks: [5, 7]}, {knocks: [1, 5, 7]}]", "contains this one"),
         ("[{knocks: [5, 7]}, {knocks: [1, 5, 7, 9]}]", "contains this one"),
@@ -148,9 +152,16 @@ fn what_a_scan_would_knock_and_what_another_sequence_contains_is_warned_of() {
         assert!(told.len() == 1 && told[0].0 == Severity::Warning, "{sequence}: {told:?}");
         assert!(told[0].1.contains(wanted), "{told:?}");
     }
-    for fine in
-        ["{knocks: [10, udp/11, 12]}", "{knocks: [10, 11, 10]}", "[{knocks: [1, 5]}, {knocks: [1, 6]}]"]
-    {
+    for fine in [
+        "{knocks: [10, udp/11, 12]}",
+        "{knocks: [10, 11, 10]}",
+        "[{knocks: [1, 5]}, {knocks: [1, 6]}]",
+        "{knocks: [20, 23]}",
+        "{knocks: [udp/21, udp/23]}",
+        "{knocks: [5999, 6012]}",
+        "{knocks: [21, udp/23]}",
+        "{knocks: [udp/8079, udp/8081]}",
+    ] {
         assert_eq!(problems("", fine), [], "{fine}");
     }
 }

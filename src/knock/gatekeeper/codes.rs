@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::Gatekeeper;
+use super::proved::Whose;
 use crate::knock::attempt::{Attempt, Refusal};
 use crate::knock::keyring::Holder;
-use crate::units::{ClientAddr, Now};
+use crate::units::{ClientAddr, Lifetime, Now};
 
 /// What became of a one-time code.
 pub(super) enum Code {
@@ -96,6 +97,38 @@ impl Gatekeeper {
                 step1s.iter().map(|step1| step1.factor).collect::<Option<Vec<usize>>>().unwrap_or_default()
             }
             Some(_) | None => Vec::new(),
+        }
+    }
+
+    /// Whether a code of one of these secrets was given for a grant.
+    pub(super) fn has_proved(&self, whose: &Whose, factors: &[usize]) -> bool {
+        let names = factors.iter().filter_map(|&at| Some(self.factors.get(at)?.name.as_str()));
+        self.proved.has(whose, &names.collect())
+    }
+
+    /// Notes whether a code was given for a grant that is made or renewed, and of which secret.
+    pub(super) fn note_proved(
+        &mut self,
+        whose: Whose,
+        factors: &[usize],
+        code: &Code,
+        (is_in, lifetime): (bool, Lifetime),
+        now: Now,
+    ) {
+        if factors.is_empty() {
+            self.used |= self.proved.forget(&whose);
+            return;
+        }
+        self.used = true;
+        match *code {
+            Code::Good { factor, .. } => {
+                if let Some(secret) = self.factors.get(factor) {
+                    self.proved.prove(whose, &secret.name, is_in, lifetime, now);
+                }
+            }
+            Code::Missing | Code::Wrong | Code::Used | Code::Held => {
+                self.proved.prolong(&whose, lifetime, now);
+            }
         }
     }
 
