@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use crate::backend::iptables::IptablesError;
 use crate::backend::{BackendError, Firewall, Scope};
 use crate::cli::load::{self, Exposure};
 use crate::cli::operate::exit_of_backend;
@@ -89,14 +90,15 @@ fn guard(args: &DaemonArgs, out: &mut Printer, err: &mut Printer) -> Result<(), 
     if firewall.read_sets(|_| false).is_ok_and(|live| live.is_some_and(|live| live.loaded)) {
         err.line(LOADED);
     }
-    let changes = match plan.install(&mut firewall) {
+    let installed = if fresh { plan.install(&mut firewall) } else { install_or_close(&plan, &mut firewall) };
+    let changes = match installed {
         Ok(changes) => changes,
         // Another kernel than yesterday's may lack what today's configuration asks for the first time.
         Err(error) if fresh => {
             fresh = false;
             let exit = failed(&error, err);
             let fallback = last_good(args, exit, err)?;
-            fallback.install(&mut firewall).map_err(|error| failed(&error, err))?
+            install_or_close(&fallback, &mut firewall).map_err(|error| failed(&error, err))?
         }
         Err(error) => return Err(failed(&error, err)),
     };
@@ -108,6 +110,16 @@ fn guard(args: &DaemonArgs, out: &mut Printer, err: &mut Printer) -> Result<(), 
         err.line(format!("warning: {}: this plan is not kept for worse times: {error}", path.display()));
     }
     mark.map_or(Ok(()), |mark| host_chains(args, mark, &mut firewall, err))
+}
+
+/// Puts in force what guarded here before; where the whole of it cannot be, what closes.
+fn install_or_close(plan: &LastGood, firewall: &mut Firewall) -> Result<usize, BackendError> {
+    plan.install(firewall).inspect_err(|error| {
+        if matches!(error, BackendError::Iptables(IptablesError::Hidden { .. })) {
+            // The first error says why.
+            let _ = plan.close(firewall);
+        }
+    })
 }
 
 /// After the guard, which must not depend on the host's chains.

@@ -368,7 +368,10 @@ mod tests {
             elements: Elements::from([grant("203.0.113.3", left)]),
         };
         let written = commands(&[change(999)]).unwrap();
-        assert_eq!((written.closing.as_str(), written.opening.as_str()), ("del ka_app_ssh_4 203.0.113.3\n", ""));
+        assert_eq!(
+            (written.closing.as_str(), written.opening.as_str()),
+            ("del ka_app_ssh_4 203.0.113.3\n", "")
+        );
         let again = commands(&[change(999), change(5_000)]).unwrap();
         assert_eq!((again.closing.as_str(), again.opening.lines().count()), ("", 1));
         let new = Change::AddElements {
