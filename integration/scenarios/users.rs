@@ -107,7 +107,7 @@ fn who_goes_in_the_last_second_of_another_behind_its_address_leaves_nothing_open
     assert_eq!(try_knock(&net, ALICE, ""), Some(200));
     assert_eq!(try_knock(&net, BOB, "&duration=6"), Some(200));
     let knocked = Instant::now();
-    home.rewrite_config(&with(("another-first-key", "another-second-key")).text());
+    home.rewrite_config(with(("another-first-key", "another-second-key")).text());
     assert_echoes(&net.a, Family::V4.router(), 2222);
     std::thread::sleep(Duration::from_millis(5_350).saturating_sub(knocked.elapsed()));
     agent.reload();
