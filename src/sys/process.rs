@@ -30,6 +30,9 @@ pub fn end(child: &mut Child, patience: Duration) {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+    // Nothing is asked elsewhere.
+    #[cfg(not(unix))]
+    let _ = patience;
     let _ = child.kill();
     let _ = child.wait();
 }
