@@ -177,6 +177,28 @@ fn a_program_is_started_afterwards_and_its_exit_code_is_ours() {
 }
 
 #[test]
+fn a_program_that_runs_meanwhile_can_tidy_up_when_watching_is_ended() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&["duration: 60"]));
+    let _agent = home.start(&net.router);
+    let knocker = Knocker::new().profile("203.0.113.1", &[&pin(&home)]);
+    let program = "trap 'echo tidied up; exit' TERM; echo begun; while :; do sleep 0.1; done";
+    let mut watch =
+        knocker.start(&net.a, &["knock", "gate", "--watch", "--for", "60s", "--then", "sh", "-c", program]);
+    let end = Instant::now() + Duration::from_secs(20);
+    while !knocker.log().contains("begun") {
+        assert!(Instant::now() < end, "{}", knocker.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let own = watch.0.id().cast_signed();
+    let is_client = fs::read_to_string(format!("/proc/{own}/comm")).unwrap().starts_with("knock-agent");
+    let pid = if is_client { own } else { pid_of(&watch) };
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert!(crate::process::wait(&mut watch.0, Duration::from_secs(10)).is_some(), "{}", knocker.log());
+    assert!(knocker.log().contains("tidied up"), "{}", knocker.log());
+}
+
+#[test]
 fn watching_renews_within_what_the_gateway_allows_follows_a_change_of_address_and_ends_with_a_signal() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);

@@ -48,6 +48,7 @@ mod https_abuse;
 mod init;
 mod interfaces;
 mod iptables;
+mod iptables_beside;
 mod kept_again;
 mod key_timing;
 mod knock_attacks;

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use crate::agent::Installation;
+use crate::backend::on_both_iptables;
 use crate::configuration::{Config, STEP1_PATH, STEP2_PATH};
 use crate::firewall::remove_guard;
 use crate::knocking::{assert_step2_answers, post_step1, post_step2};
@@ -14,6 +15,10 @@ use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
 
 use super::two_factor::{SECRET, code};
+
+on_both_iptables! {
+    who_goes_in_the_last_second_of_another_behind_its_address_leaves_nothing_open,
+}
 
 const ALICE: (&str, &str) = ("alice-first-key", "alice-second-key");
 const BOB: (&str, &str) = ("bobby-first-key", "bobby-second-key");
@@ -87,6 +92,30 @@ fn a_client_closes_what_was_opened_for_it_and_nothing_of_others_behind_its_addre
     assert_eq!(try_knock(&net, BOB, "&action=close"), Some(200));
     assert_eq!(grants(&home, &net.router), []);
     assert_silent(&net.a, Family::V4.router(), 2222);
+}
+
+/// ipset counts whole seconds: what is to be left to the other is less than it can be told.
+fn who_goes_in_the_last_second_of_another_behind_its_address_leaves_nothing_open() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let with = |alice: (&str, &str)| {
+        config(&[&format!(
+            "users: {{alice: {{access_key_http: {}, access_key_https: {}}}, bob: {{access_key_http: {}, access_key_https: {}}}}}",
+            alice.0, alice.1, BOB.0, BOB.1
+        )])
+    };
+    let home = Installation::new(&with(ALICE));
+    let agent = home.start(&net.router);
+    assert_eq!(try_knock(&net, ALICE, ""), Some(200));
+    assert_eq!(try_knock(&net, BOB, "&duration=6"), Some(200));
+    let knocked = Instant::now();
+    home.rewrite_config(with(("another-first-key", "another-second-key")).text());
+    assert_echoes(&net.a, Family::V4.router(), 2222);
+    std::thread::sleep(Duration::from_millis(5_350).saturating_sub(knocked.elapsed()));
+    agent.reload();
+    std::thread::sleep(Duration::from_millis(7_500).saturating_sub(knocked.elapsed()));
+    assert_silent(&net.a, Family::V4.router(), 2222);
+    assert_eq!(grants(&home, &net.router), []);
 }
 
 #[test]

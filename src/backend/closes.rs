@@ -1,20 +1,33 @@
 //! Whether the rules are there that close ports: as far as that can be told of what is in force alone, without the settings
 //! that it was made by.
 
-use super::Firewall;
-use super::iptables::Iptables;
+use super::planned::Plan;
+use super::{BackendError, Firewall};
 use crate::ruleset::diff::Live;
 use crate::ruleset::expr::Verdict;
-use crate::ruleset::iptables::save::Listing;
 use crate::ruleset::model::Ruleset;
 
 impl Firewall {
     /// Whether every port that what was just read guards is closed by its rules, but for those that are let in.
-    #[must_use]
-    pub fn closes(&self, live: &Live) -> bool {
+    ///
+    /// # Errors
+    /// [`BackendError`] where that cannot be told.
+    pub fn closes(&self, live: &Live) -> Result<bool, BackendError> {
         match self {
-            Self::Nftables(_) => !live.flagged && nftables(live),
-            Self::Iptables(iptables) => closes(iptables),
+            Self::Nftables(_) => Ok(!live.flagged && nftables(live)),
+            Self::Iptables(iptables) => Ok(iptables.closes()?),
+        }
+    }
+
+    /// Puts in place what closes, and nothing else, where the plan as a whole cannot be put in force.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    pub fn close(&mut self, wanted: &Plan) -> Result<(), BackendError> {
+        match (self, wanted) {
+            (Self::Iptables(iptables), Plan::Iptables(wanted)) => Ok(iptables.close(wanted)?),
+            // A transaction of nftables is carried out as a whole, or not at all.
+            (Self::Nftables(_) | Self::Iptables(_), _) => Ok(()),
         }
     }
 }
@@ -42,11 +55,6 @@ fn is_hooked(ruleset: &Ruleset, chain: &str, rule: Option<&str>) -> bool {
 fn has(ruleset: &Ruleset, chain: &str, comment: &str) -> bool {
     let rules = ruleset.chain(chain).into_iter().flat_map(|chain| &chain.rules);
     rules.into_iter().any(|rule| rule.comment.as_deref() == Some(comment))
-}
-
-fn closes(iptables: &Iptables) -> bool {
-    let [v4, v6] = &iptables.seen().listings;
-    v4.is_whole() && (v6.is_whole() || !iptables.has_ipv6() && *v6 == Listing::default())
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use crate::backend::iptables::IptablesError;
 use crate::backend::{BackendError, Firewall, Scope};
 use crate::cli::load::{self, Exposure};
 use crate::cli::operate::{exit_of, exit_of_backend};
@@ -98,14 +99,14 @@ fn guard(args: &DaemonArgs, out: &mut Printer, err: &mut Printer) -> Result<(), 
             firewall = back;
             outcome
         }
-        None => plan.install(&mut firewall).map_err(OperationError::from),
+        None => install_or_close(&plan, &mut firewall).map_err(OperationError::from),
     };
     // Another kernel than yesterday's may lack what today's configuration asks for the first time.
     if let (Err(error), true) = (&outcome, fresh.is_some()) {
         fresh = None;
         let exit = failed_operation(error, err);
         let fallback = last_good(args, exit, err)?;
-        outcome = fallback.install(&mut firewall).map_err(OperationError::from);
+        outcome = install_or_close(&fallback, &mut firewall).map_err(OperationError::from);
     }
     let changes = outcome.map_err(|error| failed_operation(&error, err))?;
     let plural = if changes == 1 { "" } else { "s" };
@@ -126,6 +127,16 @@ fn failed_operation(error: &OperationError, err: &mut Printer) -> Exit {
         OperationError::Backend(error) => exit_of_backend(error),
         other => exit_of(other.failure()),
     }
+}
+
+/// Puts in force what guarded here before; where the whole of it cannot be, what closes.
+fn install_or_close(plan: &LastGood, firewall: &mut Firewall) -> Result<usize, BackendError> {
+    plan.install(firewall).inspect_err(|error| {
+        if matches!(error, BackendError::Iptables(IptablesError::Hidden { .. })) {
+            // The first error says why.
+            let _ = plan.close(firewall);
+        }
+    })
 }
 
 /// After the guard, which must not depend on the host's chains.

@@ -22,6 +22,8 @@ pub(super) const CHECK: Duration = Duration::from_secs(5);
 const WAIT: &str = "30s";
 /// How often the way to the gateway is looked at, with `--watch`.
 const LOOK: Duration = Duration::from_secs(2);
+/// How long a program has to end after a signal, with `--watch`.
+const FAREWELL: Duration = Duration::from_secs(5);
 /// Between knocks where nobody tells how long it stays open, with `--watch`.
 const UNTOLD: Duration = Duration::from_secs(60);
 /// Between tries after a failure, with `--watch`.
@@ -428,9 +430,7 @@ fn idle(
 
 fn ended(opened: bool, child: Option<&mut std::process::Child>, err: &mut Printer) -> Result<Exit, Exit> {
     if let Some(child) = child {
-        // It has had the signal itself if it came from the terminal.
-        let _ = child.kill();
-        let _ = child.wait();
+        crate::sys::process::end(child, FAREWELL);
     }
     err.line("ended; what is open closes when its time is over");
     if opened { Ok(Exit::Done) } else { Err(Exit::Other(130)) }

@@ -178,7 +178,8 @@ pub(super) fn exit_of_backend(error: &BackendError) -> Exit {
             | IptablesError::Confirm
             | IptablesError::NotWithSudo
             | IptablesError::BesideIptables
-            | IptablesError::BesideNftables,
+            | IptablesError::BesideNftables
+            | IptablesError::BesideVariant(_),
         ) => Exit::BadConfig,
         BackendError::Iptables(IptablesError::Element(_)) => Exit::Usage,
         BackendError::Iptables(_) => Exit::Unavailable,

@@ -206,12 +206,13 @@ fn from_kernel(file: &ConfigArg) -> Result<Option<Status>, BackendError> {
     let live = firewall.read()?;
     let limits = firewall.limits();
     let counted = firewall.counters()?;
-    Ok(live.map(|live| Status {
+    let Some(live) = live else { return Ok(None) };
+    Ok(Some(Status {
         limits,
         traffic_unknown: counted.is_none(),
         traffic: traffic(&counted.unwrap_or_default(), &names),
         switched_off: live.flagged,
-        rules_missing: !firewall.closes(&live),
+        rules_missing: !firewall.closes(&live)?,
         ..status(firewall.name(), &live, &names, prefix, None)
     }))
 }

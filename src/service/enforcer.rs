@@ -67,6 +67,8 @@ pub struct Enforcer {
     /// Who touched it last.
     by: String,
     patience: Patience,
+    /// Why it could not be put right when that was last tried, and when that was last said.
+    unrepaired: Option<(String, Duration)>,
     /// When something was last put right.
     fought_at: Option<Duration>,
     trial: Option<Arc<Trial>>,
@@ -129,6 +131,7 @@ impl Enforcer {
             removed: false,
             by: String::new(),
             patience: Patience::default(),
+            unrepaired: None,
             fought_at: None,
             trial,
             hasher: Hasher::default(),

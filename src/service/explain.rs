@@ -77,7 +77,11 @@ pub fn explain(
     asked: &Asked,
 ) -> Result<Vec<Answer>, BackendError> {
     let mut firewall = Firewall::in_place()?;
-    let guards = firewall.guards()?;
+    let guards = match &mut firewall {
+        // Of each family by itself: it may be missing in one.
+        Firewall::Iptables(iptables) => iptables.guards_in(Family::of(asked.client.to_canonical()))?,
+        nftables @ Firewall::Nftables(_) => nftables.guards()?,
+    };
     let by_iptables = matches!(firewall, Firewall::Iptables(_));
     let layout = Layout::new(settings, options);
     let prefix = settings.global.ipv6_prefix;

@@ -114,7 +114,7 @@ pub fn of_rules(
     host: &HostChains,
 ) -> Result<Vec<Ailment>, BackendError> {
     if !firewall.guards()? {
-        let message = "no rules of knock-agent are in the kernel: ports stand open; start knock-agent";
+        let message = "no rules of knock-agent are in the kernel, or some are missing: ports stand open; start knock-agent";
         return Ok(vec![Ailment::new(Part::Guard, message)]);
     }
     let mut found = Vec::new();

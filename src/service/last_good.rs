@@ -93,6 +93,14 @@ impl LastGood {
         files::replace(&path, 0o600, text.as_bytes())
     }
 
+    /// Puts in place what closes, where the rest cannot be.
+    ///
+    /// # Errors
+    /// [`BackendError`] when the kernel would not.
+    pub fn close(&self, firewall: &mut Firewall) -> Result<(), BackendError> {
+        firewall.close(&self.ruleset)
+    }
+
     /// Puts the plan in force, by the difference only; grants and what operators allowed stay. Returns how much was
     /// changed.
     ///

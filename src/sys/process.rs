@@ -1,7 +1,11 @@
 //! What this process may do and leave behind.
 
 #[cfg(feature = "client")]
-use std::process::Command;
+use std::process::{Child, Command};
+#[cfg(feature = "client")]
+use std::time::Duration;
+#[cfg(all(feature = "client", unix))]
+use std::time::Instant;
 
 #[cfg(feature = "gateway")]
 use nix::sys::mman::{MlockAllFlags, mlockall};
@@ -9,6 +13,29 @@ use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::prctl;
 #[cfg(feature = "gateway")]
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// Has a program that was started end: it is asked to, and killed if it goes on for that long.
+#[cfg(feature = "client")]
+pub fn end(child: &mut Child, patience: Duration) {
+    #[cfg(unix)]
+    if let Ok(pid) = i32::try_from(child.id()) {
+        use nix::sys::signal::{Signal, kill};
+        // It has had a signal itself if that came from the terminal.
+        let _ = kill(nix::unistd::Pid::from_raw(pid), Signal::SIGTERM);
+        let until = Instant::now() + patience;
+        while Instant::now() < until {
+            if !matches!(child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    // Nothing is asked elsewhere.
+    #[cfg(not(unix))]
+    let _ = patience;
+    let _ = child.kill();
+    let _ = child.wait();
+}
 
 /// Keeps the process's memory, which holds secrets, out of core dumps and debuggers, and forbids it
 /// and its children new privileges, unless it has to run sudo.

@@ -1,5 +1,6 @@
 use std::io;
 
+use super::tools::Variant;
 use crate::ruleset::iptables::elements::ElementError;
 use crate::ruleset::iptables::plan::Impossible;
 
@@ -65,6 +66,16 @@ pub enum IptablesError {
     /// A change that ipset cannot do.
     #[error(transparent)]
     Element(#[from] ElementError),
+    /// iptables-nft does not show a table, nor what of ours is in it.
+    #[error(
+        "iptables cannot show the table {family} {table}: it has a rule of nftables that iptables has no words for; move that to a table of its own (`nft list table {family} {table}` shows it)"
+    )]
+    Hidden {
+        /// As nftables calls it.
+        family: &'static str,
+        /// The table.
+        table: String,
+    },
     /// The plan is for another kind of firewall, or none of ours.
     #[error("the plan that was kept is for another kind of firewall: give --firewall-type as before")]
     OtherPlan,
@@ -88,4 +99,9 @@ pub enum IptablesError {
         "a guard by nftables is in place: remove it first (`knock-agent teardown`), or leave --firewall-type iptables out"
     )]
     BesideNftables,
+    /// The same of the two variants of iptables.
+    #[error(
+        "a guard by {0} is in place: remove it first (`knock-agent teardown`), or leave --iptables-variant out"
+    )]
+    BesideVariant(Variant),
 }

@@ -6,16 +6,19 @@ pub mod as_root;
 mod boot;
 mod error;
 mod figures;
+mod hidden;
 mod recent;
+mod removing;
 mod steps;
 mod tools;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 pub use error::IptablesError;
+use hidden::{all_shown, closes};
 use recent::Recent;
 use steps::{inherited, is_filled_by_rules, lines, set_changes, stale_sets, steps, what};
 use tools::Tools;
@@ -31,7 +34,7 @@ use crate::ruleset::iptables::model::Tables;
 use crate::ruleset::iptables::names;
 use crate::ruleset::iptables::plan::{Impossible, Keeping, Matcher, plan};
 use crate::ruleset::iptables::recent::{Filled, List, listed as listed_lists};
-use crate::ruleset::iptables::restore::{TableChange, removal};
+use crate::ruleset::iptables::restore::TableChange;
 use crate::ruleset::iptables::save::{ListedSet, Listing, listing, sets};
 use crate::ruleset::layout::Options;
 use crate::ruleset::model::Element;
@@ -66,6 +69,8 @@ pub struct Iptables {
     knocks: OnceLock<bool>,
     /// What was put in force, and how the programs list it.
     in_force: Option<(Tables, [Listing; 2])>,
+    /// Sets that are not wanted any more, and that somebody else's rules ask.
+    in_use: BTreeSet<String>,
     seen: Observed,
     counted: Vec<RuleCounter>,
     commits: Commits,
@@ -82,7 +87,8 @@ impl Iptables {
         let keeping = if tools.without_ipset()? { Keeping::Recent } else { Keeping::Ipset };
         let (recent, seen, commits) = (Recent::default(), Observed::default(), Commits::default());
         let (knocks, in_force, counted) = (OnceLock::new(), None, Vec::new());
-        Ok(Self { tools, matcher, keeping, recent, knocks, in_force, seen, counted, commits })
+        let in_use = BTreeSet::new();
+        Ok(Self { tools, matcher, keeping, recent, knocks, in_force, in_use, seen, counted, commits })
     }
 
     /// Does without ipset, even where it is there.
@@ -185,12 +191,20 @@ impl Iptables {
         Ok(found.map(|live| Live { loaded: observed.loaded, ..live }))
     }
 
-    /// Whether a gate is in force in either family.
+    /// Whether the rules that close are in force, in each family that this host has.
     ///
     /// # Errors
-    /// [`IptablesError`] when it cannot be listed.
+    /// [`IptablesError`] when it cannot be told.
     pub fn guards(&mut self) -> Result<bool, IptablesError> {
-        Ok(self.tools.listings()?.iter().any(Listing::guards))
+        closes(&self.tools.listings()?, &Family::BOTH, self.has_ipv6())
+    }
+
+    /// The same in one family.
+    ///
+    /// # Errors
+    /// As [`Iptables::guards`].
+    pub fn guards_in(&mut self, family: Family) -> Result<bool, IptablesError> {
+        closes(&self.tools.listings()?, &[family], self.has_ipv6())
     }
 
     /// Lists everything of ours.
@@ -281,6 +295,16 @@ impl Iptables {
         if !wanted.is_sound() {
             return Err(IptablesError::OtherPlan.into());
         }
+        let again = self.in_force.as_ref().is_some_and(|(plan, _)| plan == wanted);
+        if let Err(error) = all_shown(&self.seen.listings, Some(wanted)) {
+            if again {
+                self.close_over(wanted)?;
+            }
+            return Err(error.into());
+        }
+        if !again {
+            self.in_use.clear();
+        }
         if self.keeping == Keeping::Recent {
             return self.install_lists(wanted, more);
         }
@@ -290,7 +314,7 @@ impl Iptables {
         let live = live([v4, v6], &seen.sets, &seen.lists).unwrap_or_default();
         let kept = commands(&kept(&live, &seen.sets, &wanted.ipsets)).map_err(IptablesError::from)?.opening;
         // What goes on elsewhere does so before its set is gone.
-        let stale = stale_sets(&seen, wanted);
+        let stale = self.stale_sets(wanted);
         let made = set_changes(&seen, wanted, &self.tools.boot)
             + &kept
             + &inherited(&self.tools, &seen, &stale, wanted)?;
@@ -304,8 +328,8 @@ impl Iptables {
         if let Err(error) = self.carry_out(&steps) {
             return Err(self.undo(&seen, error).into());
         }
-        let gone: String = stale.iter().map(|name| format!("destroy {name}\n")).collect();
-        self.tools.sets(&(opening + &gone)).map_err(BackendError::from)?;
+        self.tools.sets(&opening).map_err(BackendError::from)?;
+        self.destroy(&stale)?;
         self.verify(wanted)?;
         Ok(count)
     }
@@ -313,15 +337,14 @@ impl Iptables {
     /// The same with lists: they come and go with the rules that name them.
     fn install_lists(&mut self, wanted: &Tables, more: &[Change]) -> Result<usize, BackendError> {
         let seen = self.seen.clone();
-        let stale = stale_sets(&seen, wanted);
+        let stale = self.stale_sets(wanted);
         let steps = if self.is_in_force(wanted) { Vec::new() } else { steps(&seen, wanted) };
         let count = stale.len() + what(&steps).len();
         if count > 0 {
             if let Err(error) = self.carry_out(&steps) {
                 return Err(self.undo(&seen, error).into());
             }
-            let gone: String = stale.iter().map(|name| format!("destroy {name}\n")).collect();
-            self.tools.sets(&gone).map_err(BackendError::from)?;
+            self.destroy(&stale)?;
             self.verify(wanted)?;
         } else {
             self.remember(wanted, &seen);
@@ -342,6 +365,7 @@ impl Iptables {
     /// [`IptablesError`] when it cannot be listed.
     pub fn differences(&mut self, wanted: &Tables) -> Result<Vec<String>, IptablesError> {
         self.observe()?;
+        all_shown(&self.seen.listings, Some(wanted))?;
         let seen = &self.seen;
         let mut out: Vec<String> = wanted
             .ipsets
@@ -382,22 +406,11 @@ impl Iptables {
         &self.seen
     }
 
-    /// Removes everything of ours: what opens first, the gates last, then the sets; false if there was nothing.
-    ///
-    /// # Errors
-    /// [`IptablesError`]; what was not removed is still there.
-    pub fn teardown(&mut self) -> Result<bool, IptablesError> {
-        let seen = self.observe()?.clone();
-        self.in_force = None;
-        let mut steps = Vec::new();
-        for (family, listing) in Family::BOTH.into_iter().zip(&seen.listings) {
-            steps.extend(removal(listing).into_iter().map(|change| (family, change)));
-        }
-        steps.sort_by_key(|(_, change)| change.table == "mangle");
-        self.carry_out(&steps)?;
-        let gone: String = seen.sets.keys().map(|name| format!("destroy {name}\n")).collect();
-        self.tools.sets(&gone)?;
-        Ok(!steps.is_empty() || !seen.sets.is_empty())
+    /// The sets that go, but for those that were found not to.
+    fn stale_sets(&self, wanted: &Tables) -> Vec<String> {
+        let mut stale = stale_sets(&self.seen, wanted);
+        stale.retain(|name| !self.in_use.contains(name));
+        stale
     }
 
     /// Whether the listing is still what it was after this plan was put in force.
@@ -477,7 +490,7 @@ pub fn legacy_guards() -> bool {
     if !tables.iter().any(|path| in_use(path)) {
         return false;
     }
-    Tools::find(Some(Variant::Legacy), false)
+    Tools::legacy()
         .and_then(|tools| tools.listings())
         .is_ok_and(|listings| listings.iter().any(Listing::guards))
 }

@@ -82,9 +82,45 @@ impl Tools {
     pub fn find(variant: Option<Variant>, use_sudo: bool) -> Result<Self, IptablesError> {
         let sudo = if use_sudo { Some(Sudo::find()?) } else { None };
         match variant {
-            Some(variant) => Self::of(variant, sudo),
+            Some(variant) => Self::of(variant, sudo)?.alone(),
             None => Self::in_use(sudo),
         }
+    }
+
+    /// Those of the kernel's old tables, whatever is in the others.
+    ///
+    /// # Errors
+    /// As [`Tools::find`].
+    pub fn legacy() -> Result<Self, IptablesError> {
+        Self::of(Variant::Legacy, None)
+    }
+
+    /// Unless only the other variant guards: each would drop what the other lets in.
+    fn alone(self) -> Result<Self, IptablesError> {
+        let has_ours =
+            |tools: &Self| tools.listings().is_ok_and(|listings| listings.iter().any(Listing::has_ours));
+        match self.others().iter().find(|other| has_ours(other)) {
+            Some(other) if has_ours(&self) => {
+                tracing::warn!(
+                    "a guard by {} is in place as well: it is not kept up to date, and may drop what is let in; stop, `knock-agent teardown` removes both, and start again",
+                    other.variant
+                );
+                Ok(self)
+            }
+            Some(other) => Err(IptablesError::BesideVariant(other.variant)),
+            None => Ok(self),
+        }
+    }
+
+    /// Those of the other variant, where it is installed.
+    pub(super) fn others(&self) -> Vec<Self> {
+        let other = match self.variant {
+            Variant::Legacy => Variant::Nft,
+            Variant::Nft => Variant::Legacy,
+            // Whichever that is.
+            Variant::Plain => return Vec::new(),
+        };
+        Self::of(other, self.sudo.clone()).into_iter().collect()
     }
 
     fn of(variant: Variant, sudo: Option<Sudo>) -> Result<Self, IptablesError> {

@@ -21,10 +21,13 @@ pub(super) fn no_guard(trial: &Trial<'_>) -> Finding {
         )
         .next(format!("nft 'add table {} {{ }}'; systemctl restart knock-agent", our_table()));
     }
-    Finding::open(
-        Cause::NoGuard,
-        "no rules of knock-agent are in force: nothing is guarded, and the host's own rules decide",
-    )
+    let text = match trial.facts.by_iptables {
+        true => {
+            "rules of knock-agent that close are missing: nothing is guarded, and the host's own rules decide"
+        }
+        false => "no rules of knock-agent are in force: nothing is guarded, and the host's own rules decide",
+    };
+    Finding::open(Cause::NoGuard, text)
     .next("systemctl start knock-agent-guard knock-agent  # or: knock-agent run, with the ports of its steps")
     .next("knock-agent check-ruleset")
 }

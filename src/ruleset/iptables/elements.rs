@@ -89,17 +89,18 @@ pub fn commands(changes: &[Change]) -> Result<Commands, ElementError> {
                 out.closing.push_str(&sentinel_line(name));
             }
             Change::DeleteElements { set, elements } => {
-                for (key, element) in elements {
-                    let later = changes.iter().skip(index);
-                    let again: Vec<String> = later.flat_map(|later| added(later, &set.name, key)).collect();
-                    for text in removed(set, key, element).iter().filter(|text| !again.contains(text)) {
-                        let _ = writeln!(out.closing, "del {} {text}", names::set(&set.name));
-                    }
-                }
+                let each = elements.iter();
+                out.closing.extend(each.map(|(key, element)| deletion(changes, index, set, key, element)));
             }
             Change::AddElements { set, elements } | Change::RenewElements { set, elements } => {
                 for (key, element) in elements {
-                    let Some(options) = options(element)? else { continue };
+                    let Some(options) = options(element)? else {
+                        // What the set has of it may last for hours.
+                        if matches!(change, Change::RenewElements { .. }) {
+                            out.closing.push_str(&deletion(changes, index, set, key, element));
+                        }
+                        continue;
+                    };
                     for text in texts(key, element) {
                         let _ = writeln!(out.opening, "add {} {text} {options}", names::set(&set.name));
                     }
@@ -109,6 +110,14 @@ pub fn commands(changes: &[Change]) -> Result<Commands, ElementError> {
         }
     }
     Ok(out)
+}
+
+/// What takes an element away, unless this change or a later one puts it there.
+fn deletion(changes: &[Change], index: usize, set: &SetRef, key: &[u8], element: &Element) -> String {
+    let later = changes.iter().skip(index);
+    let again: Vec<String> = later.flat_map(|later| added(later, &set.name, key)).collect();
+    let gone = removed(set, key, element).into_iter().filter(|text| !again.contains(text));
+    gone.map(|text| format!("del {} {text}\n", names::set(&set.name))).collect()
 }
 
 /// Whether the set that the model calls so has the sentinel.
@@ -349,7 +358,27 @@ mod tests {
             written.opening,
             "add ka_app_ssh_4 203.0.113.2 timeout 59 comment \"bob _the_ two-step (60 s)\"\n"
         );
-        assert_eq!(written.closing, "");
+        assert_eq!(written.closing, "del ka_app_ssh_4 203.0.113.3\n");
+    }
+
+    #[test]
+    fn what_is_to_end_within_a_second_does_not_go_on_as_it_was() {
+        let change = |left| Change::RenewElements {
+            set: set("app_ssh_4"),
+            elements: Elements::from([grant("203.0.113.3", left)]),
+        };
+        let written = commands(&[change(999)]).unwrap();
+        assert_eq!(
+            (written.closing.as_str(), written.opening.as_str()),
+            ("del ka_app_ssh_4 203.0.113.3\n", "")
+        );
+        let again = commands(&[change(999), change(5_000)]).unwrap();
+        assert_eq!((again.closing.as_str(), again.opening.lines().count()), ("", 1));
+        let new = Change::AddElements {
+            set: set("app_ssh_4"),
+            elements: Elements::from([grant("203.0.113.3", 999)]),
+        };
+        assert_eq!(commands(&[new]).unwrap(), Commands::default());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Reads what `iptables-save` and `ipset save` write, as far as it is ours.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::model::{CHAIN_PREFIX, Chain, Hook, SET_PREFIX, Table};
 
@@ -11,6 +11,8 @@ pub struct Listing {
     pub tables: BTreeMap<String, ListedTable>,
     /// Whether anybody has a rule or a policy there.
     pub used: bool,
+    /// Tables of which iptables-nft shows nothing, whatever is in them: it has no words for a rule there.
+    pub hidden: BTreeSet<String>,
 }
 
 /// What of a table is ours.
@@ -48,9 +50,12 @@ impl Listing {
         let [gate, here, services, forward] =
             ["gate", "gate_here", "services", "forward"].map(super::names::chain);
         let leads = |hooks: &Vec<(usize, String)>| hooks.iter().any(|(_, rule)| leads_to(rule, &forward));
+        // Without any app.
+        let serves = table.chains.keys().any(|name| name.starts_with(&super::names::chain("svc_")));
         self.guards()
             && table.hooks.get("FORWARD").is_some_and(leads)
-            && [&gate, &here, &services].iter().all(|name| rules(name).is_some())
+            && [&gate, &here].iter().all(|name| rules(name).is_some())
+            && (rules(&services).is_some() || !serves && table.chains.contains_key(&services))
             && rules(&services)
                 .into_iter()
                 .flatten()
@@ -82,7 +87,7 @@ impl Listing {
         };
         let tables = self.tables.iter().map(|(name, have)| (name.clone(), table(have)));
         let tables = tables.filter(|(_, have)| !have.chains.is_empty() || !have.hooks.is_empty());
-        Self { tables: tables.collect(), used: false }
+        Self { tables: tables.collect(), ..Self::default() }
     }
 }
 
@@ -132,6 +137,8 @@ pub fn listing(text: &str) -> Listing {
             name = table.trim();
             places.clear();
             out.tables.entry(name.to_owned()).or_default();
+        } else if let Some(table) = hidden(line) {
+            out.hidden.insert(table.to_owned());
         } else if let Some(declared) = line.strip_prefix(':') {
             let mut words = declared.split(' ');
             let (Some(chain), Some(policy)) = (words.next(), words.next()) else { continue };
@@ -159,6 +166,11 @@ pub fn listing(text: &str) -> Listing {
         }
     }
     out
+}
+
+/// The table that a line says nothing of: "# Table `nat' is incompatible, use 'nft' tool."
+fn hidden(line: &str) -> Option<&str> {
+    Some(line.strip_prefix("# Table `")?.split_once("' is incompatible")?.0)
 }
 
 /// A line without the counts that `-c` puts in front: `[packets:bytes] `.
@@ -290,6 +302,26 @@ mod tests {
         assert!(!listing("*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n").used);
         assert!(listing("*filter\n:INPUT DROP [0:0]\nCOMMIT\n").used);
         assert!(!listing("").used);
+    }
+
+    #[test]
+    fn a_table_that_is_not_shown_is_not_taken_for_an_empty_one() {
+        let text = format!("{LISTED}# Table `nat' is incompatible, use 'nft' tool.\n# Completed\n");
+        assert_eq!(listing(&text).hidden, BTreeSet::from(["nat".to_owned()]));
+        assert!(listing(LISTED).hidden.is_empty() && listing(&text).ours() == listing(LISTED).ours());
+    }
+
+    #[test]
+    fn a_guard_of_no_app_is_whole_and_one_whose_dispatch_was_flushed_is_not() {
+        let gates = "*mangle\n:KA-services - [0:0]\n-A PREROUTING -j KA-gate\n-A FORWARD -j KA-forward\n-A KA-gate -g KA-gate_here\n-A KA-gate_here -i eth0 -g KA-services\n";
+        let service = ":KA-svc_tcp_22 - [0:0]\n-A KA-svc_tcp_22 -j DROP\n";
+        let declared = ":KA-gate - [0:0]\n";
+        let whole = |more: &str| {
+            listing(&gates.replacen("*mangle\n", &format!("*mangle\n{declared}{more}"), 1)).is_whole()
+        };
+        assert!(whole(""));
+        assert!(!whole(service));
+        assert!(whole(&format!("{service}-A KA-services -p tcp --dport 22 -g KA-svc_tcp_22\n")));
     }
 
     #[test]

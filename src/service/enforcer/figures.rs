@@ -69,13 +69,23 @@ impl Enforcer {
         let mut out = Vec::new();
         let mut add = |part, message: String| out.push(Ailment { part, message });
         let firewall = self.operations.firewall();
-        // iptables would be a program that is run.
-        if firewall.port().is_some() {
-            match firewall.guards() {
+        let gone = "the rules are not in the kernel, or not all: ports stand open";
+        match firewall {
+            Firewall::Nftables(_) => match firewall.guards() {
                 Ok(true) => {}
-                Ok(false) => add(Part::Guard, "the rules are not in the kernel: ports stand open".to_owned()),
+                Ok(false) => add(Part::Guard, gone.to_owned()),
                 Err(error) => add(Part::Kernel, format!("the kernel does not tell of the rules: {error}")),
-            }
+            },
+            // As it was when it was last looked at: else programs would be run.
+            Firewall::Iptables(iptables) => match iptables.closes() {
+                Ok(true) => {}
+                Ok(false) => add(Part::Guard, gone.to_owned()),
+                // No restart would help.
+                Err(error) => add(Part::Guard, format!("nobody can tell whether ports are closed: {error}")),
+            },
+        }
+        if let Some((reason, _)) = &self.unrepaired {
+            add(Part::Rules, format!("the rules cannot be put right: {reason}"));
         }
         if self.trial.as_ref().is_some_and(|trial| trial.is_alone()) {
             add(Part::Daemon, ALONE.to_owned());

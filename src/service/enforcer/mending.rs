@@ -1,5 +1,7 @@
 //! Putting right what others did to our rules, and saying so.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::super::host_chains::Repaired;
@@ -12,6 +14,8 @@ use crate::units::{LogEvent, Now};
 
 /// So many grants that somebody else made at once are looked at again.
 const MANY: usize = 1_000;
+/// When it is said again that the same thing keeps us from putting the rules right.
+const SAID_AGAIN: Duration = Duration::from_secs(60);
 
 impl Enforcer {
     pub(super) fn repair(&mut self, now: Now) {
@@ -94,6 +98,7 @@ impl Enforcer {
     fn after_repair(&mut self, outcome: Result<Repaired, OperationError>, now: Now) {
         match outcome {
             Ok(repaired @ Repaired { own, host }) => {
+                self.unrepaired = None;
                 self.tally.on_repair(repaired);
                 if host > 0 {
                     self.on_host_repaired(host, now);
@@ -107,12 +112,22 @@ impl Enforcer {
                 }
             }
             Err(error) => {
-                let (by, reason) = (Some(self.by.clone()), Some(error.to_string()));
-                Record { by, reason, ..Record::of(LogEvent::NotRepaired) }
-                    .log("our table was changed and cannot be put right: ports may stand open; trying again");
+                self.on_unrepaired(error.to_string(), now);
                 self.repair_at = Some(Instant::now() + AGAIN);
             }
         }
+    }
+
+    /// What lasts is tried every second, and said once a minute.
+    fn on_unrepaired(&mut self, reason: String, now: Now) {
+        let said = self.unrepaired.as_ref();
+        if said.is_some_and(|(before, at)| *before == reason && now.boot < *at + SAID_AGAIN) {
+            return;
+        }
+        let by = Some(self.by.clone());
+        Record { by, reason: Some(reason.clone()), ..Record::of(LogEvent::NotRepaired) }
+            .log("our table was changed and cannot be put right: ports may stand open; trying again");
+        self.unrepaired = Some((reason, now.boot));
     }
 
     fn on_host_repaired(&mut self, changes: usize, now: Now) {

@@ -51,12 +51,18 @@ impl Enforcer {
         Reply::Health { problems: self.ailments(), ports: self.public_ports(), behind, by_flags: false }
     }
 
+    fn closes(&mut self, live: &Live) -> bool {
+        self.operations.firewall().closes(live).unwrap_or(false)
+    }
+
     fn rules_as_wanted(&mut self, live: &Live) -> Option<bool> {
         let (settings, options) = self.operations.in_force();
         let (settings, options) = (settings.clone(), options);
         match self.operations.firewall().plan(&settings, options) {
             Ok(Plan::Nftables(wanted)) => Some(diff(Some(live), &wanted).is_empty()),
-            Ok(Plan::Iptables(_)) | Err(_) => None,
+            // Whether they are more than closed would be programs that are run.
+            Ok(Plan::Iptables(_)) => (self.unrepaired.is_some() || !self.closes(live)).then_some(false),
+            Err(_) => None,
         }
     }
 
