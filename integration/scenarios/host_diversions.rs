@@ -93,7 +93,8 @@ fn a_transparent_proxy_and_rewritten_packets_are_told() {
     );
     let found = obstacles(&home, &net.router);
     assert!(find(&found, "tproxy").message.contains("2222"));
-    find(&found, "stateless-translation");
+    let words = find(&found, "stateless-translation").message;
+    assert!(words.contains("the gate judges by what it writes"), "{words}");
     remedy(&machine, &found);
     assert_quiet(&home, &net.router);
     drop(server);

@@ -42,6 +42,7 @@ mod host_aliases;
 mod host_audit;
 mod host_chains;
 mod host_diversions;
+mod host_order;
 mod host_random;
 mod hostile_front;
 mod https_abuse;

@@ -43,6 +43,8 @@ struct Obstacle {
     lost: Vec<Journey>,
     places: Vec<Place>,
     visited: Vec<String>,
+    /// Whether the chain is left before its end, so that what stands there is not reached.
+    left: bool,
     saved_by_mark: bool,
     overwritten: Vec<Overwritten>,
 }
@@ -82,7 +84,8 @@ impl Obstacle {
                 } else {
                     tally.doubtful += 1;
                 }
-                self.lost.push(journey.clone());
+                self.lost.push(as_it_came(journey, meeting));
+                self.left |= meeting.passage.left;
                 let overwritten = meeting.overwritten.as_ref();
                 self.overwritten.extend(overwritten.filter(|by| !self.overwritten.contains(by)).cloned());
                 if !self.places.contains(place) {
@@ -125,7 +128,9 @@ impl Obstacle {
             chain,
             hook: *hook,
             place: self.places.first(),
-            only_place: self.places.len() == 1 && hit().all(|tally| tally.doubtful == 0),
+            only_place: self.places.len() == 1
+                && hit().all(|tally| tally.doubtful == 0)
+                && !(self.left && self.places.iter().any(|place| place.rule.is_none())),
             visited: &self.visited,
             admission: by_mark.map_or(Admission::Ports, Admission::Mark),
             journeys: &self.lost,
@@ -187,6 +192,16 @@ impl Obstacle {
         }
         out
     }
+}
+
+/// The answer of a LAN host is this host's by then, at the ports that clients use.
+fn as_it_came(journey: &Journey, meeting: &Meeting) -> Journey {
+    let mut out = journey.clone();
+    if meeting.as_ours {
+        out.packet.put_address(false, None);
+        out.packet.put_port(false, None);
+    }
+    out
 }
 
 /// How sure it is that packets are lost; the last is the worst.

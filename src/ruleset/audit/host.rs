@@ -245,13 +245,14 @@ impl Host {
         self.chains.iter_mut().find(|chain| chain.name == name && chain.table == *table)
     }
 
-    /// The base chains on a hook, in the order in which a packet meets them.
+    /// The base chains on a hook, in the order in which a packet meets them: of equal ones of a table, the newer first.
     pub fn on(&self, hook: HostHook) -> Vec<(&HostChain, &HostBase)> {
         let mut out: Vec<(&HostChain, &HostBase)> = self
             .chains
             .iter()
             .filter_map(|chain| Some((chain, chain.base.as_ref()?)))
             .filter(|(_, base)| base.hook == hook)
+            .rev()
             .collect();
         out.sort_by_key(|(_, base)| base.priority);
         out

@@ -13,6 +13,8 @@ use crate::units::{Family, Mark, PortRange};
 const TRACKING_PRIORITY: i32 = -200;
 /// Our `raw_in` and `raw_out`.
 const RAW_PRIORITY: i32 = -300;
+/// At this priority of postrouting, answers get back the address and port that the client turned to.
+pub const SOURCE_PRIORITY: i32 = 100;
 /// Our chains that set the mark.
 pub const MARK_PRIORITY: i32 = -10;
 
@@ -63,6 +65,8 @@ pub struct Meeting {
     pub unmarked: Option<Passage>,
     /// Who wrote another mark over ours before it was lost.
     pub overwritten: Option<Overwritten>,
+    /// Whether it is the answer of a LAN host, and already says that it is this host's.
+    pub as_ours: bool,
 }
 
 /// A rule that writes another mark over ours.
@@ -115,8 +119,15 @@ pub fn loss(passage: &Passage) -> Option<(&Place, bool)> {
 /// Sends a packet on its way, past every chain, even those behind one that drops it.
 #[must_use]
 pub fn travel(situation: &Situation, journey: &Journey, mark: Option<Mark>) -> Vec<Meeting> {
-    let mut traveller =
-        Traveller { situation, mark, packet: journey.packet.clone(), journey, writer: None, met: Vec::new() };
+    let mut traveller = Traveller {
+        situation,
+        mark,
+        packet: journey.packet.clone(),
+        journey,
+        writer: None,
+        as_ours: false,
+        met: Vec::new(),
+    };
     traveller.go();
     traveller.met
 }
@@ -128,6 +139,8 @@ struct Traveller<'a> {
     packet: Packet,
     /// Who wrote another mark over ours.
     writer: Option<(TableRef, Place)>,
+    /// Whether the answer of a LAN host has become this host's.
+    as_ours: bool,
     met: Vec<Meeting>,
 }
 
@@ -254,6 +267,9 @@ impl Traveller<'_> {
                 self.put_mark();
                 marked = true;
             }
+            if hook == HostHook::Postrouting && base.priority > SOURCE_PRIORITY {
+                self.translate_back();
+            }
             self.packet.tracking = self.tracking_at(hook, base, after);
             let before = self.packet.clone();
             let passage = pass(host, chain, &mut self.packet);
@@ -274,6 +290,26 @@ impl Traveller<'_> {
             self.put_mark();
         }
         self.packet.tracking = after;
+        if hook == HostHook::Postrouting {
+            self.translate_back();
+        }
+    }
+
+    /// Gives the answer of a LAN host the address and port that the client turned to.
+    fn translate_back(&mut self) {
+        let Tracking { tracked, direction, status, .. } = self.packet.tracking;
+        let is_answer = tracked && direction == Tracking::REPLY.direction && status & CT_STATUS_DNAT != 0;
+        if self.as_ours || self.journey.route != Route::Through || !is_answer {
+            return;
+        }
+        let out = self.packet.oif.as_ref().and_then(|out| self.situation.interface(&out.name));
+        let mut own = out.into_iter().flat_map(|out| out.reachable(self.packet.family));
+        // Of several addresses or ports, any may be the one.
+        let address = own.next().filter(|_| own.next().is_none());
+        let ports = self.journey.ports;
+        self.packet.put_address(false, address);
+        self.packet.put_port(false, ports.is_single().then(|| ports.first()));
+        self.as_ours = true;
     }
 
     /// Before connection tracking has seen a packet, only our own table can have kept it out.
@@ -327,6 +363,7 @@ impl Traveller<'_> {
             passage,
             unmarked,
             overwritten: None,
+            as_ours: self.as_ours,
         });
     }
 

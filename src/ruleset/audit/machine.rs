@@ -104,6 +104,8 @@ pub struct Passage {
     pub found: Vec<Found>,
     /// Who wrote another mark on it.
     pub marked: Vec<Place>,
+    /// Whether it may leave the base chain before its end, for the policy.
+    pub left: bool,
 }
 
 /// Sends a packet through a base chain; its mark and tracking are as they are afterwards.
@@ -171,6 +173,7 @@ impl<'h> Machine<'h, '_> {
             let (on, out, end) = self.follow(outcome, sure && matches == Tri::Yes, depth, place);
             ended |= end;
             left |= out;
+            self.passage.left |= out && self.jumps.is_empty();
             if matches == Tri::Yes && !on {
                 return match (ended, left) {
                     (_, false) => Tri::No,

@@ -212,7 +212,7 @@ fn rewritten(situation: &Situation) -> Vec<Finding> {
                     severity: Severity::Warning,
                     code: "stateless-translation",
                     message: format!(
-                        "{} writes other destinations into packets before our gate sees them: what it sends to a guarded port needs no grant",
+                        "{} writes other destinations into packets before our gate sees them: the gate judges by what it writes, so that what was sent to a guarded port and goes to another one needs no grant",
                         rule_of(&chain.table, &place)
                     ),
                     fix: delete(&chain.table, &place),

@@ -307,7 +307,7 @@ fn admit(facts: &Facts<'_>, question: &Question<'_>, walk: &Walk, met: &Met, pla
         chain: &met.chain,
         hook: met.hook,
         place: Some(place),
-        only_place: true,
+        only_place: place.rule.is_some() || !met.passage.left,
         visited: &met.passage.visited,
         admission: mark.map_or(Admission::Ports, Admission::Mark),
         journeys: std::slice::from_ref(&journey),

@@ -242,34 +242,80 @@ impl<'a> Walker<'a> {
     }
 
     fn hook(&mut self, hook: HostHook) -> Result<(), End> {
-        let mut chains: Vec<(&HostChain, &HostBase)> = self.situation.host.on(hook);
+        let situation = self.situation;
+        let mut chains: Vec<(&HostChain, &HostBase)> = situation.host.on(hook);
+        chains.retain(|(chain, base)| self.is_concerned(chain, base));
         chains.sort_by_key(|(_, base)| (effective(base), base.priority));
         let translates = matches!(hook, HostHook::Prerouting);
         let mut translation_is_over = false;
-        for (chain, base) in chains {
-            if !self.is_concerned(chain, base) {
-                continue;
-            }
+        // The packet as it came to the first chain of a priority.
+        let mut level = (i32::MIN, self.packet.clone());
+        for (at, &(chain, base)) in chains.iter().enumerate() {
             if translates && !translation_is_over && effective(base) > NAT_DESTINATION {
                 self.translate_later();
                 translation_is_over = true;
+            }
+            if hook == HostHook::Postrouting && effective(base) > NAT_SOURCE {
+                self.answer_as_asked();
             }
             if base.kind == HostChainKind::Nat {
                 if translation_is_over || self.packet.tracking.state != Tracking::NEW.state {
                     continue;
                 }
-                let is_done = self.meet(chain, base)?;
+                let is_done = self.meet(chain, base, None)?;
                 translation_is_over = is_done && !translates || self.follow_translation(translates);
                 continue;
             }
             self.packet.tracking = self.tracking_at(hook, base);
-            self.meet(chain, base)?;
+            if level.0 != base.priority {
+                level = (base.priority, self.packet.clone());
+            }
+            let otherwise = self.in_another_order(&chains, at, &level.1);
+            self.meet(chain, base, otherwise)?;
+        }
+        if hook == HostHook::Postrouting {
+            self.answer_as_asked();
         }
         if translates && !translation_is_over {
             self.translate_later();
         }
         self.packet.tracking = self.tracking_after();
         Ok(())
+    }
+
+    /// Of chains of one priority the kernel runs the newest first, and does not tell which one of two tables that is: the
+    /// packet as it comes to a chain if it is the other way round between tables.
+    fn in_another_order(
+        &self,
+        chains: &[(&HostChain, &HostBase)],
+        at: usize,
+        start: &Packet,
+    ) -> Option<Packet> {
+        let &(chain, base) = chains.get(at)?;
+        let equal = |is: &HostBase| is.kind == HostChainKind::Filter && is.priority == base.priority;
+        let other_table = |of: &HostChain| of.table != chain.table;
+        if !chains.iter().any(|(of, is)| equal(is) && other_table(of)) {
+            return None;
+        }
+        let mut packet = start.clone();
+        for (index, (of, is)) in chains.iter().enumerate() {
+            if index != at && equal(is) && other_table(of) == (index > at) {
+                let _ = pass(&self.situation.host, of, &mut packet);
+            }
+        }
+        Some(packet)
+    }
+
+    /// An answer leaves as that of the address and port that the client turned to.
+    fn answer_as_asked(&mut self) {
+        let Tracking { tracked, direction, .. } = self.packet.tracking;
+        if let (true, Some(original)) =
+            (tracked && direction == Tracking::REPLY.direction, &self.packet.original)
+        {
+            let (addr, port) = original.to;
+            self.packet.put_address(false, Some(addr));
+            self.packet.put_port(false, Some(port));
+        }
     }
 
     /// Later packets go where the first one went, or where it is known to go beforehand.
@@ -311,12 +357,16 @@ impl<'a> Walker<'a> {
         self.packet.for_here = addr.is_some_and(|addr| self.situation.is_own(addr));
     }
 
-    /// Sends the packet through a chain; whether that chain has come to an end with it by a rule.
-    fn meet(&mut self, chain: &HostChain, base: &HostBase) -> Result<bool, End> {
+    /// Sends the packet through a chain, to which it may come otherwise; whether that chain has come to an end with it
+    /// by a rule.
+    fn meet(&mut self, chain: &HostChain, base: &HostBase, otherwise: Option<Packet>) -> Result<bool, End> {
         let before = self.packet.clone();
         let mut passage = pass(&self.situation.host, chain, &mut self.packet);
         if matches!(base.hook, HostHook::Prerouting | HostHook::Output) && base.priority == TRACKING {
-            self.or_before_tracking(chain, &before, &mut passage);
+            self.or_as(chain, Packet { tracking: Tracking::NOT_YET, ..before.clone() }, &mut passage);
+        }
+        if let Some(other) = otherwise.filter(|other| *other != before) {
+            self.or_as(chain, other, &mut passage);
         }
         self.untracked |= passage.deeds.iter().any(|(deed, _, sure)| *sure && *deed == Deed::Notrack);
         let ended = passage.ends.iter().any(|end| end.certain && end.place.rule.is_some());
@@ -334,10 +384,10 @@ impl<'a> Walker<'a> {
         }
     }
 
-    /// Of what comes at the same priority as connection tracking, that is first which was loaded first.
-    fn or_before_tracking(&self, chain: &HostChain, before: &Packet, passage: &mut Passage) {
-        let mut early = Packet { tracking: Tracking::NOT_YET, ..before.clone() };
-        let other = pass(&self.situation.host, chain, &mut early);
+    /// What comes at the same priority as connection tracking, or as a chain of another table, may come before it: then
+    /// the chain sees another packet.
+    fn or_as(&self, chain: &HostChain, mut packet: Packet, passage: &mut Passage) {
+        let other = pass(&self.situation.host, chain, &mut packet);
         if other.ends != passage.ends {
             passage.ends.extend(other.ends);
             passage.ends.iter_mut().for_each(|end| end.certain = false);
@@ -359,7 +409,7 @@ impl<'a> Walker<'a> {
         for &hook in hooks {
             for (chain, base) in self.situation.host.on(hook) {
                 if chain.table.family == HostFamily::Bridge {
-                    self.meet(chain, base)?;
+                    self.meet(chain, base, None)?;
                 }
             }
         }

@@ -255,14 +255,15 @@ fn connlimit(data: Attributes<'_>) -> Step {
     Step::Limit { over: data.be32(2).unwrap_or(0) & 1 != 0, room }
 }
 
-/// Quotas, rates and numbers of connections that have names are not read; counters and helpers matter little.
+/// Quotas, rates and numbers of connections that have names are not read; counters and helpers matter little. Where a
+/// map names the object (and no kind is told), a packet that is not in it does not match.
 fn named_object(data: Attributes<'_>) -> Step {
     const QUOTA: u32 = 2;
     const LIMIT: u32 = 4;
     const CONNLIMIT: u32 = 5;
     match data.be32(1) {
-        Some(QUOTA | LIMIT | CONNLIMIT) => Step::Unknown("objref".to_owned()),
-        Some(_) | None => Step::Nothing,
+        Some(QUOTA | LIMIT | CONNLIMIT) | None => Step::Unknown("objref".to_owned()),
+        Some(_) => Step::Nothing,
     }
 }
 
@@ -290,4 +291,20 @@ fn nat(data: Attributes<'_>) -> Option<Step> {
         port: register(data, 5),
         last_port: register(data, 6),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::attr::attribute;
+    use super::*;
+
+    #[test]
+    fn what_a_named_object_does_is_unknown_where_a_map_names_it() {
+        let of = |kind: u32| [attribute(1, &kind.to_be_bytes()), attribute(2, b"q\0")].concat();
+        let by_map = [attribute(3, &1_u32.to_be_bytes()), attribute(4, b"m\0")].concat();
+        let unknown = Step::Unknown("objref".to_owned());
+        assert_eq!(named_object(Attributes(&of(1))), Step::Nothing, "a counter");
+        assert_eq!(named_object(Attributes(&of(2))), unknown, "a quota");
+        assert_eq!(named_object(Attributes(&by_map)), unknown);
+    }
 }
