@@ -43,6 +43,7 @@ mod host_audit;
 mod host_chains;
 mod host_diversions;
 mod host_random;
+mod host_ways;
 mod hostile_front;
 mod https_abuse;
 mod init;

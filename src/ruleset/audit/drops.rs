@@ -38,6 +38,7 @@ struct Kind {
 /// What a chain does to everything that must get through.
 #[derive(Clone, Debug, Default)]
 struct Obstacle {
+    priority: i32,
     sees_mark: bool,
     tallies: BTreeMap<Kind, Tally>,
     lost: Vec<Journey>,
@@ -63,6 +64,7 @@ pub(super) fn drops(layout: &Layout<'_>, situation: &Situation, trips: &[Trip]) 
 impl Obstacle {
     fn note(&mut self, journey: &Journey, meeting: &Meeting) {
         self.sees_mark |= meeting.sees_mark;
+        self.priority = meeting.priority;
         let packet = &journey.packet;
         let kind = Kind {
             what: journey.what.clone(),
@@ -124,6 +126,7 @@ impl Obstacle {
             table,
             chain,
             hook: *hook,
+            priority: self.priority,
             place: self.places.first(),
             only_place: self.places.len() == 1 && hit().all(|tally| tally.doubtful == 0),
             visited: &self.visited,
