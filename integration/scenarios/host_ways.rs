@@ -97,3 +97,42 @@ fn what_is_dropped_before_routing_is_told_as_it_looks_there() {
         site.net.router.nft("delete table inet host");
     }
 }
+
+#[test]
+fn one_port_of_a_range_and_one_address_of_several_are_told() {
+    let config = Config::new(&[]).app("ssh", "[22, \"3330-3339\"]", "tcp", "local", &["duration: 60"]).app(
+        "many",
+        "\"2225-2234\"",
+        "tcp",
+        "10.0.0.5",
+        &["duration: 60"],
+    );
+    let site = Site::new(&config, &[22, 3335], &[2227, 2229]);
+    let [first, second] = ["203.0.113.1", "203.0.113.9"].map(|addr| addr.parse::<IpAddr>().unwrap());
+    site.net.router.run("ip", &["addr", "add", "203.0.113.9/24", "dev", "ext0"]).success();
+    assert_quiet(&site.home, &site.net.router);
+    let machine = Machine::new(&site.net.router);
+    for app in ["ssh", "many"] {
+        site.grant(app, Family::V4);
+    }
+    for (hook, rule, open, shut) in [
+        ("input", "tcp dport 3335 drop", (first, 22), (first, 3335)),
+        ("forward", "tcp dport 2227 drop", (first, 2229), (first, 2227)),
+        ("prerouting", "ip daddr 10.0.0.5 tcp dport 2227 drop", (first, 2229), (first, 2227)),
+        ("input", "ip daddr 203.0.113.9 tcp dport 22 drop", (first, 22), (second, 22)),
+    ] {
+        site.net.router.nft(&format!(
+            "table inet host {{ chain c {{ type filter hook {hook} priority filter; {rule}; }}; }}"
+        ));
+        assert!(site.opens(open.0, open.1) && !site.opens(shut.0, shut.1), "{hook} {rule}");
+        let found = obstacles(&site.home, &site.net.router);
+        assert_eq!(found.len(), 1, "{hook} {rule}: {found:#?}");
+        assert_eq!(found[0].severity, "warning");
+        let what = format!("({} port {})", shut.0, shut.1);
+        assert!(found[0].message.contains(&what), "{hook} {rule}: {found:#?}");
+        remedy(&machine, &found);
+        assert_quiet(&site.home, &site.net.router);
+        assert!(site.opens(shut.0, shut.1), "{hook} {rule}");
+        site.net.router.nft("delete table inet host");
+    }
+}

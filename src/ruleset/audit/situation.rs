@@ -129,10 +129,13 @@ impl HostInterface {
     /// An address of a family by which clients could reach it.
     #[must_use]
     pub fn address(&self, family: Family) -> Option<IpAddr> {
-        self.addresses
-            .iter()
-            .map(|&(addr, _)| addr)
-            .find(|&addr| Family::of(addr) == family && !is_link_local(addr))
+        self.reachable(family).next()
+    }
+
+    /// All of these.
+    pub fn reachable(&self, family: Family) -> impl Iterator<Item = IpAddr> {
+        let all = self.addresses.iter().map(|&(addr, _)| addr);
+        all.filter(move |&addr| Family::of(addr) == family && !is_link_local(addr))
     }
 }
 

@@ -164,15 +164,21 @@ impl Need<'_> {
     fn passer(&self, journey: &Journey) -> Passer {
         let packet = &journey.packet;
         let protocol = packet.protocol;
-        let of = |port: Option<u16>| {
+        let one = |port: Option<u16>| {
             port.and_then(|port| PortRange::new(port, port).ok()).unwrap_or(journey.ports)
+        };
+        // One port of a range stands for all of it, where each is the same at the LAN host.
+        let there = |port: Option<u16>| match port {
+            Some(port) if journey.ports.contains(port) => journey.ports,
+            other => one(other),
         };
         let host = |addr: Option<IpAddr>| addr.map_or(Owner::Plain, Owner::Host);
         let (is_source, ports, owner) = match (journey.route, journey.forwarded) {
             (Route::Out, _) => (true, journey.ports, Owner::Plain),
-            (Route::Through, None) => (true, of(packet.port(false)), host(packet.ip(false))),
+            (Route::Through, None) => (true, there(packet.port(false)), host(packet.ip(false))),
             (Route::Through, Some((addr, port))) if self.sees_translated() => {
-                (false, of(Some(port)), Owner::Host(addr))
+                let kept = packet.port(true) == Some(port);
+                (false, if kept { there(Some(port)) } else { one(Some(port)) }, Owner::Host(addr))
             }
             (Route::In | Route::Through, _) => (false, journey.ports, self.here()),
         };

@@ -42,3 +42,63 @@ fn a_chain_behind_the_translation_of_others_sees_it_as_well() {
     assert_eq!(found.len(), 1, "{found:#?}");
     assert_eq!((found[0].severity, found[0].code), (Severity::Error, "host-drops-early"));
 }
+
+/// Port 22 and a range here, and a range of a LAN host.
+fn ranges() -> Settings {
+    let app = |name: &str, port: &str, to: &str| {
+        format!(
+            "{name}:\n  port: {port}\n  protocol: tcp\n  destination: {to}\n  duration: 1h\n  \
+             step2_https_duration: 5\n  access_key_http: [{name}-first-secret]\n  access_key_https: [{name}-other-secret]\n"
+        )
+    };
+    settings(&(app("ssh", "[22, \"3330-3339\"]", "local") + &app("many", "\"4330-4339\"", "192.168.1.20")))
+}
+
+#[test]
+fn a_port_within_a_range_that_is_dropped_is_told_and_the_remedy_names_the_range() {
+    for (hook, port, said, remedy) in [
+        (HostHook::Input, 3335, "(203.0.113.1 port 3335), ssh:", "meta mark 24107 accept"),
+        (HostHook::Forward, 4335, "(203.0.113.1 port 4335), many:", "meta mark 24107 accept"),
+        (HostHook::Forward, 4339, "(203.0.113.1 port 4339), many:", "meta mark 24107 accept"),
+        (
+            HostHook::Prerouting,
+            4335,
+            "(203.0.113.1 port 4335), many:",
+            "iifname '\"eth0\"' ip daddr 192.168.1.20 tcp dport 4330-4339 accept",
+        ),
+    ] {
+        let chain = chain("c", base(hook, 0, false), vec![drops(port)]);
+        let found = told(&ranges(), &situation(vec![chain]));
+        assert_eq!(found.len(), 1, "{port}: {found:#?}");
+        assert_eq!(found[0].severity, Severity::Warning);
+        assert!(
+            found[0].message.contains(&format!("drops, at some ports or addresses {said}")),
+            "{found:#?}"
+        );
+        let line = format!(
+            "# only if it shall be reached there, too:\nnft insert rule inet host c position 7 {remedy}\n"
+        );
+        assert!(found[0].fix.starts_with(&line), "{found:#?}");
+    }
+    let other = chain("c", base(HostHook::Prerouting, -300, false), vec![drops(3340), drops(4329)]);
+    assert_eq!(told(&ranges(), &situation(vec![other])), []);
+}
+
+#[test]
+fn an_address_that_one_rule_has_something_against_is_told() {
+    let address = |addr: [u8; 4]| {
+        let load = Step::Load { source: Source::Payload { base: 1, offset: 16 }, to: 0, len: Some(4) };
+        let compare = Step::Compare { at: 0, how: Comparison::Eq, data: addr.to_vec() };
+        vec![load, compare, verdict(Verdict::Drop)]
+    };
+    let host = |addr| {
+        let chain = chain("c", base(HostHook::Input, 0, false), vec![address(addr)]);
+        let mut out = situation(vec![chain]);
+        out.interfaces[0].addresses.push(([198, 51, 100, 9].into(), 32));
+        told(&settings(""), &out)
+    };
+    let found = host([198, 51, 100, 9]);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert!(found[0].message.contains("(198.51.100.9 port 8080), step 1, step 2: "), "{found:#?}");
+    assert_eq!(host([198, 51, 100, 10]), []);
+}
