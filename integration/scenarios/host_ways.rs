@@ -136,3 +136,34 @@ fn one_port_of_a_range_and_one_address_of_several_are_told() {
         site.net.router.nft("delete table inet host");
     }
 }
+
+#[test]
+fn what_is_in_an_ipset_is_not_known_but_a_list_that_bans_is_of_strangers() {
+    let site = Site::new(&Config::ssh(&["duration: 60"]), &[2222], &[]);
+    let machine = Machine::new(&site.net.router);
+    site.grant("ssh", Family::V4);
+    let sets = "ipset create ports bitmap:port range 1-65535; ipset add ports 2222; ipset add ports 8080; ipset add ports 8443\n\
+                ipset create good hash:net; ipset add good 203.0.113.2\n\
+                ipset create bad hash:net; ipset add bad 192.0.2.0/24";
+    machine.sh(sets).success();
+    const ADMITTED: &str = "-m conntrack --ctstate ESTABLISHED -j ACCEPT";
+    for (rules, opens, told) in [
+        (&["-m set --match-set ports dst -j DROP"][..], false, true),
+        (&["-m set ! --match-set good src -j DROP"], true, true),
+        (&[ADMITTED, "-m set --match-set ports dst -j ACCEPT", "-p tcp -j DROP"], true, true),
+        (&[ADMITTED, "-m set --match-set good src -j ACCEPT", "-p tcp -j DROP"], true, true),
+        (&["-m set --match-set bad src -j DROP"], true, false),
+    ] {
+        for rule in rules {
+            machine.sh(&format!("iptables -A INPUT {rule}")).success();
+        }
+        assert_eq!(site.opens(Family::V4.router(), 2222), opens, "{rules:?}");
+        let found = obstacles(&site.home, &site.net.router);
+        assert!(
+            found.iter().all(|one| one.severity == "warning" && one.message.contains("may drop")),
+            "{found:#?}"
+        );
+        assert_eq!(!found.is_empty(), told, "{rules:?}: {found:#?}");
+        machine.sh("iptables -F INPUT").success();
+    }
+}

@@ -227,7 +227,7 @@ impl<'h> Machine<'h, '_> {
         let mut matches = Tri::Yes;
         for step in &rule.steps {
             match self.step(step, &mut registers, sure && matches == Tri::Yes, place) {
-                Went::On(tri) => matches = matches.min(tri),
+                Went::On(tri) => matches = matches.min(compat::in_rule(tri, step, rule)),
                 Went::Out(tri, outcome) => return (matches.min(tri), outcome),
             }
             if matches == Tri::No {
