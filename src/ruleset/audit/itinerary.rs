@@ -20,6 +20,8 @@ const CLIENTS_6: [Ipv6Addr; 3] = [
     Ipv6Addr::new(0x2600, 0x1700, 0x51, 0x9d, 0, 0, 0, 0x21),
     Ipv6Addr::new(0x2401, 0xfa00, 0x8, 0x17, 0, 0, 0, 0x90),
 ];
+/// What a PPPoE session, behind which the last of them is, takes from each segment.
+const PPPOE: u16 = 8;
 /// The port a client happens to use.
 const CLIENT_PORT: u16 = 51_515;
 
@@ -150,6 +152,15 @@ impl Scene<'_, '_> {
         }
     }
 
+    /// Has the client send a packet.
+    fn send(&self, packet: &mut Packet) {
+        packet.iif = Some(self.interface.clone());
+        let is = |last: Option<IpAddr>| last == Some(self.client);
+        if is(CLIENTS_4.last().map(|&last| last.into())) || is(CLIENTS_6.last().map(|&last| last.into())) {
+            packet.segment = packet.segment.map(|usual| usual - PPPOE);
+        }
+    }
+
     fn is_here(&self, app: &App) -> bool {
         app.interface_ext.iter().any(|name| name.as_str() == self.interface.name)
     }
@@ -174,7 +185,7 @@ impl Scene<'_, '_> {
             let mut packet = Packet { tracking, ..packet };
             match route {
                 Route::Out => packet.oif = Some(self.interface.clone()),
-                Route::In | Route::Through => packet.iif = Some(self.interface.clone()),
+                Route::In | Route::Through => self.send(&mut packet),
             }
             out.push(Journey { what: what.to_owned(), ports, packet, route, untracked, forwarded: None });
         };
@@ -200,7 +211,7 @@ impl Scene<'_, '_> {
         let to = (self.own, Some(port));
         for (flags, tracking) in [(TcpFlags::Syn, Tracking::NEW), (TcpFlags::Data, Tracking::ESTABLISHED)] {
             let mut packet = Packet::new(self.family, protocol, from, to, flags);
-            packet.iif = Some(self.interface.clone());
+            self.send(&mut packet);
             packet.tracking = tracking;
             out.push(Journey {
                 what: app.name.as_str().to_owned(),

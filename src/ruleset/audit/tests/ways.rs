@@ -102,3 +102,21 @@ fn an_address_that_one_rule_has_something_against_is_told() {
     assert!(found[0].message.contains("(198.51.100.9 port 8080), step 1, step 2: "), "{found:#?}");
     assert_eq!(host([198, 51, 100, 10]), []);
 }
+
+#[test]
+fn the_largest_segment_of_usual_clients_is_larger_by_ipv4() {
+    let shorter = |than: u16| {
+        let load = Step::Load { source: Source::SegmentSize, to: 0, len: Some(2) };
+        let compare = Step::Compare { at: 0, how: Comparison::Lt, data: than.to_be_bytes().to_vec() };
+        let input = chain(
+            "input",
+            base(HostHook::Input, -20, false),
+            vec![vec![load, compare, verdict(Verdict::Drop)]],
+        );
+        told(&settings(""), &situation(vec![input]))
+    };
+    for (than, severity) in [(1452, None), (1460, Some(Severity::Warning)), (1461, Some(Severity::Error))] {
+        let found = shorter(than);
+        assert_eq!(found.first().map(|finding| finding.severity), severity, "{than}: {found:#?}");
+    }
+}
