@@ -303,7 +303,8 @@ impl<'h> Machine<'h, '_> {
                 }
                 yes
             }
-            Step::Write { .. } | Step::Nothing => yes,
+            Step::AddTo(set) if self.host.is_full(self.table, set) => Went::On(Tri::Maybe),
+            Step::Write { .. } | Step::AddTo(_) | Step::Nothing => yes,
             Step::Never if self.packet.crafted => Went::On(Tri::Maybe),
             Step::Never => Went::On(Tri::No),
             Step::Notrack => {

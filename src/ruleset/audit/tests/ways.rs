@@ -120,3 +120,20 @@ fn the_largest_segment_of_usual_clients_is_larger_by_ipv4() {
         assert_eq!(found.first().map(|finding| finding.severity), severity, "{than}: {found:#?}");
     }
 }
+
+#[test]
+fn a_rule_that_adds_to_a_full_set_may_not_match() {
+    let host = |size| {
+        let steps = vec![Step::AddTo("seen".to_owned()), verdict(Verdict::Accept)];
+        let mut out = situation(vec![chain("input", base(HostHook::Input, -20, true), vec![steps])]);
+        let elements = Some(vec![HostElement { first: Some(vec![9; 4]), ..HostElement::default() }]);
+        let set = HostSet { key_len: 4, size, elements, ..HostSet::default() };
+        out.host.sets.insert((table(), "seen".to_owned()), set);
+        told(&settings(""), &out)
+    };
+    assert_eq!((host(None), host(Some(2))), (vec![], vec![]));
+    let found = host(Some(1));
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert_eq!(found[0].severity, Severity::Warning);
+    assert!(found[0].message.contains("may drop"), "{found:#?}");
+}
