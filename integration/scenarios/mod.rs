@@ -44,6 +44,7 @@ mod host_chains;
 mod host_diversions;
 mod host_order;
 mod host_random;
+mod host_ways;
 mod hostile_front;
 mod https_abuse;
 mod init;

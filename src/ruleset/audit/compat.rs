@@ -2,11 +2,12 @@
 //!
 //! The parameters are the kernel's own structures (`linux/netfilter/xt_*.h`), in host byte order.
 
+use super::host::HostRule;
 use super::machine::{Deed, Tri};
 use super::packet::{Byte, Packet};
 use super::registers::compare;
-use super::step::{Comparison, Room};
-use crate::ruleset::expr::{CT_STATUS_DNAT, ct_state};
+use super::step::{Comparison, Room, Step};
+use crate::ruleset::expr::{CT_STATUS_DNAT, Verdict, ct_state};
 use crate::units::Protocol;
 
 /// What a target does.
@@ -61,7 +62,7 @@ fn judge(name: &str, revision: u32, info: &[u8], packet: &Packet) -> Option<Tri>
         ("set", _) if packet.of_one_client => None,
         ("recent", _) if packet.of_one_client => recent(info).filter(|held| *held == Tri::Yes),
         ("recent", _) => recent(info),
-        ("set", 1..=4) => info.get(3).map(|flags| of(flags & 1 != 0)),
+        ("set", 1..=4) => of_strangers(info, packet),
         ("icmp6", _) if packet.icmpv6().is_some() => icmp6(info, packet),
         ("icmp" | "icmp6" | "ah" | "esp" | "sctp" | "dccp", _) => Some(Tri::No),
         // Extension headers of IPv6, and options of IPv4: it has none.
@@ -72,6 +73,26 @@ fn judge(name: &str, revision: u32, info: &[u8], packet: &Packet) -> Option<Tri>
         ("physdev", _) => physdev(info),
         _ => None,
     }
+}
+
+/// What is in an ipset is not read. One that is asked for the client's address first is taken for a list of strangers,
+/// on which no honest client is, unless what is not on it is looked for. `struct xt_set_info`: the third byte is the
+/// number of questions, the fourth whether it is inverted and then, for each question, whether it is the source.
+fn of_strangers(info: &[u8], packet: &Packet) -> Option<Tri> {
+    const INVERTED: u8 = 1;
+    const FIRST_IS_SOURCE: u8 = 2;
+    let flags = *info.get(3)?;
+    let to_client = packet.iif.is_none() || packet.tracking.direction == 1;
+    let of_client = (flags & FIRST_IS_SOURCE != 0) != to_client;
+    (flags & INVERTED == 0 && of_client).then_some(Tri::No)
+}
+
+/// Whether a match holds, in a rule: a list by which clients are let in is not one of strangers.
+#[must_use]
+pub fn in_rule(found: Tri, step: &Step, rule: &HostRule) -> Tri {
+    let is_list = matches!(step, Step::CompatMatch { name, .. } if name == "set");
+    let lets_in = matches!(rule.steps.last(), Some(Step::Verdict(Verdict::Accept)));
+    if found == Tri::No && is_list && lets_in { Tri::Maybe } else { found }
 }
 
 /// What a target of iptables does.
@@ -377,8 +398,36 @@ fn redirect_port(info: &[u8]) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ruleset::audit::packet::TcpFlags;
+    use crate::ruleset::audit::packet::{Interface, TcpFlags, Tracking};
     use crate::units::Family;
+
+    #[test]
+    fn only_a_plain_list_of_clients_is_taken_for_one_of_strangers() {
+        let mut packet = Packet::new(Family::V4, Protocol::Tcp, (None, None), (None, None), TcpFlags::Syn);
+        packet.iif = Some(Interface { name: "eth0".to_owned(), index: None });
+        let answer = Packet { tracking: Tracking::REPLY, ..packet.clone() };
+        let (src, dst) = (1, 0);
+        let info = |inverted: u8, asked: &[u8]| {
+            let sides = asked.iter().enumerate().map(|(at, side)| side << (at + 1));
+            vec![7, 0, u8::try_from(asked.len()).unwrap(), inverted | sides.sum::<u8>()]
+        };
+        for (info, here, back) in [
+            (info(0, &[src]), Tri::No, Tri::Maybe),
+            (info(0, &[dst]), Tri::Maybe, Tri::No),
+            (info(0, &[src, dst]), Tri::No, Tri::Maybe),
+            (info(1, &[src]), Tri::Maybe, Tri::Maybe),
+            (info(1, &[dst]), Tri::Maybe, Tri::Maybe),
+        ] {
+            let found = [&packet, &answer].map(|packet| matches("set", 4, &info, packet));
+            assert_eq!(found, [here, back], "{info:?}");
+            let step = Step::CompatMatch { name: "set".to_owned(), revision: 4, info };
+            for (last, found) in [(Verdict::Drop, here), (Verdict::Accept, Tri::Maybe)] {
+                let steps = vec![step.clone(), Step::Verdict(last)];
+                let rule = HostRule { steps, ..HostRule::default() };
+                assert_eq!(in_rule(here, &step, &rule), found, "{step:?}");
+            }
+        }
+    }
 
     #[test]
     fn the_mark_of_a_connection_is_set_saved_and_restored_as_the_kernel_does() {

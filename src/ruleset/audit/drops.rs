@@ -1,6 +1,7 @@
 //! Chains of others that lose what we let through.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use super::Trip;
 use super::finding::{Finding, Severity};
@@ -35,11 +36,37 @@ struct Kind {
     flags: Option<u8>,
 }
 
+/// The end of a connection that is guarded, as clients see it: address and port.
+type End = (Option<IpAddr>, Option<u16>);
+
+/// What became of one kind of packet.
+#[derive(Clone, Debug, Default)]
+struct Tallies(BTreeMap<End, Tally>);
+
+impl Tallies {
+    fn certainty(&self) -> Option<Certainty> {
+        let all = || self.0.values();
+        let lost = |tally: &Tally| tally.lost == tally.tried;
+        if all().all(|tally| tally.lost + tally.doubtful == 0) {
+            None
+        } else if all().all(lost) {
+            Some(Certainty::All)
+        } else if all().any(lost) {
+            Some(Certainty::SomeEnds)
+        } else if all().all(|tally| tally.doubtful == 0) {
+            Some(Certainty::SomeClients)
+        } else {
+            Some(Certainty::Doubtful)
+        }
+    }
+}
+
 /// What a chain does to everything that must get through.
 #[derive(Clone, Debug, Default)]
 struct Obstacle {
+    priority: i32,
     sees_mark: bool,
-    tallies: BTreeMap<Kind, Tally>,
+    tallies: BTreeMap<Kind, Tallies>,
     lost: Vec<Journey>,
     places: Vec<Place>,
     visited: Vec<String>,
@@ -65,6 +92,7 @@ pub(super) fn drops(layout: &Layout<'_>, situation: &Situation, trips: &[Trip]) 
 impl Obstacle {
     fn note(&mut self, journey: &Journey, meeting: &Meeting) {
         self.sees_mark |= meeting.sees_mark;
+        self.priority = meeting.priority;
         let packet = &journey.packet;
         let kind = Kind {
             what: journey.what.clone(),
@@ -75,7 +103,9 @@ impl Obstacle {
             state: packet.tracking.state,
             flags: packet.transport.get(13).copied().flatten(),
         };
-        let tally = self.tallies.entry(kind).or_default();
+        let is_answer = journey.route == Route::Out || packet.tracking.direction == 1;
+        let end = (packet.ip(!is_answer), packet.port(!is_answer));
+        let tally = self.tallies.entry(kind).or_default().0.entry(end).or_default();
         tally.tried += 1;
         match meeting.loss() {
             Some((place, certain)) => {
@@ -115,21 +145,18 @@ impl Obstacle {
                 fix: String::new(),
             });
         }
-        let worst = |tally: &Tally| match tally {
-            Tally { lost, tried, .. } if lost == tried => Certainty::All,
-            Tally { doubtful: 0, .. } => Certainty::SomeClients,
-            Tally { .. } => Certainty::Doubtful,
-        };
-        let hit = || self.tallies.values().filter(|tally| tally.lost + tally.doubtful > 0);
-        let certainty = hit().map(worst).max().unwrap_or(Certainty::Doubtful);
+        let certainty = self.tallies.values().filter_map(Tallies::certainty).max();
+        let certainty = certainty.unwrap_or(Certainty::Doubtful);
+        let tallies = || self.tallies.values().flat_map(|tallies| tallies.0.values());
         let by_mark = layout.settings.global.mark.filter(|_| self.sees_mark);
         let need = Need {
             table,
             chain,
             hook: *hook,
+            priority: self.priority,
             place: self.places.first(),
             only_place: self.places.len() == 1
-                && hit().all(|tally| tally.doubtful == 0)
+                && tallies().all(|tally| tally.doubtful == 0)
                 && !(self.left && self.places.iter().any(|place| place.rule.is_none())),
             visited: &self.visited,
             admission: by_mark.map_or(Admission::Ports, Admission::Mark),
@@ -138,7 +165,7 @@ impl Obstacle {
         Some(Finding {
             severity: match certainty {
                 Certainty::All => Severity::Error,
-                Certainty::SomeClients | Certainty::Doubtful => Severity::Warning,
+                Certainty::SomeEnds | Certainty::SomeClients | Certainty::Doubtful => Severity::Warning,
             },
             code: code(*hook, self.sees_mark),
             message: self.message(&which, *hook, certainty, layout),
@@ -148,6 +175,9 @@ impl Obstacle {
                     "# only if those clients, too, shall be able to knock:\n{}",
                     self.fix(situation, &need)
                 ),
+                Certainty::SomeEnds => {
+                    format!("# only if it shall be reached there, too:\n{}", self.fix(situation, &need))
+                }
                 Certainty::All | Certainty::Doubtful => self.fix(situation, &need),
             },
         })
@@ -164,6 +194,18 @@ impl Obstacle {
         lines.join("\n")
     }
 
+    /// An end where something is lost for everybody, and elsewhere not.
+    fn such_as(&self) -> String {
+        let some = |tallies: &&Tallies| tallies.certainty() == Some(Certainty::SomeEnds);
+        let ends = self.tallies.values().filter(some).flat_map(|tallies| &tallies.0);
+        let lost = ends.filter(|(_, tally)| tally.lost == tally.tried).map(|(end, _)| end).next();
+        match lost {
+            Some((Some(addr), Some(port))) => format!(" ({addr} port {port})"),
+            Some((None, Some(port))) => format!(" (port {port})"),
+            Some((_, None)) | None => String::new(),
+        }
+    }
+
     fn message(&self, which: &str, hook: HostHook, certainty: Certainty, layout: &Layout<'_>) -> String {
         let names: BTreeSet<&str> = self.lost.iter().map(|journey| journey.what.as_str()).collect();
         let names = names.into_iter().collect::<Vec<_>>().join(", ");
@@ -172,9 +214,10 @@ impl Obstacle {
             false => names,
         };
         let verb = match certainty {
-            Certainty::All => "drops",
-            Certainty::SomeClients => "drops, for some clients,",
-            Certainty::Doubtful => "may drop",
+            Certainty::All => "drops".to_owned(),
+            Certainty::SomeEnds => format!("drops, at some ports or addresses{},", self.such_as()),
+            Certainty::SomeClients => "drops, for some clients,".to_owned(),
+            Certainty::Doubtful => "may drop".to_owned(),
         };
         let why = self.places.iter().map(describe).collect::<Vec<_>>().join("; ");
         let mut out = format!("{which} {verb} {victims}: {why}");
@@ -209,6 +252,7 @@ fn as_it_came(journey: &Journey, meeting: &Meeting) -> Journey {
 enum Certainty {
     Doubtful,
     SomeClients,
+    SomeEnds,
     All,
 }
 

@@ -144,6 +144,8 @@ pub struct HostSet {
     pub fields: Vec<usize>,
     /// The length of the value of a map in bytes.
     pub data_len: usize,
+    /// How many elements it takes, where that is limited.
+    pub size: Option<u32>,
     /// What is in it, in the order of first keys; none: too much to read.
     pub elements: Option<Vec<HostElement>>,
 }
@@ -208,6 +210,14 @@ impl Host {
     #[must_use]
     pub fn chain(&self, table: &TableRef, name: &str) -> Option<&HostChain> {
         self.chains.iter().find(|chain| chain.name == name && chain.table == *table)
+    }
+
+    /// Whether a set takes no more elements than it has: what is not in it yet cannot be added.
+    #[must_use]
+    pub fn is_full(&self, table: &TableRef, name: &str) -> bool {
+        let set = self.sets.get(&(table.clone(), name.to_owned()));
+        let room = set.and_then(|set| Some((set.elements.as_ref()?.len(), usize::try_from(set.size?).ok()?)));
+        room.is_some_and(|(has, most)| has >= most)
     }
 
     /// Whether a table has a chain whose name begins so.

@@ -2,13 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::journey::{Journey, Route};
+use super::journey::{Journey, Route, travel};
 use super::packet::{Interface, Packet, TcpFlags, Tracking};
+use super::samples::{MOST_ADDRESSES, Samples};
 use super::situation::{HostInterface, Situation};
 use crate::config::{App, Step1Reply};
 use crate::ruleset::expr::CT_STATUS_DNAT;
 use crate::ruleset::layout::Layout;
-use crate::units::{Family, PortRange, Protocol};
+use crate::units::{Family, Mark, PortRange, Protocol};
 
 /// Addresses that clients may have, far from each other; a list of strangers' addresses that has all of them
 /// has nearly everybody.
@@ -19,12 +20,15 @@ const CLIENTS_6: [Ipv6Addr; 3] = [
     Ipv6Addr::new(0x2600, 0x1700, 0x51, 0x9d, 0, 0, 0, 0x21),
     Ipv6Addr::new(0x2401, 0xfa00, 0x8, 0x17, 0, 0, 0, 0x90),
 ];
+/// What a PPPoE session, behind which the last of them is, takes from each segment.
+const PPPOE: u16 = 8;
 /// The port a client happens to use.
 const CLIENT_PORT: u16 = 51_515;
 
-/// All journeys, for every outside interface, family and client.
+/// All journeys, for every outside interface, family, address and client.
 #[must_use]
-pub fn journeys(layout: &Layout<'_>, situation: &Situation) -> Vec<Journey> {
+pub fn journeys(layout: &Layout<'_>, situation: &Situation, mark: Option<Mark>) -> Vec<Journey> {
+    let samples = Samples::of(&situation.host);
     let mut out = Vec::new();
     for name in &layout.ext {
         let known = situation.interface(name.as_str());
@@ -32,13 +36,16 @@ pub fn journeys(layout: &Layout<'_>, situation: &Situation) -> Vec<Journey> {
         for family in Family::BOTH {
             // Before an interface exists, nobody knows its addresses; one without an address of a family is not
             // reached by it.
-            let own = known.and_then(|known| known.address(family));
-            if known.is_some() && own.is_none() {
-                continue;
-            }
-            for client in clients(family, known) {
-                let scene = Scene { layout, situation, interface: &interface, family, own, client };
-                scene.all(&mut out);
+            let own: Vec<Option<IpAddr>> =
+                known.map_or(vec![None], |known| known.reachable(family).map(Some).collect());
+            let scene = |client| {
+                let interface = &interface;
+                Scene { layout, situation, samples: &samples, interface, family, own: None, client }
+            };
+            let scenes: Vec<Scene<'_, '_>> = clients(family, known).into_iter().map(scene).collect();
+            let tried = scenes.iter().map(|scene| scene.told_apart(&own, mark)).max().unwrap_or_default();
+            for &own in own.iter().take(tried) {
+                scenes.iter().for_each(|scene| Scene { own, ..*scene }.all(&mut out));
             }
         }
     }
@@ -91,9 +98,11 @@ fn clients(family: Family, interface: Option<&HostInterface>) -> Vec<IpAddr> {
 }
 
 /// One client at one interface.
+#[derive(Clone, Copy)]
 struct Scene<'a, 'l> {
     layout: &'a Layout<'l>,
     situation: &'a Situation,
+    samples: &'a Samples,
     interface: &'a Interface,
     family: Family,
     own: Option<IpAddr>,
@@ -101,7 +110,19 @@ struct Scene<'a, 'l> {
 }
 
 impl Scene<'_, '_> {
-    fn all(&self, out: &mut Vec<Journey>) {
+    /// How many of this host's addresses are tried: one stands for all where no rule of others tells them apart for
+    /// this client.
+    fn told_apart(self, own: &[Option<IpAddr>], mark: Option<Mark>) -> usize {
+        let (Some(&first), Some(_)) = (own.first(), own.get(1)) else { return 1 };
+        let met = |own| {
+            let mut journeys = Vec::new();
+            Self { own, ..self }.all(&mut journeys);
+            journeys.iter().map(|journey| travel(self.situation, journey, mark)).collect::<Vec<_>>()
+        };
+        if met(first) == met(None) { 1 } else { MOST_ADDRESSES }
+    }
+
+    fn all(self, out: &mut Vec<Journey>) {
         let options = self.layout.options;
         let silent = self.layout.settings.global.step1_reply == Step1Reply::Silent;
         if self.layout.settings.global.steps {
@@ -109,7 +130,7 @@ impl Scene<'_, '_> {
             self.conversation("step 2", Protocol::Tcp, (options.https_port.into(), None), false, out);
         }
         for segment in &self.layout.local {
-            for port in [segment.ports.first(), segment.ports.last()] {
+            for port in self.samples.within(segment.ports) {
                 for app in self.layout.apps(segment).filter(|app| self.is_here(app)) {
                     let ports = (segment.ports, Some(port));
                     self.conversation(app.name.as_str(), segment.protocol, ports, false, out);
@@ -121,10 +142,22 @@ impl Scene<'_, '_> {
                 for (&protocol, range) in
                     app.protocol.each().iter().flat_map(|p| app.ports.iter().map(move |range| (p, range)))
                 {
-                    let there = app.destination.port().unwrap_or(range.first());
-                    self.forwarded(app, protocol, *range, (host, there), out);
+                    // Where all lead to one port, a packet to the same port here would look as if each kept its own.
+                    let is_tried = |port: &u16| range.is_single() || app.destination.port() != Some(*port);
+                    for port in self.samples.within(*range).into_iter().filter(is_tried) {
+                        self.forwarded(app, protocol, (*range, port), host, out);
+                    }
                 }
             }
+        }
+    }
+
+    /// Has the client send a packet.
+    fn send(&self, packet: &mut Packet) {
+        packet.iif = Some(self.interface.clone());
+        let is = |last: Option<IpAddr>| last == Some(self.client);
+        if is(CLIENTS_4.last().map(|&last| last.into())) || is(CLIENTS_6.last().map(|&last| last.into())) {
+            packet.segment = packet.segment.map(|usual| usual - PPPOE);
         }
     }
 
@@ -152,7 +185,7 @@ impl Scene<'_, '_> {
             let mut packet = Packet { tracking, ..packet };
             match route {
                 Route::Out => packet.oif = Some(self.interface.clone()),
-                Route::In | Route::Through => packet.iif = Some(self.interface.clone()),
+                Route::In | Route::Through => self.send(&mut packet),
             }
             out.push(Journey { what: what.to_owned(), ports, packet, route, untracked, forwarded: None });
         };
@@ -169,15 +202,16 @@ impl Scene<'_, '_> {
         &self,
         app: &App,
         protocol: Protocol,
-        ports: PortRange,
-        there: (IpAddr, u16),
+        (ports, port): (PortRange, u16),
+        host: IpAddr,
         out: &mut Vec<Journey>,
     ) {
+        let there = (host, app.destination.port().unwrap_or(port));
         let from = (Some(self.client), Some(CLIENT_PORT));
-        let to = (self.own, Some(ports.first()));
+        let to = (self.own, Some(port));
         for (flags, tracking) in [(TcpFlags::Syn, Tracking::NEW), (TcpFlags::Data, Tracking::ESTABLISHED)] {
             let mut packet = Packet::new(self.family, protocol, from, to, flags);
-            packet.iif = Some(self.interface.clone());
+            self.send(&mut packet);
             packet.tracking = tracking;
             out.push(Journey {
                 what: app.name.as_str().to_owned(),

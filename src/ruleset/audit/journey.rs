@@ -15,6 +15,9 @@ const TRACKING_PRIORITY: i32 = -200;
 const RAW_PRIORITY: i32 = -300;
 /// At this priority of postrouting, answers get back the address and port that the client turned to.
 pub const SOURCE_PRIORITY: i32 = 100;
+/// Chains that translate destinations run at this priority of prerouting, whatever their own: what comes behind it
+/// sees where a packet goes.
+pub const TRANSLATION_PRIORITY: i32 = -100;
 /// Our chains that set the mark.
 pub const MARK_PRIORITY: i32 = -10;
 
@@ -149,7 +152,6 @@ impl Traveller<'_> {
         match self.journey.route {
             Route::In => {
                 self.arrive();
-                self.translate();
                 match self.packet.for_here {
                     true => self.hook(HostHook::Input),
                     false => self.leave_through(),
@@ -157,9 +159,6 @@ impl Traveller<'_> {
             }
             Route::Through => {
                 self.arrive();
-                if let Some((host, port)) = self.journey.forwarded {
-                    self.readdress(Some(host), Some(port));
-                }
                 self.leave_through();
             }
             Route::Out => {
@@ -205,9 +204,19 @@ impl Traveller<'_> {
     }
 
     fn leave_through(&mut self) {
+        self.route();
         self.hook(HostHook::Forward);
         self.hook(HostHook::Postrouting);
         self.depart();
+    }
+
+    /// Sends the packet where our table, or somebody else, translates it to.
+    fn send_on(&mut self) {
+        match (self.journey.route, self.journey.forwarded) {
+            (Route::In, _) => self.translate(),
+            (Route::Through, Some((host, port))) => self.readdress(Some(host), Some(port)),
+            (Route::Through, None) | (Route::Out, _) => {}
+        }
     }
 
     /// What somebody else's translation does to the first packet of a connection.
@@ -244,13 +253,18 @@ impl Traveller<'_> {
         self.packet.put_port(true, port);
         self.packet.tracking.status |= CT_STATUS_DNAT;
         self.packet.for_here = addr.is_some_and(|addr| self.situation.is_own(addr));
-        if !self.packet.for_here {
-            let towards = addr.and_then(|addr| self.situation.towards(addr));
-            self.packet.oif = Some(match towards {
-                Some(interface) => Interface { name: interface.name.clone(), index: Some(interface.index) },
-                None => Interface { name: String::new(), index: None },
-            });
+    }
+
+    /// By which interface a packet leaves that has been translated.
+    fn route(&mut self) {
+        if self.packet.oif.is_some() || self.packet.tracking.status & CT_STATUS_DNAT == 0 {
+            return;
         }
+        let towards = self.packet.ip(true).and_then(|addr| self.situation.towards(addr));
+        self.packet.oif = Some(match towards {
+            Some(interface) => Interface { name: interface.name.clone(), index: Some(interface.index) },
+            None => Interface { name: String::new(), index: None },
+        });
     }
 
     fn hook(&mut self, hook: HostHook) {
@@ -259,9 +273,15 @@ impl Traveller<'_> {
         let mut after = tracked;
         let may_mark = matches!(hook, HostHook::Input | HostHook::Forward | HostHook::Output);
         let mut marked = !may_mark && self.packet.mark != [Some(0); 4];
+        let mut sent_on = hook != HostHook::Prerouting;
         for (chain, base) in host.on(hook) {
             if base.kind == HostChainKind::Nat || !self.is_concerned(chain, base) {
                 continue;
+            }
+            if !sent_on && base.priority > TRANSLATION_PRIORITY {
+                self.packet.tracking = after;
+                self.send_on();
+                (after, sent_on) = (self.packet.tracking, true);
             }
             if may_mark && !marked && base.priority > MARK_PRIORITY {
                 self.put_mark();
@@ -290,6 +310,9 @@ impl Traveller<'_> {
             self.put_mark();
         }
         self.packet.tracking = after;
+        if !sent_on {
+            self.send_on();
+        }
         if hook == HostHook::Postrouting {
             self.translate_back();
         }

@@ -230,7 +230,7 @@ impl<'h> Machine<'h, '_> {
         let mut matches = Tri::Yes;
         for step in &rule.steps {
             match self.step(step, &mut registers, sure && matches == Tri::Yes, place) {
-                Went::On(tri) => matches = matches.min(tri),
+                Went::On(tri) => matches = matches.min(compat::in_rule(tri, step, rule)),
                 Went::Out(tri, outcome) => return (matches.min(tri), outcome),
             }
             if matches == Tri::No {
@@ -306,7 +306,8 @@ impl<'h> Machine<'h, '_> {
                 }
                 yes
             }
-            Step::Write { .. } | Step::Nothing => yes,
+            Step::AddTo(set) if self.host.is_full(self.table, set) => Went::On(Tri::Maybe),
+            Step::Write { .. } | Step::AddTo(_) | Step::Nothing => yes,
             Step::Never if self.packet.crafted => Went::On(Tri::Maybe),
             Step::Never => Went::On(Tri::No),
             Step::Notrack => {

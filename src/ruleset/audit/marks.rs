@@ -73,6 +73,7 @@ fn changes(step: &Step) -> bool {
         | Step::Mask { .. }
         | Step::Swap { .. }
         | Step::Limit { .. }
+        | Step::AddTo(_)
         | Step::Nothing
         | Step::Never
         | Step::CompatMatch { .. }

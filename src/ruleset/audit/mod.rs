@@ -20,6 +20,7 @@ pub mod packet;
 mod redirects;
 mod registers;
 mod reloads;
+mod samples;
 mod services;
 pub mod situation;
 pub mod step;
@@ -44,7 +45,7 @@ struct Trip {
 pub fn audit(layout: &Layout<'_>, situation: &Situation) -> Vec<Finding> {
     let mark = layout.settings.global.mark;
     let travelled = |journey: Journey| Trip { met: journey::travel(situation, &journey, mark), journey };
-    let trips: Vec<Trip> = itinerary::journeys(layout, situation).into_iter().map(travelled).collect();
+    let trips: Vec<Trip> = itinerary::journeys(layout, situation, mark).into_iter().map(travelled).collect();
     let mut out = drops::drops(layout, situation, &trips);
     out.extend(redirects::redirects(situation, &trips));
     out.extend(marks::marks(layout, situation));

@@ -12,8 +12,9 @@ use crate::units::{Family, Mark, Protocol};
 const LENGTH: u8 = 80;
 /// The number of the protocol.
 const ICMPV6: u8 = 58;
-/// The largest segment that it announces.
-const USUAL_MSS: u16 = 1_440;
+/// The largest segment that it announces, by Ethernet.
+const USUAL_MSS_4: u16 = 1_460;
+const USUAL_MSS_6: u16 = 1_440;
 /// What the length of IPv6 leaves out.
 const IPV6_HEADER: u16 = 40;
 
@@ -175,7 +176,10 @@ impl Packet {
             crafted: false,
             // An honest client stays below any rate.
             used_up: Room::Gone,
-            segment: Some(USUAL_MSS),
+            segment: Some(match family {
+                Family::V4 => USUAL_MSS_4,
+                Family::V6 => USUAL_MSS_6,
+            }),
         };
         match family {
             Family::V4 => {

@@ -157,7 +157,8 @@ fn untracked_here(trip: &Trip, all: &[Trip]) -> Option<Finding> {
         let (of, back) = (&other.journey, &other.journey.packet);
         of.route == Route::Out
             && of.what == *what
-            && (back.address(true), back.port(false)) == (packet.address(false), packet.port(true))
+            && (back.address(true), back.address(false)) == (packet.address(false), packet.address(true))
+            && back.port(false) == packet.port(true)
     });
     let tracked = answers.filter(|other| notrack(other, HostHook::Output).is_none()).count();
     (tracked > 0).then(|| Finding {

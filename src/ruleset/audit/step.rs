@@ -208,6 +208,8 @@ pub enum Step {
     Queue,
     /// Takes the connection past all chains from now on.
     FlowAdd(String),
+    /// Adds to a set, where there is room in it.
+    AddTo(String),
     /// Nothing that matters here.
     Nothing,
     /// Something that an honest client's packet never is.

@@ -1,3 +1,5 @@
+mod ways;
+
 use super::host::{
     Host, HostBase, HostChain, HostChainKind, HostElement, HostFamily, HostFlowtable, HostHook, HostRule,
     HostSet, TableRef,

@@ -306,6 +306,7 @@ fn admit(facts: &Facts<'_>, question: &Question<'_>, walk: &Walk, met: &Met, pla
         table: &met.table,
         chain: &met.chain,
         hook: met.hook,
+        priority: met.priority,
         place: Some(place),
         only_place: place.rule.is_some() || !met.passage.left,
         visited: &met.passage.visited,

@@ -17,7 +17,7 @@ mod vyos;
 use std::net::IpAddr;
 
 use crate::ruleset::audit::host::{Host, HostFamily, HostHook, TableRef};
-use crate::ruleset::audit::journey::{Journey, Route};
+use crate::ruleset::audit::journey::{Journey, Route, TRANSLATION_PRIORITY};
 use crate::ruleset::audit::machine::Place;
 use crate::ruleset::audit::packet::Packet;
 use crate::units::{Mark, PortRange, Protocol};
@@ -42,6 +42,8 @@ pub struct Need<'a> {
     pub chain: &'a str,
     /// Its hook.
     pub hook: HostHook,
+    /// When it comes on that hook.
+    pub priority: i32,
     /// Where packets are lost first.
     pub place: Option<&'a Place>,
     /// Whether that is the only place, and certain: a rule right before it does, and what the host decides
@@ -148,21 +150,35 @@ impl Need<'_> {
         }
     }
 
+    /// Whether packets to a LAN host come there with that host as their destination: in a bridge, nothing has been
+    /// translated yet.
+    fn sees_translated(&self) -> bool {
+        let after = match self.hook {
+            HostHook::Ingress => false,
+            HostHook::Prerouting => self.priority > TRANSLATION_PRIORITY,
+            _ => true,
+        };
+        after && self.table.family != HostFamily::Bridge
+    }
+
     fn passer(&self, journey: &Journey) -> Passer {
         let packet = &journey.packet;
         let protocol = packet.protocol;
-        let of = |port: Option<u16>| {
+        let one = |port: Option<u16>| {
             port.and_then(|port| PortRange::new(port, port).ok()).unwrap_or(journey.ports)
+        };
+        // One port of a range stands for all of it, where each is the same at the LAN host.
+        let there = |port: Option<u16>| match port {
+            Some(port) if journey.ports.contains(port) => journey.ports,
+            other => one(other),
         };
         let host = |addr: Option<IpAddr>| addr.map_or(Owner::Plain, Owner::Host);
         let (is_source, ports, owner) = match (journey.route, journey.forwarded) {
             (Route::Out, _) => (true, journey.ports, Owner::Plain),
-            (Route::Through, None) => (true, of(packet.port(false)), host(packet.ip(false))),
-            // In a bridge, nothing has been translated yet.
-            (Route::Through, Some((addr, port)))
-                if self.hook >= HostHook::Input && self.table.family != HostFamily::Bridge =>
-            {
-                (false, of(Some(port)), Owner::Host(addr))
+            (Route::Through, None) => (true, there(packet.port(false)), host(packet.ip(false))),
+            (Route::Through, Some((addr, port))) if self.sees_translated() => {
+                let kept = packet.port(true) == Some(port);
+                (false, if kept { there(Some(port)) } else { one(Some(port)) }, Owner::Host(addr))
             }
             (Route::In | Route::Through, _) => (false, journey.ports, self.here()),
         };

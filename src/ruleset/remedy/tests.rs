@@ -33,6 +33,7 @@ fn remedy(family: HostFamily, table: &str, (chain, hook): (&str, HostHook), othe
         table: &table,
         chain,
         hook,
+        priority: 0,
         place: None,
         only_place: false,
         visited: &visited,

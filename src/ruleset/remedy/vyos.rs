@@ -156,6 +156,7 @@ mod tests {
             table: &table,
             chain: "VYOS_INPUT_filter",
             hook: HostHook::Input,
+            priority: 0,
             place: None,
             only_place: false,
             visited: &[],

@@ -122,6 +122,7 @@ pub fn host_set(payload: &[u8], family: HostFamily) -> Option<(TableRef, String,
         key_len: length(5),
         fields: if fields.len() > 1 { fields } else { Vec::new() },
         data_len: length(7),
+        size: set.nested(9).be32(1),
         elements: None,
     };
     Some((table_of(set, family)?, set.text(2)?.to_owned(), out))
@@ -224,6 +225,7 @@ fn names(list: Attributes<'_>) -> impl Iterator<Item = String> {
 mod tests {
     use super::super::attr::attribute;
     use super::*;
+    use crate::ruleset::audit::step::Step;
 
     fn half(key: u8, ends_range: bool) -> RawHostElement {
         RawHostElement {
@@ -243,6 +245,26 @@ mod tests {
         assert_eq!(found.table.to_string(), "ip vyos_filter");
         assert_eq!(found.name, "VYOS_FLOWTABLE_FT");
         assert_eq!(found.devices, ["eth0", "eth1"]);
+    }
+
+    #[test]
+    fn a_set_is_read_with_the_room_in_it() {
+        let named = [attribute(1, b"host\0"), attribute(2, b"seen\0")].concat();
+        let sized = [named.clone(), attribute(9, &attribute(1, &7_u32.to_be_bytes()))].concat();
+        let size = |payload: &[u8]| host_set(payload, HostFamily::Ip).unwrap().2.size;
+        assert_eq!((size(&named), size(&sized)), (None, Some(7)));
+    }
+
+    #[test]
+    fn what_a_rule_adds_to_a_set_is_read_and_what_it_takes_out_matters_little() {
+        let step = |operation: u32| {
+            let data = [attribute(1, b"seen\0"), attribute(3, &operation.to_be_bytes())].concat();
+            let item = [attribute(1, b"dynset\0"), attribute(2, &data)].concat();
+            steps(Attributes(&attribute(1, &item)))
+        };
+        assert_eq!(step(0), [Step::AddTo("seen".to_owned())]);
+        assert_eq!(step(1), [Step::AddTo("seen".to_owned())]);
+        assert_eq!(step(2), [Step::Nothing]);
     }
 
     #[test]

@@ -267,8 +267,9 @@ fn named_object(data: Attributes<'_>) -> Step {
     }
 }
 
-/// Adding to a set succeeds; a rate may be kept there.
+/// A rate may be kept in the set as well.
 fn dynset(data: Attributes<'_>) -> Option<Step> {
+    const DELETE: u32 = 2;
     let mut inner = vec![data.nested(7)];
     inner.extend(data.nested(10).map(|(_, item)| Attributes(item)));
     for item in inner {
@@ -276,7 +277,10 @@ fn dynset(data: Attributes<'_>) -> Option<Step> {
             return step(item.text(1)?, item.nested(2));
         }
     }
-    Some(Step::Nothing)
+    match data.be32(3) {
+        Some(DELETE) => Some(Step::Nothing),
+        Some(_) | None => Some(Step::AddTo(data.text(1)?.to_owned())),
+    }
 }
 
 fn nat(data: Attributes<'_>) -> Option<Step> {
