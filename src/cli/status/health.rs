@@ -51,7 +51,9 @@ fn without_daemon(status: &Status) -> Vec<Line> {
         }
         (false, true) => (
             Tone::Bad,
-            "rules are missing: ports stand open; `knock-agent guard` puts them in place".to_owned(),
+            "rules are missing, or have nothing to go by, or others stand before them: ports may stand open; \
+             `knock-agent guard` puts them in place"
+                .to_owned(),
         ),
         // By a configuration, which may want more than that, only `health` judges them.
         (false, false) => (Tone::Good, format!("closed by {}, but for those below", status.backend)),
