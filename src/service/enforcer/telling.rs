@@ -107,7 +107,10 @@ impl Enforcer {
     fn app_of(&self, key: &str) -> (String, Vec<String>) {
         let slug = slug_of(key);
         let found = self.operations.settings().apps.iter().find(|app| app.slug == slug);
-        found.map_or_else(|| (slug.to_owned(), Vec::new()), |app| (app.name.to_string(), app.services()))
+        found.map_or_else(
+            || (self.lines.former_name(slug).unwrap_or_else(|| slug.to_owned()), Vec::new()),
+            |app| (app.name.to_string(), app.services()),
+        )
     }
 
     fn tell_turn(&mut self, turn: Turn, client: Option<IpAddr>, now: Now) {
