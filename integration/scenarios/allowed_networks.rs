@@ -116,7 +116,15 @@ fn flushing_keeps_what_the_configuration_allows() {
     let _services = services(&net);
     let home = Installation::new(&two_apps(&["allow: [203.0.113.2]"], &["allow: [\"203.0.113.3\"]"]));
     let _agent = home.start(&net.router);
-    home.verb(&net.router, &["allow", "203.0.113.3", "--for", "10m"]).success();
+    let told = |words: &[&str]| home.verb(&net.router, &[&["allow"], words].concat()).success().text();
+    assert_eq!(told(&["203.0.113.3", "--for", "10m"]).trim(), "203.0.113.3 may reach every app for 10m");
+    assert!(
+        told(&["203.0.113.3", "--for", "10m", "--app", "ssh"]).contains("the configuration allows it, too")
+    );
+    assert!(told(&["203.0.113.2"]).contains("until it is flushed; the configuration allows it, too"));
+    told(&["203.0.113.2/31", "--for", "2h"]);
+    let longer = told(&["203.0.113.3", "--for", "2s"]);
+    assert!(longer.contains("for 2h: it was allowed for longer before"), "{longer}");
     assert_echoes(&net.b, Family::V4.router(), 3333);
     home.verb(&net.router, &["allow", "--flush"]).success();
     assert_echoes(&net.a, Family::V4.router(), 3333);
@@ -250,7 +258,9 @@ fn the_list_shows_what_was_allowed_and_not_what_became_of_it_in_the_kernel() {
         have.sort();
         have
     };
-    assert_eq!(sorted(), wanted);
+    // The daemon tells also what the configuration covers, as it would be left without that.
+    let with_covered = ["2001:db8:1::/64", "2001:db8:1::2", "203.0.0.0/16", "203.0.112.0/22", "203.0.113.2"];
+    assert_eq!(sorted(), with_covered);
     agent.kill();
     assert_eq!(sorted(), wanted, "the kernel alone knows");
     let agent = home.start(&net.router);
@@ -259,6 +269,27 @@ fn the_list_shows_what_was_allowed_and_not_what_became_of_it_in_the_kernel() {
     assert!(wrong.stderr.contains("there is no app `nosuch`; the apps are: ssh, web"), "{}", wrong.stderr);
     home.verb(&net.router, &["allow", "--list", "--app", "web"]).success();
     agent.kill();
+}
+
+#[test]
+fn what_an_operator_allowed_is_listed_also_where_the_configuration_allows_it() {
+    let net = Topology::new();
+    let _services = services(&net);
+    let home = Installation::new(&two_apps(&["allow: [203.0.113.0/24]"], &[]));
+    let agent = home.start(&net.router);
+    home.verb(&net.router, &["allow", "203.0.113.2", "--for", "1h"]).success();
+    let mut have = listed(&net, &home);
+    have.sort();
+    assert_eq!(have, ["203.0.113.0/24", "203.0.113.2"]);
+    // As it was told before, it is what is left without the other one.
+    home.rewrite_config(two_apps(&[], &[]).text());
+    agent.reload();
+    assert_eq!(listed(&net, &home), ["203.0.113.2"]);
+    assert_echoes(&net.a, Family::V4.router(), 2222);
+    assert_silent(&net.b, Family::V4.router(), 2222);
+    home.verb(&net.router, &["allow", "--flush"]).success();
+    assert!(listed(&net, &home).is_empty());
+    assert_silent(&net.a, Family::V4.router(), 2222);
 }
 
 #[test]

@@ -75,6 +75,23 @@ fn what_is_wrong_with_the_configuration_is_an_object_a_line_too() {
 }
 
 #[test]
+fn the_end_of_a_grant_whose_app_a_reload_took_away_has_its_name() {
+    let net = Topology::new();
+    let both = config().app("We.b-X", "8000", "tcp", "local", &[]);
+    let home = Installation::new(&both).flags(&["--log-format", "json"]);
+    let agent = home.start(&net.router);
+    home.grant(&net.router, "We.b-X", Family::V4.client_b(), 60);
+    home.rewrite_config(config().text());
+    agent.signal(Signal::SIGHUP);
+    let revoked = &events(&home, "revoked", 1)[0];
+    assert_eq!(
+        (&revoked["app"], &events(&home, "granted", 1)[0]["app"]),
+        (&"We.b-X".into(), &"We.b-X".into())
+    );
+    agent.terminate();
+}
+
+#[test]
 fn every_grant_renewal_end_refusal_repair_and_reload_is_one_object_and_holds_no_secret() {
     let net = Topology::new();
     let home = Installation::new(&config()).flags(&["--log-format", "json", "--log-level", "debug"]);

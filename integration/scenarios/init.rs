@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::agent::PROGRAM;
+use crate::agent::{Installation, PROGRAM};
+use crate::backend::Backend;
+use crate::configuration::Config;
 use crate::firewall::{everything, is_guarded, time_left};
 use crate::namespace::Namespace;
 use crate::pages::Hosts;
-use crate::probe::{assert_echoes, assert_silent};
+use crate::probe::{assert_echoes, assert_open, assert_silent};
 use crate::process::{Background, Finished};
 use crate::server::{Habit, Server};
 use crate::temporary::TempDir;
@@ -455,4 +457,42 @@ fn where_80_is_taken_the_printed_commands_have_both_units_use_the_other_ports() 
     ));
     assert!(again.contains("who has to be able to read /root/tls/key.pem"), "{again}");
     assert!(again.contains("init.conf"), "{again}");
+}
+
+#[test]
+fn where_iptables_guards_the_printed_start_takes_itself_back_without_confirm() {
+    Backend::IptablesNft.run(|| {
+        let net = Topology::new();
+        with_routes(&net);
+        let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+        Installation::new(&Config::ssh(&[])).guard(&net.router).success();
+        let folder = TempDir::new();
+        let config = folder.path().join("etc/config.yaml");
+        let asked = ["--yes", "--service", "2222/tcp", "--app", "ssh", "--host", "203.0.113.1"];
+        let shown = alone(&net.router, &[&asked[..], &["--config", text(&config)]].concat()).success().text();
+        assert!(!shown.contains("--confirm 5m") && shown.contains("docs/host-firewall.md"), "{shown}");
+        let run = folder.path().join("run");
+        let teardown = format!("{PROGRAM} teardown --runtime-dir {}", text(&run));
+        let says = |begin: &str| {
+            let line = shown.lines().map(str::trim).find(|line| line.starts_with(begin)).unwrap();
+            let line = line.strip_prefix("sudo ").unwrap();
+            let line = line.replace("/run/knock-agent-trial", text(&folder.path().join("trial")));
+            let line = line.replace("sleep 300", "sleep 2").replace("knock-agent teardown", &teardown);
+            net.router.run("sh", &["-c", &line]).success();
+        };
+        let _daemon = start(&net.router, &shown, folder.path());
+        let guarded = || assert_silent(&net.a, Family::V4.router(), 2222);
+        says("sudo sh -c");
+        guarded();
+        says("sudo rm");
+        sleep(Duration::from_secs(4));
+        guarded();
+        says("sudo sh -c");
+        let end = Instant::now() + Duration::from_secs(30);
+        while is_guarded(&net.router) {
+            assert!(Instant::now() < end, "the guard is not taken down");
+            sleep(Duration::from_millis(100));
+        }
+        assert_open(&net.a, Family::V4.router(), 2222);
+    });
 }

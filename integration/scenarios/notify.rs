@@ -52,8 +52,13 @@ fn words<'v>(events: &'v [Value], key: &str) -> Vec<&'v str> {
 
 /// The daemon's configuration with `notify` below `global`.
 fn with(notify: &str) -> Config {
+    with_also(&[], notify)
+}
+
+fn with_also(more: &[&str], notify: &str) -> Config {
     let lines: Vec<String> = notify.lines().map(|line| format!("  {line}")).collect();
-    let mut all = vec!["notify:".to_owned()];
+    let mut all: Vec<String> = more.iter().map(|line| (*line).to_owned()).collect();
+    all.push("notify:".to_owned());
     all.extend(lines);
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
     Config::new(&all).app("ssh", "2222", "tcp", "local", &["duration: 3"])
@@ -114,6 +119,26 @@ fn a_program_is_told_of_openings_renewals_and_ends_and_has_no_privileges() {
     }
     assert!(!about.contains("NOTIFY_SOCKET") && about.ends_with("/\n"), "{about}");
     agent.terminate();
+}
+
+#[test]
+fn a_program_is_told_the_network_that_is_open_who_came_and_whether_another_grant_goes_on() {
+    let net = Topology::new();
+    let folder = TempDir::new();
+    let hook = program(&folder, "hook", "");
+    let home = Installation::new(&with_also(&["ipv6_prefix: 64"], &format!("exec: {{command: [{hook}]}}")));
+    let _agent = home.start(&net.router);
+    knock(&net.a, Family::V6.router(), "ssh");
+    home.grant(&net.router, "ssh", "2001:db8:1::77", 60);
+    // The client's time is over, the operator's is not.
+    let all = told(&folder, "hook.told", 3);
+    assert_eq!(words(&all, "event"), ["opened", "opened", "closed"], "{all:?}");
+    assert!(all.iter().all(|event| event["address"] == "2001:db8:1::/64"), "{all:?}");
+    assert_eq!(all[0]["client"], Family::V6.client_a().to_string(), "{all:?}");
+    assert_eq!((&all[2]["how"], &all[2]["still_open"]), (&"two-step".into(), &true.into()), "{all:?}");
+    home.verb(&net.router, &["revoke", "ssh", "2001:db8:1::77"]).success();
+    let all = told(&folder, "hook.told", 4);
+    assert_eq!((&all[3]["event"], &all[3]["still_open"]), (&"closed".into(), &Value::Null), "{all:?}");
 }
 
 #[test]

@@ -80,10 +80,19 @@ fn what_was_confirmed_stays() {
     let net = Topology::new();
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
     let home = Installation::new(&Config::ssh(&[]));
-    let mut agent = start(&home, &net.router, "5s");
+    let mut agent = start(&home, &net.router, "10s");
+    let left = || {
+        let text = home.verb(&net.router, &["status", "--json"]).success().text();
+        let status: serde_json::Value = serde_json::from_str(&text).unwrap();
+        status["daemon"]["trial_ends_in_s"].as_u64()
+    };
+    assert!(left().is_some_and(|left| left < 10));
+    let status = home.verb(&net.router, &["status"]).success().text();
+    assert!(status.lines().any(|line| line.starts_with("look  trial")), "{status}");
     home.verb(&net.router, &["confirm"]).success();
     home.verb(&net.router, &["confirm"]).success();
-    sleep(Duration::from_secs(7));
+    assert_eq!(left(), None);
+    sleep(Duration::from_secs(11));
     assert!(agent.is_alive() && is_guarded(&net.router));
     assert_silent(&net.a, Family::V4.router(), 2222);
     assert!(home.path("state").join("last-good-plan").exists());

@@ -100,7 +100,7 @@ complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -l sequence
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -l protected-port -d 'With --sequence, the TCP port that it opens' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -l window -d 'With --sequence, seconds for the whole sequence, and for which the port then stands open' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -l interface -d 'With --sequence, an interface towards the world; may be repeated [default: every one but lo]' -r
-complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -l confirm -d 'Put everything back as it was unless `knock-agent confirm` is said within this time' -r
+complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -l confirm -d 'Put everything back as it was unless `knock-agent confirm` is said within this time (with nftables only)' -r
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -l without-ipset -d 'With iptables, do without ipset even where it is there: lists of -m recent, with their limits'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -l service-rule-cleanup-on-shutdown -d 'Close the services too when the daemon stops (they stay open for their time otherwise)'
 complete -c knock-agent -n "__fish_knock_agent_using_subcommand run" -l strict -d 'Refuse a configuration file that others can read or change, instead of warning'

@@ -7,7 +7,11 @@ use crate::cli::load::{self, Exposure, Refused};
 use crate::cli::outside::Noted;
 use crate::cli::{DaemonArgs, Exit, Printer, Tone};
 use crate::cli::{companions, installed, readable};
-use crate::config::{App, Checked, Destination, Problem, Problems, ProxyStep2, Settings, Step1Reply, User};
+use crate::config::{
+    App, Checked, Destination, KnockEffect, KnockSequence, Problem, Problems, ProxyStep2, Settings,
+    Step1Reply, User,
+};
+use crate::units::Lifetime;
 
 /// The arguments of `check-config`.
 #[derive(Args, Clone, Debug)]
@@ -141,7 +145,7 @@ fn summary(checked: &Checked, daemon: &DaemonArgs, out: &mut Printer) {
                 app.name.to_string(),
                 services(app),
                 place(app.destination),
-                format!("open for {}", app.duration),
+                open_for(app, by_sequence(sequences, index)),
                 who(
                     app,
                     users,
@@ -152,6 +156,18 @@ fn summary(checked: &Checked, daemon: &DaemonArgs, out: &mut Printer) {
         })
         .collect();
     out.table(&rows);
+}
+
+fn open_for(app: &App, by_sequence: Option<Lifetime>) -> String {
+    let other = by_sequence.filter(|time| *time != app.duration);
+    let other = other.map(|time| format!(" (by a sequence {time})")).unwrap_or_default();
+    format!("open for {}{other}", app.duration)
+}
+
+/// The longest time that a sequence opens the app of that place for.
+fn by_sequence(sequences: &[KnockSequence], index: usize) -> Option<Lifetime> {
+    let of_it = sequences.iter().filter(|one| one.app == Some(index) && one.effect == KnockEffect::Service);
+    of_it.map(|one| one.duration).max()
 }
 
 /// Who can open it.
@@ -194,16 +210,20 @@ fn place(destination: Destination) -> String {
 }
 
 fn as_json(read: &Result<Checked, Refused>) -> Value {
-    let (problems, more, apps): (&[Problem], usize, &[App]) = match read {
-        Ok(checked) => (&checked.warnings, 0, &checked.settings.apps),
-        Err(refused) => (&refused.problems.list, refused.problems.more, &[]),
+    let (problems, more, settings) = match read {
+        Ok(checked) => (&checked.warnings, 0, Some(&checked.settings)),
+        Err(refused) => (&refused.problems.list, refused.problems.more, None),
     };
+    let apps = settings.into_iter().flat_map(|settings| {
+        let apps = settings.apps.iter().enumerate();
+        apps.map(|(index, app)| app_json(app, by_sequence(&settings.sequences, index)))
+    });
     json!({
         "version": 1,
         "ok": read.is_ok(),
         "problems": problems.iter().map(problem_json).collect::<Vec<_>>(),
         "more_problems": more,
-        "apps": apps.iter().map(app_json).collect::<Vec<_>>(),
+        "apps": apps.collect::<Vec<_>>(),
     })
 }
 
@@ -232,7 +252,7 @@ fn problem_json(problem: &Problem) -> Value {
     })
 }
 
-fn app_json(app: &App) -> Value {
+fn app_json(app: &App, by_sequence: Option<Lifetime>) -> Value {
     json!({
         "name": app.name.as_str(),
         "slug": app.slug,
@@ -241,6 +261,7 @@ fn app_json(app: &App) -> Value {
         "destination": place(app.destination),
         "duration_s": app.duration.as_secs(),
         "max_duration_s": app.max_duration.as_secs(),
+        "sequence_duration_s": by_sequence.map(Lifetime::as_secs),
     })
 }
 
@@ -281,6 +302,19 @@ ssh: {port: [22, 2200-2201], protocol: both, duration: 1h, access_key_http: firs
             (&json!(2), &json!(13), &json!("ssh.port"))
         );
         assert_eq!(problem["value"], "0");
+    }
+
+    #[test]
+    fn how_long_a_sequence_opens_an_app_is_told() {
+        let sequence = "sequence: [{knocks: [1, 5], duration: 2h, closing: [6, 7]}, {knocks: [2, 5]}]";
+        let text = TEXT.replace("duration: 1h", &format!("duration: 1h, {sequence}"));
+        let checked = parse("x", &text, Some(PORTS), &crate::config::Alone).unwrap();
+        let (apps, sequences) = (&checked.settings.apps, &checked.settings.sequences);
+        assert_eq!(open_for(&apps[0], by_sequence(sequences, 0)), "open for 1h (by a sequence 2h)");
+        assert_eq!(open_for(&apps[0], by_sequence(&[], 0)), "open for 1h");
+        let value = as_json(&Ok(checked));
+        assert_eq!(value["apps"][0]["sequence_duration_s"], 7_200);
+        assert_eq!(value["apps"][0]["max_duration_s"], 3_600);
     }
 
     #[test]

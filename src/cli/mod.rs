@@ -119,8 +119,8 @@ Examples:
   knock-agent knock home                           knock, as the profile `home` says
 
 Exit codes:
-  0 done   1 something was found   2 wrong usage   69 daemon or kernel unreachable   70 a bug
-  74 input or output failed   77 no permission   78 bad configuration";
+  0 done   1 something was found   2 wrong usage   3 `explain` cannot tell
+  69 daemon or kernel unreachable   70 a bug   74 input or output failed   77 no permission   78 bad configuration";
 
 /// What is built is the client alone.
 #[cfg(not(feature = "gateway"))]

@@ -45,7 +45,7 @@ pub struct RunArgs {
     #[arg(short, long, conflicts_with = "ask")]
     pub yes: bool,
 
-    /// Put everything back as it was unless `knock-agent confirm` is said within this time
+    /// Put everything back as it was unless `knock-agent confirm` is said within this time (with nftables only)
     #[arg(long, value_name = "TIME")]
     pub confirm: Option<Lifetime>,
 }

@@ -124,6 +124,7 @@ pub(super) fn read<'n>(
     });
     let duration = duration.0.map(|lifetime| (lifetime, duration.1));
     let max_duration = max_duration(section, duration.as_ref(), report);
+    warn_of_longer(section, max_duration, sequences.as_deref().unwrap_or_default(), report);
     let step2 = match section.get("step2_https_duration") {
         Some(field) => field.lifetime(report),
         None => Lifetime::from_secs(STEP2_DURATION_SECS).ok(),
@@ -265,6 +266,29 @@ fn longest(
         section.missing("duration", "24h", report);
     }
     found
+}
+
+/// Warns of sequences that open it for longer than the longest time that is said.
+fn warn_of_longer(
+    section: &Section<'_>,
+    most: Option<Lifetime>,
+    drafts: &[SequenceDraft],
+    report: &mut Report,
+) {
+    let Some(most) = most.filter(|_| section.get("max_duration").is_some()) else { return };
+    for draft in drafts.iter().filter(|draft| draft.sequence.effect == KnockEffect::Service) {
+        let opens_for = draft.sequence.duration;
+        if opens_for > most {
+            let message = format!(
+                "it opens the service for {opens_for}, although max_duration is {most}: that does not bound sequences"
+            );
+            report.warning(
+                draft.spot.clone(),
+                message,
+                "make its `duration` shorter, or max_duration longer",
+            );
+        }
+    }
 }
 
 /// The ranges sorted, those that overlap or adjoin made one.

@@ -280,7 +280,16 @@ fn path<'n>(section: &Section<'n>, key: &str, report: &mut Report) -> Option<(Ht
     };
     let text = field.text(report)?;
     match text.parse::<HttpPath>() {
-        Ok(path) => Some((path, field)),
+        Ok(path) => {
+            if path.expose().split('/').any(|part| matches!(part, "." | "..")) {
+                report.warning(
+                    field.spot(),
+                    "a part of it is `.` or `..`: curl and browsers send it without, and do not get in",
+                    "leave such parts out, here and in what clients have",
+                );
+            }
+            Some((path, field))
+        }
         Err(error @ (HttpPathError::Syntax | HttpPathError::Length(_) | HttpPathError::Shipped)) => {
             report.error(field.spot(), error.to_string());
             None

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::operations::{OperationError, Operations, TRIES};
 use super::shut_out::ShutOut;
+use super::status::{Kind, Row, services};
 use crate::backend::BackendError;
+use crate::grant::How;
 use crate::ruleset::allow::{self, Origin, Span, key_address};
 use crate::ruleset::diff::{Change, Live, SetRef};
 use crate::ruleset::model::{Element, Elements};
@@ -23,6 +25,15 @@ pub(super) struct Allowed {
     pub(super) app: Option<String>,
     /// On the clock that never goes back; none: for ever.
     pub(super) until: Option<Duration>,
+}
+
+/// How long a network is allowed, whoever allowed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lasting {
+    /// By operators; none: until it is flushed.
+    pub(super) left: Option<Duration>,
+    /// Whether the configuration allows it, too.
+    pub(super) by_config: bool,
 }
 
 impl Operations {
@@ -55,27 +66,79 @@ impl Operations {
         }
     }
 
-    /// Allows a network to reach an app, or all of them; where networks overlap, the longest time wins.
+    /// Allows a network to reach an app, or all of them; where networks overlap, the longest time wins. Returns which
+    /// time that is.
     ///
     /// # Errors
     /// [`OperationError`]; nothing was opened then.
-    pub fn allow(
+    pub(super) fn allow(
         &mut self,
         network: Network,
         app: Option<&str>,
         lifetime: Option<Lifetime>,
         now: Now,
-    ) -> Result<(), OperationError> {
+    ) -> Result<Lasting, OperationError> {
         let app = app.map(|name| self.app(name).map(|app| app.slug.clone())).transpose()?;
         let until = lifetime.map(|lifetime| now.boot + lifetime.as_duration());
-        let new = Allowed { network, app, until };
+        let new = Allowed { network, app: app.clone(), until };
         self.expire_allowed(now);
         if !has_room(&self.allowed, &new) {
             return Err(OperationError::TooManyNetworks(MOST));
         }
         let before = self.allowed.clone();
         self.remember(new);
-        self.sync_allowed(now).inspect_err(|_| self.allowed = before)
+        self.sync_allowed(now).inspect_err(|_| self.allowed = before)?;
+        Ok(self.lasting(network, app.as_deref(), now))
+    }
+
+    /// The networks of operators of which the kernel has nothing, as the configuration or a longer permission is around
+    /// them in these rows: they go on where that one is taken away.
+    pub(super) fn covered(&self, rows: &[Row], live: &Live, now: Now) -> Vec<Row> {
+        let names = self.names();
+        let rows = rows.iter().filter(|row| row.kind == Kind::Allow);
+        let told: BTreeSet<(&str, &str, &str)> =
+            rows.clone().map(|row| (row.app.as_str(), row.address.as_str(), row.how.as_str())).collect();
+        let wide: Vec<(&str, Network)> =
+            rows.filter_map(|row| Some((row.app.as_str(), row.address.parse().ok()?))).collect();
+        let left = |have: &Allowed| have.until.map(|until| until.saturating_sub(now.boot));
+        let how = How::Operator.word();
+        let hidden =
+            self.allowed.iter().filter(|have| left(have) != Some(Duration::ZERO)).filter_map(|have| {
+                let slug = have.app.as_deref();
+                let app = slug.map_or("*", |slug| names.get(slug).map_or(slug, String::as_str));
+                let address = have.network.to_string();
+                let covers =
+                    |(of, network): &(&str, Network)| *of == app && is_around(*network, have.network);
+                if told.contains(&(app, address.as_str(), how)) || !wide.iter().any(covers) {
+                    return None;
+                }
+                let time = left(have).map(|left| left.as_secs());
+                Some(Row {
+                    kind: Kind::Allow,
+                    app: app.to_owned(),
+                    address,
+                    services: slug.map(|slug| services(live, slug)).unwrap_or_default(),
+                    expires_in_s: time.map(|secs| f64::from(u32::try_from(secs).unwrap_or(u32::MAX))),
+                    lifetime_s: time,
+                    by: String::new(),
+                    how: how.to_owned(),
+                })
+            });
+        hidden.collect()
+    }
+
+    fn lasting(&self, network: Network, app: Option<&str>, now: Now) -> Lasting {
+        let around = |wide: Network| is_around(wide, network);
+        let counts =
+            |have: &&Allowed| around(have.network) && (have.app.is_none() || have.app.as_deref() == app);
+        let ends = self.allowed.iter().filter(counts).map(|have| have.until.unwrap_or(Duration::MAX));
+        let until = ends.max().filter(|until| *until < Duration::MAX);
+        let own = self.settings.apps.iter().filter(|own| Some(own.slug.as_str()) == app);
+        let mut configured = own.flat_map(|own| &own.allow).chain(&self.settings.global.allow);
+        Lasting {
+            left: until.map(|until| until.saturating_sub(now.boot)),
+            by_config: configured.any(|wide| around(*wide)),
+        }
     }
 
     /// Forgets the networks that operators allowed, for one app or all; those of the configuration stay.
@@ -176,7 +239,7 @@ impl Operations {
     }
 
     /// Takes note that somebody removed an element from a set of allowed networks: what an operator allowed is taken
-    /// back, as far as the element went. What the configuration allows, it goes on allowing.
+    /// back, as far as the element went, also what lay under the configuration's. What that allows, it goes on allowing.
     pub(super) fn on_network_removed(&mut self, set: &str, key: &[u8], now: Now) {
         let global = (None, &self.settings.global.allow);
         let apps = self.settings.apps.iter().map(|app| (Some(app.slug.as_str()), &app.allow));
@@ -185,7 +248,7 @@ impl Operations {
         let Some((app, configured)) = apps.chain([global]).find(|&(app, _)| named(app)) else { return };
         let pieces = self.firewall.as_held(allow::elements(&self.spans(app, configured, now), family));
         let Some(piece) = pieces.get(key) else { return };
-        if Origin::parse(piece.comment.as_deref()).is_none_or(|origin| origin.by_config) {
+        if Origin::parse(piece.comment.as_deref()).is_none() {
             return;
         }
         let last = piece.last.as_deref().unwrap_or(key);
@@ -201,6 +264,11 @@ impl Operations {
             })
             .collect();
     }
+}
+
+/// Whether the one has all addresses of the other.
+fn is_around(wide: Network, network: Network) -> bool {
+    wide.family() == network.family() && wide.first() <= network.first() && network.last() <= wide.last()
 }
 
 /// Whether one more may be allowed; one that is there takes its own place.

@@ -334,8 +334,10 @@ impl Enforcer {
         let TakeOver { mut settings, two_factor, random, done } = order;
         // It was read a moment ago.
         settings.follow_time(now.wall);
+        let names = self.operations.names();
         let outcome = self.operations.reload(settings, now);
         if outcome.is_ok() {
+            self.lines.remember_names(names);
             self.operations.follow_mark();
             self.follow_keys(&two_factor, random);
             self.follow_state_file(now);

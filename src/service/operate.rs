@@ -1,7 +1,9 @@
 //! Operators' requests, as operations.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use super::allowed::Lasting;
 use super::control::Request;
 use super::operations::{OperationError, Operations};
 use super::record::{Record, number};
@@ -65,14 +67,12 @@ impl Operations {
             Request::Allow { network, app, seconds } => {
                 let network = network.parse::<Network>()?.of_clients()?;
                 let lifetime = lifetime(seconds)?;
-                self.allow(network, app.as_deref(), lifetime, now)?;
+                let lasting = self.allow(network, app.as_deref(), lifetime, now)?;
                 let lifetime_s = lifetime.map(Lifetime::as_secs);
                 Record { app: app.clone(), lifetime_s, ..by(user, "allow", &network) }
                     .log("allowed by an operator");
                 let what = app.as_deref().unwrap_or("every app");
-                let long =
-                    lifetime.map_or("until it is flushed".to_owned(), |lifetime| format!("for {lifetime}"));
-                Ok(format!("{network} may reach {what} {long}"))
+                Ok(format!("{network} may reach {what} {}", how_long(lifetime, lasting)))
             }
             Request::AllowFlush { app } => {
                 let count = self.flush_allowed(app.as_deref(), now)?;
@@ -98,6 +98,30 @@ impl Operations {
     }
 }
 
+/// How long a network is allowed that was asked for so long, in words.
+fn how_long(asked: Option<Lifetime>, lasting: Lasting) -> String {
+    let secs = |left: Duration| left.as_secs() + u64::from(left.subsec_nanos() > 0);
+    let left = lasting.left.map(secs);
+    let longer = asked.is_some_and(|asked| left.is_none_or(|left| left > asked.as_secs()));
+    let time = match (left.filter(|_| longer), asked) {
+        (Some(left), _) => Lifetime::from_secs(left)
+            .map_or_else(|_| format!("for {left}s"), |left| format!("for {}", left.rounded())),
+        (None, Some(asked)) if !longer => format!("for {asked}"),
+        (None, _) => "until it is flushed".to_owned(),
+    };
+    let before = if longer {
+        ": it was allowed for longer before, which this does not shorten (`allow --flush` ends it)"
+    } else {
+        ""
+    };
+    let anyway = if lasting.by_config {
+        "; the configuration allows it, too: that goes on, and is all that a restart keeps"
+    } else {
+        ""
+    };
+    format!("{time}{before}{anyway}")
+}
+
 /// What an operator did, and about whom.
 fn by(user: &str, action: &str, address: &impl ToString) -> Record {
     Record {
@@ -105,5 +129,26 @@ fn by(user: &str, action: &str, address: &impl ToString) -> Record {
         by: Some(user.to_owned()),
         action: Some(action.to_owned()),
         ..Record::of(LogEvent::Operator)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_that_counts_is_told_and_not_the_one_that_was_asked_for() {
+        let secs = Duration::from_secs;
+        let said = |asked: Option<u64>, left: Option<u64>, by_config| {
+            let asked = asked.map(|asked| Lifetime::from_secs(asked).unwrap());
+            how_long(asked, Lasting { left: left.map(secs), by_config })
+        };
+        assert_eq!(said(Some(2), Some(2), false), "for 2s");
+        assert_eq!(said(None, None, false), "until it is flushed");
+        for (left, told) in [(None, "until it is flushed: it was"), (Some(3_600), "for 1h: it was")] {
+            assert!(said(Some(2), left, false).starts_with(told), "{}", said(Some(2), left, false));
+        }
+        let both = said(Some(2), Some(2), true);
+        assert!(both.starts_with("for 2s; the configuration"), "{both}");
     }
 }

@@ -106,7 +106,11 @@ impl Operations {
 
     fn status_of(&self, live: &Live, now: Now) -> Status {
         let prefix = self.settings().global.ipv6_prefix;
-        status(self.firewall.name(), live, &self.names(), prefix, Some((self.ledger(), now)))
+        let mut status =
+            status(self.firewall.name(), live, &self.names(), prefix, Some((self.ledger(), now)));
+        let covered = self.covered(&status.grants, live, now);
+        status.grants.extend(covered);
+        status
     }
 
     /// Those that were let in last, as far as the kernel still has them.

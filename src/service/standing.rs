@@ -20,6 +20,9 @@ pub struct Standing {
     pub started: String,
     /// Seconds since then.
     pub uptime_s: u64,
+    /// Seconds until all is put back as it was, where `run --confirm` waits for its confirmation; none: it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial_ends_in_s: Option<u64>,
     /// Whether the rules in the kernel are those that the configuration wants; none where it was not looked at.
     pub rules_as_wanted: Option<bool>,
     /// The rule in the host's chains that accepts what is let in; none where nobody asked for one.

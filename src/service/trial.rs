@@ -236,6 +236,15 @@ impl Trial {
         matches!(self.tried().phase, Phase::Confirmed)
     }
 
+    /// How long there still is to confirm it; none: it is not waited for.
+    #[must_use]
+    pub fn ends_in(&self) -> Option<Duration> {
+        match self.tried().phase {
+            Phase::Waiting(_) | Phase::Late(_) => Some(self.limit.saturating_sub(self.started.elapsed())),
+            Phase::Confirmed | Phase::Over => None,
+        }
+    }
+
     /// Whether only the daemon is left to put everything back.
     #[must_use]
     pub fn is_alone(&self) -> bool {

@@ -27,17 +27,11 @@ pub fn all(
 ) -> Result<Exit, Exit> {
     let config = &args.file.config;
     let line = answers::start(answers, config);
-    let in_the_way = checks(config, &line, err)?;
+    let Checked { in_the_way, by_iptables } = checks(config, &line, err)?;
     let mut out = Printer::stdout();
     client(args, answers, chance, pin, &mut out);
-    let words: Vec<String> = line.iter().map(|word| quoted(word)).collect();
-    let heading = out.paint(Tone::Heading, "Start it, so that nobody is locked out for good:");
-    out.line(format!("\n{heading}"));
-    out.line(format!("  sudo knock-agent {} --confirm 5m", words.join(" ")));
-    out.line("Leave this session open. Knock and connect from a second one. If that works, say there within the five minutes:");
-    out.line(format!("  sudo knock-agent confirm --config {}", quoted(&config.display().to_string())));
-    out.line("If not, say nothing: everything is put back as it was.");
-    for_good(answers, config, &mut out);
+    trial(&line, config, by_iptables, &mut out);
+    for_good(answers, config, by_iptables, &mut out);
     if in_the_way.is_empty() {
         return Ok(out.finish(Exit::Done));
     }
@@ -52,8 +46,36 @@ pub fn all(
     Ok(exit)
 }
 
+/// Is there while the guard is to be taken down again.
+const TRIAL: &str = "/run/knock-agent-trial";
+
+/// A start that takes itself back.
+fn trial(line: &[String], config: &Path, by_iptables: bool, out: &mut Printer) {
+    let words: Vec<String> = line.iter().map(|word| quoted(word)).collect();
+    let start = format!("  sudo knock-agent {}", words.join(" "));
+    let heading = out.paint(Tone::Heading, "Start it, so that nobody is locked out for good:");
+    out.line(format!("\n{heading}"));
+    let second = "Leave this session open. Knock and connect from a second one. If that works, say there within the five minutes:";
+    if !by_iptables {
+        out.line(format!("{start} --confirm 5m"));
+        out.line(second);
+        out.line(format!("  sudo knock-agent confirm --config {}", quoted(&config.display().to_string())));
+        out.line("If not, say nothing: everything is put back as it was.");
+        return;
+    }
+    // A file, and no number of a process, which may be another's by then.
+    out.line(format!(
+        "  sudo sh -c 'trap \"\" HUP; touch {TRIAL}; (sleep 300; rm {TRIAL} && knock-agent teardown) >/dev/null 2>&1 &'"
+    ));
+    out.line(start);
+    out.line("(This host is guarded with iptables, where `run` has no --confirm: the first line takes the guard down after five minutes.)");
+    out.line(second);
+    out.line(format!("  sudo rm {TRIAL}"));
+    out.line("If not, say nothing: the daemon is stopped, and nothing is guarded any more.");
+}
+
 /// How the trial ends and systemd goes on.
-fn for_good(answers: &Answers, config: &Path, out: &mut Printer) {
+fn for_good(answers: &Answers, config: &Path, by_iptables: bool, out: &mut Printer) {
     let key = &answers.tls.1;
     if key.parent() != config.parent() {
         let key = key.display();
@@ -62,6 +84,9 @@ fn for_good(answers: &Answers, config: &Path, out: &mut Printer) {
             "one that others renew is copied to /etc/knock-agent, as docs/operations.md says of renewals.",
         );
     }
+    if by_iptables {
+        out.line("The units of systemd are for nftables. With iptables each of them needs a drop-in first, with the ports of above: docs/host-firewall.md names both.");
+    }
     out.line("Then end the first one with Ctrl-C, which opens nothing, and leave the rest to systemd, after each boot too:");
     let lines = unit::commands(answers, config, Path::new(unit::FOLDER));
     // What has to stand at the beginning of a line is not indented.
@@ -69,7 +94,16 @@ fn for_good(answers: &Answers, config: &Path, out: &mut Printer) {
     lines.iter().for_each(|line| out.line(format!("{indent}{line}")));
 }
 
-fn checks(config: &Path, line: &[String], err: &mut Printer) -> Result<Vec<String>, Exit> {
+/// What the checks told.
+#[derive(Default)]
+struct Checked {
+    /// What of the host's own rules is to be mended first.
+    in_the_way: Vec<String>,
+    /// Whether the daemon would guard with iptables here; not known: no.
+    by_iptables: bool,
+}
+
+fn checks(config: &Path, line: &[String], err: &mut Printer) -> Result<Checked, Exit> {
     let cli = Cli::try_parse_from(std::iter::once("knock-agent".to_owned()).chain(line.iter().cloned()));
     let Ok(Cli { verb: Verb::Run(run) }) = cli else {
         err.line("error: the command that starts it is not understood: report it");
@@ -79,12 +113,12 @@ fn checks(config: &Path, line: &[String], err: &mut Printer) -> Result<Vec<Strin
     let settings = load::load(config, Some(&daemon.steps()), Exposure::Warn, err)?.settings;
     let good = err.paint(Tone::Good, "the configuration is right");
     err.line(good);
-    let report = match look(&daemon, &settings) {
-        Ok(report) => report,
+    let (report, by_iptables) = match look(&daemon, &settings) {
+        Ok(found) => found,
         Err(error) => {
             err.line(format!("warning: this host's firewall could not be looked at: {error}"));
             err.line("  fix: sudo knock-agent check-ruleset shows what it thinks of this");
-            return Ok(Vec::new());
+            return Ok(Checked::default());
         }
     };
     let mut in_the_way = Vec::new();
@@ -107,17 +141,20 @@ fn checks(config: &Path, line: &[String], err: &mut Printer) -> Result<Vec<Strin
     } else if in_the_way.is_empty() {
         in_the_way.push("  sudo knock-agent check-ruleset tells more".to_owned());
     }
-    Ok(in_the_way)
+    Ok(Checked { in_the_way, by_iptables })
 }
 
-fn look(daemon: &DaemonArgs, settings: &crate::config::Settings) -> Result<Report, BackendError> {
+/// What is found, and whether iptables was asked.
+fn look(daemon: &DaemonArgs, settings: &crate::config::Settings) -> Result<(Report, bool), BackendError> {
     let mut firewall = Firewall::open(daemon.firewall_choice())?;
     let (http, https) = daemon.public_ports();
     let options = firewall.options(settings, http, https)?;
     let host = daemon.host.wishes(daemon.kind());
     match firewall {
-        Firewall::Nftables(mut nft) => check::online(&mut nft, settings, options, &host),
-        Firewall::Iptables(mut iptables) => check_iptables::online(&mut iptables, settings, options),
+        Firewall::Nftables(mut nft) => Ok((check::online(&mut nft, settings, options, &host)?, false)),
+        Firewall::Iptables(mut iptables) => {
+            Ok((check_iptables::online(&mut iptables, settings, options)?, true))
+        }
     }
 }
 

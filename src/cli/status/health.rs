@@ -51,7 +51,9 @@ fn without_daemon(status: &Status) -> Vec<Line> {
         }
         (false, true) => (
             Tone::Bad,
-            "rules are missing: ports stand open; `knock-agent guard` puts them in place".to_owned(),
+            "rules are missing, or have nothing to go by, or others stand before them: ports may stand open; \
+             `knock-agent guard` puts them in place"
+                .to_owned(),
         ),
         // By a configuration, which may want more than that, only `health` judges them.
         (false, false) => (Tone::Good, format!("closed by {}, but for those below", status.backend)),
@@ -63,6 +65,7 @@ fn of_daemon(status: &Status, standing: &Standing) -> Vec<Line> {
     let up = time_left(f64::from(u32::try_from(standing.uptime_s).unwrap_or(u32::MAX)));
     let daemon = format!("{} for {up}, process {}", standing.version, standing.pid);
     let mut lines = vec![(Tone::Good, "daemon", daemon), guard(status, standing)];
+    lines.extend(standing.trial_ends_in_s.map(trial));
     if let Some(rule) = &standing.host_rule {
         let chains = rule.chains.join(", ");
         let line = match rule.troubles.first() {
@@ -103,6 +106,12 @@ fn of_daemon(status: &Status, standing: &Standing) -> Vec<Line> {
         (tone, part(problem.part), problem.message.clone())
     }));
     lines
+}
+
+fn trial(left_s: u64) -> Line {
+    let left = time_left(f64::from(u32::try_from(left_s).unwrap_or(u32::MAX)));
+    let text = format!("all of this is put back as it was in {left}, unless `knock-agent confirm` is said");
+    (Tone::Doubtful, "trial", text)
 }
 
 fn guard(status: &Status, standing: &Standing) -> Line {
@@ -174,6 +183,7 @@ mod tests {
             pid: 7,
             started: "2027-01-31T18:00:00Z".to_owned(),
             uptime_s: 11_040,
+            trial_ends_in_s: None,
             rules_as_wanted: Some(true),
             host_rule: Some(HostRule {
                 chains: vec!["filter input".to_owned()],
@@ -220,6 +230,9 @@ mod tests {
         assert!(text.contains("in 20 days"), "{text}");
         assert_eq!(wrong(days(-1)).0, Tone::Bad);
         assert_eq!(wrong(|standing| standing.rules_as_wanted = Some(false)).1, "guard");
+        let (tone, about, text) = wrong(|standing| standing.trial_ends_in_s = Some(290));
+        assert_eq!((tone, about), (Tone::Doubtful, "trial"));
+        assert!(text.contains("confirm"), "{text}");
         assert_eq!(wrong(|standing| standing.host_rule.as_mut().unwrap().pending = true).1, "host rule");
         assert_eq!(
             wrong(|standing| standing.front = Some(FrontState { serves: false, restarts: 1 })).1,

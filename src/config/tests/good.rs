@@ -239,6 +239,16 @@ fn warnings_do_not_stop_it() {
 }
 
 #[test]
+fn a_path_that_curl_sends_otherwise_is_warned_of() {
+    let warned = |path: &str| {
+        let text = format!("{GLOBAL}{APP}}}").replace("/one-place", path);
+        loads(&text).warnings.iter().any(|warning| warning.message.contains("curl"))
+    };
+    assert!(warned("/quiet/../door-one-of-mine") && warned("/quiet-door-of-mine/."));
+    assert!(!warned("/quiet/..door-one-of-mine") && !warned("/quiet.door-one-of-mine"));
+}
+
+#[test]
 fn the_longest_path_fits_the_default_packet() {
     let path = format!("/{}", "a".repeat(99));
     let text =

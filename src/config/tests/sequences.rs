@@ -64,6 +64,22 @@ fn an_app_that_only_sequences_open_needs_no_duration_where_each_has_one() {
 }
 
 #[test]
+fn a_sequence_that_opens_for_longer_than_max_duration_is_warned_of() {
+    let with = |most: &str, of_it: &str| {
+        let text = text("", &format!("[{{knocks: [1, 5]{of_it}}}, {{knocks: [2, 6], duration: 1m}}]"));
+        let warnings = loads(&format!("{text}{most}")).warnings;
+        warnings.into_iter().map(|warning| warning.message).collect::<Vec<_>>()
+    };
+    let longer = ", duration: 24h, closing: [7, 9]";
+    let [told] = &with("  max_duration: 2h\n", longer)[..] else { panic!("one warning") };
+    assert!(told.contains("for 1d, although max_duration is 2h"), "{told}");
+    // Where it is not said, the app's `duration` bounds what is asked for, and not these.
+    for (most, of_it) in [("", longer), ("  max_duration: 1d\n", longer), ("  max_duration: 2h\n", "")] {
+        assert!(with(most, of_it).is_empty(), "{most}{of_it}");
+    }
+}
+
+#[test]
 fn every_key_is_read() {
     let global = "  sequence:\n    - {knocks: [1, 3], opens: step-1}\n    - {knocks: [2, 9], opens: step-2, window: 20, duration: 1m}\n    - {knocks: [4, 9], opens: inner}\n";
     let list = "\n    - {knocks: \"1234:udp,7000\", window: 1m, knock_window: 5s, strict: true, duration: 30s, closing: [7001, 9]}\n    - {knocks: [udp/77/20, 8], name: inner}";

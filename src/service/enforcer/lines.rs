@@ -16,9 +16,21 @@ pub(super) struct Lines {
     since: Duration,
     written: usize,
     folded: BTreeMap<(What, String), u64>,
+    /// What apps were called before the last reload, by slug: the ends of grants of those that it took away are told after it.
+    former: BTreeMap<String, String>,
 }
 
 impl Lines {
+    /// Takes note of what apps were called until now.
+    pub(super) fn remember_names(&mut self, names: BTreeMap<String, String>) {
+        self.former = names;
+    }
+
+    /// What an app that there is no more was called.
+    pub(super) fn former_name(&self, slug: &str) -> Option<String> {
+        self.former.get(slug).cloned()
+    }
+
     /// How many single grants may be told of now.
     pub(super) fn room(&mut self, now: Duration) -> usize {
         // What was folded is told first.

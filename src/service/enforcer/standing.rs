@@ -22,6 +22,7 @@ impl Enforcer {
             pid: std::process::id(),
             started: text(known.started),
             uptime_s: now.wall.duration_since(known.started).map_or(0, |up| up.as_secs()),
+            trial_ends_in_s: self.trial.as_ref().and_then(|trial| trial.ends_in()).map(|left| left.as_secs()),
             rules_as_wanted: self.rules_as_wanted(live),
             host_rule: self.host_rule(),
             listens: self.listens(),

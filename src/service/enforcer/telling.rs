@@ -70,7 +70,7 @@ impl Enforcer {
             } else {
                 self.lines.fold(turn.what, &turn.app, 1);
             }
-            self.tell_turn(turn, now);
+            self.tell_turn(turn, client, now);
         }
         for ((what, app, how), count) in self.operations.journal().take_more() {
             self.tally.on_turns(slug_of(&app), what, how, count);
@@ -107,10 +107,13 @@ impl Enforcer {
     fn app_of(&self, key: &str) -> (String, Vec<String>) {
         let slug = slug_of(key);
         let found = self.operations.settings().apps.iter().find(|app| app.slug == slug);
-        found.map_or_else(|| (slug.to_owned(), Vec::new()), |app| (app.name.to_string(), app.services()))
+        found.map_or_else(
+            || (self.lines.former_name(slug).unwrap_or_else(|| slug.to_owned()), Vec::new()),
+            |app| (app.name.to_string(), app.services()),
+        )
     }
 
-    fn tell_turn(&mut self, turn: Turn, now: Now) {
+    fn tell_turn(&mut self, turn: Turn, client: Option<IpAddr>, now: Now) {
         if self.herald.is_idle() {
             return;
         }
@@ -122,7 +125,9 @@ impl Enforcer {
         };
         let message = Message {
             app: Some(slug_of(&app).to_owned()),
-            address: Some(addr.to_string()),
+            address: Some(self.what_is_open(addr)),
+            client: client.map(|client| client.to_string()),
+            still_open: matches!(what, What::Closed(_)) && self.is_still_open(&app, addr, now),
             by: (!note.by.is_empty()).then(|| note.by.clone()),
             how: Some(note.how.word().to_owned()),
             reason,
@@ -130,6 +135,21 @@ impl Enforcer {
             ..Message::new(kind, now)
         };
         self.herald.tell(message, now.boot);
+    }
+
+    /// For whom a grant opens, as `status` lists it.
+    fn what_is_open(&self, addr: IpAddr) -> String {
+        match self.operations.settings().global.ipv6_prefix {
+            prefix if addr.is_ipv6() && prefix < 128 => format!("{addr}/{prefix}"),
+            _ => addr.to_string(),
+        }
+    }
+
+    /// Whether somebody has a grant of the app for that address, by whichever way.
+    fn is_still_open(&self, key: &str, addr: IpAddr, now: Now) -> bool {
+        let ledger = self.operations.ledger();
+        let mut ways = ledger.counts().map(|(way, _)| way).filter(|way| slug_of(way) == slug_of(key));
+        ways.any(|way| !ledger.users(way, addr, now).is_empty())
     }
 
     pub(super) fn tell_lockout(&mut self, client: ClientAddr, lasts: Duration, now: Now) {

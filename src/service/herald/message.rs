@@ -22,9 +22,12 @@ pub struct Message {
     /// The app's slug.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub app: Option<String>,
-    /// The client.
+    /// The client, or the IPv6 network that a grant is for, in CIDR notation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
+    /// The address of that network from which the client came, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
     /// Who: a user, a key, an operator; or the program that changed our rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
@@ -34,6 +37,9 @@ pub struct Message {
     /// Why it is no more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Whether another grant goes on, so that the app stays open for that address.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub still_open: bool,
     /// What a grant was given, or how long a lock-out lasts, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lifetime_s: Option<u64>,
@@ -81,6 +87,10 @@ impl Message {
             Some(EventKind::Renewed) => {
                 format!("{app} stays open for {address} for {seconds} s from now ({by})")
             }
+            Some(EventKind::Closed) if self.still_open => {
+                let reason = or(&self.reason, "unknown");
+                format!("a grant of {app} for {address} is over ({by}): {reason}; another one goes on")
+            }
             Some(EventKind::Closed) => {
                 format!("{app} is closed for {address} ({by}): {}", or(&self.reason, "unknown"))
             }
@@ -112,7 +122,11 @@ mod tests {
         (message.app, message.by) = (Some("ssh".to_owned()), Some("a\n\"b\"".to_owned()));
         let line = serde_json::to_string(&message).unwrap();
         assert!(!line.contains('\n') && line.contains("\"event\":\"opened\""), "{line}");
-        assert!(!line.contains("attempts"), "what does not belong to it is left out: {line}");
+        let others = ["attempts", "client", "still_open"];
+        assert!(
+            !others.iter().any(|key| line.contains(key)),
+            "what does not belong to it is left out: {line}"
+        );
         assert_eq!(serde_json::from_str::<Message>(&line).unwrap(), message);
     }
 
@@ -121,6 +135,9 @@ mod tests {
         let sentences: std::collections::BTreeSet<String> =
             EventKind::ALL.into_iter().map(|kind| Message::new(kind, Now::at_secs(5)).sentence()).collect();
         assert_eq!(sentences.len(), EventKind::ALL.len());
+        let closed = Message::new(EventKind::Closed, Now::at_secs(5));
+        let text = Message { still_open: true, ..closed }.sentence();
+        assert!(!text.contains("closed") && text.contains("goes on"), "{text}");
         assert!(sentences.iter().all(|sentence| sentence.contains(' ')), "{sentences:?}");
     }
 }
