@@ -270,8 +270,8 @@ fn guard(
     let Installed { live, read_at, changes } =
         insist(|| lockout::install(&mut firewall, &daemon.settings, options, good.plan(), &mut before))?;
     let mut operations = Operations::over(firewall, &live, daemon.settings.clone(), options, read_at);
-    if let Some(lockout::Before { outlasting, guard }) = before {
-        operations.outlasting = outlasting;
+    if let Some(lockout::Before { outlasting, guard, own }) = before {
+        (operations.outlasting, operations.own) = (outlasting, own);
         operations.end_ways_of(&guard, &live);
     }
     drop(live);
