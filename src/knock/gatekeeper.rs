@@ -38,6 +38,8 @@ pub struct Gatekeeper {
     proofs: UsedProofs,
     /// When it was not known what is used up, on the clock that never goes back.
     doubted: Option<Duration>,
+    /// Until when everything counts as used, by the calendar.
+    refused_until: Option<SystemTime>,
     step1_proof: Step1Proof,
     token_window: Lifetime,
     ipv6_prefix: u8,
@@ -76,6 +78,7 @@ impl Gatekeeper {
             held: None,
             proofs: UsedProofs::default(),
             doubted: None,
+            refused_until: None,
             step1_proof: settings.global.step1_proof,
             token_window: settings.global.token_window,
             ipv6_prefix: settings.global.ipv6_prefix,
@@ -117,7 +120,8 @@ impl Gatekeeper {
     pub fn used_up(&self) -> UsedUp {
         let (proofs, proofs_from) = self.proofs.list();
         let doubted_ms = self.doubted.map(|at| u64::try_from(at.as_millis()).unwrap_or(u64::MAX));
-        UsedUp { codes: self.codes.list(), proofs, proofs_from, doubted_ms, own: self.guesses.own_sites() }
+        let (codes, own) = (self.codes.list(), self.guesses.own_sites());
+        UsedUp { codes, proofs, proofs_from, doubted_ms, refused_until: self.refused_until, own }
     }
 
     /// Takes over what [`Gatekeeper::used_up`] told before a restart.
@@ -126,6 +130,7 @@ impl Gatekeeper {
             steps.iter().for_each(|&step| self.codes.remember(secret, step));
         }
         self.proofs.remember(&used.proofs, used.proofs_from);
+        self.refused_until = used.refused_until;
         // A later moment is one of another run of the kernel.
         let doubted = used.doubted_ms.map(|ms| Duration::from_millis(ms).min(now.boot));
         self.doubted = self.doubted.max(doubted);
@@ -139,10 +144,22 @@ impl Gatekeeper {
         self.used = true;
     }
 
+    /// Counts everything as used that could be used until a moment of the calendar, which may be behind that now.
+    pub fn refuse_until(&mut self, until: Option<SystemTime>) {
+        self.refused_until = until;
+    }
+
+    /// Until when everything counts as used.
+    #[must_use]
+    pub fn refuses_until(&self) -> Option<SystemTime> {
+        self.refused_until
+    }
+
     /// When it was not known what is used up, by the calendar of now: that of then may have been wrong, as where a host
-    /// has no clock that goes on while it is off.
+    /// has no clock that goes on while it is off. Or when something was used before that, if that is later.
     fn doubted(&self, now: Now) -> Option<SystemTime> {
-        now.wall.checked_sub(now.boot.saturating_sub(self.doubted?))
+        let then = self.doubted.and_then(|at| now.wall.checked_sub(now.boot.saturating_sub(at)));
+        then.max(self.refused_until)
     }
 
     /// Takes over settings that have been reloaded.
@@ -161,7 +178,7 @@ impl Gatekeeper {
         fresh.guesses.reload(settings.global.lockout, &names);
         std::mem::swap(&mut fresh.proofs, &mut self.proofs);
         fresh.proofs.forget_whose();
-        fresh.doubted = self.doubted;
+        (fresh.doubted, fresh.refused_until) = (self.doubted, self.refused_until);
         fresh.used = self.used;
         std::mem::swap(&mut fresh.defence, &mut self.defence);
         fresh.defence.reload(settings);

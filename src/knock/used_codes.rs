@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, VecDeque};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,9 @@ pub struct UsedUp {
     /// When it was not known what is used up, in milliseconds on the clock that never goes back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doubted_ms: Option<u64>,
+    /// Until when everything counts as used, by the calendar.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_until: Option<SystemTime>,
     /// From where right codes of each secret came: those are not held back there.
     #[serde(default)]
     pub own: BTreeMap<String, Vec<OwnSite>>,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::diff::{Change, SetRef};
 use super::expr::Verdict;
@@ -35,6 +35,10 @@ pub struct TimedKnocks {
     used: BTreeMap<Arc<str>, VecDeque<u64>>,
     /// Since when all that was used is known, on the clock that never goes back.
     known_since: Duration,
+    /// Until when something was used that is not known any more, by the calendar.
+    used_until: Duration,
+    /// How often something was learnt to be used.
+    uses: u64,
 }
 
 /// What is to be done to the maps: transactions, one after the other. Printing it for debugging does not tell knocks.
@@ -58,6 +62,17 @@ impl TimedKnocks {
         self.known_since = self.known_since.max(boot);
     }
 
+    /// The same by the calendar, which may be behind that now.
+    pub fn refuse_until(&mut self, until: SystemTime) {
+        self.used_until = until.duration_since(UNIX_EPOCH).unwrap_or_default();
+    }
+
+    /// Goes up with what is learnt to be used.
+    #[must_use]
+    pub fn uses(&self) -> u64 {
+        self.uses
+    }
+
     /// Whether these ends, as read from the kernel, are those that were put there: nobody has emptied the set.
     #[must_use]
     pub fn is_witnessed(spent: &Elements) -> bool {
@@ -77,6 +92,7 @@ impl TimedKnocks {
         for step in steps {
             news |= self.remember(&who, step);
         }
+        self.uses += u64::from(news);
         Some((who, news))
     }
 
@@ -191,7 +207,7 @@ impl TimedKnocks {
         let begins = Duration::from_secs(step.saturating_sub(drift).saturating_mul(every));
         let ends = Duration::from_secs((step + 1 + drift).saturating_mul(every));
         let known_since = since_1970(now).saturating_sub(now.boot.saturating_sub(self.known_since));
-        if begins < known_since {
+        if begins < known_since.max(self.used_until) {
             return Vec::new();
         }
         let of_client = |(client, deed): (&crate::config::SequenceClient, &Arc<str>)| {
