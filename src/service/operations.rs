@@ -422,7 +422,11 @@ impl Operations {
     /// [`OperationError`]; the table is then as somebody left it.
     pub fn repair(&mut self, removed: bool, now: Now) -> Result<Repaired, OperationError> {
         self.ledger.expire(now);
-        let mut removed = removed | self.has_slept();
+        let mut removed = removed;
+        if self.has_slept() {
+            removed = true;
+            self.doubt_timed();
+        }
         let mut result = Ok(Repaired::default());
         for tried in 1..=TRIES {
             // The last try leaves the host's chains out, in case they are what the kernel refuses.
