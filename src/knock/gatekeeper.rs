@@ -120,8 +120,9 @@ impl Gatekeeper {
     pub fn used_up(&self) -> UsedUp {
         let (proofs, proofs_from) = self.proofs.list();
         let doubted_ms = self.doubted.map(|at| u64::try_from(at.as_millis()).unwrap_or(u64::MAX));
-        let (codes, own) = (self.codes.list(), self.guesses.own_sites());
-        UsedUp { codes, proofs, proofs_from, doubted_ms, refused_until: self.refused_until, own }
+        let (codes, codes_upto) = (self.codes.list(), self.codes.upto());
+        let (refused_until, own) = (self.refused_until, self.guesses.own_sites());
+        UsedUp { codes, codes_upto, proofs, proofs_from, doubted_ms, refused_until, own }
     }
 
     /// Takes over what [`Gatekeeper::used_up`] told before a restart.
@@ -129,6 +130,7 @@ impl Gatekeeper {
         for (secret, steps) in &used.codes {
             steps.iter().for_each(|&step| self.codes.remember(secret, step));
         }
+        used.codes_upto.iter().for_each(|(secret, &step)| self.codes.forget_upto(secret, step));
         self.proofs.remember(&used.proofs, used.proofs_from);
         self.refused_until = used.refused_until;
         // A later moment is one of another run of the kernel.
@@ -142,24 +144,6 @@ impl Gatekeeper {
     pub fn refuse_present(&mut self, now: Now) {
         self.doubted = Some(now.boot);
         self.used = true;
-    }
-
-    /// Counts everything as used that could be used until a moment of the calendar, which may be behind that now.
-    pub fn refuse_until(&mut self, until: Option<SystemTime>) {
-        self.refused_until = until;
-    }
-
-    /// Until when everything counts as used.
-    #[must_use]
-    pub fn refuses_until(&self) -> Option<SystemTime> {
-        self.refused_until
-    }
-
-    /// When it was not known what is used up, by the calendar of now: that of then may have been wrong, as where a host
-    /// has no clock that goes on while it is off. Or when something was used before that, if that is later.
-    fn doubted(&self, now: Now) -> Option<SystemTime> {
-        let then = self.doubted.and_then(|at| now.wall.checked_sub(now.boot.saturating_sub(at)));
-        then.max(self.refused_until)
     }
 
     /// Takes over settings that have been reloaded.

@@ -11,12 +11,12 @@ use super::knocking::{Knocking, TimedRules};
 use super::model::{Element, Elements, Timeout};
 use super::plan::{SPENT, TIMED, TIMED_OPEN, knock_key, sized_key};
 use crate::config::{Settings, TimeSequence};
-use crate::units::{Growth, Knock, KnockPath, KnockTree, Now, PathEnd, STAY, TreeStep, knocks, step_at};
+use crate::units::{
+    Growth, Knock, KnockPath, KnockTree, Now, PathEnd, STAY, TreeStep, UsedSteps, knocks, step_at,
+};
 
 /// Elements in one transaction.
 pub const MOST_ELEMENTS: usize = 20_000;
-/// Used steps that are remembered of each client: more than can be right at once, in case the clock is set back.
-const REMEMBERED: usize = 64;
 /// Elements that were over for less than this may still be there: clocks are corrected, and timers round.
 const SLACK: Duration = Duration::from_secs(5);
 /// Among the ends that were used, this one says that nobody has emptied the set: no path has it.
@@ -32,7 +32,7 @@ pub struct TimedKnocks {
     tree: KnockTree,
     /// The last time step whose knocks are in the tree.
     upto: Option<u64>,
-    used: BTreeMap<Arc<str>, VecDeque<u64>>,
+    used: BTreeMap<Arc<str>, UsedSteps>,
     /// Since when all that was used is known, on the clock that never goes back.
     known_since: Duration,
     /// Until when something was used that is not known any more, by the calendar.
@@ -98,15 +98,7 @@ impl TimedKnocks {
 
     /// Notes that a client's knocks of a time step were used; true if that is news.
     pub fn remember(&mut self, who: &Arc<str>, step: u64) -> bool {
-        let of_client = self.used.entry(who.clone()).or_default();
-        if of_client.contains(&step) {
-            return false;
-        }
-        if of_client.len() >= REMEMBERED {
-            of_client.pop_front();
-        }
-        of_client.push_back(step);
-        true
+        self.used.entry(who.clone()).or_default().remember(step)
     }
 
     /// Notes all ends that a set in the kernel names.
@@ -124,7 +116,7 @@ impl TimedKnocks {
 
     /// What was used and could be right again: clients, with time steps from this one on.
     pub fn used_since(&self, step: u64) -> impl Iterator<Item = (&str, u64)> {
-        let pairs = self.used.iter().flat_map(|(who, steps)| steps.iter().map(move |&step| (&**who, step)));
+        let pairs = self.used.iter().flat_map(|(who, steps)| steps.iter().map(move |step| (&**who, step)));
         pairs.filter(move |&(_, used)| used >= step)
     }
 
@@ -225,7 +217,7 @@ impl TimedKnocks {
     fn spent<'e>(&self, ends: impl Iterator<Item = (u32, &'e PathEnd)>, now: Now) -> Elements {
         let was_used = |end: &PathEnd| {
             let of_client = self.used.get(&end.who);
-            of_client.is_some_and(|used| end.steps.iter().any(|step| used.contains(step)))
+            of_client.is_some_and(|used| end.steps.iter().any(|&step| used.contains(step)))
         };
         let element =
             |(mark, end): (u32, &PathEnd)| Some((mark_key(mark), timed(Element::default(), end.until, now)?));
