@@ -16,7 +16,7 @@ const KIND: Kind = Kind { name: "use", version: 1, max_bytes: 1 << 10 };
 const FILE: &str = "last-use";
 /// It is written once for all that is used in so much time, in milliseconds.
 const SLOT_MS: u64 = 30_000;
-/// What is used so much earlier than what was used before was used by a calendar that has been put right.
+/// What is used so much earlier than what the same daemon saw used was used by a calendar that has been put right.
 const FAR: Duration = Duration::from_secs(3_600);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +33,8 @@ pub(super) struct LastUse {
     until: Option<SystemTime>,
     /// Something was used since it was written.
     pending: bool,
+    /// Whether what it says is of this run of the daemon.
+    own: bool,
     failed: bool,
 }
 
@@ -49,7 +51,7 @@ impl LastUse {
                 files::modified(&path)
             }
         };
-        Self { path, until, pending: false, failed: false }
+        Self { path, until, pending: false, own: false, failed: false }
     }
 
     /// Until when something was used, as far as is known.
@@ -82,10 +84,11 @@ impl LastUse {
         let slot = ms(now.wall.duration_since(UNIX_EPOCH).unwrap_or_default()) / SLOT_MS;
         let kept = Kept { until_ms: (slot + 1) * SLOT_MS - 1 };
         let until = at(kept.until_ms);
-        if self.until.is_some_and(|before| until <= before && before < until + FAR) {
+        // That of a daemon before is later by a calendar that is behind now, or that was wrong: nobody can tell.
+        if self.until.is_some_and(|before| until <= before && (!self.own || before < until + FAR)) {
             return;
         }
-        self.until = Some(until);
+        (self.until, self.own) = (Some(until), true);
         let written = self.write(kept);
         if let Err(error) = &written
             && !self.failed
@@ -118,7 +121,7 @@ mod tests {
     fn the_latest_use_is_kept_once_for_each_half_a_minute_and_a_calendar_that_was_wrong_is_forgotten() {
         let folder = std::env::temp_dir().join(format!("knock-agent-use-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
-        let now = |secs| Now { boot: Duration::from_secs(5), wall: at(secs * 1_000) };
+        let now = |secs: u64| Now { boot: Duration::from_secs(5), wall: at(secs * 1_000) };
         let kept = || LastUse::read(&folder).until();
         let mut last = LastUse::read(&folder);
         last.keep(now(100_000));
@@ -143,6 +146,10 @@ mod tests {
         assert_eq!(used(100_020), Some(at(100_049_999)));
         assert_eq!(used(99_000), Some(at(100_049_999)), "it never goes back a little");
         assert_eq!(used(90_000), Some(at(90_029_999)), "it was wrong");
+        let mut next = LastUse::read(&folder);
+        next.on_use();
+        next.keep(now(10_000));
+        assert_eq!(kept(), Some(at(90_029_999)), "of a daemon before");
 
         fs::write(folder.join(FILE), "damaged").unwrap();
         assert!(kept().is_some_and(|until| until > at(1_700_000_000_000)), "when it was written");
