@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 use super::timed_knocks::{CAROL, Home, TO, filled, until};
 use crate::agent::Installation;
-use crate::configuration::{Config, STEP1_PATH, STEP2_PATH};
+use crate::configuration::{Config, STEP1_PATH, STEP2_PATH, http_key};
 use crate::firewall::{Element, elements, flush_host, is_guarded};
 use crate::forge::Forge;
 use crate::knocking::{form, knock, post_step1, post_step2};
