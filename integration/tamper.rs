@@ -29,7 +29,7 @@ pub struct Tamper(File);
 impl Tamper {
     /// Has an installation's agent start with the library.
     pub fn with(home: Installation) -> (Installation, Self) {
-        let path = home.folder().write("orders", [0; 40]);
+        let path = home.folder().write("orders", [0; 48]);
         let orders = File::options().write(true).read(true).open(&path).unwrap();
         let home = home
             .variable("LD_PRELOAD", library().to_str().unwrap())
@@ -41,6 +41,11 @@ impl Tamper {
     pub fn sleep(&self, time: Duration) {
         let slept = self.get(0) + i64::try_from(time.as_secs()).unwrap();
         self.put(0, slept);
+    }
+
+    /// Has the agent's calendar be so many seconds behind.
+    pub fn behind(&self, seconds: i64) {
+        self.put(5, -seconds);
     }
 
     /// Has the `nth` message or answer from now on fail.

@@ -1,8 +1,9 @@
-/* Loaded into an agent under test: has its talk with the kernel's firewall fail, and its clock jump as that of a host that
- * slept. What to do stands in a file that both sides see: five 64-bit numbers.
+/* Loaded into an agent under test: has its talk with the kernel's firewall fail, its clock jump as that of a host that
+ * slept, and its calendar be another. What to do stands in a file that both sides see: six 64-bit numbers.
  *   0    seconds that the host has slept
  *   1, 2 how many messages until one cannot be sent (0: none), and the error number
- *   3, 4 the same for answers and events that are read */
+ *   3, 4 the same for answers and events that are read
+ *   5    seconds that the calendar is ahead */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -14,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static int64_t nothing[5];
+static int64_t nothing[6];
 static volatile int64_t *orders = nothing;
 static int (*real_clock_gettime)(clockid_t, struct timespec *);
 static ssize_t (*real_sendmsg)(int, const struct msghdr *, int);
@@ -57,6 +58,8 @@ int clock_gettime(clockid_t clock, struct timespec *now)
 
     if (!outcome && clock == CLOCK_BOOTTIME)
         now->tv_sec += orders[0];
+    if (!outcome && clock == CLOCK_REALTIME)
+        now->tv_sec += orders[5];
     return outcome;
 }
 

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 use super::timed_knocks::{CAROL, Home, TO, filled, until};
 use crate::agent::Installation;
-use crate::configuration::{Config, STEP1_PATH, STEP2_PATH};
+use crate::configuration::{Config, STEP1_PATH, STEP2_PATH, http_key};
 use crate::firewall::{Element, elements, flush_host, is_guarded};
 use crate::forge::Forge;
 use crate::knocking::{form, knock, post_step1, post_step2};
@@ -17,6 +17,7 @@ use crate::knocks::knock_at;
 use crate::namespace::Namespace;
 use crate::probe::{GENEROUS, assert_echo, assert_silent, dial, udp_echoes_from};
 use crate::server::{Habit, Server};
+use crate::tamper::Tamper;
 use crate::topology::{Family, Topology};
 
 /// Waits until so many ends are known of an app.
@@ -276,6 +277,39 @@ fn what_a_client_of_changing_knocks_is_connected_to_ends_with_it() {
         assert_told(&home.home, host, &[]);
     }
     drop(agent);
+}
+
+#[test]
+fn what_came_by_a_door_ends_in_time_although_the_host_slept() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let config = Config::new(&[]).app("ssh", "2222", "tcp", "local", &["duration: 600", "once: true"]).app(
+        "web",
+        "2223",
+        "tcp",
+        "local",
+        &["duration: 600"],
+    );
+    let (home, tamper) = Tamper::with(Installation::new(&config));
+    let _agent = home.start(&net.router);
+    let (host, to) = (&net.router, Family::V4.router());
+    home.grant(host, "ssh", Family::V4.client_a(), 600);
+    let open = dial(&net.a, (to, 2222).into(), GENEROUS).unwrap();
+    post_step1(&net.b, to, STEP1_PATH, &form("web", &http_key("web")));
+    until("step 2 may begin", || elements(host, "step2_4").len() == 1);
+    let ends = connected(host, "ssh", 1);
+    let left = |found: &[Element]| found[0].expires.expect("an end");
+    // In the kernel, timeouts stood still meanwhile.
+    tamper.sleep(Duration::from_secs(300));
+    home.verb(host, &["status"]).success();
+    until("the time is taken off", || {
+        left(&connected(host, "ssh", 1)) + Duration::from_secs(300) <= left(&ends)
+    });
+    until("nobody may begin step 2", || elements(host, "step2_4").is_empty());
+    tamper.sleep(Duration::from_secs(300));
+    home.verb(host, &["status"]).success();
+    connected(host, "ssh", 0);
+    assert_cut(open);
 }
 
 #[test]

@@ -15,6 +15,7 @@ use crate::topology::{Family, Topology};
 
 on_every_firewall! {
     who_is_shut_out_keeps_no_connection_and_all_others_keep_theirs,
+    who_is_shut_out_while_the_address_is_away_keeps_no_connection_either,
     what_goes_by_the_router_to_ports_of_the_same_number_is_nobody_s_client,
     udp_of_one_port_comes_to_the_app_that_is_left,
 }
@@ -126,6 +127,47 @@ fn who_is_shut_out_keeps_no_connection_and_all_others_keep_theirs() {
     }
     home.verb(&net.router, &["revoke", "--all"]).success();
     of_b.iter().for_each(|open| open.assert_cut("after all grants were revoked"));
+}
+
+fn who_is_shut_out_while_the_address_is_away_keeps_no_connection_either() {
+    let net = Topology::new();
+    let _services =
+        [Server::tcp(&net.router, 2223, Habit::Echo), Server::udp(&net.router, 2223, Habit::Echo)];
+    let keep = ["duration: 600", "established: keep"];
+    let home = Installation::new(&Config::new(&[]).app("here", "2223", "both", "local", &keep));
+    let _agent = home.start(&net.router);
+    let mut open = Vec::new();
+    for family in Family::BOTH {
+        for client in [family.client_a(), family.client_b()] {
+            home.grant(&net.router, "here", client, 600);
+        }
+        open.extend([&net.a, &net.b].map(|from| Open::new(from, family.router(), 2223)));
+    }
+    addresses(&net, "del");
+    for family in Family::BOTH {
+        home.verb(&net.router, &["revoke", "here", &family.client_a().to_string()]).success();
+    }
+    addresses(&net, "add");
+    for open in &open {
+        if open.what.starts_with(net.a.name()) {
+            open.assert_cut("after its grant was revoked while the address was away");
+        } else {
+            open.assert_lives("although the address was away for a moment");
+        }
+    }
+    addresses(&net, "del");
+    home.verb(&net.router, &["revoke", "--all"]).success();
+    addresses(&net, "add");
+    open.iter().for_each(|open| open.assert_cut("after all grants were revoked"));
+}
+
+/// Takes the router's addresses outside away, or gives them back.
+pub fn addresses(net: &Topology, what: &str) {
+    let of_both = format!(
+        "addr {what} 203.0.113.1/24 dev ext0\naddr {what} 2001:db8:1::1/64 dev ext0 {}\n",
+        if what == "add" { "nodad" } else { "" }
+    );
+    net.router.feed("ip", &["-batch", "-"], of_both.as_bytes()).success();
 }
 
 fn what_goes_by_the_router_to_ports_of_the_same_number_is_nobody_s_client() {

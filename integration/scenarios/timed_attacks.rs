@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::thread::sleep;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -14,6 +15,7 @@ use crate::knocks::knock_at;
 use crate::namespace::Namespace;
 use crate::probe::{assert_echo, assert_echoes, assert_silent, dial};
 use crate::server::{Habit, Server};
+use crate::tamper::Tamper;
 use crate::topology::Topology;
 
 const NOBODY: [&str; 0] = [];
@@ -30,7 +32,7 @@ fn assert_used(net: &Topology, knocks: &str, when: &str) {
     for client in [&net.a, &net.b] {
         knock_at(client, TO.router(), knocks);
     }
-    std::thread::sleep(Duration::from_millis(100));
+    sleep(Duration::from_millis(100));
     assert_eq!(granted(&net.router), NOBODY, "{when}");
 }
 
@@ -99,6 +101,47 @@ fn knocks_that_were_used_stay_so_whatever_is_flushed_changed_damaged_or_taken_do
     let agent = home.home.start(host);
     filled(host);
     assert_used(&net, &path, "taken down");
+    drop(agent);
+}
+
+#[test]
+fn knocks_that_were_used_open_nothing_after_a_reboot_with_a_calendar_that_is_behind() {
+    let net = Topology::new();
+    let mut tamper = None;
+    let home = Home::every(30).with(|home| {
+        let (home, orders) = Tamper::with(home);
+        tamper = Some(orders);
+        home
+    });
+    let tamper = tamper.unwrap();
+    let (host, to) = (&net.router, TO.router());
+    let agent = home.home.start(host);
+    filled(host);
+    let path = home.alice(home.step_with(5));
+    knock_at(&net.a, to, &path);
+    assert_eq!(granted(host), [TO.client_a().to_string()]);
+    let file = home.home.path("state/last-use");
+    until("it is written down", || file.exists());
+    // The power fails, and a host without a clock of its own starts.
+    agent.kill();
+    host.run("nft", &["delete", "table", "inet", "knock_agent"]).success();
+    home.home.lose_runtime_folder();
+    tamper.behind(70);
+    let agent = home.home.start(host);
+    filled(host);
+    assert!(home.home.log().contains("the calendar is behind"), "{}", home.home.log());
+    assert_used(&net, &path, "not right by the calendar of now");
+    // Its calendar comes to the time of the knocks.
+    tamper.behind(1);
+    home.home.verb(host, &["status"]).success();
+    sleep(Duration::from_millis(500));
+    assert_used(&net, &path, "by a calendar that was behind");
+    let agent = started_again(&home, agent, host, || ());
+    assert_used(&net, &path, "the next daemon does not know more");
+    until("who knocks later gets in", || {
+        knock_at(&net.b, to, &home.bob(home.step() + 1));
+        granted(host) == [TO.client_b().to_string()]
+    });
     drop(agent);
 }
 

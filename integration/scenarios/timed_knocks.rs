@@ -55,6 +55,11 @@ impl Home {
         Self::new(secs, &format!("every: {secs}"), &["duration: 3600", "sequence: {knocks: [1234, 5678]}"])
     }
 
+    /// With another installation of the same.
+    pub(super) fn with(self, change: impl FnOnce(Installation) -> Installation) -> Self {
+        Self { home: change(self.home), ..self }
+    }
+
     pub(super) fn client(&self, name: &str, secret: &str, more: &str) {
         let knocks = if more.contains("knocks: ") { "" } else { "knocks: 4\n" };
         let text = format!("app: ssh\nsecret: {secret}\n{knocks}{more}");

@@ -6,12 +6,13 @@ use crate::agent::Installation;
 use crate::backend::{on_every_firewall, without_ipset};
 use crate::configuration::Config;
 use crate::probe::GENEROUS;
-use crate::scenarios::shut_out::Open;
+use crate::scenarios::shut_out::{Open, addresses};
 use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
 
 on_every_firewall! {
     a_reload_that_takes_a_way_to_a_lan_host_ends_what_came_by_it,
+    a_way_that_goes_while_the_address_is_away_leaves_nobody_connected,
     a_start_without_a_way_of_before_ends_what_came_by_it,
     a_guard_between_two_daemons_ends_what_came_by_a_way_that_is_gone,
 }
@@ -78,6 +79,32 @@ fn a_reload_that_takes_a_way_to_a_lan_host_ends_what_came_by_it() {
     seven.assert_cut("at the port of an app that stays, which does not let it in");
     others.assert_lives("whoever else was thrown out");
     assert_eq!(others.live(GENEROUS), [true; 2]);
+}
+
+fn a_way_that_goes_while_the_address_is_away_leaves_nobody_connected() {
+    let net = Topology::new();
+    router(&net);
+    let _services = services(&net, &[7004, 7005]);
+    let [lan4, lan6] = Family::BOTH.map(|family| format!("\"{}\"", family.lan()));
+    let more = ["duration: 600"];
+    let config = |ports: &str| {
+        let config = Config::new(&[]).app("lan4", ports, "both", &lan4, &more);
+        config.app("lan6", ports, "both", &lan6, &more)
+    };
+    let home = Installation::new(&config("[7004, 7005]"));
+    let agent = home.start(&net.router);
+    let open = Family::BOTH.map(|family| {
+        home.grant(&net.router, if family == Family::V4 { "lan4" } else { "lan6" }, family.client_a(), 600);
+        [7004, 7005].map(|port| Open::new(&net.a, family.router(), port))
+    });
+    addresses(&net, "del");
+    home.rewrite_config(config("7005").text());
+    assert!(agent.reload().contains("STATUS=guarding\n"), "{}", home.log());
+    addresses(&net, "add");
+    for [four, five] in &open {
+        four.assert_cut("after its port was taken from the app while the address was away");
+        five.assert_lives("by a port that stays");
+    }
 }
 
 fn a_start_without_a_way_of_before_ends_what_came_by_it() {

@@ -41,6 +41,8 @@ pub struct Gatekeeper {
     proved: ProvedGrants,
     /// When it was not known what is used up, on the clock that never goes back.
     doubted: Option<Duration>,
+    /// Until when everything counts as used, by the calendar.
+    refused_until: Option<SystemTime>,
     step1_proof: Step1Proof,
     token_window: Lifetime,
     ipv6_prefix: u8,
@@ -80,6 +82,7 @@ impl Gatekeeper {
             proofs: UsedProofs::default(),
             proved: ProvedGrants::default(),
             doubted: None,
+            refused_until: None,
             step1_proof: settings.global.step1_proof,
             token_window: settings.global.token_window,
             ipv6_prefix: settings.global.ipv6_prefix,
@@ -121,8 +124,9 @@ impl Gatekeeper {
     pub fn used_up(&self) -> UsedUp {
         let (proofs, proofs_from) = self.proofs.list();
         let doubted_ms = self.doubted.map(|at| u64::try_from(at.as_millis()).unwrap_or(u64::MAX));
-        let (own, proved) = (self.guesses.own_sites(), self.proved.list());
-        UsedUp { codes: self.codes.list(), proofs, proofs_from, doubted_ms, own, proved }
+        let (codes, codes_upto) = (self.codes.list(), self.codes.upto());
+        let (refused_until, own, proved) = (self.refused_until, self.guesses.own_sites(), self.proved.list());
+        UsedUp { codes, codes_upto, proofs, proofs_from, doubted_ms, refused_until, own, proved }
     }
 
     /// Takes over what [`Gatekeeper::used_up`] told before a restart.
@@ -130,7 +134,9 @@ impl Gatekeeper {
         for (secret, steps) in &used.codes {
             steps.iter().for_each(|&step| self.codes.remember(secret, step));
         }
+        used.codes_upto.iter().for_each(|(secret, &step)| self.codes.forget_upto(secret, step));
         self.proofs.remember(&used.proofs, used.proofs_from);
+        self.refused_until = used.refused_until;
         // A later moment is one of another run of the kernel.
         let doubted = used.doubted_ms.map(|ms| Duration::from_millis(ms).min(now.boot));
         self.doubted = self.doubted.max(doubted);
@@ -143,12 +149,6 @@ impl Gatekeeper {
     pub fn refuse_present(&mut self, now: Now) {
         self.doubted = Some(now.boot);
         self.used = true;
-    }
-
-    /// When it was not known what is used up, by the calendar of now: that of then may have been wrong, as where a host
-    /// has no clock that goes on while it is off.
-    fn doubted(&self, now: Now) -> Option<SystemTime> {
-        now.wall.checked_sub(now.boot.saturating_sub(self.doubted?))
     }
 
     /// Takes over settings that have been reloaded.
@@ -168,7 +168,7 @@ impl Gatekeeper {
         std::mem::swap(&mut fresh.proofs, &mut self.proofs);
         fresh.proofs.forget_whose();
         std::mem::swap(&mut fresh.proved, &mut self.proved);
-        fresh.doubted = self.doubted;
+        (fresh.doubted, fresh.refused_until) = (self.doubted, self.refused_until);
         fresh.used = self.used;
         std::mem::swap(&mut fresh.defence, &mut self.defence);
         fresh.defence.reload(settings);

@@ -447,6 +447,14 @@ fn keys_that_share_a_secret_share_its_used_codes_across_a_restart_too() {
     let mut in_doubt = start();
     in_doubt.refuse_present(now);
     assert_eq!(in_doubt.alone(&attempt("a", 5), now), Verdict::Refuse(Refusal::ReplayedToken));
+    // After a reboot with a calendar that is behind, and the next restart.
+    let (mut behind, mut again) = (start(), start());
+    behind.refuse_until(Some(now.wall));
+    again.remember_used(&behind.used_up(), now);
+    assert!(behind.used_up().refused_until.is_some());
+    for gate in [&mut behind, &mut again] {
+        assert_eq!(gate.alone(&attempt("a", 6), now), Verdict::Refuse(Refusal::ReplayedToken));
+    }
 }
 
 #[test]

@@ -161,8 +161,8 @@ impl UsedProofs {
         Ok(())
     }
 
-    /// Forgets what is too old. A clock that is set back must not make it good again: it is kept for a while, and where
-    /// there is too much of it, no proof of those time steps is taken any more.
+    /// Forgets what is too old. A clock that is set back must not make it good again: no proof of those time steps is taken
+    /// any more.
     fn make_room(&mut self, wall: SystemTime) {
         let oldest = step_of(wall).saturating_sub(KEPT / INTERVAL);
         while let Some(entry) = self.marks.first_entry() {
@@ -171,9 +171,7 @@ impl UsedProofs {
             if step >= oldest && !(is_over && self.count >= ENOUGH) {
                 break;
             }
-            if step >= oldest {
-                self.first = self.first.max(step + 1);
-            }
+            self.first = self.first.max(step + 1);
             self.count -= entry.get().len();
             entry.remove();
         }
@@ -303,6 +301,7 @@ mod tests {
         }
         assert!(spends(&mut used, &proof(0), 500, at(15_000)));
         assert_eq!((used.count, used.list().0.len()), (1, 1));
+        assert!(!spends(&mut used, &proof(1), 100, at(3_000)), "the clock was set back");
     }
 
     #[test]

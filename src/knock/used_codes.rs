@@ -1,10 +1,11 @@
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-/// Accepted codes remembered per secret: more than can be valid at once.
-const REMEMBERED: usize = 64;
+use crate::units::UsedSteps;
+
 /// Secrets remembered that nobody has any more: whoever is removed or disabled may come back with the next reload.
 const GONE: usize = 1_024;
 
@@ -14,6 +15,9 @@ const GONE: usize = 1_024;
 pub struct UsedUp {
     /// The time steps of the codes of each secret.
     pub codes: BTreeMap<String, Vec<u64>>,
+    /// Up to which time step all codes of a secret count as used, where there was no room for all.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub codes_upto: BTreeMap<String, u64>,
     /// The proofs.
     pub proofs: Vec<String>,
     /// No proof of an earlier time step is taken.
@@ -22,6 +26,9 @@ pub struct UsedUp {
     /// When it was not known what is used up, in milliseconds on the clock that never goes back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doubted_ms: Option<u64>,
+    /// Until when everything counts as used, by the calendar.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_until: Option<SystemTime>,
     /// From where right codes of each secret came: those are not held back there.
     #[serde(default)]
     pub own: BTreeMap<String, Vec<OwnSite>>,
@@ -56,31 +63,31 @@ pub struct OwnSite {
     pub at_ms: u64,
 }
 
-/// The time steps whose codes have been accepted, the latest 64 of each secret, by the secret's name.
-///
-/// A list and not only the highest: after the clock was set back, codes not used yet
-/// must still work and used ones must not.
+/// The time steps whose codes have been accepted, by the secret's name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct UsedCodes(BTreeMap<String, VecDeque<u64>>);
+pub(crate) struct UsedCodes(BTreeMap<String, UsedSteps>);
 
 impl UsedCodes {
     pub(crate) fn contains(&self, secret: &str, step: u64) -> bool {
-        self.0.get(secret).is_some_and(|steps| steps.contains(&step))
+        self.0.get(secret).is_some_and(|steps| steps.contains(step))
     }
 
     pub(crate) fn remember(&mut self, secret: &str, step: u64) {
-        if self.contains(secret, step) {
-            return;
-        }
-        let steps = self.0.entry(secret.to_owned()).or_default();
-        if steps.len() >= REMEMBERED {
-            steps.pop_front();
-        }
-        steps.push_back(step);
+        self.0.entry(secret.to_owned()).or_default().remember(step);
+    }
+
+    /// Counts all codes of a secret up to a time step as used.
+    pub(crate) fn forget_upto(&mut self, secret: &str, step: u64) {
+        self.0.entry(secret.to_owned()).or_default().forget_upto(Some(step));
+    }
+
+    /// Up to which step that is so, where there was no room for all.
+    pub(crate) fn upto(&self) -> BTreeMap<String, u64> {
+        self.0.iter().filter_map(|(secret, steps)| Some((secret.clone(), steps.upto()?))).collect()
     }
 
     pub(crate) fn list(&self) -> BTreeMap<String, Vec<u64>> {
-        self.0.iter().map(|(secret, steps)| (secret.clone(), steps.iter().copied().collect())).collect()
+        self.0.iter().map(|(secret, steps)| (secret.clone(), steps.iter().collect())).collect()
     }
 
     /// Forgets secrets that nobody has, where there are too many of them.
@@ -102,8 +109,11 @@ mod tests {
             used.remember("a", step);
             used.remember("a", step);
         }
-        assert!((136..200).all(|step| used.contains("a", step) && !used.contains("b", step)));
-        assert_eq!(used.list()["a"].len(), 64);
+        assert!((0..200).all(|step| used.contains("a", step) && !used.contains("b", step)));
+        assert_eq!((used.list()["a"].len(), used.upto()["a"]), (64, 135));
+        let mut restarted = UsedCodes::default();
+        restarted.forget_upto("a", 135);
+        assert!(restarted.contains("a", 135) && !restarted.contains("a", 136));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::diff::{Change, SetRef};
 use super::expr::Verdict;
@@ -11,12 +11,12 @@ use super::knocking::{Knocking, TimedRules};
 use super::model::{Element, Elements, Timeout};
 use super::plan::{SPENT, TIMED, TIMED_OPEN, knock_key, sized_key};
 use crate::config::{Settings, TimeSequence};
-use crate::units::{Growth, Knock, KnockPath, KnockTree, Now, PathEnd, STAY, TreeStep, knocks, step_at};
+use crate::units::{
+    Growth, Knock, KnockPath, KnockTree, Now, PathEnd, STAY, TreeStep, UsedSteps, knocks, step_at,
+};
 
 /// Elements in one transaction.
 pub const MOST_ELEMENTS: usize = 20_000;
-/// Used steps that are remembered of each client: more than can be right at once, in case the clock is set back.
-const REMEMBERED: usize = 64;
 /// Elements that were over for less than this may still be there: clocks are corrected, and timers round.
 const SLACK: Duration = Duration::from_secs(5);
 /// Among the ends that were used, this one says that nobody has emptied the set: no path has it.
@@ -32,9 +32,13 @@ pub struct TimedKnocks {
     tree: KnockTree,
     /// The last time step whose knocks are in the tree.
     upto: Option<u64>,
-    used: BTreeMap<Arc<str>, VecDeque<u64>>,
+    used: BTreeMap<Arc<str>, UsedSteps>,
     /// Since when all that was used is known, on the clock that never goes back.
     known_since: Duration,
+    /// Until when something was used that is not known any more, by the calendar.
+    used_until: Duration,
+    /// How often something was learnt to be used.
+    uses: u64,
 }
 
 /// What is to be done to the maps: transactions, one after the other. Printing it for debugging does not tell knocks.
@@ -58,6 +62,17 @@ impl TimedKnocks {
         self.known_since = self.known_since.max(boot);
     }
 
+    /// The same by the calendar, which may be behind that now.
+    pub fn refuse_until(&mut self, until: SystemTime) {
+        self.used_until = until.duration_since(UNIX_EPOCH).unwrap_or_default();
+    }
+
+    /// Goes up with what is learnt to be used.
+    #[must_use]
+    pub fn uses(&self) -> u64 {
+        self.uses
+    }
+
     /// Whether these ends, as read from the kernel, are those that were put there: nobody has emptied the set.
     #[must_use]
     pub fn is_witnessed(spent: &Elements) -> bool {
@@ -77,20 +92,13 @@ impl TimedKnocks {
         for step in steps {
             news |= self.remember(&who, step);
         }
+        self.uses += u64::from(news);
         Some((who, news))
     }
 
     /// Notes that a client's knocks of a time step were used; true if that is news.
     pub fn remember(&mut self, who: &Arc<str>, step: u64) -> bool {
-        let of_client = self.used.entry(who.clone()).or_default();
-        if of_client.contains(&step) {
-            return false;
-        }
-        if of_client.len() >= REMEMBERED {
-            of_client.pop_front();
-        }
-        of_client.push_back(step);
-        true
+        self.used.entry(who.clone()).or_default().remember(step)
     }
 
     /// Notes all ends that a set in the kernel names.
@@ -108,7 +116,7 @@ impl TimedKnocks {
 
     /// What was used and could be right again: clients, with time steps from this one on.
     pub fn used_since(&self, step: u64) -> impl Iterator<Item = (&str, u64)> {
-        let pairs = self.used.iter().flat_map(|(who, steps)| steps.iter().map(move |&step| (&**who, step)));
+        let pairs = self.used.iter().flat_map(|(who, steps)| steps.iter().map(move |step| (&**who, step)));
         pairs.filter(move |&(_, used)| used >= step)
     }
 
@@ -191,7 +199,7 @@ impl TimedKnocks {
         let begins = Duration::from_secs(step.saturating_sub(drift).saturating_mul(every));
         let ends = Duration::from_secs((step + 1 + drift).saturating_mul(every));
         let known_since = since_1970(now).saturating_sub(now.boot.saturating_sub(self.known_since));
-        if begins < known_since {
+        if begins < known_since.max(self.used_until) {
             return Vec::new();
         }
         let of_client = |(client, deed): (&crate::config::SequenceClient, &Arc<str>)| {
@@ -209,7 +217,7 @@ impl TimedKnocks {
     fn spent<'e>(&self, ends: impl Iterator<Item = (u32, &'e PathEnd)>, now: Now) -> Elements {
         let was_used = |end: &PathEnd| {
             let of_client = self.used.get(&end.who);
-            of_client.is_some_and(|used| end.steps.iter().any(|step| used.contains(step)))
+            of_client.is_some_and(|used| end.steps.iter().any(|&step| used.contains(step)))
         };
         let element =
             |(mark, end): (u32, &PathEnd)| Some((mark_key(mark), timed(Element::default(), end.until, now)?));

@@ -326,3 +326,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn by_a_calendar_that_is_behind_nothing_opens_that_could_be_used_before_and_what_comes_later_does() {
+    let mut host = Host::new(settings("{}", APPS));
+    let now = step(at(0));
+    host.timed.refuse_until(at(19).wall);
+    for (secs, first) in [(0, now + 2), (25, now + 2), (85, now + 2), (115, now + 3)] {
+        host.fill(at(secs));
+        let taken: Vec<u64> =
+            (now - 3..now + 9).filter(|&step| host.opens(0, step, at(secs)).is_some()).collect();
+        let wanted: Vec<u64> = (first.max(step(at(secs)) - 1)..=step(at(secs)) + 1).collect();
+        assert_eq!(taken, wanted, "{secs}");
+    }
+    assert_eq!(host.timed.uses(), 0);
+}

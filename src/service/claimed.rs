@@ -170,9 +170,10 @@ impl Operations {
         };
         let genuine = Genuine::now();
         let listing = begun.elapsed();
-        let mut ways_in = WaysIn::now(&self.settings, self.options);
+        let own = self.own_addresses();
+        let mut ways_in = WaysIn::now(&self.settings, self.options).with(own.clone());
         let mut before = self.claimed.of_new.clone().map(|settings| {
-            let ways_in = WaysIn::now(&settings, self.options);
+            let ways_in = WaysIn::now(&settings, self.options).with(own);
             (settings, ways_in)
         });
         let mut ended = 0_usize;
@@ -211,7 +212,7 @@ impl Operations {
         as_theirs: &Tracked,
         ways_in: &mut WaysIn,
     ) -> bool {
-        let is_here = ways_in.is_here(as_theirs.server.ip());
+        let is_here = ways_in.is_or_was_here(as_theirs.server.ip());
         genuine.has(attempt, is_here, &ways_in.apps(&self.settings.apps, as_theirs))
     }
 }

@@ -29,6 +29,7 @@ use super::keeper::Begun;
 use super::kept_plan::PlanKeeper;
 use super::last_good::LastGood;
 use super::last_run;
+use super::last_use::LastUse;
 use super::launcher::Launcher;
 use super::link::serving::Pem;
 use super::lockout::{self, Installed};
@@ -119,7 +120,9 @@ pub fn run(mut daemon: Daemon, launcher: Arc<Launcher>, watcher: Option<Watcher>
     let random = random::bytes().map_err(DaemonError::Process)?;
     let mut gatekeeper = Gatekeeper::new(&daemon.settings, &two_factor.factors, random);
     let ran_before = last_run::begin(&daemon.state_dir, clock::now());
-    let used_codes = UsedCodesFile::read(&daemon.runtime_dir, ran_before, &mut gatekeeper, clock::now());
+    let last_use = LastUse::read(&daemon.state_dir);
+    let used_codes =
+        UsedCodesFile::read(&daemon.runtime_dir, ran_before, last_use, &mut gatekeeper, clock::now());
 
     let firewall = Firewall::open(daemon.firewall)?;
     if matches!(firewall, Firewall::Iptables(_)) && !daemon.host.is_empty() {
@@ -272,8 +275,8 @@ fn guard(
     let Installed { live, read_at, changes } =
         insist(|| lockout::install(&mut firewall, &daemon.settings, options, good.plan(), &mut before))?;
     let mut operations = Operations::over(firewall, &live, daemon.settings.clone(), options, read_at);
-    if let Some(lockout::Before { outlasting, guard }) = before {
-        operations.outlasting = outlasting;
+    if let Some(lockout::Before { outlasting, guard, own }) = before {
+        (operations.outlasting, operations.own) = (outlasting, own);
         operations.end_ways_of(&guard, &live);
     }
     drop(live);
@@ -290,7 +293,7 @@ fn guard(
     }
     insist_guarded(&mut operations, |operations| operations.sync_allowed(clock::now()))?;
     operations.make_addresses_known(good.plan());
-    operations.resume_timed(&daemon.runtime_dir, clock::now());
+    operations.resume_timed(&daemon.runtime_dir, &daemon.state_dir, clock::now());
     match operations.keep_host(daemon.host.clone()) {
         Ok(0) => {}
         Ok(changes) => tracing::info!(changes, "chains of the host accept our mark"),

@@ -4,8 +4,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::operations::Operations;
+use super::state::ms;
+use crate::backend::Firewall;
 use crate::ruleset::allow::address_key;
-use crate::ruleset::diff::Live;
+use crate::ruleset::diff::{Change, Live, SetRef};
+use crate::ruleset::model::{ONCE_SETS, Set};
+use crate::ruleset::plan::step2_set;
 use crate::sys::clock::Slept;
 use crate::units::{Family, Now};
 
@@ -20,13 +24,13 @@ pub(super) struct Doubt {
     /// Whether grants may have been taken back without anybody telling.
     unheard: bool,
     slept: Slept,
-    /// Whether the host slept, and what is in the kernel was not put right since.
-    overlong: bool,
+    /// How long the host slept since what is in the kernel was put right, if it did.
+    overlong: Option<Duration>,
 }
 
 impl Default for Doubt {
     fn default() -> Self {
-        Self { table: None, unheard: false, slept: Slept::until_now(), overlong: false }
+        Self { table: None, unheard: false, slept: Slept::until_now(), overlong: None }
     }
 }
 
@@ -46,14 +50,38 @@ impl Operations {
     /// all of it lasts too long.
     pub(super) fn has_slept(&mut self) -> bool {
         let now = Slept::until_now();
-        self.doubt.overlong |= now.is_longer_than(&self.doubt.slept);
+        if now.is_longer_than(&self.doubt.slept) {
+            let before = self.doubt.overlong.unwrap_or_default();
+            self.doubt.overlong = Some(before + now.since(&self.doubt.slept));
+        }
         self.doubt.slept = now;
-        self.doubt.overlong
+        self.doubt.overlong.is_some()
     }
 
     /// What is in the kernel lasts as long as it is to again.
     pub(super) fn slept_off(&mut self) {
-        self.doubt.overlong = false;
+        self.doubt.overlong = None;
+    }
+
+    /// Takes the time that the host slept off what the ledger does not know: who came in by a door that closed behind it, and who
+    /// may begin step 2.
+    pub(super) fn sleep_taken_off(&self, live: &Live) -> Vec<Change> {
+        let Some(slept) = self.doubt.overlong.filter(|_| matches!(self.firewall, Firewall::Nftables(_)))
+        else {
+            return Vec::new();
+        };
+        let is_meant = |name: &str| {
+            name.starts_with(ONCE_SETS) || Family::BOTH.iter().any(|&family| *name == step2_set(family))
+        };
+        let shortened = |set: &Set| {
+            let mut elements = live.elements.get(&set.name)?.clone();
+            for timeout in elements.values_mut().filter_map(|element| element.timeout.as_mut()) {
+                // What is over goes by itself: removing what has gone meanwhile would fail.
+                timeout.left_ms = timeout.left_ms.saturating_sub(ms(slept)).max(1);
+            }
+            (!elements.is_empty()).then(|| Change::RenewElements { set: SetRef::from(set), elements })
+        };
+        live.ruleset.sets.iter().filter(|set| is_meant(&set.name)).filter_map(shortened).collect()
     }
 
     /// Remembers that it is this one whose grants the ledger knows.

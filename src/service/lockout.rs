@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use super::bare::sets_of_app;
 use super::operations::OperationError;
 use super::outlasting::Outlasting;
+use super::own::OwnAddresses;
 use super::status::{Service, services};
 use super::ways_gone::GuardBefore;
 use crate::backend::{Firewall, Plan};
@@ -83,6 +84,8 @@ pub(super) struct Before {
     pub(super) outlasting: Outlasting,
     /// What that guard knew.
     pub(super) guard: GuardBefore,
+    /// The addresses that clients turned to.
+    pub(super) own: OwnAddresses,
 }
 
 /// Puts a plan in force at a start; connections that are open live on, if the settings want that. What there was is noted
@@ -101,6 +104,11 @@ pub(super) fn install(
     before.get_or_insert_with(|| Before {
         outlasting: Outlasting::of_before(found.as_ref(), settings, options),
         guard: GuardBefore::of(found.as_ref()),
+        own: {
+            let mut own = OwnAddresses::default();
+            own.learn(found.as_ref());
+            own
+        },
     });
     let found = match found {
         // Nobody is going to be locked out; and grants, of which there may be a million, are read once.

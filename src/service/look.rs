@@ -53,6 +53,7 @@ impl Operations {
         let none = Live::default();
         let have = live.unwrap_or(&none);
         more.extend(self.allowed_changes(have, now));
+        more.extend(self.sleep_taken_off(have));
         let repaired = self.mend_with_host(live, &wanted, more, host)?;
         if !removed {
             self.adopt_grants(have, now);

@@ -32,6 +32,7 @@ mod kept_plan;
 pub mod knocked;
 pub mod last_good;
 mod last_run;
+mod last_use;
 pub mod launcher;
 #[cfg(any(test, fuzzing))]
 #[path = "../../fuzz/laws/kept.rs"]

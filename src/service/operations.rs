@@ -24,6 +24,7 @@ use crate::service::host_chains::{HostKept, Repaired};
 use crate::service::knocked::{GrantSet, is_nobodys};
 pub use crate::service::operation_error::OperationError;
 use crate::service::outlasting::Outlasting;
+use crate::service::own::OwnAddresses;
 use crate::service::shut_out::ShutOut;
 use crate::service::timed::Timed;
 use crate::units::{ClientAddr, Family, Lifetime, Now};
@@ -65,6 +66,7 @@ pub struct Operations {
     pub(super) allowed: Vec<Allowed>,
     pub(super) adopted: Adopted,
     pub(super) outlasting: Outlasting,
+    pub(super) own: OwnAddresses,
     pub(super) claimed: Claimed,
     pub(super) host: HostKept,
     pub(super) timed: Timed,
@@ -100,6 +102,7 @@ impl Operations {
             allowed: Vec::new(),
             adopted: Adopted::default(),
             outlasting: Outlasting::default(),
+            own: OwnAddresses::default(),
             claimed: Claimed::default(),
             host: HostKept::default(),
             timed: Timed::default(),
@@ -107,6 +110,7 @@ impl Operations {
             clients: BTreeMap::new(),
         };
         out.know_table_of(live);
+        out.own.learn(Some(live));
         out.adopted.learn(live, now);
         out.adopt_grants(live, now);
         out.adopt_allowed(live, now);
@@ -420,7 +424,11 @@ impl Operations {
     /// [`OperationError`]; the table is then as somebody left it.
     pub fn repair(&mut self, removed: bool, now: Now) -> Result<Repaired, OperationError> {
         self.ledger.expire(now);
-        let mut removed = removed | self.has_slept();
+        let mut removed = removed;
+        if self.has_slept() {
+            removed = true;
+            self.doubt_timed();
+        }
         let mut result = Ok(Repaired::default());
         for tried in 1..=TRIES {
             // The last try leaves the host's chains out, in case they are what the kernel refuses.

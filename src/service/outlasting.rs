@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::knocked::slug_of;
 use super::operations::Operations;
+use super::own::OwnAddresses;
 use super::shut_out::{ShutOut, any_keeps};
 use super::ways_in::WaysIn;
 use crate::config::{App, Established, Settings};
@@ -56,7 +57,9 @@ impl Outlasting {
     pub(super) fn of_before(live: Option<&Live>, settings: &Settings, options: Options) -> Self {
         let mut out = Self::default();
         let Some(live) = live.filter(|_| any_keeps(&settings.apps)) else { return out };
-        let mut ways_in = WaysIn::now(settings, options);
+        let mut own = OwnAddresses::default();
+        own.learn(Some(live));
+        let mut ways_in = WaysIn::now(settings, options).with(own.all());
         let mut is_of_before = |flow: &Tracked| {
             keeps(&ways_in.apps(&settings.apps, flow))
                 && is_guarded(live, flow.protocol, flow.server, flow.there)
@@ -101,6 +104,7 @@ impl Operations {
     /// Notes who is not let in any more by the mere passing of time, and a moment later what those have open. Looks for
     /// strangers where that is due.
     pub(super) fn follow_outlasting(&mut self, now: Now) {
+        self.own.look(now);
         self.follow_claimed(now);
         if !any_keeps(&self.settings.apps) {
             return;
@@ -165,7 +169,7 @@ impl Operations {
         self.end_claimed_of_new(before, now);
         if any_keeps(&self.settings.apps) {
             self.note_ends(now);
-            let mut ways_in = WaysIn::now(before, self.options);
+            let mut ways_in = WaysIn::now(before, self.options).with(self.own_addresses());
             self.look_at_kept(|flow| !keeps(&ways_in.apps(&before.apps, flow)), now);
         }
     }
@@ -192,7 +196,7 @@ impl Operations {
             }
         };
         let before = std::mem::take(&mut self.outlasting);
-        let mut ways_in = WaysIn::now(&self.settings, self.options);
+        let mut ways_in = WaysIn::now(&self.settings, self.options).with(self.own_addresses());
         let prefix = self.settings.global.ipv6_prefix;
         let (mut stay, mut ended) = (BTreeSet::new(), 0_usize);
         for flow in &known {

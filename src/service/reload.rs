@@ -332,6 +332,7 @@ impl Operations {
         let mut result = Err(OperationError::NoTable);
         for _ in 0..TRIES {
             let mut live = self.firewall.read()?;
+            self.own.learn(live.as_ref());
             let had = live.as_ref();
             let had = had.filter(|_| keeps || ways_changed(&before.apps, &self.settings.apps));
             let had = had.map(|live| self.who_was_in(sets, live, before));

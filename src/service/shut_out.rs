@@ -138,7 +138,7 @@ impl Operations {
                 return;
             }
         };
-        let mut ways_in = WaysIn::now(&self.settings, self.options);
+        let mut ways_in = WaysIn::now(&self.settings, self.options).with(self.own_addresses());
         let boot = clock::now().boot;
         for flow in known {
             let theirs = ways(&flow).find(|way| {

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use super::last_use::LastUse;
 use super::operations::{OperationError, Operations};
 use super::used_knocks::{Opened, UsedKnocksFile};
 use crate::backend::Firewall;
@@ -43,6 +44,8 @@ pub(super) struct Timed {
     epoch: Option<Duration>,
     replayed: BTreeSet<u32>,
     file: Option<UsedKnocksFile>,
+    /// Of the uses, those of which it was told when there were any.
+    told_uses: u64,
 }
 
 impl fmt::Debug for Timed {
@@ -64,9 +67,13 @@ fn epoch(now: Now) -> Duration {
 }
 
 impl Operations {
-    /// Takes over what a daemon before knew.
-    pub(super) fn resume_timed(&mut self, runtime_dir: &Path, now: Now) {
-        let file = UsedKnocksFile::read(runtime_dir);
+    /// Takes over what a daemon before knew. Where that is not known, what could be used until the last use is not taken: the
+    /// calendar may be behind that now.
+    pub(super) fn resume_timed(&mut self, runtime_dir: &Path, state_dir: &Path, now: Now) {
+        let mut file = UsedKnocksFile::read(runtime_dir);
+        if let Some(until) = file.refuse_until(LastUse::read(state_dir).until()) {
+            self.timed.knocks.refuse_until(until);
+        }
         for (who, step) in file.used() {
             self.timed.knocks.remember(&who, step);
         }
@@ -74,6 +81,12 @@ impl Operations {
             tracing::error!(%error, "what clients opened who are no more may go on until its end");
         }
         self.timed.file = Some(file);
+    }
+
+    /// Whether knocks were used since this was last asked.
+    pub(super) fn take_knocks_used(&mut self) -> bool {
+        let uses = self.timed.knocks.uses();
+        std::mem::replace(&mut self.timed.told_uses, uses) != uses
     }
 
     /// Has everything be filled in again.

@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,8 @@ const MAX_BYTES: u64 = 16 << 20;
 pub(super) struct UsedKnocksFile {
     path: PathBuf,
     was_there: bool,
+    /// Until when what was used is not known, by the calendar.
+    refused_until: Option<SystemTime>,
     used: Kept,
 }
 
@@ -29,6 +32,8 @@ pub(super) struct Kept {
     used: BTreeMap<String, Vec<u64>>,
     #[serde(default)]
     opened: Vec<Opened>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    refused_until: Option<SystemTime>,
 }
 
 /// A grant that a client's knocks made: the kernel does not know whose it is.
@@ -48,16 +53,22 @@ impl UsedKnocksFile {
     #[must_use]
     pub(super) fn read(runtime_dir: &Path) -> Self {
         let path = runtime_dir.join("used-knocks.json");
-        let (was_there, used) = match files::read_text(&path, MAX_BYTES) {
+        let (was_there, used): (bool, Kept) = match files::read_text(&path, MAX_BYTES) {
             Ok(text) => (true, serde_json::from_str(&text).unwrap_or_default()),
             Err(error) => (error.kind() != ErrorKind::NotFound, Kept::default()),
         };
-        Self { path, was_there, used }
+        Self { path, was_there, refused_until: used.refused_until, used }
     }
 
     /// Whether a daemon took knocks since this host was started.
     pub(super) fn was_there(&self) -> bool {
         self.was_there
+    }
+
+    /// Until when what was used is not known: until the last use, where it was forgotten when this host was started.
+    pub(super) fn refuse_until(&mut self, last_use: Option<SystemTime>) -> Option<SystemTime> {
+        self.refused_until = last_use.and(if self.was_there { self.refused_until } else { last_use });
+        self.refused_until
     }
 
     /// Whose knocks of which time steps were used.
@@ -76,7 +87,7 @@ impl UsedKnocksFile {
 
     /// Writes it anew.
     pub(super) fn write<'u>(&self, used: impl Iterator<Item = (&'u str, u64)>, opened: Vec<Opened>) {
-        let mut kept = Kept { opened, ..Kept::default() };
+        let mut kept = Kept { opened, refused_until: self.refused_until, ..Kept::default() };
         for (who, step) in used {
             kept.used.entry(who.to_owned()).or_default().push(step);
         }

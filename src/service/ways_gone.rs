@@ -57,7 +57,7 @@ impl Operations {
         if !ways_changed(&was, &is) {
             return;
         }
-        let mut ways_in = WaysIn::now(before, self.options);
+        let mut ways_in = WaysIn::now(before, self.options).with(self.own_addresses());
         let prefix = before.global.ipv6_prefix;
         let let_in = |flow: &Tracked| {
             let client = flow.client.ip();
@@ -73,7 +73,7 @@ impl Operations {
             return;
         }
         let is = self.settings.apps.clone();
-        let mut ways_in = WaysIn::now(&self.settings, self.options);
+        let mut ways_in = WaysIn::now(&self.settings, self.options).with(self.own_addresses());
         let is_local = |flow: &Tracked| {
             let mut local = is.iter().filter(|app| app.destination.host().is_none());
             local.any(|app| app.protocol.each().contains(&flow.protocol) && has_port(app, flow.server.port()))
@@ -109,7 +109,7 @@ impl Operations {
         };
         let mut ended = 0_usize;
         for flow in known.iter().filter(|flow| flow.server.ip() != flow.there.ip() && is_gone(flow)) {
-            if !ways_in.is_here(flow.server.ip())
+            if !ways_in.is_or_was_here(flow.server.ip())
                 || !(was_let_in(flow) || ways_in.is_outside(flow.client.ip()))
                 || self.adopted.knows(flow.protocol, flow.client, flow.server)
             {

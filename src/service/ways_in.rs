@@ -26,6 +26,8 @@ pub(super) fn has_port(app: &App, port: u16) -> bool {
 /// What this host knows of addresses, each asked for once.
 pub(super) struct WaysIn {
     own: BTreeSet<IpAddr>,
+    /// Those that were this host's lately.
+    were: BTreeSet<IpAddr>,
     ext: BTreeSet<IfName>,
     here: BTreeMap<IpAddr, bool>,
     outside: BTreeMap<IpAddr, bool>,
@@ -42,19 +44,31 @@ impl WaysIn {
         let layout = Layout::new(settings, options);
         let ext = layout.ext.into_iter().cloned().collect();
         let (here, outside, by) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { own: own.into_iter().collect(), ext, here, outside, by }
+        let (own, were) = (own.into_iter().collect(), BTreeSet::new());
+        Self { own, were, ext, here, outside, by }
+    }
+
+    /// The same, where these count as this host's as well: they may be away for a moment only.
+    pub(super) fn with(mut self, were: BTreeSet<IpAddr>) -> Self {
+        self.were = were;
+        self
     }
 
     /// The apps that whoever began a connection is a client of: those of the LAN host that answers, else those of
     /// this host, where it is one of its addresses that was addressed.
     pub(super) fn apps<'a>(&mut self, apps: &'a [App], flow: &Tracked) -> Vec<&'a App> {
-        apps_at(apps, flow, |addr| self.is_here(addr))
+        apps_at(apps, flow, |addr| self.is_or_was_here(addr))
     }
 
     /// Whether an address is this host's.
     pub(super) fn is_here(&mut self, addr: IpAddr) -> bool {
         self.own.contains(&addr)
             || *self.here.entry(addr).or_insert_with(|| flows::is_local(addr).unwrap_or(false))
+    }
+
+    /// The same, or whether it was until lately.
+    pub(super) fn is_or_was_here(&mut self, addr: IpAddr) -> bool {
+        self.were.contains(&addr) || self.is_here(addr)
     }
 
     /// Whether packets to an address leave by an outside interface, as far as the main way there tells.

@@ -36,6 +36,12 @@ impl Slept {
     pub fn is_longer_than(&self, other: &Self) -> bool {
         self.least > other.most
     }
+
+    /// How long it slept between the other reading and this one, at most.
+    #[must_use]
+    pub fn since(&self, other: &Self) -> Duration {
+        self.most.saturating_sub(other.least)
+    }
 }
 
 /// Reads both clocks.

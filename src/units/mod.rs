@@ -18,6 +18,7 @@ mod ports;
 mod secret;
 mod timestamp;
 mod totp;
+mod used_steps;
 
 pub use access_key::{AccessKey, AccessKeyError, KeyCheck, Verifier, form_bytes, id_of, is_invisible};
 pub use address::{ClientAddr, Family, Network, NetworkError, NotAClient};
@@ -42,3 +43,4 @@ pub use ports::{PortRange, PortRangeError, Protocol, Protocols};
 pub use secret::Secret;
 pub use timestamp::{Timestamp, TimestampError};
 pub use totp::{TotpError, TotpKind, TotpSecret};
+pub use used_steps::UsedSteps;

@@ -1,6 +1,7 @@
 //! One-time codes: which are asked for, compared and used up.
 
 use std::collections::BTreeSet;
+use std::time::SystemTime;
 
 use super::Gatekeeper;
 use super::proved::Whose;
@@ -22,6 +23,24 @@ pub(super) enum Code {
 }
 
 impl Gatekeeper {
+    /// Counts everything as used that could be used until a moment of the calendar, which may be behind that now.
+    pub fn refuse_until(&mut self, until: Option<SystemTime>) {
+        self.refused_until = until;
+    }
+
+    /// Until when everything counts as used.
+    #[must_use]
+    pub fn refuses_until(&self) -> Option<SystemTime> {
+        self.refused_until
+    }
+
+    /// When it was not known what is used up, by the calendar of now: that of then may have been wrong, as where a host
+    /// has no clock that goes on while it is off. Or when something was used before that, if that is later.
+    pub(super) fn doubted(&self, now: Now) -> Option<SystemTime> {
+        let then = self.doubted.and_then(|at| now.wall.checked_sub(now.boot.saturating_sub(at)));
+        then.max(self.refused_until)
+    }
+
     /// Compares a code with those of each factor; with a decoy's where there is none, for the time it takes.
     pub(super) fn check_code(&self, factors: &[usize], attempt: &Attempt, now: Now) -> Code {
         let Some(token) = &attempt.token else {

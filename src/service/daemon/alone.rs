@@ -32,8 +32,8 @@ pub fn guard_alone(
         Err(error) => return (firewall, Err(error)),
     };
     let mut operations = Operations::over(firewall, &live, settings, options, read_at);
-    if let Some(lockout::Before { outlasting, guard }) = before {
-        operations.outlasting = outlasting;
+    if let Some(lockout::Before { outlasting, guard, own }) = before {
+        (operations.outlasting, operations.own) = (outlasting, own);
         operations.end_ways_of(&guard, &live);
     }
     drop(live);

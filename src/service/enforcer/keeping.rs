@@ -1,4 +1,4 @@
-//! Keeping grants across a reboot.
+//! Keeping grants across a reboot, and when something was last used.
 
 use super::Enforcer;
 use crate::units::Now;
@@ -8,12 +8,14 @@ impl Enforcer {
     pub(super) fn keep(&mut self, now: Now) {
         let written = self.state.as_mut().map(|state| state.keep(&self.operations, now));
         self.say_whether_kept(written);
+        self.used_codes.keep_last_use(self.operations.take_knocks_used(), now);
     }
 
     /// The same, and nothing waits.
     pub(super) fn keep_at_once(&mut self, now: Now) {
         let written = self.state.as_mut().map(|state| state.keep_at_once(&self.operations, now));
         self.say_whether_kept(written);
+        self.used_codes.keep_last_use(self.operations.take_knocks_used(), now);
     }
 
     fn say_whether_kept(&self, written: Option<std::io::Result<()>>) {
