@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::backend::{BackendError, Firewall, Plan};
 use crate::config::{App, Settings};
@@ -25,6 +25,7 @@ use crate::service::knocked::{GrantSet, is_nobodys};
 pub use crate::service::operation_error::OperationError;
 use crate::service::outlasting::Outlasting;
 use crate::service::shut_out::ShutOut;
+use crate::service::taken::OnTrial;
 use crate::service::timed::Timed;
 use crate::units::{ClientAddr, Family, Lifetime, Now};
 
@@ -69,6 +70,9 @@ pub struct Operations {
     pub(super) host: HostKept,
     pub(super) timed: Timed,
     pub(super) doubt: Doubt,
+    pub(super) on_trial: OnTrial,
+    /// Up to when everybody who had expired was seen to.
+    pub(super) expired_by: SystemTime,
     /// From where clients came whose grants are for a prefix, until it is told.
     pub(super) clients: BTreeMap<(String, IpAddr), ClientAddr>,
 }
@@ -104,6 +108,8 @@ impl Operations {
             host: HostKept::default(),
             timed: Timed::default(),
             doubt: Doubt::default(),
+            on_trial: OnTrial::default(),
+            expired_by: now.wall,
             clients: BTreeMap::new(),
         };
         out.know_table_of(live);
@@ -313,6 +319,7 @@ impl Operations {
         let slug = self.app(app)?.slug.clone();
         let addr = client.masked_v6(self.settings.global.ipv6_prefix);
         let mut ended = false;
+        self.ended_by_hand(&slug, Some(addr.ip()));
         for grants in self.grant_sets_of(&slug) {
             ended |= self.revoke_from(&grants, addr)?;
         }
@@ -363,6 +370,7 @@ impl Operations {
     }
 
     fn revoke_everything(&mut self) -> Result<usize, OperationError> {
+        self.settings.apps.iter().for_each(|app| self.ended_by_hand(&app.slug, None));
         let ended = match end_every_grant(&mut self.firewall) {
             // Somebody removed the rules a moment ago: what is put back is what the ledger says.
             Err(OperationError::NoTable) => {
@@ -380,6 +388,7 @@ impl Operations {
 
     fn revoke_app(&mut self, name: &str) -> Result<usize, OperationError> {
         let slug = self.app(name)?.slug.clone();
+        self.ended_by_hand(&slug, None);
         let live = self.firewall.read()?.unwrap_or_default();
         let kinds = self.grant_sets_of(&slug);
         let sets = kinds.iter().flat_map(|kind| Family::BOTH.map(|family| kind.set(family)));
@@ -404,6 +413,7 @@ impl Operations {
         let family = Family::of(addr);
         if let Some(grants) = self.grant_sets().iter().find(|grants| grants.set(family) == set) {
             self.ledger.revoke(&grants.key, addr);
+            self.ended_by_hand(&grants.slug, Some(addr));
             return Some((grants.slug.clone(), addr));
         }
         None
