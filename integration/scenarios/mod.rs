@@ -108,6 +108,7 @@ mod timed_load;
 mod timing;
 mod translated_ports;
 mod trial;
+mod trial_takes;
 mod turned;
 mod two_factor;
 mod unit_files;

@@ -350,3 +350,74 @@ fn a_door_that_was_used_up_unheard_stays_shut_after_a_flush() {
     assert_silent(&net.a, to, 2222);
     drop(agent);
 }
+
+#[test]
+fn a_closing_sequence_ends_what_sequences_let_in_and_nobody_elses_connection() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let host = &net.router;
+    let sequence = "sequence: {knocks: [1234, 5678, 9012], closing: [9012, 9013]}";
+    let config = Config::new(&[&format!("users: {{{ALICE}}}")]).app(
+        "ssh",
+        "2222",
+        "tcp",
+        "local",
+        &["duration: 600", "once: true", sequence],
+    );
+    let home = Installation::new(&config);
+    let _agent = home.start(host);
+    let begin = |count: usize| {
+        let stream = dial(&net.a, (TO.router(), 2222).into(), GENEROUS).unwrap();
+        connected(host, "ssh", count);
+        stream
+    };
+    two_steps(&net.a, Family::V4, "alice", "");
+    let alices = begin(1);
+    let a = Family::V4.client_a();
+    let alone = format!("ssh {a} alice two-step");
+    assert_told(&home, host, &[&alone]);
+    knock_at(&net.a, TO.router(), "1234,5678,9012");
+    let by_sequence = begin(2);
+    // One that is used up already closes unheard.
+    knock_at(&net.a, TO.router(), "1234,5678,9012");
+    knock_at(&net.a, TO.router(), "9012,9013");
+    assert_cut(by_sequence);
+    assert_told(&home, host, &[&alone]);
+    assert_echo(alices);
+}
+
+#[test]
+fn whose_time_was_over_long_ago_takes_nobody_along_at_a_reload_and_whose_time_comes_does() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let host = &net.router;
+    let of = |expires: &str| {
+        let dave = format!(
+            "dave: {{expires: {expires}, access_key_http: daves-first-key, access_key_https: daves-second-key}}"
+        );
+        let users = format!("users: {{{ALICE}, {BOB}, {dave}}}");
+        Config::new(&[&users]).app("ssh", "2222", "tcp", "local", &["duration: 600", "once: true"])
+    };
+    let home = Installation::new(&of("1971-01-01"));
+    let agent = home.start(host);
+    let a = Family::V4.client_a();
+    // It may be either's.
+    two_steps(&net.a, Family::V4, "alice", "");
+    two_steps(&net.a, Family::V4, "bobby", "");
+    let stream = dial(&net.a, (TO.router(), 2222).into(), GENEROUS).unwrap();
+    let unnamed = format!("ssh {a}  unknown");
+    assert_told(&home, host, &[&unnamed]);
+    agent.reload();
+    agent.reload();
+    assert_told(&home, host, &[&unnamed]);
+    assert_echo(stream.try_clone().unwrap());
+    let soon = std::time::SystemTime::now() + Duration::from_secs(5);
+    let soon = soon.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let date = std::process::Command::new("date").args(["-u", "-d", &format!("@{soon}"), "+%FT%TZ"]).output();
+    let date = String::from_utf8(date.unwrap().stdout).unwrap();
+    home.rewrite_config(of(&format!("\"{}\"", date.trim())).text());
+    agent.reload();
+    assert_told(&home, host, &[&unnamed]);
+    connected(host, "ssh", 0);
+    assert_cut(stream);
+}

@@ -17,7 +17,7 @@ use crate::process::{Background, wait};
 use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
 
-fn start(home: &Installation, host: &Namespace, limit: &str) -> Background {
+pub(super) fn start(home: &Installation, host: &Namespace, limit: &str) -> Background {
     let mut command = home.run_command();
     command.args(["--confirm", limit]).stdin(Stdio::null()).stdout(Stdio::null());
     command.stderr(std::fs::File::create(home.path("trial.log")).unwrap());
@@ -30,7 +30,7 @@ fn start(home: &Installation, host: &Namespace, limit: &str) -> Background {
     process
 }
 
-fn log(home: &Installation) -> String {
+pub(super) fn log(home: &Installation) -> String {
     std::fs::read_to_string(home.path("trial.log")).unwrap_or_default()
 }
 
@@ -44,11 +44,11 @@ fn parts(host: &Namespace) -> Vec<String> {
     parts
 }
 
-fn code(process: &mut Background) -> Option<i32> {
+pub(super) fn code(process: &mut Background) -> Option<i32> {
     wait(&mut process.0, Duration::from_secs(30)).expect("it ends").code()
 }
 
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(super) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(15);
     while !holds() {
         assert!(Instant::now() < end, "{what}");

@@ -144,8 +144,8 @@ pub(super) fn tls(args: &DaemonArgs) -> Option<Problem> {
 
 fn two_factor(settings: &Settings, args: &DaemonArgs) -> Vec<Problem> {
     let key = "global.2fa_config_folder";
-    let of_error = |error: TwoFactorError| {
-        let severity = match &error {
+    let of_error = |error: &TwoFactorError| {
+        let severity = match error {
             TwoFactorError::Unreadable { source, .. } | TwoFactorError::NoFolder { source, .. }
                 if source.kind() == ErrorKind::PermissionDenied =>
             {
@@ -163,9 +163,9 @@ fn two_factor(settings: &Settings, args: &DaemonArgs) -> Vec<Problem> {
         Ok(found) => {
             let warnings =
                 found.warnings.into_iter().map(|warning| problem(args, warned(args), key, warning));
-            found.closed.into_iter().map(of_error).chain(warnings).collect()
+            found.closed.iter().map(|(_, error)| of_error(error)).chain(warnings).collect()
         }
-        Err(errors) => errors.into_iter().map(of_error).collect(),
+        Err(errors) => errors.iter().map(of_error).collect(),
     }
 }
 

@@ -106,6 +106,7 @@ impl Operations {
         let live = self.live()?;
         let (changes, ended) = self.end_of_clients(&gone, &Moved::new(), &live, now);
         if !changes.is_empty() {
+            self.on_trial.takes(&changes, &self.settings, now.wall);
             self.firewall.apply(&changes)?;
             self.cut_open(&ShutOut::all_of(&self.grant_sets(), &live));
         }

@@ -173,9 +173,11 @@ impl Operations {
         Ok(count)
     }
 
-    /// A packet of the client's own closed its door: what it is connected to ends as well.
+    /// A packet closed what packets opened: what came in by that ends as well. What somebody has by both steps, or was given,
+    /// stays; others may have the same address.
     pub(super) fn end_connected_at(&mut self, slug: &str, addr: IpAddr) {
-        if let Err(error) = self.end_connected(slug, |at, _| at == addr) {
+        let by_packets = |note: &Note| matches!(note.how, How::Sequence | How::Unknown);
+        if let Err(error) = self.end_connected(slug, |at, note| at == addr && by_packets(note)) {
             tracing::warn!(%error, app = slug, "what a door let in before it was closed goes on");
         }
     }
@@ -189,6 +191,7 @@ impl Operations {
             let settings = self.settings.clone();
             let is_gone =
                 |note: &Note| note.how == How::Sequence && !may_knock(&settings, &slug, &note.by, now);
+            self.trial_cuts(&slug, is_gone, now.wall)?;
             self.cut_connected(&slug, |_, note| is_gone(note))?;
         }
         Ok(())

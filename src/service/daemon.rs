@@ -41,6 +41,7 @@ use super::served::Pair;
 use super::snapshot::Snapshot;
 use super::source::Source;
 use super::state::{StateFile, resumed};
+use super::taken::OnTrial;
 use super::trial::{Trial, TrialError, Watcher};
 use super::used_codes::UsedCodesFile;
 use super::user_files::UserFiles;
@@ -158,18 +159,20 @@ pub fn run(mut daemon: Daemon, launcher: Arc<Launcher>, watcher: Option<Watcher>
     let trial = watcher.zip(daemon.confirm);
     let trial = trial.map(|(watcher, limit)| trial_of(&daemon, &plans, watcher, limit)).transpose()?;
     let seals = matches!(firewall, Firewall::Nftables(_));
-    let outcome = guard(&daemon, &plans, firewall, trial.is_some()).and_then(|(operations, state, good)| {
-        let herald = Herald::new(Arc::clone(&launcher));
-        let enforcer =
-            Enforcer::new(operations, gatekeeper, used_codes, state, trial.clone(), random, herald);
-        let good = Cell::new(good);
-        let trial = trial.as_ref();
-        let guarded = Guarded { daemon: &daemon, launcher, trial, seals, good, plans, around, two_factor };
-        let outcome = run_guarded(&guarded, enforcer, events, (pem, pair), begun, presence);
-        // Who did not get as far as serving guards all the same.
-        guarded.keep_plan();
-        outcome
-    });
+    let outcome =
+        guard(&daemon, &plans, firewall, &OnTrial(trial.clone())).and_then(|(operations, state, good)| {
+            let herald = Herald::new(Arc::clone(&launcher));
+            let enforcer =
+                Enforcer::new(operations, gatekeeper, used_codes, state, trial.clone(), random, herald);
+            let good = Cell::new(good);
+            let trial = trial.as_ref();
+            let guarded =
+                Guarded { daemon: &daemon, launcher, trial, seals, good, plans, around, two_factor };
+            let outcome = run_guarded(&guarded, enforcer, events, (pem, pair), begun, presence);
+            // Who did not get as far as serving guards all the same.
+            guarded.keep_plan();
+            outcome
+        });
     match trial.map_or(Ok(false), |trial| trial.end())? {
         true => Err(match outcome {
             Ok(()) => DaemonError::EndedUnconfirmed,
@@ -267,14 +270,16 @@ fn guard(
     daemon: &Daemon,
     plans: &PlanKeeper,
     mut firewall: Firewall,
-    on_trial: bool,
+    trial: &OnTrial,
 ) -> Result<(Operations, Option<StateFile>, Option<LastGood>), DaemonError> {
     let options = firewall.options(&daemon.settings, daemon.http_port, daemon.https_port)?;
     let good = LastGood::of(&daemon.settings, firewall.plan(&daemon.settings, options)?);
-    let mut before = None;
-    let Installed { live, read_at, changes } =
-        insist(|| lockout::install(&mut firewall, &daemon.settings, options, good.plan(), &mut before))?;
+    let (mut before, on_trial) = (None, trial.is_on());
+    let Installed { live, read_at, changes } = insist(|| {
+        lockout::install(&mut firewall, &daemon.settings, options, good.plan(), trial, &mut before)
+    })?;
     let mut operations = Operations::over(firewall, &live, daemon.settings.clone(), options, read_at);
+    operations.on_trial = trial.clone();
     if let Some(lockout::Before { outlasting, guard, own }) = before {
         (operations.outlasting, operations.own) = (outlasting, own);
         operations.end_ways_of(&guard, &live);

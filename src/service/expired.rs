@@ -7,18 +7,19 @@ use crate::units::{AccessKey, AppName, Timestamp};
 
 /// A key as it counts at a moment: disabled once it has expired.
 pub(super) fn as_of(key: &AccessKey, wall: SystemTime) -> AccessKey {
-    AccessKey { disabled: key.disabled || !lasts(key.expires, Some(wall)), ..key.clone() }
+    AccessKey { disabled: key.disabled || !lasts(key.expires, wall), ..key.clone() }
 }
 
-fn lasts(ends: Option<Timestamp>, wall: Option<SystemTime>) -> bool {
-    ends.zip(wall).is_none_or(|(ends, wall)| ends.left(wall).is_some())
+/// Whether a moment is still to come, where one is said.
+pub(super) fn lasts(ends: Option<Timestamp>, wall: SystemTime) -> bool {
+    ends.is_none_or(|ends| ends.left(wall).is_some())
 }
 
-/// The users' keys of step 2 that open an app, each with its user's name; where a moment is said, those that have not expired.
+/// The users' keys of step 2 that open an app at a moment, each with its user's name.
 pub(super) fn keys_of_users<'s>(
     settings: &'s Settings,
     app: &AppName,
-    wall: Option<SystemTime>,
+    wall: SystemTime,
 ) -> Vec<(&'s str, &'s AccessKey)> {
     let users = settings.users.iter().filter(|user| !user.disabled && lasts(user.expires, wall));
     let all = users.flat_map(|user| {

@@ -291,6 +291,7 @@ impl Operations {
         let client = ClientAddr::new(source);
         let addr = client.masked_v6(self.settings.global.ipv6_prefix);
         tracing::info!(%client, app = slug, "closed by a packet of the client's");
+        self.ended_by_hand(slug, Some(addr.ip()));
         for grants in all {
             self.ledger.revoke(&grants.key, addr.ip());
         }

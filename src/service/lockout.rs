@@ -9,11 +9,12 @@ use super::operations::OperationError;
 use super::outlasting::Outlasting;
 use super::own::OwnAddresses;
 use super::status::{Service, services};
+use super::taken::OnTrial;
 use super::ways_gone::GuardBefore;
 use crate::backend::{Firewall, Plan};
 use crate::config::{App, Settings};
 use crate::ruleset::audit::{Finding, Severity};
-use crate::ruleset::diff::{Change, Live, diff};
+use crate::ruleset::diff::{Change, Live, SetRef, diff};
 use crate::ruleset::layout::{Layout, Options};
 use crate::ruleset::lockout::{self, Endangered, Flow, Interface, Seen, adoption, endangered};
 use crate::sys::{clock, flows, interfaces};
@@ -98,6 +99,7 @@ pub(super) fn install(
     settings: &Settings,
     options: Options,
     plan: &Plan,
+    on_trial: &OnTrial,
     before: &mut Option<Before>,
 ) -> Result<Installed, OperationError> {
     let (found, read_at) = (firewall.read()?, clock::now());
@@ -118,30 +120,49 @@ pub(super) fn install(
         found => found,
     };
     let mut found = found;
-    if let Some(live) = &mut found {
-        end_moved(firewall, live, settings)?;
-    }
-    let adoption = adopt(settings, options, found.as_ref());
+    let moved = found.as_mut().map(|live| end_moved(live, settings)).unwrap_or_default();
+    on_trial.takes(&moved, settings, read_at.wall);
+    let mut more = adopt(settings, options, found.as_ref());
+    // In one change with the rules: where those are refused, nobody has lost anything.
+    more.extend(moved.iter().filter_map(|change| emptied(change, plan)));
     let believed = found.map(believed);
-    let changes = firewall.install_over(believed.as_ref(), plan, adoption)?;
+    let changes = firewall.install_over(believed.as_ref(), plan, more)?;
+    let ended: usize = moved.iter().map(elements_of).sum();
+    if ended > 0 {
+        tracing::info!(ended, "grants of apps that have other ports now end");
+    }
     let live = firewall.read()?.ok_or(OperationError::NoTable)?;
     Ok(Installed { live, read_at: clock::now(), changes })
 }
 
-/// Ends what was granted for apps that the guard in force has at other ports altogether: it would open ports for which nobody was
-/// let in.
-fn end_moved(firewall: &mut Firewall, found: &mut Live, settings: &Settings) -> Result<(), OperationError> {
+/// The changes that end what was granted for apps that the guard in force has at other ports altogether: it would open ports for
+/// which nobody was let in. It is taken out of what was read.
+fn end_moved(found: &mut Live, settings: &Settings) -> Vec<Change> {
     let moved = settings.apps.iter().filter(|app| has_moved(&services(found, &app.slug), app));
     let sets: Vec<String> = moved.flat_map(|app| sets_of_app(found, &app.slug)).collect();
-    let mut ended = 0;
-    for elements in sets.iter().filter_map(|set| found.elements.remove(set)) {
-        ended += elements.len();
+    let taken = sets.iter().filter_map(|name| {
+        let set = SetRef::from(found.ruleset.set(name)?);
+        let elements = found.elements.remove(name).filter(|elements| !elements.is_empty())?;
+        Some(Change::DeleteElements { set, elements })
+    });
+    taken.collect()
+}
+
+/// The change that ends all of a set instead, which may be another one of that name by then; none where none is planned.
+fn emptied(change: &Change, plan: &Plan) -> Option<Change> {
+    let Change::DeleteElements { set, .. } = change else { return None };
+    let stays = match plan {
+        Plan::Nftables(ruleset) => ruleset.set(&set.name).is_some(),
+        Plan::Iptables(_) => true,
+    };
+    stays.then(|| Change::FlushSet(set.name.clone()))
+}
+
+fn elements_of(change: &Change) -> usize {
+    match change {
+        Change::DeleteElements { elements, .. } => elements.len(),
+        _ => 0,
     }
-    if ended > 0 {
-        firewall.apply(&sets.into_iter().map(Change::FlushSet).collect::<Vec<_>>())?;
-        tracing::info!(ended, "grants of apps that have other ports now end");
-    }
-    Ok(())
 }
 
 /// Whether an app has none of the ports that it had.

@@ -65,6 +65,7 @@ pub mod standing;
 pub mod state;
 pub mod status;
 mod still_in;
+mod taken;
 pub mod tally;
 mod timed;
 pub mod trial;

@@ -1,5 +1,7 @@
 //! Whether the configuration on the disk says something else than the one in force.
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,6 +14,7 @@ use crate::config::{Checked, Outline, Problems, SecretsOfUsers, Severity};
 use crate::ruleset::explain::{Newer, span};
 use crate::sys::clock;
 use crate::sys::files::{self, Stamp};
+use crate::units::Secret;
 
 /// What the files of `2fa_config_folder`, whose names are keys, are called.
 const TWO_FACTOR: &str = "global.2fa_config_folder (files in it)";
@@ -47,7 +50,13 @@ impl InForce {
     }
 }
 
-fn codes(folder: &Path) -> Vec<(PathBuf, Stamp)> {
+/// The 2FA files as they were looked at before they were read, and the keys of those that were not taken over.
+pub(super) struct CodesRead {
+    pub(super) stamps: Vec<(PathBuf, Stamp)>,
+    pub(super) stay: Vec<Secret>,
+}
+
+pub(super) fn codes(folder: &Path) -> Vec<(PathBuf, Stamp)> {
     let mut all = files::stamps(folder);
     all.retain(|(path, _)| path.extension().is_some_and(|end| end == "json"));
     all
@@ -86,9 +95,20 @@ impl OnDisk {
         *self.lock() = Known { in_force, ..Known::default() };
     }
 
-    /// Notes what files of users and clients name from now on.
-    pub(super) fn users_taken(&self, secrets: SecretsOfUsers) {
+    /// Notes what files of users and clients name from now on, and the 2FA files that were read with them, but for those of
+    /// keys whose codes stay as they were.
+    pub(super) fn users_taken(&self, secrets: SecretsOfUsers, read: Option<CodesRead>) {
         let mut known = self.lock();
+        if let Some(CodesRead { stamps, stay }) = read {
+            let names: BTreeSet<&str> = stay.iter().map(Secret::expose).collect();
+            let stays = |path: &Path| {
+                path.file_stem().and_then(OsStr::to_str).is_some_and(|name| names.contains(name))
+            };
+            let codes = &mut known.in_force.codes;
+            codes.retain(|(path, _)| stays(path));
+            codes.extend(stamps.into_iter().filter(|(path, _)| !stays(path)));
+            codes.sort_by(|(one, _), (other, _)| one.cmp(other));
+        }
         known.in_force.outline.take_users(secrets);
         known.same = None;
     }
@@ -227,6 +247,16 @@ mod tests {
         std::fs::write(folder.join("first-secret.json"), "{}").unwrap();
         let newer = on_disk.look().unwrap();
         assert!(newer.parts == [TWO_FACTOR] && !told(&newer).contains("first-secret"), "{newer:?}");
+        // A key that a user has got since has its file in force, and another one the file of before.
+        std::fs::write(folder.join("other-secret.json"), "{}").unwrap();
+        let read_now = |stay: &[&str]| CodesRead {
+            stamps: codes(&folder),
+            stay: stay.iter().map(|key| Secret::new((*key).to_owned())).collect(),
+        };
+        on_disk.users_taken(SecretsOfUsers::default(), Some(read_now(&["first-secret"])));
+        assert_eq!(on_disk.look().unwrap().parts, [TWO_FACTOR]);
+        on_disk.users_taken(SecretsOfUsers::default(), Some(read_now(&[])));
+        assert_eq!(on_disk.look(), None);
         write(text("soon"));
         let newer = on_disk.look().unwrap();
         assert!(newer.parts.is_empty() && newer.refused.is_some(), "{newer:?}");

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::backend::{BackendError, Firewall, Plan};
 use crate::config::{App, Settings};
@@ -26,6 +26,7 @@ pub use crate::service::operation_error::OperationError;
 use crate::service::outlasting::Outlasting;
 use crate::service::own::OwnAddresses;
 use crate::service::shut_out::ShutOut;
+use crate::service::taken::OnTrial;
 use crate::service::timed::Timed;
 use crate::units::{ClientAddr, Family, Lifetime, Now};
 
@@ -71,6 +72,9 @@ pub struct Operations {
     pub(super) host: HostKept,
     pub(super) timed: Timed,
     pub(super) doubt: Doubt,
+    pub(super) on_trial: OnTrial,
+    /// Up to when everybody who had expired was seen to.
+    pub(super) expired_by: SystemTime,
     /// From where clients came whose grants are for a prefix, until it is told.
     pub(super) clients: BTreeMap<(String, IpAddr), ClientAddr>,
 }
@@ -107,6 +111,8 @@ impl Operations {
             host: HostKept::default(),
             timed: Timed::default(),
             doubt: Doubt::default(),
+            on_trial: OnTrial::default(),
+            expired_by: now.wall,
             clients: BTreeMap::new(),
         };
         out.know_table_of(live);
@@ -318,6 +324,7 @@ impl Operations {
         let prefix = self.settings.global.ipv6_prefix;
         let mut ended = false;
         for addr in client.sources().map(|addr| addr.masked_v6(prefix)) {
+            self.ended_by_hand(&slug, Some(addr.ip()));
             for grants in self.grant_sets_of(&slug) {
                 ended |= self.revoke_from(&grants, addr)?;
             }
@@ -369,6 +376,7 @@ impl Operations {
     }
 
     fn revoke_everything(&mut self) -> Result<usize, OperationError> {
+        self.settings.apps.iter().for_each(|app| self.ended_by_hand(&app.slug, None));
         let ended = match end_every_grant(&mut self.firewall) {
             // Somebody removed the rules a moment ago: what is put back is what the ledger says.
             Err(OperationError::NoTable) => {
@@ -386,6 +394,7 @@ impl Operations {
 
     fn revoke_app(&mut self, name: &str) -> Result<usize, OperationError> {
         let slug = self.app(name)?.slug.clone();
+        self.ended_by_hand(&slug, None);
         let live = self.firewall.read()?.unwrap_or_default();
         let kinds = self.grant_sets_of(&slug);
         let sets = kinds.iter().flat_map(|kind| Family::BOTH.map(|family| kind.set(family)));
@@ -410,6 +419,7 @@ impl Operations {
         let family = Family::of(addr);
         if let Some(grants) = self.grant_sets().iter().find(|grants| grants.set(family) == set) {
             self.ledger.revoke(&grants.key, addr);
+            self.ended_by_hand(&grants.slug, Some(addr));
             return Some((grants.slug.clone(), addr));
         }
         None

@@ -1,9 +1,8 @@
 //! A changed configuration or certificate, taken over while running: as a whole or not at all.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, oneshot};
@@ -13,7 +12,6 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::around::Around;
 use super::clients_gone::{clients_gone, moved};
 use super::daemon::load_two_factor;
-use super::expired::{as_of, keys_of_users};
 use super::front::Step2Config;
 use super::kept_plan::PlanKeeper;
 use super::knocked::{GrantSet, grants_of_apps};
@@ -41,7 +39,7 @@ use crate::ruleset::knocking::Knocking;
 use crate::ruleset::model::{Element, Elements, Timeout};
 use crate::ruleset::plan::app_set;
 use crate::sys::{clock, notify, random};
-use crate::units::{AccessKey, AppName, Family, LogEvent, Now};
+use crate::units::{Family, LogEvent, Now};
 
 /// How often the files of the certificate are looked at, and a plan that could not be kept is tried again.
 const LOOK_AT_CERTIFICATE: Duration = Duration::from_secs(60);
@@ -321,7 +319,7 @@ impl Operations {
         let slugs: Vec<String> = self.settings.apps.iter().map(|app| app.slug.clone()).collect();
         self.allowed.retain(|have| have.app.as_ref().is_none_or(|app| slugs.contains(app)));
         let moved = moved(before, &self.settings);
-        let mut successions = successions(before, &self.settings, now.wall);
+        let mut successions = self.successions_from(before, now.wall);
         successions.retain(|slug, _| !moved.contains(slug));
         let clients = clients_gone(before, &self.settings, now);
         let gone: Vec<&str> = before.apps.iter().map(|app| app.slug.as_str()).collect();
@@ -347,6 +345,7 @@ impl Operations {
                 ended += less;
             }
             let (changes, of_clients) = self.end_of_those(&clients, &moved, &successions, have, now);
+            self.ended_by_reload(&successions, &clients, &moved, &changes, now);
             more.extend(changes);
             ended += of_clients.len();
             more.extend(self.allowed_changes(have, now));
@@ -356,6 +355,7 @@ impl Operations {
             }
             match self.firewall.install_over(live.as_ref(), good.plan(), more) {
                 Ok(changes) => {
+                    self.expired_by = now.wall;
                     for slug in gone {
                         self.ledger.revoke_app(slug);
                     }
@@ -393,32 +393,6 @@ impl Operations {
         }
         result
     }
-}
-
-/// What becomes of the keys of the apps that stay, by slug.
-fn successions(before: &Settings, after: &Settings, wall: SystemTime) -> BTreeMap<String, Succession> {
-    before
-        .apps
-        .iter()
-        .filter_map(|old| {
-            let new = after.apps.iter().find(|new| new.slug == old.slug)?;
-            let gone = users_gone(before, after, &old.name, wall);
-            let keys: Vec<AccessKey> = new.access_key_https.iter().map(|key| as_of(key, wall)).collect();
-            Some((old.slug.clone(), Succession::between(&old.access_key_https, &keys, gone)))
-        })
-        .collect()
-}
-
-/// Who could open an app before and cannot any more, or not with any of the keys of step 2 of before.
-fn users_gone(before: &Settings, after: &Settings, app: &AppName, wall: SystemTime) -> BTreeSet<String> {
-    // Those whose time is over may have had it when they knocked.
-    let (old, new) = (keys_of_users(before, app, None), keys_of_users(after, app, Some(wall)));
-    let stays = |name: &str| {
-        old.iter().any(|(who, key)| {
-            *who == name && new.iter().any(|(now, other)| *now == name && other.same_as(key))
-        })
-    };
-    old.iter().filter(|(name, _)| !stays(name)).map(|(name, _)| (*name).to_owned()).collect()
 }
 
 /// The changes to an app's grants after a change of its keys, and how many end.

@@ -1,8 +1,10 @@
 use super::*;
 use crate::grant::How;
 use crate::service::certificate::self_signed;
+use crate::service::gone::{successions, users_gone};
 use crate::sys::files;
-use crate::units::Lifetime;
+use crate::units::{AccessKey, Lifetime};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
@@ -150,11 +152,16 @@ fn who_has_expired_keeps_nothing() {
         ("", over, year(10), vec![]),
         ("", over, year(30), vec!["key 1"]),
     ] {
-        let all = successions(&before, &settings(alice, key), wall);
+        let all = successions(&before, &settings(alice, key), [year(0), wall]);
         let gone: Vec<&str> =
             ["alice", "key 1"].into_iter().filter(|by| all["ssh"].note(&note(by)).is_none()).collect();
         assert_eq!(gone, lost, "{alice} {key}");
     }
+    // Whoever was seen to when that moment came loses nothing any more, and nobody else loses anything for it.
+    let long = settings(over, over);
+    let takes = |from, wall| successions(&long, &long, [from, wall])["ssh"].takes_somebody();
+    assert!(takes(year(10), year(30)));
+    assert!(!takes(year(29), year(30)) && !takes(year(10), year(11)));
 }
 
 #[test]
@@ -170,8 +177,9 @@ fn users_keep_their_grants_as_long_as_one_of_their_keys_stays() {
         "alice: {access_key_http: alice-key-1, access_key_https: [alice-key-2, alice-key-3]}, \
          bob: {access_key_http: bobby-key-1, access_key_https: bobby-key-2, apps: [ssh]}",
     );
+    let now = SystemTime::now();
     let gone = |users: &str, app: &str| {
-        let gone = users_gone(&before, &settings(users), &app.parse().unwrap(), SystemTime::now());
+        let gone = users_gone(&before, &settings(users), &app.parse().unwrap(), [now; 2]);
         gone.into_iter().collect::<Vec<_>>().join(" ")
     };
     let bob = "bob: {access_key_http: bobby-key-1, access_key_https: bobby-key-2, apps: [ssh]}";

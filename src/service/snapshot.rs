@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::allowed::replace;
 use super::operations::TRIES;
+use super::taken::Taken;
 use crate::backend::{BackendError, Firewall, Plan};
 use crate::ruleset::allow::still_allowed;
 use crate::ruleset::diff::{Change, Live, SetRef};
@@ -25,6 +26,8 @@ pub struct Snapshot {
     guard: Option<Ruleset>,
     /// When, on the clock that never goes back.
     taken_at: Duration,
+    /// What no person, packet or time has ended since, but the trial itself.
+    pub(super) taken: Taken,
 }
 
 impl Snapshot {
@@ -41,11 +44,11 @@ impl Snapshot {
                 Some(ruleset)
             }
         };
-        Some(Self { guard, taken_at: now.boot })
+        Some(Self { guard, taken_at: now.boot, taken: Taken::default() })
     }
 
-    /// Puts it in force again. What ended meanwhile, by time or by hand, stays ended; what was let in meanwhile
-    /// ends. Where the table is gone, or somebody loaded another one, nobody knows what was taken back: then only the
+    /// Puts it in force again. What ended meanwhile, by time or by hand, stays ended, and what the trial ended comes back; what
+    /// was let in meanwhile ends. Where the table is gone, or somebody loaded another one, nobody knows what was taken back: then only the
     /// networks of the configuration come back. Returns whether anything is guarded then.
     ///
     /// # Errors
@@ -61,7 +64,7 @@ impl Snapshot {
         for _ in 0..TRIES {
             let live = firewall.read()?.map(Live::believed);
             let more = match live.as_ref().filter(|live| !live.loaded) {
-                Some(live) => changes(live, &kept),
+                Some(live) => changes(live, &kept, &self.taken),
                 None => of_configuration(&kept),
             };
             result = firewall.install_over(live.as_ref(), &plan, more).map(|_| true);
@@ -107,7 +110,7 @@ fn of_configuration(kept: &BTreeMap<String, (Set, Elements)>) -> Vec<Change> {
         .collect()
 }
 
-fn changes(live: &Live, kept: &BTreeMap<String, (Set, Elements)>) -> Vec<Change> {
+fn changes(live: &Live, kept: &BTreeMap<String, (Set, Elements)>, taken: &Taken) -> Vec<Change> {
     let mut out = Vec::new();
     for (name, (set, before)) in kept {
         let same = live.ruleset.set(name).is_some_and(|have| have.same_shape(set));
@@ -130,7 +133,14 @@ fn changes(live: &Live, kept: &BTreeMap<String, (Set, Elements)>) -> Vec<Change>
                     out.push(Change::DeleteElements { set: set.clone(), elements: ended });
                 }
                 if !shorter.is_empty() {
-                    out.push(Change::AddElements { set, elements: shorter });
+                    out.push(Change::AddElements { set: set.clone(), elements: shorter });
+                }
+                let mut back = before.clone();
+                back.retain(|key, had| {
+                    taken.has(name, key) && have.get(key).is_none_or(|has| is_longer(had, has))
+                });
+                if !back.is_empty() {
+                    out.push(Change::RenewElements { set, elements: back });
                 }
             }
             None if before.is_empty() => {}
@@ -192,7 +202,7 @@ mod tests {
         let (_, kept) = split(snapshot.guard.as_ref().unwrap(), Duration::from_secs(10));
         // Client 2 was revoked, client 9 was let in, the app `web` was removed.
         let after = live(&[("app_ssh_4", &[(1, 40_200), (9, 60_000)])]);
-        let changes = changes(&after, &kept);
+        let changes = changes(&after, &kept, &snapshot.taken);
         let [Change::DeleteElements { elements: ended, .. }, Change::AddElements { elements: back, .. }] =
             changes.as_slice()
         else {
@@ -203,12 +213,28 @@ mod tests {
     }
 
     #[test]
+    fn what_the_trial_itself_ended_or_shortened_comes_back() {
+        let before = live(&[("app_ssh_4", &[(1, 50_000), (2, 50_000), (3, 50_000), (4, 5_000)])]);
+        let mut snapshot = Snapshot::of(Some(&before), now(100)).unwrap();
+        let elements: Elements = [1, 3, 4].map(|key| (vec![key; 4], element(0))).into();
+        assert!(snapshot.taken.add(&Change::DeleteElements { set: SetRef::plain("app_ssh_4"), elements }));
+        let (_, kept) = split(snapshot.guard.as_ref().unwrap(), Duration::from_secs(10));
+        let after = live(&[("app_ssh_4", &[(3, 1_000)])]);
+        let changes = changes(&after, &kept, &snapshot.taken);
+        let [Change::RenewElements { elements: back, .. }] = changes.as_slice() else {
+            panic!("{changes:?}")
+        };
+        let expected: Elements = [1, 3].map(|key| (vec![key; 4], element(40_000))).into();
+        assert_eq!(*back, expected);
+    }
+
+    #[test]
     fn what_was_renewed_meanwhile_has_its_rest_of_before() {
         let before = live(&[("app_ssh_4", &[(1, 50_000)])]);
         let snapshot = Snapshot::of(Some(&before), now(100)).unwrap();
         let (_, kept) = split(snapshot.guard.as_ref().unwrap(), Duration::from_secs(10));
         let after = live(&[("app_ssh_4", &[(1, 60_000)])]);
-        let changes = changes(&after, &kept);
+        let changes = changes(&after, &kept, &snapshot.taken);
         let [Change::DeleteElements { elements: ended, .. }, Change::AddElements { elements: back, .. }] =
             changes.as_slice()
         else {

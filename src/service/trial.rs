@@ -2,22 +2,23 @@
 //! is told that all is well. It does so too when the daemon dies, and the daemon does it where that process cannot;
 //! nobody does when both are killed.
 
+mod watching;
+
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, getppid};
 use serde::{Deserialize, Serialize};
 
+pub use self::watching::watch;
+use self::watching::{line, put_back};
 use super::last_good::LastGood;
 use super::snapshot::Snapshot;
+use super::taken::Taken;
 use crate::backend::{BackendError, Firewall};
-use crate::sys::{clock, process, signals};
+use crate::sys::pipes;
 
 /// The first argument of the process that waits; not for people.
 pub const WATCHER: &str = "put-back-unless-confirmed";
@@ -25,6 +26,8 @@ const READY: &str = "ready";
 /// There is nothing to put back, whatever was said before.
 const LEAVE: u8 = b'c';
 const PUT_BACK: u8 = b'b';
+/// What the trial itself has ended by now, in the rest of the line.
+const TOOK: u8 = b't';
 /// How much later than the daemon the other process gives up waiting for it.
 const GRACE: Duration = Duration::from_secs(5);
 /// How long the daemon waits for the other process to have put everything back, before it does so itself.
@@ -107,7 +110,7 @@ impl Watcher {
             BufReader::new(stdout.take(64)).read_line(&mut answer)?;
         }
         if answer.trim_end() == READY {
-            Ok(())
+            Ok(pipes::never_block(&self.pipe)?)
         } else {
             Err(io::Error::from(io::ErrorKind::BrokenPipe).into())
         }
@@ -116,9 +119,18 @@ impl Watcher {
     /// Has it change nothing, also where it reads that later than now: nobody waits for it. One that is gone
     /// changes nothing either.
     fn leave(&mut self) -> io::Result<()> {
-        match self.pipe.write_all(&[LEAVE]) {
+        match self.pipe.write_all(&[LEAVE, b'\n']) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             outcome => outcome,
+        }
+    }
+
+    /// Tells it what the trial has ended. One that stands still would put something else back: it is ended, and the daemon
+    /// is left to do it.
+    fn tell(&mut self, taken: &Taken) {
+        let Some(line) = line(taken) else { return };
+        if !matches!(self.pipe.write(&line), Ok(count) if count == line.len()) {
+            let _ = self.child.kill();
         }
     }
 
@@ -136,7 +148,7 @@ impl Watcher {
 
     /// Has it put everything back; whether it has done so in time.
     fn put_back(&mut self) -> bool {
-        if self.pipe.write_all(&[PUT_BACK]).is_err() {
+        if self.pipe.write_all(&[PUT_BACK, b'\n']).is_err() {
             return false;
         }
         let end = Instant::now() + PATIENCE;
@@ -228,6 +240,15 @@ impl Trial {
         let mut tried = self.tried();
         tried.good = good.clone();
         matches!(tried.phase, Phase::Confirmed)
+    }
+
+    /// Notes what the trial ends, or that somebody did; `change` says whether it noted anything.
+    pub(super) fn note_taken(&self, change: impl FnOnce(&mut Taken) -> bool) {
+        if let Phase::Waiting(undo) = &mut self.tried().phase
+            && change(&mut undo.before.taken)
+        {
+            undo.watcher.tell(&undo.before.taken);
+        }
     }
 
     /// Whether somebody said that all is well.
@@ -335,81 +356,6 @@ impl Trial {
 /// What there is to say where [`Trial::is_alone`].
 pub const ALONE: &str = "the process that would put everything back is gone: the daemon does it, unless `knock-agent confirm` is said; if the daemon is killed before that, nobody does";
 
-/// The life of the process that waits: true if all is as it should be then.
-#[must_use]
-pub fn watch() -> bool {
-    // Whoever ends the daemon ends the whole group; this one has something to do then.
-    if signals::hold_endings().is_err() || process::harden(false).is_err() {
-        return false;
-    }
-    let daemon = getppid();
-    let mut pipe = BufReader::new(io::stdin());
-    let mut text = zeroize::Zeroizing::new(String::new());
-    // The daemon gave up before it changed anything.
-    if pipe.read_line(&mut text).is_err() || text.is_empty() {
-        return true;
-    }
-    let Ok(order) = serde_json::from_str::<Order<Snapshot>>(&text) else { return false };
-    let Ok(mut firewall) = Firewall::nftables() else { return false };
-    let mut out = io::stdout();
-    if writeln!(out, "{READY}").and_then(|()| out.flush()).is_err() {
-        return false;
-    }
-    if is_to_be_left(&mut pipe, Duration::from_secs(order.seconds), daemon) {
-        return true;
-    }
-    put_back(&order.before, &mut firewall).is_ok()
-}
-
-/// Waits for what the daemon says; one that has not ended in time is ended, as it would put back what is changed under it.
-fn is_to_be_left(pipe: &mut BufReader<io::Stdin>, limit: Duration, daemon: Pid) -> bool {
-    let last_word = told(pipe, limit + GRACE).or_else(|| {
-        if getppid() == daemon {
-            let _ = kill(daemon, Signal::SIGKILL);
-        }
-        // An operator may have been told just before that it stays.
-        told(pipe, GRACE)
-    });
-    last_word == Some(LEAVE)
-}
-
-fn put_back(before: &Snapshot, firewall: &mut Firewall) -> Result<bool, BackendError> {
-    let mut result = before.put_back(firewall, clock::now());
-    // A daemon that is just ending may be putting right what it takes for a fault.
-    for _ in 0..20 {
-        if result.is_ok() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(250));
-        result = before.put_back(firewall, clock::now());
-    }
-    result
-}
-
-/// The last of what the daemon said by now, also where it ended without a word; none when the time is over.
-fn told(pipe: &mut BufReader<io::Stdin>, limit: Duration) -> Option<u8> {
-    let end = Instant::now() + limit;
-    loop {
-        if pipe.buffer().is_empty() {
-            let left = end.saturating_duration_since(Instant::now());
-            let millis = u16::try_from(left.as_millis()).unwrap_or(u16::MAX);
-            let stdin = io::stdin();
-            let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut fds, PollTimeout::from(millis)) {
-                Ok(0) if left.is_zero() => return None,
-                Ok(0) | Err(nix::errno::Errno::EINTR) => continue,
-                Ok(_) => {}
-                Err(_) => return Some(PUT_BACK),
-            }
-        }
-        let mut words = [PUT_BACK; 16];
-        return match pipe.read(&mut words) {
-            Ok(count) => Some(words.get(count.saturating_sub(1)).copied().unwrap_or(PUT_BACK)),
-            Err(_) => Some(PUT_BACK),
-        };
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -420,6 +366,7 @@ mod tests {
     use crate::backend::Plan;
     use crate::config::Step1Reply;
     use crate::ruleset::model::Ruleset;
+    use crate::sys::clock;
 
     /// A trial with another program as the process that waits, and how often it was confirmed.
     fn trial(words: &[&str], limit: Duration) -> (Trial, Arc<AtomicUsize>) {

@@ -2,10 +2,11 @@
 //!
 //! Looked up once, by what the folder has and the keys of the configuration; never by a name out of a request.
 
-mod keys;
+pub(super) mod keys;
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
@@ -83,8 +84,8 @@ pub struct Found {
     pub factors: Vec<TwoFactor>,
     /// The keys that need a code.
     pub whose: Vec<String>,
-    /// Files that cannot be used: their keys open nothing until that is mended.
-    pub closed: Vec<TwoFactorError>,
+    /// Files that cannot be used, by the keys they are named after, which open nothing until that is mended; and why.
+    pub closed: Vec<(Secret, Arc<TwoFactorError>)>,
     /// How many files may be those of keys stored as argon2id.
     pub unsure: usize,
     /// What else somebody should know, a sentence each.
@@ -95,7 +96,7 @@ impl Found {
     /// Everything that is wrong and keeps nothing from starting, a sentence each.
     #[must_use]
     pub fn troubles(&self) -> Vec<String> {
-        let closed = self.closed.iter().map(|error| format!("{error}; until then the key opens nothing"));
+        let closed = self.closed.iter().map(|(_, why)| format!("{why}; until then the key opens nothing"));
         closed.chain(self.warnings.iter().cloned()).collect()
     }
 
@@ -128,8 +129,8 @@ impl Found {
     /// Has a key need codes that nobody has.
     fn close(&mut self, access_key: Secret, why: TwoFactorError) -> Result<(), TwoFactorError> {
         let Some(secret) = nobodys() else { return Err(why) };
-        self.factors.push(TwoFactor { access_key, secret });
-        self.closed.push(why);
+        self.factors.push(TwoFactor { access_key: access_key.clone(), secret });
+        self.closed.push((access_key, Arc::new(why)));
         Ok(())
     }
 }

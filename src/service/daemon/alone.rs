@@ -11,6 +11,7 @@ use crate::service::last_good::LastGood;
 use crate::service::lockout::{self, Installed};
 use crate::service::operations::{OperationError, Operations};
 use crate::service::outlasting::SETTLED;
+use crate::service::taken::OnTrial;
 use crate::sys::{clock, flows};
 
 /// Puts the plan of these settings in force as a start does, and gives the firewall back with how much was changed.
@@ -26,7 +27,7 @@ pub fn guard_alone(
     let mut settings = settings.clone();
     settings.global.adopt_established &= firewall.adopts();
     let mut before = None;
-    let installed = insist(|| lockout::install(&mut firewall, &settings, options, good.plan(), &mut before));
+    let installed = insist(|| lockout::install(&mut firewall, &settings, options, good.plan(), &OnTrial::default(), &mut before));
     let Installed { live, read_at, changes } = match installed {
         Ok(installed) => installed,
         Err(error) => return (firewall, Err(error)),

@@ -7,7 +7,7 @@ use crate::config::Settings;
 use crate::units::{AccessKey, KeyCheck, Secret, Verifier};
 
 /// Every key that may have a file.
-pub(super) struct Keys<'a> {
+pub(in crate::service) struct Keys<'a> {
     /// Sorted by what a key is compared with.
     found: Vec<(Verifier, Whose<'a>)>,
     /// How many are stored as argon2id: whether a file is that of one shows when it is used.
@@ -16,7 +16,7 @@ pub(super) struct Keys<'a> {
 
 /// A key and its place.
 #[derive(Clone, Copy)]
-pub(super) struct Whose<'a> {
+pub(in crate::service) struct Whose<'a> {
     key: &'a AccessKey,
     owner: &'a str,
     /// For which app, where the owner is a user.

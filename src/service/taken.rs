@@ -1,0 +1,219 @@
+//! What a trial (`run --confirm`) ends by itself, because its configuration has no place for it: that comes back with what was
+//! in force before. What a person, a packet or time ends stays ended.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+
+use super::clients_gone::{ClientsGone, Moved};
+use super::connected::{end_address, once_set};
+use super::expired::{as_of, lasts};
+use super::operations::{OperationError, Operations};
+use super::trial::Trial;
+use crate::config::Settings;
+use crate::grant::{How, Note, Succession};
+use crate::ruleset::allow::key_address;
+use crate::ruleset::diff::Change;
+use crate::units::{ClientAddr, Family, Now};
+
+/// Elements, by their sets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken(BTreeMap<String, BTreeSet<Vec<u8>>>);
+
+impl Taken {
+    /// Whether it is this element that the trial ended.
+    pub(super) fn has(&self, set: &str, key: &[u8]) -> bool {
+        self.0.get(set).is_some_and(|keys| keys.contains(key))
+    }
+
+    /// Notes what a change ends or shortens; whether there was anything to note.
+    pub(super) fn add(&mut self, change: &Change) -> bool {
+        let (Change::DeleteElements { set, elements } | Change::RenewElements { set, elements }) = change
+        else {
+            return false;
+        };
+        self.0.entry(set.name.clone()).or_default().extend(elements.keys().cloned());
+        !elements.is_empty()
+    }
+
+    /// Notes that this is ended by somebody else; whether it is news.
+    fn forget(&mut self, set: &str, is_meant: impl Fn(&[u8]) -> bool) -> bool {
+        let Some(keys) = self.0.get_mut(set) else { return false };
+        let had = keys.len();
+        keys.retain(|key| !is_meant(key));
+        keys.len() < had
+    }
+}
+
+/// The trial that is on, if any.
+#[derive(Clone, Default)]
+pub(super) struct OnTrial(pub(super) Option<Arc<Trial>>);
+
+impl fmt::Debug for OnTrial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OnTrial").field(&self.0.is_some()).finish()
+    }
+}
+
+impl OnTrial {
+    /// Whether there is one.
+    pub(super) fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Notes what these changes end. Whoever was disabled or has expired stays out.
+    pub(super) fn takes<'c>(
+        &self,
+        changes: impl IntoIterator<Item = &'c Change>,
+        settings: &Settings,
+        wall: SystemTime,
+    ) {
+        let Some(trial) = &self.0 else { return };
+        let stays_out = |comment: Option<&str>| is_shut_out(settings, &Note::parse(comment), wall);
+        let mut ends: Vec<Change> = changes.into_iter().cloned().collect();
+        for change in &mut ends {
+            if let Change::DeleteElements { elements, .. } = change {
+                elements.retain(|_, element| !stays_out(element.comment.as_deref()));
+            }
+        }
+        trial.note_taken(|taken| ends.iter().fold(false, |any, change| taken.add(change) | any));
+    }
+}
+
+/// Whether somebody said that a user, key or client is to open nothing, or nothing any more.
+pub(super) fn is_shut_out(settings: &Settings, note: &Note, wall: SystemTime) -> bool {
+    let over = |ends| !lasts(ends, wall);
+    let by = note.by.as_str();
+    match note.how {
+        How::TwoStep => {
+            let mut users = settings.users.iter().filter(|user| user.name.as_str() == by);
+            let number = by.strip_prefix("key ").and_then(|number| number.parse::<usize>().ok());
+            let at = number.and_then(|number| number.checked_sub(1));
+            let mut keys = settings.apps.iter().filter_map(|app| app.access_key_https.get(at?));
+            users.any(|user| {
+                let mut keys = user.apps.iter().flat_map(|theirs| &theirs.https);
+                user.disabled
+                    || over(user.expires)
+                    || user.apps.iter().any(|theirs| theirs.disabled || over(theirs.expires))
+                    || keys.any(|key| as_of(key, wall).disabled)
+            }) || keys.any(|key| as_of(key, wall).disabled)
+        }
+        How::Sequence => {
+            let mut clients = settings.time_sequence.iter().flat_map(|timed| &timed.clients);
+            clients.any(|client| client.name.as_str() == by && (client.disabled || over(client.expires)))
+        }
+        How::Operator | How::Config | How::Unknown => false,
+    }
+}
+
+impl Operations {
+    /// Somebody ends what an app lets in, or what it lets in from an address (as grants have it): that does not come back.
+    pub(super) fn ended_by_hand(&self, slug: &str, addr: Option<IpAddr>) {
+        let Some(trial) = &self.on_trial.0 else { return };
+        let prefix = self.settings.global.ipv6_prefix;
+        let of_grant = |addr: IpAddr| ClientAddr::new(addr).masked_v6(prefix).ip();
+        let at = |key: &[u8]| key_address(key).or_else(|| end_address(key)).map(of_grant);
+        let is_meant = |key: &[u8]| addr.is_none() || at(key) == addr;
+        let sets: Vec<String> = self.sets_of(slug);
+        trial.note_taken(|taken| sets.iter().fold(false, |any, set| taken.forget(set, is_meant) | any));
+    }
+
+    /// The trial is about to end what a door let in that closed behind it.
+    ///
+    /// # Errors
+    /// [`OperationError`] when the kernel would not.
+    pub(super) fn trial_cuts(
+        &mut self,
+        slug: &str,
+        is_meant: impl Fn(&Note) -> bool,
+        wall: SystemTime,
+    ) -> Result<(), OperationError> {
+        for set in
+            Family::BOTH.map(|family| once_set(slug, family)).into_iter().filter(|_| self.on_trial.is_on())
+        {
+            let mut elements = self.firewall.elements(&set)?;
+            elements.retain(|_, element| is_meant(&Note::parse(element.comment.as_deref())));
+            self.on_trial.takes(&[Change::DeleteElements { set, elements }], &self.settings, wall);
+        }
+        Ok(())
+    }
+
+    /// What a reload takes: from whoever goes by it, that is somebody's deed; what is at other ports may come back.
+    pub(super) fn ended_by_reload(
+        &self,
+        successions: &BTreeMap<String, Succession>,
+        clients: &ClientsGone,
+        moved: &Moved,
+        changes: &[Change],
+        now: Now,
+    ) {
+        if !self.on_trial.is_on() {
+            return;
+        }
+        let go = successions.iter().filter(|(_, succession)| succession.takes_somebody());
+        for slug in go.map(|(slug, _)| slug).chain(clients.keys()) {
+            self.ended_by_hand(slug, None);
+        }
+        let sets: BTreeSet<String> = moved.iter().flat_map(|slug| self.sets_of(slug)).collect();
+        let of_moved = |change: &&Change| match change {
+            Change::DeleteElements { set, .. } => sets.contains(&set.name),
+            _ => false,
+        };
+        self.on_trial.takes(changes.iter().filter(of_moved), &self.settings, now.wall);
+    }
+
+    /// The sets of what an app lets in.
+    fn sets_of(&self, slug: &str) -> Vec<String> {
+        let kinds = self.grant_sets_of(slug);
+        let of_family = |family| {
+            let grants: Vec<String> = kinds.iter().map(|kind| kind.set(family)).collect();
+            grants.into_iter().chain([once_set(slug, family).name])
+        };
+        Family::BOTH.into_iter().flat_map(of_family).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::ruleset::diff::SetRef;
+    use crate::ruleset::model::{Element, Elements};
+
+    #[test]
+    fn what_somebody_else_ends_is_not_the_trials() {
+        let mut taken = Taken::default();
+        let elements: Elements = [1, 2].map(|key| (vec![key; 4], Element::default())).into();
+        let set = SetRef::plain("app_ssh_4");
+        assert!(taken.add(&Change::DeleteElements { set, elements }));
+        assert!(!taken.add(&Change::FlushSet("app_web_4".to_owned())));
+        assert!(!taken.forget("app_web_4", |_| true) && !taken.forget("app_ssh_4", |key| key == [3; 4]));
+        assert!(taken.forget("app_ssh_4", |key| key == [1; 4]));
+        assert!(!taken.has("app_ssh_4", &[1; 4]) && taken.has("app_ssh_4", &[2; 4]));
+    }
+
+    #[test]
+    fn who_is_disabled_or_has_expired_is_shut_out_and_who_is_not_there_is_not() {
+        let text = "global:\n  interface_ext: eth0\n  http_post_path: /a-path\n  https_post_path: /b-path\n  users:\n    alice: {access_key_http: alice-first-key, access_key_https: alice-second-key}\n    bob: {disabled: true, access_key_http: bobby-first-key, access_key_https: bobby-second-key}\n    dave: {expires: 1971-01-01, access_key_http: daves-first-key, access_key_https: daves-second-key}\nssh:\n  port: 22\n  duration: 1h\n  access_key_http: [first-secret]\n  access_key_https: [other-secret, {key: third-secret, disabled: true}]\n";
+        let settings = crate::config::parse("x", text, None, &crate::config::Alone).unwrap().settings;
+        let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(86_400 * 400);
+        let out = |words: &str| is_shut_out(&settings, &Note::parse(Some(words)), wall);
+        for (words, expected) in [
+            ("alice two-step", false),
+            ("bob two-step", true),
+            ("dave two-step", true),
+            ("carol two-step", false),
+            ("key 1 two-step", false),
+            ("key 2 two-step", true),
+            ("key 3 two-step", false),
+            ("bob operator", false),
+        ] {
+            assert_eq!(out(words), expected, "{words}");
+        }
+    }
+}
