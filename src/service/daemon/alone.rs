@@ -27,7 +27,9 @@ pub fn guard_alone(
     let mut settings = settings.clone();
     settings.global.adopt_established &= firewall.adopts();
     let mut before = None;
-    let installed = insist(|| lockout::install(&mut firewall, &settings, options, good.plan(), &OnTrial::default(), &mut before));
+    let installed = insist(|| {
+        lockout::install(&mut firewall, &settings, options, good.plan(), &OnTrial::default(), &mut before)
+    });
     let Installed { live, read_at, changes } = match installed {
         Ok(installed) => installed,
         Err(error) => return (firewall, Err(error)),
