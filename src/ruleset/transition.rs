@@ -71,7 +71,10 @@ pub fn as_planned(live: &Live) -> Option<Ruleset> {
 #[must_use]
 pub fn written_out(ruleset: &Ruleset, sets: &BTreeSet<String>) -> Ruleset {
     let chain = |chain: &Chain| Chain {
-        rules: chain.rules.iter().flat_map(|rule| spelled(rule, ruleset, sets)).collect(),
+        rules: (1..)
+            .zip(&chain.rules)
+            .flat_map(|(place, rule)| spelled(place, rule, ruleset, sets))
+            .collect(),
         ..chain.clone()
     };
     Ruleset { sets: ruleset.sets.clone(), chains: ruleset.chains.iter().map(chain).collect() }
@@ -90,8 +93,9 @@ pub fn rules_only(from: &Ruleset, to: &Ruleset) -> Vec<Change> {
     out
 }
 
-/// A rule that asks one of the sets, after one rule per element; any other rule as it is.
-fn spelled(rule: &Rule, ruleset: &Ruleset, sets: &BTreeSet<String>) -> Vec<Rule> {
+/// A rule that asks one of the sets, after one rule per element; any other rule as it is. What is written out says its place, as
+/// two rules may come to the same, and no chain may have its first rule twice.
+fn spelled(place: usize, rule: &Rule, ruleset: &Ruleset, sets: &BTreeSet<String>) -> Vec<Rule> {
     let mut variants: Vec<Vec<Expr>> = vec![Vec::new()];
     let mut asks = false;
     for expr in &rule.exprs {
@@ -115,8 +119,9 @@ fn spelled(rule: &Rule, ruleset: &Ruleset, sets: &BTreeSet<String>) -> Vec<Rule>
     if !asks {
         return vec![rule.clone()];
     }
+    let comment = |n: usize| rule.comment.as_ref().map(|comment| format!("{comment} {place}.{n}"));
     let mut out: Vec<Rule> =
-        variants.into_iter().map(|exprs| Rule { comment: rule.comment.clone(), exprs }).collect();
+        (1..).zip(variants).map(|(n, exprs)| Rule { comment: comment(n), exprs }).collect();
     out.push(rule.clone());
     out
 }
@@ -225,6 +230,20 @@ mod tests {
         let back = rules_only(&meanwhile, &wanted);
         assert_eq!(back.len(), 3, "{back:?}");
         assert_eq!(back[0], Change::FlushChain("gate".into()));
+    }
+
+    #[test]
+    fn rules_that_come_to_the_same_once_they_are_written_out_are_no_second_loading() {
+        let mut wanted = wanted(true);
+        let (ask, mut other) = (wanted.chains[0].rules[1].clone(), wanted.sets[0].clone());
+        other.name = "others".into();
+        wanted.sets.push(other);
+        let mut too = ask.clone();
+        too.exprs[1] = Expr::Lookup { set: "others".into(), reg: Reg(0), verdict: true };
+        wanted.chains[0].rules = vec![ask, too];
+        assert!(!wanted.is_there_twice());
+        let sets = BTreeSet::from(["services".to_owned(), "others".to_owned()]);
+        assert!(!written_out(&wanted, &sets).is_there_twice());
     }
 
     #[test]
