@@ -10,6 +10,8 @@ use crate::units::{Lifetime, Now};
 
 /// So many are kept: beyond that, who was to end first gives a code once more.
 const MOST: usize = 65_536;
+/// Nobody tidies for fewer.
+const FEW: usize = 64;
 
 /// App, address and whose grant it is.
 pub(super) type Whose = (String, IpAddr, String);
@@ -22,22 +24,26 @@ struct Of {
     until: Duration,
 }
 
-/// The grants that run, and those that ran since this was last tidied.
+/// The grants that run, and as many at most that ran once: all of it is written at each code.
 #[derive(Debug, Default)]
-pub(super) struct ProvedGrants(BTreeMap<Whose, Of>);
+pub(super) struct ProvedGrants {
+    all: BTreeMap<Whose, Of>,
+    /// With so many, those that are over are forgotten.
+    tidied_at: usize,
+}
 
 impl ProvedGrants {
     /// Whether a code of one of these secrets was given for it.
     pub(super) fn has(&self, whose: &Whose, secrets: &BTreeSet<&str>) -> bool {
-        self.0.get(whose).is_some_and(|of| secrets.iter().any(|&secret| of.secrets.contains(secret)))
+        self.all.get(whose).is_some_and(|of| secrets.iter().any(|&secret| of.secrets.contains(secret)))
     }
 
     /// A code was given; `goes_on`: for a grant that runs.
     pub(super) fn prove(&mut self, whose: Whose, secret: &str, goes_on: bool, lifetime: Lifetime, now: Now) {
-        if !self.0.contains_key(&whose) && self.0.len() >= MOST {
+        if !self.all.contains_key(&whose) && self.all.len() >= self.tidied_at {
             self.make_room(now);
         }
-        let of = self.0.entry(whose).or_insert_with(|| Of { secrets: BTreeSet::new(), until: now.boot });
+        let of = self.all.entry(whose).or_insert_with(|| Of { secrets: BTreeSet::new(), until: now.boot });
         if !goes_on {
             of.secrets.clear();
         }
@@ -47,28 +53,29 @@ impl ProvedGrants {
 
     /// It was renewed.
     pub(super) fn prolong(&mut self, whose: &Whose, lifetime: Lifetime, now: Now) {
-        if let Some(of) = self.0.get_mut(whose) {
+        if let Some(of) = self.all.get_mut(whose) {
             of.until = of.until.max(now.boot + lifetime.as_duration());
         }
     }
 
     /// It ended, or was made without a code; whether that was news.
     pub(super) fn forget(&mut self, whose: &Whose) -> bool {
-        self.0.remove(whose).is_some()
+        self.all.remove(whose).is_some()
     }
 
     fn make_room(&mut self, now: Now) {
-        self.0.retain(|_, of| of.until > now.boot);
-        if self.0.len() >= MOST {
-            let first = self.0.iter().min_by_key(|(_, of)| of.until).map(|(whose, _)| whose.clone());
-            first.inspect(|whose| drop(self.0.remove(whose)));
+        self.all.retain(|_, of| of.until > now.boot);
+        if self.all.len() >= MOST {
+            let first = self.all.iter().min_by_key(|(_, of)| of.until).map(|(whose, _)| whose.clone());
+            first.inspect(|whose| drop(self.all.remove(whose)));
         }
+        self.tidied_at = (2 * self.all.len()).clamp(FEW, MOST);
     }
 
     /// Those that run, for a restart.
     pub(super) fn list(&self) -> Vec<Proved> {
         let ms = |at: Duration| u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
-        let each = self.0.iter().map(|((app, address, by), of)| Proved {
+        let each = self.all.iter().map(|((app, address, by), of)| Proved {
             app: app.clone(),
             address: *address,
             by: by.clone(),
@@ -83,7 +90,7 @@ impl ProvedGrants {
         for proved in list.iter().take(MOST) {
             let whose = (proved.app.clone(), proved.address, proved.by.clone());
             let until = Duration::from_millis(proved.until_ms);
-            self.0.insert(whose, Of { secrets: proved.secrets.clone(), until });
+            self.all.insert(whose, Of { secrets: proved.secrets.clone(), until });
         }
     }
 }
@@ -101,12 +108,17 @@ mod tests {
             let secs = if n == 7 { 5 } else { 60 };
             grants.prove(whose(n), "a", false, Lifetime::from_secs(secs).unwrap(), now(1));
         }
-        let hour = Lifetime::from_secs(3_600).unwrap();
-        grants.prove(whose(MOST), "a", false, hour, now(2));
+        let day = Lifetime::from_secs(86_400).unwrap();
+        grants.prove(whose(MOST), "a", false, day, now(2));
         let has = |grants: &ProvedGrants, n| grants.has(&whose(n), &BTreeSet::from(["a"]));
         assert!(!has(&grants, 7) && has(&grants, 8) && has(&grants, MOST));
-        grants.prove(whose(MOST + 1), "a", false, hour, now(100));
+        grants.prove(whose(MOST + 1), "a", false, day, now(100));
         assert!(!has(&grants, 8) && has(&grants, MOST) && grants.list().len() == 2);
+        for n in 0..10_000 {
+            grants.prove(whose(n), "a", false, Lifetime::from_secs(1).unwrap(), now(200 + 2 * n as u64));
+            assert!(grants.list().len() <= FEW, "those that are over are not kept");
+        }
+        assert!(has(&grants, MOST) && has(&grants, MOST + 1));
         let mut again = ProvedGrants::default();
         again.remember(&grants.list());
         assert_eq!(again.list(), grants.list());
