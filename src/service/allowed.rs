@@ -107,8 +107,7 @@ impl Operations {
                 let slug = have.app.as_deref();
                 let app = slug.map_or("*", |slug| names.get(slug).map_or(slug, String::as_str));
                 let address = have.network.to_string();
-                let covers =
-                    |(of, network): &(&str, Network)| *of == app && is_around(*network, have.network);
+                let covers = |(of, network): &(&str, Network)| *of == app && network.holds(have.network);
                 if told.contains(&(app, address.as_str(), how)) || !wide.iter().any(covers) {
                     return None;
                 }
@@ -128,7 +127,7 @@ impl Operations {
     }
 
     fn lasting(&self, network: Network, app: Option<&str>, now: Now) -> Lasting {
-        let around = |wide: Network| is_around(wide, network);
+        let around = |wide: Network| wide.holds(network);
         let counts =
             |have: &&Allowed| around(have.network) && (have.app.is_none() || have.app.as_deref() == app);
         let ends = self.allowed.iter().filter(counts).map(|have| have.until.unwrap_or(Duration::MAX));
@@ -264,11 +263,6 @@ impl Operations {
             })
             .collect();
     }
-}
-
-/// Whether the one has all addresses of the other.
-fn is_around(wide: Network, network: Network) -> bool {
-    wide.family() == network.family() && wide.first() <= network.first() && network.last() <= wide.last()
 }
 
 /// Whether one more may be allowed; one that is there takes its own place.

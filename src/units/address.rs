@@ -194,13 +194,7 @@ impl Network {
     /// # Errors
     /// [`NotAClient`] where all of it is nobody's.
     pub fn of_clients(self) -> Result<Self, NotAClient> {
-        let inside = |first: IpAddr, len: u8| {
-            let outer = Self { addr: first, len };
-            self.len >= len && outer.first() <= self.first() && self.last() <= outer.last()
-        };
-        let found = NOBODYS
-            .iter()
-            .find(|(first, len, _)| Family::of(*first) == self.family() && inside(*first, *len));
+        let found = NOBODYS.iter().find(|&&(addr, len, _)| Self { addr, len }.holds(self));
         found.map_or(Ok(self), |&(_, _, what)| Err(NotAClient { network: self, what }))
     }
 
@@ -220,6 +214,12 @@ impl Network {
             }
             IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from(u128::from(v6) | !mask128(self.len))),
         }
+    }
+
+    /// Whether all addresses of the other one are in it.
+    #[must_use]
+    pub fn holds(self, inner: Self) -> bool {
+        self.family() == inner.family() && self.first() <= inner.first() && inner.last() <= self.last()
     }
 
     /// The prefix length in bits.

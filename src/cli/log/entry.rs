@@ -62,16 +62,7 @@ impl Entry {
 
     /// Whether it is about an address of that network.
     pub(super) fn concerns(&self, wanted: Network) -> bool {
-        let inside = |network: Network| {
-            let (outer, inner) = if network.prefix_len() < wanted.prefix_len() {
-                (network, wanted)
-            } else {
-                (wanted, network)
-            };
-            outer.family() == inner.family()
-                && outer.first() <= inner.first()
-                && inner.first() <= outer.last()
-        };
+        let inside = |network: Network| network.holds(wanted) || wanted.holds(network);
         let address = self.record.address.as_deref().and_then(network_of);
         address.into_iter().chain(self.record.client.map(Network::host)).any(inside)
     }
