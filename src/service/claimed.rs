@@ -1,6 +1,7 @@
 //! Connections that somebody outside may have begun in this host's name while the guard was missing: to connection tracking
 //! a guarded service began them, so that whatever the other end sends would pass as an answer.
 
+use std::cell::LazyCell;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -168,7 +169,8 @@ impl Operations {
                 return Duration::ZERO;
             }
         };
-        let genuine = Genuine::now();
+        // Seldom needed: the kernel walks a table of the size of the whole machine's.
+        let genuine = LazyCell::new(Genuine::now);
         let listing = begun.elapsed();
         let own = self.own_addresses();
         let mut ways_in = WaysIn::now(&self.settings, self.options).with(own.clone());

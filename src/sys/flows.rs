@@ -18,7 +18,8 @@ use crate::ruleset::wire::{
     socket_request, tracked,
 };
 
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
+/// Of all families, unlike `SOCK_DIAG_BY_FAMILY`.
+const TCPDIAG_GETSOCK: u16 = 18;
 /// Subsystem 1 (ctnetlink), message 1 (get).
 const CT_GET: u16 = 0x101;
 const CT_DELETE: u16 = 0x102;
@@ -46,13 +47,15 @@ const LIBERAL: &str = "/proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal";
 /// When the kernel does not say.
 pub fn sockets() -> io::Result<Vec<Socket>> {
     let mut out = Vec::new();
-    // AF_INET and AF_INET6
-    for family in [2, 10] {
-        let netlink = open(SockProtocol::NetlinkSockDiag)?;
-        ask(&netlink, SOCK_DIAG_BY_FAMILY, REQUEST | DUMP, &socket_request(family))?;
-        read_all(&netlink, |payload| out.extend(decode_socket(payload)))?;
-    }
+    dump_sockets(true, |payload| out.extend(decode_socket(payload)))?;
     Ok(out)
+}
+
+/// Hands each `struct inet_diag_msg` to `take`.
+fn dump_sockets(connections: bool, take: impl FnMut(&[u8])) -> io::Result<()> {
+    let netlink = open(SockProtocol::NetlinkSockDiag)?;
+    ask(&netlink, TCPDIAG_GETSOCK, REQUEST | DUMP, &socket_request(connections))?;
+    read_all(&netlink, take)
 }
 
 /// TCP ports on whose `::` somebody listens who takes no IPv4.
@@ -61,10 +64,7 @@ pub fn sockets() -> io::Result<Vec<Socket>> {
 /// When the kernel does not say.
 pub fn listening_for_v6_only() -> io::Result<Vec<u16>> {
     let mut out = Vec::new();
-    let netlink = open(SockProtocol::NetlinkSockDiag)?;
-    // AF_INET6
-    ask(&netlink, SOCK_DIAG_BY_FAMILY, REQUEST | DUMP, &socket_request(10))?;
-    read_all(&netlink, |payload| out.extend(v6_only(payload)))?;
+    dump_sockets(false, |payload| out.extend(v6_only(payload)))?;
     Ok(out)
 }
 
@@ -84,15 +84,11 @@ fn v6_only(payload: &[u8]) -> Option<u16> {
 /// When the kernel does not say.
 pub fn full_queues() -> io::Result<Vec<SocketAddr>> {
     let (mut full, mut free) = (Vec::new(), Vec::new());
-    for family in [2, 10] {
-        let netlink = open(SockProtocol::NetlinkSockDiag)?;
-        ask(&netlink, SOCK_DIAG_BY_FAMILY, REQUEST | DUMP, &socket_request(family))?;
-        read_all(&netlink, |payload| match is_full(payload) {
-            Some((local, true)) => full.push(local),
-            Some((local, false)) => free.push(local),
-            None => {}
-        })?;
-    }
+    dump_sockets(false, |payload| match is_full(payload) {
+        Some((local, true)) => full.push(local),
+        Some((local, false)) => free.push(local),
+        None => {}
+    })?;
     // Several may listen at the same place.
     full.retain(|local| !free.contains(local));
     Ok(full)
@@ -335,7 +331,8 @@ pub(super) fn read_while(netlink: &OwnedFd, mut take: impl FnMut(&[u8]) -> bool)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::{TcpListener, TcpStream};
+    use nix::sys::socket::{Backlog, SockaddrIn6, bind, listen};
+    use std::net::{SocketAddrV6, TcpListener, TcpStream};
 
     #[test]
     fn listeners_and_connections_of_this_host_are_listed() {
@@ -348,6 +345,23 @@ mod tests {
             let ends = (server, client.local_addr().unwrap());
             assert!(found.iter().any(|socket| !socket.listens && (socket.local, socket.remote) == ends));
         }
+    }
+
+    #[test]
+    fn who_listens_for_ipv6_only_is_told_from_who_listens_for_both() {
+        let listeners = [true, false].map(|only| {
+            let flags = SockFlag::SOCK_CLOEXEC;
+            let socket = socket(AddressFamily::Inet6, SockType::Stream, flags, None).unwrap();
+            setsockopt(&socket, sockopt::Ipv6V6Only, &only).unwrap();
+            bind(socket.as_raw_fd(), &SockaddrIn6::from("[::]:0".parse::<SocketAddrV6>().unwrap())).unwrap();
+            listen(&socket, Backlog::new(1).unwrap()).unwrap();
+            TcpListener::from(socket)
+        });
+        let [only, both] = listeners.each_ref().map(|listener| listener.local_addr().unwrap());
+        let found = listening_for_v6_only().unwrap();
+        assert!(found.contains(&only.port()) && !found.contains(&both.port()), "{found:?}");
+        let full = full_queues().unwrap();
+        assert!(!full.contains(&only) && !full.contains(&both), "{full:?}");
     }
 
     #[test]

@@ -32,17 +32,21 @@ pub struct Tracked {
     pub zone: u16,
 }
 
-/// Request for a dump of TCP sockets that listen or carry a connection; `family` is `AF_INET` or `AF_INET6`.
+/// Request for a dump of TCP sockets that listen, and if `connections` of those that carry a connection
+/// (`struct inet_diag_req`): of both families at once, as the kernel walks the whole machine's table each time.
 #[must_use]
-pub fn socket_request(family: u8) -> Vec<u8> {
-    // ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT and LISTEN (`net/tcp_states.h`)
-    let states: u32 = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << LISTEN;
-    let mut out = vec![family, Protocol::Tcp.number(), 0, 0];
-    out.extend(states.to_ne_bytes());
-    out.resize(out.len() + SOCKET_ID, 0);
+pub fn socket_request(connections: bool) -> Vec<u8> {
+    // ESTABLISHED, FIN_WAIT1, FIN_WAIT2 and CLOSE_WAIT (`net/tcp_states.h`)
+    let open: u32 = if connections { 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8 } else { 0 };
+    let mut out = vec![0; LENGTHS + SOCKET_ID];
+    out.extend((open | 1 << LISTEN).to_ne_bytes());
+    // Nothing is known already.
+    out.extend([0; 4]);
     out
 }
 
+/// Family, lengths of prefixes and extensions, none of which matters here.
+const LENGTHS: usize = 4;
 /// Length of `struct inet_diag_sockid`.
 const SOCKET_ID: usize = 48;
 const LISTEN: u8 = 10;
