@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "headers of the program and madvise(2)")]
 
 use std::ffi::{CStr, c_int, c_void};
+use std::time::Duration;
 
 use nix::libc;
 
@@ -16,11 +17,21 @@ const DONTNEED_LOCKED: c_int = 24;
 #[cfg(target_env = "gnu")]
 const LARGE: c_int = 128 << 10;
 
+/// After which nothing of a start runs any more, as a rule.
+const SETTLED: Duration = Duration::from_secs(1);
+
 /// Gives back what is mapped of the program and its libraries and cannot have been changed; what is needed again is
 /// mapped again, from the page cache. Where the kernel does not want to, everything stays.
 pub fn give_back_start() {
     // SAFETY: the callback reads what it is given for the time of the call, keeps nothing, and does not unwind.
     unsafe { libc::dl_iterate_phdr(Some(give_back_object), std::ptr::null_mut()) };
+}
+
+/// [`give_back_start`], and once more when what begins with a start has run for the first time, too. It is for tasks.
+pub async fn give_back_start_twice() {
+    give_back_start();
+    tokio::time::sleep(SETTLED).await;
+    give_back_start();
 }
 
 /// Has large blocks be mapped each by itself, and be given back as soon as they are free, also once there were some that

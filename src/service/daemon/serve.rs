@@ -159,7 +159,7 @@ impl Guarded<'_> {
                     }
                     watchers.begin(&call_sender);
                     let mut reloading = tokio::spawn(reloader.run(hangup));
-                    resident::give_back_start();
+                    tokio::spawn(resident::give_back_start_twice());
                     let how = tokio::select! {
                         how = &mut end => how,
                         // Without it, who is disabled would keep on getting in, and nobody would know.

@@ -95,7 +95,7 @@ async fn serve(link: tokio::net::UnixStream, step1: Ears, step2: Ears) -> io::Re
         tokio::spawn(async move { match serve_step2(step2, tls, config2, front).await {} }),
     ];
     say(&mut writer, FromFront::Taken(serving.version).to_bytes()).await?;
-    resident::give_back_start();
+    tokio::spawn(resident::give_back_start_twice());
     let [ear1, ear2] = ears;
     // A task, as to wake what the runtime was begun with takes it system calls.
     let link = tokio::spawn(async move { converse(heard, asks, writer, &served, serving.version).await });
