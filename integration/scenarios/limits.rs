@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use knock_agent::units::Network;
 use serde_json::Value;
 
 use super::two_factor;
@@ -224,6 +225,49 @@ fn guessing_from_a_thousand_addresses_opens_nothing_fills_no_memory_and_keeps_no
         Some(&*locked.len().to_string())
     );
     assert_eq!(locked_out(&home, &net.router), []);
+}
+
+#[test]
+fn what_status_shows_of_ipv6_can_be_named_to_unblock_and_to_revoke() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let config = Config::new(&["lockout: {after: 3, first: 1h, longest: 1h}", "ipv6_prefix: 64"]);
+    let home = Installation::new(&config.app("ssh", "2222", "tcp", "local", &[]));
+    let agent = home.start(&net.router);
+    let (to, client) = (Family::V6.router(), Family::V6.client_a());
+    let network = Network::around(client, 64).unwrap().to_string();
+    fail(&net.a, to, 3);
+    let table = home.verb(&net.router, &["status"]).success().text();
+    assert!(table.contains(&network), "{table}");
+    let wider = Network::around(client, 63).unwrap().to_string();
+    assert!(home.verb(&net.router, &["unblock", &wider]).exits(2).stderr.contains("/64 each"));
+    assert_eq!(locked_out(&home, &net.router).len(), 1);
+    home.verb(&net.router, &["unblock", &network]).success();
+    assert_eq!(locked_out(&home, &net.router), []);
+    let let_in = || {
+        home.verb(&net.router, &["grant", "ssh", &client.to_string()]).success();
+        assert_echoes(&net.a, to, 2222);
+    };
+    let_in();
+    for other in [&wider, "192.0.2.0/24"] {
+        let refused = home.verb(&net.router, &["revoke", "ssh", other]).exits(2).stderr;
+        assert!(refused.contains("IPv6 /64"), "{refused}");
+    }
+    assert_echoes(&net.a, to, 2222);
+    home.verb(&net.router, &["revoke", "ssh", &network]).success();
+    assert_silent(&net.a, to, 2222);
+    let_in();
+    agent.kill();
+    // Without a daemon and without a configuration, the kernel's rules say it.
+    for broken in [false, true] {
+        if broken {
+            home.rewrite_config("global: nonsense\n");
+        }
+        assert!(home.verb(&net.router, &["revoke", "ssh", &wider]).exits(2).stderr.contains("IPv6 /64"));
+        assert_echoes(&net.a, to, 2222);
+    }
+    home.verb(&net.router, &["revoke", "ssh", &network]).success();
+    assert_silent(&net.a, to, 2222);
 }
 
 #[test]

@@ -1,13 +1,11 @@
 //! `knock-agent revoke`.
 
-use std::net::IpAddr;
-
 use clap::Args;
 
 use crate::cli::operate::operate;
 use crate::cli::{ConfigArg, Exit};
 use crate::service::control::Request;
-use crate::units::AppName;
+use crate::units::{AppName, Network};
 
 /// The arguments of `revoke`.
 #[derive(Args, Clone, Debug)]
@@ -26,9 +24,9 @@ pub struct RevokeArgs {
     #[arg(value_name = "APP", required_unless_present = "all", conflicts_with = "all")]
     pub app: Option<AppName>,
 
-    /// The address to shut out
+    /// The address to shut out, or the IPv6 network of a grant as `status` shows it
     #[arg(value_name = "ADDR", required_unless_present = "all", conflicts_with = "all")]
-    pub address: Option<IpAddr>,
+    pub address: Option<Network>,
 
     /// Take back every grant
     #[arg(long)]
@@ -43,7 +41,11 @@ pub struct RevokeArgs {
 #[must_use]
 pub fn run(args: RevokeArgs) -> Exit {
     let request = match (args.app, args.address) {
-        (Some(app), Some(address)) => Request::Revoke { app: app.to_string(), address },
+        (Some(app), Some(network)) => Request::Revoke {
+            app: app.to_string(),
+            address: network.first(),
+            prefix: Some(network.prefix_len()).filter(|&len| len < network.family().bits()),
+        },
         // The command line allows this with --all only.
         (None, _) | (_, None) => Request::RevokeAll { app: args.only_app.map(|app| app.to_string()) },
     };

@@ -3,6 +3,7 @@
 
 use super::connected::{end_address, once_set};
 use super::control::Request;
+use super::operation_error::is_of_one_grant;
 use super::operations::{OperationError, TRIES, end_every_grant};
 use super::status::slugs;
 use super::still_in::{by_kernel, revoked};
@@ -51,9 +52,10 @@ pub fn close(firewall: &mut Firewall, request: &Request) -> Result<String, Opera
 
 fn close_what_is(firewall: &mut Firewall, live: &Live, request: &Request) -> Result<String, OperationError> {
     match request {
-        Request::Revoke { app, address } => {
+        Request::Revoke { app, address, prefix: of } => {
             let client = ClientAddr::new(*address);
             let (mut changes, slug) = (Vec::new(), slug(live, app)?);
+            is_of_one_grant(client, *of, prefix(live, &app_set(&slug, Family::V6)))?;
             for client in client.sources() {
                 for name in grant_sets(live, &slug, &[client.family()]) {
                     let key = address_key(client.masked_v6(prefix(live, &name)).ip());

@@ -55,8 +55,11 @@ pub enum Request {
     Revoke {
         /// The app.
         app: String,
-        /// The address.
+        /// The address, or the first one of a network.
         address: IpAddr,
+        /// Bits of that network, which has to be as wide as a grant.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        prefix: Option<u8>,
     },
     /// End all grants.
     RevokeAll {

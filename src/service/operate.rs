@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::allowed::Lasting;
 use super::control::Request;
+use super::operation_error::is_of_one_grant;
 use super::operations::{OperationError, Operations};
 use super::record::{Record, number};
 use super::still_in::revoked;
@@ -36,8 +37,9 @@ impl Operations {
                     .map_or("for ever".to_owned(), |l| format!("for {}", l.rounded()));
                 Ok(format!("{client} may reach {app} {long}"))
             }
-            Request::Revoke { app, address } => {
+            Request::Revoke { app, address, prefix } => {
                 let client = ClientAddr::new(address);
+                is_of_one_grant(client, prefix, self.settings().global.ipv6_prefix)?;
                 let had = self.revoke(&app, client)?;
                 let record = Record {
                     app: Some(app.clone()),

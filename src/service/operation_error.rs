@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::control::Failure;
 use crate::backend::BackendError;
 use crate::backend::iptables::IptablesError;
-use crate::units::Lifetime;
+use crate::units::{ClientAddr, Family, Lifetime, Network};
 
 /// Why an operation did not happen.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,9 @@ pub enum OperationError {
         "{0} is link-local: with ipv6_prefix: {1} a grant would be for every neighbour; let another address of the client in"
     )]
     LinkLocal(IpAddr, u8),
+    /// Grants are not for networks like that.
+    #[error("{0} is not what grants are for here (IPv4 addresses, IPv6 /{1}): name one as `status` shows it")]
+    OtherWidth(Network, u8),
     /// Each change looks at all of them.
     #[error(
         "{0} networks are allowed already, and more would hold up knocks: allow larger ones, or flush those that are not needed"
@@ -63,6 +66,23 @@ pub enum OperationError {
     Backend(#[from] BackendError),
 }
 
+/// Whether a network of `prefix` bits that begins with that address is what one grant is for, of `ipv6_prefix` bits; none:
+/// it is an address.
+///
+/// # Errors
+/// Otherwise.
+pub(super) fn is_of_one_grant(
+    client: ClientAddr,
+    prefix: Option<u8>,
+    ipv6_prefix: u8,
+) -> Result<(), OperationError> {
+    let Some(len) = prefix else { return Ok(()) };
+    match Network::around(client.ip(), len)? {
+        network if network.family() == Family::V6 && len == ipv6_prefix => Ok(()),
+        network => Err(OperationError::OtherWidth(network, ipv6_prefix)),
+    }
+}
+
 impl OperationError {
     /// What kind of failure it is.
     #[must_use]
@@ -71,6 +91,7 @@ impl OperationError {
             Self::NoApp(..)
             | Self::WrongFamily { .. }
             | Self::LinkLocal(..)
+            | Self::OtherWidth(..)
             | Self::TooManyNetworks(_)
             | Self::TooLong { .. }
             | Self::Lifetime(_)

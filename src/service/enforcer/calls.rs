@@ -117,7 +117,7 @@ impl Enforcer {
     /// Whoever is shut out has to begin anew, also between the two steps.
     fn forget_step1(&mut self, request: &Request) {
         match request {
-            Request::Revoke { app, address } => {
+            Request::Revoke { app, address, .. } => {
                 if let Ok(app) = app.parse() {
                     self.gatekeeper.forget(ClientAddr::new(*address), &app);
                 }
