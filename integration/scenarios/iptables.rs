@@ -303,6 +303,12 @@ fn what_iptables_cannot_do_is_refused_with_78() {
         assert!(done.stderr.contains(words), "{}", done.stderr);
         home.guard(&net.router).exits(78);
         home.check(&net.router, &["check-ruleset"]).exits(78);
+        assert!(home.check(&net.router, &["check-config"]).exits(78).stderr.contains(words));
+        for verb in ["check-config", "check-ruleset"] {
+            let told: serde_json::Value =
+                serde_json::from_slice(&home.check(&net.router, &[verb, "--json"]).exits(78).stdout).unwrap();
+            assert!(told["problems"][0]["message"].as_str().unwrap().contains(words), "{told:#}");
+        }
         assert_eq!(everything(&net.router), "", "nothing was changed");
     }
 }

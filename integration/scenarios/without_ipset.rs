@@ -191,6 +191,8 @@ fn an_app_with_an_ipv6_destination_alone_is_told_and_revoked() {
     let home = Installation::new(&Config::new(&[]).app("lan6", "2222", "tcp", "\"[fd00:5::5]:22\"", &[]));
     let agent = home.start(&net.router);
     let client = Family::V6.client_a().to_string();
+    let allowed = home.verb(&net.router, &["allow", "192.0.2.0/24", "--app", "lan6"]).exits(2).stderr;
+    assert!(allowed.contains("different address families"), "{allowed}");
     home.verb(&net.router, &["grant", "lan6", &client]).success();
     assert_echoes(&net.a, Family::V6.router(), 2222);
     let told = || home.verb(&net.router, &["status"]).success().text();

@@ -14,7 +14,7 @@ use crate::cli::{DaemonArgs, Exit, Printer, Tone};
 use crate::cli::{companions, installed, readable};
 use crate::config::{self, Problems, Settings};
 use crate::ruleset::audit::Severity;
-use crate::ruleset::iptables::plan::{Keeping, Matcher, plan};
+use crate::ruleset::iptables::plan::{Matcher, plan};
 use crate::ruleset::layout::Options;
 use crate::ruleset::text::{render, vyos_commands};
 use crate::service::check::{self, Report};
@@ -104,19 +104,28 @@ fn check(args: &CheckRulesetArgs, err: &mut Printer) -> Result<Exit, Exit> {
     }
     let (http_port, https_port) = args.daemon.public_ports();
     let mut options = Options { http_port, https_port, inner_header: true, log: true };
-    let failed = |error: &BackendError, err: &mut Printer| {
-        err.line(format!("error: {error}"));
-        exit_of_backend(error)
+    let failed = |error: &BackendError, err: &mut Printer| match error {
+        BackendError::Iptables(IptablesError::Impossible(error)) if args.json => {
+            let list = vec![companions::impossible(error, &args.daemon)];
+            Ok(refuse(&Problems { list, more: 0 }, Exit::BadConfig))
+        }
+        error => {
+            err.line(format!("error: {error}"));
+            Err(exit_of_backend(error))
+        }
     };
-    let impossible = |error| failed(&IptablesError::Impossible(error).into(), &mut Printer::stderr());
     if args.offline {
         let report = match args.daemon.firewall_choice().kind {
             Some(Kind::Iptables) => {
-                check_iptables::offline(&settings, options, keeping(args)).map_err(impossible)?
+                let report = check_iptables::offline(&settings, options, args.daemon.keeping());
+                report.map_err(|error| IptablesError::Impossible(error).into())
             }
-            Some(Kind::Nftables) | None => check::offline(&settings, options),
+            Some(Kind::Nftables) | None => Ok(check::offline(&settings, options)),
         };
-        return show(args, &settings, options, &report, err);
+        return match report {
+            Ok(report) => show(args, &settings, options, &report, err),
+            Err(error) => failed(&error, err),
+        };
     }
     let online = Firewall::open(args.daemon.firewall_choice()).and_then(|firewall| match firewall {
         Firewall::Nftables(mut nft) => {
@@ -128,8 +137,10 @@ fn check(args: &CheckRulesetArgs, err: &mut Printer) -> Result<Exit, Exit> {
             check_iptables::online(&mut iptables, &settings, options)
         }
     });
-    let report = online.map_err(|error| failed(&error, err))?;
-    show(args, &settings, options, &report, err)
+    match online {
+        Ok(report) => show(args, &settings, options, &report, err),
+        Err(error) => failed(&error, err),
+    }
 }
 
 /// Prints what is wrong for programs.
@@ -164,7 +175,7 @@ fn show(
 ) -> Result<Exit, Exit> {
     let mut out = Printer::stdout();
     if args.print == Some(RuleLanguage::Iptables) {
-        let tables = plan(settings, options, Matcher::Bpf, keeping(args)).map_err(|error| {
+        let tables = plan(settings, options, Matcher::Bpf, args.daemon.keeping()).map_err(|error| {
             err.line(format!("error: {error}"));
             Exit::BadConfig
         })?;
@@ -182,11 +193,6 @@ fn show(
     }
     let found = !report.ok() || (args.diff_exit && !report.changes.is_empty());
     Ok(out.finish(if found { Exit::Found } else { Exit::Done }))
-}
-
-/// Without a kernel, ipset is taken to be there unless it is said otherwise.
-fn keeping(args: &CheckRulesetArgs) -> Keeping {
-    if args.daemon.without_ipset { Keeping::Recent } else { Keeping::Ipset }
 }
 
 fn as_json(report: &Report) -> serde_json::Value {

@@ -6,9 +6,12 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use super::flags::{UNMARKED, UNMARKED_FIX};
+use crate::cli::FirewallType;
 use crate::cli::load::exposed;
 use crate::cli::{DaemonArgs, Exit};
 use crate::config::{ExecHook, Problem, Settings, Severity, has_good_keys};
+use crate::ruleset::iptables::plan::{Impossible, Matcher, plan};
+use crate::ruleset::layout::Options;
 use crate::service::daemon::{self, DaemonError};
 use crate::service::outside;
 use crate::service::two_factor::{self, TwoFactorError};
@@ -30,7 +33,24 @@ pub(super) fn check(settings: &Settings, args: &DaemonArgs) -> Vec<Problem> {
     out.extend(open_to_others(settings, args));
     out.extend(settings.notify.exec.iter().filter_map(|hook| absent(hook, args)));
     out.extend(over(settings, clock::now().wall, args));
+    out.extend(beyond_iptables(settings, args));
     out
+}
+
+/// What iptables cannot do, where that is the firewall which was named.
+fn beyond_iptables(settings: &Settings, args: &DaemonArgs) -> Option<Problem> {
+    if args.kind() != FirewallType::Iptables {
+        return None;
+    }
+    let (http_port, https_port) = args.public_ports();
+    let options = Options { http_port, https_port, inner_header: true, log: true };
+    let error = plan(settings, options, Matcher::Bpf, args.keeping()).err()?;
+    Some(impossible(&error, args))
+}
+
+/// The same, once it is known.
+pub(super) fn impossible(error: &Impossible, args: &DaemonArgs) -> Problem {
+    problem(args, Severity::Error, "", error.to_string())
 }
 
 /// A folder in which others could put an old state file in the place of the new one, or something in its way.

@@ -10,6 +10,7 @@ use crate::cli::logging::{LogFormat, LogStyle};
 use crate::cli::proxy_flags::ProxyArgs;
 use crate::cli::{Exit, Printer};
 use crate::ruleset::host_chain::HostChains;
+use crate::ruleset::iptables::plan::Keeping;
 use crate::units::Mark;
 
 /// The flag every verb has.
@@ -124,6 +125,11 @@ impl DaemonArgs {
     #[must_use]
     pub fn kind(&self) -> FirewallType {
         self.firewall_type.unwrap_or(FirewallType::Nftables)
+    }
+
+    /// Where iptables keeps grants: without a kernel, ipset is taken to be there unless it is said otherwise.
+    pub(super) fn keeping(&self) -> Keeping {
+        if self.without_ipset { Keeping::Recent } else { Keeping::Ipset }
     }
 
     /// The level and the form of the log.

@@ -9,7 +9,7 @@ use crate::config::section::{Field, Section};
 use crate::config::sequence::{self, KnockEffect, SequenceDraft};
 use crate::config::settings::{App, Destination, Established};
 use crate::config::shared_keys::{MAX_ITEMS, Said, TWO_FACTOR_STEPS, allow, interfaces};
-use crate::units::{AppName, AppNameError, KeyCheck, Lifetime, PortRange, Protocols, form_bytes};
+use crate::units::{AppName, AppNameError, Family, KeyCheck, Lifetime, PortRange, Protocols, form_bytes};
 
 /// The keys this version knows.
 pub(super) const KEYS: &[&str] = &[
@@ -177,6 +177,16 @@ pub(super) fn read<'n>(
     }
     let once = Said::read(section.get("once"), |f| f.switch(report)).or(false);
     let allow = allow(section, report).or(Vec::new());
+    if let (Some(host), Some(networks), Some(field)) =
+        (destination.and_then(Destination::host), &allow, section.get("allow"))
+        && let Some(other) = networks.iter().find(|network| network.family() != Family::of(host))
+    {
+        report.warning(
+            field.spot(),
+            format!("{other} cannot reach {host}: they are of different address families"),
+            "remove it here, or name a destination of its family",
+        );
+    }
     let two_factor_step = Said::read(section.get("2fa_step"), |f| f.choice(TWO_FACTOR_STEPS, report));
     let two_factor_step = two_factor_step.or(global.two_factor_step);
 

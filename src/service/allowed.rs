@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::operation_error::is_reached_from;
 use super::operations::{OperationError, Operations, TRIES};
 use super::shut_out::ShutOut;
 use super::status::{Kind, Row, services};
@@ -78,7 +79,11 @@ impl Operations {
         lifetime: Option<Lifetime>,
         now: Now,
     ) -> Result<Lasting, OperationError> {
-        let app = app.map(|name| self.app(name).map(|app| app.slug.clone())).transpose()?;
+        let app = app.map(|name| self.app(name)).transpose()?;
+        if let Some(app) = app {
+            is_reached_from(app, network)?;
+        }
+        let app = app.map(|app| app.slug.clone());
         let until = lifetime.map(|lifetime| now.boot + lifetime.as_duration());
         let new = Allowed { network, app: app.clone(), until };
         self.expire_allowed(now);

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::control::Failure;
 use crate::backend::BackendError;
 use crate::backend::iptables::IptablesError;
+use crate::config::App;
 use crate::units::{ClientAddr, Family, Lifetime, Network};
 
 /// Why an operation did not happen.
@@ -21,7 +22,7 @@ pub enum OperationError {
         /// Where it forwards to.
         host: String,
         /// The address that was to be let in.
-        addr: IpAddr,
+        addr: Network,
     },
     /// A grant for the address would be for all neighbours.
     #[error(
@@ -81,6 +82,18 @@ pub(super) fn is_of_one_grant(
         network if network.family() == Family::V6 && len == ipv6_prefix => Ok(()),
         network => Err(OperationError::OtherWidth(network, ipv6_prefix)),
     }
+}
+
+/// Whether an app is reached over the family of that network.
+///
+/// # Errors
+/// [`OperationError::WrongFamily`]
+pub(super) fn is_reached_from(app: &App, addr: Network) -> Result<(), OperationError> {
+    if app.families().contains(&addr.family()) {
+        return Ok(());
+    }
+    let host = app.destination.host().map(|host| host.to_string()).unwrap_or_default();
+    Err(OperationError::WrongFamily { app: app.name.to_string(), host, addr })
 }
 
 impl OperationError {

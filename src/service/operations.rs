@@ -23,12 +23,13 @@ use crate::service::doubt::Doubt;
 use crate::service::host_chains::{HostKept, Repaired};
 use crate::service::knocked::{GrantSet, is_nobodys};
 pub use crate::service::operation_error::OperationError;
+use crate::service::operation_error::is_reached_from;
 use crate::service::outlasting::Outlasting;
 use crate::service::own::OwnAddresses;
 use crate::service::shut_out::ShutOut;
 use crate::service::taken::OnTrial;
 use crate::service::timed::Timed;
-use crate::units::{ClientAddr, Family, Lifetime, Now};
+use crate::units::{ClientAddr, Family, Lifetime, Network, Now};
 
 /// An element may expire between being read and being removed, which fails the whole change.
 pub(super) const TRIES: u32 = 3;
@@ -205,10 +206,7 @@ impl Operations {
         now: Now,
     ) -> Result<Duration, OperationError> {
         let app = self.app(app)?;
-        if !app.families().contains(&client.family()) {
-            let host = app.destination.host().map(|host| host.to_string()).unwrap_or_default();
-            return Err(OperationError::WrongFamily { app: app.name.to_string(), host, addr: client.ip() });
-        }
+        is_reached_from(app, Network::host(client.ip()))?;
         let prefix = self.settings.global.ipv6_prefix;
         if !client.may_be_masked(prefix) {
             return Err(OperationError::LinkLocal(client.ip(), prefix));

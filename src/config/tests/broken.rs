@@ -364,6 +364,13 @@ fn what_nobody_can_use_and_what_does_nothing_is_warned_of() {
     assert_eq!(warned(&both(", disabled: true")), [off]);
     let local = warned(&format!("{GLOBAL}{APP}, masquerade: false}}\n"));
     assert!(local.len() == 1 && local[0].contains("anyway"), "{local:?}");
+    let lan = |networks: &str| {
+        let more = format!("destination: 10.0.0.1, interface_int: eth1, allow: {networks}");
+        warned(&format!("{GLOBAL}{APP}, {more}}}\n"))
+    };
+    assert!(lan("[192.0.2.0/24]").is_empty());
+    let other = lan("[192.0.2.0/24, \"2001:db8::/64\"]");
+    assert!(other.len() == 1 && other[0].contains("2001:db8::/64 cannot reach 10.0.0.1"), "{other:?}");
     let port =
         |ports: &str| warned(&format!("{GLOBAL}{}}}\n", APP.replace("port: 22", &format!("port: {ports}"))));
     assert_eq!(
