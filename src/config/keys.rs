@@ -14,6 +14,9 @@ pub(super) const KEYS: &[&str] = &["key", "file", "credential", "expires", "disa
 /// The keys of a section about another secret.
 pub(super) const PLACES: &[&str] = &["value", "file", "credential"];
 
+/// What means something else in a form (`application/x-www-form-urlencoded`).
+const SENT_OTHERWISE: [char; 4] = ['+', '&', '%', ' '];
+
 /// Access keys with the places where they are written.
 pub(super) type Keys<'n> = Vec<(AccessKey, Field<'n>)>;
 
@@ -94,7 +97,16 @@ pub(super) fn disabled(section: &Section<'_>, report: &mut Report) -> Option<boo
 
 fn judged(field: &Field<'_>, text: &str, report: &mut Report) -> Option<AccessKey> {
     match text.parse::<AccessKey>() {
-        Ok(key) => Some(key),
+        Ok(key) => {
+            if matches!(key.check, KeyCheck::Plain(_)) && text.contains(SENT_OTHERWISE) {
+                report.warning(
+                    field.spot(),
+                    "curl's -d does not send this key as it is: some of `+`, `&`, `%` and blanks are in it",
+                    "send it with --data-urlencode, or make another one",
+                );
+            }
+            Some(key)
+        }
         Err(
             error @ (AccessKeyError::Length(_)
             | AccessKeyError::Unseen

@@ -239,6 +239,20 @@ fn warnings_do_not_stop_it() {
 }
 
 #[test]
+fn a_key_that_curl_sends_otherwise_is_warned_of() {
+    let warned = |key: &str| {
+        let checked = loads(&format!("{GLOBAL}{APP}}}").replace("first-secret", &format!("\"{key}\"")));
+        checked.warnings.iter().map(|warning| warning.message.clone()).collect::<Vec<_>>()
+    };
+    for key in ["abc+def/ghi=", "one&two&three", "fifty%of-it", "with a blank"] {
+        let messages = warned(key);
+        assert!(messages.len() == 1 && messages[0].contains("curl"), "{key}: {messages:?}");
+        assert!(!messages[0].contains(key), "{messages:?}");
+    }
+    assert_eq!(warned("abc-def/ghi=!"), [""; 0]);
+}
+
+#[test]
 fn a_path_that_curl_sends_otherwise_is_warned_of() {
     let warned = |path: &str| {
         let text = format!("{GLOBAL}{APP}}}").replace("/one-place", path);
