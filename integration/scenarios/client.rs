@@ -9,6 +9,7 @@ use crate::agent::Installation;
 use crate::configuration::{Config, https_key};
 use crate::firewall::time_left;
 use crate::knocker::{Knocker, NAME, certify, pin};
+use crate::knocking::STEP1_PORT;
 use crate::probe::{assert_echoes, assert_silent};
 use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
@@ -238,6 +239,32 @@ fn watching_renews_within_what_the_gateway_allows_follows_a_change_of_address_an
     let status = crate::process::wait(&mut watch.0, Duration::from_secs(20)).expect("an end");
     assert_eq!(status.code(), Some(0), "{}", knocker.log());
     assert!(knocker.log().contains("ended"), "{}", knocker.log());
+}
+
+#[test]
+fn watching_keeps_one_family_open_however_long_the_other_one_takes_to_fail() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&["duration: 20"]));
+    let _agent = home.start(&net.router);
+    let silent = format!("add rule inet silent out meta nfproto ipv6 tcp dport {STEP1_PORT} drop");
+    let rules = format!(
+        "add table inet silent; add chain inet silent out {{ type filter hook output priority 0; }}; {silent}"
+    );
+    net.a.run("nft", &[&rules]).success();
+    let knocker = Knocker::new().profile(NAME, &[&pin(&home)]);
+    let _watch = knocker.start(&net.a, &["knock", "gate", "--watch"]);
+    let is_open = || time_left(&net.router, "ssh", Family::V4.client_a()).is_some();
+    let (mut end, mut was_open) = (Instant::now() + Duration::from_secs(30), false);
+    while Instant::now() < end {
+        match (was_open, is_open()) {
+            (false, true) => (was_open, end) = (true, Instant::now() + Duration::from_secs(35)),
+            (true, false) => panic!("it was not renewed in time\n{}", knocker.log()),
+            _ => {}
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(was_open, "{}", knocker.log());
+    assert!(knocker.log().matches("IPv6").count() > 1, "{}", knocker.log());
 }
 
 #[test]

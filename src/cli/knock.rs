@@ -1,13 +1,13 @@
 //! `knock-agent knock`.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::process::Command;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 
 use crate::cli::knock_sequence::{self, SequenceArgs};
+use crate::cli::knock_watch;
 use crate::cli::person::{Person, exit_of, farthest, profile};
 use crate::cli::{Exit, Printer, Tone};
 use crate::client::{Attempted, Client, Failure, open};
@@ -20,19 +20,6 @@ use crate::units::{AppName, Lifetime};
 pub(super) const CHECK: Duration = Duration::from_secs(5);
 /// The same with `--wait`, unless it says how long.
 const WAIT: &str = "30s";
-/// How often the way to the gateway is looked at, with `--watch`.
-const LOOK: Duration = Duration::from_secs(2);
-/// How long a program has to end after a signal, with `--watch`.
-const FAREWELL: Duration = Duration::from_secs(5);
-/// Between knocks where nobody tells how long it stays open, with `--watch`.
-const UNTOLD: Duration = Duration::from_secs(60);
-/// Between tries after a failure, with `--watch`.
-const RETRY: std::ops::RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::from_secs(60);
-/// What the way is looked at to before the gateway's name was ever found: `a.root-servers.net`, which is told nothing.
-const ANYWHERE: [IpAddr; 2] = [
-    IpAddr::V4(Ipv4Addr::new(198, 41, 0, 4)),
-    IpAddr::V6(Ipv6Addr::new(0x2001, 0x503, 0xba3e, 0, 0, 0, 2, 0x30)),
-];
 
 const AFTER_HELP: &str = "\
 A profile is a file of yours, mode 0600, in ~/.config/knock-agent/: NAME.yaml. Without NAME the only one there is, or `default`. \
@@ -185,11 +172,11 @@ fn knock(args: KnockArgs, err: &mut Printer) -> Result<Exit, Exit> {
     let person = Person { stdin_is_free: true };
     let client = Client::new(profile, &person).map_err(|failure| told(&failure, err))?;
     if args.watch {
-        return watch(&client, duration, &args, port, &then, err);
+        return knock_watch::watch(&client, duration, &args, port, &then, err);
     }
     let action = if args.close { Action::Close } else { Action::Open };
     let opened = once(&client, action, duration, err)?;
-    after(&args, &opened.addresses, port, err)?;
+    after(&args, &opened, port, err)?;
     if args.close { Ok(Exit::Done) } else { run_then(&then, err) }
 }
 
@@ -217,17 +204,9 @@ fn adopt(profile: &mut Profile, args: &KnockArgs) {
     profile.duration = args.duration.or(profile.duration);
 }
 
-fn told(failure: &Failure, err: &mut Printer) -> Exit {
+pub(super) fn told(failure: &Failure, err: &mut Printer) -> Exit {
     err.line(format!("error: {failure}"));
     exit_of(failure)
-}
-
-/// What a knock opened.
-struct Opened {
-    /// The addresses where it worked.
-    addresses: Vec<IpAddr>,
-    /// The least that the gateway says of how long; nothing from one that does not say.
-    lifetime: Option<Lifetime>,
 }
 
 /// Knocks at all addresses and reports.
@@ -236,7 +215,7 @@ fn once(
     action: Action,
     duration: Option<Lifetime>,
     err: &mut Printer,
-) -> Result<Opened, Exit> {
+) -> Result<Vec<IpAddr>, Exit> {
     let addresses = client.addresses().map_err(|failure| told(&failure, err))?;
     knock_at(client, &addresses, action, duration, err)
 }
@@ -247,21 +226,18 @@ fn knock_at(
     action: Action,
     duration: Option<Lifetime>,
     err: &mut Printer,
-) -> Result<Opened, Exit> {
+) -> Result<Vec<IpAddr>, Exit> {
     let attempts = client.knock(addresses, action, duration);
     report(&attempts, action, duration, err);
     let failures: Vec<&Failure> = attempts.iter().filter_map(|a| a.outcome.as_ref().err()).collect();
     if failures.len() == attempts.len() {
         return Err(farthest(&failures));
     }
-    Ok(Opened {
-        addresses: attempts.iter().filter(|a| a.outcome.is_ok()).map(|a| a.address).collect(),
-        lifetime: attempts.iter().filter_map(|a| a.outcome.as_ref().ok().copied().flatten()).min(),
-    })
+    Ok(attempts.iter().filter(|a| a.outcome.is_ok()).map(|a| a.address).collect())
 }
 
-fn report(attempts: &[Attempted], action: Action, asked: Option<Lifetime>, err: &mut Printer) {
-    for Attempted { address, outcome } in attempts {
+pub(super) fn report(attempts: &[Attempted], action: Action, asked: Option<Lifetime>, err: &mut Printer) {
+    for Attempted { address, outcome, .. } in attempts {
         let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
         match outcome {
             Ok(lifetime) => {
@@ -285,7 +261,12 @@ fn report(attempts: &[Attempted], action: Action, asked: Option<Lifetime>, err: 
 }
 
 /// What `--check` and `--wait` are for.
-fn after(args: &KnockArgs, addresses: &[IpAddr], port: Option<u16>, err: &mut Printer) -> Result<(), Exit> {
+pub(super) fn after(
+    args: &KnockArgs,
+    addresses: &[IpAddr],
+    port: Option<u16>,
+    err: &mut Printer,
+) -> Result<(), Exit> {
     let limit = match (args.check, args.wait) {
         (_, Some(wait)) => wait.as_duration(),
         (true, None) => CHECK,
@@ -302,148 +283,8 @@ fn after(args: &KnockArgs, addresses: &[IpAddr], port: Option<u16>, err: &mut Pr
     Err(Exit::Found)
 }
 
-fn program(words: &[String]) -> Command {
+pub(super) fn program(words: &[String]) -> Command {
     let mut command = Command::new(words.first().map_or("", String::as_str));
     command.args(words.iter().skip(1));
     command
-}
-
-/// Keeps it open until a signal comes, or until the program that was started ends.
-fn watch(
-    client: &Client<'_>,
-    duration: Option<Lifetime>,
-    args: &KnockArgs,
-    port: Option<u16>,
-    then: &[String],
-    err: &mut Printer,
-) -> Result<Exit, Exit> {
-    let ending = endings(err)?;
-    let mut opened = false;
-    let mut child = None;
-    let mut patience = *RETRY.start();
-    let mut gateway = ANYWHERE.to_vec();
-    loop {
-        // Looked up for each knock only: a resolver is not to be told, nor to be waited for, every few seconds.
-        let found = client.addresses().map_err(|failure| told(&failure, err));
-        if let Ok(found) = &found {
-            gateway.clone_from(found);
-        }
-        let before = Client::ways(&gateway);
-        let knocked = found.and_then(|to| knock_at(client, &to, Action::Open, duration, err));
-        if ending.try_recv().is_ok() {
-            return ended(opened || knocked.is_ok(), child.as_mut(), err);
-        }
-        let pause = match knocked {
-            Ok(Opened { addresses, lifetime }) => {
-                patience = *RETRY.start();
-                if !opened {
-                    opened = true;
-                    after(args, &addresses, port, err)?;
-                    child = start(then, err)?;
-                }
-                // What was asked for may be more than there is, and is all that older gateways let know.
-                lifetime.or(duration).map_or(UNTOLD, renewal)
-            }
-            // What a person has to put right is not tried again.
-            Err(exit) if !opened && !matches!(exit, Exit::NoGateway | Exit::NoStep2 | Exit::BadAnswer) => {
-                return Err(exit);
-            }
-            Err(_) => {
-                let pause = patience;
-                patience = (patience * 2).min(*RETRY.end());
-                pause
-            }
-        };
-        let way = (gateway.as_slice(), before.as_slice());
-        if let Some(exit) = idle(way, &ending, Instant::now() + pause, child.as_mut(), opened, err) {
-            return exit;
-        }
-    }
-}
-
-#[cfg(unix)]
-fn endings(err: &mut Printer) -> Result<Receiver<()>, Exit> {
-    crate::sys::signals::endings().map_err(|error| {
-        err.line(format!("error: signals cannot be received: {error}"));
-        Exit::Bug
-    })
-}
-
-/// Ctrl-C ends the process at once, which is as good: nothing is left to be put right.
-#[cfg(not(unix))]
-fn endings(_: &mut Printer) -> Result<Receiver<()>, Exit> {
-    let (tell, told) = std::sync::mpsc::channel();
-    std::mem::forget(tell);
-    Ok(told)
-}
-
-/// When to knock again: with a quarter of the time left, and a minute of it at most.
-fn renewal(lifetime: Lifetime) -> Duration {
-    let whole = lifetime.as_duration();
-    let margin = (whole / 4).min(Duration::from_secs(60));
-    whole.saturating_sub(margin).max(Duration::from_secs(1))
-}
-
-fn start(then: &[String], err: &mut Printer) -> Result<Option<std::process::Child>, Exit> {
-    if then.is_empty() {
-        return Ok(None);
-    }
-    let mut command = program(then);
-    #[cfg(unix)]
-    crate::sys::signals::free(&mut command);
-    let child = command.spawn().map_err(|error| {
-        err.line(format!("error: {} cannot be started: {error}", then.first().map_or("", String::as_str)));
-        Exit::Usage
-    })?;
-    Ok(Some(child))
-}
-
-/// Waits until it is time, or until the way to the gateway is another one; the exit code where all is over.
-fn idle(
-    (gateway, before): (&[IpAddr], &[Option<IpAddr>]),
-    told: &Receiver<()>,
-    until: Instant,
-    mut child: Option<&mut std::process::Child>,
-    opened: bool,
-    err: &mut Printer,
-) -> Option<Result<Exit, Exit>> {
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return None;
-        }
-        match told.recv_timeout(left.min(LOOK)) {
-            Ok(()) => return Some(ended(opened, child, err)),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
-        }
-        if let Some(status) = child.as_mut().and_then(|child| child.try_wait().ok().flatten()) {
-            return Some(Ok(Exit::Other(status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(1))));
-        }
-        // No address at all is no news: there is nothing to knock over.
-        let now = Client::ways(gateway);
-        if now != before && now.iter().any(Option::is_some) {
-            err.line("the network has changed: knocking again");
-            return None;
-        }
-    }
-}
-
-fn ended(opened: bool, child: Option<&mut std::process::Child>, err: &mut Printer) -> Result<Exit, Exit> {
-    if let Some(child) = child {
-        crate::sys::process::end(child, FAREWELL);
-    }
-    err.line("ended; what is open closes when its time is over");
-    if opened { Ok(Exit::Done) } else { Err(Exit::Other(130)) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn it_is_renewed_while_there_is_time_left() {
-        for (lifetime, secs) in [("4s", 3), ("60s", 45), ("1h", 3_540), ("1s", 1)] {
-            assert_eq!(renewal(lifetime.parse().unwrap()).as_secs(), secs, "{lifetime}");
-        }
-    }
 }

@@ -53,6 +53,7 @@ pub mod knock;
 mod knock_sequence;
 #[cfg(feature = "client")]
 mod knock_timed;
+mod knock_watch;
 #[cfg(feature = "gateway")]
 pub mod load;
 #[cfg(feature = "gateway")]

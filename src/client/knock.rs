@@ -2,7 +2,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -135,6 +135,8 @@ pub struct Attempted {
     pub address: IpAddr,
     /// Whether it was opened, or closed, as asked; opened for how long, where the gateway says so.
     pub outcome: Result<Option<Lifetime>, Failure>,
+    /// When that was known: what is open was opened shortly before.
+    pub at: Instant,
 }
 
 /// The codes that are given unasked.
@@ -227,13 +229,15 @@ impl<'a> Client<'a> {
         // The same for all of them: they are sent to one at most.
         let given = match self.given() {
             Ok(given) => given,
-            Err(failure) => return vec![Attempted { address: first, outcome: Err(failure) }],
+            Err(failure) => {
+                return vec![Attempted { address: first, outcome: Err(failure), at: Instant::now() }];
+            }
         };
         let mut attempts = Vec::new();
         for address in all.iter().copied().filter(|address| address.is_ipv4() == first.is_ipv4()) {
             let outcome = self.one(address, all, &given, action, duration);
             let was_sent = !matches!(outcome, Err(Failure::NoGateway { .. }));
-            attempts.push(Attempted { address, outcome });
+            attempts.push(Attempted { address, outcome, at: Instant::now() });
             if was_sent {
                 break;
             }
