@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 
 use super::explain::{Scene, has_also, next, two_apps};
 use crate::agent::Installation;
+use crate::configuration::Config;
 use crate::hosts::{Vyos, load};
 use crate::namespace::Namespace;
 use crate::probe::{GENEROUS, PATIENCE, Reach, tcp};
@@ -119,6 +120,52 @@ fn rules_of_iptables_legacy_routes_of_others_and_programs_before_all_rules() {
     run(router, "ip link set ext0 down");
     let value = scene.a("interface-down");
     assert!(next(&value).contains("ip link set ext0 up"), "{value:#}");
+}
+
+#[test]
+fn what_the_host_s_rules_do_to_the_question_is_not_said_of_the_lan_host() {
+    let net = Topology::new();
+    let lan = Family::V4.lan();
+    let config = Config::new(&[]).app("lan", "2222", "tcp", &format!("{lan}:22"), &["duration: 300"]);
+    let home = Installation::new(&config);
+    let scene = Scene { net: &net, home: &home };
+    let _agent = home.start(&net.router);
+    let (router, a) = (&net.router, Family::V4.client_a());
+    home.grant(router, "lan", a, 300);
+    let refused = || scene.says(&net.a, a, "lan", 2222, "lan-refuses");
+    refused();
+    let output = |rule: &str| {
+        router
+            .nft(&format!("table inet fw {{ chain o {{ type filter hook output priority 0; {rule}; }}\n}}"));
+    };
+    let free = || router.nft("delete table inet fw");
+
+    // Nobody listens, and some of what the host sends is dropped: what refuses cannot be told.
+    output("oifname int0 numgen random mod 1000 == 0 drop");
+    let value = scene.explain(a, "lan");
+    assert!(value["verdict"] == "unknown" && value["cause"] == "lan-silent", "{value:#}");
+    free();
+
+    let server = Server::tcp(&net.lan, 22, Habit::Echo);
+    let ways: [(&str, &str); 3] = [
+        ("iptables -A OUTPUT -o int0 -p tcp -m conntrack --ctstate NEW -j REJECT", "iptables -F OUTPUT"),
+        ("iptables-legacy -A OUTPUT -o int0 -p tcp --syn -j REJECT", "iptables-legacy -F OUTPUT"),
+        ("iptables -P OUTPUT DROP", "iptables -P OUTPUT ACCEPT"),
+    ];
+    for (closes, opens) in ways {
+        run(router, closes);
+        let value = scene.says(&net.a, a, "lan", 2222, "granted");
+        let note = value["also"].as_array().unwrap().iter().find(|note| note["cause"] == "lan-silent");
+        let note = note.unwrap_or_else(|| panic!("{closes}: {value:#}"))["message"].as_str().unwrap();
+        assert!(note.contains("what this host itself sends there"), "{closes}: {note}");
+        run(router, opens);
+    }
+    // What lets it pass before it drops changes nothing.
+    output("oifname int0 accept; drop");
+    let value = scene.says(&net.a, a, "lan", 2222, "granted");
+    assert!(!has_also(&value, "lan-silent"), "{value:#}");
+    drop(server);
+    refused();
 }
 
 #[test]

@@ -473,8 +473,10 @@ fn where_iptables_guards_the_printed_start_takes_itself_back_without_confirm() {
         assert!(!shown.contains("--confirm 5m") && shown.contains("docs/host-firewall.md"), "{shown}");
         let run = folder.path().join("run");
         let teardown = format!("{PROGRAM} teardown --runtime-dir {}", text(&run));
+        let documented = std::fs::read_to_string("docs/operations.md").unwrap();
         let says = |begin: &str| {
             let line = shown.lines().map(str::trim).find(|line| line.starts_with(begin)).unwrap();
+            assert!(documented.contains(&format!("\n{line}\n")), "as docs/operations.md has it: {line}");
             let line = line.strip_prefix("sudo ").unwrap();
             let line = line.replace("/run/knock-agent-trial", text(&folder.path().join("trial")));
             let line = line.replace("sleep 300", "sleep 2").replace("knock-agent teardown", &teardown);

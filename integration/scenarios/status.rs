@@ -102,6 +102,56 @@ fn status_shows_who_is_in_for_how_long_what_passed_and_how_all_parts_are() {
     assert!(json(&home, &net.router)["daemon"].is_null());
 }
 
+#[test]
+fn a_certificate_and_key_that_cannot_be_used_are_told_while_those_of_before_are_served() {
+    let net = Topology::new();
+    let home = Installation::new(&config());
+    let _server = Server::tcp(&net.router, 2222, Habit::Echo);
+    let agent = home.start(&net.router);
+    let [good_cert, good_key] = ["cert.pem", "key.pem"].map(|name| fs::read(home.path(name)).unwrap());
+    finish(cert(&home, 300), b"", LIMIT).success();
+    let other = fs::read(home.path("cert.pem")).unwrap();
+    let files = home.folder();
+    files.write("key.pem", &good_key);
+
+    let half = &good_cert[..good_cert.len() / 2];
+    for (chain, why) in [
+        (Some(other.as_slice()), "does not belong to the certificate"),
+        (Some(half), "not PEM"),
+        (None, "cert.pem: No such file"),
+    ] {
+        match chain {
+            Some(chain) => drop(files.write("cert.pem", chain)),
+            None => fs::remove_file(home.path("cert.pem")).unwrap(),
+        }
+        let said = agent.reload();
+        assert!(said.contains("certificate of before"), "systemd shows it: {said}");
+        let health = home.check(&net.router, &["health"]).exits(1).text();
+        assert!(health.lines().all(|line| line.starts_with("certificate: ")), "{health}");
+        let shown = home.verb(&net.router, &["status"]).success().text();
+        let shown = line(&shown, "certificate");
+        assert!(shown.starts_with("BAD"), "{shown}");
+        for told in [health.as_str(), shown] {
+            for word in [why, "those of before are served", "a restart would fail", "check-config"] {
+                assert!(told.contains(word), "{word}: {told}");
+            }
+        }
+        let status = json(&home, &net.router);
+        assert!(status["daemon"]["certificate_refused"].as_str().unwrap().contains(why), "{status}");
+        assert_eq!(status["daemon"]["problems"][0]["part"], "certificate");
+        knock(&net.a, Family::V4.router(), "ssh");
+        assert_echoes(&net.a, Family::V4.router(), 2222);
+    }
+
+    files.write("cert.pem", &good_cert);
+    let said = agent.reload();
+    assert!(!said.contains("certificate of before"), "{said}");
+    home.check(&net.router, &["health"]).success();
+    let shown = home.verb(&net.router, &["status"]).success().text();
+    assert!(line(&shown, "certificate").starts_with("ok"), "{shown}");
+    assert!(json(&home, &net.router)["daemon"].get("certificate_refused").is_none());
+}
+
 /// Makes the certificate anew, for so many days.
 fn cert(home: &Installation, days: u32) -> Command {
     for name in ["cert.pem", "key.pem"] {

@@ -1,13 +1,15 @@
-//! `run --confirm`: everything is put back unless somebody says that all is well.
+//! `run --confirm`: everything is put back unless somebody says that all is well; and the way back without it.
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::json;
 
-use crate::agent::Installation;
+use crate::agent::{Installation, PROGRAM};
+use crate::backend::on_every_firewall;
 use crate::configuration::Config;
 use crate::firewall::{elements, everything, is_guarded, table, time_left};
 use crate::front::child_of;
@@ -54,6 +56,39 @@ pub(super) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(Instant::now() < end, "{what}");
         sleep(Duration::from_millis(50));
     }
+}
+
+on_every_firewall! {
+    the_documented_way_back_outlives_the_terminal,
+}
+
+/// What docs/operations.md says for a change that takes itself back is typed at a terminal, which then goes away.
+fn the_documented_way_back_outlives_the_terminal() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Installation::new(&Config::ssh(&[]));
+    let page = std::fs::read_to_string("docs/operations.md").unwrap();
+    let line = page.lines().find(|line| line.starts_with("sudo sh -c 'trap")).unwrap();
+    let [file, run] = ["trial", "run"].map(|name| home.path(name).display().to_string());
+    let line = line
+        .replace("sudo ", "")
+        .replace("/run/knock-agent-trial", &file)
+        .replace("sleep 300", "sleep 3")
+        .replace("knock-agent teardown", &format!("{PROGRAM} teardown --runtime-dir {run}"));
+    let lost = home.path("lost");
+    let plain = format!("(sleep 2; touch {}) &", lost.display());
+
+    home.guard(&net.router).success();
+    assert_silent(&net.a, Family::V4.router(), 2222);
+    let mut command = Command::new("integration/lib/at-terminal");
+    command.args(["bash", "--norc", "--noprofile", "-i"]).env("PS1", "at-the-gate# ");
+    let prompt = "at-the-gate# ";
+    let talk = json!([[prompt, format!("{plain}\n")], [prompt, format!("{line}\n")], [prompt, "{hangup}"]]);
+    net.router.finish(command, talk.to_string().as_bytes(), Duration::from_secs(60));
+    assert!(is_guarded(&net.router), "not yet");
+    eventually("the guard is not taken down", || !is_guarded(&net.router));
+    assert_echoes(&net.a, Family::V4.router(), 2222);
+    assert!(!lost.exists(), "what is only put in the background goes with the terminal");
 }
 
 #[test]

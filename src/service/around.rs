@@ -35,6 +35,8 @@ pub struct Known {
     pub configured: SystemTime,
     /// When the first certificate of those that are served ends; none where none is, or it cannot be told.
     pub certificate_ends: Option<SystemTime>,
+    /// Why the certificate and key on the disk cannot be used, where those of before are served; none where they are.
+    pub certificate_refused: Option<String>,
     /// Why figures cannot be fetched although they should be.
     pub no_figures: Option<String>,
     /// Why the plan in force is not kept for a start without a configuration.
@@ -68,6 +70,7 @@ impl Default for Around {
             users_refused: false,
             configured: started,
             certificate_ends: None,
+            certificate_refused: None,
             no_figures: None,
             unkept_plan: None,
             codes: Vec::new(),
@@ -141,7 +144,13 @@ impl Around {
 
     /// Step 2 is served with this certificate from now on.
     pub fn certified(&self, pem: &Pem) {
-        self.lock().certificate_ends = expiry(&pem.chain);
+        let mut known = self.lock();
+        (known.certificate_ends, known.certificate_refused) = (expiry(&pem.chain), None);
+    }
+
+    /// The files of the certificate say something that cannot be served, and that of before is.
+    pub fn certificate_refused(&self, why: String) {
+        self.lock().certificate_refused = Some(why);
     }
 
     /// Figures cannot be fetched.

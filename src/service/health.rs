@@ -218,6 +218,14 @@ pub fn of_certificate(path: &Path, now: SystemTime) -> Option<Ailment> {
     Some(Ailment::new(Part::Certificate, message))
 }
 
+/// What it means that the files of the certificate cannot be used, whose pair of before is served.
+#[must_use]
+pub fn unusable(why: &str) -> String {
+    format!(
+        "the certificate and key on the disk cannot be used ({why}): those of before are served, and a restart would fail; put a pair there that `knock-agent check-config` with --cert and --key accepts"
+    )
+}
+
 /// What is wrong with when a certificate ends, if anything.
 #[must_use]
 pub(super) fn ending(ends: SystemTime, now: SystemTime) -> Option<String> {

@@ -130,11 +130,15 @@ impl Reloader {
         let begun = format!("RELOADING=1\nMONOTONIC_USEC={}\nSTATUS=reloading", clock::monotonic_usec());
         tell_systemd(&begun);
         let done = self.take_over().await;
-        self.reload_certificate().await;
-        tell_systemd(if done {
-            "READY=1\nSTATUS=guarding"
-        } else {
-            "READY=1\nSTATUS=guarding by the configuration of before: the new one was refused, see the log"
+        let certified = self.reload_certificate().await;
+        tell_systemd(match (done, certified) {
+            (false, _) => {
+                "READY=1\nSTATUS=guarding by the configuration of before: the new one was refused, see the log"
+            }
+            (true, false) => {
+                "READY=1\nSTATUS=guarding with the certificate of before: the new one was refused, see the log"
+            }
+            (true, true) => "READY=1\nSTATUS=guarding",
         });
     }
 
@@ -213,8 +217,9 @@ impl Reloader {
         }
     }
 
-    async fn reload_certificate(&mut self) {
-        let Some(pair) = &mut self.pair else { return };
+    /// Has step 2 served with what the files hold; false if that cannot be used, and what was served before goes on.
+    async fn reload_certificate(&mut self) -> bool {
+        let Some(pair) = &mut self.pair else { return true };
         let changed = pair.changed();
         match pair.read() {
             Ok(tls) => {
@@ -225,10 +230,14 @@ impl Reloader {
                 if changed {
                     Record::of(LogEvent::CertificateChanged).log("step 2 is served with the new certificate");
                 }
+                true
             }
             Err(error) => {
-                Record { reason: Some(error.to_string()), ..Record::of(LogEvent::CertificateRefused) }
+                let reason = one_line(&error);
+                self.around.certificate_refused(reason.clone());
+                Record { reason: Some(reason), ..Record::of(LogEvent::CertificateRefused) }
                     .log("the new certificate cannot be used: the one of before is served");
+                false
             }
         }
     }

@@ -40,6 +40,9 @@ pub struct Standing {
     pub certificate_ends: Option<String>,
     /// Seconds until then; less than none where that is past.
     pub certificate_ends_in_s: Option<i64>,
+    /// Why the certificate and key on the disk cannot be used, where those of before are served; none where they can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_refused: Option<String>,
     /// What is wrong, as `health` tells it.
     pub problems: Vec<Ailment>,
 }

@@ -1,7 +1,7 @@
 //! How daemon and guard are, a line each.
 
 use crate::cli::{Printer, Tone};
-use crate::service::health::Part;
+use crate::service::health::{Part, unusable};
 use crate::service::on_disk::told;
 use crate::service::standing::{Configuration, Standing};
 use crate::service::status::Status;
@@ -96,6 +96,7 @@ fn of_daemon(status: &Status, standing: &Standing) -> Vec<Line> {
             (false, _) => (Tone::Bad, "front", format!("does not serve: nobody can knock{again}")),
         });
     }
+    lines.extend(refused(standing));
     lines.extend(certificate(standing));
     lines.push(configuration(&standing.configuration));
     let told = [Part::Certificate, Part::Configuration, Part::Front];
@@ -125,6 +126,10 @@ fn guard(status: &Status, standing: &Standing) -> Line {
     }
 }
 
+fn refused(standing: &Standing) -> Option<Line> {
+    standing.certificate_refused.as_deref().map(|why| (Tone::Bad, "certificate", unusable(why)))
+}
+
 fn certificate(standing: &Standing) -> Option<Line> {
     let (left, ends) = (standing.certificate_ends_in_s?, standing.certificate_ends.as_deref()?);
     let days = left / DAY;
@@ -133,6 +138,8 @@ fn certificate(standing: &Standing) -> Option<Line> {
         _ if days < SOON => {
             (Tone::Doubtful, "certificate", format!("ends in {days} days ({ends}): renew it"))
         }
+        // Of what is on the disk more is said, which a restart would need.
+        _ if standing.certificate_refused.is_some() => return None,
         _ => (Tone::Good, "certificate", format!("good for {days} days ({ends})")),
     })
 }
@@ -202,6 +209,7 @@ mod tests {
             },
             certificate_ends: Some("2027-04-01T00:00:00Z".to_owned()),
             certificate_ends_in_s: Some(21 * DAY),
+            certificate_refused: None,
             problems: Vec::new(),
         }
     }
@@ -229,6 +237,14 @@ mod tests {
         assert_eq!((tone, about), (Tone::Doubtful, "certificate"));
         assert!(text.contains("in 20 days"), "{text}");
         assert_eq!(wrong(days(-1)).0, Tone::Bad);
+        let (tone, about, text) =
+            wrong(|standing| standing.certificate_refused = Some("no key in it".to_owned()));
+        assert_eq!((tone, about), (Tone::Bad, "certificate"));
+        assert!(text.contains("no key in it") && text.contains("restart"), "{text}");
+        let (mut both, refused) = (standing(), Some("no key in it".to_owned()));
+        (both.certificate_ends_in_s, both.certificate_refused) = (Some(DAY), refused);
+        let both = of(Some(both)).into_iter().filter(|(_, about, _)| *about == "certificate");
+        assert_eq!(both.map(|(tone, ..)| tone).collect::<Vec<_>>(), [Tone::Bad, Tone::Doubtful]);
         assert_eq!(wrong(|standing| standing.rules_as_wanted = Some(false)).1, "guard");
         let (tone, about, text) = wrong(|standing| standing.trial_ends_in_s = Some(290));
         assert_eq!((tone, about), (Tone::Doubtful, "trial"));

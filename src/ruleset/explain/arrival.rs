@@ -6,6 +6,7 @@ use super::answer::Finding;
 use super::cause::Cause;
 use super::facts::{Echo, Facts, PathTrouble};
 use super::judge::{Question, Trial, other, word};
+use super::probe;
 use super::walk::Walk;
 use crate::ruleset::audit::situation::Listener;
 use crate::units::{Family, Protocol};
@@ -150,6 +151,12 @@ pub(super) fn there(trial: &Trial<'_>, walk: &Walk) -> Vec<Finding> {
         Protocol::Tcp => (facts.echo)(addr, port),
         Protocol::Udp => Echo::NotAsked,
     };
+    let hindered = match echo {
+        Echo::Refuses | Echo::Silent | Echo::Absent => probe::hindered(trial, addr, port),
+        Echo::Takes | Echo::NotAsked => None,
+    };
+    // What a rule of this host answers, or drops, says nothing of the LAN host.
+    let echo = if hindered.is_some() { Echo::NotAsked } else { echo };
     let masquerades = question.app.is_some_and(|app| app.masquerade && app.destination.host().is_some());
     if echo != Echo::Takes
         && let Some(found) = leads_elsewhere(question, walk, addr)
@@ -204,6 +211,7 @@ pub(super) fn there(trial: &Trial<'_>, walk: &Walk) -> Vec<Finding> {
                 .next(no_masquerade(trial, addr)),
         );
     }
+    out.extend(hindered);
     out
 }
 

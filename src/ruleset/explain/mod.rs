@@ -20,6 +20,7 @@ pub mod member;
 mod neighbours;
 mod newer;
 mod obstacle;
+mod probe;
 pub mod recalled;
 #[cfg(test)]
 mod tests;

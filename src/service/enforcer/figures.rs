@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::around::Around;
-use super::super::health::{Ailment, Part, ending};
+use super::super::health::{Ailment, Part, ending, unusable};
 use super::super::knocked::slug_of;
 use super::super::link::Answer;
 use super::super::operations::OperationError;
@@ -93,6 +93,9 @@ impl Enforcer {
         let known = self.around.known();
         if let Some(problem) = known.front_problem() {
             add(Part::Front, problem);
+        }
+        if let Some(why) = &known.certificate_refused {
+            add(Part::Certificate, unusable(why));
         }
         if let Some(problem) = known.certificate_ends.and_then(|ends| ending(ends, clock::now().wall)) {
             add(Part::Certificate, problem);

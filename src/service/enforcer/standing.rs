@@ -37,6 +37,7 @@ impl Enforcer {
             },
             certificate_ends: ends.map(text),
             certificate_ends_in_s: ends.map(|ends| seconds_until(ends, now.wall)),
+            certificate_refused: known.certificate_refused,
             problems: self.ailments(),
         }
     }
