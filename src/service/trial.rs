@@ -16,7 +16,7 @@ pub use self::watching::watch;
 use self::watching::{line, put_back};
 use super::last_good::LastGood;
 use super::snapshot::Snapshot;
-use super::taken::Taken;
+use super::taken::Deed;
 use crate::backend::{BackendError, Firewall};
 use crate::sys::pipes;
 
@@ -26,8 +26,8 @@ const READY: &str = "ready";
 /// There is nothing to put back, whatever was said before.
 const LEAVE: u8 = b'c';
 const PUT_BACK: u8 = b'b';
-/// What the trial itself has ended by now, in the rest of the line.
-const TOOK: u8 = b't';
+/// What has ended, and by whom, in the rest of the line.
+const ENDED: u8 = b't';
 /// How much later than the daemon the other process gives up waiting for it.
 const GRACE: Duration = Duration::from_secs(5);
 /// How long the daemon waits for the other process to have put everything back, before it does so itself.
@@ -125,10 +125,10 @@ impl Watcher {
         }
     }
 
-    /// Tells it what the trial has ended. One that stands still would put something else back: it is ended, and the daemon
+    /// Tells it what has ended, and by whom. One that stands still would put something else back: it is ended, and the daemon
     /// is left to do it.
-    fn tell(&mut self, taken: &Taken) {
-        let Some(line) = line(taken) else { return };
+    fn tell(&mut self, deed: &Deed) {
+        let Some(line) = line(deed) else { return };
         if !matches!(self.pipe.write(&line), Ok(count) if count == line.len()) {
             let _ = self.child.kill();
         }
@@ -242,12 +242,13 @@ impl Trial {
         matches!(tried.phase, Phase::Confirmed)
     }
 
-    /// Notes what the trial ends, or that somebody did; `change` says whether it noted anything.
-    pub(super) fn note_taken(&self, change: impl FnOnce(&mut Taken) -> bool) {
-        if let Phase::Waiting(undo) = &mut self.tried().phase
-            && change(&mut undo.before.taken)
-        {
-            undo.watcher.tell(&undo.before.taken);
+    /// Notes what ends, and by whom.
+    pub(super) fn note(&self, deed: impl FnOnce(&Snapshot) -> Deed) {
+        if let Phase::Waiting(undo) = &mut self.tried().phase {
+            let deed = deed(&undo.before);
+            if undo.before.taken.note(&deed) {
+                undo.watcher.tell(&deed);
+            }
         }
     }
 
