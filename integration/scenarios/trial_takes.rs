@@ -169,3 +169,21 @@ fn what_somebody_takes_back_stays_so_also_for_an_app_that_the_tried_configuratio
     reload(&trial, &without);
     assert_eq!(end(trial), (true, false, true), "{}", log(&home));
 }
+
+#[test]
+fn a_trial_that_ends_thousands_of_grants_keeps_the_process_that_puts_them_back() {
+    let net = Topology::new();
+    let home = Installation::new(&config("2222", &BOTH));
+    let host = &net.router;
+    home.start(host).terminate();
+    let many: Vec<String> =
+        (0..6_000).map(|n| format!("10.9.{}.{} timeout 600s", n / 250, n % 250)).collect();
+    host.nft(&format!("add element inet knock_agent app_ssh_4 {{ {} }}", many.join(", ")));
+    home.rewrite_config(config("2300", &BOTH).text());
+    let mut trial = start(&home, host, "600s");
+    assert!(elements(host, "app_ssh_4").is_empty(), "{}", log(&home));
+    assert!(!log(&home).contains("is gone"), "{}", log(&home));
+    trial.signal(Signal::SIGKILL);
+    assert_eq!(code(&mut trial), None);
+    eventually("it is put back", || elements(host, "app_ssh_4").len() == 6_000);
+}

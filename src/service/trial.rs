@@ -33,6 +33,8 @@ const GRACE: Duration = Duration::from_secs(5);
 /// How long the daemon waits for the other process to have put everything back, before it does so itself.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(10);
+/// How long it may read nothing of what it is told.
+const STILL: Duration = Duration::from_secs(1);
 /// How often it is looked whether the other process is still there.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -126,10 +128,10 @@ impl Watcher {
     }
 
     /// Tells it what has ended, and by whom. One that stands still would put something else back: it is ended, and the daemon
-    /// is left to do it.
+    /// is left to do it. Of many grants there is more than the pipe holds: it reads at once, and is waited for as long as it does.
     fn tell(&mut self, deed: &Deed) {
         let Some(line) = line(deed) else { return };
-        if !matches!(self.pipe.write(&line), Ok(count) if count == line.len()) {
+        if pipes::write_patiently(&mut self.pipe, &line, STILL).is_err() {
             let _ = self.child.kill();
         }
     }
@@ -359,6 +361,7 @@ pub const ALONE: &str = "the process that would put everything back is gone: the
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -378,6 +381,7 @@ mod tests {
             .spawn()
             .unwrap();
         let pipe = child.stdin.take().unwrap();
+        pipes::never_block(&pipe).unwrap();
         let before = Snapshot::of(None, clock::now()).unwrap();
         let good = LastGood::of(&settings_for_tests(Step1Reply::Silent), Plan::Nftables(Ruleset::default()));
         let count = Arc::<AtomicUsize>::default();
@@ -412,6 +416,23 @@ mod tests {
             assert!(!trial.confirm(None).unwrap() && trial.is_confirmed() && !trial.is_alone());
             assert!(!trial.close() && !trial.end().unwrap());
             assert_eq!(count.load(Ordering::Relaxed), 1);
+        }
+    }
+
+    #[test]
+    fn however_much_is_told_who_reads_it_stays_and_who_stands_still_is_not_waited_for_long() {
+        let keys: BTreeSet<Vec<u8>> = (0..50_000_u32).map(|n| n.to_be_bytes().to_vec()).collect();
+        for (words, stays) in [(&["cat"][..], true), (&["sleep", "60"], false)] {
+            let (trial, _) = trial(words, LONG);
+            let begun = Instant::now();
+            trial.note(|_| Deed::Ended(BTreeMap::from([("app_ssh_4".to_owned(), keys.clone())])));
+            assert!(begun.elapsed() < STILL * 15, "{words:?}");
+            while !stays && !trial.is_alone() {
+                assert!(begun.elapsed() < STILL * 15, "{words:?}");
+                std::thread::sleep(PAUSE);
+            }
+            assert_eq!(trial.is_alone(), !stays, "{words:?}");
+            trial.dismiss();
         }
     }
 
