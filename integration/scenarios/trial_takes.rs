@@ -7,10 +7,11 @@ use nix::sys::signal::Signal;
 use super::trial::{code, eventually, log, start};
 use crate::agent::Installation;
 use crate::configuration::{Config, STEP1_PATH, STEP2_PATH};
-use crate::firewall::{elements, flush_host, is_guarded, time_left};
+use crate::firewall::{elements, flush_host, is_guarded, table, time_left};
 use crate::knocking::{form, post_step1, post_step2};
 use crate::namespace::Namespace;
 use crate::probe::{GENEROUS, assert_echo, assert_echoes, assert_silent, dial};
+use crate::process::Background;
 use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
 
@@ -28,7 +29,11 @@ fn config(port: &str, users: &[(&str, &str)]) -> Config {
 const BOTH: [(&str, &str); 2] = [("alice", ""), ("bobby", "")];
 
 fn two_steps(from: &Namespace, user: &str) {
-    let form = |step: &str| form("ssh", &format!("{user}-{step}-key"));
+    two_steps_to(from, "ssh", user);
+}
+
+fn two_steps_to(from: &Namespace, app: &str, user: &str) {
+    let form = |step: &str| form(app, &format!("{user}-{step}-key"));
     post_step1(from, TO.router(), STEP1_PATH, &form("first"));
     assert_eq!(post_step2(from, TO.router(), STEP2_PATH, &form("second"), &[]).unwrap().status, 200);
 }
@@ -100,4 +105,85 @@ fn what_only_the_tried_configuration_takes_comes_back_and_what_somebody_takes_do
     assert!(elements(host, "app_ssh_4").is_empty());
     flush_host(host);
     assert!(!is_guarded(host));
+}
+
+#[test]
+fn what_somebody_takes_back_stays_so_also_for_an_app_that_the_tried_configuration_leaves_out() {
+    let net = Topology::new();
+    let _services = [2222, 3333].map(|port| Server::tcp(&net.router, port, Habit::Echo));
+    let (host, a, b, to) = (&net.router, TO.client_a(), TO.client_b(), TO.router());
+    let both =
+        |users: &[(&str, &str)]| config("2222", users).app("web", "3333", "tcp", "local", &["duration: 600"]);
+    let home = Installation::new(&both(&BOTH));
+    let begin = |tried: &Config| {
+        home.rewrite_config(both(&BOTH).text());
+        let agent = home.start(host);
+        for (from, user) in [(&net.a, "alice"), (&net.b, "bobby")] {
+            two_steps_to(from, "web", user);
+        }
+        home.verb(host, &["allow", "203.0.113.77", "--app", "web"]).success();
+        agent.terminate();
+        home.rewrite_config(tried.text());
+        start(&home, host, "600s")
+    };
+    let end = |mut trial: Background| {
+        trial.signal(Signal::SIGTERM);
+        assert_eq!(code(&mut trial), Some(1), "{}", log(&home));
+        let web = |address| time_left(host, "web", address).is_some();
+        (web(a), web(b), !elements(host, "allow_web_4").is_empty())
+    };
+    let reload = |trial: &Background, to: &Config| {
+        home.rewrite_config(to.text());
+        trial.signal(Signal::SIGHUP);
+        eventually("it is reloaded", || log(&home).contains("the new configuration is in force"));
+    };
+    let without = config("2222", &BOTH);
+
+    // Nobody did anything: all of it comes back.
+    assert_eq!(end(begin(&without)), (true, true, true), "{}", log(&home));
+    assert_echoes(&net.a, to, 3333);
+    // Whoever is disabled stays out, and whoever is only missing does not.
+    let disabled = (
+        config("2222", &[("bobby", ", disabled: true")]),
+        config("2222", &[("alice", ""), ("bobby", ", disabled: true")]),
+    );
+    assert_eq!(end(begin(&disabled.0)), (true, false, true), "{}", log(&home));
+    assert_silent(&net.b, to, 3333);
+    let trial = begin(&without);
+    reload(&trial, &disabled.1);
+    assert_eq!(end(trial), (true, false, true), "{}", log(&home));
+    // Networks, and then everybody; also where the daemon is killed.
+    let trial = begin(&without);
+    home.verb(host, &["allow", "--flush"]).success();
+    assert_eq!(end(trial), (true, true, false), "{}", log(&home));
+    let mut trial = begin(&without);
+    home.verb(host, &["revoke", "--all"]).success();
+    trial.signal(Signal::SIGKILL);
+    assert_eq!(code(&mut trial), None);
+    eventually("it is put back", || is_guarded(host) && table(host).contains("allow_web_4"));
+    assert!(elements(host, "app_web_4").is_empty());
+    assert_silent(&net.a, to, 3333);
+    // What was revoked while the app was there, before a reload left it out.
+    let trial = begin(&both(&BOTH));
+    home.verb(host, &["revoke", "web", &b.to_string()]).success();
+    reload(&trial, &without);
+    assert_eq!(end(trial), (true, false, true), "{}", log(&home));
+}
+
+#[test]
+fn a_trial_that_ends_thousands_of_grants_keeps_the_process_that_puts_them_back() {
+    let net = Topology::new();
+    let home = Installation::new(&config("2222", &BOTH));
+    let host = &net.router;
+    home.start(host).terminate();
+    let many: Vec<String> =
+        (0..6_000).map(|n| format!("10.9.{}.{} timeout 600s", n / 250, n % 250)).collect();
+    host.nft(&format!("add element inet knock_agent app_ssh_4 {{ {} }}", many.join(", ")));
+    home.rewrite_config(config("2300", &BOTH).text());
+    let mut trial = start(&home, host, "600s");
+    assert!(elements(host, "app_ssh_4").is_empty(), "{}", log(&home));
+    assert!(!log(&home).contains("is gone"), "{}", log(&home));
+    trial.signal(Signal::SIGKILL);
+    assert_eq!(code(&mut trial), None);
+    eventually("it is put back", || elements(host, "app_ssh_4").len() == 6_000);
 }

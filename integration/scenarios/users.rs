@@ -5,9 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use crate::agent::Installation;
-use crate::backend::on_both_iptables;
+use crate::backend::{on_both_iptables, on_every_firewall};
 use crate::configuration::{Config, STEP1_PATH, STEP2_PATH};
-use crate::firewall::remove_guard;
+use crate::firewall::{remove_guard, time_left};
 use crate::knocking::{assert_step2_answers, post_step1, post_step2};
 use crate::namespace::Namespace;
 use crate::probe::{assert_echoes, assert_silent, when_silent};
@@ -18,6 +18,10 @@ use super::two_factor::{SECRET, code};
 
 on_both_iptables! {
     who_goes_in_the_last_second_of_another_behind_its_address_leaves_nothing_open,
+}
+
+on_every_firewall! {
+    a_guard_between_two_daemons_ends_the_grants_of_who_is_gone_disabled_or_expired,
 }
 
 const ALICE: (&str, &str) = ("alice-first-key", "alice-second-key");
@@ -169,6 +173,40 @@ fn who_was_removed_while_no_daemon_ran_has_no_access_afterwards() {
     assert_eq!(left, ["root"], "{}", home.log());
     assert_silent(&net.a, Family::V4.router(), 2222);
     assert_echoes(&net.b, Family::V4.router(), 2222);
+}
+
+fn a_guard_between_two_daemons_ends_the_grants_of_who_is_gone_disabled_or_expired() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let with = |alice: &str| {
+        let bob = format!("bob: {{access_key_http: {}, access_key_https: {}}}", BOB.0, BOB.1);
+        config(&[&format!("users: {{{bob}{alice}}}")])
+    };
+    let alice = |more: &str| {
+        with(&format!(", alice: {{access_key_http: {}, access_key_https: {}{more}}}", ALICE.0, ALICE.1))
+    };
+    let home = Installation::new(&alice(""));
+    let (host, to, a, b) = (&net.router, Family::V4.router(), Family::V4.client_a(), Family::V4.client_b());
+    for after in [with(""), alice(", disabled: true"), alice(", expires: 1971-01-01")] {
+        home.rewrite_config(alice("").text());
+        let agent = home.start(host);
+        assert_eq!(try_knock(&net, ALICE, "&duration=90"), Some(200));
+        home.grant(host, "ssh", b, 90);
+        agent.terminate();
+        home.rewrite_config(after.text());
+        let done = home.guard(host).success();
+        assert!(done.stderr.contains("grants of users and keys that are not in"), "{}", done.stderr);
+        assert!(time_left(host, "ssh", a).is_none());
+        assert_silent(&net.a, to, 2222);
+        assert_echoes(&net.b, to, 2222);
+    }
+    // Who stays keeps what he has.
+    home.rewrite_config(with("").text());
+    let agent = home.start(host);
+    assert_eq!(try_knock(&net, BOB, "&duration=90"), Some(200));
+    agent.terminate();
+    home.guard(host).success();
+    assert_echoes(&net.a, to, 2222);
 }
 
 #[test]

@@ -95,7 +95,7 @@ fn guard(args: &DaemonArgs, out: &mut Printer, err: &mut Printer) -> Result<(), 
     }
     let mut outcome = match &fresh {
         Some((settings, options)) => {
-            let (back, outcome) = guard_alone(firewall, settings, *options, &plan);
+            let (back, outcome) = guard_alone(firewall, settings, *options, &plan, &args.file.runtime_dir);
             firewall = back;
             outcome
         }

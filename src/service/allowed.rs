@@ -165,6 +165,10 @@ impl Operations {
                 return Err(error);
             }
         }
+        self.on_trial.emptied(|before| match &slug {
+            None => before.sets(true),
+            Some(slug) => Family::BOTH.map(|family| allow_set(slug, family)).into(),
+        });
         self.cut_open(&ShutOut::networks(gone.into_iter().map(|had| (had.app, had.network)).collect()));
         Ok(count)
     }

@@ -34,7 +34,7 @@ use super::launcher::Launcher;
 use super::link::serving::Pem;
 use super::lockout::{self, Installed};
 use super::on_disk::InForce;
-use super::operations::Operations;
+use super::operations::{OperationError, Operations};
 use super::outside;
 use super::record::{Record, number};
 use super::served::Pair;
@@ -265,6 +265,15 @@ fn trial_of(
     Ok(Arc::new(Trial::new((watcher, before), limit, good, Box::new(on_confirmed))))
 }
 
+/// Ends the grants of users and keys that the settings do not let in any more.
+fn end_those_gone(operations: &mut Operations) -> Result<(), OperationError> {
+    let ended = insist_guarded(operations, |operations| operations.end_grants_of_those_gone(clock::now()))?;
+    if ended > 0 {
+        tracing::info!(ended, "grants of users and keys that are not in the configuration any more end");
+    }
+    Ok(())
+}
+
 /// Puts the guard in place and takes over what grants there are.
 fn guard(
     daemon: &Daemon,
@@ -291,11 +300,7 @@ fn guard(
     if let Some(state) = state.as_mut().filter(|_| on_trial) {
         state.begin_trial(&operations, clock::now());
     }
-    let ended =
-        insist_guarded(&mut operations, |operations| operations.end_grants_of_those_gone(clock::now()))?;
-    if ended > 0 {
-        tracing::info!(ended, "grants of users and keys that are not in the configuration any more end");
-    }
+    end_those_gone(&mut operations)?;
     insist_guarded(&mut operations, |operations| operations.sync_allowed(clock::now()))?;
     operations.make_addresses_known(good.plan());
     operations.resume_timed(&daemon.runtime_dir, &daemon.state_dir, clock::now());

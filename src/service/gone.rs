@@ -62,6 +62,7 @@ impl Operations {
     /// # Errors
     /// [`OperationError`] when the kernel would not.
     pub(super) fn end_grants_of_those_gone(&mut self, now: Now) -> Result<usize, OperationError> {
+        self.on_trial.shuts_out(&self.settings, now.wall);
         let mut ended = 0;
         let expired = self.successions_from(&self.settings, now.wall);
         for app in self.settings().apps.clone() {

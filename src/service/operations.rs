@@ -374,7 +374,7 @@ impl Operations {
     }
 
     fn revoke_everything(&mut self) -> Result<usize, OperationError> {
-        self.settings.apps.iter().for_each(|app| self.ended_by_hand(&app.slug, None));
+        self.on_trial.emptied(|before| before.sets(false));
         let ended = match end_every_grant(&mut self.firewall) {
             // Somebody removed the rules a moment ago: what is put back is what the ledger says.
             Err(OperationError::NoTable) => {
@@ -392,7 +392,7 @@ impl Operations {
 
     fn revoke_app(&mut self, name: &str) -> Result<usize, OperationError> {
         let slug = self.app(name)?.slug.clone();
-        self.ended_by_hand(&slug, None);
+        self.on_trial.emptied(|_| self.sets_of(&slug).into_iter().collect());
         let live = self.firewall.read()?.unwrap_or_default();
         let kinds = self.grant_sets_of(&slug);
         let sets = kinds.iter().flat_map(|kind| Family::BOTH.map(|family| kind.set(family)));

@@ -1,15 +1,17 @@
 //! What was in force before, to be put back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::allowed::replace;
 use super::operations::TRIES;
-use super::taken::Taken;
+use super::taken::{Keys, Taken};
 use crate::backend::{BackendError, Firewall, Plan};
-use crate::ruleset::allow::still_allowed;
+use crate::grant::Note;
+use crate::ruleset::allow::{address_key, still_allowed};
 use crate::ruleset::diff::{Change, Live, SetRef};
 use crate::ruleset::model::{Content, Element, Elements, Ruleset, Set, Timeout};
 use crate::ruleset::transition::as_planned;
@@ -47,6 +49,46 @@ impl Snapshot {
         Some(Self { guard, taken_at: now.boot, taken: Taken::default() })
     }
 
+    /// The sets whose elements end, but for those of ranges, or of these only.
+    pub(super) fn sets(&self, of_ranges: bool) -> BTreeSet<String> {
+        let all = self.guard.iter().flat_map(|guard| &guard.sets);
+        let named = all.filter(|set| set.flags.timeout && set.flags.interval == of_ranges);
+        named.map(|set| set.name.clone()).collect()
+    }
+
+    /// What was held of an address. Of two sides only, as connections are, `is_meant` says whose it is.
+    pub(super) fn keys_at(
+        &self,
+        set: &str,
+        addr: Option<IpAddr>,
+        is_meant: impl Fn(&[u8]) -> bool,
+    ) -> Vec<Vec<u8>> {
+        let Some((set, held)) = self.guard.as_ref().and_then(|guard| guard.set(set)).and_then(held) else {
+            return Vec::new();
+        };
+        if set.key.len() > 1 {
+            return held.keys().filter(|key| is_meant(key)).cloned().collect();
+        }
+        addr.map(address_key).filter(|key| held.contains_key(key)).into_iter().collect()
+    }
+
+    /// What was held by those of whom this is true.
+    pub(super) fn of_those(&self, is_theirs: impl Fn(&Note) -> bool) -> Keys {
+        let mut out = Keys::new();
+        // Of many grants only few differ in whose they are.
+        let mut known: BTreeMap<&str, bool> = BTreeMap::new();
+        let sets = self.guard.iter().flat_map(|guard| &guard.sets).filter(|set| !set.flags.interval);
+        for (set, held) in sets.filter_map(held) {
+            for (key, element) in held {
+                let Some(comment) = element.comment.as_deref() else { continue };
+                if *known.entry(comment).or_insert_with(|| is_theirs(&Note::parse(Some(comment)))) {
+                    out.entry(set.name.clone()).or_default().insert(key.clone());
+                }
+            }
+        }
+        out
+    }
+
     /// Puts it in force again. What ended meanwhile, by time or by hand, stays ended, and what the trial ended comes back; what
     /// was let in meanwhile ends. Where the table is gone, or somebody loaded another one, nobody knows what was taken back: then only the
     /// networks of the configuration come back. Returns whether anything is guarded then.
@@ -75,6 +117,14 @@ impl Snapshot {
             }
         }
         result
+    }
+}
+
+/// A set with what was in it.
+fn held(set: &Set) -> Option<(&Set, &Elements)> {
+    match &set.content {
+        Content::Planned(elements) => Some((set, elements)),
+        Content::Living => None,
     }
 }
 
@@ -143,11 +193,27 @@ fn changes(live: &Live, kept: &BTreeMap<String, (Set, Elements)>, taken: &Taken)
                     out.push(Change::RenewElements { set, elements: back });
                 }
             }
-            None if before.is_empty() => {}
-            None => out.push(Change::AddElements { set, elements: before.clone() }),
+            None => {
+                let elements = outlived(&set, before, taken);
+                if !elements.is_empty() {
+                    out.push(Change::AddElements { set, elements });
+                }
+            }
         }
     }
     out
+}
+
+/// What comes back into a set that the trial did not have.
+fn outlived(set: &SetRef, before: &Elements, taken: &Taken) -> Elements {
+    match set.interval {
+        true if taken.is_emptied(&set.name) => still_allowed(before, &Elements::new()),
+        true => before.clone(),
+        false => {
+            let back = before.iter().filter(|(key, _)| !taken.is_ended(&set.name, key));
+            back.map(|(key, element)| (key.clone(), element.clone())).collect()
+        }
+    }
 }
 
 /// Whether an element lasts longer than before, but for how exactly nftables counts.
@@ -163,6 +229,7 @@ fn is_longer(now: &Element, before: &Element) -> bool {
 mod tests {
     use super::*;
     use crate::ruleset::model::{KeyPart, SetFlags, Value};
+    use crate::service::taken::Deed;
 
     fn set(name: &str) -> Set {
         Set {
@@ -187,6 +254,10 @@ mod tests {
             live.elements.insert((*name).to_owned(), elements);
         }
         live
+    }
+
+    fn keys(set: &str, keys: &[u8]) -> Keys {
+        Keys::from([(set.to_owned(), keys.iter().map(|&key| vec![key; 4]).collect())])
     }
 
     fn now(secs: u64) -> Now {
@@ -216,8 +287,7 @@ mod tests {
     fn what_the_trial_itself_ended_or_shortened_comes_back() {
         let before = live(&[("app_ssh_4", &[(1, 50_000), (2, 50_000), (3, 50_000), (4, 5_000)])]);
         let mut snapshot = Snapshot::of(Some(&before), now(100)).unwrap();
-        let elements: Elements = [1, 3, 4].map(|key| (vec![key; 4], element(0))).into();
-        assert!(snapshot.taken.add(&Change::DeleteElements { set: SetRef::plain("app_ssh_4"), elements }));
+        assert!(snapshot.taken.note(&Deed::Took(keys("app_ssh_4", &[1, 3, 4]))));
         let (_, kept) = split(snapshot.guard.as_ref().unwrap(), Duration::from_secs(10));
         let after = live(&[("app_ssh_4", &[(3, 1_000)])]);
         let changes = changes(&after, &kept, &snapshot.taken);
@@ -226,6 +296,40 @@ mod tests {
         };
         let expected: Elements = [1, 3].map(|key| (vec![key; 4], element(40_000))).into();
         assert_eq!(*back, expected);
+    }
+
+    #[test]
+    fn what_somebody_took_back_does_not_come_back_with_an_app_that_the_trial_left_out() {
+        let mut before =
+            live(&[("app_web_4", &[(1, 50_000), (2, 50_000)]), ("allow_web_4", &[(3, 50_000), (4, 50_000)])]);
+        let note = |words: &str| Some(words.to_owned());
+        let web = before.elements.get_mut("app_web_4").unwrap();
+        web.get_mut(&vec![1; 4]).unwrap().comment = note("alice two-step");
+        web.get_mut(&vec![2; 4]).unwrap().comment = note("bobby two-step");
+        before.ruleset.sets.iter_mut().find(|set| set.name == "allow_web_4").unwrap().flags.interval = true;
+        let allowed = before.elements.get_mut("allow_web_4").unwrap();
+        allowed.get_mut(&vec![3; 4]).unwrap().comment = note("config");
+        allowed.get_mut(&vec![4; 4]).unwrap().comment = note("operator");
+        let back = |deed: &dyn Fn(&Snapshot) -> Deed| {
+            let mut snapshot = Snapshot::of(Some(&before), now(100)).unwrap();
+            let deed = deed(&snapshot);
+            assert!(snapshot.taken.note(&deed));
+            let (_, kept) = split(snapshot.guard.as_ref().unwrap(), Duration::ZERO);
+            let back = changes(&live(&[]), &kept, &snapshot.taken).into_iter().flat_map(|change| {
+                let Change::AddElements { elements, .. } = change else { panic!("{change:?}") };
+                elements.into_keys().map(|key| key[0])
+            });
+            back.collect::<Vec<_>>()
+        };
+        assert_eq!(back(&|_| Deed::Ended(keys("app_ssh_4", &[1]))), [3, 4, 1, 2]);
+        assert_eq!(back(&|before| Deed::Ended(before.of_those(|note| note.by == "alice"))), [3, 4, 2]);
+        assert_eq!(back(&|before| Deed::Emptied(before.sets(false))), [3, 4]);
+        assert_eq!(back(&|before| Deed::Emptied(before.sets(true))), [3, 1, 2]);
+        let at = |before: &Snapshot| before.keys_at("app_web_4", Some([2; 4].into()), |_| false);
+        let revoked = |before: &Snapshot| {
+            Deed::Ended(Keys::from([("app_web_4".to_owned(), at(before).into_iter().collect())]))
+        };
+        assert_eq!(back(&revoked), [3, 4, 1]);
     }
 
     #[test]

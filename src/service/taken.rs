@@ -13,40 +13,99 @@ use super::clients_gone::{ClientsGone, Moved};
 use super::connected::{end_address, once_set};
 use super::expired::{as_of, lasts};
 use super::operations::{OperationError, Operations};
+use super::snapshot::Snapshot;
 use super::trial::Trial;
 use crate::config::Settings;
 use crate::grant::{How, Note, Succession};
 use crate::ruleset::allow::key_address;
 use crate::ruleset::diff::Change;
+use crate::ruleset::model::Element;
 use crate::units::{ClientAddr, Family, Now};
 
 /// Elements, by their sets.
+pub(super) type Keys = BTreeMap<String, BTreeSet<Vec<u8>>>;
+
+/// What becomes of elements during a trial, as the process beside the daemon is told.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Deed {
+    /// The trial ended or shortened these.
+    Took(Keys),
+    /// Somebody else ended these.
+    Ended(Keys),
+    /// Somebody else ended all that was in these sets.
+    Emptied(BTreeSet<String>),
+}
+
+/// What became of elements since a trial began.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Taken(BTreeMap<String, BTreeSet<Vec<u8>>>);
+pub struct Taken {
+    /// Ended by the trial alone.
+    took: Keys,
+    /// Ended by somebody else. Only where the trial has no such set, that does not show in the kernel.
+    ended: Keys,
+    /// Sets of which somebody else ended all.
+    emptied: BTreeSet<String>,
+}
 
 impl Taken {
     /// Whether it is this element that the trial ended.
     pub(super) fn has(&self, set: &str, key: &[u8]) -> bool {
-        self.0.get(set).is_some_and(|keys| keys.contains(key))
+        holds(&self.took, set, key)
     }
 
-    /// Notes what a change ends or shortens; whether there was anything to note.
-    pub(super) fn add(&mut self, change: &Change) -> bool {
-        let (Change::DeleteElements { set, elements } | Change::RenewElements { set, elements }) = change
-        else {
-            return false;
+    /// Whether somebody else ended it.
+    pub(super) fn is_ended(&self, set: &str, key: &[u8]) -> bool {
+        self.is_emptied(set) || holds(&self.ended, set, key)
+    }
+
+    /// Whether somebody else ended all of a set.
+    pub(super) fn is_emptied(&self, set: &str) -> bool {
+        self.emptied.contains(set)
+    }
+
+    /// Of what the trial ended, that which is meant.
+    fn took_of(&self, sets: &[String], is_meant: impl Fn(&[u8]) -> bool) -> Keys {
+        let of_set = |set: &String| {
+            let keys = self.took.get(set)?.iter().filter(|key| is_meant(key)).cloned();
+            Some((set.clone(), keys.collect()))
         };
-        self.0.entry(set.name.clone()).or_default().extend(elements.keys().cloned());
-        !elements.is_empty()
+        sets.iter().filter_map(of_set).collect()
     }
 
-    /// Notes that this is ended by somebody else; whether it is news.
-    fn forget(&mut self, set: &str, is_meant: impl Fn(&[u8]) -> bool) -> bool {
-        let Some(keys) = self.0.get_mut(set) else { return false };
-        let had = keys.len();
-        keys.retain(|key| !is_meant(key));
-        keys.len() < had
+    /// Takes note of it; whether it is news.
+    pub(super) fn note(&mut self, deed: &Deed) -> bool {
+        match deed {
+            Deed::Took(keys) => more(&mut self.took, keys),
+            Deed::Ended(keys) => {
+                for (set, ended) in keys {
+                    if let Some(took) = self.took.get_mut(set) {
+                        took.retain(|key| !ended.contains(key));
+                    }
+                }
+                more(&mut self.ended, keys)
+            }
+            Deed::Emptied(sets) => sets.iter().fold(false, |news, set| {
+                let took = self.took.remove(set).is_some();
+                self.emptied.insert(set.clone()) | took | news
+            }),
+        }
     }
+}
+
+fn holds(keys: &Keys, set: &str, key: &[u8]) -> bool {
+    keys.get(set).is_some_and(|keys| keys.contains(key))
+}
+
+/// Adds these; whether there was anything to add.
+fn more(all: &mut Keys, new: &Keys) -> bool {
+    let mut news = false;
+    for (set, keys) in new.iter().filter(|(_, keys)| !keys.is_empty()) {
+        let all = all.entry(set.clone()).or_default();
+        let had = all.len();
+        all.extend(keys.iter().cloned());
+        news |= all.len() > had;
+    }
+    news
 }
 
 /// The trial that is on, if any.
@@ -74,13 +133,33 @@ impl OnTrial {
     ) {
         let Some(trial) = &self.0 else { return };
         let stays_out = |comment: Option<&str>| is_shut_out(settings, &Note::parse(comment), wall);
-        let mut ends: Vec<Change> = changes.into_iter().cloned().collect();
-        for change in &mut ends {
-            if let Change::DeleteElements { elements, .. } = change {
-                elements.retain(|_, element| !stays_out(element.comment.as_deref()));
-            }
+        let mut keys = Keys::new();
+        for change in changes {
+            let (set, elements, ends) = match change {
+                Change::DeleteElements { set, elements } => (set, elements, true),
+                Change::RenewElements { set, elements } => (set, elements, false),
+                _ => continue,
+            };
+            let out = |element: &Element| ends && stays_out(element.comment.as_deref());
+            let took = elements.iter().filter(|(_, element)| !out(element)).map(|(key, _)| key.clone());
+            keys.entry(set.name.clone()).or_default().extend(took);
         }
-        trial.note_taken(|taken| ends.iter().fold(false, |any, change| taken.add(change) | any));
+        trial.note(|_| Deed::Took(keys));
+    }
+
+    /// Notes whoever is disabled, or has expired, also of apps that the trial leaves out.
+    pub(super) fn shuts_out(&self, settings: &Settings, wall: SystemTime) {
+        let Some(trial) = &self.0 else { return };
+        // The numbers of keys are each app's own: those of one that is left out say nothing.
+        let is_out = |note: &Note| !note.by.starts_with("key ") && is_shut_out(settings, note, wall);
+        trial.note(|before| Deed::Ended(before.of_those(is_out)));
+    }
+
+    /// Notes that somebody ends all of these sets of before.
+    pub(super) fn emptied(&self, sets: impl FnOnce(&Snapshot) -> BTreeSet<String>) {
+        if let Some(trial) = &self.0 {
+            trial.note(|before| Deed::Emptied(sets(before)));
+        }
     }
 }
 
@@ -119,7 +198,13 @@ impl Operations {
         let at = |key: &[u8]| key_address(key).or_else(|| end_address(key)).map(of_grant);
         let is_meant = |key: &[u8]| addr.is_none() || at(key) == addr;
         let sets: Vec<String> = self.sets_of(slug);
-        trial.note_taken(|taken| sets.iter().fold(false, |any, set| taken.forget(set, is_meant) | any));
+        trial.note(|before| {
+            let mut keys = before.taken.took_of(&sets, is_meant);
+            for set in sets.iter().filter(|_| addr.is_some()) {
+                keys.entry(set.clone()).or_default().extend(before.keys_at(set, addr, is_meant));
+            }
+            Deed::Ended(keys)
+        });
     }
 
     /// The trial is about to end what a door let in that closed behind it.
@@ -154,6 +239,7 @@ impl Operations {
         if !self.on_trial.is_on() {
             return;
         }
+        self.on_trial.shuts_out(&self.settings, now.wall);
         let go = successions.iter().filter(|(_, succession)| succession.takes_somebody());
         for slug in go.map(|(slug, _)| slug).chain(clients.keys()) {
             self.ended_by_hand(slug, None);
@@ -167,7 +253,7 @@ impl Operations {
     }
 
     /// The sets of what an app lets in.
-    fn sets_of(&self, slug: &str) -> Vec<String> {
+    pub(super) fn sets_of(&self, slug: &str) -> Vec<String> {
         let kinds = self.grant_sets_of(slug);
         let of_family = |family| {
             let grants: Vec<String> = kinds.iter().map(|kind| kind.set(family)).collect();
@@ -182,19 +268,23 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::ruleset::diff::SetRef;
-    use crate::ruleset::model::{Element, Elements};
 
     #[test]
     fn what_somebody_else_ends_is_not_the_trials() {
+        let keys = |set: &str, keys: &[u8]| {
+            Keys::from([(set.to_owned(), keys.iter().map(|&key| vec![key; 4]).collect())])
+        };
         let mut taken = Taken::default();
-        let elements: Elements = [1, 2].map(|key| (vec![key; 4], Element::default())).into();
-        let set = SetRef::plain("app_ssh_4");
-        assert!(taken.add(&Change::DeleteElements { set, elements }));
-        assert!(!taken.add(&Change::FlushSet("app_web_4".to_owned())));
-        assert!(!taken.forget("app_web_4", |_| true) && !taken.forget("app_ssh_4", |key| key == [3; 4]));
-        assert!(taken.forget("app_ssh_4", |key| key == [1; 4]));
+        assert!(taken.note(&Deed::Took(keys("app_ssh_4", &[1, 2]))));
+        assert!(!taken.note(&Deed::Took(keys("app_ssh_4", &[2]))) && !taken.note(&Deed::Took(Keys::new())));
+        let meant = taken.took_of(&["app_ssh_4".to_owned(), "app_web_4".to_owned()], |key| key == [1; 4]);
+        assert_eq!(meant, keys("app_ssh_4", &[1]));
+        assert!(taken.note(&Deed::Ended(meant)));
         assert!(!taken.has("app_ssh_4", &[1; 4]) && taken.has("app_ssh_4", &[2; 4]));
+        assert!(taken.is_ended("app_ssh_4", &[1; 4]) && !taken.is_ended("app_ssh_4", &[2; 4]));
+        let all = Deed::Emptied(BTreeSet::from(["app_ssh_4".to_owned()]));
+        assert!(taken.note(&all) && !taken.note(&all));
+        assert!(!taken.has("app_ssh_4", &[2; 4]) && taken.is_ended("app_ssh_4", &[2; 4]));
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub use self::watching::watch;
 use self::watching::{line, put_back};
 use super::last_good::LastGood;
 use super::snapshot::Snapshot;
-use super::taken::Taken;
+use super::taken::Deed;
 use crate::backend::{BackendError, Firewall};
 use crate::sys::pipes;
 
@@ -26,13 +26,15 @@ const READY: &str = "ready";
 /// There is nothing to put back, whatever was said before.
 const LEAVE: u8 = b'c';
 const PUT_BACK: u8 = b'b';
-/// What the trial itself has ended by now, in the rest of the line.
-const TOOK: u8 = b't';
+/// What has ended, and by whom, in the rest of the line.
+const ENDED: u8 = b't';
 /// How much later than the daemon the other process gives up waiting for it.
 const GRACE: Duration = Duration::from_secs(5);
 /// How long the daemon waits for the other process to have put everything back, before it does so itself.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(10);
+/// How long it may read nothing of what it is told.
+const STILL: Duration = Duration::from_secs(1);
 /// How often it is looked whether the other process is still there.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -125,11 +127,11 @@ impl Watcher {
         }
     }
 
-    /// Tells it what the trial has ended. One that stands still would put something else back: it is ended, and the daemon
-    /// is left to do it.
-    fn tell(&mut self, taken: &Taken) {
-        let Some(line) = line(taken) else { return };
-        if !matches!(self.pipe.write(&line), Ok(count) if count == line.len()) {
+    /// Tells it what has ended, and by whom. One that stands still would put something else back: it is ended, and the daemon
+    /// is left to do it. Of many grants there is more than the pipe holds: it reads at once, and is waited for as long as it does.
+    fn tell(&mut self, deed: &Deed) {
+        let Some(line) = line(deed) else { return };
+        if pipes::write_patiently(&mut self.pipe, &line, STILL).is_err() {
             let _ = self.child.kill();
         }
     }
@@ -242,12 +244,13 @@ impl Trial {
         matches!(tried.phase, Phase::Confirmed)
     }
 
-    /// Notes what the trial ends, or that somebody did; `change` says whether it noted anything.
-    pub(super) fn note_taken(&self, change: impl FnOnce(&mut Taken) -> bool) {
-        if let Phase::Waiting(undo) = &mut self.tried().phase
-            && change(&mut undo.before.taken)
-        {
-            undo.watcher.tell(&undo.before.taken);
+    /// Notes what ends, and by whom.
+    pub(super) fn note(&self, deed: impl FnOnce(&Snapshot) -> Deed) {
+        if let Phase::Waiting(undo) = &mut self.tried().phase {
+            let deed = deed(&undo.before);
+            if undo.before.taken.note(&deed) {
+                undo.watcher.tell(&deed);
+            }
         }
     }
 
@@ -358,6 +361,7 @@ pub const ALONE: &str = "the process that would put everything back is gone: the
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -377,6 +381,7 @@ mod tests {
             .spawn()
             .unwrap();
         let pipe = child.stdin.take().unwrap();
+        pipes::never_block(&pipe).unwrap();
         let before = Snapshot::of(None, clock::now()).unwrap();
         let good = LastGood::of(&settings_for_tests(Step1Reply::Silent), Plan::Nftables(Ruleset::default()));
         let count = Arc::<AtomicUsize>::default();
@@ -411,6 +416,23 @@ mod tests {
             assert!(!trial.confirm(None).unwrap() && trial.is_confirmed() && !trial.is_alone());
             assert!(!trial.close() && !trial.end().unwrap());
             assert_eq!(count.load(Ordering::Relaxed), 1);
+        }
+    }
+
+    #[test]
+    fn however_much_is_told_who_reads_it_stays_and_who_stands_still_is_not_waited_for_long() {
+        let keys: BTreeSet<Vec<u8>> = (0..50_000_u32).map(|n| n.to_be_bytes().to_vec()).collect();
+        for (words, stays) in [(&["cat"][..], true), (&["sleep", "60"], false)] {
+            let (trial, _) = trial(words, LONG);
+            let begun = Instant::now();
+            trial.note(|_| Deed::Ended(BTreeMap::from([("app_ssh_4".to_owned(), keys.clone())])));
+            assert!(begun.elapsed() < STILL * 15, "{words:?}");
+            while !stays && !trial.is_alone() {
+                assert!(begun.elapsed() < STILL * 15, "{words:?}");
+                std::thread::sleep(PAUSE);
+            }
+            assert_eq!(trial.is_alone(), !stays, "{words:?}");
+            trial.dismiss();
         }
     }
 

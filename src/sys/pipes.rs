@@ -3,7 +3,10 @@
 use std::io;
 use std::os::fd::AsFd;
 #[cfg(feature = "gateway")]
-use std::{os::fd::BorrowedFd, time::Duration};
+use std::{
+    os::fd::BorrowedFd,
+    time::{Duration, Instant},
+};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 #[cfg(feature = "gateway")]
@@ -48,6 +51,42 @@ pub fn wait_readable(from: BorrowedFd<'_>, patience: Duration) -> io::Result<boo
     match poll(&mut asked, patience) {
         Ok(ready) => Ok(ready > 0),
         Err(Errno::EINTR) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Writes all of it into a pipe that never blocks, and waits for who reads it: so long at a time, and ten times that in all.
+///
+/// # Errors
+/// Those of `write(2)` and `poll(2)`; [`io::ErrorKind::TimedOut`] where nobody read in time.
+#[cfg(feature = "gateway")]
+pub fn write_patiently(
+    to: &mut (impl io::Write + AsFd),
+    mut bytes: &[u8],
+    patience: Duration,
+) -> io::Result<()> {
+    let end = Instant::now() + patience * 10;
+    while !bytes.is_empty() {
+        match to.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let left = end.saturating_duration_since(Instant::now());
+                wait_writable(to.as_fd(), patience.min(left))?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(feature = "gateway")]
+fn wait_writable(to: BorrowedFd<'_>, patience: Duration) -> io::Result<()> {
+    let mut asked = [PollFd::new(to, PollFlags::POLLOUT)];
+    match poll(&mut asked, PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX)) {
+        Ok(0) => Err(io::ErrorKind::TimedOut.into()),
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }

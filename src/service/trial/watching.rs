@@ -8,16 +8,16 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getppid};
 
-use super::{GRACE, LEAVE, Order, PUT_BACK, READY, TOOK};
+use super::{ENDED, GRACE, LEAVE, Order, PUT_BACK, READY};
 use crate::backend::{BackendError, Firewall};
 use crate::service::snapshot::Snapshot;
-use crate::service::taken::Taken;
+use crate::service::taken::{Deed, Taken};
 use crate::sys::{clock, process, signals};
 
-/// What it is told of what the trial has ended.
-pub(super) fn line(taken: &Taken) -> Option<Vec<u8>> {
-    let text = serde_json::to_vec(taken).ok()?;
-    Some([&[TOOK][..], &text, b"\n"].concat())
+/// What it is told of what has ended.
+pub(super) fn line(deed: &Deed) -> Option<Vec<u8>> {
+    let text = serde_json::to_vec(deed).ok()?;
+    Some([&[ENDED][..], &text, b"\n"].concat())
 }
 
 /// The life of the process that waits: true if all is as it should be then.
@@ -71,7 +71,7 @@ pub(super) fn put_back(before: &Snapshot, firewall: &mut Firewall) -> Result<boo
     result
 }
 
-/// The last of what the daemon said by now, also where it ended without a word; none when the time is over. What the trial ended
+/// The last of what the daemon said by now, also where it ended without a word; none when the time is over. What ended
 /// is noted.
 fn told(pipe: &mut BufReader<impl io::Read + AsFd>, limit: Duration, taken: &mut Taken) -> Option<u8> {
     let end = Instant::now() + limit;
@@ -97,7 +97,9 @@ fn told(pipe: &mut BufReader<impl io::Read + AsFd>, limit: Duration, taken: &mut
         match line.split_first() {
             None => return last.or(Some(PUT_BACK)),
             // One that was ended half-way says nothing.
-            Some((&TOOK, text)) => *taken = serde_json::from_slice(text).unwrap_or(std::mem::take(taken)),
+            Some((&ENDED, text)) => {
+                let _ = serde_json::from_slice(text).map(|deed: Deed| taken.note(&deed));
+            }
             Some((&word, _)) => last = Some(word),
         }
     }
@@ -108,15 +110,14 @@ mod tests {
     use std::io::pipe;
 
     use super::*;
-    use crate::ruleset::diff::{Change, SetRef};
-    use crate::ruleset::model::{Element, Elements};
+    use crate::service::taken::Keys;
 
     #[test]
-    fn the_last_word_counts_and_what_the_trial_ended_is_noted() {
+    fn the_last_word_counts_and_what_ended_is_noted() {
         let mut all = Taken::default();
-        let elements = Elements::from([(vec![203, 0, 113, 2], Element::default())]);
-        assert!(all.add(&Change::DeleteElements { set: SetRef::plain("app_ssh_4"), elements }));
-        let took = line(&all).unwrap();
+        let deed = Deed::Took(Keys::from([("app_ssh_4".to_owned(), [vec![203, 0, 113, 2]].into())]));
+        assert!(all.note(&deed));
+        let took = line(&deed).unwrap();
         let said = |parts: &[&[u8]]| {
             let (reader, mut writer) = pipe().unwrap();
             writer.write_all(&parts.concat()).unwrap();
