@@ -1,6 +1,7 @@
 //! The verbs of the operator, with the daemon and without.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -10,7 +11,7 @@ use crate::agent::Installation;
 use crate::backend::{Backend, on_every_firewall, without_ipset};
 use crate::configuration::Config;
 use crate::firewall::{add_foreign_rule, is_guarded, time_left};
-use crate::knocking::knock;
+use crate::knocking::{knock, step1, step2};
 use crate::probe::{assert_echoes, assert_on_time, assert_open, assert_silent, when_silent};
 use crate::server::{Habit, Server};
 use crate::topology::{Family, Topology};
@@ -22,6 +23,7 @@ on_every_firewall! {
     status_tells_who_is_in_how_and_for_how_long,
     teardown_without_a_daemon_removes_everything_of_ours_and_nothing_else,
     teardown_after_the_daemon_was_stopped_removes_everything,
+    operators_who_ask_without_end_keep_nobody_out,
 }
 
 without_ipset! {
@@ -278,6 +280,36 @@ fn teardown_after_the_daemon_was_stopped_removes_everything() {
     agent.unwrap().terminate();
     home.verb(&net.router, &["teardown"]).success();
     assert_eq!(crate::firewall::everything(&net.router).trim(), "");
+}
+
+fn operators_who_ask_without_end_keep_nobody_out() {
+    let net = Topology::new();
+    let _service = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Installation::new(&Config::ssh(&["duration: 60"]));
+    let _agent = home.start(&net.router);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for caller in 0..6_u8 {
+            let (home, net, over) = (&home, &net, &over);
+            scope.spawn(move || {
+                for n in (0..=250_u8).cycle().take_while(|_| !over.load(Ordering::Relaxed)) {
+                    home.verb(&net.router, &["grant", "ssh", &format!("198.51.{caller}.{n}")]);
+                }
+            });
+        }
+        let end = Instant::now() + Duration::from_secs(30);
+        let mut replies = Vec::new();
+        let is_in = loop {
+            step1(&net.a, Family::V4.router(), "ssh");
+            replies.push(step2(&net.a, Family::V4.router(), "ssh").map(|reply| reply.status));
+            if replies.last() == Some(&Some(200)) || Instant::now() > end {
+                break replies.last() == Some(&Some(200));
+            }
+        };
+        over.store(true, Ordering::Relaxed);
+        assert!(is_in, "{replies:?}\n{}", home.log());
+    });
+    assert_echoes(&net.a, Family::V4.router(), 2222);
 }
 
 #[test]

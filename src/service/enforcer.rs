@@ -199,9 +199,11 @@ impl Enforcer {
         self.outside.look(self.operations.settings());
         let _ = self.hearing.take().map(|hearing| hearing.send(()));
         self.begin_telling(clock::now());
-        let mut packets_had_a_turn = false;
+        let (mut packets_had_a_turn, mut calls_had_a_turn) = (false, false);
         loop {
             let others_turn = std::mem::take(&mut packets_had_a_turn);
+            // Where each takes long, operators who come without end keep nobody out.
+            let asks_turn = std::mem::take(&mut calls_had_a_turn) && !asks.is_empty();
             self.settle(&mut knocks, clock::now());
             // After the answer to a knock, which waits neither for the disk nor for the log.
             self.keep(clock::now());
@@ -247,7 +249,7 @@ impl Enforcer {
                 // Or the host woke up, which is heard of in the same way.
                 () = calendar_set(&mut calendar) => {}
                 () = tokio::time::sleep(LOOK_AT_CALENDAR) => {}
-                Some(call) = calls.recv() => {
+                Some(call) = calls.recv(), if !asks_turn => {
                     if !call.is_awaited() {
                         continue;
                     }
@@ -260,6 +262,7 @@ impl Enforcer {
                     if done { self.keep_at_once(clock::now()) } else { self.keep(clock::now()) }
                     self.warn_of_stale_file(&mut reply);
                     let _ = call.reply.send(reply);
+                    calls_had_a_turn = true;
                     if teardown && done {
                         self.forget();
                         return Stopped::TornDown;
@@ -271,6 +274,9 @@ impl Enforcer {
                 }
                 // Last: whoever asks without end must not keep an operator from being heard.
                 Some(pending) = asks.recv() => {
+                    if !pending.is_awaited() {
+                        continue;
+                    }
                     let (Ask::Knock(attempt), answer) = pending.split();
                     self.on_knock(attempt, answer, clock::now());
                     let_go().await;

@@ -17,13 +17,12 @@ use crate::service::front::exchange::{Received, drain, receive, send};
 use crate::service::front::listen::Ears;
 use crate::service::front::reply::Reply;
 use crate::service::front::sender::{Sender, may_speak, note_nobody};
-use crate::service::link::{Answer, Ask, Front};
+use crate::service::link::{ANSWER, Answer, Ask, Front};
 use crate::sys::tcp;
 use crate::units::{ClientAddr, HttpPath};
 
-/// From being accepted: the whole request has come, the enforcer has answered, the connection is closed.
+/// From being accepted: the whole request has come; after [`ANSWER`] the connection is closed.
 const REQUEST: Duration = Duration::from_secs(4);
-const ANSWER: Duration = Duration::from_millis(4_500);
 const WHOLE: Duration = Duration::from_secs(5);
 const BOUNDS: Bounds = Bounds { total: 256, per_client: 8 };
 

@@ -6,13 +6,18 @@
 pub mod frame;
 pub mod serving;
 
+use std::time::{Duration, Instant};
+
 use tokio::sync::{mpsc, oneshot};
 
-use crate::knock::Attempt;
+use crate::knock::{Attempt, Step};
 use crate::units::Lifetime;
 
 /// How many asks the enforcer may have before it; as many more wait, and what comes then is turned away.
 pub const MOST_ASKS: usize = 64;
+
+/// How long whoever knocks at step 2 waits for an answer, from being accepted.
+pub const ANSWER: Duration = Duration::from_millis(4_500);
 
 /// What the front may ask.
 #[derive(Debug)]
@@ -44,6 +49,7 @@ pub struct Pending {
     /// The ask.
     pub ask: Ask,
     answer: oneshot::Sender<Answer>,
+    heard: Instant,
 }
 
 impl Pending {
@@ -51,7 +57,15 @@ impl Pending {
     #[must_use]
     pub fn new(ask: Ask) -> (Self, oneshot::Receiver<Answer>) {
         let (answer, answered) = oneshot::channel();
-        (Self { ask, answer }, answered)
+        (Self { ask, answer, heard: Instant::now() }, answered)
+    }
+
+    /// Whether the client may still be told. Who knocked at step 2 was told by now that it did not work: nothing is to open after
+    /// that, nor to use up a code. Of step 1 nobody is told.
+    #[must_use]
+    pub fn is_awaited(&self) -> bool {
+        let Ask::Knock(attempt) = &self.ask;
+        attempt.step == Step::One || self.heard.elapsed() < ANSWER
     }
 
     /// Takes the ask apart from the place of its answer.
@@ -91,13 +105,17 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;
-    use crate::knock::{Action, Attempt, Credential, Step};
+    use crate::knock::{Action, Credential};
     use crate::units::{ClientAddr, Secret};
 
     fn knock() -> Ask {
+        at(Step::One)
+    }
+
+    fn at(step: Step) -> Ask {
         Ask::Knock(Attempt {
             client: ClientAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-            step: Step::One,
+            step,
             app: "ssh".to_owned(),
             credential: Credential::Key(Secret::new("a-key-of-ours".to_owned())),
             user: None,
@@ -105,6 +123,16 @@ mod tests {
             duration: None,
             action: Action::Open,
         })
+    }
+
+    #[test]
+    fn nobody_waits_any_more_for_the_answer_to_an_old_step_2() {
+        for (step, awaited) in [(Step::One, true), (Step::Two, false)] {
+            let (mut pending, _answered) = Pending::new(at(step));
+            assert!(pending.is_awaited(), "{step:?}");
+            pending.heard = Instant::now().checked_sub(ANSWER).unwrap();
+            assert_eq!(pending.is_awaited(), awaited, "{step:?}");
+        }
     }
 
     #[tokio::test]
