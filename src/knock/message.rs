@@ -87,6 +87,9 @@ impl Attempt {
             _ => return None,
         };
         let (ip, mut rest) = address(rest)?;
+        if !has_peers(ip) {
+            return None;
+        }
         let client = ClientAddr::new(ip);
         let mut raw = Raw::default();
         let mut last = 0;
@@ -119,6 +122,12 @@ fn address(bytes: &[u8]) -> Option<(IpAddr, &[u8])> {
         }
         _ => None,
     }
+}
+
+/// Whether the other end of a TCP connection can have such an address at all.
+fn has_peers(ip: IpAddr) -> bool {
+    let everybody = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
+    !(everybody || ip.is_unspecified() || ip.is_multicast())
 }
 
 fn slot(raw: &mut Raw, number: u8) -> Option<&mut Option<Secret>> {
@@ -240,6 +249,11 @@ mod tests {
         clothed.extend(mapped.octets());
         clothed.extend(&whole[CLIENT.len()..]);
         assert!(Attempt::from_bytes(&clothed).is_none());
+        for nobody in ["0.0.0.0", "255.255.255.255", "224.0.0.1", "239.1.2.3", "::", "ff02::1", "127.0.0.1", "::1"] {
+            let nobody: IpAddr = nobody.parse().unwrap();
+            let written = attempt("app=ssh&access_key=0123456789", nobody, Step::One).to_bytes().unwrap();
+            assert_eq!(Attempt::from_bytes(&written).is_some(), nobody.is_loopback(), "{nobody}");
+        }
     }
 
     proptest! {
