@@ -1,6 +1,7 @@
 //! `knock-agent knock` against the agent, and against what is not the agent.
 
 use std::fs;
+use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
@@ -110,6 +111,22 @@ fn a_server_that_takes_connections_and_says_nothing_is_given_up() {
     let begun = Instant::now();
     knocker.run(&net.a, &["knock", "gate"]).exits(16);
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn of_a_server_that_speaks_no_tls_just_that_is_said() {
+    let net = Topology::new();
+    let listen = |port| net.router.enter(|| TcpListener::bind(("0.0.0.0", port))).unwrap();
+    let (_step1, step2) = (listen(8080), listen(8443));
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = step2.accept() {
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+            let _ = std::io::copy(&mut stream, &mut std::io::sink());
+        }
+    });
+    let knocker = Knocker::new().profile("203.0.113.1", &[&format!("pin: {}", "ab".repeat(32))]);
+    let told = knocker.run(&net.a, &["knock", "gate"]).exits(16).stderr;
+    assert!(told.contains("not TLS") && told.contains("https_port"), "{told}");
 }
 
 #[test]

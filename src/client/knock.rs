@@ -108,6 +108,12 @@ pub enum Failure {
         /// Why.
         source: io::Error,
     },
+    /// Something answers that does not speak TLS.
+    #[error("step 2: what {to} answers is not TLS: is `https_port` right, or does something in between answer?")]
+    NotTls {
+        /// Where.
+        to: SocketAddr,
+    },
     /// Step 2 answered something else than HTTP.
     #[error("step 2: what {to} answers is not HTTP")]
     NotHttp {

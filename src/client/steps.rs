@@ -167,6 +167,7 @@ fn failure(to: SocketAddr, error: io::Error) -> Failure {
             };
             Failure::Untrusted { to, reason }
         }
+        Some(rustls::Error::InvalidMessage(_)) => Failure::NotTls { to },
         Some(_) | None => Failure::NoAnswer { to, source: error },
     }
 }
