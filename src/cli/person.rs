@@ -76,10 +76,9 @@ pub(super) fn exit_of(failure: &Failure) -> Exit {
         Failure::Unresolved { .. } | Failure::NoGateway { .. } | Failure::Broken { .. } => Exit::NoGateway,
         Failure::NoStep2 { .. } => Exit::NoStep2,
         Failure::Untrusted { .. } => Exit::Untrusted,
-        Failure::NoAnswer { .. }
-        | Failure::NotTls { .. }
-        | Failure::NotHttp { .. }
-        | Failure::Status(_) => Exit::BadAnswer,
+        Failure::NoAnswer { .. } | Failure::NotTls { .. } | Failure::NotHttp { .. } | Failure::Status(_) => {
+            Exit::BadAnswer
+        }
         Failure::Refused => Exit::Refused,
         Failure::NoCode(_) => Exit::NoCode,
         Failure::TooMany => Exit::TooMany,

@@ -109,7 +109,9 @@ pub enum Failure {
         source: io::Error,
     },
     /// Something answers that does not speak TLS.
-    #[error("step 2: what {to} answers is not TLS: is `https_port` right, or does something in between answer?")]
+    #[error(
+        "step 2: what {to} answers is not TLS: is `https_port` right, or does something in between answer?"
+    )]
     NotTls {
         /// Where.
         to: SocketAddr,

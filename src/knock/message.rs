@@ -249,7 +249,9 @@ mod tests {
         clothed.extend(mapped.octets());
         clothed.extend(&whole[CLIENT.len()..]);
         assert!(Attempt::from_bytes(&clothed).is_none());
-        for nobody in ["0.0.0.0", "255.255.255.255", "224.0.0.1", "239.1.2.3", "::", "ff02::1", "127.0.0.1", "::1"] {
+        for nobody in
+            ["0.0.0.0", "255.255.255.255", "224.0.0.1", "239.1.2.3", "::", "ff02::1", "127.0.0.1", "::1"]
+        {
             let nobody: IpAddr = nobody.parse().unwrap();
             let written = attempt("app=ssh&access_key=0123456789", nobody, Step::One).to_bytes().unwrap();
             assert_eq!(Attempt::from_bytes(&written).is_some(), nobody.is_loopback(), "{nobody}");
