@@ -80,6 +80,38 @@ fn root_leaves_what_it_writes_to_the_user_that_the_daemon_has_at_other_times() {
 }
 
 #[test]
+fn a_daemon_of_root_s_leaves_the_user_of_the_folder_all_that_a_daemon_of_his_takes() {
+    let net = Topology::new();
+    let _services = Server::tcp(&net.router, 2222, Habit::Echo);
+    let home = Installation::new(&Config::ssh(&["duration: 60"])).for_nobody();
+    let lock = home.path("run/lock");
+    // A file that has another name elsewhere is not given away.
+    fs::write(home.path("other"), "").unwrap();
+    fs::hard_link(home.path("other"), &lock).unwrap();
+    home.start(&net.router).kill();
+    assert_eq!(fs::metadata(&lock).unwrap().uid(), 0);
+    fs::remove_file(&lock).unwrap();
+
+    let agent = home.start(&net.router);
+    home.grant(&net.router, "ssh", Family::V4.client_a(), 60);
+    agent.kill();
+    let words = nobody_with("+net_admin,+net_bind_service");
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let home = home.wrapper(&words);
+    let agent = home.start(&net.router);
+    assert_echoes(&net.a, Family::V4.router(), 2222);
+    home.verb(&net.router, &["revoke", "--all"]).success();
+    knock(&net.a, Family::V6.router(), "ssh");
+    assert_echoes(&net.a, Family::V6.router(), 2222);
+    assert_silent(&net.a, Family::V4.router(), 2222);
+    agent.terminate();
+
+    std::os::unix::fs::chown(&lock, Some(0), Some(0)).unwrap();
+    let told = home.run_in_vain(&net.router).exits(77).stderr;
+    assert!(told.contains("run/lock") && told.contains("can be removed while no daemon runs"), "{told}");
+}
+
+#[test]
 fn without_net_admin_the_daemon_says_so_and_exits_77() {
     let net = Topology::new();
     let wrappers: [Vec<String>; 2] = [

@@ -245,7 +245,7 @@ fn advice(error: &DaemonError) -> Option<&'static str> {
             "a port below 1024 takes root or CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=CAP_NET_BIND_SERVICE)",
         ),
         DaemonError::Runtime { source, .. } if source.kind() == ErrorKind::PermissionDenied => Some(
-            "let the user that runs knock-agent own the directory (systemd: RuntimeDirectory=knock-agent)",
+            "let the user that runs knock-agent own the directory and the files in it (systemd: RuntimeDirectory=knock-agent); a `lock` there of another user's can be removed while no daemon runs",
         ),
         DaemonError::CertificateFile { source, .. } if source.kind() == ErrorKind::NotFound => {
             Some("`knock-agent cert` makes a self-signed certificate and key")

@@ -107,16 +107,9 @@ fn replace_with(
     name.push(".new");
     let new = Path::new(&name);
     remove(new)?;
-    let directory = match path.parent() {
-        Some(parent) if parent != Path::new("") => File::open(parent)?,
-        Some(_) | None => File::open(".")?,
-    };
-    let owner = directory.metadata()?;
+    let directory = File::open(folder_of(path))?;
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(new)?;
-    if nix::unistd::geteuid().is_root() && owner.uid() != 0 {
-        // The daemon, which is not root, must be able to read what root's command left.
-        fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
-    }
+    leave_to_owner(&file, &directory.metadata()?)?;
     let written = file.write_all(content).and_then(|()| settle(&file)).and_then(|()| fs::rename(new, path));
     if written.is_err() {
         // On a full disk it takes room that others need.
@@ -124,6 +117,18 @@ fn replace_with(
     }
     written?;
     settle(&directory)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."))
+}
+
+/// The daemon, which is not root at other times, must be able to use what root's command left in its folder.
+fn leave_to_owner(file: &File, folder: &fs::Metadata) -> io::Result<()> {
+    if nix::unistd::geteuid().is_root() && folder.uid() != 0 {
+        fchown(file, Some(folder.uid()), Some(folder.gid()))?;
+    }
+    Ok(())
 }
 
 /// Replaces a file as a whole, with that mode whatever the `umask`, and does not wait for the disk: what is
@@ -294,7 +299,8 @@ pub struct Lock(#[expect(dead_code, reason = "held for its drop")] Flock<File>);
 /// A lock is a file of its own name: a link that somebody put there is not followed, nor does a named pipe hold anybody up.
 const OF_LOCKS: OFlag = OFlag::O_NOFOLLOW.union(OFlag::O_NONBLOCK);
 
-/// Takes the lock on a file, made if missing; none if somebody else has it.
+/// Takes the lock on a file, made if missing; none if somebody else has it. Where root takes it in the directory of
+/// another user, the file is that user's from then on.
 ///
 /// # Errors
 /// The reason.
@@ -302,6 +308,11 @@ pub fn try_lock(path: &Path) -> io::Result<Option<Lock>> {
     let mut how = OpenOptions::new();
     how.create(true).truncate(false).write(true).mode(0o600).custom_flags(OF_LOCKS.bits());
     let file = how.open(path)?;
+    let about = file.metadata()?;
+    if about.is_file() && about.nlink() == 1 {
+        // What has another name somewhere is perhaps not theirs. Who is root with less than all rights locks all the same.
+        let _ = leave_to_owner(&file, &fs::metadata(folder_of(path))?);
+    }
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(Some(Lock(lock))),
         Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
