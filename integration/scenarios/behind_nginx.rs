@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use crate::configuration::{STEP1_PATH, STEP2_PATH, http_key, https_key};
+use crate::agent::Installation;
+use crate::audit::{assert_quiet, find, findings};
+use crate::configuration::{Config, STEP1_PATH, STEP2_PATH, http_key, https_key};
 use crate::firewall::{admission_left, time_left};
 use crate::hosts::{Vyos, load};
 use crate::knocking::form;
@@ -41,7 +43,7 @@ pub fn lies(other: IpAddr) -> Vec<Vec<String>> {
     all
 }
 
-fn revoked(net: &Topology, home: &crate::agent::Installation) {
+fn revoked(net: &Topology, home: &Installation) {
     home.verb(&net.router, &["revoke", "--all"]).success();
     for set in ["step2_4", "step2_6"] {
         net.router.run("nft", &["flush", "set", "inet", "knock_agent", set]).success();
@@ -113,8 +115,25 @@ fn with_nginx_in_front_each_client_gets_in_by_its_own_address() {
     let _service = Server::tcp(&net.router, 2222, Habit::Echo);
     let home = installation(&config(&[]), &[]);
     let _agent = home.start(&net.router);
-    let _nginx = Proxy::nginx(&net.router, &example("nginx.conf"));
+    let nginx = Proxy::nginx(&net.router, &example("nginx.conf"));
     the_whole_story(&net);
+    // The ports that clients use are nginx's, as they should be.
+    assert_quiet(&home, &net.router);
+    home.check(&net.router, &["health"]).success();
+    home.verb(&net.router, &["health"]).success();
+    drop(nginx);
+}
+
+#[test]
+fn a_program_on_a_port_behind_the_proxy_is_named() {
+    let net = Topology::new();
+    let home = installation(&config(&[]), &[]);
+    let other = Server::tcp(&net.router, BACKEND[0], Habit::Echo);
+    let taken = find(&findings(&home, &net.router), "step-port-taken");
+    assert_eq!(taken.severity, "error");
+    assert!(taken.message.contains(&BACKEND[0].to_string()), "{taken:#?}");
+    drop(other);
+    assert_quiet(&home, &net.router);
 }
 
 #[test]
@@ -242,6 +261,19 @@ fn with_nginx_on_a_lan_host_each_client_gets_in_by_its_own_address() {
     let believed = net.lan.run("curl", &[&["--interface", "10.0.0.5"][..], &args].concat()).success();
     assert_eq!(believed.text(), "OK\n");
     assert!(admission_left(&net.router, Family::V4.client_b()).is_some(), "the same from the proxy itself");
+    // That the ports lead to the proxy is no obstacle; that they lead elsewhere may be one.
+    let about = |home: &Installation| -> Vec<String> {
+        let found =
+            findings(home, &net.router).into_iter().filter(|found| found.code.starts_with("step-port"));
+        found.map(|found| found.severity).collect()
+    };
+    assert_eq!(about(&home), [""; 0]);
+    home.verb(&net.router, &["health"]).success();
+    let elsewhere = installation(&config(&[]), &["--waf-trusted-ips", "10.0.0.6, fd00:5::6"]);
+    let told = about(&elsewhere);
+    assert!(!told.is_empty() && told.iter().all(|severity| severity == "warning"), "{told:?}");
+    let alone = Installation::new(&Config::ssh(&[])).flags(&["--http-port", "80", "--https-port", "443"]);
+    assert!(about(&alone).contains(&"error".to_owned()));
 }
 
 #[test]

@@ -68,6 +68,8 @@ pub fn run(args: RunArgs) -> Exit {
             return err.finish(Exit::Unavailable);
         }
     };
+    // Its ports are told from strangers' by it, also where the program's file is called otherwise.
+    process::take_name(c"knock-agent");
     resident::keep_large_blocks_apart();
     let locked = process::lock_memory();
     let launcher = match Launcher::start(&args.daemon.log_style().to_string()) {

@@ -47,7 +47,7 @@ pub fn audit(layout: &Layout<'_>, situation: &Situation) -> Vec<Finding> {
     let travelled = |journey: Journey| Trip { met: journey::travel(situation, &journey, mark), journey };
     let trips: Vec<Trip> = itinerary::journeys(layout, situation, mark).into_iter().map(travelled).collect();
     let mut out = drops::drops(layout, situation, &trips);
-    out.extend(redirects::redirects(situation, &trips));
+    out.extend(redirects::redirects(layout, situation, &trips));
     out.extend(marks::marks(layout, situation));
     out.extend(aliases::aliases(layout, situation));
     out.extend(flowtables::flowtables(layout, situation, &trips));

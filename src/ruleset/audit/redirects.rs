@@ -6,27 +6,30 @@ use std::net::IpAddr;
 use super::Trip;
 use super::finding::{Finding, Severity};
 use super::host::{HostHook, TableRef};
-use super::journey::{Journey, Route};
+use super::journey::{Journey, Meeting, Route};
 use super::machine::{Deed, Place};
 use super::packet::Tracking;
 use super::situation::Situation;
 use super::step::Step;
+use crate::config::Proxy;
+use crate::ruleset::layout::Layout;
 use crate::ruleset::remedy::{Program, program_of};
-use crate::units::{Family, Protocol};
+use crate::units::{ClientAddr, Family, Protocol};
 
 /// Our gate.
 pub(super) const GATE_PRIORITY: i32 = -150;
 
 /// Judges what others do with packets beside dropping them.
 #[must_use]
-pub(super) fn redirects(situation: &Situation, trips: &[Trip]) -> Vec<Finding> {
+pub(super) fn redirects(layout: &Layout<'_>, situation: &Situation, trips: &[Trip]) -> Vec<Finding> {
+    let proxy = layout.settings.global.proxy.as_ref();
     let mut out = Vec::new();
     for Trip { journey, met } in trips {
         for meeting in met {
             for (deed, place, _) in &meeting.passage.deeds {
                 let found = match deed {
                     Deed::Dnat { .. } | Deed::Redirect { .. } if meeting.hook == HostHook::Prerouting => {
-                        translated(situation, journey, &meeting.table, &meeting.chain, place, deed)
+                        translated(situation, proxy, journey, meeting, place, deed)
                     }
                     Deed::Tproxy => Some(diverted(journey, &meeting.table, place)),
                     Deed::Notrack if meeting.hook == HostHook::Prerouting => {
@@ -78,21 +81,48 @@ fn target(deed: &Deed, family: Family) -> String {
     }
 }
 
+/// Whether the translation leads to where the proxy is, as far as that can be told.
+fn leads_to(proxy: &Proxy, deed: &Deed, family: Family) -> bool {
+    match deed {
+        Deed::Dnat { addr: Some(bytes), .. } => {
+            address(bytes, family).is_none_or(|addr| proxy.trusted.contains(ClientAddr::new(addr)))
+        }
+        Deed::Dnat { addr: None, .. }
+        | Deed::Redirect { .. }
+        | Deed::Tproxy
+        | Deed::FlowAdd(_)
+        | Deed::Notrack => true,
+    }
+}
+
 fn translated(
     situation: &Situation,
+    proxy: Option<&Proxy>,
     journey: &Journey,
-    table: &TableRef,
-    chain: &str,
+    meeting: &Meeting,
     place: &Place,
     deed: &Deed,
 ) -> Option<Finding> {
     if journey.route != Route::In {
         return None;
     }
+    let Meeting { table, chain, .. } = meeting;
     let Journey { what, ports, packet, .. } = journey;
     let rule = rule_of(table, place);
     let to = target(deed, packet.family);
     if what == "step 1" || what == "step 2" {
+        if let Some(proxy) = proxy {
+            return (!leads_to(proxy, deed, packet.family)).then(|| Finding {
+                severity: Severity::Warning,
+                code: "step-port-redirected",
+                message: format!(
+                    "{rule} sends {} port {ports} of {what} to {to}, from where no proxy is trusted",
+                    packet.protocol
+                ),
+                fix: "# if the proxy is there, name the address that it speaks from: --waf-trusted-ips"
+                    .to_owned(),
+            });
+        }
         return Some(Finding {
             severity: Severity::Error,
             code: "step-port-redirected",

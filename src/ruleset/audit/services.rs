@@ -18,8 +18,10 @@ const OURS: [&str; 2] = ["knock-agent", "knock-front"];
 pub(super) fn services(layout: &Layout<'_>, situation: &Situation, trips: &[Trip]) -> Vec<Finding> {
     let mut out = Vec::new();
     let options = layout.options;
-    let steps =
-        [("step 1", "--http-port", options.http_port), ("step 2", "--https-port", options.https_port)];
+    // With a proxy in front, the ports that clients use are the proxy's.
+    let behind = layout.settings.global.proxy.as_ref().map(|proxy| (proxy.http_port, proxy.https_port));
+    let (http, https) = behind.unwrap_or((options.http_port, options.https_port));
+    let steps = [("step 1", "--http-port", http), ("step 2", "--https-port", https)];
     for (what, flag, port) in steps.into_iter().filter(|_| layout.settings.global.steps) {
         out.extend(taken(situation, what, flag, port.get()));
     }
