@@ -36,7 +36,11 @@ case $action in open | close) ;; *) fail 2 'usage: knock.sh FILE [open|close]' ;
 
 host='' http_port=80 https_port=443 http_path='' https_path='' app='' key_http='' key_https=''
 path_secret='' path_every=300 user='' address='-' ca='' pin='' duration='' family='' code=''
-while IFS='=' read -r name value || [ -n "$name" ]; do
+# `IFS='=' read -r name value` would lose a `=` at the end of the value, and each pin ends with one.
+while IFS= read -r line || [ -n "$line" ]; do
+    name=${line%%=*}
+    value=${line#"$name"}
+    value=${value#=}
     case $name in
         '' | '#'*) ;;
         host) host=$value ;;
@@ -138,7 +142,7 @@ proof() {
 token=''
 if [ -n "$code" ]; then
     [ -t 0 ] && printf 'one-time code: ' >&2
-    IFS= read -r token || fail 14 'no code on standard input'
+    IFS= read -r token || [ -n "$token" ] || fail 14 'no code on standard input'
 fi
 
 app_field=$(printf '%s' "$app" | encoded)

@@ -8,7 +8,7 @@ use crate::configuration::{Config, STEP1_PATH, STEP2_PATH, http_key, https_key};
 use crate::firewall::time_left;
 use crate::knocker::certify;
 use crate::namespace::Namespace;
-use crate::process::Finished;
+use crate::process::{Finished, finish};
 use crate::temporary::TempDir;
 use crate::topology::{Family, Topology};
 
@@ -38,6 +38,17 @@ fn settings(home: &Installation, host: &str, keys: (&str, &str), more: &[&str]) 
     folder
 }
 
+/// The line that pins the public key of an installation's certificate instead of its authority, as openssl tells it.
+fn pin(home: &Installation) -> String {
+    let told = "openssl x509 -noout -pubkey -in \"$1\" | openssl pkey -pubin -outform der |
+        openssl dgst -sha256 -binary | openssl base64";
+    let mut command = Command::new("sh");
+    command.args(["-c", told, "sh"]).arg(home.path("cert.pem"));
+    let hash = finish(command, b"", Duration::from_secs(60)).success().text();
+    assert!(hash.trim_end().ends_with('='), "{hash}");
+    format!("pin=sha256//{}", hash.trim_end())
+}
+
 fn knock(from: &Namespace, folder: &TempDir, more: &[&str], input: &str) -> Finished {
     let mut command = Command::new("dash");
     command.arg(script("knock.sh")).arg(folder.path().join("gate")).args(more);
@@ -59,6 +70,33 @@ fn the_script_knocks_with_keys_over_both_families() {
         let wrong = settings(&home, &host, ("not-the-first-key", &keys.1), &[]);
         knock(&net.b, &wrong, &[], "").exits(11);
         knock(&net.b, &settings(&home, &host, (&keys.0, "not-the-second-key"), &[]), &[], "").exits(13);
+    }
+}
+
+#[test]
+fn the_script_knows_the_gateway_by_a_pin_in_every_shell() {
+    let net = Topology::new();
+    let home = Installation::new(&Config::ssh(&["duration: 60"]));
+    let _agent = home.start(&net.router);
+    let keys = (http_key("ssh"), https_key("ssh"));
+    let pin = pin(&home);
+    let with = |lines: &[&str]| settings(&home, "203.0.113.1", (&keys.0, &keys.1), lines);
+    let right = with(&["ca=", "", "# pin=sha256//AAAA=", &pin]);
+    // The last line without its end.
+    let text = std::fs::read_to_string(right.path().join("gate")).unwrap();
+    right.write("gate", text.trim_end());
+    let wrong = with(&["ca=", &format!("pin=sha256//{}=", "A".repeat(43))]);
+    for shell in [&["dash"][..], &["bash", "--posix"], &["bash"], &["busybox", "ash"]] {
+        let run = |folder: &TempDir, action: &str| {
+            let mut command = Command::new(shell[0]);
+            command.args(&shell[1..]).arg(script("knock.sh")).arg(folder.path().join("gate")).arg(action);
+            net.a.finish(command, b"", Duration::from_secs(60))
+        };
+        run(&wrong, "open").exits(12);
+        assert!(time_left(&net.router, "ssh", Family::V4.client_a()).is_none(), "{shell:?}");
+        run(&right, "open").success();
+        assert!(time_left(&net.router, "ssh", Family::V4.client_a()).is_some(), "{shell:?}");
+        run(&right, "close").success();
     }
 }
 
@@ -85,7 +123,7 @@ fn the_script_proves_its_key_asks_and_closes_and_shows_no_secret_to_other_proces
     let mut command = Command::new("strace");
     command.args(["-f", "-qq", "-s", "4096", "-v", "-e", "trace=execve", "-o"]).arg(&traced);
     command.arg("dash").arg(script("knock.sh")).arg(folder.path().join("gate"));
-    net.a.finish(command, code.as_bytes(), Duration::from_secs(120)).success();
+    net.a.finish(command, code.trim().as_bytes(), Duration::from_secs(120)).success();
     let seen = std::fs::read_to_string(&traced).unwrap();
     assert!(seen.contains("openssl") && seen.contains("curl"), "{seen}");
     let hex = |text: &str| text.bytes().map(|b| format!("{b:02x}")).collect::<String>();
@@ -105,10 +143,10 @@ fn the_script_proves_its_key_asks_and_closes_and_shows_no_secret_to_other_proces
 fn the_hooks_of_tunnels_knock_before_the_tunnel_and_close_after_it() {
     let net = Topology::new();
     let home = Installation::new(&Config::ssh(&["duration: 60"]));
-    certify(&home, &["203.0.113.1"]);
     let _agent = home.start(&net.router);
     let keys = (http_key("ssh"), https_key("ssh"));
-    let folder = settings(&home, "203.0.113.1", (&keys.0, &keys.1), &[]);
+    // As who sets up a tunnel does: the gateway is known by its public key.
+    let folder = settings(&home, "203.0.113.1", (&keys.0, &keys.1), &["ca=", &pin(&home)]);
     let gate = folder.path().join("gate");
     for (hook, up, down) in [("wireguard-hook.sh", "up", "down"), ("openvpn-hook.sh", "pre-connect", "down")]
     {

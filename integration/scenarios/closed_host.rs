@@ -1,11 +1,13 @@
 //! `default_input: drop`: the whole host closed, and the network works all the same.
 
-use std::io::{BufRead, Write};
-use std::net::IpAddr;
+use std::io::{BufRead, Read, Write};
+use std::net::{IpAddr, TcpStream};
+use std::thread::sleep;
 use std::time::Duration;
 
 use crate::agent::Installation;
 use crate::configuration::Config;
+use crate::firewall::time_left;
 use crate::forge::Forge;
 use crate::knocking::knock;
 use crate::namespace::Namespace;
@@ -275,4 +277,56 @@ fn the_path_mtu_is_learnt() {
         let route = net.router.run("ip", &[flag, "route", "get", address]).success().text();
         assert!(route.contains("mtu 1300"), "{flag}: {route}");
     }
+}
+
+/// Has the helper hear of a port, from a service that says what it is told, after a first line.
+fn announce(control: &mut TcpStream, ports: &[u16]) {
+    let mut say = |line: String| {
+        control.write_all(line.as_bytes()).unwrap();
+        let mut said = vec![0; line.len()];
+        control.read_exact(&mut said).unwrap();
+        assert_eq!(said, line.as_bytes());
+    };
+    say("220 ready\r\n".to_owned());
+    for port in ports {
+        say(format!("227 Entering Passive Mode (203,0,113,1,{},{}).\r\n", port >> 8, port & 255));
+    }
+}
+
+/// The limit that decision 29 names, and where it ends.
+#[test]
+fn what_a_helper_waits_for_comes_in_for_who_was_let_in_where_nobody_guards_and_it_was_not_taken_back() {
+    let net = Topology::new();
+    net.router.nft(
+        "table inet helpers {\n ct helper files { type \"ftp\" protocol tcp; }\n chain before { \
+         type filter hook prerouting priority 0; policy accept; tcp dport 2222 ct helper set \"files\"; }\n}\n",
+    );
+    let _services = [2222, 3333, 50_000, 50_001].map(|port| Server::tcp(&net.router, port, Habit::Echo));
+    let home = Installation::new(&config(&[]).app("web", "3333", "tcp", "local", &["established: keep"]));
+    let _agent = home.start(&net.router);
+    let (router, a) = (Family::V4.router(), Family::V4.client_a());
+    let enter = |seconds| {
+        home.grant(&net.router, "ssh", a, seconds);
+        dial(&net.a, (router, 2222).into(), GENEROUS).unwrap()
+    };
+    announce(&mut enter(60), &[3333]);
+    assert_silent(&net.a, router, 3333);
+    home.verb(&net.router, &["revoke", "--all"]).success();
+
+    let mut control = enter(2);
+    announce(&mut control, &[50_000]);
+    assert_silent(&net.a, router, 50_001);
+    assert_silent(&net.b, router, 50_000);
+    while time_left(&net.router, "ssh", a).is_some() {
+        sleep(Duration::from_millis(100));
+    }
+    assert_silent(&net.a, router, 2222);
+    let data = dial(&net.a, (router, 50_000).into(), GENEROUS).unwrap();
+    home.verb(&net.router, &["revoke", "--all"]).success();
+    assert_echo(data);
+    assert_silent(&net.a, router, 50_000);
+
+    announce(&mut enter(60), &[50_001]);
+    home.verb(&net.router, &["revoke", "--all"]).success();
+    assert_silent(&net.a, router, 50_001);
 }

@@ -297,6 +297,12 @@ fn a_monitor_is_answered_without_a_trace_and_opens_nothing() {
     }
     assert_eq!(Some(home.log()), before, "nothing is logged");
     assert!(!home.log().contains("monitor"));
+    // What cannot be a key is not well formed.
+    for none in ["", "whatever", &"x".repeat(51)] {
+        let post = ["-sS", "-i", "-m", "10", "-d", &form("monitor", none), &url];
+        let answer = net.a.run("curl", &post).success().text();
+        assert!(answer.starts_with("HTTP/1.1 400"), "{none}: {answer}");
+    }
     for set in ["step2_4", "app_ssh_4"] {
         assert!(elements(&net.router, set).is_empty(), "{set}");
     }

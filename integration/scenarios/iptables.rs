@@ -311,6 +311,15 @@ fn what_iptables_cannot_do_is_refused_with_78() {
         }
         assert_eq!(everything(&net.router), "", "nothing was changed");
     }
+    // The ports behind a proxy would not be guarded.
+    let proxied = Config::new(&["step1_reply: http"]).app("ssh", "2222", "tcp", "local", &[]);
+    let home = Installation::new(&proxied).flags(&["--waf-http-port", "80", "--waf-https-port", "443"]);
+    let words = "for nftables only";
+    assert!(home.run_in_vain(&net.router).exits(78).stderr.contains(words));
+    for verb in ["check-config", "check-ruleset"] {
+        assert!(home.check(&net.router, &[verb]).exits(78).stderr.contains(words), "{verb}");
+    }
+    assert_eq!(everything(&net.router), "", "nothing was changed");
 }
 
 fn a_missing_program_is_named_with_its_package() {

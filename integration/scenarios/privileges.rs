@@ -6,9 +6,13 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
+use super::trial;
 use crate::agent::Installation;
 use crate::configuration::Config;
 use crate::firewall::{everything, time_left};
+use crate::front::{child_of, status_line};
 use crate::knocking::knock;
 use crate::probe::{assert_echoes, assert_silent};
 use crate::process::Background;
@@ -59,6 +63,30 @@ fn nobody_with_two_capabilities_can_run_everything() {
     let agent = home.start(&net.router);
     assert_echoes(&net.a, Family::V4.router(), 2222);
     agent.kill();
+}
+
+#[test]
+fn the_process_that_puts_a_trial_back_has_one_capability_and_does_it_with_that() {
+    let net = Topology::new();
+    let before = everything(&net.router);
+    let of_root = Installation::new(&Config::ssh(&["duration: 60"]));
+    for home in [of_root, as_nobody("+net_admin,+net_bind_service")] {
+        let mut agent = trial::start(&home, &net.router, "600s");
+        let watcher = child_of(agent.0.id(), "put-back-unless-confirmed").expect("a process that waits");
+        for (set, wanted) in [("Eff", 0x1000), ("Prm", 0x1000), ("Inh", 0), ("Amb", 0)] {
+            let has = status_line(watcher, &format!("Cap{set}"));
+            assert_eq!(has, Some(format!("{wanted:016x}")), "Cap{set}");
+        }
+        assert_eq!(status_line(watcher, "NoNewPrivs").as_deref(), Some("1"));
+        agent.signal(Signal::SIGKILL);
+        assert_eq!(trial::code(&mut agent), None);
+        trial::eventually("it is put back", || everything(&net.router) == before);
+        // One that hangs is ended, which takes no capability.
+        let mut agent = trial::start(&home, &net.router, "2s");
+        agent.signal(Signal::SIGSTOP);
+        trial::eventually("it is put back", || everything(&net.router) == before);
+        assert_eq!(trial::code(&mut agent), None, "{}", trial::log(&home));
+    }
 }
 
 #[test]

@@ -86,6 +86,16 @@ pub fn keep_network_capability() -> std::io::Result<()> {
     set_capabilities(wanted & capabilities("CapPrm"))
 }
 
+/// Gives up all capabilities but that of changing the network: for whoever touches no file, and ends no process but one of
+/// its own user. What is not there is not made.
+///
+/// # Errors
+/// Those of `capset(2)`.
+#[cfg(feature = "gateway")]
+pub fn keep_network_capability_alone() -> std::io::Result<()> {
+    set_capabilities(1 << NET_ADMIN & capabilities("CapPrm"))
+}
+
 /// `_LINUX_CAPABILITY_VERSION_3` (`linux/capability.h`).
 #[cfg(feature = "gateway")]
 const VERSION_3: u32 = 0x2008_0522;

@@ -47,7 +47,7 @@ pub static GLOBAL: Table = Table::new(
         Entry::new("token_window", TIME, "How long step 2 stays open for a person who has to type a code.").usually("60s"),
         Entry::new("users", Shape::Named(&USER_NAME, &Shape::Section(&USER)), "People with keys of their own, by name. Apps then need no keys themselves."),
         Entry::new("users_folder", Shape::Text(&WHOLE_PATH), "A folder with a file `NAME.yaml` for each user, watched for changes."),
-        Entry::new("healthcheck_app_name", Shape::Text(&MONITOR), "A name for monitors, which no app may have: a request for it is answered as a right one, whatever key it shows, opens nothing and is not logged."),
+        Entry::new("healthcheck_app_name", Shape::Text(&MONITOR), "A name for monitors, which no app may have: a request for it is answered as a right one, whatever key of 10 to 50 characters it shows, opens nothing and is not logged."),
         Entry::new("metrics", Shape::Either(&[Shape::Section(&METRICS), Shape::Section(&METRICS_FILE)]), "Where figures for Prometheus are shown: at an address, in a file, or both. Nowhere unless this says so."),
         Entry::new("notify", Shape::Section(&NOTIFY), "Programs, web servers and people that are told what happens."),
         Entry::new("state_file", Shape::Text(&WHOLE_PATH), "A file in which grants outlast a reboot, such as `/var/lib/knock-agent/grants`. Without it a reboot ends them."),

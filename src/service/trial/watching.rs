@@ -24,7 +24,10 @@ pub(super) fn line(deed: &Deed) -> Option<Vec<u8>> {
 #[must_use]
 pub fn watch() -> bool {
     // Whoever ends the daemon ends the whole group; this one has something to do then.
-    if signals::hold_endings().is_err() || process::harden(false).is_err() {
+    if signals::hold_endings().is_err()
+        || process::harden(false).is_err()
+        || process::keep_network_capability_alone().is_err()
+    {
         return false;
     }
     let daemon = getppid();
