@@ -83,6 +83,17 @@ impl Families {
         self.0.values().map(|held| held.again).min()
     }
 
+    /// The same where no knock was answered, or none could be tried. What is open elsewhere is not kept waiting.
+    fn next_after_failure(&self, patience: &mut Duration, now: Instant) -> Instant {
+        if let Some(next) = self.next().filter(|next| *next > now) {
+            return next;
+        }
+        let soon = now + *patience;
+        *patience = (*patience * 2).min(*RETRY.end());
+        let later = self.0.values().map(|held| held.again).filter(|again| *again > now);
+        later.min().map_or(soon, |later| later.min(soon))
+    }
+
     /// All of them are due: what is open may be of no use any more.
     fn anew(&mut self, now: Instant) {
         for held in self.0.values_mut() {
@@ -142,11 +153,7 @@ pub(super) fn watch(
             Err(exit) if !opened && !matches!(exit, Exit::NoGateway | Exit::NoStep2 | Exit::BadAnswer) => {
                 return Err(exit);
             }
-            Err(_) => {
-                let soon = Instant::now() + patience;
-                patience = (patience * 2).min(*RETRY.end());
-                Some(families.next().map_or(soon, |next| next.max(soon)))
-            }
+            Err(_) => Some(families.next_after_failure(&mut patience, Instant::now())),
         };
         let until = until.unwrap_or_else(Instant::now).max(Instant::now() + SHORTEST);
         let way = (gateway.as_slice(), before.as_slice());
@@ -303,6 +310,26 @@ mod tests {
         families.note(&[at(V6, true, after(30))], None, |_| true, after(30));
         families.anew(after(31));
         assert_eq!(families.due(vec![V6, V4], after(31)), [V6, V4], "another network");
+    }
+
+    #[test]
+    fn a_family_that_fails_for_long_does_not_keep_the_other_one_from_being_renewed() {
+        let (mut families, start) = (Families::default(), Instant::now());
+        let after = |secs| start + Duration::from_secs(secs);
+        let mut patience = *RETRY.start();
+        assert_eq!(families.next_after_failure(&mut patience, start), after(2), "nothing is open");
+        assert_eq!(patience, Duration::from_secs(4));
+        families.note(&[at(V6, true, start), at(V4, true, start)], None, |_| true, start);
+        families.note(&[at(V6, false, after(15)), at(V4, true, after(15))], None, |_| true, after(15));
+        families.note(&[at(V6, false, after(22))], None, |_| true, after(22));
+        assert_eq!(families.next_after_failure(&mut patience, after(22)), after(26));
+        families.note(&[at(V6, false, after(27))], None, |_| true, after(27));
+        assert_eq!(families.next_after_failure(&mut patience, after(27)), after(30), "the other one's time");
+        assert_eq!(patience, Duration::from_secs(4), "it is not what nothing is open for");
+        // The name was not found: both were due, or one of them.
+        assert_eq!(families.next_after_failure(&mut patience, after(40)), after(44));
+        patience = *RETRY.end();
+        assert_eq!(families.next_after_failure(&mut patience, after(31)), after(35));
     }
 
     #[test]

@@ -77,7 +77,8 @@ impl Operations {
             let gone: BTreeSet<String> = had.filter(|by| !may.contains(*by)).map(str::to_owned).collect();
             // Of a trial, whoever is only missing comes back with what was in force before.
             let is_out = |by: &String| {
-                is_shut_out(self.settings(), &Note { by: by.clone(), how: How::TwoStep }, now.wall)
+                let note = Note { by: by.clone(), how: How::TwoStep };
+                is_shut_out(self.settings(), Some(&app), &note, now.wall)
             };
             let (out, left_out): (BTreeSet<_>, BTreeSet<_>) = gone.into_iter().partition(is_out);
             for (gone, by_trial) in [(out, false), (left_out, true)] {

@@ -15,11 +15,13 @@ use super::expired::{as_of, lasts};
 use super::operations::{OperationError, Operations};
 use super::snapshot::Snapshot;
 use super::trial::Trial;
-use crate::config::Settings;
+use crate::config::{App, Settings};
 use crate::grant::{How, Note, Succession};
 use crate::ruleset::allow::key_address;
+
 use crate::ruleset::diff::Change;
 use crate::ruleset::model::Element;
+use crate::ruleset::plan::app_set;
 use crate::units::{ClientAddr, Family, Now};
 
 /// Elements, by their sets.
@@ -132,7 +134,6 @@ impl OnTrial {
         wall: SystemTime,
     ) {
         let Some(trial) = &self.0 else { return };
-        let stays_out = |comment: Option<&str>| is_shut_out(settings, &Note::parse(comment), wall);
         let mut keys = Keys::new();
         for change in changes {
             let (set, elements, ends) = match change {
@@ -140,18 +141,20 @@ impl OnTrial {
                 Change::RenewElements { set, elements } => (set, elements, false),
                 _ => continue,
             };
-            let out = |element: &Element| ends && stays_out(element.comment.as_deref());
+            let app = app_of(settings, &set.name);
+            let out = |element: &Element| {
+                ends && is_shut_out(settings, app, &Note::parse(element.comment.as_deref()), wall)
+            };
             let took = elements.iter().filter(|(_, element)| !out(element)).map(|(key, _)| key.clone());
             keys.entry(set.name.clone()).or_default().extend(took);
         }
         trial.note(|_| Deed::Took(keys));
     }
 
-    /// Notes whoever is disabled, or has expired, also of apps that the trial leaves out.
+    /// Notes whoever is disabled, or has expired, as a whole: also of apps that the trial leaves out.
     pub(super) fn shuts_out(&self, settings: &Settings, wall: SystemTime) {
         let Some(trial) = &self.0 else { return };
-        // The numbers of keys are each app's own: those of one that is left out say nothing.
-        let is_out = |note: &Note| !note.by.starts_with("key ") && is_shut_out(settings, note, wall);
+        let is_out = |note: &Note| is_shut_out(settings, None, note, wall);
         trial.note(|before| Deed::Ended(before.of_those(is_out)));
     }
 
@@ -163,8 +166,17 @@ impl OnTrial {
     }
 }
 
-/// Whether somebody said that a user, key or client is to open nothing, or nothing any more.
-pub(super) fn is_shut_out(settings: &Settings, note: &Note, wall: SystemTime) -> bool {
+/// The app that a set lets into, as far as it is one of these settings.
+fn app_of<'s>(settings: &'s Settings, set: &str) -> Option<&'s App> {
+    let is_its = |slug: &str| {
+        Family::BOTH.iter().any(|&family| set == app_set(slug, family) || set == once_set(slug, family).name)
+    };
+    settings.apps.iter().find(|app| is_its(&app.slug))
+}
+
+/// Whether somebody said that a user, key or client is to open nothing, or nothing any more: this app or, without one, whatever
+/// it is. Keys and what a user has with an app are that app's own, and say nothing of others.
+pub(super) fn is_shut_out(settings: &Settings, app: Option<&App>, note: &Note, wall: SystemTime) -> bool {
     let over = |ends| !lasts(ends, wall);
     let by = note.by.as_str();
     match note.how {
@@ -172,14 +184,16 @@ pub(super) fn is_shut_out(settings: &Settings, note: &Note, wall: SystemTime) ->
             let mut users = settings.users.iter().filter(|user| user.name.as_str() == by);
             let number = by.strip_prefix("key ").and_then(|number| number.parse::<usize>().ok());
             let at = number.and_then(|number| number.checked_sub(1));
-            let mut keys = settings.apps.iter().filter_map(|app| app.access_key_https.get(at?));
+            let key = app.and_then(|app| app.access_key_https.get(at?));
             users.any(|user| {
-                let mut keys = user.apps.iter().flat_map(|theirs| &theirs.https);
+                let with_it = user.apps.iter().filter(|theirs| app.is_some_and(|app| app.name == theirs.app));
                 user.disabled
                     || over(user.expires)
-                    || user.apps.iter().any(|theirs| theirs.disabled || over(theirs.expires))
-                    || keys.any(|key| as_of(key, wall).disabled)
-            }) || keys.any(|key| as_of(key, wall).disabled)
+                    || with_it.into_iter().any(|theirs| {
+                        let mut keys = theirs.https.iter();
+                        theirs.disabled || over(theirs.expires) || keys.any(|key| as_of(key, wall).disabled)
+                    })
+            }) || key.is_some_and(|key| as_of(key, wall).disabled)
         }
         How::Sequence => {
             let mut clients = settings.time_sequence.iter().flat_map(|timed| &timed.clients);
@@ -289,21 +303,27 @@ mod tests {
 
     #[test]
     fn who_is_disabled_or_has_expired_is_shut_out_and_who_is_not_there_is_not() {
-        let text = "global:\n  interface_ext: eth0\n  http_post_path: /a-path\n  https_post_path: /b-path\n  users:\n    alice: {access_key_http: alice-first-key, access_key_https: alice-second-key}\n    bob: {disabled: true, access_key_http: bobby-first-key, access_key_https: bobby-second-key}\n    dave: {expires: 1971-01-01, access_key_http: daves-first-key, access_key_https: daves-second-key}\nssh:\n  port: 22\n  duration: 1h\n  access_key_http: [first-secret]\n  access_key_https: [other-secret, {key: third-secret, disabled: true}]\n";
+        let text = "global:\n  interface_ext: eth0\n  http_post_path: /a-path\n  https_post_path: /b-path\n  users:\n    alice: {access_key_http: alice-first-key, access_key_https: alice-second-key, apps: {ssh: {}, web: {disabled: true}}}\n    bob: {disabled: true, access_key_http: bobby-first-key, access_key_https: bobby-second-key}\n    dave: {expires: 1971-01-01, access_key_http: daves-first-key, access_key_https: daves-second-key}\nssh:\n  port: 22\n  duration: 1h\n  access_key_http: [first-secret]\n  access_key_https: [other-secret, {key: third-secret, disabled: true}]\nweb:\n  port: 443\n  duration: 1h\n";
         let settings = crate::config::parse("x", text, None, &crate::config::Alone).unwrap().settings;
         let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(86_400 * 400);
-        let out = |words: &str| is_shut_out(&settings, &Note::parse(Some(words)), wall);
-        for (words, expected) in [
-            ("alice two-step", false),
-            ("bob two-step", true),
-            ("dave two-step", true),
-            ("carol two-step", false),
-            ("key 1 two-step", false),
-            ("key 2 two-step", true),
-            ("key 3 two-step", false),
-            ("bob operator", false),
+        let out = |set: &str, words: &str| {
+            is_shut_out(&settings, app_of(&settings, set), &Note::parse(Some(words)), wall)
+        };
+        for (words, [of_ssh, of_web, of_another]) in [
+            ("alice two-step", [false, true, false]),
+            ("bob two-step", [true, true, true]),
+            ("dave two-step", [true, true, true]),
+            ("carol two-step", [false, false, false]),
+            ("key 1 two-step", [false, false, false]),
+            ("key 2 two-step", [true, false, false]),
+            ("key 3 two-step", [false, false, false]),
+            ("bob operator", [false, false, false]),
         ] {
-            assert_eq!(out(words), expected, "{words}");
+            for (set, expected) in
+                [("app_ssh_4", of_ssh), ("app_web_6", of_web), ("app_left_out_4", of_another)]
+            {
+                assert_eq!(out(set, words), expected, "{words} in {set}");
+            }
         }
     }
 }
