@@ -121,6 +121,8 @@ fn with_nginx_in_front_each_client_gets_in_by_its_own_address() {
     assert_quiet(&home, &net.router);
     home.check(&net.router, &["health"]).success();
     home.verb(&net.router, &["health"]).success();
+    let told = home.verb(&net.router, &["explain", &Family::V4.client_a().to_string(), "ssh"]).success();
+    assert!(!told.text().contains("bad-configuration") && told.stderr.is_empty(), "{told:?}");
     drop(nginx);
 }
 

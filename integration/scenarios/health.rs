@@ -338,3 +338,18 @@ fn a_plan_that_the_disk_would_not_take_is_told_and_kept_as_soon_as_it_does() {
     home.guard(&net.router).success();
     assert_silent(&net.a, Family::V4.router(), 3333);
 }
+
+#[test]
+fn a_program_whose_file_is_called_otherwise_knows_its_own_ports() {
+    let net = Topology::new();
+    let other_name = [
+        "sh",
+        "-c",
+        "d=$(mktemp -d) && ln -s \"$0\" \"$d/knock-agent-0.2\" && exec \"$d/knock-agent-0.2\" \"$@\"",
+    ];
+    let home = Installation::new(&Config::ssh(&[])).wrapper(&other_name);
+    let _agent = home.start(&net.router);
+    let found = crate::audit::findings(&home, &net.router);
+    assert!(!found.iter().any(|found| found.code == "step-port-taken"), "{found:#?}");
+    home.check(&net.router, &["health"]).success();
+}

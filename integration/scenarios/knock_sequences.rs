@@ -349,6 +349,8 @@ fn guards_one_port_and_listens_nowhere() {
     let client = V4.client_a().to_string();
     let shut_out = net.router.run(PROGRAM, &[&["explain", &client, "--json"], beside.as_slice()].concat());
     assert!(!shut_out.text().contains("step-not-listening"), "{}", shut_out.text());
+    assert!(!shut_out.text().contains("bad-configuration"), "{}", shut_out.text());
+    assert!(!shut_out.stderr.contains("none.yaml"), "{}", shut_out.stderr);
     knock_at(&net.a, to, "1234,5678,9012,5676");
     assert_silent(&net.a, to, 2222);
     knock_at(&net.b, to, "1234,5678,9012");

@@ -339,6 +339,23 @@ fn keys_can_be_kept_in_files_and_credentials_and_as_hashes() {
     let mut names: Vec<String> = grants(&home, &net.router).into_iter().map(|(by, _)| by).collect();
     names.sort();
     assert_eq!(names, ["alice", "bob"]);
+
+    // Outside the unit: where the daemon's credentials are as long as it runs, and where they are not.
+    let config = home.path("config.yaml");
+    let verb = |words: &str, mount: &str| {
+        let script = format!(
+            "set -e; mount -t tmpfs none /run; mkdir -p /run/credentials; {mount}; exec '{}' {words} --config '{}'",
+            crate::agent::PROGRAM,
+            config.display()
+        );
+        net.router.run("unshare", &["-m", "sh", "-c", &script])
+    };
+    let there = format!("cp -r '{}' /run/credentials/knock-agent.service", folder.path().display());
+    verb("check-config", &there).success();
+    let health = format!("health --runtime-dir '{}'", home.path("run").display());
+    verb(&health, &there).success();
+    let told = verb("check-config", "true").exits(78).stderr;
+    assert!(told.contains("while knock-agent.service runs"), "{told}");
 }
 
 fn proof(from: &Namespace, key: &str, address: &str, nonce: &str) -> String {

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use crate::cli::load::{self, Exposure, Refused};
 use crate::cli::operate::exit_of_backend;
-use crate::cli::{DaemonArgs, Exit, Printer, Tone, beside};
+use crate::cli::proxy_flags::Steps;
+use crate::cli::{DaemonArgs, Exit, Printer, Tone, beside, health};
 use crate::config::{App, Settings, Severity};
 use crate::ruleset::explain::{Answer, Cause, Daemon, Finding, Outcome, Step, Verdict, hook_word};
 use crate::ruleset::layout::Options;
@@ -70,15 +71,11 @@ pub fn run(args: ExplainArgs) -> Exit {
 }
 
 fn answer(args: &ExplainArgs, err: &mut Printer) -> Result<Exit, Exit> {
-    let steps = args.daemon.steps();
-    // Its warnings are for other verbs.
-    let (settings, trouble) = match load::read(&args.daemon.file.config, Some(&steps), Exposure::Warn) {
-        Ok(checked) => (checked.settings, None),
-        Err(refused) => {
-            load::print_refused(&refused, err);
-            (from_the_kernel(&refused, err)?, Some(trouble(&refused)))
-        }
-    };
+    // What the daemon was started with counts, where the command line is silent.
+    let heard = health::ask(&args.daemon);
+    let said = health::steps_of_daemon(&args.daemon, &heard);
+    let (ports, behind) = said.unwrap_or_else(|| (args.daemon.public_ports(), args.daemon.steps().behind));
+    let (settings, trouble) = settings(args, &Steps::new(ports, behind), health::is_by_flags(&heard), err)?;
     let what = match wanted(args.app.as_deref(), &settings) {
         Some(what) => what,
         None => return unknown_app(args, &settings, trouble, err),
@@ -88,7 +85,7 @@ fn answer(args: &ExplainArgs, err: &mut Printer) -> Result<Exit, Exit> {
         err.line(format!("  fix: {fix}"));
         return Err(Exit::Usage);
     }
-    let (http_port, https_port) = args.daemon.public_ports();
+    let (http_port, https_port) = ports;
     let options = Options { http_port, https_port, inner_header: true, log: true };
     let client = args.address.to_canonical();
     let mut daemon = ask(args, client);
@@ -136,6 +133,27 @@ fn nowhere(args: &ExplainArgs) -> Option<(String, &'static str)> {
     (!is_own).then(|| (format!("--to {to}: this host has no such address"), "ip -brief address"))
 }
 
+/// The settings of the file or, where flags stand for it or it cannot be used, those that the rules in force tell; and what is wrong
+/// with the file.
+fn settings(
+    args: &ExplainArgs,
+    steps: &Steps,
+    by_flags: bool,
+    err: &mut Printer,
+) -> Result<(Settings, Option<Finding>), Exit> {
+    if by_flags && let Ok(Some(settings)) = recovered::settings() {
+        return Ok((settings, None));
+    }
+    // Its warnings are for other verbs.
+    match load::read(&args.daemon.file.config, Some(steps), Exposure::Warn) {
+        Ok(checked) => Ok((checked.settings, None)),
+        Err(refused) => {
+            load::print_refused(&refused, err);
+            Ok((from_the_kernel(&refused, err)?, Some(trouble(&refused))))
+        }
+    }
+}
+
 /// The settings as far as the rules in force tell them.
 fn from_the_kernel(refused: &Refused, err: &mut Printer) -> Result<Settings, Exit> {
     match recovered::settings() {
@@ -156,7 +174,7 @@ fn trouble(refused: &Refused) -> Finding {
         Cause::BadConfiguration,
         format!("the configuration cannot be used, so that the rules in force alone tell this: {first}"),
     )
-    .next("knock-agent check-config  # what is wrong with the file: no daemon starts with it")
+    .next("knock-agent check-config  # what is wrong with the file: a daemon that starts now refuses it")
 }
 
 /// The answer where neither the configuration nor rules say what an app is.

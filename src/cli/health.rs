@@ -65,7 +65,7 @@ impl Findings {
 pub fn run(args: HealthArgs) -> Exit {
     let mut findings = Findings::default();
     let heard = ask(&args.daemon);
-    let by_flags = matches!(&heard, Ok(Some(Reply::Health { by_flags: true, .. })));
+    let by_flags = is_by_flags(&heard);
     kernel(&args.daemon, steps(&args.daemon, &heard), by_flags, &mut findings);
     if let Some(path) = &args.daemon.cert {
         findings.ailments.extend(of_certificate(path, clock::now().wall));
@@ -91,27 +91,38 @@ pub fn run(args: HealthArgs) -> Exit {
 }
 
 /// What the daemon says of itself, or why it does not.
-type Heard = std::io::Result<Option<Reply>>;
+pub(super) type Heard = std::io::Result<Option<Reply>>;
 /// Those of step 1 and step 2.
-type Ports = (NonZeroU16, NonZeroU16);
+pub(super) type Ports = (NonZeroU16, NonZeroU16);
 
-fn ask(args: &DaemonArgs) -> Heard {
+/// What the daemon says of itself.
+pub(super) fn ask(args: &DaemonArgs) -> Heard {
     beside::ask(&args.file.runtime_dir, &Request::Health {}, Some(PATIENCE))
 }
 
 /// Which ports clients use, and whether a proxy has them: as the flags say; as the daemon does, where they say nothing.
 fn steps(args: &DaemonArgs, heard: &Heard) -> (Ports, Option<Behind>) {
+    steps_of_daemon(args, heard).unwrap_or_else(|| {
+        if !args.says_ports() {
+            installed::note(args, "health", &mut Printer::stderr());
+        }
+        (args.public_ports(), args.steps().behind)
+    })
+}
+
+/// The same as the daemon says, unless the flags say it.
+pub(super) fn steps_of_daemon(args: &DaemonArgs, heard: &Heard) -> Option<(Ports, Option<Behind>)> {
     match heard {
         Ok(Some(Reply::Health { ports: Some(ports), behind, .. })) if !args.says_ports() => {
-            (*ports, behind.clone())
+            Some((*ports, behind.clone()))
         }
-        Ok(_) | Err(_) => {
-            if !args.says_ports() {
-                installed::note(args, "health", &mut Printer::stderr());
-            }
-            (args.public_ports(), args.steps().behind)
-        }
+        Ok(_) | Err(_) => None,
     }
+}
+
+/// Whether flags stand for a file of the daemon's (`run --sequence`).
+pub(super) fn is_by_flags(heard: &Heard) -> bool {
+    matches!(heard, Ok(Some(Reply::Health { by_flags: true, .. })))
 }
 
 /// The rules in the kernel, as far as the configuration says what they should be; there is none where flags stand for it.

@@ -126,15 +126,19 @@ impl Outside for Noted {
     }
 }
 
+/// Where systemd has what it hands over to the daemon, for root to see as long as that runs (`systemd.exec(5)`).
+const OF_THE_UNIT: &str = "/run/credentials/knock-agent.service";
+
+/// The file of a credential: of this unit or, where whoever asks is in none, of the daemon's.
 fn credential(name: &str) -> Result<PathBuf, String> {
-    let folder = std::env::var_os("CREDENTIALS_DIRECTORY")
-        .ok_or("there are no credentials here: have systemd load it (LoadCredential=NAME:/path/to/file)")?;
-    let path = Path::new(&folder).join(name);
+    let own = std::env::var_os("CREDENTIALS_DIRECTORY");
+    let path = Path::new(own.as_deref().unwrap_or(OF_THE_UNIT.as_ref())).join(name);
     // Not by its name, which may be a key that was written here by mistake.
-    if !path.exists() {
-        return Err("systemd loads none of this name (LoadCredential=NAME:/path/to/file)".to_owned());
+    match (path.exists(), own) {
+        (true, _) => Ok(path),
+        (false, Some(_)) => Err("systemd loads none of this name (LoadCredential=NAME:/path/to/file)".to_owned()),
+        (false, None) => Err("there are no credentials here: have systemd load it (LoadCredential=NAME:/path/to/file); outside the unit root sees it while knock-agent.service runs".to_owned()),
     }
-    Ok(path)
 }
 
 /// The text of a file that nobody else can read or change.
