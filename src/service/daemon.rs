@@ -24,6 +24,7 @@ use self::insist::{insist, insist_guarded};
 use self::serve::Guarded;
 use super::around::Around;
 use super::enforcer::Enforcer;
+use super::expired;
 use super::herald::Herald;
 use super::keeper::Begun;
 use super::kept_plan::PlanKeeper;
@@ -122,6 +123,8 @@ pub fn run(mut daemon: Daemon, launcher: Arc<Launcher>, watcher: Option<Watcher>
     let mut gatekeeper = Gatekeeper::new(&daemon.settings, &two_factor.factors, random);
     let ran_before = last_run::begin(&daemon.state_dir, clock::now());
     let last_use = LastUse::read(&daemon.state_dir);
+    let before = files::modified(&LastGood::path(&daemon.state_dir)).max(last_use.until());
+    expired::tell_of_calendar(&daemon.settings, before, clock::now().wall);
     let used_codes =
         UsedCodesFile::read(&daemon.runtime_dir, ran_before, last_use, &mut gatekeeper, clock::now());
 

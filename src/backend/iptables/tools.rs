@@ -411,6 +411,9 @@ fn refusal(tool: String, input: &str, complaints: &str) -> IptablesError {
     if let Some(rule) = rule {
         reason = format!("{reason} (at {rule})");
     }
+    if reason.contains("is full, cannot add") {
+        reason += "; see `knock-agent status`, and revoke what is not needed";
+    }
     IptablesError::Refused { tool, reason }
 }
 
@@ -447,6 +450,13 @@ mod tests {
         assert_eq!(text, "iptables-restore refused: it did not say why (at ka:step1:path)");
         let commit = refusal("x".into(), INPUT, "iptables-restore: line 3 failed\n").to_string();
         assert_eq!(commit, "x refused: iptables-restore: line 3 failed (at the end of a table)");
+    }
+
+    #[test]
+    fn for_a_set_that_is_full_it_is_told_what_helps() {
+        let complaints = "ipset v7.17: Error in line 1: Hash is full, cannot add more elements\n";
+        let text = refusal("ipset".into(), "add x 192.0.2.1\n", complaints).to_string();
+        assert!(text.contains("Hash is full") && text.contains("revoke what is not needed"), "{text}");
     }
 
     #[test]

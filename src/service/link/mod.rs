@@ -61,7 +61,8 @@ impl Pending {
     }
 
     /// Whether the client may still be told. Who knocked at step 2 was told by now that it did not work: nothing is to open after
-    /// that, nor to use up a code. Of step 1 nobody is told.
+    /// that, nor to use up a code. Of step 1 nobody is told. What takes longer than that once it was begun is not taken back: who knocked right
+    /// may come in, and it may be a renewal.
     #[must_use]
     pub fn is_awaited(&self) -> bool {
         let Ask::Knock(attempt) = &self.ask;
