@@ -75,7 +75,11 @@ fn of_daemon(status: &Status, standing: &Standing) -> Vec<Line> {
                 "host rule",
                 format!("cannot be put in place, what is let in may be dropped: {chains}"),
             ),
-            None => (Tone::Good, "host rule", format!("accepts what is let in: {chains}")),
+            None => (
+                Tone::Good,
+                "host rule",
+                format!("accepts what is let in, in those of these that there are: {chains}"),
+            ),
         };
         lines.push(line);
     }
