@@ -23,6 +23,8 @@ const UNTOLD: Duration = Duration::from_secs(60);
 const RETRY: std::ops::RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::from_secs(60);
 /// Between two knocks, at least.
 const SHORTEST: Duration = Duration::from_secs(1);
+/// A knock that fails takes so long at most: for a connection to step 1, and until step 2 must have opened.
+const IN_VAIN: Duration = Duration::from_secs(11);
 /// By so much more than the clock that stands still meanwhile the calendar goes on where a host has slept.
 const ASLEEP: Duration = Duration::from_secs(10);
 /// What the way is looked at to before the gateway's name was ever found: `a.root-servers.net`, which is told nothing.
@@ -43,11 +45,14 @@ struct Held {
 struct Families(BTreeMap<bool, Held>);
 
 impl Families {
-    /// The addresses to knock at: not those of a family that has time; all where that would be none.
+    /// The addresses to knock at: not those of a family that has time, also if the others fail; all where that would be none.
     fn due(&self, found: Vec<IpAddr>, now: Instant) -> Vec<IpAddr> {
-        let is_due = |at: &IpAddr| self.0.get(&at.is_ipv4()).is_none_or(|held| held.again <= now);
-        let due: Vec<IpAddr> = found.iter().copied().filter(is_due).collect();
-        if due.is_empty() { found } else { due }
+        let by = |at: &IpAddr, then: Instant| self.0.get(&at.is_ipv4()).is_none_or(|held| held.again <= then);
+        if !found.iter().any(|at| by(at, now)) {
+            return found;
+        }
+        // Whose time comes while the others are waited for would wait, too.
+        found.into_iter().filter(|at| by(at, now + IN_VAIN)).collect()
     }
 
     /// Takes note of what became of knocks. A family that fails for once is tried again soon, if there still `is_way`; one that was
@@ -286,12 +291,9 @@ mod tests {
         let after = |secs| start + Duration::from_secs(secs);
         families.note(&[at(V6, false, after(10)), at(V4, true, start)], None, |_| true, after(10));
         assert_eq!(families.next(), Some(after(15)));
-        assert_eq!(
-            families.due(vec![V6, V4], after(12)),
-            [V6],
-            "what was never open is tried with the others"
-        );
-        assert_eq!(families.due(vec![V4], after(12)), [V4], "there is nothing else");
+        assert_eq!(families.due(vec![V6, V4], after(3)), [V6], "the other one has time");
+        assert_eq!(families.due(vec![V6, V4], after(4)), [V6, V4], "it would come to wait");
+        assert_eq!(families.due(vec![V4], after(3)), [V4], "there is nothing else");
         assert_eq!(families.due(vec![V6, V4], after(15)), [V6, V4]);
     }
 

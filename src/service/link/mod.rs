@@ -60,7 +60,7 @@ impl Pending {
         (Self { ask, answer, heard: Instant::now() }, answered)
     }
 
-    /// Whether the client may still be told. Who knocked at step 2 was told by now that it did not work: nothing is to open after
+    /// Whether the client may still be told. Who asked at step 2 so long ago was told by now that it did not work: nothing is to open after
     /// that, nor to use up a code. Of step 1 nobody is told. What takes longer than that once it was begun is not taken back: who knocked right
     /// may come in, and it may be a renewal.
     #[must_use]
